@@ -1,0 +1,189 @@
+"""Which part of the pictures a sample shows: crops and mirrors of the training, views of the test (PAPER, below the
+table of the training and "Testing").
+
+A crop holds for all frames of a sample and for both streams. `H W` are the stored picture, `h w` the network's input.
+The paper's lengths (224, 256, ...) belong to a short side of 256 and a square input. Here each is a fraction of the
+*box*, the largest rectangle of the input's shape that fits the picture: its heights are fractions of the box's height,
+its widths of the box's width. For a square input the box's side is the short side, so at 256 these are the paper's
+pixels; for another short side or a rectangular input they grow and shrink with it.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+from pipelines.errors import UsageError
+from pipelines.optical_flow.quantise import mirror_x_flow
+
+Scheme = Literal["corner-jittered", "multi-scale-corner", "mild", "centre"]
+ViewName = Literal["full", "center", "3", "5", "10"]
+Size = tuple[int, int]  # height, width
+
+INPUT_FRACTION = 224 / 256
+JITTER = (0.75, 1.25)
+CORNER_FRACTIONS = np.concatenate([np.linspace(0, 0.25, 20), np.linspace(0.75, 1, 20)])
+SCALE_FRACTIONS = (256 / 256, 224 / 256, 192 / 256, 168 / 256)
+MILD_ZOOM = (0.8, 1.0)
+
+REFERENCE: dict[Scheme, float] = {
+    "corner-jittered": INPUT_FRACTION,
+    "multi-scale-corner": INPUT_FRACTION,
+    "mild": 1.0,
+    "centre": 1.0,
+}
+"""The fraction of the box that a network trained with a scheme is used to see: what the test's views keep to."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A rectangle of the stored picture in pixels, and whether it is then mirrored left-right."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    mirror: bool = False
+
+
+# ------------------------------------------------------------------ training
+
+
+def draw_crop(
+    scheme: Scheme, height: int, width: int, size: Size, rng: np.random.Generator, *, mirror: bool = True
+) -> Crop:
+    """A crop of an H x W picture for an input of `size` (h, w), mirrored half the time where `mirror` allows it.
+
+    "corner-jittered": height and width each 224 (as a fraction of the box) times uniform 0.75..1.25, at most the
+    picture's; both offsets in the first or both in the last quarter of the free range, on a grid of 20 x 20.
+    "multi-scale-corner": height and width each one of 256, 224, 192, 168; a corner or the centre.
+    "mild": 0.8..1 of the box, anywhere. "centre": the box, in the centre, never mirrored.
+    Raises `UsageError` for another scheme.
+    """
+    box = largest_box(height, width, size)
+    if scheme == "corner-jittered":
+        crop = _corner_jittered(height, width, box, rng)
+    elif scheme == "multi-scale-corner":
+        crop = _multi_scale_corner(height, width, box, rng)
+    elif scheme == "mild":
+        crop = _mild(height, width, box, rng)
+    elif scheme == "centre":
+        return _placed(height, width, box, 0.5, 0.5)
+    else:
+        raise UsageError(f"--crop is {scheme!r}, but must be one of {', '.join(get_args(Scheme))}")
+    # Drawn in any case, so that forbidding mirrors changes nothing else.
+    mirrored = bool(rng.random() < 0.5)
+    return replace(crop, mirror=mirrored and mirror)
+
+
+def _corner_jittered(height: int, width: int, box: tuple[float, float], rng: np.random.Generator) -> Crop:
+    lengths = [INPUT_FRACTION * side * rng.uniform(*JITTER) for side in box]
+    region = 20 * int(rng.integers(2))  # top-left or bottom-right, the same for x and y
+    y, x = (CORNER_FRACTIONS[region + int(rng.integers(20))] for _ in range(2))
+    return _placed(height, width, (lengths[0], lengths[1]), y, x)
+
+
+def _multi_scale_corner(height: int, width: int, box: tuple[float, float], rng: np.random.Generator) -> Crop:
+    lengths = [SCALE_FRACTIONS[int(rng.integers(4))] * side for side in box]
+    y, x = _CORNERS_AND_CENTRE[int(rng.integers(5))]
+    return _placed(height, width, (lengths[0], lengths[1]), y, x)
+
+
+def _mild(height: int, width: int, box: tuple[float, float], rng: np.random.Generator) -> Crop:
+    zoom = rng.uniform(*MILD_ZOOM)
+    crop = _placed(height, width, (zoom * box[0], zoom * box[1]), 0, 0)
+    top = int(rng.integers(height - crop.height + 1))
+    left = int(rng.integers(width - crop.width + 1))
+    return replace(crop, top=top, left=left)
+
+
+_CORNERS_AND_CENTRE = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
+
+
+def largest_box(height: int, width: int, size: Size) -> tuple[float, float]:
+    """Height and width of the largest rectangle of the shape of `size` in an H x W picture."""
+    scale = min(height / size[0], width / size[1])
+    return size[0] * scale, size[1] * scale
+
+
+def _placed(height: int, width: int, lengths: tuple[float, float], y: float, x: float) -> Crop:
+    """A crop of these lengths, rounded to 1..the picture's, at the fractions y, x of the free range."""
+    crop_height = min(height, max(1, round(lengths[0])))
+    crop_width = min(width, max(1, round(lengths[1])))
+    return Crop(round(y * (height - crop_height)), round(x * (width - crop_width)), crop_height, crop_width)
+
+
+# ------------------------------------------------------------------ test
+
+
+class Views(NamedTuple):
+    """What the test looks at: crops without mirrors, and the size each is resized to (not always the input's)."""
+
+    crops: list[Crop]
+    size: Size
+
+
+def view_crops(height: int, width: int, views: ViewName, size: Size, *, reference: float = INPUT_FRACTION) -> Views:
+    """The views of an H x W picture for a network trained at `size` on the fraction `reference` of the box.
+
+    "full": the whole picture, so scaled that things are as large as in training (256 x 341 at an input of 224: as
+    stored; with `reference` 1 and the picture's own shape: the input's size). "center": one crop; "3": both ends and
+    the middle of the long side; "5" and "10": four corners and the centre (ten are these and their mirrors, which are
+    the caller's to add). Raises `UsageError` for others.
+    """
+    box = largest_box(height, width, size)
+    if views == "full":
+        scale = size[0] / (reference * box[0])
+        return Views([Crop(0, 0, height, width)], (max(1, round(height * scale)), max(1, round(width * scale))))
+    lengths = (reference * box[0], reference * box[1])
+    return Views([_placed(height, width, lengths, y, x) for y, x in _positions(height, width, views)], size)
+
+
+def _positions(height: int, width: int, views: ViewName) -> tuple[tuple[float, float], ...]:
+    if views == "center":
+        return ((0.5, 0.5),)
+    if views == "3":
+        return tuple((0.5, end) if width >= height else (end, 0.5) for end in (0.0, 0.5, 1.0))
+    if views in ("5", "10"):
+        return _CORNERS_AND_CENTRE
+    raise UsageError(f"--views is {views!r}, but must be one of {', '.join(get_args(ViewName))}")
+
+
+# ------------------------------------------------------------------ pixels
+
+
+def apply_crop_rgb(frames: np.ndarray, crop: Crop, size: Size) -> np.ndarray:
+    """uint8 [T,H,W,3] -> uint8 [T,3,h,w]: cut, resized bilinearly, mirrored where the crop says so."""
+    out = np.empty((len(frames), 3, *size), dtype=np.uint8)
+    for index, frame in enumerate(frames):
+        out[index] = np.moveaxis(_resized(_cut(frame, crop), size), -1, 0)
+    return mirror_rgb(out) if crop.mirror else out
+
+
+def apply_crop_flow(fields: np.ndarray, crop: Crop, size: Size) -> np.ndarray:
+    """Quantised flow, uint8 [T,2L,H,W] (x,y interleaved) -> uint8 [T,2L,h,w]; mirroring turns x round.
+
+    Resizing moves the values and does not scale them: as in the paper they stay pixels of the stored size.
+    """
+    out = np.empty((*fields.shape[:2], *size), dtype=np.uint8)
+    for index in np.ndindex(fields.shape[:2]):
+        plane = fields[index][crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+        out[index] = _resized(plane, size)
+    return np.ascontiguousarray(mirror_x_flow(out)) if crop.mirror else out
+
+
+def mirror_rgb(frames: np.ndarray) -> np.ndarray:
+    """[..., H, W] mirrored left-right, contiguous. Flow has a rule of its own: `mirror_x_flow`."""
+    return np.ascontiguousarray(frames[..., ::-1])
+
+
+def _cut(frame: np.ndarray, crop: Crop) -> np.ndarray:
+    return frame[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+
+
+def _resized(picture: np.ndarray, size: Size) -> np.ndarray:
+    import cv2
+
+    if picture.shape[:2] == size:
+        return picture
+    return cv2.resize(np.ascontiguousarray(picture), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,232 @@
+"""Which videos a workspace holds: derived from its artifacts, remembered in `dataset.json`.
+
+The artifacts are the truth. `dataset.json` spares opening them again: an entry is believed while the artifact's size
+and time of modification are what they were; a missing or damaged `dataset.json` is simply made again.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, ArtifactError, method_parameters, peek
+from pipelines.datasets.dataset_file import (
+    Artifact,
+    FlowSettings,
+    Kind,
+    read_dataset_file,
+    video_id,
+    write_dataset_file,
+)
+from pipelines.errors import MissingError
+from pipelines.workspace import Failure, Workspace
+
+UNLABELLED = "unlabelled"  # the class of a video that was given without one
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One video of the workspace; a file it does not have (yet) is None."""
+
+    class_name: str
+    video: str
+    frames_file: Path | None
+    flow_file: Path | None
+    frames: int  # T of the source, whichever artifact says it
+    flow_fields: int  # T - step; 0 without a flow file
+    fps: float
+    width: int  # pixels of the stored pictures; 0 where the artifact does not say
+    height: int
+    source: str
+    source_sha256: str
+    flow_settings: FlowSettings | None
+
+    @property
+    def id(self) -> str:
+        return video_id(self.class_name, self.video)
+
+    @property
+    def flow_step(self) -> int:
+        """From frame t to frame t + step: what each flow field spans; 1 without a flow file."""
+        return self.flow_settings.step if self.flow_settings else 1
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All videos of a workspace, sorted by id, and the artifacts that could not be used."""
+
+    classes: list[str]
+    videos: list[Video]
+    problems: list[Failure]
+
+
+def load_catalogue(workspace: Workspace) -> Catalogue:
+    """Lists `frames/*/*.h5` and `flow/*/*.h5`; opens only what is new or changed since `dataset.json` was written.
+
+    A damaged artifact is a row of `problems` and counts as absent; a frames and a flow file of one name that come from
+    different videos are a row too and both count as absent. Raises `MissingError` without a workspace, `StorageError`
+    where `dataset.json` cannot be written.
+    """
+    workspace.require()
+    known = read_dataset_file(workspace.dataset_file)
+    interned: dict[FlowSettings, FlowSettings] = {}
+    problems: list[Failure] = []
+    found: dict[tuple[str, str], dict[Kind, Artifact]] = {}
+    kinds: tuple[tuple[Kind, Path], ...] = (("frames", workspace.frames), ("flow", workspace.flow))
+    for kind, folder in kinds:
+        for class_name, video, path, size, mtime_ns in _artifact_files(folder):
+            artifact = known.get((kind, class_name, video))
+            if artifact is None or (artifact.bytes, artifact.mtime_ns) != (size, mtime_ns):
+                try:
+                    artifact = _examine(kind, path, size, mtime_ns)
+                except ArtifactError as error:
+                    problems.append(Failure("catalogue", class_name, video, str(path), str(error)))
+                    continue
+            if artifact.flow_settings is not None:
+                artifact.flow_settings = interned.setdefault(artifact.flow_settings, artifact.flow_settings)
+            found.setdefault((class_name, video), {})[kind] = artifact
+    del known
+    videos = []
+    for (class_name, video), artifacts in sorted(found.items()):
+        contradiction = _contradiction(artifacts)
+        if contradiction:
+            path = workspace.flow_file(class_name, video)
+            reason = f"{workspace.frames_file(class_name, video)} and {path} {contradiction}: extract both again"
+            problems.append(Failure("catalogue", class_name, video, str(path), reason))
+        else:
+            videos.append(_video(workspace, class_name, video, artifacts))
+    catalogue = Catalogue(sorted({video.class_name for video in videos}), videos, problems)
+    write_dataset_file(workspace.dataset_file, catalogue.classes, found)
+    return catalogue
+
+
+def flow_provenance(catalogue: Catalogue) -> dict[str, Any]:
+    """How the flow of this workspace was computed: `method`, `method_parameters` (a dict), `bound`, `step`,
+    `short_side`, `flow_input` (the last two None where the files differ, which is allowed); empty without flow files.
+
+    Raises `MissingError` naming two files that contradict each other in method, parameters, bound or step.
+    """
+    first: Video | None = None
+    short_sides, inputs = set(), set()
+    for video in catalogue.videos:
+        if video.flow_settings is None:
+            continue
+        first = first or video
+        _require_same_flow(first, video)
+        short_sides.add(video.flow_settings.short_side)
+        inputs.add(video.flow_settings.flow_input)
+    if first is None or first.flow_settings is None:
+        return {}
+    document = asdict(first.flow_settings)
+    document["method_parameters"] = json.loads(first.flow_settings.method_parameters)
+    document["short_side"] = short_sides.pop() if len(short_sides) == 1 else None
+    document["flow_input"] = inputs.pop() if len(inputs) == 1 else None
+    return document
+
+
+def _require_same_flow(first: Video, other: Video) -> None:
+    if first.flow_settings is other.flow_settings:
+        return
+    for name in ("method", "method_parameters", "bound", "step"):
+        values = getattr(first.flow_settings, name), getattr(other.flow_settings, name)
+        if values[0] != values[1]:
+            raise MissingError(
+                f"the flow files contradict each other: {first.flow_file} has {name} {values[0]}, {other.flow_file} "
+                f"has {values[1]}: run `stres extract-flow --overwrite` so that all have the same"
+            )
+
+
+# ------------------------------------------------------------------ artifacts
+
+
+def _artifact_files(folder: Path) -> Iterator[tuple[str, str, Path, int, int]]:
+    """(class, video, path, bytes, mtime_ns) of every `<class>/<video>.h5`; names that begin with a dot are not yet
+    whole files."""
+    for class_folder in _entries(folder):
+        if not class_folder.is_dir():
+            continue
+        for entry in _entries(Path(class_folder.path)):
+            if entry.name.endswith(".h5") and entry.is_file():
+                status = entry.stat()
+                path = folder / class_folder.name / entry.name
+                yield class_folder.name, entry.name.removesuffix(".h5"), path, status.st_size, status.st_mtime_ns
+
+
+def _entries(folder: Path) -> list["os.DirEntry[str]"]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise MissingError(f"{folder} cannot be listed ({error.strerror}): check its permissions") from error
+
+
+def _examine(kind: Kind, path: Path, size: int, mtime_ns: int) -> Artifact:
+    attributes = peek(path, FRAMES_SCHEMA if kind == "frames" else FLOW_SCHEMA)
+    try:
+        return Artifact(
+            bytes=size,
+            mtime_ns=mtime_ns,
+            frames=int(attributes["source_frames"]),
+            fps=float(attributes.get("fps", 0.0)),
+            width=int(attributes.get("width", 0)),
+            height=int(attributes.get("height", 0)),
+            source=str(attributes.get("source", "")),
+            source_sha256=str(attributes.get("source_sha256", "")),
+            flow_settings=_flow_settings(attributes) if kind == "flow" else None,
+        )
+    except KeyError as error:
+        raise ArtifactError(f"{path} lacks the attribute {error}: delete it and extract it again") from error
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{path} has a broken attribute ({error}): delete it and extract it again") from error
+
+
+def _flow_settings(attributes: Mapping[str, Any]) -> FlowSettings:
+    short_side = attributes.get("short_side")
+    return FlowSettings(
+        method=str(attributes["method"]),
+        method_parameters=json.dumps(method_parameters(attributes), sort_keys=True),
+        bound=float(attributes["bound"]),
+        step=int(attributes["step"]),
+        short_side=None if short_side is None else int(short_side),
+        flow_input=str(attributes.get("flow_input", "")),
+    )
+
+
+def _contradiction(artifacts: Mapping[Kind, Artifact]) -> str:
+    """Why the frames and the flow of one name cannot belong together; empty where they can."""
+    if len(artifacts) < 2:
+        return ""
+    frames, flow = artifacts["frames"], artifacts["flow"]
+    if frames.frames != flow.frames:
+        return f"were made from {frames.frames} and {flow.frames} frames"
+    if frames.source == flow.source and frames.source_sha256 != flow.source_sha256:
+        return "were made from different versions of the video (their source hashes differ)"
+    sizes = (frames.width, frames.height), (flow.width, flow.height)
+    if sizes[0] != sizes[1] and all(all(size) for size in sizes):
+        return f"differ in size ({frames.width}x{frames.height} and {flow.width}x{flow.height})"
+    return ""
+
+
+def _video(workspace: Workspace, class_name: str, video: str, artifacts: Mapping[Kind, Artifact]) -> Video:
+    flow = artifacts.get("flow")
+    settings = flow.flow_settings if flow else None
+    first = next(iter(artifacts.values()))  # of `frames` where there is one
+    sized = next((artifact for artifact in artifacts.values() if artifact.width and artifact.height), first)
+    return Video(
+        class_name=class_name,
+        video=video,
+        frames_file=workspace.frames_file(class_name, video) if "frames" in artifacts else None,
+        flow_file=workspace.flow_file(class_name, video) if flow else None,
+        frames=first.frames,
+        flow_fields=max(0, first.frames - settings.step) if settings else 0,
+        fps=first.fps,
+        width=sized.width,
+        height=sized.height,
+        source=first.source,
+        source_sha256=first.source_sha256,
+        flow_settings=settings,
+    )

@@ -1,0 +1,124 @@
+"""`dataset.json`: what the catalogue remembers of every artifact, so that it need not open it again."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.workspace import write_text
+
+DATASET_SCHEMA = "stres/dataset/1"
+Kind = Literal["frames", "flow"]
+
+
+def video_id(class_name: str, video: str) -> str:
+    """How a video is named in lists and messages."""
+    return f"{class_name}/{video}"
+
+
+@dataclass(frozen=True, slots=True)
+class FlowSettings:
+    """With what a flow artifact was computed; equal settings are one object in a catalogue."""
+
+    method: str
+    method_parameters: str  # JSON with sorted keys
+    bound: float  # pixels
+    step: int  # frames
+    short_side: int | None  # pixels
+    flow_input: str  # "video" or "jpeg"
+
+
+@dataclass(slots=True)
+class Artifact:
+    """What is kept of one artifact file, and by what a change of it shows: size and time of modification."""
+
+    bytes: int
+    mtime_ns: int
+    frames: int
+    fps: float
+    width: int
+    height: int
+    source: str
+    source_sha256: str
+    flow_settings: FlowSettings | None
+
+
+_SHARED = ("frames", "fps", "width", "height", "source", "source_sha256")
+
+
+def write_dataset_file(
+    path: Path, classes: Sequence[str], found: Mapping[tuple[str, str], Mapping[Kind, Artifact]]
+) -> None:
+    """One line a video, so that the file of a large data set stays small and its differences can be read. An artifact's
+    entry holds only what differs from its video's."""
+    settings: dict[FlowSettings, int] = {}
+    lines = []
+    for (class_name, video), artifacts in sorted(found.items()):
+        first = next(iter(artifacts.values()))
+        entry: dict[str, Any] = {"id": video_id(class_name, video), "class": class_name, "video": video}
+        entry |= {name: getattr(first, name) for name in _SHARED}
+        for kind, artifact in artifacts.items():
+            part: dict[str, Any] = {"bytes": artifact.bytes, "mtime_ns": artifact.mtime_ns}
+            part |= {name: getattr(artifact, name) for name in _SHARED if getattr(artifact, name) != entry[name]}
+            if artifact.flow_settings is not None:
+                part["flow_settings"] = settings.setdefault(artifact.flow_settings, len(settings))
+            entry[f"{kind}_artifact"] = part
+        lines.append(_json(entry))
+    head = {
+        "schema": DATASET_SCHEMA,
+        "classes": classes,
+        "flow_settings": [asdict(each) for each in settings],
+    }
+    text = "{\n" + ",\n".join(f"{_json(name)}: {_json(value)}" for name, value in head.items())
+    text += ',\n"videos": [\n' + ",\n".join(lines) + "\n]\n}\n"
+    if not _holds(path, text):
+        write_text(path, text)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode("utf-8", "backslashreplace")
+    except OSError:
+        return False
+
+
+def read_dataset_file(path: Path) -> dict[tuple[Kind, str, str], Artifact]:
+    """What `dataset.json` remembers of each artifact; nothing where it is absent, damaged or of another version."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["schema"] != DATASET_SCHEMA:
+            return {}
+        settings = [FlowSettings(**each) for each in document["flow_settings"]]
+        known: dict[tuple[Kind, str, str], Artifact] = {}
+        kinds: tuple[Kind, ...] = ("frames", "flow")
+        for entry in document["videos"]:
+            for kind in kinds:
+                part = entry.get(f"{kind}_artifact")
+                if part is not None:
+                    merged = {name: entry[name] for name in _SHARED} | {"flow_settings": None} | part
+                    if kind == "flow":
+                        merged["flow_settings"] = settings[part["flow_settings"]]
+                    known[kind, entry["class"], entry["video"]] = _checked(merged)
+        return known
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return {}
+
+
+def _checked(values: dict[str, Any]) -> Artifact:
+    """An entry of the right types. Raises `TypeError`."""
+    artifact = Artifact(**values)
+    wanted = {
+        "fps": (int, float),
+        "source": (str,),
+        "source_sha256": (str,),
+        "flow_settings": (FlowSettings, type(None)),
+    }
+    for field in fields(artifact):
+        if not isinstance(getattr(artifact, field.name), wanted.get(field.name, (int,))):
+            raise TypeError(field.name)
+    return artifact

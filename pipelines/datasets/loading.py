@@ -1,0 +1,267 @@
+"""From artifacts to what the networks take: samples of the training, whole videos of the test, and their loaders.
+
+Letters: B videos, T frames, L flow fields of a stack, V views, H W stored pixels, h w the network's input.
+
+Every draw of a sample comes from `default_rng((seed, step_index, epoch, i))`, never from a worker's state: numbers of
+workers and interruptions change no sample. A damaged artifact gives a `BadSample`, never an exception, never another
+video.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from pipelines.artifacts import ArtifactError
+from pipelines.datasets.augmentation import (
+    INPUT_FRACTION,
+    Scheme,
+    Size,
+    ViewName,
+    draw_crop,
+    mirror_rgb,
+    view_crops,
+)
+from pipelines.datasets.catalogue import Video
+from pipelines.datasets.order import Item
+from pipelines.datasets.reading import BOTH_STREAMS, StreamName, VideoReader
+from pipelines.datasets.sampling import TemporalSampling, sample_centres, spaced_centres
+from pipelines.optical_flow.quantise import mirror_x_flow
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A video that could not be read, and why."""
+
+    index: int
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training sample: `rgb` uint8 [T,3,h,w], `flow` uint8 [T,2L,h,w]; None for a stream not asked for."""
+
+    rgb: torch.Tensor | None
+    flow: torch.Tensor | None
+    label: int
+    index: int
+
+
+@dataclass(frozen=True)
+class TestSample:
+    """One video of the test: `rgb` uint8 [V,T,3,h,w], `flow` uint8 [V,T,2L,h,w]; None for a stream not asked for.
+    Views come first as they are, then all of them mirrored."""
+
+    __test__ = False  # no test, whatever pytest makes of the name
+
+    rgb: torch.Tensor | None
+    flow: torch.Tensor | None
+    label: int
+    index: int
+
+    def pin_memory(self) -> Self:
+        return type(self)(_pinned(self.rgb), _pinned(self.flow), self.label, self.index)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples side by side: `rgb` uint8 [B,T,3,h,w], `flow` uint8 [B,T,2L,h,w] (None for an absent stream, and where
+    every sample was bad), `labels` and `indices` int64 [B]; `bad` maps the ids of unreadable videos to the reason."""
+
+    rgb: torch.Tensor | None
+    flow: torch.Tensor | None
+    labels: torch.Tensor
+    indices: torch.Tensor
+    bad: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """The samples start..stop-1, without `bad`."""
+        rgb, flow = (None if x is None else x[start:stop] for x in (self.rgb, self.flow))
+        return Batch(rgb, flow, self.labels[start:stop], self.indices[start:stop])
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same on another device; does not wait for copies out of pinned memory."""
+        rgb, flow = (None if x is None else x.to(device, non_blocking=True) for x in (self.rgb, self.flow))
+        return Batch(rgb, flow, self.labels.to(device, non_blocking=True), self.indices, self.bad)
+
+    def pin_memory(self) -> "Batch":
+        return Batch(_pinned(self.rgb), _pinned(self.flow), self.labels.pin_memory(), self.indices, self.bad)
+
+
+def collate(samples: Sequence[Sample | BadSample]) -> Batch:
+    """The good samples stacked, the bad ones listed."""
+    good = [sample for sample in samples if isinstance(sample, Sample)]
+    bad = {sample.id: sample.reason for sample in samples if isinstance(sample, BadSample)}
+    return Batch(
+        _stacked([sample.rgb for sample in good]),
+        _stacked([sample.flow for sample in good]),
+        torch.tensor([sample.label for sample in good], dtype=torch.int64),
+        torch.tensor([sample.index for sample in good], dtype=torch.int64),
+        bad,
+    )
+
+
+def _stacked(tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    present = [tensor for tensor in tensors if tensor is not None]
+    return torch.stack(present) if present else None
+
+
+def _pinned(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else tensor.pin_memory()
+
+
+# ------------------------------------------------------------------ data sets
+
+
+class TrainingSamples(Dataset[Sample | BadSample]):
+    """Training samples by `Item` (epoch, place in it, video), as `StepSampler` deals them.
+
+    videos, labels  the training videos and their class indices
+    sampling        T, stride, L
+    scheme, mirror  the crops of `augmentation.draw_crop`, and whether half of them are mirrored
+    size            (h, w) of the network's input
+    streams         what to read
+    seed, step_index  with epoch and place, the seed of every draw
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[Video],
+        labels: Sequence[int],
+        *,
+        sampling: TemporalSampling,
+        scheme: Scheme,
+        size: Size,
+        streams: Iterable[StreamName] = BOTH_STREAMS,
+        seed: int,
+        step_index: int,
+        mirror: bool = True,
+    ) -> None:
+        self.videos, self.labels = _labelled(videos, labels)
+        self.sampling = sampling
+        self.scheme = scheme
+        self.size = (int(size[0]), int(size[1]))
+        self.seed, self.step_index = seed, step_index
+        self.mirror = mirror
+        self.reader = VideoReader(streams, sampling.stack)
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, item: Item) -> Sample | BadSample:
+        epoch, i, index = item
+        video = self.videos[index]
+        rng = np.random.default_rng((self.seed, self.step_index, epoch, i))
+        try:
+            centres = sample_centres(_length(video), self.sampling, rng, video.flow_step)
+            pixels = self.reader.read(video, centres)
+        except ArtifactError as error:
+            return BadSample(index, video.id, str(error))
+        height, width = pixels.sizes()[0]
+        crop = draw_crop(self.scheme, height, width, self.size, rng, mirror=self.mirror)
+        rgb, flow = _tensor(pixels.rgb(crop, self.size)), _tensor(pixels.flow(crop, self.size))
+        return Sample(rgb, flow, self.labels[index], index)
+
+
+class TestSamples(Dataset[TestSample | BadSample]):
+    """Whole videos for the test, by their index: `crops` centres, all views, and their mirrors where asked for.
+
+    `reference` is what the network's training crops covered (`augmentation.REFERENCE` of their scheme). Windows over
+    time (`sampling.windows`) are cut from these by whoever scores them.
+    """
+
+    __test__ = False  # no test, whatever pytest makes of the name
+
+    def __init__(
+        self,
+        videos: Sequence[Video],
+        labels: Sequence[int],
+        *,
+        size: Size,
+        crops: int = 25,
+        views: ViewName = "full",
+        mirror: bool = True,
+        reference: float = INPUT_FRACTION,
+        stack: int = 10,
+        streams: Iterable[StreamName] = BOTH_STREAMS,
+    ) -> None:
+        self.videos, self.labels = _labelled(videos, labels)
+        self.size = (int(size[0]), int(size[1]))
+        self.crops, self.views, self.mirror, self.reference = crops, views, mirror, reference
+        self.reader = VideoReader(streams, stack)
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> TestSample | BadSample:
+        video = self.videos[index]
+        try:
+            centres = spaced_centres(_length(video), self.crops, self.reader.stack, video.flow_step)
+            pixels = self.reader.read(video, centres)
+        except ArtifactError as error:
+            return BadSample(index, video.id, str(error))
+        height, width = pixels.sizes()[0]
+        crops, size = view_crops(height, width, self.views, self.size, reference=self.reference)
+        rgb = self._with_mirrors([pixels.rgb(crop, size) for crop in crops], mirror_rgb)
+        flow = self._with_mirrors([pixels.flow(crop, size) for crop in crops], mirror_x_flow)
+        return TestSample(rgb, flow, self.labels[index], index)
+
+    def _with_mirrors(self, views: list[np.ndarray | None], mirrored: Any) -> torch.Tensor | None:
+        present = [view for view in views if view is not None]
+        if not present:
+            return None
+        return _tensor(np.stack(present + [mirrored(view) for view in present] if self.mirror else present))
+
+
+def _labelled(videos: Sequence[Video], labels: Sequence[int]) -> tuple[list[Video], list[int]]:
+    if len(videos) != len(labels):
+        raise ValueError(f"{len(videos)} videos have {len(labels)} labels")
+    return list(videos), [int(label) for label in labels]
+
+
+def _length(video: Video) -> int:
+    if video.frames < 1:
+        raise ArtifactError(f"{video.id} has no frames at all: extract it again")
+    return video.frames
+
+
+def _tensor(array: np.ndarray | None) -> torch.Tensor | None:
+    return None if array is None else torch.from_numpy(np.ascontiguousarray(array))
+
+
+# ------------------------------------------------------------------ loaders
+
+
+def make_loader(
+    dataset: TrainingSamples | TestSamples,
+    sampler: Iterable[list[Item]] | Iterable[int],
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+) -> "DataLoader[Any]":
+    """A loader in the order of `sampler`, whatever the number of `workers`, in pinned memory for a GPU.
+
+    Training samples come as `Batch` (`sampler` is a `StepSampler`), test samples one by one (`sampler` lists indices).
+    Workers are fresh processes of a fork server: a fork of this one would inherit its CUDA context and thread locks.
+    """
+    options: dict[str, Any] = {"pin_memory": torch.device(device).type == "cuda", "num_workers": workers}
+    if workers > 0:
+        options |= {"multiprocessing_context": "forkserver", "worker_init_fn": _start_worker, "prefetch_factor": 2}
+    order: Any = sampler
+    if isinstance(dataset, TrainingSamples):
+        return DataLoader(dataset, batch_sampler=order, collate_fn=collate, **options)
+    return DataLoader(dataset, batch_size=None, sampler=order, **options)
+
+
+def _start_worker(worker: int) -> None:
+    """One thread a worker: OpenCV's and torch's own pools would only fight over the same cores."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,79 @@
+"""In which order a training step meets its videos: a pure function of its seed.
+
+An epoch goes `factor` times over all n videos, each pass in an order of its own. Item i of an epoch is its i-th place;
+together with the epoch it seeds the item's draws (crop, stride, start), so that a sample depends on nothing else.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from pipelines.errors import UsageError
+
+
+class Item(NamedTuple):
+    """One sample to make: place `i` of an epoch, and the index of the video that stands there."""
+
+    epoch: int
+    i: int
+    video: int
+
+
+def epoch_order(n: int, factor: int, batch: int, *, seed: int, step_index: int, epoch: int) -> np.ndarray:
+    """The videos of one epoch: int64 [n * factor], every video `factor` times, once in each pass.
+
+    A video counts once in a batch where n allows it: a batch that reaches over the end of a pass takes from the next
+    one videos that it does not hold yet.
+    """
+    rng = np.random.default_rng((seed, step_index, epoch))
+    order = np.empty(n * factor, dtype=np.int64)
+    for start in range(0, n * factor, n):
+        videos = rng.permutation(n)
+        begun = start % batch
+        if 0 < begun <= n:
+            videos = _without_repeats(videos, order[start - begun : start], batch - begun)
+        order[start : start + n] = videos
+    return order
+
+
+def _without_repeats(videos: np.ndarray, held: np.ndarray, places: int) -> np.ndarray:
+    """`videos` with those in `held` moved, in order, behind the first `places`, as far as there are others."""
+    again = np.isin(videos, held)
+    others = videos[~again]
+    places = min(places, len(others))
+    first = others[:places]
+    return np.concatenate([first, videos[~np.isin(videos, first)]])
+
+
+class StepSampler:
+    """Batch sampler of a whole training step: lists of `Item`, epoch after epoch, from batch number `start` on.
+
+    The number of epochs is the trainer's to decide, so it never ends. The last batch of an epoch is smaller where the
+    places do not divide evenly, and is kept. Any start gives the batches that a run from 0 would have given there.
+    """
+
+    def __init__(self, n: int, factor: int, batch: int, *, seed: int, step_index: int, start: int = 0) -> None:
+        for flag, value in (("--factor", factor), ("--batch-size", batch)):
+            if value < 1:
+                raise UsageError(f"{flag} is {value}, but must be at least 1")
+        if n < 1:
+            raise UsageError("there are no training videos to draw from")
+        self.n, self.factor, self.batch = n, factor, batch
+        self.seed, self.step_index, self.start = seed, step_index, start
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return -(-self.n * self.factor // self.batch)
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        epoch, first = divmod(self.start, self.batches_per_epoch)
+        while True:
+            yield from self._epoch(epoch, first)
+            epoch, first = epoch + 1, 0
+
+    def _epoch(self, epoch: int, first: int) -> Iterator[list[Item]]:
+        order = epoch_order(self.n, self.factor, self.batch, seed=self.seed, step_index=self.step_index, epoch=epoch)
+        for start in range(first * self.batch, len(order), self.batch):
+            places = range(start, min(start + self.batch, len(order)))
+            yield [Item(epoch, i, int(order[i])) for i in places]

@@ -1,0 +1,110 @@
+"""Which frames of a video make a sample (PAPER: "Inputs", "Training", "Testing").
+
+Pure functions of (length, settings, generator). N is the number of frames of the video, T that of the sample, L the
+flow fields of a stack. A *centre* is the index of an RGB frame; its stack is the L fields t - L/2 .. t + L/2 - 1.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TemporalSampling:
+    """How a training sample is laid out in time."""
+
+    frames: int
+    """T, the centres of one sample."""
+    stride: tuple[int, int] | None = None
+    """Lowest and highest distance between centres; one value of it, ends included, is drawn for each sample. None only
+    for single frames."""
+    stack: int = 10
+    """L, the flow fields around a centre."""
+
+    def __post_init__(self) -> None:
+        for flag, value in (("--frames", self.frames), ("--stack", self.stack)):
+            if value < 1:
+                raise UsageError(f"{flag} is {value}, but must be at least 1")
+        if self.stride is None:
+            if self.frames > 1:
+                raise UsageError(
+                    f"--frames {self.frames} needs --stride, the lowest and highest distance between frames"
+                )
+        elif not 1 <= self.stride[0] <= self.stride[1]:
+            low, high = self.stride
+            raise UsageError(f"--stride is {low}..{high}, but must be two numbers from 1 on, the lower one first")
+
+
+def valid_centres(length: int, stack: int = 10, flow_step: int = 1) -> range:
+    """The centres whose whole flow stack lies inside a video of `length` frames: 5..N-6 for the paper's; empty for a
+    video that is too short (N < 11). A field spans `flow_step` frames, so there are N - flow_step of them."""
+    fields = length - flow_step
+    return range(stack // 2, fields - stack + stack // 2 + 1)
+
+
+def sample_centres(length: int, sampling: TemporalSampling, rng: np.random.Generator, flow_step: int = 1) -> np.ndarray:
+    """The T centres of one training sample of a video of `length` frames: int64 [T], ascending.
+
+    The stride is drawn uniformly, then the start, uniformly among all at which T centres fit between the first and the
+    last valid one. Where none does, the centres are spread evenly over the valid ones; where none is valid, over the
+    whole video (a single one is then any frame). Raises `ValueError` for a video without frames.
+    """
+    valid = _centres_in_use(length, sampling.stack, flow_step)
+    low, high = sampling.stride or (1, 1)
+    stride = int(rng.integers(low, high + 1))
+    starts = len(valid) - (sampling.frames - 1) * stride
+    whole_video = length < sampling.stack + flow_step
+    if starts < 1 or (whole_video and sampling.frames > 1):
+        return spread_evenly(valid[0], valid[-1], sampling.frames)
+    start = valid[0] + int(rng.integers(starts))
+    return start + stride * np.arange(sampling.frames, dtype=np.int64)
+
+
+def spaced_centres(length: int, crops: int = 25, stack: int = 10, flow_step: int = 1) -> np.ndarray:
+    """The centres of the test (PAPER "Testing"): int64 [crops], spread evenly over the valid ones, of which the first
+    and the last are always among them; a single one is the middle. Videos without a valid centre: over all frames."""
+    valid = _centres_in_use(length, stack, flow_step)
+    return spread_evenly(valid[0], valid[-1], crops)
+
+
+def flow_indices(centre: int, fields: int, stack: int = 10) -> np.ndarray:
+    """The fields of the stack around `centre`: int64 [stack], those before the first and after the last of the video's
+    `fields` replaced by the first and the last."""
+    first = centre - stack // 2
+    return np.clip(np.arange(first, first + stack, dtype=np.int64), 0, fields - 1)
+
+
+def windows(frames: int, window: int) -> list[list[int]]:
+    """Cuts a test sequence into windows of the training's length (`--temporal windows`): ceil(frames / window) of them,
+    from the first frame to the last, overlapping where they must. A shorter sequence is one window."""
+    count = math.ceil(frames / window)
+    starts = spread_evenly(0, max(frames - window, 0), count) if count > 1 else [0]
+    return [list(range(int(start), int(start) + min(window, frames))) for start in starts]
+
+
+def contiguous_runs(indices: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
+    """The distinct `indices` as few slices (start, stop), ascending: overlapping and touching stacks become one."""
+    distinct = np.unique(np.asarray(indices, dtype=np.int64))
+    if not len(distinct):
+        return []
+    pieces = np.split(distinct, np.flatnonzero(np.diff(distinct) > 1) + 1)
+    return [(int(piece[0]), int(piece[-1]) + 1) for piece in pieces]
+
+
+def spread_evenly(first: int, last: int, count: int) -> np.ndarray:
+    """int64 [count] from `first` to `last`, both included, rounded half to even (`np.rint`); a single one is the
+    middle. Repeats where there are fewer numbers than `count`."""
+    if count == 1:
+        return np.rint(np.array([(first + last) / 2])).astype(np.int64)
+    # The product before the division, so that halves are exact and rounding never depends on the last bit.
+    return np.rint(first + np.arange(count) * (last - first) / (count - 1)).astype(np.int64)
+
+
+def _centres_in_use(length: int, stack: int, flow_step: int) -> range:
+    if length < 1:
+        raise ValueError(f"a video of {length} frames has no centres")
+    return valid_centres(length, stack, flow_step) or range(length)

@@ -1,0 +1,227 @@
+"""Split lists as files: UCF101's and HMDB51's formats read, UCF101's written.
+
+UCF101: `classInd.txt` (`1 ApplyEyeMakeup`), `trainlist01.txt` (`Class/clip.avi 1`), `testlist01.txt`
+(`Class/clip.avi`). HMDB51: `<class>_test_split1.txt` with lines `<clip>.avi 1|2|0`: train, test, unused.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipelines.errors import UsageError
+
+_UCF101_LIST = re.compile(r"^(?P<side>train|test)list(?P<number>\d+)\.txt$")
+_HMDB51_LIST = re.compile(r"^(?P<class>.+)_test_split(?P<number>\d+)\.txt$")
+_CLASS_INDEX = "classInd.txt"
+# A label in a test list, which official ones have not: only after what surely ends a file name.
+_LABELLED_TEST_LINE = re.compile(r"^(?P<path>.+\.[A-Za-z0-9]{2,4})\s+(?P<label>\d+)$")
+_HMDB51_SIDES = {"1": "train", "2": "test", "0": "unused"}
+
+
+@dataclass(frozen=True)
+class Split:
+    """One division of a data set. Ids are `<class>/<file name without its last suffix>`, in the order of the lists."""
+
+    number: int
+    train: list[str]
+    test: list[str]
+    classes: list[str]
+    """Sorted names of all classes, also of those without videos on a side."""
+    source: str
+    """Where it came from: a folder, or how it was made."""
+    group_regex: str | None = None
+    """How groups are found that must stay on one side; None: by UCF101's file names."""
+
+    @property
+    def name(self) -> str:
+        return f"split{self.number}"
+
+
+def read_lists(folder: Path) -> list[Split]:
+    """All splits of a folder, by number; the format is told from the file names.
+
+    Raises `UsageError` where there are no lists or both kinds, where one is missing, and, naming file and line, for a
+    line that is none, a label that contradicts `classInd.txt` and a video that stands twice in a split.
+    """
+    names = [path.name for path in list_files(folder)]
+    ucf101 = any(_UCF101_LIST.match(name) for name in names)
+    hmdb51 = any(_HMDB51_LIST.match(name) for name in names)
+    if ucf101 == hmdb51:
+        problem = "lists of UCF101's and of HMDB51's kind" if ucf101 else "no split lists"
+        raise UsageError(
+            f"{folder} holds {problem}: give a folder with either trainlist01.txt, testlist01.txt, ... or "
+            "<class>_test_split1.txt, ..."
+        )
+    return _read_ucf101(folder) if ucf101 else _read_hmdb51(folder)
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The files of a folder that are split lists of either format, by name; none where there is no such folder."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.is_file())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be listed ({error.strerror}): check its permissions") from error
+    return [
+        path
+        for path in paths
+        if path.name == _CLASS_INDEX or _UCF101_LIST.match(path.name) or _HMDB51_LIST.match(path.name)
+    ]
+
+
+def ucf101_lists(splits: Sequence[Split]) -> dict[str, bytes]:
+    """File name -> content of `splits` in UCF101's format.
+
+    Every video gets the suffix `.avi`: the format wants one, and readers drop it. Raises `UsageError` for a name with
+    a line break or with blanks at an end, which no line can hold.
+    """
+    classes = splits[0].classes
+    labels = {name: label for label, name in enumerate(classes, start=1)}
+    lines = {_CLASS_INDEX: [f"{label} {name}" for name, label in labels.items()]}
+    for split in splits:
+        lines[f"trainlist{split.number:02}.txt"] = [f"{id_}.avi {labels[id_.split('/')[0]]}" for id_ in split.train]
+        lines[f"testlist{split.number:02}.txt"] = [f"{id_}.avi" for id_ in split.test]
+    for name in (name for split in splits for name in (*split.classes, *split.train, *split.test)):
+        if "\n" in name or "\r" in name or name != name.strip():
+            raise UsageError(f"{name!r} cannot stand in a split list (line break or blank at an end): rename it")
+    return {
+        name: "".join(f"{line}\n" for line in content).encode("utf-8", "surrogateescape")
+        for name, content in lines.items()
+    }
+
+
+# ------------------------------------------------------------------ reading
+
+
+@dataclass
+class _Sides:
+    """A split being read; knows of every id where it was first named."""
+
+    train: list[str] = field(default_factory=list)
+    test: list[str] = field(default_factory=list)
+    named: dict[str, str] = field(default_factory=dict)
+
+    def add(self, side: str, id_: str, where: str) -> None:
+        if id_ in self.named:
+            raise UsageError(f"{where} names {id_!r} again, which stands at {self.named[id_]}: remove one of them")
+        self.named[id_] = where
+        if side != "unused":
+            (self.train if side == "train" else self.test).append(id_)
+
+
+def _read_ucf101(folder: Path) -> list[Split]:
+    lists = _numbered_lists(folder)
+    labels = _read_class_index(folder / _CLASS_INDEX) if (folder / _CLASS_INDEX).exists() else {}
+    splits = []
+    for number, paths in sorted(lists.items()):
+        for side in ("train", "test"):
+            if side not in paths:
+                raise UsageError(
+                    f"{folder} lacks {side}list{number:02}.txt: add it, or remove the other of split {number}"
+                )
+        sides = _Sides()
+        for side in ("train", "test"):
+            for where, line in _lines(paths[side]):
+                sides.add(side, _ucf101_id(side, line, where, labels), where)
+        classes = set(labels) or {id_.split("/")[0] for id_ in sides.named}
+        splits.append(Split(number, sides.train, sides.test, sorted(classes), str(folder)))
+    return splits
+
+
+def _numbered_lists(folder: Path) -> dict[int, dict[str, Path]]:
+    lists: dict[int, dict[str, Path]] = {}
+    for path in list_files(folder):
+        match = _UCF101_LIST.match(path.name)
+        if match:
+            sides = lists.setdefault(int(match["number"]), {})
+            if match["side"] in sides:
+                raise UsageError(f"{sides[match['side']]} and {path} are both split {int(match['number'])}: remove one")
+            sides[match["side"]] = path
+    return lists
+
+
+def _read_class_index(path: Path) -> dict[str, int]:
+    labels: dict[str, int] = {}
+    for where, line in _lines(path):
+        number, _, name = line.partition(" ")
+        if not number.isdecimal() or not name.strip():
+            raise UsageError(f"{where} must be like '1 ApplyEyeMakeup', not {line!r}")
+        if name.strip() in labels:
+            raise UsageError(f"{where} names the class {name.strip()!r} again: remove one")
+        labels[name.strip()] = int(number)
+    return labels
+
+
+def _ucf101_id(side: str, line: str, where: str, labels: dict[str, int]) -> str:
+    """The id of `Class/clip.avi 1` (train) or `Class/clip.avi` (test); a label must be that of the class."""
+    path, label = line, ""
+    if side == "train":
+        path, label = _last_word(line)
+    elif labelled := _LABELLED_TEST_LINE.match(line):
+        path, label = labelled["path"], labelled["label"]
+    parts = path.split("/")
+    if len(parts) < 2 or not all(parts) or (side == "train" and not label.isdecimal()):
+        example = "'Class/clip.avi 1'" if side == "train" else "'Class/clip.avi'"
+        raise UsageError(f"{where} must be like {example}, not {line!r}")
+    class_name = _spelling(parts[-2], labels, where)
+    if label and labels and labels[class_name] != int(label):
+        raise UsageError(
+            f"{where} gives {class_name!r} the label {label}, but {_CLASS_INDEX} says {labels[class_name]}"
+        )
+    return f"{class_name}/{_without_suffix(parts[-1])}"
+
+
+def _spelling(class_name: str, labels: dict[str, int], where: str) -> str:
+    """The class as `classInd.txt` spells it."""
+    if not labels or class_name in labels:
+        return class_name
+    alike = [name for name in labels if name.casefold() == class_name.casefold()]
+    if len(alike) != 1:
+        raise UsageError(f"{where} names the class {class_name!r}, which {_CLASS_INDEX} does not list: add it there")
+    return alike[0]
+
+
+def _read_hmdb51(folder: Path) -> list[Split]:
+    found = [(match, path) for path in list_files(folder) if (match := _HMDB51_LIST.match(path.name))]
+    classes = sorted({match["class"] for match, _ in found})
+    paths = {(int(match["number"]), match["class"]): path for match, path in found}
+    splits = []
+    for number in sorted({number for number, _ in paths}):
+        sides = _Sides()
+        for class_name in classes:
+            if (number, class_name) not in paths:
+                raise UsageError(
+                    f"{folder} lacks {class_name}_test_split{number}.txt, which other classes have: add it"
+                )
+            for where, line in _lines(paths[number, class_name]):
+                clip, mark = _last_word(line)
+                if mark not in _HMDB51_SIDES or not clip:
+                    raise UsageError(f"{where} must be like 'clip.avi 1' (1 train, 2 test, 0 unused), not {line!r}")
+                sides.add(_HMDB51_SIDES[mark], f"{class_name}/{_without_suffix(clip)}", where)
+        splits.append(Split(number, sides.train, sides.test, classes, str(folder)))
+    return splits
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """(where it stands, line) of all lines that are not blank, without blanks at their ends."""
+    try:
+        # As the file system's names: bytes that are no UTF-8 stand for themselves.
+        text = path.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield f"line {number} of {path}", line.strip()
+
+
+def _last_word(line: str) -> tuple[str, str]:
+    """What stands before the last word, and that word."""
+    before, *last = line.rsplit(None, 1)
+    return (before, last[0]) if last else ("", before)
+
+
+def _without_suffix(name: str) -> str:
+    """`a.b.avi` -> `a.b`, by the rule that names the artifacts."""
+    return Path(name).stem

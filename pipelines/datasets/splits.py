@@ -1,0 +1,197 @@
+"""Which videos train and which test: official lists, lists of one's own, and seeded splits that keep groups together.
+
+A split names videos by id, `<class>/<file name without its last suffix>`, whether or not the workspace has them.
+`split_lists.py` reads and writes the files, `group_splits.py` makes splits; here is what a workspace does with them.
+"""
+
+import hashlib
+import secrets
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.datasets.catalogue import Catalogue, Video
+from pipelines.datasets.group_splits import FOLDS, leaking_groups, make_splits
+from pipelines.datasets.split_lists import Split, list_files, read_lists, ucf101_lists
+from pipelines.errors import UsageError
+from pipelines.workspace import Workspace, read_json, storage_errors, write_bytes, write_json
+
+SPLITS_SCHEMA = "stres/splits/1"
+SPLITS_FILE = "splits.json"
+
+
+@dataclass(frozen=True)
+class ResolvedSplit:
+    """A split matched with what the workspace holds."""
+
+    number: int
+    classes: list[str]
+    """All classes of the split in sorted order, spelt as the workspace spells them: a label is an index into these."""
+    train: list[Video]
+    test: list[Video]
+    missing_train: list[str]
+    """Ids that the split names but whose frames or flow are not there."""
+    missing_test: list[str]
+    leaking_groups: list[str]
+    """Groups of which the split has videos on both sides; empty where no rule for groups is known."""
+    unlisted: list[str]
+    """Videos of the workspace that the split names on neither side."""
+
+    def labels(self, videos: Iterable[Video]) -> list[int]:
+        """The class index of each of this split's videos."""
+        index = {name: label for label, name in enumerate(self.classes)}
+        return [index[video.class_name] for video in videos]
+
+
+def prepare_splits(
+    workspace: Workspace,
+    catalogue: Catalogue,
+    splits_dir: Path | None = None,
+    seed: int = 0,
+    group_regex: str | None = None,
+    overwrite: bool = False,
+) -> list[Split]:
+    """The splits in use, brought about where there are none yet: copied from `splits_dir`, or made from the catalogue.
+
+    What is in use stays: another `seed` alone changes nothing, so that runs with several seeds share their splits.
+    Raises `UsageError` where `splits_dir` holds other lists than those in use, or `group_regex` is another than they
+    were made with, unless `overwrite`; and for broken lists.
+    """
+    folder = workspace.splits
+    in_use = bool(list_files(folder))
+    if splits_dir is not None:
+        _use_lists(folder, splits_dir, group_regex, overwrite)
+    elif not in_use or _made_by_another_rule(folder, group_regex, overwrite):
+        splits = make_splits([(video.class_name, video.video) for video in catalogue.videos], seed, FOLDS, group_regex)
+        write_splits(folder, splits, {"origin": "made", "seed": seed, "folds": FOLDS, "group_regex": group_regex})
+    rule = group_regex if group_regex is not None else _record(folder).get("group_regex")
+    return [replace(split, group_regex=rule) for split in read_splits(folder)]
+
+
+def read_splits(folder: Path) -> list[Split]:
+    """The splits of a folder of UCF101's or HMDB51's lists, by number. Raises `UsageError` for broken or no lists."""
+    return read_lists(folder)
+
+
+def write_splits(folder: Path, splits: Sequence[Split], record: Mapping[str, Any] | None = None) -> None:
+    """Replaces `folder` by UCF101's lists of `splits`, with `splits.json` saying where they came from: all of it or
+    nothing. Raises `UsageError` for ids that a list cannot hold, `StorageError`."""
+    _replace(folder, ucf101_lists(splits), record or {"origin": "made"})
+
+
+def resolve(split: Split, catalogue: Catalogue) -> ResolvedSplit:
+    """Finds a split's videos, upper and lower case alike where that is unambiguous (UCF101's `HandstandPushups`).
+
+    Raises `UsageError` where the split's `group_regex` does not match a video.
+    """
+    finder = _Finder(catalogue)
+    train, missing_train = finder.find(split.train)
+    test, missing_test = finder.find(split.test)
+    named = finder.named
+    return ResolvedSplit(
+        number=split.number,
+        classes=sorted({finder.class_name(name) for name in split.classes}),
+        train=train,
+        test=test,
+        missing_train=missing_train,
+        missing_test=missing_test,
+        leaking_groups=leaking_groups(split),
+        unlisted=[video.id for video in catalogue.videos if video.id not in named],
+    )
+
+
+class _Finder:
+    """Looks up ids and classes as the catalogue spells them."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.videos = {video.id: video for video in catalogue.videos}
+        self.classes = set(catalogue.classes)
+        self.named: set[str] = set()
+        self._folded = _unambiguous(self.videos)
+        self._folded_classes = _unambiguous(self.classes)
+
+    def find(self, ids: Iterable[str]) -> tuple[list[Video], list[str]]:
+        """The videos that have both artifacts, and the ids of which that is not so."""
+        found, missing = [], []
+        for id_ in ids:
+            video = self.videos.get(id_) or self.videos.get(self._folded.get(id_.casefold(), ""))
+            if video is not None:
+                self.named.add(video.id)
+            if video is None or video.frames_file is None or video.flow_file is None:
+                missing.append(id_)
+            else:
+                found.append(video)
+        return found, missing
+
+    def class_name(self, name: str) -> str:
+        return name if name in self.classes else self._folded_classes.get(name.casefold(), name)
+
+
+def _unambiguous(names: Iterable[str]) -> dict[str, str]:
+    """Case-folded name -> name, where no two fold to the same."""
+    folded: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        folded[name.casefold()].append(name)
+    return {fold: spellings[0] for fold, spellings in folded.items() if len(spellings) == 1}
+
+
+# ------------------------------------------------------------------ the folder
+
+
+def _replace(folder: Path, files: Mapping[str, bytes], record: Mapping[str, Any]) -> None:
+    """Puts a new folder in the place of `folder` in one renaming, so that no half of a set of lists is ever in use."""
+    new = folder.with_name(f".{folder.name}.new-{secrets.token_hex(4)}")
+    old = folder.with_name(f".{folder.name}.old-{secrets.token_hex(4)}")
+    digest = hashlib.sha256()
+    try:
+        for name, content in sorted(files.items()):
+            write_bytes(new / name, content)
+            digest.update(name.encode("utf-8", "surrogateescape") + b"\0" + content + b"\0")
+        write_json(new / SPLITS_FILE, {"schema": SPLITS_SCHEMA, **record, "lists_sha256": digest.hexdigest()})
+        with storage_errors(folder):
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """`splits.json`; empty for lists that somebody put there by hand."""
+    path = folder / SPLITS_FILE
+    if not path.exists():
+        return {}
+    document = read_json(path)
+    return document if isinstance(document, dict) else {}
+
+
+def _made_by_another_rule(folder: Path, group_regex: str | None, overwrite: bool) -> bool:
+    """Whether the splits in use were made with another rule for groups, which only `overwrite` allows."""
+    record = _record(folder)
+    if group_regex is None or record.get("origin") != "made" or record.get("group_regex") == group_regex:
+        return False
+    if not overwrite:
+        raise UsageError(
+            f"--group-regex is {group_regex!r}, but the splits in {folder} were made with "
+            f"{record.get('group_regex')!r}: leave it away, use another --workspace, or give --overwrite"
+        )
+    return True
+
+
+def _use_lists(folder: Path, splits_dir: Path, group_regex: str | None, overwrite: bool) -> None:
+    """Copies the lists of `splits_dir` to `folder`, unless they are there already."""
+    read_lists(splits_dir)  # broken lists never become those in use
+    files = {path.name: path.read_bytes() for path in list_files(splits_dir)}
+    in_use = {path.name: path.read_bytes() for path in list_files(folder)}
+    if in_use == files:
+        return
+    if in_use and not overwrite:
+        raise UsageError(
+            f"--splits {splits_dir} holds other lists than those in use in {folder}: leave --splits away to go on "
+            "with those, use another --workspace, or give --overwrite to replace them"
+        )
+    _replace(folder, files, {"origin": "lists", "source": str(splits_dir), "group_regex": group_regex})

@@ -1,0 +1,131 @@
+"""Stage: a synthetic data set through every other stage, to see the whole tool work within minutes.
+
+Leaves everything in `<workspace>/demo`, which is a workspace like any other, with the videos under `videos/`.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines import evaluate, extract_flow, extract_frames, report, train
+from pipelines.errors import UsageError
+from pipelines.progress import OnProgress, Progress, ignore_progress
+from pipelines.workspace import Workspace, write_text
+
+TRAIN_CLIPS, TEST_CLIPS = 14, 6  # a class; 9 classes: 126 and 54 clips
+FLOW_BOUND = 4.0  # pixels; the balls move by at most 1.5 a frame
+SPLIT = 1
+
+# What training takes here, found by trying: seconds, not minutes, on two cores.
+NETWORK = {"recipe": "small", "depth": 26, "width": 8, "size": (64, 64)}
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "appearance": {"iterations": 80, "dropout": 0.2},
+    "motion": {"iterations": 120, "dropout": 0.2},
+    "joint1": {"iterations": 60, "frames": 3, "stride": (2, 4), "dropout": 0.2},
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where, and with which seed (of the clips, the training and everything else)."""
+
+    workspace: Path
+    seed: int = 0
+    device: str = "auto"
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """The demo's numbers: fractions of `test_videos` put into the right class."""
+
+    workspace: Path
+    seed: int
+    classes: list[str]
+    train_videos: int
+    test_videos: int
+    results: dict[str, Any]
+    report: report.Result
+    seconds: dict[str, float]
+
+
+def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
+    """Makes the clips, extracts frames and flow, trains, tests and reports.
+
+    The same call again continues where it stopped. Raises what the stages raise, `UsageError` where the folder holds
+    the demo of another seed.
+    """
+    from pipelines.video.synthetic import CLASSES, write_clips
+
+    workspace = Workspace(config.workspace / "demo")
+    videos = workspace.root / "videos"
+    seconds: dict[str, float] = {}
+    started = time.monotonic()
+    _keep_one_seed(workspace, config.seed)
+
+    def lap(stage: str) -> None:
+        seconds[stage] = round(time.monotonic() - started - sum(seconds.values()), 1)
+
+    on_progress(Progress("make clips", 0, 1, "data set"))
+    write_clips(videos, TRAIN_CLIPS + TEST_CLIPS, config.seed)
+    _write_split(workspace)
+    on_progress(Progress("make clips", 1, 1, "data set"))
+    lap("make clips")
+    shared: dict[str, Any] = {"workspace": workspace.root, "workers": config.workers}
+    extract_frames.run(extract_frames.Config(videos=str(videos), **shared), on_progress)
+    lap("extract-frames")
+    extract_flow.run(
+        extract_flow.Config(videos=str(videos), method="farneback", bound=FLOW_BOUND, **shared), on_progress
+    )
+    lap("extract-flow")
+    trained = train.run(
+        train.Config(
+            workspace=workspace.root,
+            split=SPLIT,
+            overrides=OVERRIDES,
+            seed=config.seed,
+            device=config.device,
+            **NETWORK,  # type: ignore[arg-type]
+        ),
+        on_progress,
+    )
+    lap("train")
+    tested = evaluate.run(evaluate.Config(workspace=workspace.root, run=trained.run, device=config.device), on_progress)
+    lap("evaluate")
+    reported = report.run(report.Config(workspace=workspace.root, run=trained.run), on_progress)
+    lap("report")
+    return Result(
+        workspace=workspace.root,
+        seed=config.seed,
+        classes=list(CLASSES),
+        train_videos=trained.train_videos,
+        test_videos=tested.results["videos"],
+        results=tested.results,
+        report=reported,
+        seconds=seconds,
+    )
+
+
+def _keep_one_seed(workspace: Workspace, seed: int) -> None:
+    """Refuses to mix the clips of two seeds."""
+    file = workspace.root / "seed.txt"
+    before = file.read_text(encoding="utf-8").strip() if file.exists() else str(seed)
+    if before != str(seed):
+        raise UsageError(
+            f"{workspace.root} holds the demo of seed {before}: delete that folder, or name another --workspace"
+        )
+    write_text(file, f"{seed}\n")
+
+
+def _write_split(workspace: Workspace) -> None:
+    """The first clips of every class train, the last ones test."""
+    from pipelines.datasets.split_lists import Split
+    from pipelines.datasets.splits import write_splits
+    from pipelines.video.synthetic import CLASSES
+
+    def ids(numbers: range) -> list[str]:
+        return [f"{name}/{name}_{number:03d}" for name in sorted(CLASSES) for number in numbers]
+
+    train_ids, test_ids = ids(range(TRAIN_CLIPS)), ids(range(TRAIN_CLIPS, TRAIN_CLIPS + TEST_CLIPS))
+    write_splits(workspace.splits, [Split(SPLIT, train_ids, test_ids, sorted(CLASSES), "stres demo")])

@@ -1,0 +1,41 @@
+"""Which device computes, and with which number of threads."""
+
+import os
+from typing import TYPE_CHECKING
+
+from pipelines.errors import MissingError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def resolve_device(name: str) -> "torch.device":
+    """`auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N` as a torch device.
+
+    Raises `UsageError` for another name, `MissingError` for a GPU that is not there.
+    """
+    import torch
+
+    kind, _, index = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdecimal())):
+        raise UsageError(f"--device {name!r} is not known: give auto, cpu, cuda or cuda:N")
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(index or 0) >= count:
+            raise MissingError(
+                f"--device {name}: torch {torch.__version__} sees {count} GPUs here; "
+                "use --device cpu, or install the driver and a CUDA build of torch"
+            )
+    return torch.device(kind, int(index)) if index else torch.device(kind)
+
+
+def available_cores() -> int:
+    """The CPU cores this process may use, which in a container or a batch job are fewer than the machine's."""
+    return len(os.sched_getaffinity(0))
+
+
+def loader_workers(asked: int, device: "torch.device") -> int:
+    """Loader processes: as asked for; by default one a core beside a GPU, none where the CPU itself computes."""
+    return asked or (available_cores() if device.type == "cuda" else 0)

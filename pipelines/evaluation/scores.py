@@ -1,0 +1,136 @@
+"""The scores of a run: one row of logits a video and stream, as they stand in `scores/<run>/<protocol>/scores.h5`.
+
+Letters: V videos, C classes.
+
+`videos`: UTF-8 [V], `<class>/<video>`; `labels`: int64 [V], indices into the attribute `classes`; `appearance`,
+`motion`, `fused`: float32 [V, C], mean logits (before softmax). A stream that was not evaluated has no data set.
+Of a file name that is not valid UTF-8 the offending bytes are stored as `\\udcff`.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from pipelines import __version__
+from pipelines.artifacts import damaged, new_file, open_file, read_attributes, require_plain_dataset
+from pipelines.errors import MissingError
+from pipelines.workspace import storage_errors
+
+SCORES_SCHEMA = "stres/scores/1"
+Stream = Literal["appearance", "motion", "fused"]
+STREAMS: tuple[Stream, ...] = get_args(Stream)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Mean logits of V videos over C classes, float32 [V, C] a stream; `labels`: int64 [V].
+
+    Raises `ValueError` where the parts do not fit each other, `MissingError` where there is nothing to measure: no
+    video, no stream, or logits that are not finite (a diverged training).
+    """
+
+    videos: list[str]
+    labels: np.ndarray
+    classes: list[str]
+    appearance: np.ndarray | None = None
+    motion: np.ndarray | None = None
+    fused: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if not self.videos:
+            raise MissingError(
+                "no video was scored: failures.csv in the workspace says why, `stres evaluate` tries again"
+            )
+        if not self.streams:
+            raise MissingError("no stream was scored: run `stres evaluate` again")
+        self._check_labels()
+        for stream, logits in self.streams.items():
+            self._check_logits(stream, logits)
+
+    @property
+    def streams(self) -> dict[Stream, np.ndarray]:
+        """The evaluated streams in the order appearance, motion, fused: float32 [V, C] each."""
+        named = {stream: getattr(self, stream) for stream in STREAMS}
+        return {stream: logits for stream, logits in named.items() if logits is not None}
+
+    @property
+    def headline(self) -> Stream:
+        """The stream a single number stands for: fused where there is one, otherwise motion, otherwise appearance."""
+        return list(self.streams)[-1]
+
+    def _check_labels(self) -> None:
+        if len(set(self.videos)) != len(self.videos):
+            raise ValueError("a video stands twice in the scores")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("a class stands twice in the scores")
+        if self.labels.shape != (len(self.videos),) or self.labels.dtype != np.int64:
+            raise ValueError(f"labels are {self.labels.dtype} {self.labels.shape}, not int64 ({len(self.videos)},)")
+        if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
+            raise ValueError(f"labels reach {self.labels.min()}..{self.labels.max()} with {len(self.classes)} classes")
+
+    def _check_logits(self, stream: str, logits: np.ndarray) -> None:
+        shape = (len(self.videos), len(self.classes))
+        if logits.shape != shape or logits.dtype != np.float32:
+            raise ValueError(f"{stream} is {logits.dtype} {logits.shape}, not float32 {shape}")
+        broken = int((~np.isfinite(logits)).any(axis=1).sum())
+        if broken:
+            raise MissingError(
+                f"the {stream} scores of {broken} of {len(self.videos)} videos are not finite numbers: "
+                "the training diverged, train again with a lower --lr"
+            )
+
+
+def write_scores(path: Path, scores: Scores, attributes: Mapping[str, Any]) -> None:
+    """Writes `scores` to `path` atomically, with the provenance `attributes` beside them. Raises `StorageError`."""
+    import h5py
+
+    text = h5py.string_dtype("utf-8")
+    complete = {**attributes, "schema": SCORES_SCHEMA, "stres_version": __version__, "content_sha256": _digest(scores)}
+    with new_file(path) as file, storage_errors(path):
+        file.create_dataset("videos", data=_utf8(scores.videos), dtype=text)
+        for name, values in _arrays(scores):
+            file.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
+        file.attrs.create("classes", _utf8(scores.classes), dtype=text)
+        for name, value in sorted(complete.items()):
+            file.attrs[name] = value
+
+
+def read_scores(path: Path) -> Scores:
+    """The scores at `path`. Raises `ArtifactError` where it is absent, damaged, foreign or reaches into other files."""
+    with open_file(path) as file:
+        attributes = read_attributes(file, path, SCORES_SCHEMA)
+        streams = [stream for stream in STREAMS if file.get(stream, getlink=True) is not None]
+        for name in ("videos", "labels", *streams):
+            require_plain_dataset(file, name, path)
+        with damaged(path):
+            scores = Scores(
+                videos=file["videos"].asstr()[:].tolist(),
+                labels=file["labels"][:],
+                classes=[str(name) for name in attributes["classes"]],
+                **{stream: file[stream][:] for stream in streams},
+            )
+            if attributes.get("content_sha256") != _digest(scores):
+                raise ValueError("its content does not match its checksum")
+        return scores
+
+
+def _arrays(scores: Scores) -> list[tuple[str, np.ndarray]]:
+    return [("labels", scores.labels), *scores.streams.items()]
+
+
+def _utf8(names: list[str]) -> np.ndarray:
+    """Bytes of valid UTF-8: object [n]."""
+    return np.array([name.encode("utf-8", "backslashreplace") for name in names], dtype=object)
+
+
+def _digest(scores: Scores) -> str:
+    digest = hashlib.sha256()
+    for name in (*_utf8(scores.videos), *_utf8(scores.classes)):
+        digest.update(name + b"\0")
+    for name, values in _arrays(scores):
+        digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()

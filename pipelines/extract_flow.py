@@ -1,0 +1,178 @@
+"""Stage `extract-flow`: the optical flow between the frames of every video, quantised and stored without loss.
+
+Letters: T frames, F = T - step fields, N pairs of a batch, H W pixels.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, ArtifactError, Compression, peek
+from pipelines.devices import available_cores, resolve_device
+from pipelines.errors import MissingError, UsageError
+from pipelines.optical_flow.methods import METHODS, FlowMethod, make_method
+from pipelines.progress import OnProgress, ignore_progress
+from pipelines.video.extraction import (
+    ExtractResult,
+    check_workers,
+    dry_run_result,
+    estimate,
+    extract,
+    options_difference,
+    size_conflict,
+    source_changed,
+    split_done,
+)
+from pipelines.video.resize import check_short_side
+from pipelines.video.sources import VideoList, VideoSource, find_videos
+from pipelines.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipelines.optical_flow.extraction import FlowTask
+
+STAGE = "extract-flow"
+_COMPRESSIONS = ("zstd", "gzip")
+_PROCESSES_A_GPU = 2  # one decodes and stores while the other computes
+
+Result = ExtractResult
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of `extract-flow`."""
+
+    workspace: Path
+    """The workspace to write `flow/` into."""
+    videos: str | None = None
+    """A folder of class folders, a list file, one video or a glob; None: the workspace's `frames/`."""
+    method: str = "tvl1"
+    """tvl1, farneback, dis or raft."""
+    method_options: dict[str, str] = field(default_factory=dict)
+    """Parameters of the method by name; the others keep their defaults."""
+    bound: float = 20.0
+    """Flow is clipped to -bound..bound pixels and stored in 256 steps."""
+    step: int = 1
+    """Flow from frame t to frame t + step: T - step fields."""
+    compression: Compression = "zstd"
+    """zstd, or gzip for files that must open without hdf5plugin. Both without loss."""
+    short_side: int | None = None
+    """Short side in pixels, enlarging included; None: 256, but nothing enlarged more than 1.25 times."""
+    workers: int = 0
+    """Videos processed at once; 0: one for each CPU core, or two where a GPU computes."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N, for methods that can use a GPU."""
+    overwrite: bool = False
+    """Make everything again, whatever is there."""
+    allow_truncated: bool = False
+    """Store what decodes of truncated videos, marked, rather than fail them."""
+    dry_run: bool = False
+    """Only estimate videos, frames, disk and time."""
+
+    def __post_init__(self) -> None:
+        check_short_side(self.short_side)
+        check_workers(self.workers)
+        if self.method not in METHODS:
+            raise UsageError(f"--method must be one of {', '.join(METHODS)}, not {self.method!r}")
+        if not 0 < self.bound < float("inf"):
+            raise UsageError(f"--bound must be a positive number of pixels, not {self.bound}")
+        if self.step < 1:
+            raise UsageError(f"--step must be 1 or more frames, not {self.step}")
+        if self.compression not in _COMPRESSIONS:
+            raise UsageError(f"--compression must be one of {', '.join(_COMPRESSIONS)}, not {self.compression!r}")
+        if self.videos is None and self.short_side is not None:
+            raise UsageError("--short-side does not go with flow from frames/, whose size is settled: name VIDEOS")
+
+
+def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
+    """Stores the flow of all videos that have none yet.
+
+    Failed videos are rows of `failures.csv` and counted in the result. Raises `MissingError` where there are no videos
+    or the method's weights or device are missing, `UsageError` where flow was stored with other settings or an option
+    is wrong, `StorageError` where writing fails.
+    """
+    from pipelines.optical_flow.extraction import probe, store_flow
+
+    workspace = Workspace(config.workspace)
+    found = find_videos(config.videos) if config.videos is not None else _stored_frames(workspace)
+    device = str(resolve_device(config.device))
+    method = make_method(config.method, config.method_options, device)
+    settings = _settings(config, method)
+    to_do = [_task(config, source, workspace, device, settings) for source in found.videos]
+    done: list[FlowTask] = []
+    if not config.overwrite:
+        to_do, done = split_done(to_do, FLOW_SCHEMA, lambda made: _conflict(config, settings, made), _changed)
+    on_gpu = method.uses_device and device != "cpu"
+    workers = config.workers or (_PROCESSES_A_GPU if on_gpu else available_cores())
+    if config.dry_run:
+        cost = estimate(probe, to_do, workers=workers, stage=STAGE, on_progress=on_progress)
+        return dry_run_result(STAGE, "pairs", skipped=len(done), ignored=found.ignored, estimate=cost)
+    return extract(
+        STAGE,
+        store_flow,
+        to_do,
+        done,
+        found.problems,
+        workspace=workspace,
+        folder=workspace.flow,
+        workers=workers,
+        unit="pairs",
+        ignored=found.ignored,
+        on_progress=on_progress,
+    )
+
+
+def _task(
+    config: Config, source: VideoSource, workspace: Workspace, device: str, settings: dict[str, Any]
+) -> "FlowTask":
+    from pipelines.optical_flow.extraction import FlowTask
+
+    return FlowTask(
+        source=source,
+        target=workspace.flow_file(source.class_name, source.video),
+        from_video=config.videos is not None,
+        short_side=config.short_side,
+        allow_truncated=config.allow_truncated,
+        method=config.method,
+        method_options=tuple(sorted(config.method_options.items())),
+        device=device,
+        bound=config.bound,
+        step=config.step,
+        compression=config.compression,
+        settings=settings,
+    )
+
+
+def _stored_frames(workspace: Workspace) -> VideoList:
+    """The workspace's frame files as sources."""
+    workspace.require()
+    paths = sorted(workspace.frames.glob("*/*.h5"))
+    videos = [VideoSource(path.parent.name, path.stem, path.absolute()) for path in paths if path.name[0] != "."]
+    if not videos:
+        raise MissingError(f"no frames in {workspace.frames}: run `stres extract-frames VIDEOS`, or name the VIDEOS")
+    return VideoList(videos)
+
+
+def _settings(config: Config, method: FlowMethod) -> dict[str, Any]:
+    """The attributes that say how flow is made. Compression is not among them: it changes no value."""
+    return {
+        "method": config.method,
+        "method_parameters": json.dumps(method.parameters, sort_keys=True),
+        "bound": float(config.bound),
+        "step": config.step,
+        "flow_input": "video" if config.videos is not None else "jpeg",
+    }
+
+
+def _conflict(config: Config, settings: dict[str, Any], attributes: dict[str, Any]) -> str:
+    difference = options_difference(attributes, settings)
+    return difference if difference or config.videos is None else size_conflict(attributes, config.short_side)
+
+
+def _changed(task: "FlowTask", attributes: dict[str, Any]) -> bool:
+    if task.from_video:
+        return source_changed(task, attributes)
+    try:
+        return peek(task.source.path, FRAMES_SCHEMA).get("content_sha256") != attributes.get("frames_sha256")
+    except ArtifactError:
+        return True

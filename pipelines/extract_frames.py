@@ -1,0 +1,166 @@
+"""Stage `extract-frames`: every frame of every video, resized and stored as JPEG.
+
+Letters: T frames, H W pixels.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.artifacts import FRAMES_SCHEMA, JPEG_QUALITY, new_frames_file
+from pipelines.devices import available_cores
+from pipelines.errors import VideoError
+from pipelines.progress import OnProgress, ignore_progress
+from pipelines.video.extraction import (
+    PROBED_FRAMES,
+    ExtractResult,
+    Probe,
+    check_workers,
+    dry_run_result,
+    estimate,
+    extract,
+    options_difference,
+    picture_attributes,
+    size_conflict,
+    source_attributes,
+    source_changed,
+    split_done,
+)
+from pipelines.video.resize import check_short_side
+from pipelines.video.sources import VideoSource, find_videos
+from pipelines.workers import Report
+from pipelines.workspace import Workspace
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pipelines.video.decoding import VideoReader
+
+STAGE = "extract-frames"
+_REPORTED = 16  # frames between two reports of progress
+
+Result = ExtractResult
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of `extract-frames`."""
+
+    workspace: Path
+    """The workspace to write `frames/` into."""
+    videos: str
+    """A folder of class folders, a list file, one video or a glob."""
+    short_side: int | None = None
+    """Short side in pixels, enlarging included; None: 256, but nothing enlarged more than 1.25 times."""
+    workers: int = 0
+    """Videos processed at once; 0: one for each CPU core."""
+    overwrite: bool = False
+    """Make everything again, whatever is there."""
+    allow_truncated: bool = False
+    """Store what decodes of truncated videos, marked, rather than fail them."""
+    dry_run: bool = False
+    """Only estimate videos, frames, disk and time."""
+
+    def __post_init__(self) -> None:
+        check_short_side(self.short_side)
+        check_workers(self.workers)
+
+
+def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
+    """Stores the frames of all videos that are not stored yet.
+
+    Failed videos are rows of `failures.csv` and counted in the result. Raises `MissingError` where there are no
+    videos, `UsageError` where frames were stored with other settings, `StorageError` where writing fails.
+    """
+    workspace = Workspace(config.workspace)
+    found = find_videos(config.videos)
+    to_do = [
+        FrameTask(
+            source, workspace.frames_file(source.class_name, source.video), config.short_side, config.allow_truncated
+        )
+        for source in found.videos
+    ]
+    done: list[FrameTask] = []
+    if not config.overwrite:
+        to_do, done = split_done(to_do, FRAMES_SCHEMA, lambda made: _conflict(config, made), source_changed)
+    workers = config.workers or available_cores()
+    if config.dry_run:
+        cost = estimate(_probe, to_do, workers=workers, stage=STAGE, on_progress=on_progress)
+        return dry_run_result(STAGE, "frames", skipped=len(done), ignored=found.ignored, estimate=cost)
+    return extract(
+        STAGE,
+        _store_frames,
+        to_do,
+        done,
+        found.problems,
+        workspace=workspace,
+        folder=workspace.frames,
+        workers=workers,
+        unit="frames",
+        ignored=found.ignored,
+        on_progress=on_progress,
+    )
+
+
+def _conflict(config: Config, attributes: dict[str, Any]) -> str:
+    return options_difference(attributes, {"jpeg_quality": JPEG_QUALITY}) or size_conflict(
+        attributes, config.short_side
+    )
+
+
+# ------------------------------------------------------------------ one video, in a worker process
+
+
+@dataclass(frozen=True)
+class FrameTask:
+    source: VideoSource
+    target: Path
+    short_side: int | None
+    allow_truncated: bool
+
+
+def _store_frames(task: FrameTask, report: Report) -> int:
+    """Stores one video; returns its number of frames."""
+    from pipelines.video.decoding import VideoReader
+
+    with (
+        VideoReader(task.source.path, task.short_side, allow_truncated=task.allow_truncated) as reader,
+        new_frames_file(task.target) as writer,
+    ):
+        for jpeg in _coded(reader):
+            writer.append(jpeg)
+            if reader.decoded % _REPORTED == 0:
+                report(_REPORTED)
+        report(reader.decoded % _REPORTED)
+        writer.finish({**source_attributes(task, reader.decoded, reader.fps), **picture_attributes(reader)})
+    return reader.decoded
+
+
+def _coded(reader: "VideoReader") -> Iterator["np.ndarray"]:
+    """The frames of `reader` as JPEGs, each uint8 [bytes]."""
+    import cv2
+
+    for picture in reader:
+        done, jpeg = cv2.imencode(
+            ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        )
+        if not done:
+            raise VideoError(f"frames of {reader.width}x{reader.height} cannot be stored as JPEG")
+        yield jpeg.reshape(-1)
+
+
+def _probe(task_and_measure: tuple[FrameTask, bool], report: Report) -> Probe:
+    from itertools import islice
+
+    from pipelines.video.decoding import VideoReader
+
+    task, measure = task_and_measure
+    with VideoReader(task.source.path, task.short_side, allow_truncated=True) as reader:
+        if not measure:
+            return Probe(reader.announced_frames)
+        started = time.perf_counter()
+        sizes = [jpeg.size for jpeg in islice(_coded(reader), PROBED_FRAMES)]
+        seconds = time.perf_counter() - started
+        return Probe(reader.announced_frames, seconds / len(sizes), sum(sizes) / len(sizes))

@@ -1,0 +1,47 @@
+"""Stopping at a point of one's own choice: the first signal is noted, the second one acts at once."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+from pipelines.errors import Interrupted
+
+
+class StopRequest:
+    """Whether SIGINT (Ctrl-C) or SIGTERM has arrived."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+
+    def check(self) -> None:
+        """Raises `Interrupted` if a signal has arrived."""
+        if self.signal_number is not None:
+            raise Interrupted(self.signal_number)
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """While the block runs, the first SIGINT or SIGTERM only sets the request; a second one raises `Interrupted`.
+
+    Outside the main thread, where Python allows no handlers, the request is never set.
+    """
+    request = StopRequest()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if request.signal_number is not None:
+            raise Interrupted(number)
+        request.signal_number = number
+
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    except ValueError:
+        yield request
+        return
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,11 @@
+"""The network of the paper, one module per box of its figure.
+
+`st_resnet` shows how the data flows; `stream`, `blocks`, `connection` and `temporal` are its parts, `normalise` comes
+before it, and `weights` fills it from elsewhere.
+"""
+
+from pipelines.models.normalise import Normalise
+from pipelines.models.st_resnet import StreamLogits, STResNet
+from pipelines.models.weights import load_pretrained, load_streams, load_torchvision_state
+
+__all__ = ["Normalise", "STResNet", "StreamLogits", "load_pretrained", "load_streams", "load_torchvision_state"]

@@ -1,0 +1,82 @@
+"""The bottleneck block of a residual network, opened up where the two streams meet.
+
+    x ----------------+------------------------ shortcut ---------+
+                      |                                           |
+    residual_input -> F: conv1 bn relu, conv2 bn relu, conv3 bn --+--> before_relu --> relu --> after_relu
+
+Without a connection `residual_input` is x, and this is torchvision's block (stride in the 3x3), key for key.
+Letters: N frames of all videos end to end, C channels, H W pixels.
+"""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipelines.models.temporal import TemporalConv, TemporalInit
+
+EXPANSION = 4
+BATCH_NORM_MOMENTUM = 0.05  # PAPER, Training: running moments take the new batch with this weight
+
+
+class BlockOutput(NamedTuple):
+    """What a block gives, [N, C, H, W]: `before_relu` is the paper's x, `after_relu` its f(x)."""
+
+    before_relu: Tensor
+    after_relu: Tensor
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 beside a shortcut: `in_channels` -> 4 `width` channels.
+
+    With `temporal` given, both 1x1 convolutions are 3x1x1 over time, started that way (PAPER 2).
+    """
+
+    def __init__(self, in_channels: int, width: int, *, stride: int = 1, temporal: TemporalInit | None = None) -> None:
+        super().__init__()
+        out_channels = EXPANSION * width
+        self.conv1 = _pointwise_or_temporal(in_channels, width, temporal)
+        self.bn1 = batch_norm(width)
+        self.conv2 = convolution(width, width, 3, stride=stride)
+        self.bn2 = batch_norm(width)
+        self.conv3 = _pointwise_or_temporal(width, out_channels, temporal)
+        self.bn3 = batch_norm(out_channels)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                convolution(in_channels, out_channels, 1, stride=stride), batch_norm(out_channels)
+            )
+
+    def forward(self, x: Tensor, frames: int, residual_input: Tensor | None = None) -> BlockOutput:
+        """x and, where it is not x itself, the input of the residual branch: [N, C, H, W] of `frames` a video."""
+        residual = self._residual(x if residual_input is None else residual_input, frames)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        before = shortcut + residual
+        return BlockOutput(before, F.relu(before))  # not in place: the other stream may need both
+
+    def _residual(self, x: Tensor, frames: int) -> Tensor:
+        x = F.relu(self.bn1(_convolve(self.conv1, x, frames)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        return self.bn3(_convolve(self.conv3, x, frames))
+
+
+def convolution(in_channels: int, out_channels: int, size: int, *, stride: int = 1) -> nn.Conv2d:
+    """A convolution without bias, padded to keep the size; starts as torchvision's: Kaiming fan-out."""
+    layer = nn.Conv2d(in_channels, out_channels, size, stride=stride, padding=size // 2, bias=False)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return layer
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch norm whose running moments move at the paper's rate."""
+    return nn.BatchNorm2d(channels, momentum=BATCH_NORM_MOMENTUM)
+
+
+def _pointwise_or_temporal(in_channels: int, out_channels: int, temporal: TemporalInit | None) -> nn.Module:
+    if temporal is None:
+        return convolution(in_channels, out_channels, 1)
+    return TemporalConv(in_channels, out_channels, temporal)
+
+
+def _convolve(layer: nn.Module, x: Tensor, frames: int) -> Tensor:
+    return layer(x, frames) if isinstance(layer, TemporalConv) else layer(x)

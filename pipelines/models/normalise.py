@@ -1,0 +1,55 @@
+"""From stored bytes to what the network takes. The only place where this is written down.
+
+Letters: H W pixels, L flow fields of a stack (2L channels, x then y of each).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from pipelines.errors import UsageError
+
+# Of torchvision's ImageNet weights, on a scale of 0..1.
+RGB_MEAN = (0.485, 0.456, 0.406)
+RGB_DEVIATION = (0.229, 0.224, 0.225)
+# PAPER, Inputs: "no motion" is 128; 57.6 is 255 times ImageNet's mean deviation, which suits first layers made for RGB.
+FLOW_MEAN = 128.0
+FLOW_DEVIATION = 57.6
+
+
+class Normalise(nn.Module):
+    """uint8 frames and quantised flow -> the floats that `STResNet.forward` takes.
+
+    rgb [..., 3, H, W]: (x / 255 - mean) / deviation of the ImageNet weights; flow [..., 2L, H, W]: (x - 128) / 57.6.
+    Either may be None and then stays None. Its constants move with `.to(device)` but enter no state dict. Raises
+    `UsageError` for input that is not uint8, since that has been normalised before.
+    """
+
+    rgb_mean: Tensor
+    rgb_deviation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, values in (("rgb_mean", RGB_MEAN), ("rgb_deviation", RGB_DEVIATION)):
+            self.register_buffer(name, 255 * torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def forward(self, rgb: Tensor | None, flow: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        return self._rgb(rgb), self._flow(flow)
+
+    def _rgb(self, rgb: Tensor | None) -> Tensor | None:
+        if rgb is None:
+            return None
+        _require_bytes("rgb", rgb)
+        if rgb.ndim < 3 or rgb.shape[-3] != 3:
+            raise UsageError(f"rgb must be [..., 3, H, W], got {list(rgb.shape)}")
+        return (rgb - self.rgb_mean) / self.rgb_deviation
+
+    def _flow(self, flow: Tensor | None) -> Tensor | None:
+        if flow is None:
+            return None
+        _require_bytes("flow", flow)
+        return (flow.to(self.rgb_mean.dtype) - FLOW_MEAN) / FLOW_DEVIATION
+
+
+def _require_bytes(name: str, x: Tensor) -> None:
+    if x.dtype != torch.uint8:
+        raise UsageError(f"{name} must be uint8 as it is stored (0..255), got {x.dtype}: give it before normalising")

@@ -1,0 +1,92 @@
+"""One stream: a bottleneck ResNet whose state-dict keys are torchvision's, taken stage by stage.
+
+Letters: B videos, T frames, N = B*T frames of all videos end to end, C channels, H W pixels.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipelines.errors import UsageError
+from pipelines.models.blocks import EXPANSION, BlockOutput, Bottleneck, batch_norm, convolution
+from pipelines.models.temporal import TemporalInit, TemporalMaxPool
+
+BLOCKS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+CLASSIFIER_DEVIATION = 0.01  # PAPER 6
+
+
+class Stage(nn.ModuleList):
+    """Blocks a, b, c, ... of one resolution, opened between a and b, where the streams meet."""
+
+    def __init__(
+        self, in_channels: int, width: int, blocks: int, *, stride: int, temporal: TemporalInit | None
+    ) -> None:
+        out_channels = EXPANSION * width
+        super().__init__(
+            [
+                Bottleneck(in_channels, width, stride=stride),
+                Bottleneck(out_channels, width, temporal=temporal),  # PAPER 2: block b of every stage
+                *(Bottleneck(out_channels, width) for _ in range(blocks - 2)),
+            ]
+        )
+
+    def block_a(self, x: Tensor, frames: int) -> BlockOutput:
+        """Block a: [N, C, H, W] -> [N, C', H', W'] before and after its ReLU."""
+        return self[0](x, frames)
+
+    def from_block_b(self, a: BlockOutput, residual_input: Tensor | None, frames: int) -> Tensor:
+        """Block b, with another input of its residual branch where one is given, and the blocks after it."""
+        x = self[1](a.after_relu, frames, residual_input).after_relu
+        for block in list(self)[2:]:
+            x = block(x, frames).after_relu
+        return x
+
+
+class Stream(nn.Module):
+    """A ResNet over N frames: `stem`, four `stages`, `classify`.
+
+    `temporal`: how the temporal kernels of each block b start, None for none. `temporal_pool`: (size, stride) of the
+    max pooling over frames, or None. Raises `UsageError` for a depth that is not in `BLOCKS`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        depth: int,
+        width: int,
+        temporal: TemporalInit | None,
+        temporal_pool: tuple[int, int] | None,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        if depth not in BLOCKS:
+            raise UsageError(f"depth {depth} is not one of {', '.join(map(str, BLOCKS))}")
+        self.conv1 = convolution(in_channels, width, 7, stride=2)
+        self.bn1 = batch_norm(width)
+        blocks = BLOCKS[depth]
+        self.layer1 = Stage(width, width, blocks[0], stride=1, temporal=temporal)
+        self.layer2 = Stage(EXPANSION * width, 2 * width, blocks[1], stride=2, temporal=temporal)
+        self.layer3 = Stage(EXPANSION * 2 * width, 4 * width, blocks[2], stride=2, temporal=temporal)
+        self.layer4 = Stage(EXPANSION * 4 * width, 8 * width, blocks[3], stride=2, temporal=temporal)
+        self.temporal_pool = TemporalMaxPool(*temporal_pool) if temporal_pool else None
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(EXPANSION * 8 * width, num_classes)
+        nn.init.normal_(self.fc.weight, std=CLASSIFIER_DEVIATION)
+        nn.init.zeros_(self.fc.bias)
+
+    @property
+    def stages(self) -> tuple[Stage, Stage, Stage, Stage]:
+        return self.layer1, self.layer2, self.layer3, self.layer4
+
+    def stem(self, x: Tensor) -> Tensor:
+        """[B, T, C, H, W] -> [N, width, H/4, W/4], the sizes rounded up."""
+        x = F.relu(self.bn1(self.conv1(x.flatten(0, 1))), inplace=True)
+        return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+
+    def classify(self, x: Tensor, frames: int) -> Tensor:
+        """[N, C, H, W] of the last stage -> logits [B, T', classes], averaged over whatever H and W are."""
+        if self.temporal_pool is not None:
+            x, frames = self.temporal_pool(x, frames)
+        logits = self.fc(self.dropout(x.mean(dim=(2, 3))))
+        return logits.unflatten(0, (-1, frames))

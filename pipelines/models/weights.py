@@ -1,0 +1,198 @@
+"""Filling a network from elsewhere: torchvision's ImageNet weights, a file, a trained base stream.
+
+A load succeeds or raises: every tensor of the network except the classifiers is filled, and every tensor given is used.
+"""
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelines.errors import MissingError, UsageError
+from pipelines.models.st_resnet import StreamName, STResNet
+from pipelines.models.stream import Stream
+from pipelines.models.temporal import TemporalConv
+
+IMAGENET_DEPTHS = (50, 101, 152)
+IMAGENET_WIDTH = 64
+_CLASSIFIER = ("fc.weight", "fc.bias")
+
+
+def load_pretrained(model: STResNet, source: str | Path) -> None:
+    """Fills every stream of `model`, except its classifiers, by `source`.
+
+    `"imagenet"`: torchvision's IMAGENET1K_V1 weights of the model's depth, downloaded once to the torch hub's folder;
+    `"none"`: nothing is loaded; else the path of a torchvision ResNet's state dict as `torch.save` writes it, plain or
+    under the key `state_dict`, with or without `module.` before its keys. Raises `UsageError` where there are no
+    ImageNet weights of that depth and width, `MissingError` where the file is absent, holds anything but tensors, or
+    does not fit.
+    """
+    if str(source) == "none":
+        return
+    path = _imagenet_file(model.depth, model.width) if str(source) == "imagenet" else Path(source)
+    state = read_state_dict(path)
+    for stream in model.streams.values():
+        _load_torchvision(stream, state, str(path))
+
+
+def load_torchvision_state(
+    target: STResNet | Stream, state_dict: Mapping[str, Tensor], stream: StreamName = "appearance"
+) -> None:
+    """Fills a stream from the state dict of a torchvision bottleneck ResNet, of any number of classes.
+
+    `target`: the stream, or a network of which the stream named `stream` is meant. 1x1 weights become temporal kernels
+    as the network's `temporal_init` says (PAPER 2), an RGB first layer becomes one of more channels (PAPER 5), and the
+    classifier stays as it is (PAPER 6). Raises `MissingError` naming the first tensors that do not fit; then nothing
+    has been changed. Raises `UsageError` where the network has not that stream.
+    """
+    _load_torchvision(_stream(target, stream) if isinstance(target, STResNet) else target, state_dict, "the state dict")
+
+
+def load_streams(model: STResNet, state_dict: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Fills streams of `model`, classifiers included, from the state dict of another `STResNet`; returns their names.
+
+    The streams that `state_dict` has are filled whole: a base run's is one of them, a joint network's both. 1x1 weights
+    become temporal kernels as the network's `temporal_init` says. Raises `MissingError` naming the first tensors that
+    do not fit, `UsageError` where the network has not that stream; then nothing has been changed.
+    """
+    by_stream: dict[str, dict[str, Tensor]] = {}
+    for key, value in state_dict.items():
+        name, _, inner = key.partition(".")
+        if name not in ("appearance", "motion"):
+            raise MissingError(f"{key} is no tensor of a stream: keys start with appearance. or motion.")
+        by_stream.setdefault(name, {})[inner] = value
+    if not by_stream:
+        raise MissingError("the state dict to load streams from is empty")
+    adapted = {
+        name: _adapted(_stream(model, name), state, f"the {name} stream's state dict")
+        for name, state in by_stream.items()
+    }
+    for name, state in adapted.items():
+        _stream(model, name).load_state_dict(state)
+    return tuple(adapted)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file that `torch.save` wrote, on the CPU. Nothing in the file is executed.
+
+    Raises `MissingError` where it is absent, damaged, or holds anything but tensors by name.
+    """
+    if not path.is_file():
+        raise MissingError(f"there is no weights file {path}: give the path of one, or `imagenet`, or `none`")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise MissingError(
+            f"{path} cannot be read as a file of plain tensors ({type(error).__name__}: {reason}): "
+            "fetch it again, or save only a state dict into it"
+        ) from error
+    return _unwrapped(content, path)
+
+
+def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content:
+        raise MissingError(f"{path} holds no state dict: save one with torch.save(model.state_dict(), ...)")
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise MissingError(f"{path} holds {type(value).__name__} under {key!r}, not only tensors by name")
+    if all(key.startswith("module.") for key in content):  # saved from within DistributedDataParallel
+        return {key.removeprefix("module."): value for key, value in content.items()}
+    return dict(content)
+
+
+# ------------------------------------------------------------------ ImageNet
+
+
+def _imagenet_file(depth: int, width: int) -> Path:
+    """The torch hub's copy of torchvision's weights, downloaded where it is not there yet."""
+    import torchvision
+
+    if depth not in IMAGENET_DEPTHS or width != IMAGENET_WIDTH:
+        raise UsageError(
+            f"there are no ImageNet weights for depth {depth} and width {width}, only for depth "
+            f"{', '.join(map(str, IMAGENET_DEPTHS))} and width {IMAGENET_WIDTH}: give --weights a file, or none"
+        )
+    url = torchvision.models.get_model_weights(f"resnet{depth}")["IMAGENET1K_V1"].url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    if not path.is_file():
+        _download(url, path)
+    return path
+
+
+def _download(url: str, path: Path) -> None:
+    # Not torch.hub.load_state_dict_from_url, which writes a line to stdout, where --json has its document.
+    digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), digest.group(1) if digest else None, progress=False)
+    except (OSError, RuntimeError) as error:  # no network, no room; or another file than its name promises
+        raise MissingError(
+            f"the ImageNet weights could not be downloaded ({error}): fetch {url} on a machine that can and put it "
+            f"into {path.parent}, or give --weights a file, or none"
+        ) from error
+
+
+# ------------------------------------------------------------------ fitting
+
+
+def _stream(model: STResNet, name: str) -> Stream:
+    streams = model.streams
+    if name not in streams:
+        raise UsageError(f"the network has no {name} stream, only {', '.join(streams)}")
+    return streams[name]
+
+
+def _load_torchvision(stream: Stream, state: Mapping[str, Tensor], source: str) -> None:
+    body = {key: value for key, value in state.items() if key not in _CLASSIFIER}
+    own = stream.state_dict()
+    body |= {key: own[key] for key in _CLASSIFIER}
+    first = body.get("conv1.weight")
+    if first is not None and first.ndim == 4 and first.shape[1] == 3:
+        body["conv1.weight"] = _for_channels(first, own["conv1.weight"].shape[1])
+    stream.load_state_dict(_adapted(stream, body, source))
+
+
+def _for_channels(filters: Tensor, channels: int) -> Tensor:
+    """RGB filters for `channels` inputs: the mean over RGB, repeated (PAPER 5); the same where these are three."""
+    if channels == 3:
+        return filters
+    return filters.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)
+
+
+def _adapted(stream: Stream, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """`state` with its 1x1 weights grown into temporal kernels. Raises `MissingError` where it does not fit."""
+    own = stream.state_dict()
+    adapted = dict(state)
+    for name, layer in stream.named_modules():
+        given = adapted.get(f"{name}.weight")
+        if isinstance(layer, TemporalConv) and given is not None and given.shape[2:] == (1, 1):
+            adapted[f"{name}.weight"] = layer.inflate(given)
+    for key in own.keys() - adapted.keys():
+        if key.endswith("num_batches_tracked"):  # not in files older than torch 0.4.1; nothing reads this counter
+            adapted[key] = own[key]
+    _require_fit(own, adapted, source)
+    return adapted
+
+
+def _require_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> None:
+    misfits = [
+        f"{key} is missing (the network's is {list(value.shape)})"
+        if key not in given
+        else f"{key} is {list(given[key].shape)}, the network's {list(value.shape)}"
+        for key, value in own.items()
+        if key not in given or given[key].shape != value.shape
+    ]
+    misfits += [f"{key} {list(value.shape)} is not in the network" for key, value in given.items() if key not in own]
+    if misfits:
+        more = f"; and {len(misfits) - 3} more" if len(misfits) > 3 else ""
+        raise MissingError(
+            f"{source} does not fit the network: {'; '.join(misfits[:3])}{more}: "
+            "use weights of the same depth, width and classes"
+        )

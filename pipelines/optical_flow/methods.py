@@ -1,0 +1,107 @@
+"""The flow methods by name, and what every one of them offers: batches of frames in, flow in pixels out.
+
+Letters: N pairs of frames, H W pixels.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+
+from pipelines.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+# The module of each, which holds `make(options, device) -> FlowMethod`; only the one asked for is loaded.
+_MODULES = {
+    "tvl1": "pipelines.optical_flow.tvl1",
+    "farneback": "pipelines.optical_flow.farneback",
+    "dis": "pipelines.optical_flow.dis",
+    "raft": "pipelines.optical_flow.raft",
+}
+METHODS = tuple(_MODULES)
+
+
+class FlowMethod(Protocol):
+    """A flow method with its parameters settled."""
+
+    input: ClassVar[Literal["grey", "rgb"]]
+    """What `flow` takes: grey frames (as `cv2.COLOR_RGB2GRAY` makes them) or RGB ones."""
+
+    uses_device: ClassVar[bool]
+    """Whether it computes on the device it was made with; otherwise always on the CPU."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The complete resolved parameters by the names of the options; JSON-able, stored with every flow file."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many pairs it likes at once."""
+
+    def flow(self, frame0: "torch.Tensor", frame1: "torch.Tensor") -> "torch.Tensor":
+        """Flow from frame0 to frame1: uint8 [N, H, W] (grey) or [N, 3, H, W] (RGB) to float32 [N, 2, H, W].
+
+        In pixels, x then y: what is at p in frame0 is at p + flow in frame1. On the inputs' device.
+        Raises `VideoError` where frames are too small for the method.
+        """
+
+
+def make_method(name: str, options: Mapping[str, str | float] | None = None, device: str = "cpu") -> FlowMethod:
+    """The method `name` with `options` in place of its defaults; `device` is cpu, cuda or cuda:n.
+
+    Raises `UsageError` for an unknown method or option or a value out of range, `MissingError` where weights are
+    missing.
+    """
+    if name not in _MODULES:
+        raise UsageError(f"--method must be one of {', '.join(METHODS)}, not {name!r}")
+    return importlib.import_module(_MODULES[name]).make(options or {}, device)
+
+
+# ------------------------------------------------------------------ options
+
+Parameters = TypeVar("Parameters")
+
+
+def parse_options(method: str, kind: type[Parameters], options: Mapping[str, str | float]) -> Parameters:
+    """Makes the dataclass `kind` of --method-option values (text or numbers), by the types of its defaults.
+
+    A field whose name is a keyword ends in an underscore that its option does not have (`lambda_`). What a value may
+    be is for `kind` to check. Raises `UsageError` listing the accepted names, or naming the value.
+    """
+    fields = {option_name(field.name): field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values = {}
+    for name, value in options.items():
+        if name not in fields:
+            raise UsageError(f"--method-option {name!r} is not one of {method}'s: {', '.join(fields)}")
+        default = fields[name].default
+        try:
+            values[fields[name].name] = _convert(value, type(default))
+        except (ValueError, OverflowError):
+            wanted = "a whole number" if isinstance(default, int) else "a number"
+            raise UsageError(f"--method-option {name}={value}: must be {wanted} (default {default})") from None
+    return kind(**values)
+
+
+def as_options(parameters: Any) -> dict[str, Any]:
+    """A parameters dataclass as a dict by the names of its options."""
+    return {option_name(name): value for name, value in dataclasses.asdict(parameters).items()}
+
+
+def option_name(field_name: str) -> str:
+    return field_name.rstrip("_")
+
+
+def require(parameters: Any, **rules: tuple[bool, str]) -> None:
+    """Raises `UsageError` for the first field whose rule (holds, wording) does not hold."""
+    for name, (holds, wording) in rules.items():
+        if not holds:
+            value = getattr(parameters, name)
+            raise UsageError(f"--method-option {option_name(name)}={value}: must be {wording}")
+
+
+def _convert(value: str | float, kind: type) -> Any:
+    if kind is int and float(value) != int(float(value)):
+        raise ValueError
+    return kind(float(value)) if kind is int else kind(value)

@@ -1,0 +1,71 @@
+"""Flow in pixels to bytes and back, and the one rule by which stored flow is mirrored.
+
+A byte is `round(255 * (v + bound) / (2 * bound))` of the value v clipped to [-bound, bound] (PAPER "Inputs"): 0 stands
+for -bound, 255 for +bound, and no motion, which falls on 127.5, is 128. One step is 2 * bound / 255 pixels, 0.157 at
+the usual bound of 20. Every function takes NumPy arrays and PyTorch tensors alike and returns the kind it was given.
+"""
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from pipelines.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+NO_MOTION = 128
+Array = TypeVar("Array", "np.ndarray", "torch.Tensor")
+
+
+def quantise(flow: Array, bound: float) -> Array:
+    """Clips `flow` (floats, pixels, any shape) to [-bound, bound] and maps it to uint8 0..255, rounding half to even.
+
+    Computed in float32 as `v * (127.5 / bound) + 127.5`, the formula above rearranged so that zero is exactly 127.5,
+    and therefore 128, whatever the bound. NaN counts as no motion.
+    Raises `UsageError` unless bound > 0.
+    """
+    _check_bound(bound)
+    scale = 127.5 / bound
+    if isinstance(flow, np.ndarray):
+        known = np.nan_to_num(flow.astype(np.float32, copy=False), nan=0.0, posinf=bound, neginf=-bound)
+        return np.rint(np.clip(known, -bound, bound) * np.float32(scale) + np.float32(127.5)).astype(np.uint8)
+    import torch
+
+    known_tensor = flow.to(torch.float32).nan_to_num(nan=0.0, posinf=bound, neginf=-bound)
+    return known_tensor.clamp(-bound, bound).mul(scale).add(127.5).round().to(torch.uint8)
+
+
+def dequantise(fields: Array, bound: float) -> Array:
+    """The flow in pixels (float32) that stored bytes stand for; off by at most bound / 255 from what was quantised.
+
+    128 gives bound / 255 rather than 0, as the linear map has it. Raises `UsageError` unless bound > 0.
+    """
+    _check_bound(bound)
+    step = 2 * bound / 255
+    if isinstance(fields, np.ndarray):
+        return fields.astype(np.float32) * np.float32(step) - np.float32(bound)
+    import torch
+
+    return fields.to(torch.float32) * step - bound
+
+
+def mirror_x_flow(fields: Array) -> Array:
+    """Mirrors quantised flow left-right: reverses the columns and turns x components round, `255 - value`.
+
+    `fields`: uint8 [..., 2L, H, W] with channels x, y, x, y, ... (also [F, 2, H, W]); y components keep their values.
+    Returns a new array of the same shape. What stands still stays at 127 or 128, half a step from zero on either side.
+    """
+    if fields.ndim < 3 or fields.shape[-3] % 2:
+        raise ValueError(f"flow to mirror must be [..., 2L, H, W] with x and y in turn, not {tuple(fields.shape)}")
+    if isinstance(fields, np.ndarray):
+        mirrored = fields[..., ::-1].copy()
+    else:
+        mirrored = fields.flip(-1)
+    mirrored[..., 0::2, :, :] = 255 - mirrored[..., 0::2, :, :]
+    return mirrored
+
+
+def _check_bound(bound: float) -> None:
+    if not 0 < bound < float("inf"):
+        raise UsageError(f"--bound must be a positive number of pixels, not {bound}")

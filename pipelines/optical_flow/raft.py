@@ -1,0 +1,131 @@
+"""RAFT (Teed and Deng, ECCV 2020), torchvision's networks and weights. The most accurate; wants a GPU.
+
+Letters: N pairs of frames, H W pixels.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+from urllib.error import URLError
+
+import torch
+from torch import nn
+from torch.nn.functional import pad
+from torchvision.models import optical_flow
+
+from pipelines.errors import MissingError
+from pipelines.optical_flow.grey import check_frames
+from pipelines.optical_flow.methods import as_options, parse_options, require
+
+_NETWORKS = {
+    "raft_large": (optical_flow.raft_large, optical_flow.Raft_Large_Weights.DEFAULT),
+    "raft_small": (optical_flow.raft_small, optical_flow.Raft_Small_Weights.DEFAULT),
+}
+_STRIDE = 8  # of its features, at which the flow is found
+_SMALLEST_SIDE = 128  # its four correlation levels need 16 features a side
+
+
+@dataclass(frozen=True)
+class RAFTParameters:
+    model: str = "raft_large"
+    """raft_large or raft_small."""
+    weights: str = "default"
+    """`default`: torchvision's, fetched on first use; or the path of a file with the network's state dict."""
+    updates: int = 12
+    """Iterations of the refinement."""
+
+    def __post_init__(self) -> None:
+        require(
+            self,
+            model=(self.model in _NETWORKS, f"one of {', '.join(_NETWORKS)}"),
+            weights=(self.weights != "", "`default` or a file"),
+            updates=(1 <= self.updates <= 1000, "1..1000"),
+        )
+
+
+class RAFT:
+    input: ClassVar[Literal["rgb"]] = "rgb"
+    uses_device: ClassVar[bool] = True
+
+    def __init__(self, settings: RAFTParameters, device: str) -> None:
+        self.settings = settings
+        self.device = torch.device(device)
+        self.batch_size = 1 if self.device.type == "cpu" else 8
+        state, identity = _load_weights(settings)
+        self.parameters: dict[str, Any] = {**as_options(settings), "weights": identity}
+        self.network = _network_with(state, settings)
+
+    @torch.inference_mode()
+    def flow(self, frame0: torch.Tensor, frame1: torch.Tensor) -> torch.Tensor:
+        check_frames(frame0, frame1, channels=3)
+        # Moved only when it is used: a process that merely looks at the parameters opens no GPU.
+        network = self.network.to(self.device)
+        height, width = frame0.shape[-2:]
+        top, bottom = _margins(height)
+        left, right = _margins(width)
+        before, after = (
+            pad(frame.to(self.device).float() / 127.5 - 1, (left, right, top, bottom), mode="replicate")
+            for frame in (frame0, frame1)
+        )
+        flow = network(before, after, num_flow_updates=self.settings.updates)[-1]
+        return flow[..., top : top + height, left : left + width].float().to(frame0.device)
+
+
+def make(options: Mapping[str, str | float], device: str) -> RAFT:
+    return RAFT(parse_options("raft", RAFTParameters, options), device)
+
+
+def _margins(side: int) -> tuple[int, int]:
+    """What to add before and after, so that a side is a multiple of 8 and at least 128."""
+    wanted = max(_SMALLEST_SIDE, -(-side // _STRIDE) * _STRIDE)
+    before = (wanted - side) // 2
+    return before, wanted - side - before
+
+
+# ------------------------------------------------------------------ weights
+
+
+def _load_weights(settings: RAFTParameters) -> tuple[dict[str, torch.Tensor], str]:
+    """The state dict, and what tells these weights from others whatever their path: a name or the file's hash."""
+    if settings.weights == "default":
+        return _torchvision_weights(settings.model)
+    path = Path(settings.weights)
+    try:
+        identity = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+        return torch.load(path, map_location="cpu", weights_only=True), identity
+    except OSError as error:
+        raise MissingError(f"--method-option weights={path}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # unpickling raises whatever the bytes make it raise
+        raise MissingError(
+            f"--method-option weights={path}: not a PyTorch state dict ({_first_line(error)})"
+        ) from error
+
+
+def _torchvision_weights(model: str) -> tuple[dict[str, torch.Tensor], str]:
+    weights = _NETWORKS[model][1]
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    try:
+        return dict(weights.get_state_dict(progress=False, check_hash=True)), f"torchvision:{weights}"
+    except (URLError, OSError, RuntimeError) as error:
+        raise MissingError(
+            f"RAFT's weights cannot be fetched ({_first_line(error)}): fetch {weights.url} elsewhere and put it into "
+            f"{folder}, or name the file with --method-option weights=FILE"
+        ) from error
+
+
+def _network_with(state: dict[str, torch.Tensor], settings: RAFTParameters) -> nn.Module:
+    network = _NETWORKS[settings.model][0](weights=None, progress=False)
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise MissingError(
+            f"--method-option weights={settings.weights}: not weights of {settings.model} ({_first_line(error)}); "
+            f"--method-option model=... names another of {', '.join(_NETWORKS)}"
+        ) from error
+    return network.eval().requires_grad_(False)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,124 @@
+"""Finding and loading what `evaluate` left: `scores/<run>/<protocol>/scores.h5` with its `results.json`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.artifacts import ArtifactError, peek
+from pipelines.errors import MissingError, UsageError
+from pipelines.evaluation.scores import SCORES_SCHEMA, Scores, read_scores
+from pipelines.workspace import Workspace, read_json
+
+SPLIT_FIELD = "{split}"
+DEFAULT_RUNS = f"split{SPLIT_FIELD}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One run evaluated under one protocol: its scores, and where they come from.
+
+    `unscored`: the split's test videos that were missing or failed.
+    """
+
+    run: str
+    protocol_name: str
+    split: int
+    protocol: dict[str, Any]
+    scores: Scores
+    attributes: dict[str, Any]
+    unscored: list[str]
+    folder: Path
+
+
+def find_evaluations(
+    workspace: Workspace, run: str | None, protocol: str | None, splits: Sequence[int]
+) -> list[Evaluation]:
+    """The one evaluation asked for, or with `splits` one of each split.
+
+    Without `run` and `protocol` the newest. With `splits`, `run` is a pattern that holds `{split}`, and the newest
+    protocol is one that every run was evaluated under. Raises `MissingError` where something was not evaluated,
+    `ArtifactError` where its files are damaged, `UsageError` where several splits cannot be averaged.
+    """
+    workspace.require()
+    if not splits:
+        return [_load(_newest(_evaluated(workspace, run or "*", protocol)))]
+    runs = [(run or DEFAULT_RUNS).replace(SPLIT_FIELD, str(split)) for split in splits]
+    folders = {name: _evaluated(workspace, name, protocol) for name in runs}
+    common = set.intersection(*({folder.name for folder in found} for found in folders.values()))
+    if not common:
+        have = "; ".join(f"{name}: {_names(found)}" for name, found in folders.items())
+        raise MissingError(f"the runs share no protocol ({have}): run `stres evaluate` with the same settings for each")
+    chosen = _newest([folder for found in folders.values() for folder in found if folder.name in common]).name
+    evaluations = [_load(workspace.scores / name / chosen) for name in runs]
+    _check_comparable(evaluations, splits)
+    return evaluations
+
+
+def _evaluated(workspace: Workspace, run: str, protocol: str | None) -> list[Path]:
+    """Folders `scores/<run>/<protocol>` that hold a whole evaluation; at least one. Raises `MissingError`."""
+    every = [folder for folder in sorted(workspace.scores.glob("*/*")) if (folder / "results.json").is_file()]
+    of_run = [folder for folder in every if run in ("*", folder.parent.name)]
+    if not of_run:
+        which = "nothing" if run == "*" else f"run {run!r}"
+        have = f", only {', '.join(sorted({folder.parent.name for folder in every}))}" if every else ""
+        what = "nothing has been evaluated" if run == "*" else f"{which} has not been evaluated"
+        raise MissingError(f"{what} in {workspace.scores}{have}: run `stres evaluate` first")
+    found = [folder for folder in of_run if protocol in (None, folder.name)]
+    if not found:
+        raise MissingError(
+            f"run {_names_of_runs(of_run)} has not been evaluated under the protocol {protocol!r}, only under "
+            f"{_names(of_run)}: name one of these, or run `stres evaluate` with other settings"
+        )
+    return found
+
+
+def _newest(folders: Sequence[Path]) -> Path:
+    return max(folders, key=lambda folder: (folder / "results.json").stat().st_mtime_ns)
+
+
+def _names(folders: Sequence[Path]) -> str:
+    return ", ".join(sorted({folder.name for folder in folders}))
+
+
+def _names_of_runs(folders: Sequence[Path]) -> str:
+    return ", ".join(sorted({folder.parent.name for folder in folders}))
+
+
+def _load(folder: Path) -> Evaluation:
+    scores = read_scores(folder / "scores.h5")
+    document = read_json(folder / "results.json")
+    try:
+        protocol, split, videos = dict(document["protocol"]), int(document["split"]), document["videos"]
+        unscored = [*document.get("missing", []), *document.get("failed", [])]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"{folder / 'results.json'} lacks a usable field {error}: run `stres evaluate --overwrite` again"
+        ) from error
+    if videos != len(scores.videos):
+        raise ArtifactError(
+            f"{folder} holds scores of {len(scores.videos)} videos, but its results.json tells of {videos}: "
+            "run `stres evaluate --overwrite` again"
+        )
+    attributes = peek(folder / "scores.h5", SCORES_SCHEMA)
+    return Evaluation(folder.parent.name, folder.name, split, protocol, scores, attributes, unscored, folder)
+
+
+def _check_comparable(evaluations: Sequence[Evaluation], splits: Sequence[int]) -> None:
+    first = evaluations[0]
+    for evaluation, split in zip(evaluations, splits, strict=True):
+        if evaluation.split != split:
+            raise UsageError(
+                f"--splits asks for split {split}, but run {evaluation.run!r} is of split {evaluation.split}: "
+                f"name the runs with --run and {SPLIT_FIELD} in the place of the split"
+            )
+        for what, one, other in (
+            ("classes", first.scores.classes, evaluation.scores.classes),
+            ("protocols", first.protocol, evaluation.protocol),
+            ("streams", list(first.scores.streams), list(evaluation.scores.streams)),
+        ):
+            if one != other:
+                raise UsageError(
+                    f"runs {first.run!r} and {evaluation.run!r} differ in their {what} and have no common mean: "
+                    "evaluate both with the same settings, or report them one by one with --run"
+                )

@@ -1,0 +1,313 @@
+"""Stage: trains the two-stream residual network, step by step, on one split.
+
+Reads `frames/` and `flow/`; leaves `runs/<name>/`. The same configuration under the same name continues where it
+stopped; another one is refused.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from pipelines.errors import MissingError, UsageError
+from pipelines.progress import OnProgress, ignore_progress
+from pipelines.training.recipes import RECIPES, STEPS, Recipe, Step, StepName, override
+from pipelines.training.runs import Run
+from pipelines.workspace import Workspace, remove_left_over_temporary_files
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipelines.datasets.loading import Batch
+    from pipelines.models import STResNet
+    from pipelines.training.data import TrainingData
+    from pipelines.training.loop import Precision
+
+STACK = 10  # L, flow fields of one motion input (PAPER.md, "Inputs")
+FUSIONS = ("add", "multiply", "none")
+DIRECTIONS = ("motion-to-appearance", "appearance-to-motion", "both", "none")
+TEMPORAL_INITS = ("average", "centre", "random")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to train, on what, and how. None: the recipe's value.
+
+    overrides         for each step, fields of `training.recipes.Step` that differ from the recipe's
+    checkpoint_every  minutes between two checkpoints
+    """
+
+    workspace: Path
+    split: int = 1
+    name: str | None = None
+    recipe: str = "paper"
+    steps: tuple[str, ...] | None = None
+    splits_dir: Path | None = None
+    group_regex: str | None = None
+    depth: int | None = None
+    width: int | None = None
+    size: tuple[int, int] | None = None
+    weights: str | None = None
+    fusion: str = "add"
+    direction: str = "motion-to-appearance"
+    temporal_kernels: bool = True
+    temporal_init: str = "average"
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int = 0
+    checkpoint_every: float = 5.0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("--recipe", self.recipe, RECIPES)
+        _one_of("--fusion", self.fusion, FUSIONS)
+        _one_of("--direction", self.direction, DIRECTIONS)
+        _one_of("--temporal-init", self.temporal_init, TEMPORAL_INITS)
+        _one_of("--precision", self.precision, PRECISIONS)
+        for step in self.steps or ():
+            _one_of("--steps", step, STEPS)
+        for step in self.overrides:
+            _one_of("a step's override", step, STEPS)
+        if self.name is not None and (Path(self.name).name != self.name or self.name in ("", ".", "..")):
+            raise UsageError(f"--name {self.name!r} is not a plain folder name")
+        if self.size is not None and min(self.size) < 32:
+            raise UsageError(f"--size {self.size[0]}x{self.size[1]}: the network needs at least 32 pixels a side")
+        if self.width is not None and self.width < 1:
+            raise UsageError(f"--width {self.width}: it must be 1 or more (64 is the paper's)")
+        if self.checkpoint_every < 0:
+            raise UsageError(f"--checkpoint-every {self.checkpoint_every}: it must be 0 or more minutes")
+
+    @property
+    def run_name(self) -> str:
+        return self.name or f"split{self.split}"
+
+    @property
+    def base(self) -> Recipe:
+        return RECIPES[self.recipe]
+
+    def selected(self) -> list[StepName]:
+        """The steps to train, in order."""
+        chosen = self.steps or self.base.default_steps
+        return [step for step in STEPS if step in chosen]
+
+    def step(self, name: StepName) -> Step:
+        """The recipe's step with this configuration's overrides."""
+        return override(self.base.steps[name], self.overrides.get(name, {}))
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step came to; `metrics` are those of its last log line."""
+
+    step: str
+    iterations: int
+    seconds: float
+    metrics: dict[str, float]
+    already_done: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """What training left. `failed`: training videos that could not be read (rows of `failures.csv`)."""
+
+    run: str
+    folder: Path
+    steps: list[StepResult]
+    train_videos: int
+    missing_videos: list[str]
+    failed: int
+    seconds: float
+
+
+def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
+    """Trains the selected steps one after the other.
+
+    Raises `UsageError` where the run of that name has another configuration, `MissingError` where frames, flow,
+    weights or a base step are missing, `Interrupted` after a signal, with a checkpoint written.
+    """
+    from pipelines.devices import resolve_device
+    from pipelines.training.configuration import write_or_compare
+    from pipelines.training.data import find_training_data, record_unreadable
+
+    started = time.monotonic()
+    workspace = Workspace(config.workspace)
+    workspace.require()
+    device = resolve_device(config.device)
+    precision = _precision(config.precision, device)
+    data = find_training_data(
+        workspace,
+        config.split,
+        splits_dir=config.splits_dir,
+        seed=config.seed,
+        group_regex=config.group_regex,
+        overwrite_splits=config.overwrite,
+        on_progress=on_progress,
+    )
+    this = Run(workspace.runs / config.run_name)
+    if config.overwrite:
+        _move_aside(this)
+    remove_left_over_temporary_files(this.folder)
+    write_or_compare(this, _settings(config, data, precision), data.split)
+    results: list[StepResult] = []
+    unreadable: dict[str, str] = {}
+    for name in config.selected():
+        result, found = _train_step(this, config, config.step(name), data, device, precision, on_progress)
+        results.append(result)
+        unreadable |= found
+    failed = record_unreadable(workspace, data, unreadable, on_progress)
+    return Result(this.name, this.folder, results, len(data.videos), data.missing, failed, time.monotonic() - started)
+
+
+def _settings(config: Config, data: "TrainingData", precision: str) -> dict[str, Any]:
+    """Everything that decides what the run becomes."""
+    from pipelines.training.configuration import digest
+
+    return {
+        "recipe": config.recipe,
+        "split": config.split,
+        "seed": config.seed,
+        "size": list(config.size or config.base.size),
+        "weights": config.weights or config.base.weights,
+        "precision": precision,
+        "network": _network(config, data),
+        "classes": data.classes,
+        "train_videos": {"count": len(data.videos), "sha256": digest([video.id for video in data.videos])},
+        "flow": data.flow,
+        "steps": {name: asdict(config.step(name)) for name in config.selected()},
+    }
+
+
+def _network(config: Config, data: "TrainingData") -> dict[str, Any]:
+    return {
+        "num_classes": len(data.classes),
+        "depth": config.depth or config.base.depth,
+        "width": config.width or config.base.width,
+        "flow_channels": 2 * STACK,
+        "fusion": config.fusion,
+        "direction": config.direction,
+        "temporal_kernels": config.temporal_kernels,
+        "temporal_init": config.temporal_init,
+    }
+
+
+def _move_aside(run: Run) -> None:
+    if run.folder.exists():
+        number = next(n for n in range(1, 10_000) if not run.folder.with_name(f"{run.name}.old{n}").exists())
+        run.folder.rename(run.folder.with_name(f"{run.name}.old{number}"))
+
+
+def _one_of(flag: str, value: str, accepted: Sequence[str] | Mapping[str, Any]) -> None:
+    if value not in accepted:
+        raise UsageError(f"{flag} {value!r} is not known: give one of {', '.join(accepted)}")
+
+
+# ------------------------------------------------------------------ one step
+
+
+def _train_step(
+    run: Run,
+    config: Config,
+    step: Step,
+    data: "TrainingData",
+    device: "torch.device",
+    precision: "Precision",
+    on_progress: OnProgress,
+) -> tuple[StepResult, dict[str, str]]:
+    """Trains one step from its checkpoint, or its start; leaves `weights.pt`. Also returns the unreadable videos."""
+    import torch
+
+    from pipelines.interruption import stop_requests
+    from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, load, save
+    from pipelines.training.loop import StepTrainer
+    from pipelines.training.metrics_log import MetricsLog
+
+    weights_file, checkpoint_file = run.weights_file(step.name), run.checkpoint_file(step.name)
+    if weights_file.exists():
+        done = load(weights_file, WEIGHTS_SCHEMA)
+        return StepResult(step.name, done["iterations"], done["seconds"], done["metrics"], True), done["bad"]
+    torch.manual_seed(config.seed * 1_000_003 + STEPS.index(step.name))
+    network, settings = _starting_network(run, config, step, data)
+    trainer = StepTrainer(network, step, len(data.videos), device, precision)
+    if checkpoint_file.exists():
+        trainer.load_state_dict(load(checkpoint_file, CHECKPOINT_SCHEMA))
+    log = MetricsLog(run.folder, step.name, trainer.state.iteration)
+    try:
+        with stop_requests() as stop:
+            trainer.run(
+                lambda start: _batches(config, step, data, device, start),
+                log,
+                stop,
+                lambda: save(checkpoint_file, CHECKPOINT_SCHEMA, trainer.state_dict()),
+                config.checkpoint_every * 60,
+                on_progress,
+            )
+    finally:
+        log.close()
+    state = trainer.state
+    summary = {"iterations": state.iteration, "seconds": state.seconds, "metrics": state.last, "bad": state.bad}
+    model = {name: value.cpu() for name, value in network.state_dict().items()}
+    save(weights_file, WEIGHTS_SCHEMA, {"network": settings, "model": model, **summary})
+    checkpoint_file.unlink(missing_ok=True)
+    return StepResult(step.name, state.iteration, state.seconds, state.last, False), state.bad
+
+
+def _starting_network(run: Run, config: Config, step: Step, data: "TrainingData") -> "tuple[STResNet, dict[str, Any]]":
+    """The network as `step` begins (PAPER.md, "Training": starts from), and the settings that build it again."""
+    from pipelines.models import STResNet, load_pretrained, load_streams
+    from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
+
+    settings = _network(config, data) | {
+        "dropout": step.dropout,
+        "temporal_pool": step.temporal_pool,
+        "streams": step.streams,
+    }
+    if step.name in ("appearance", "motion"):
+        settings |= {"fusion": "none", "direction": "none", "temporal_kernels": False}
+        network = STResNet(**settings)
+        load_pretrained(network, config.weights or config.base.weights)
+        return network, settings
+    network = STResNet(**settings)
+    bases = ("appearance", "motion") if step.name == "joint1" else ("joint1",)
+    for base in bases:
+        if not run.weights_file(base).exists():
+            raise MissingError(
+                f"{step.name} starts from {base}, which run {run.name} has not finished: add it to --steps"
+            )
+        load_streams(network, load(run.weights_file(base), WEIGHTS_SCHEMA)["model"])
+    return network, settings
+
+
+def _batches(config: Config, step: Step, data: "TrainingData", device: "torch.device", start: int) -> "Iterator[Batch]":
+    """The batches of a step from number `start` on; the same ones for any number of workers."""
+    from pipelines.datasets.loading import TrainingSamples, make_loader
+    from pipelines.datasets.order import StepSampler
+    from pipelines.datasets.sampling import TemporalSampling
+    from pipelines.devices import loader_workers
+
+    seeds = {"seed": config.seed, "step_index": STEPS.index(step.name)}
+    samples = TrainingSamples(
+        data.videos,
+        data.labels,
+        sampling=TemporalSampling(step.frames, step.stride, STACK),
+        scheme=step.crops,
+        size=config.size or config.base.size,
+        streams=step.streams,
+        mirror=step.mirror,
+        **seeds,
+    )
+    sampler = StepSampler(len(data.videos), step.factor, step.batch_size, start=start, **seeds)
+    return iter(make_loader(samples, sampler, loader_workers(config.workers, device), device))
+
+
+def _precision(asked: str, device: "torch.device") -> "Precision":
+    import torch
+
+    if asked == "auto":
+        return "fp32" if device.type != "cuda" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if asked != "fp32" and device.type != "cuda":
+        raise UsageError(f"--precision {asked} needs a GPU; on the CPU use fp32")
+    return cast("Precision", asked)

@@ -1,0 +1,1 @@
+"""Recipes, loss, optimiser, checkpoints and the loop of the paper's training steps."""

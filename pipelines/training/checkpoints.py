@@ -1,0 +1,57 @@
+"""Files of a training step: what continues it (`checkpoint.pt`) and what it leaves (`weights.pt`).
+
+Both hold plain tensors, numbers and strings, and load with `weights_only=True`: nothing in them is executed.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.errors import MissingError
+from pipelines.workspace import atomic_file, storage_errors
+
+CHECKPOINT_SCHEMA = "stres/checkpoint/1"
+WEIGHTS_SCHEMA = "stres/weights/1"
+
+
+def save(path: Path, schema: str, content: dict[str, Any]) -> None:
+    """Writes `content` whole or not at all. Raises `StorageError`."""
+    with atomic_file(path) as temporary, storage_errors(path):
+        try:
+            torch.save({"schema": schema, **content}, temporary)
+        except RuntimeError as error:  # torch's zip writer reports a full disk so
+            raise OSError(str(error)) from error
+
+
+def load(path: Path, schema: str) -> dict[str, Any]:
+    """Reads what `save` wrote, on the CPU. Raises `MissingError`: it never returns half a file."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise MissingError(f"{path} is missing: run `stres train` first") from None
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MissingError(f"{path} does not load ({first_line}): delete it, and the step begins anew") from error
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != schema:
+        raise MissingError(
+            f"{path} has the schema {found!r}, not {schema!r}: it is not a file of this version of stres"
+        )
+    return content
+
+
+def random_state() -> dict[str, Any]:
+    """The state of torch's generators, which dropout draws from."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Puts `random_state()` back."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,70 @@
+"""The complete resolved configuration of a run, and the rule that a run keeps it."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines import __version__
+from pipelines.datasets.split_lists import Split
+from pipelines.errors import UsageError
+from pipelines.training.runs import Run
+from pipelines.workspace import write_json
+
+RUN_SCHEMA = "stres/run/1"
+_MAY_DIFFER = ("stres_version",)
+
+
+def write_or_compare(run: Run, settings: Mapping[str, Any], split: Split) -> None:
+    """Writes `config.json` and `split.json` of a new run; of an old one checks that this continues it.
+
+    `settings` holds everything that decides the result; `settings["steps"]` only the steps of this call, which a run
+    collects. Raises `UsageError` naming the first difference.
+    """
+    document = _document(settings, split)
+    if not run.config_file.exists():
+        write_json(run.split_file, dataclasses.asdict(split))
+        write_json(run.config_file, document)
+        return
+    old = run.config()
+    steps = old.get("steps", {}) | document["steps"]
+    difference = first_difference(old | {"steps": steps | old.get("steps", {})}, document | {"steps": steps})
+    if difference:
+        raise UsageError(
+            f"run {run.name} was begun with another configuration: {difference}; give the same options to continue it, "
+            "another --name, or --overwrite to begin anew"
+        )
+    if steps != old.get("steps"):
+        write_json(run.config_file, old | {"steps": steps})
+
+
+def _document(settings: Mapping[str, Any], split: Split) -> dict[str, Any]:
+    document = {
+        "schema": RUN_SCHEMA,
+        "stres_version": __version__,
+        **settings,
+        "split_sha256": digest([split.train, split.test]),
+    }
+    return json.loads(json.dumps(document))  # what reading it again would give: tuples are lists
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of a JSON document."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def first_difference(old: Any, new: Any, name: str = "") -> str:
+    """The first difference between two JSON documents, in words; empty where there is none."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            found = first_difference(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+            if found and key not in _MAY_DIFFER:
+                return found
+        return ""
+    return "" if old == new else f"{name} was {_short(old)} and is now {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

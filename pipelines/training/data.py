@@ -1,0 +1,103 @@
+"""What a workspace holds for a split: the training videos, their labels, and everything that is not as it should be."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.datasets.catalogue import Catalogue, Video, flow_provenance, load_catalogue
+from pipelines.datasets.split_lists import Split
+from pipelines.datasets.splits import ResolvedSplit, prepare_splits, resolve
+from pipelines.errors import MissingError, UsageError
+from pipelines.progress import OnProgress, Progress
+from pipelines.workspace import Failure, Workspace, record_outcomes
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The training side of one split.
+
+    videos, labels  the videos with frames and flow, and the index of each one's class in `classes`
+    split           the split as its lists name it, whether the workspace has the videos or not
+    flow            provenance that all flow files share
+    """
+
+    classes: list[str]
+    videos: list[Video]
+    labels: list[int]
+    split: Split
+    missing: list[str]
+    flow: dict[str, Any]
+    problems: list[Failure]
+
+
+def find_training_data(
+    workspace: Workspace,
+    split_number: int,
+    *,
+    splits_dir: Path | None,
+    seed: int,
+    group_regex: str | None,
+    overwrite_splits: bool,
+    on_progress: OnProgress,
+) -> TrainingData:
+    """Raises `UsageError` for a split that there is not, `MissingError` where it has no usable training video."""
+    catalogue: Catalogue = load_catalogue(workspace)
+    splits = prepare_splits(
+        workspace, catalogue, splits_dir=splits_dir, seed=seed, group_regex=group_regex, overwrite=overwrite_splits
+    )
+    split = _choose(splits, split_number)
+    resolved = resolve(split, catalogue)
+    _tell(resolved, on_progress)
+    if not resolved.train:
+        raise MissingError(
+            f"none of the {len(split.train)} training videos of split {split_number} has frames and flow in "
+            f"{workspace.root}: run `stres extract-frames` and `stres extract-flow` on the videos first"
+        )
+    in_training = set(split.train)
+    return TrainingData(
+        classes=resolved.classes,
+        videos=resolved.train,
+        labels=resolved.labels(resolved.train),
+        split=split,
+        missing=resolved.missing_train,
+        flow=flow_provenance(catalogue),
+        problems=[problem for problem in catalogue.problems if f"{problem.class_name}/{problem.video}" in in_training],
+    )
+
+
+def _choose(splits: list[Split], number: int) -> Split:
+    for split in splits:
+        if split.number == number:
+            return split
+    raise UsageError(f"--split {number}: there are the splits {', '.join(str(split.number) for split in splits)}")
+
+
+def _tell(split: ResolvedSplit, on_progress: OnProgress) -> None:
+    for what, missing in (("training", split.missing_train), ("test", split.missing_test)):
+        if missing:
+            text = f"{len(missing)} {what} videos of the split have no frames or no flow, for example {missing[0]}"
+            on_progress(Progress("train", 0, 1, message=text))
+    if split.leaking_groups:
+        count, example = len(split.leaking_groups), split.leaking_groups[0]
+        text = f"{count} groups stand on both sides of the split, for example {example}: its test is too easy"
+        on_progress(Progress("train", 0, 1, message=text))
+
+
+def record_unreadable(
+    workspace: Workspace, data: TrainingData, unreadable: Mapping[str, str], on_progress: OnProgress
+) -> int:
+    """Writes rows of `failures.csv` for damaged artifacts and for videos found unreadable while training (id ->
+    reason), removes those of videos that were read again; returns how many there are."""
+    by_id = {video.id: video for video in data.videos}
+    failed = [
+        Failure("train", by_id[id_].class_name, by_id[id_].video, str(by_id[id_].frames_file), reason)
+        for id_, reason in unreadable.items()
+    ]
+    failed += [Failure("train", row.class_name, row.video, row.path, row.reason) for row in data.problems]
+    good = [("train", video.class_name, video.video) for video in data.videos if video.id not in unreadable]
+    record_outcomes(workspace, failed=failed, succeeded=good)
+    for row in failed:
+        text = f"left out of training: {row.class_name}/{row.video}: {row.reason}"
+        on_progress(Progress("train", 0, 1, message=text))
+    return len(failed)

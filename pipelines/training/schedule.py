@@ -1,0 +1,35 @@
+"""The learning rate of every iteration, as a pure function."""
+
+import math
+
+from pipelines.training.recipes import Step
+
+WARM_UP = 0.05  # of all iterations, for the cosine schedule
+
+
+def batches_per_epoch(step: Step, videos: int) -> int:
+    """Batches in which `step.factor` passes over `videos` are gone through, the last one perhaps smaller."""
+    return -(-videos * step.factor // step.batch_size)
+
+
+def total_iterations(step: Step, videos: int) -> int:
+    """Updates of the whole step."""
+    return step.iterations or step.epochs * batches_per_epoch(step, videos)
+
+
+def epoch_count(step: Step, videos: int) -> int:
+    """Epochs begun within `total_iterations`."""
+    return -(-total_iterations(step, videos) // batches_per_epoch(step, videos))
+
+
+def learning_rate(step: Step, iteration: int, total: int) -> float:
+    """The filters' rate at update `iteration` (from 0) of `total`.
+
+    A list of factors is spread evenly: with as many epochs as factors, one factor an epoch (PAPER.md's table).
+    """
+    if step.schedule == "cosine":
+        warm_up = max(1, round(WARM_UP * total))
+        if iteration < warm_up:
+            return step.lr * (iteration + 1) / warm_up
+        return step.lr * 0.5 * (1 + math.cos(math.pi * (iteration - warm_up) / max(1, total - warm_up)))
+    return step.lr * step.schedule[iteration * len(step.schedule) // total]

@@ -1,0 +1,194 @@
+"""Decoding: a video file to RGB frames, one at a time, or one precise sentence on why that cannot be.
+
+Letters: T frames, H W pixels.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+
+from pipelines.errors import VideoError
+from pipelines.video.resize import resize, stored_size
+
+# Only containers that hold their own pictures. Play lists (ffconcat, HLS, SDP, DASH) make FFmpeg open other files and
+# addresses, whatever the name of the file that holds them: they are refused, and so is every protocol but `file`.
+CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,m4v,asf,flv,ogg"
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+
+# HMDB51's containers count one frame more than decodes; a file cut short misses many.
+_FRAMES_FORGIVEN = 2
+_SHARE_FORGIVEN = 0.02
+
+
+class VideoReader:
+    """Iterates over the frames of a video once, as a player would show them: uint8 RGB [H, W, 3].
+
+    `short_side` is that of `stored_size`; `keep_size=True` gives the frames as they are. Rotation asked for by the
+    container is applied; non-square pixels are not stretched. Memory is bounded by a few frames, whatever T.
+
+    `fps` (0.0 where unknown), `container_frames` (how many the container counts, 0 where it does not), `source_width`
+    and `source_height` (of the picture as shown), `width` and `height` (as given out) are known from the start;
+    `decoded` and `truncated` are final after the iteration.
+
+    Raises `VideoError` with the reason: on opening, where no frame decodes; while iterating, where the picture's size
+    changes or the video is truncated, unless `allow_truncated`.
+    """
+
+    def __init__(
+        self, path: Path, short_side: int | None = None, *, keep_size: bool = False, allow_truncated: bool = False
+    ) -> None:
+        self.path = path
+        self.allow_truncated = allow_truncated
+        self.decoded = 0
+        self.truncated = False
+        self._failure: av.FFmpegError | None = None
+        self._discarded = 0
+        self._container = _open(path)
+        try:
+            self._stream = _video_stream(self._container)
+            self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+            self._frames = self._decode()
+            self._first = next(self._frames, None)
+            if self._first is None:
+                raise VideoError(f"no frame can be decoded{self._why()}")
+        except av.FFmpegError as error:
+            self.close()
+            raise VideoError(f"cannot be decoded ({error.strerror})") from error
+        except BaseException:
+            self.close()
+            raise
+        self._shape = _shape(self._first)
+        self.source_width, self.source_height = _shown_size(self._first)
+        size = (self.source_width, self.source_height)
+        self.width, self.height = size if keep_size else stored_size(*size, short_side)
+
+    @property
+    def container_frames(self) -> int:
+        counted = self._stream.frames or _tagged_frames(self._stream)
+        return max(0, counted - self._discarded)
+
+    @property
+    def announced_frames(self) -> int:
+        """`container_frames`, or where the container has no count an estimate from its duration; 0 where unknown."""
+        return self.container_frames or round((self._container.duration or 0) / av.time_base * self.fps)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        frame, self._first = self._first, None
+        while frame is not None:
+            if _shape(frame) != self._shape:
+                raise VideoError(_changed(self._shape, _shape(frame), self.decoded))
+            self.decoded += 1
+            yield resize(_picture(frame), self.width, self.height)
+            frame = next(self._frames, None)
+        self._judge_length()
+
+    def close(self) -> None:
+        self._container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """The stream's frames. Ends early, leaving `_failure` set, where demuxing or decoding fails."""
+        try:
+            for packet in self._container.demux(self._stream):
+                # Counted by the container, but cut away by its own edit list: not missing.
+                self._discarded += packet.is_discard
+                yield from packet.decode()
+        except av.FFmpegError as error:
+            self._failure = error
+
+    def _judge_length(self) -> None:
+        self.truncated = self._failure is not None or is_truncated(self.decoded, self.container_frames)
+        if self.truncated and not self.allow_truncated:
+            counted = self.container_frames or "an unknown number"
+            raise VideoError(f"truncated: decoded {self.decoded} of {counted}{self._why()}")
+
+    def _why(self) -> str:
+        return f" (decoding fails: {self._failure.strerror})" if self._failure else ""
+
+
+def is_truncated(decoded: int, counted: int) -> bool:
+    """Whether fewer frames decode than the container counts: more than 2 % and more than 2 frames short."""
+    short = counted - decoded
+    return short > _FRAMES_FORGIVEN and short > _SHARE_FORGIVEN * counted
+
+
+def _open(path: Path) -> "av.container.InputContainer":
+    _require_readable_file(path)
+    av.logging.set_level(None)  # FFmpeg would write its warnings over the progress display
+    try:
+        # "file:" and an absolute path: nothing in a name can be read as a protocol or an option.
+        return av.open(f"file:{os.path.abspath(path)}", options=dict(_OPTIONS), metadata_errors="replace")
+    except av.error.ArgumentError as error:
+        raise VideoError(f"not a video: its content is none of the containers accepted ({CONTAINERS})") from error
+    except av.FFmpegError as error:
+        raise VideoError(f"not a video, or cut off before its index ({error.strerror})") from error
+
+
+def _require_readable_file(path: Path) -> None:
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise VideoError("not a file")
+        with open(path, "rb"):
+            pass
+    except FileNotFoundError as error:
+        raise VideoError("the file does not exist") from error
+    except OSError as error:
+        raise VideoError(f"the file cannot be read ({error.strerror})") from error
+    if status.st_size == 0:
+        raise VideoError("the file is empty")
+
+
+def _video_stream(container: "av.container.InputContainer") -> "av.VideoStream":
+    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not streams:
+        raise VideoError("holds no video stream")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise VideoError("its codec is not known to FFmpeg")
+    stream.codec_context.thread_type = "NONE"  # several videos are decoded at once, each by a process
+    stream.codec_context.thread_count = 1
+    return stream
+
+
+def _tagged_frames(stream: "av.VideoStream") -> int:
+    """Matroska has no count of its own; mkvmerge writes one as a tag."""
+    for name, value in stream.metadata.items():
+        if name.upper().startswith("NUMBER_OF_FRAMES") and value.isdecimal():
+            return int(value)
+    return 0
+
+
+Shape = tuple[int, int, int]  # coded width and height, quarter turns anticlockwise
+
+
+def _shape(frame: av.VideoFrame) -> Shape:
+    return frame.width, frame.height, round(frame.rotation / 90) % 4
+
+
+def _shown_size(frame: av.VideoFrame) -> tuple[int, int]:
+    width, height, turns = _shape(frame)
+    return (height, width) if turns % 2 else (width, height)
+
+
+def _picture(frame: av.VideoFrame) -> np.ndarray:
+    """uint8 RGB [H, W, 3], turned as the container asks."""
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _shape(frame)[2]))
+
+
+def _changed(before: Shape, after: Shape, index: int) -> str:
+    was, now = (f"{w}x{h}" + (f" turned {90 * turns} degrees" if turns else "") for w, h, turns in (before, after))
+    return f"the picture changes from {was} to {now} at frame {index}: a change of size within a video is unsupported"

@@ -1,0 +1,347 @@
+"""What the two extracting stages share: which videos are to do, doing them in processes, and accounting for each."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from pipelines.artifacts import ArtifactError, peek
+from pipelines.errors import UsageError, VideoError
+from pipelines.progress import OnProgress, Progress
+from pipelines.video.resize import stored_size
+from pipelines.video.sources import VideoProblem, VideoSource
+from pipelines.workers import Report, run_tasks
+from pipelines.workspace import (
+    Failure,
+    Workspace,
+    read_failures,
+    record_outcomes,
+    remove_left_over_temporary_files,
+)
+
+if TYPE_CHECKING:
+    from pipelines.video.decoding import VideoReader
+
+
+class ExtractTask(Protocol):
+    """One video to extract: where from and where to, beside whatever its stage needs."""
+
+    @property
+    def source(self) -> VideoSource: ...
+
+    @property
+    def target(self) -> Path: ...
+
+
+Task = TypeVar("Task", bound=ExtractTask)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would cost, from the containers of some videos and a few frames of fewer."""
+
+    videos: int
+    frames: int
+    gigabytes: float
+    hours: float
+    measured_videos: int
+    """From how many videos the time and size of a frame were taken; 0: none could be, and both are unknown."""
+
+
+@dataclass(frozen=True)
+class ExtractResult:
+    """What an extracting stage did. `failures` are all rows of the stage that remain in `failures.csv`."""
+
+    stage: str
+    done: int
+    skipped: int
+    failed: int
+    ignored: int
+    unit: str
+    """frames or pairs"""
+    units: int
+    units_per_second: float
+    seconds: float
+    failures: list[Failure] = field(default_factory=list)
+    estimate: Estimate | None = None
+    """Of a dry run, which leaves all counts but `skipped` and `ignored` at 0."""
+
+
+# ------------------------------------------------------------------ what is to do
+
+
+def check_workers(workers: int) -> None:
+    """Raises `UsageError` for a value of --workers that makes no sense."""
+    if not 0 <= workers <= 4096:
+        raise UsageError(f"--workers must be 1 or more, or 0 for one for each core, not {workers}")
+
+
+def split_done(
+    tasks: Iterable[Task],
+    schema: str,
+    conflict: Callable[[dict[str, Any]], str],
+    changed: Callable[[Task, dict[str, Any]], bool],
+) -> tuple[list[Task], list[Task]]:
+    """Parts the tasks into those to do and those already done.
+
+    `conflict(attributes)` names the difference between an artifact's settings and those asked for ("" for none);
+    `changed(task, attributes)` says whether the source is no longer what the artifact was made from. Damaged and
+    outdated artifacts are made again. Raises `UsageError` at the first conflict.
+    """
+    to_do: list[Task] = []
+    done: list[Task] = []
+    for task in tasks:
+        try:
+            attributes = peek(task.target, schema)
+        except ArtifactError:
+            to_do.append(task)
+            continue
+        difference = conflict(attributes)
+        if difference:
+            raise UsageError(
+                f"{task.target} was made with other settings ({difference}): give the same ones, --overwrite to make "
+                "everything again, or another --workspace"
+            )
+        (to_do if changed(task, attributes) else done).append(task)
+    return to_do, done
+
+
+def size_conflict(attributes: Mapping[str, Any], short_side: int | None) -> str:
+    """Names the difference between a stored size and the one `short_side` asks for; "" for none."""
+    made = (attributes.get("width"), attributes.get("height"))
+    source = (attributes.get("source_width"), attributes.get("source_height"))
+    if not all(isinstance(side, int) for side in (*made, *source)):
+        return "its size is not recorded"
+    wanted = stored_size(*source, short_side)  # type: ignore[arg-type]
+    return "" if made == wanted else f"its size is {made[0]}x{made[1]}, not {wanted[0]}x{wanted[1]}"
+
+
+def source_changed(task: ExtractTask, attributes: Mapping[str, Any]) -> bool:
+    """Whether the source's file has another size than when the artifact was made; a missing one has not changed."""
+    with contextlib.suppress(OSError):
+        return task.source.path.stat().st_size != attributes.get("source_bytes")
+    return False
+
+
+# ------------------------------------------------------------------ doing it
+
+
+def extract(
+    stage: str,
+    function: Callable[[Task, Report], int],
+    to_do: Sequence[Task],
+    done: Sequence[Task],
+    problems: Iterable[VideoProblem],
+    *,
+    workspace: Workspace,
+    folder: Path,
+    workers: int,
+    unit: str,
+    ignored: int,
+    on_progress: OnProgress,
+) -> ExtractResult:
+    """Runs `function` on every task to do and records each outcome in `failures.csv` as it comes.
+
+    Raises `StorageError` where writing fails: that ends the stage.
+    """
+    workspace.create()
+    remove_left_over_temporary_files(folder)
+    meter = _Meter(stage, unit, done=len(done), total=len(done) + len(to_do), on_progress=on_progress)
+    _record_what_is_known(stage, workspace, to_do, done, problems)
+    try:
+        with contextlib.closing(run_tasks(function, to_do, workers, on_units=meter.add)) as outcomes:
+            for task, outcome in outcomes:
+                source = task.source
+                if isinstance(outcome, VideoError):
+                    failure = Failure(stage, source.class_name, source.video, str(source.path), str(outcome))
+                    record_outcomes(workspace, failed=[failure])
+                    meter.finish_video(f"{source.id}: {outcome}")
+                else:
+                    record_outcomes(workspace, succeeded=[(stage, source.class_name, source.video)])
+                    meter.finish_video()
+    finally:
+        remove_left_over_temporary_files(folder)  # of processes that died or were stopped
+    remaining = [row for row in read_failures(workspace) if row.stage == stage]
+    return meter.result(skipped=len(done), ignored=ignored, failures=remaining)
+
+
+def _record_what_is_known(
+    stage: str,
+    workspace: Workspace,
+    to_do: Sequence[ExtractTask],
+    done: Sequence[ExtractTask],
+    problems: Iterable[VideoProblem],
+) -> None:
+    """Enters the videos refused unopened; drops the rows of videos that are done, or whose file no longer exists."""
+    refused = [Failure(stage, p.class_name, p.video, str(p.path), p.reason) for p in problems]
+    wanted = {(stage, task.source.class_name, task.source.video) for task in to_do}
+    stored = {(stage, task.source.class_name, task.source.video) for task in done}
+    gone = {
+        row.key
+        for row in read_failures(workspace)
+        if row.stage == stage and row.key not in wanted and not Path(row.path).exists()
+    }
+    record_outcomes(workspace, failed=refused, succeeded=stored | gone)
+
+
+class _Meter:
+    """Counts videos and units, and reports both."""
+
+    def __init__(self, stage: str, unit: str, *, done: int, total: int, on_progress: OnProgress) -> None:
+        self.stage, self.unit, self.total, self.on_progress = stage, unit, total, on_progress
+        self.started = time.monotonic()
+        self.skipped = self.finished = done
+        self.failed = self.units = 0
+        self._report()
+
+    def add(self, units: int) -> None:
+        self.units += units
+        self._report()
+
+    def finish_video(self, failure: str = "") -> None:
+        self.finished += 1
+        self.failed += bool(failure)
+        self._report(failure)
+
+    def rate(self) -> float:
+        return self.units / max(time.monotonic() - self.started, 1e-9)
+
+    def _report(self, message: str = "") -> None:
+        metrics = {f"{self.unit}/s": round(self.rate(), 1), "failed": self.failed}
+        self.on_progress(Progress(self.stage, self.finished, self.total, "videos", metrics, message))
+
+    def result(self, *, skipped: int, ignored: int, failures: list[Failure]) -> ExtractResult:
+        return ExtractResult(
+            stage=self.stage,
+            done=self.finished - self.skipped - self.failed,
+            skipped=skipped,
+            failed=len(failures),
+            ignored=ignored,
+            unit=self.unit,
+            units=self.units,
+            units_per_second=self.rate() if self.units else 0.0,
+            seconds=time.monotonic() - self.started,
+            failures=failures,
+        )
+
+
+# ------------------------------------------------------------------ estimating it
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was learnt from one video: its frames; and of a few of them, seconds and bytes a frame (0: not measured)."""
+
+    frames: int
+    seconds_per_frame: float = 0.0
+    bytes_per_frame: float = 0.0
+
+
+_PROBED = 200
+_MEASURED = 3
+PROBED_FRAMES = 6
+
+
+def estimate(
+    function: Callable[[tuple[Task, bool], Report], Probe],
+    to_do: Sequence[Task],
+    *,
+    workers: int,
+    stage: str,
+    on_progress: OnProgress,
+) -> Estimate:
+    """Probes up to 200 of the videos, spread evenly, and measures up to 3 of them; writes nothing.
+
+    `function((task, measure), report)` probes one video. It runs in a process, since a file may kill its decoder.
+    """
+    probed = _spread(to_do, _PROBED)
+    measured = {task.target for task in _spread(probed, _MEASURED)}
+    tasks = [(task, task.target in measured) for task in probed]
+    probes: list[Probe] = []
+    with contextlib.closing(run_tasks(function, tasks, 1)) as outcomes:
+        for number, (_, outcome) in enumerate(outcomes, start=1):
+            if isinstance(outcome, Probe):
+                probes.append(outcome)
+            on_progress(Progress(f"{stage} (dry run)", number, len(tasks)))
+    timed = [probe for probe in probes if probe.seconds_per_frame]
+    frames = round(_mean([probe.frames for probe in probes]) * len(to_do))
+    seconds = frames * _mean([probe.seconds_per_frame for probe in timed])
+    size = frames * _mean([probe.bytes_per_frame for probe in timed])
+    return Estimate(len(to_do), frames, size / 1e9, seconds / max(workers, 1) / 3600, len(timed))
+
+
+def dry_run_result(stage: str, unit: str, *, skipped: int, ignored: int, estimate: Estimate) -> ExtractResult:
+    return ExtractResult(stage, 0, skipped, 0, ignored, unit, 0, 0.0, 0.0, estimate=estimate)
+
+
+def _spread(items: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` of the items, evenly spaced."""
+    count = min(count, len(items))
+    return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+# ------------------------------------------------------------------ provenance
+
+
+def source_attributes(task: ExtractTask, frames: int, fps: float) -> dict[str, Any]:
+    """The attributes both artifacts carry about the file they come from. Raises `VideoError` if it cannot be read."""
+    import hashlib
+
+    path = task.source.path
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+    except OSError as error:
+        raise VideoError(f"the file cannot be read ({error.strerror})") from error
+    return {
+        "source": str(path),
+        "source_sha256": digest,
+        "source_bytes": size,
+        "source_frames": frames,
+        "fps": fps,
+        "library_versions": library_versions(),
+    }
+
+
+def picture_attributes(reader: "VideoReader") -> dict[str, Any]:
+    """The attributes about the picture's size, and the marks of a truncated video."""
+    attributes = {
+        "short_side": min(reader.width, reader.height),
+        "width": reader.width,
+        "height": reader.height,
+        "source_width": reader.source_width,
+        "source_height": reader.source_height,
+        "container_frames": reader.container_frames,
+    }
+    if reader.truncated:
+        attributes |= {"truncated": True, "decoded_frames": reader.decoded}
+    return attributes
+
+
+def library_versions() -> str:
+    """The versions of the libraries that decide what is stored, as JSON."""
+    import json
+
+    import av
+    import cv2
+    import numpy
+    import torch
+
+    modules = {"av": av, "opencv": cv2, "numpy": numpy, "torch": torch}
+    return json.dumps({name: str(module.__version__) for name, module in modules.items()})
+
+
+def options_difference(attributes: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Names the attributes that are not as wanted: "bound is 20.0, not 5.0"; "" for none."""
+    return "; ".join(
+        f"{name} is {attributes.get(name)!r}, not {value!r}"
+        for name, value in wanted.items()
+        if attributes.get(name) != value
+    )

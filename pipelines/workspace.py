@@ -1,0 +1,279 @@
+"""The folder that holds every artifact: where things lie, how they are written whole, and which videos failed.
+
+Layout (DESIGN): `frames/<class>/<video>.h5`, `flow/<class>/<video>.h5`, `splits/`, `runs/<name>/`,
+`scores/<run>/<protocol>/`, `reports/`, `failures.csv`, `dataset.json`.
+"""
+
+import contextlib
+import csv
+import errno
+import fcntl
+import io
+import json
+import os
+import re
+import secrets
+import socket
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import MissingError, StorageError
+
+FAILURE_COLUMNS = ("stage", "class", "video", "path", "reason", "time")
+_TEMPORARY = re.compile(r"^\..+\.tmp-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}$")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths of a workspace. Nothing is created until something is written."""
+
+    root: Path
+
+    @property
+    def frames(self) -> Path:
+        return self.root / "frames"
+
+    @property
+    def flow(self) -> Path:
+        return self.root / "flow"
+
+    @property
+    def splits(self) -> Path:
+        return self.root / "splits"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def scores(self) -> Path:
+        return self.root / "scores"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def dataset_file(self) -> Path:
+        return self.root / "dataset.json"
+
+    @property
+    def failures_file(self) -> Path:
+        return self.root / "failures.csv"
+
+    def frames_file(self, class_name: str, video: str) -> Path:
+        return self.frames / class_name / f"{video}.h5"
+
+    def flow_file(self, class_name: str, video: str) -> Path:
+        return self.flow / class_name / f"{video}.h5"
+
+    def create(self) -> None:
+        """Makes the workspace's folder. Raises `StorageError` where that is not allowed."""
+        with storage_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+
+    def require(self) -> None:
+        """Raises `MissingError` if there is no such workspace."""
+        if not self.root.is_dir():
+            raise MissingError(
+                f"there is no workspace at {self.root}: run `stres extract-frames` and `stres extract-flow` first, "
+                "or name another with --workspace"
+            )
+
+
+# ------------------------------------------------------------------ writing
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turns the operating system's refusal to write `path` into a `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(_storage_message(path, error)) from error
+
+
+def _storage_message(path: Path, error: OSError) -> str:
+    # h5py carries the system's errno only inside its text.
+    found = re.search(r"errno = (\d+)", str(error))
+    number = error.errno if error.errno is not None else int(found.group(1)) if found else None
+    advice = {
+        errno.ENOSPC: "the disk is full: free some space and run the same command again",
+        errno.EDQUOT: "your disk quota is used up: free some space and run the same command again",
+        errno.EFBIG: "the file would grow too large: raise the limit (ulimit -f) and run the same command again",
+        errno.EROFS: "the file system is read-only: choose another --workspace",
+        errno.EACCES: "permission denied: choose another --workspace or change its permissions",
+        errno.EPERM: "permission denied: choose another --workspace or change its permissions",
+    }
+    reason = advice.get(number, f"{error.strerror or error}") if number is not None else str(error)
+    return f"cannot write {path}: {reason}"
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Gives a temporary name beside `path` to write to; on success that file is fsynced and renamed to `path`.
+
+    What stands under its final name is therefore whole, whenever the power goes. On any exception the temporary file
+    is removed and `path` is left as it was. Raises `StorageError` when the system refuses the folder, the fsync or the
+    renaming; what the caller writes in between is the caller's to wrap (`storage_errors`).
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of 255 bytes is legal: what is added to it must not make it longer than that.
+    stem = path.name.encode("utf-8", "surrogateescape")[:120].decode("utf-8", "ignore")
+    temporary = path.parent / f".{stem}.tmp-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        yield temporary
+        with storage_errors(path):
+            _fsync(temporary)
+            os.replace(temporary, path)
+            _fsync(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a whole file atomically. Raises `StorageError`."""
+    with atomic_file(path) as temporary, storage_errors(path):
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole UTF-8 file atomically. Raises `StorageError`."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Writes an indented JSON file atomically. Raises `StorageError`."""
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file. Raises `MissingError` where it is absent or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise MissingError(f"{path} cannot be read as JSON ({error}): restore it, or make it again") from error
+
+
+def remove_left_over_temporary_files(folder: Path) -> int:
+    """Removes temporary files under `folder` whose process (of this host) is gone; returns how many."""
+    removed = 0
+    for path in folder.rglob(".*.tmp-*"):
+        match = _TEMPORARY.match(path.name)
+        if match and match["host"] == _host() and not _alive(int(match["pid"])):
+            with contextlib.suppress(OSError):
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# ------------------------------------------------------------------ failures
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One row of `failures.csv`: a video a stage could not process, and why."""
+
+    stage: str
+    class_name: str
+    video: str
+    path: str
+    reason: str
+    time: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.stage, self.class_name, self.video
+
+
+def read_failures(workspace: Workspace) -> list[Failure]:
+    """All rows of `failures.csv`; none where there is no such file."""
+    try:
+        text = workspace.failures_file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    return [Failure(*(row.get(column) or "" for column in FAILURE_COLUMNS)) for row in rows]
+
+
+def record_outcomes(
+    workspace: Workspace, *, failed: Iterable[Failure] = (), succeeded: Iterable[tuple[str, str, str]] = ()
+) -> None:
+    """Adds or replaces the rows of `failed`, removes those whose (stage, class, video) `succeeded`.
+
+    The file is rewritten atomically under a lock on the workspace's folder, so that two commands at once lose no row;
+    it disappears with its last row. Raises `StorageError`.
+    """
+    workspace.create()
+    with _locked(workspace.root):
+        rows = {failure.key: failure for failure in read_failures(workspace)}
+        before = dict(rows)
+        for key in succeeded:
+            rows.pop((_printable(key[0]), _printable(key[1]), _printable(key[2])), None)
+        for failure in failed:
+            printable = Failure(
+                _printable(failure.stage),
+                _printable(failure.class_name),
+                _printable(failure.video),
+                _printable(failure.path),
+                _printable(failure.reason),
+                failure.time or datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+            rows[printable.key] = printable
+        if rows == before:
+            return
+        if not rows:
+            with storage_errors(workspace.failures_file):
+                workspace.failures_file.unlink()
+            return
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(FAILURE_COLUMNS)
+        for row in sorted(rows.values(), key=lambda row: row.key):
+            writer.writerow([row.stage, row.class_name, row.video, row.path, row.reason, row.time])
+        write_text(workspace.failures_file, text.getvalue())
+
+
+def _printable(text: str) -> str:
+    """`text` on one line and in valid UTF-8 (file names may hold other bytes)."""
+    return " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split("\n"))
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

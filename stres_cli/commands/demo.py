@@ -1,0 +1,36 @@
+"""`stres demo`: the whole tool in a few minutes."""
+
+from rich.table import Table
+
+from pipelines import demo as stage
+from stres_cli import options
+from stres_cli.console import command
+from stres_cli.report_view import render_confusion
+
+
+def demo(
+    workspace: options.Workspace = options.DEFAULT_WORKSPACE,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    workers: options.Workers = 0,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Put a small synthetic data set through every stage, and report.
+
+    Balls of three colours that rise, fall or cross: appearance tells the colour, motion the movement, only both the
+    class. Needs no data and no network; everything lies in WORKSPACE/demo.
+    """
+    with command(as_json, debug) as ui:
+        result = stage.run(stage.Config(workspace, seed, device, workers), ui.on_progress)
+        ui.finish(result)
+        table = Table("stream", "top-1", "95 % interval", title=f"{result.test_videos} held-out clips, 9 classes")
+        for stream in ("appearance", "motion", "fused"):
+            values = result.results[stream]
+            low, high = values["top1_interval"]
+            table.add_row(stream, f"{100 * values['top1']:.1f} %", f"{100 * low:.1f} - {100 * high:.1f} %")
+        render_confusion(result.report, ui.out)
+        ui.out.print(table)
+        times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())
+        ui.out.print(f"{sum(result.seconds.values()):.0f} s: {times}", soft_wrap=True)
+        ui.out.print(f"report: {result.report.files['report.html']}", soft_wrap=True)

@@ -1,0 +1,76 @@
+"""`stres evaluate`: a run to scores of its test videos."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pipelines import evaluate as stage
+from stres_cli import options
+from stres_cli.console import command
+
+
+def evaluate(
+    run: Annotated[str | None, typer.Option(help="Name of the run; default: the newest.")] = None,
+    workspace: options.Workspace = options.DEFAULT_WORKSPACE,
+    step: Annotated[
+        str | None,
+        typer.Option(
+            help="Network to test: a training step, or late (both base streams, logits averaged); default: the last."
+        ),
+    ] = None,
+    crops: Annotated[int, typer.Option(help="Frames of a video, spaced evenly; the paper's are 25.")] = 25,
+    views: Annotated[
+        str, typer.Option(help="full (whole frames, the paper's), center, 3, 5, or 10 crops (5 and mirrors).")
+    ] = "full",
+    mirror: Annotated[
+        bool | None, typer.Option("--mirror/--no-mirror", help="Also mirrored; default: with full and 10.")
+    ] = None,
+    temporal: Annotated[
+        str, typer.Option(help="sequence (all frames as one, the paper's) or windows (of the training's length).")
+    ] = "sequence",
+    device: options.Device = "auto",
+    precision: Annotated[str, typer.Option(help="fp32; bf16 or fp16 on a GPU.")] = "fp32",
+    workers: Annotated[
+        int, typer.Option(min=0, help="Loader processes; 0: one a core beside a GPU, none on the CPU.")
+    ] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Accept flow made otherwise than in training.")] = False,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Score the test videos of a run's split: appearance, motion and both fused, from one pass."""
+    with command(as_json, debug) as ui:
+        config = stage.Config(
+            workspace=workspace,
+            run=run,
+            step=step,
+            crops=crops,
+            views=views,  # type: ignore[arg-type]  # checked by Config
+            mirror=mirror,
+            temporal=temporal,
+            device=device,
+            precision=precision,
+            workers=workers,
+            force=force,
+        )
+        result = stage.run(config, ui.on_progress)
+        ui.finish(result, exit_code=1 if result.failed or result.missing_videos else 0)
+        ui.out.print(_table(result.results))
+        seconds = f"{result.results['videos']} videos in {result.seconds:.0f} s"
+        ui.out.print(f"{seconds}; scores in {result.folder}", soft_wrap=True)
+        if result.failed or result.missing_videos:
+            text = f"{len(result.missing_videos)} test videos are missing, {result.failed} could not be read: "
+            ui.out.print(text + "the numbers are those of the others", soft_wrap=True)
+
+
+def _table(results: dict[str, Any]) -> Table:
+    protocol = ", ".join(f"{name} {value}" for name, value in results["protocol"].items())
+    title = f"run {results['run']}, {results['step']}: {protocol}"
+    table = Table("", "top-1", "95 % interval", "top-5", "mean class", title=title)
+    for stream in ("appearance", "motion", "fused"):
+        if stream in results:
+            values = results[stream]
+            low, high = values["top1_interval"]
+            row = [f"{100 * values[name]:.1f} %" for name in ("top1", "top5", "mean_class_accuracy")]
+            table.add_row(stream, row[0], f"{100 * low:.1f} - {100 * high:.1f} %", row[1], row[2])
+    return table

@@ -1,0 +1,62 @@
+"""`stres extract-flow`: videos to stored optical flow."""
+
+from typing import Annotated
+
+import typer
+
+from pipelines import extract_flow as stage
+from pipelines.errors import UsageError
+from pipelines.optical_flow.methods import METHODS
+from stres_cli import options
+from stres_cli.console import command
+from stres_cli.extraction_view import show
+
+
+def extract_flow(
+    videos: Annotated[str | None, options.VIDEOS_OR_FRAMES] = None,
+    workspace: options.Workspace = options.DEFAULT_WORKSPACE,
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "tvl1",
+    method_option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, a parameter of the method by its library's name; may be given again."),
+    ] = None,
+    bound: Annotated[float, typer.Option(help="Flow is clipped to -BOUND..BOUND pixels before it is stored.")] = 20.0,
+    step: Annotated[int, typer.Option(help="Flow from frame t to frame t+STEP.")] = 1,
+    compression: Annotated[str, typer.Option(help="zstd, or gzip for files that must open anywhere.")] = "zstd",
+    short_side: options.ShortSide = None,
+    allow_truncated: options.AllowTruncated = False,
+    device: options.Device = "auto",
+    workers: options.Workers = 0,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Compute and store the optical flow between consecutive frames.
+
+    The same command again does only what is not done. A video that cannot be read becomes a row of failures.csv.
+    """
+    with command(as_json, debug) as ui:
+        config = stage.Config(
+            workspace=workspace,
+            videos=videos,
+            method=method,
+            method_options=dict(_name_and_value(text) for text in method_option or []),
+            bound=bound,
+            step=step,
+            compression=compression,  # type: ignore[arg-type]  # checked by Config
+            short_side=short_side,
+            workers=workers,
+            device=device,
+            overwrite=overwrite,
+            allow_truncated=allow_truncated,
+            dry_run=dry_run,
+        )
+        show(ui, stage.run(config, ui.on_progress), workspace)
+
+
+def _name_and_value(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--method-option {text!r} cannot be read: give NAME=VALUE, such as warps=3")
+    return name.strip(), value.strip()

@@ -1,0 +1,36 @@
+"""`stres extract-frames`: videos to stored frames."""
+
+from typing import Annotated
+
+from pipelines import extract_frames as stage
+from stres_cli import options
+from stres_cli.console import command
+from stres_cli.extraction_view import show
+
+
+def extract_frames(
+    videos: Annotated[str, options.VIDEOS],
+    workspace: options.Workspace = options.DEFAULT_WORKSPACE,
+    short_side: options.ShortSide = None,
+    allow_truncated: options.AllowTruncated = False,
+    workers: options.Workers = 0,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Store every frame of the videos as JPEG.
+
+    The same command again does only what is not done. A video that cannot be read becomes a row of failures.csv.
+    """
+    with command(as_json, debug) as ui:
+        config = stage.Config(
+            workspace=workspace,
+            videos=videos,
+            short_side=short_side,
+            workers=workers,
+            overwrite=overwrite,
+            allow_truncated=allow_truncated,
+            dry_run=dry_run,
+        )
+        show(ui, stage.run(config, ui.on_progress), workspace)

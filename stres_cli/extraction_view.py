@@ -1,0 +1,32 @@
+"""The outcome of an extracting stage, in words."""
+
+from pathlib import Path
+
+from pipelines.video.extraction import ExtractResult
+from stres_cli.console import CommandUI
+
+_SHOWN_FAILURES = 10
+
+
+def show(ui: CommandUI, result: ExtractResult, workspace: Path) -> None:
+    """Prints counts, rate and failures, or what a dry run estimates; exit code 1 while failures remain."""
+    ui.finish(result, exit_code=1 if result.failed else 0)
+    if result.ignored:
+        ui.out.print(f"{result.ignored} files are not videos by their suffix and were passed over")
+    if result.estimate is not None:
+        cost = result.estimate
+        ui.out.print(
+            f"{cost.videos} videos to do ({result.skipped} done already), {cost.frames} frames: about {cost.hours:.2g} "
+            f"hours and {cost.gigabytes:.2g} GB, measured on {cost.measured_videos} of them",
+            soft_wrap=True,
+        )
+        return
+    ui.out.print(
+        f"{result.done} videos done, {result.skipped} done before, {result.failed} failed; "
+        f"{result.units} {result.unit} in {result.seconds:.1f} s ({result.units_per_second:.1f} {result.unit}/s)",
+        soft_wrap=True,
+    )
+    for failure in result.failures[:_SHOWN_FAILURES]:
+        ui.out.print(f"  {failure.class_name}/{failure.video}: {failure.reason}", markup=False, soft_wrap=True)
+    if result.failed:
+        ui.out.print(f"all failures are in {workspace / 'failures.csv'}; they are tried again at every run")

@@ -1,0 +1,199 @@
+"""Crops, mirrors and views (PAPER, below the table of the training and "Testing")."""
+
+import numpy as np
+import pytest
+
+from pipelines.datasets.augmentation import (
+    REFERENCE,
+    Crop,
+    apply_crop_flow,
+    apply_crop_rgb,
+    draw_crop,
+    view_crops,
+)
+from pipelines.errors import UsageError
+
+PICTURE = (256, 340)
+INPUT = (224, 224)
+
+
+class Scripted:
+    """A generator whose draws are given, in order."""
+
+    def __init__(self, *draws):
+        self.draws = list(draws)
+
+    def uniform(self, low, high):
+        return self.draws.pop(0)
+
+    def integers(self, *bounds):
+        return self.draws.pop(0)
+
+    def random(self):
+        return self.draws.pop(0)
+
+
+def crops(scheme, count=3000, picture=PICTURE, size=INPUT, **options):
+    rng = np.random.default_rng(0)
+    return [draw_crop(scheme, *picture, size, rng, **options) for _ in range(count)]
+
+
+@pytest.mark.parametrize("scheme", REFERENCE)
+@pytest.mark.parametrize(("picture", "size"), [(PICTURE, INPUT), ((64, 80), (64, 80)), ((90, 33), (16, 20))])
+def test_every_crop_lies_inside_the_picture(scheme, picture, size):
+    for crop in crops(scheme, 500, picture, size):
+        assert 0 <= crop.top <= crop.top + crop.height <= picture[0]
+        assert 0 <= crop.left <= crop.left + crop.width <= picture[1]
+        assert min(crop.height, crop.width) > 0
+
+
+@pytest.mark.parametrize("scheme", ["corner-jittered", "multi-scale-corner", "mild"])
+def test_half_of_the_crops_are_mirrored_unless_forbidden(scheme):
+    allowed, forbidden = crops(scheme), crops(scheme, mirror=False)
+    assert 0.46 < np.mean([crop.mirror for crop in allowed]) < 0.54
+    assert not any(crop.mirror for crop in forbidden)
+    assert [(c.top, c.left, c.height, c.width) for c in allowed] == [
+        (c.top, c.left, c.height, c.width) for c in forbidden
+    ]
+
+
+def test_corner_jittered_worked_out():
+    # lengths 224 * 1.25 = 280, at most 256, and 224 * .75 = 168; bottom-right; 19/19 and 0/19 of the last quarter
+    crop = draw_crop("corner-jittered", *PICTURE, INPUT, Scripted(1.25, 0.75, 1, 19, 0, 0.4))
+    assert crop == Crop(top=0, left=round(0.75 * (340 - 168)), height=256, width=168, mirror=True)
+    crop = draw_crop("corner-jittered", *PICTURE, INPUT, Scripted(1.0, 1.0, 0, 19, 8, 0.6))
+    assert crop == Crop(top=8, left=round(0.25 * 8 / 19 * 116), height=224, width=224, mirror=False)
+
+
+def test_corner_jittered_lengths_are_independent_and_uniform_up_to_the_pictures():
+    drawn = crops("corner-jittered")
+    heights, widths = (np.array([getattr(crop, name) for crop in drawn]) for name in ("height", "width"))
+    assert (heights.min(), heights.max(), widths.min(), widths.max()) == (168, 256, 168, 280)
+    assert abs(np.mean(widths) - 224) < 2
+    assert abs(np.mean(heights == 256) - (280 - 255.5) / 112) < 0.03
+    assert abs(np.corrcoef(heights, widths)[0, 1]) < 0.05
+
+
+def test_corner_jittered_offsets_lie_in_the_same_corner_quarter_for_x_and_y():
+    drawn = [crop for crop in crops("corner-jittered") if crop.height < 216]
+    y = np.array([crop.top / (256 - crop.height) for crop in drawn])
+    x = np.array([crop.left / (340 - crop.width) for crop in drawn])
+    near, far = (y < 0.27) & (x < 0.27), (y > 0.73) & (x > 0.73)
+    assert (near | far).all()
+    assert 0.45 < near.mean() < 0.55
+
+
+def test_corner_jittered_offsets_take_20_by_20_places_a_corner():
+    picture = (40_000, 40_000)  # large enough that no two places of the grid are rounded to one
+    seen = {
+        (
+            round(19 / 0.25 * crop.top / (40_000 - crop.height), 1),
+            round(19 / 0.25 * crop.left / (40_000 - crop.width), 1),
+        )
+        for crop in crops("corner-jittered", 8000, picture)
+    }
+    grid = {float(k) for k in (*range(20), *range(57, 77))}
+    assert {y for y, _ in seen} == {x for _, x in seen} == grid
+    assert len(seen) == 2 * 20 * 20
+
+
+def test_multi_scale_corner_takes_all_lengths_at_all_five_places():
+    drawn = crops("multi-scale-corner", 6000)
+    assert {crop.height for crop in drawn} == {crop.width for crop in drawn} == {256, 224, 192, 168}
+    places = {(crop.top, crop.left) for crop in drawn if (crop.height, crop.width) == (192, 224)}
+    assert places == {(0, 0), (0, 116), (64, 0), (64, 116), (32, 58)}
+    assert abs(np.mean([crop.height == crop.width for crop in drawn]) - 0.25) < 0.03
+
+
+def test_mild_keeps_the_inputs_shape_and_stays_close_to_the_whole_picture():
+    drawn = crops("mild", picture=(64, 80), size=(64, 80))
+    heights = [crop.height for crop in drawn]
+    assert (min(heights), max(heights)) == (51, 64)
+    assert all(abs(crop.width - 1.25 * crop.height) <= 1 for crop in drawn)
+    tops = {crop.top for crop in drawn if crop.height == 54}
+    assert tops == set(range(11))
+
+
+def test_centre_is_the_largest_box_of_the_inputs_shape():
+    assert set(crops("centre", 5)) == {Crop(0, 42, 256, 256)}
+    assert set(crops("centre", 5, (64, 80), (64, 80))) == {Crop(0, 0, 64, 80)}
+
+
+def test_lengths_grow_with_the_short_side_and_each_axis_with_the_inputs_shape():
+    at_128 = crops("multi-scale-corner", 500, (128, 170), (112, 112))
+    assert {crop.height for crop in at_128} == {128, 112, 96, 84}
+    oblong = crops("multi-scale-corner", 500, (64, 100), (64, 80))  # box 64 x 80
+    assert {crop.height for crop in oblong} == {64, 56, 48, 42}
+    assert {crop.width for crop in oblong} == {80, 70, 60, 52}  # 52.5 to the even number
+
+
+def test_an_unknown_scheme_is_echoed_with_the_known_ones():
+    with pytest.raises(UsageError, match="'random'.*corner-jittered, multi-scale-corner, mild, centre"):
+        draw_crop("random", *PICTURE, INPUT, np.random.default_rng(0))
+    with pytest.raises(UsageError, match="'7'.*full, center, 3, 5, 10"):
+        view_crops(*PICTURE, "7", INPUT)
+
+
+# ------------------------------------------------------------------ views
+
+
+def test_the_full_view_of_the_papers_sizes_is_the_stored_picture():
+    assert view_crops(*PICTURE, "full", INPUT) == ([Crop(0, 0, 256, 340)], PICTURE)
+    assert view_crops(128, 170, "full", (112, 112)).size == (128, 170)
+    assert view_crops(256, 340, "full", (112, 112)).size == (128, 170)
+
+
+def test_the_full_view_of_small_data_is_the_whole_picture_at_the_inputs_size():
+    assert view_crops(64, 80, "full", (64, 80), reference=REFERENCE["mild"]) == ([Crop(0, 0, 64, 80)], (64, 80))
+    assert view_crops(128, 160, "full", (64, 80), reference=1.0).size == (64, 80)
+
+
+def test_crops_of_the_older_protocols():
+    centre = Crop(16, 58, 224, 224)
+    corners = [Crop(0, 0, 224, 224), Crop(0, 116, 224, 224), Crop(32, 0, 224, 224), Crop(32, 116, 224, 224)]
+    assert view_crops(*PICTURE, "center", INPUT) == ([centre], INPUT)
+    assert view_crops(*PICTURE, "5", INPUT) == ([*corners, centre], INPUT)
+    assert view_crops(*PICTURE, "10", INPUT) == view_crops(*PICTURE, "5", INPUT)
+    assert view_crops(*PICTURE, "3", INPUT).crops == [Crop(16, 0, 224, 224), centre, Crop(16, 116, 224, 224)]
+    assert [crop.top for crop in view_crops(340, 256, "3", INPUT).crops] == [0, 58, 116]
+
+
+# ------------------------------------------------------------------ pixels
+
+
+@pytest.fixture
+def pixels():
+    rng = np.random.default_rng(1)
+    return (
+        rng.integers(0, 256, (3, 40, 50, 3), dtype=np.uint8),
+        rng.integers(0, 256, (3, 20, 40, 50), dtype=np.uint8),
+    )
+
+
+@pytest.mark.parametrize("size", [(24, 30), (20, 16)])
+def test_a_mirrored_sample_is_the_flipped_one_with_x_turned_round(pixels, size):
+    """Both streams: columns reversed; of the flow, x becomes 255 - x and y stays."""
+    frames, fields = pixels
+    plain, mirrored = (Crop(5, 7, 24, 30, mirror) for mirror in (False, True))
+    rgb = apply_crop_rgb(frames, plain, size)
+    assert np.array_equal(apply_crop_rgb(frames, mirrored, size), np.flip(rgb, -1))
+    flow = apply_crop_flow(fields, plain, size)
+    expected = np.flip(flow, -1).copy()
+    expected[:, 0::2] = 255 - expected[:, 0::2]
+    assert np.array_equal(apply_crop_flow(fields, mirrored, size), expected)
+
+
+def test_a_crop_at_the_inputs_size_copies_pixels(pixels):
+    frames, fields = pixels
+    crop = Crop(5, 7, 24, 30)
+    assert np.array_equal(apply_crop_rgb(frames, crop, (24, 30)), frames[:, 5:29, 7:37].transpose(0, 3, 1, 2))
+    assert np.array_equal(apply_crop_flow(fields, crop, (24, 30)), fields[:, :, 5:29, 7:37])
+
+
+def test_resizing_is_bilinear_and_does_not_scale_flow_values():
+    ramp = np.broadcast_to(np.arange(0, 200, 4, dtype=np.uint8), (1, 2, 40, 50))
+    halved = apply_crop_flow(ramp, Crop(0, 0, 40, 50), (20, 25))
+    assert halved.shape == (1, 2, 20, 25)
+    assert np.array_equal(halved[0, 0, 0], np.arange(2, 200, 8))
+    pictures = np.moveaxis(np.repeat(ramp[:, :1], 3, axis=1), 1, -1)
+    assert np.array_equal(apply_crop_rgb(pictures, Crop(0, 0, 40, 50), (20, 25))[0, 1, 3], np.arange(2, 200, 8))

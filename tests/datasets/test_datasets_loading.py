@@ -1,0 +1,277 @@
+"""Samples and loaders: what is read, that nothing but seeds decides it, and what becomes of damaged files."""
+
+import itertools
+import os
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.datasets.catalogue import load_catalogue
+from pipelines.datasets.handles import Handles
+from pipelines.datasets.loading import BadSample, Batch, Sample, TestSample, TestSamples, TrainingSamples, make_loader
+from pipelines.datasets.order import Item, StepSampler, epoch_order
+from pipelines.datasets.sampling import TemporalSampling, flow_indices, sample_centres
+from pipelines.errors import UsageError
+
+SIZE = (32, 40)
+
+
+@pytest.fixture
+def videos(workspace, add_video):
+    for number, length in enumerate((20, 33, 12, 6, 45)):
+        add_video("ab"[number % 2], f"clip{number}", length)
+    return load_catalogue(workspace).videos
+
+
+def training(videos, **options):
+    settings = {
+        "sampling": TemporalSampling(3, (2, 4)),
+        "scheme": "mild",
+        "size": SIZE,
+        "seed": 5,
+        "step_index": 2,
+    }
+    return TrainingSamples(videos, [ord(video.class_name) - ord("a") for video in videos], **(settings | options))
+
+
+def batches(dataset, workers=0, count=6, **sampler):
+    settings = {"factor": 2, "batch": 3, "seed": 5, "step_index": 2}
+    sampler = StepSampler(len(dataset), **(settings | sampler))
+    return list(itertools.islice(make_loader(dataset, sampler, workers), count))
+
+
+def assert_same(first: Batch, second: Batch) -> None:
+    for name in ("rgb", "flow", "labels", "indices"):
+        assert torch.equal(getattr(first, name), getattr(second, name)), name
+    assert first.bad == second.bad
+
+
+# ------------------------------------------------------------------ order
+
+
+def test_every_video_appears_factor_times_once_in_each_pass():
+    order = epoch_order(7, 4, 3, seed=1, step_index=0, epoch=0)
+    for start in range(0, 28, 7):
+        assert sorted(order[start : start + 7]) == list(range(7))
+
+
+@pytest.mark.parametrize(("n", "batch"), [(7, 3), (10, 4), (10, 10), (11, 9), (5, 5), (100, 64)])
+def test_a_video_counts_once_in_a_batch(n, batch):
+    order = epoch_order(n, 9, batch, seed=1, step_index=0, epoch=0)
+    repeats = [len(part) - len(set(part)) for part in np.split(order, range(batch, len(order), batch))]
+    # Where two passes share a batch of more than half of the videos, some must come again.
+    assert max(repeats) == 0 if n % batch == 0 or 2 * batch <= n else max(repeats) <= max(0, 2 * batch - n)
+    assert np.bincount(order).tolist() == [9] * n
+
+
+def test_a_batch_larger_than_the_data_repeats_as_little_as_it_must():
+    order = epoch_order(3, 4, 5, seed=1, step_index=0, epoch=0)
+    assert np.bincount(order).tolist() == [4, 4, 4]
+
+
+def test_orders_differ_between_passes_epochs_steps_and_seeds():
+    settings = {"seed": 1, "step_index": 0, "epoch": 0}
+    first = epoch_order(50, 2, 10, **settings)
+    assert (first[:50] != first[50:]).any()
+    for name in settings:
+        assert (epoch_order(50, 2, 10, **(settings | {name: 7})) != first).any()
+
+
+def test_the_sampler_goes_on_from_any_batch():
+    whole = list(itertools.islice(StepSampler(5, 2, 4, seed=1, step_index=0), 9))
+    assert [len(batch) for batch in whole] == [4, 4, 2] * 3
+    assert whole[3][0][:2] == (1, 0)
+    for start in range(9):
+        rest = list(itertools.islice(StepSampler(5, 2, 4, seed=1, step_index=0, start=start), 9 - start))
+        assert rest == whole[start:]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"), [((0, 1, 1), "no training videos"), ((3, 0, 1), "--factor"), ((3, 1, 0), "--batch-size")]
+)
+def test_a_sampler_needs_videos_and_a_batch(sizes, message):
+    with pytest.raises(UsageError, match=message):
+        StepSampler(*sizes, seed=0, step_index=0)
+
+
+# ------------------------------------------------------------------ training samples
+
+
+def test_a_sample_holds_the_frames_and_stacks_of_its_centres(videos):
+    dataset = training(videos, scheme="centre")
+    index = next(i for i, video in enumerate(videos) if video.frames == 45)
+    sample = dataset[Item(3, 8, index)]
+    centres = sample_centres(45, TemporalSampling(3, (2, 4)), np.random.default_rng((5, 2, 3, 8)))
+    assert sample.rgb.shape == (3, 3, *SIZE)
+    assert sample.flow.shape == (3, 20, *SIZE)
+    assert sample.rgb.dtype == sample.flow.dtype == torch.uint8
+    assert (sample.label, sample.index) == (0, index)
+    for place, centre in enumerate(centres):
+        assert abs(int(sample.rgb[place, 0, 16, 30]) - 4 * int(centre) % 200) <= 2  # JPEG
+        stack = flow_indices(int(centre), 44)
+        assert sample.flow[place, 0::2, 0, 0].tolist() == stack.tolist()
+        assert sample.flow[place, 1::2, 0, 0].tolist() == (100 + stack).tolist()
+
+
+def test_both_streams_show_the_same_crop_and_are_mirrored_together(videos):
+    dataset = training(videos)
+    for i in range(12):
+        sample = dataset[Item(0, i, 0)]
+        bright_left = int(sample.rgb[0, 0, 0, 0]) > int(sample.rgb[0, 0, 0, -1])
+        x, y = (int(sample.flow[0, channel, 0, 0]) for channel in (0, 1))
+        assert y >= 100
+        assert x == (y - 100 if bright_left else 255 - (y - 100))
+
+
+def test_mirrors_can_be_forbidden(videos):
+    dataset = training(videos, mirror=False)
+    assert all(int(dataset[Item(0, i, 0)].flow[0, 0].max()) < 100 for i in range(12))
+
+
+@pytest.mark.parametrize(("stream", "absent"), [("appearance", "flow"), ("motion", "rgb")])
+def test_a_stream_not_asked_for_is_not_read(workspace, videos, stream, absent):
+    kind = {"flow": workspace.flow, "rgb": workspace.frames}[absent]
+    for path in kind.rglob("*.h5"):
+        path.unlink()
+    [batch] = batches(training(videos, streams=[stream]), count=1)
+    assert getattr(batch, absent) is None
+    assert (batch.rgb if absent == "flow" else batch.flow).shape[:2] == (3, 3)
+    assert batch.bad == {}
+
+
+def test_an_unknown_stream_is_refused(videos):
+    with pytest.raises(UsageError, match="appearance"):
+        training(videos, streams=["sound"])
+
+
+def test_short_videos_give_whole_samples(videos):
+    index = next(i for i, video in enumerate(videos) if video.frames == 6)
+    sample = training(videos, scheme="centre")[Item(0, 0, index)]
+    assert sample.flow[:, 0::2, 0, 0].tolist() == [flow_indices(t, 5).tolist() for t in (0, 2, 5)]
+
+
+def test_workers_and_interruptions_change_no_sample(videos):
+    dataset = training(videos, scheme="corner-jittered")
+    alone = batches(dataset)
+    for first, second in zip(alone, batches(dataset, workers=2), strict=True):
+        assert_same(first, second)
+    for first, second in zip(alone[3:], batches(dataset, start=3, count=3), strict=True):
+        assert_same(first, second)
+    assert Counter(torch.cat([batch.indices for batch in alone[:4]]).tolist()) == {i: 2 for i in range(5)}
+
+
+def test_a_damaged_file_is_a_bad_sample_and_the_others_stay(workspace, videos):
+    path = workspace.flow_file("a", "clip0")
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = bytes(2000)
+    cut = workspace.frames_file("b", "clip1")
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[:300])
+    dataset = training(videos)
+    batch = batches(dataset, batch=5, factor=1, count=1)[0]
+    assert list(batch.bad) == ["b/clip1"]
+    assert "damaged" in batch.bad["b/clip1"]
+    assert len(batch) == len(batch.rgb) == len(batch.flow) == 4
+    cut.write_bytes(whole)
+    assert isinstance(dataset[Item(0, 0, next(i for i, v in enumerate(videos) if v.id == "b/clip1"))], Sample)
+
+
+def test_a_damaged_chunk_is_found_by_its_checksum(workspace, videos):
+    index = next(i for i, video in enumerate(videos) if video.id == "a/clip0")
+    path = workspace.frames_file("a", "clip0")
+    content = path.read_bytes()
+    place = content.index(b"\xff\xd8\xff")  # the first JPEG
+    path.write_bytes(content[: place + 40] + bytes(40) + content[place + 80 :])
+    sample = training(videos)[Item(0, 0, index)]
+    assert isinstance(sample, BadSample)
+    assert (sample.id, sample.index) == ("a/clip0", index)
+
+
+def test_frames_and_flow_of_different_sizes_are_a_bad_sample(workspace, add_video):
+    add_video("a", "one", flow_size=(16, 20))
+    sample = training(load_catalogue(workspace).videos)[Item(0, 0, 0)]
+    assert isinstance(sample, BadSample)
+    assert "16x20 and 32x40" in sample.reason
+
+
+def test_a_flow_file_shorter_than_it_says_is_a_bad_sample(workspace, add_video):
+    add_video("a", "one", length=20, source_frames=60)
+    sample = training(load_catalogue(workspace).videos, sampling=TemporalSampling(3, (20, 20)))[Item(0, 0, 0)]
+    assert isinstance(sample, BadSample)
+
+
+def test_a_batch_of_bad_samples_only_is_empty(workspace, videos):
+    for path in workspace.frames.rglob("*.h5"):
+        path.unlink()
+    batch = batches(training(videos), batch=5, factor=1, count=1)[0]
+    assert (len(batch), batch.rgb, len(batch.bad)) == (0, None, 5)
+
+
+def test_a_batch_can_be_taken_in_parts(videos):
+    [batch] = batches(training(videos), count=1)
+    part = batch.part(1, 3).to("cpu")
+    assert len(part) == 2
+    assert torch.equal(part.rgb, batch.rgb[1:3])
+    assert torch.equal(part.labels, batch.labels[1:3])
+
+
+# ------------------------------------------------------------------ test samples
+
+
+def test_a_test_video_comes_whole_with_its_mirrors(videos):
+    dataset = TestSamples(videos, [0] * 5, size=SIZE, crops=4, reference=1.0)
+    sample = dataset[0]
+    assert sample.rgb.shape == (2, 4, 3, *SIZE)
+    assert sample.flow.shape == (2, 4, 20, *SIZE)
+    assert torch.equal(sample.rgb[1], sample.rgb[0].flip(-1))
+    expected = sample.flow[0].flip(-1)
+    expected[:, 0::2] = 255 - expected[:, 0::2]
+    assert torch.equal(sample.flow[1], expected)
+    assert sample.flow[0, :, 10, 0, 0].tolist() == [5, 8, 11, 14]  # the centres of 20 frames
+
+
+def test_views_are_cut_alike_from_both_streams(videos):
+    dataset = TestSamples(videos, [0] * 5, size=(16, 16), crops=2, views="5", mirror=False)
+    sample = dataset[0]
+    assert sample.rgb.shape == (5, 2, 3, 16, 16)
+    assert sample.flow.shape == (5, 2, 20, 16, 16)
+    assert int(sample.rgb[0, 0, 0, 0, 0]) > int(sample.rgb[1, 0, 0, 0, -1])  # left views are bright
+
+
+def test_the_test_loader_gives_one_video_at_a_time_in_order(workspace, videos):
+    workspace.frames_file("a", "clip2").unlink()
+    dataset = TestSamples(videos, [3, 4, 5, 6, 7], size=SIZE, crops=2, views="center", mirror=False)
+    for workers in (0, 1):
+        loaded = list(make_loader(dataset, [4, 1, 0], workers))
+        assert [sample.index for sample in loaded] == [4, 1, 0]
+        assert [type(sample) for sample in loaded] == [TestSample, BadSample, TestSample]
+        assert [sample.label for sample in (loaded[0], loaded[2])] == [7, 3]
+
+
+# ------------------------------------------------------------------ handles
+
+
+def test_open_files_are_kept_few_and_cross_no_pickle(workspace, videos):
+    handles = Handles(kept=2)
+    paths = [video.flow_file for video in videos]
+    for path in paths:
+        assert handles.flow(path) is handles.flow(path)
+    assert list(handles._open) == paths[-2:]
+    copy = pickle.loads(pickle.dumps(handles))
+    assert list(copy._open) == []
+    assert len(copy.flow(paths[0])) == videos[0].flow_fields
+    copy.close()
+    handles.close()
+
+
+def test_handles_of_another_process_are_forgotten(videos, monkeypatch):
+    handles = Handles()
+    before = handles.flow(videos[0].flow_file)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert handles.flow(videos[0].flow_file) is not before
+    handles.close()
+    before.close()

@@ -1,0 +1,53 @@
+"""Evaluations on disk, as `evaluate` leaves them, with scores that were made up."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.evaluation.metrics import results_document
+from pipelines.evaluation.scores import STREAMS, Scores, write_scores
+from pipelines.workspace import Workspace, write_json
+
+Evaluate = Callable[..., Path]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "work")
+
+
+@pytest.fixture
+def evaluate(workspace: Workspace) -> Evaluate:
+    """Writes one evaluation; each is newer than the one before it."""
+    clock = [1_700_000_000]
+
+    def write(
+        run: str = "split1",
+        split: int = 1,
+        protocol: str = "25-full",
+        classes: Sequence[str] = ("bend", "jack", "jump"),
+        videos: int = 10,
+        streams: Sequence[str] = STREAMS,
+        frames: int = 25,
+        seed: int = 0,
+    ) -> Path:
+        generator = np.random.default_rng((seed, split))
+        labels = np.repeat(np.arange(len(classes)), videos)
+        logits = {stream: generator.normal(size=(len(labels), len(classes))) for stream in streams}
+        for stream in streams:
+            logits[stream][np.arange(len(labels)), labels] += 1.5
+        names = [f"{classes[label]}/v{index}" for index, label in enumerate(labels)]
+        arrays = {stream: values.astype(np.float32) for stream, values in logits.items()}
+        scores = Scores(names, labels, list(classes), **arrays)
+        folder = workspace.scores / run / protocol
+        described = {"frames": frames, "views": "full", "mirror": True, "temporal": "sequence"}
+        write_scores(folder / "scores.h5", scores, {"run": run, "checkpoint": "joint2"})
+        write_json(folder / "results.json", results_document(described, split, run, scores))
+        clock[0] += 10
+        os.utime(folder / "results.json", (clock[0], clock[0]))
+        return folder
+
+    return write

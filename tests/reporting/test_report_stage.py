@@ -1,0 +1,249 @@
+"""The stage `report`: which scores it takes, what it writes, and what it says when there is nothing to report."""
+
+import csv
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import Evaluate
+from sklearn.metrics import confusion_matrix
+
+from pipelines.artifacts import ArtifactError
+from pipelines.errors import MissingError, StorageError, UsageError
+from pipelines.evaluation.scores import read_scores
+from pipelines.progress import Progress
+from pipelines.report import FILES, Config, Result, run
+from pipelines.workspace import Workspace, read_json, write_json
+
+
+def rows_of(result: Result, name: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(Path(result.files[name]).read_text("utf-8"))))
+
+
+def test_every_file_is_written_under_the_name_of_run_and_protocol(workspace: Workspace, evaluate: Evaluate) -> None:
+    evaluate()
+    result = run(Config(workspace.root))
+    folder = workspace.reports / "split1-25-full"
+    assert {path.name for path in folder.iterdir()} == set(FILES) == set(result.files)
+    assert result.output == str(folder)
+
+
+def test_the_numbers_are_those_of_results_json(workspace: Workspace, evaluate: Evaluate) -> None:
+    document = read_json(evaluate() / "results.json")
+    result = run(Config(workspace.root))
+    for stream in ("appearance", "motion", "fused"):
+        numbers = json.loads(json.dumps(dataclasses.asdict(result.streams[stream])))
+        assert numbers == document[stream]
+
+
+def test_the_result_is_json(workspace: Workspace, evaluate: Evaluate) -> None:
+    evaluate()
+    document = json.loads(json.dumps(dataclasses.asdict(run(Config(workspace.root))), allow_nan=False))
+    assert document["classes"] == ["bend", "jack", "jump"]
+
+
+def test_the_newest_evaluation_is_reported_unless_one_is_named(workspace: Workspace, evaluate: Evaluate) -> None:
+    evaluate("old", protocol="25-full")
+    evaluate("old", protocol="10-centre", frames=10)
+    evaluate("new", protocol="25-full")
+    assert run(Config(workspace.root)).name == "new"
+    assert run(Config(workspace.root, run="old")).protocol["frames"] == 10
+    assert run(Config(workspace.root, run="old", protocol="25-full")).protocol["frames"] == 25
+    assert run(Config(workspace.root, protocol="10-centre")).name == "old"
+
+
+def test_the_confusion_matrix_file_names_its_classes_and_is_scikit_learns(
+    workspace: Workspace, evaluate: Evaluate
+) -> None:
+    folder = evaluate(classes=("a,b", 'c"d', "größer"))
+    header, *rows = rows_of(run(Config(workspace.root)), "confusion_matrix.csv")
+    scores = read_scores(folder / "scores.h5")
+    assert header[1:] == [row[0] for row in rows] == ["a,b", 'c"d', "größer"]
+    counts = np.array([row[1:] for row in rows], dtype=int)
+    np.testing.assert_array_equal(counts, confusion_matrix(scores.labels, scores.fused.argmax(axis=1)))
+
+
+def test_the_tables_hold_every_class_pair_and_stream(workspace: Workspace, evaluate: Evaluate) -> None:
+    evaluate()
+    result = run(Config(workspace.root))
+    header, *rows = rows_of(result, "per_class.csv")
+    assert header == ["class", "support", "precision", "recall", "f1", "appearance", "motion", "fused"]
+    assert [(row[0], row[1]) for row in rows] == [("bend", "10"), ("jack", "10"), ("jump", "10")]
+    assert float(rows[0][3]) == pytest.approx(result.per_class[0].recall, abs=1e-6)
+    header, *rows = rows_of(result, "summary.csv")
+    assert header[:7] == ["split", "run", "stream", "videos", "top1", "top1_low", "top1_high"]
+    assert [row[2] for row in rows] == ["appearance", "motion", "fused"]
+    pairs = rows_of(result, "confused_pairs.csv")[1:]
+    wrong = sum(map(sum, result.confusion)) - sum(result.confusion[i][i] for i in range(3))
+    assert sum(int(row[2]) for row in pairs) == wrong > 0
+
+
+def test_pictures_are_pngs(workspace: Workspace, evaluate: Evaluate) -> None:
+    evaluate()
+    result = run(Config(workspace.root))
+    for name in ("confusion_matrix.png", "per_class.png"):
+        assert cv2.imread(result.files[name]).min() < 100
+
+
+def test_a_single_stream_is_reported_alone(workspace: Workspace, evaluate: Evaluate) -> None:
+    evaluate(streams=("motion",))
+    result = run(Config(workspace.root))
+    assert (result.headline, list(result.streams)) == ("motion", ["motion"])
+    assert rows_of(result, "per_class.csv")[0][5:] == ["motion"]
+    assert "fused" not in Path(result.files["report.html"]).read_text("utf-8").split("</style>")[1]
+
+
+def test_videos_that_were_not_scored_are_told(workspace: Workspace, evaluate: Evaluate) -> None:
+    folder = evaluate()
+    document = read_json(folder / "results.json")
+    write_json(folder / "results.json", document | {"missing": ["bend/x"], "failed": ["jack/y", "jack/z"]})
+    result = run(Config(workspace.root))
+    assert result.unscored == 3
+    assert "3 test videos were not scored" in Path(result.files["report.html"]).read_text("utf-8")
+
+
+def test_the_output_folder_can_be_chosen(workspace: Workspace, evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluate()
+    run(Config(workspace.root, output=tmp_path / "elsewhere"))
+    assert (tmp_path / "elsewhere" / "report.html").is_file()
+    assert not workspace.reports.exists()
+
+
+def test_progress_counts_the_files(workspace: Workspace, evaluate: Evaluate) -> None:
+    evaluate()
+    seen: list[Progress] = []
+    run(Config(workspace.root), seen.append)
+    assert [report.done for report in seen] == list(range(len(FILES) + 1))
+    assert {(report.total, report.unit) for report in seen} == {(len(FILES), "files")}
+
+
+# ------------------------------------------------------------------ several splits
+
+
+def test_splits_are_averaged_and_their_counts_summed(workspace: Workspace, evaluate: Evaluate) -> None:
+    for split in (1, 2, 3):
+        evaluate(f"split{split}", split)
+    result = run(Config(workspace.root, splits=(1, 2, 3)))
+    assert result.output.endswith("split1+2+3-25-full")
+    assert result.videos == sum(map(sum, result.confusion)) == 90
+    assert result.streams["fused"].top1 == pytest.approx(np.mean([s.streams["fused"].top1 for s in result.splits]))
+    rows = rows_of(result, "summary.csv")[1:]
+    assert [row[0] for row in rows] == [*"111222333", "mean", "mean", "mean"]
+
+
+def test_runs_of_other_names_are_found_by_a_pattern(workspace: Workspace, evaluate: Evaluate) -> None:
+    for split in (1, 2):
+        evaluate(f"wide-{split}", split)
+    assert run(Config(workspace.root, run="wide-{split}", splits=(1, 2))).name == "wide-1+2"
+
+
+def test_the_newest_protocol_that_all_splits_share_is_taken(workspace: Workspace, evaluate: Evaluate) -> None:
+    evaluate("split1", 1, "shared")
+    evaluate("split2", 2, "shared")
+    evaluate("split2", 2, "newer")
+    assert run(Config(workspace.root, splits=(1, 2))).protocol_name == "shared"
+
+
+def test_a_split_without_scores_is_named(workspace: Workspace, evaluate: Evaluate) -> None:
+    evaluate("split1", 1)
+    with pytest.raises(MissingError, match=r"run 'split2' has not been evaluated .*only split1.*`stres evaluate`"):
+        run(Config(workspace.root, splits=(1, 2)))
+
+
+def test_splits_without_a_common_protocol_are_named(workspace: Workspace, evaluate: Evaluate) -> None:
+    evaluate("split1", 1, "a")
+    evaluate("split2", 2, "b")
+    with pytest.raises(MissingError, match=r"split1: a; split2: b.*`stres evaluate`"):
+        run(Config(workspace.root, splits=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"split": 5}, "split 2, but run 'split2' is of split 5"),
+        ({"classes": ("x", "y", "z")}, "differ in their classes"),
+        ({"frames": 10}, "differ in their protocols"),
+        ({"streams": ("motion",)}, "differ in their streams"),
+    ],
+)
+def test_splits_that_do_not_belong_together_are_refused(
+    workspace: Workspace, evaluate: Evaluate, second: dict[str, object], message: str
+) -> None:
+    evaluate("split1", 1)
+    evaluate(**({"run": "split2", "split": 2} | second))
+    with pytest.raises(UsageError, match=message):
+        run(Config(workspace.root, splits=(1, 2)))
+
+
+# ------------------------------------------------------------------ what goes wrong
+
+
+def test_without_a_workspace_the_message_tells_how_to_make_one(workspace: Workspace) -> None:
+    with pytest.raises(MissingError, match="there is no workspace"):
+        run(Config(workspace.root))
+
+
+def test_without_scores_the_message_names_evaluate(workspace: Workspace) -> None:
+    workspace.create()
+    with pytest.raises(MissingError, match="run `stres evaluate` first"):
+        run(Config(workspace.root))
+
+
+def test_an_unknown_protocol_is_echoed_with_the_known_ones(workspace: Workspace, evaluate: Evaluate) -> None:
+    evaluate()
+    with pytest.raises(MissingError, match=r"'99-full', only under 25-full"):
+        run(Config(workspace.root, protocol="99-full"))
+
+
+def test_an_evaluation_without_results_is_not_finished(workspace: Workspace, evaluate: Evaluate) -> None:
+    (evaluate() / "results.json").unlink()
+    with pytest.raises(MissingError, match="`stres evaluate`"):
+        run(Config(workspace.root))
+
+
+def test_results_that_contradict_the_scores_are_refused(workspace: Workspace, evaluate: Evaluate) -> None:
+    folder = evaluate()
+    write_json(folder / "results.json", read_json(folder / "results.json") | {"videos": 7})
+    with pytest.raises(ArtifactError, match=r"scores of 30 videos.* tells of 7"):
+        run(Config(workspace.root))
+
+
+def test_results_without_a_protocol_are_refused(workspace: Workspace, evaluate: Evaluate) -> None:
+    write_json(evaluate() / "results.json", {"split": 1})
+    with pytest.raises(ArtifactError, match="lacks a usable field 'protocol'"):
+        run(Config(workspace.root))
+
+
+def test_a_report_folder_that_cannot_be_made_is_an_error_of_storage(
+    workspace: Workspace, evaluate: Evaluate, tmp_path: Path
+) -> None:
+    evaluate()
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot write"):
+        run(Config(workspace.root, output=tmp_path / "file" / "report"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"run": "../elsewhere"}, "--run '../elsewhere' is not a name"),
+        ({"protocol": ""}, "--protocol '' is not a name"),
+        ({"run": "mine", "splits": (1, 2)}, r"--run 'mine' names one run.*\{split\}"),
+        ({"splits": (1, 1)}, "--splits 1,1 names a split twice"),
+    ],
+)
+def test_contradictory_settings_are_refused(tmp_path: Path, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Config(tmp_path, **settings)
+
+
+def test_importing_the_stage_loads_no_heavy_library() -> None:
+    code = "import sys, pipelines.report; print(sorted({'numpy', 'h5py', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
