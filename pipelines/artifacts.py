@@ -10,13 +10,14 @@ Letters: T frames, F flow fields, H W pixels.
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pipelines import __version__
 from pipelines.errors import MissingError
+from pipelines.unfailing_file import UnfailingFile
 from pipelines.workspace import atomic_file, storage_errors
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ class _ArtifactWriter:
 
     schema: str
 
-    def __init__(self, path: Path, file: "h5py.File") -> None:
+    def __init__(self, path: Path, file: "h5py.File", check: Callable[[], None]) -> None:
         self.path = path
         self.file = file
+        self.check = check
         self.digest = hashlib.sha256()
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
@@ -64,8 +66,8 @@ class FrameWriter(_ArtifactWriter):
 
     schema = FRAMES_SCHEMA
 
-    def __init__(self, path: Path, file: "h5py.File") -> None:
-        super().__init__(path, file)
+    def __init__(self, path: Path, file: "h5py.File", check: Callable[[], None] = lambda: None) -> None:
+        super().__init__(path, file, check)
         self.offsets = [0]
         with storage_errors(path):
             self.jpeg = file.create_dataset(
@@ -80,6 +82,7 @@ class FrameWriter(_ArtifactWriter):
         with storage_errors(self.path):
             self.jpeg.resize((self.offsets[-1],))
             self.jpeg[start:] = jpeg
+            self.check()
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
         """Writes the offsets and all attributes. Raises `StorageError`."""
@@ -97,8 +100,10 @@ class FlowWriter(_ArtifactWriter):
 
     schema = FLOW_SCHEMA
 
-    def __init__(self, path: Path, file: "h5py.File", compression: Compression) -> None:
-        super().__init__(path, file)
+    def __init__(
+        self, path: Path, file: "h5py.File", compression: Compression, check: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(path, file, check)
         self.compression = compression
         self.flow: h5py.Dataset | None = None
 
@@ -118,6 +123,7 @@ class FlowWriter(_ArtifactWriter):
             start = self.flow.shape[0]
             self.flow.resize(start + len(fields), axis=0)
             self.flow[start:] = fields
+            self.check()
         self.digest.update(fields.tobytes())
 
 
@@ -132,33 +138,40 @@ def _filter(compression: Compression) -> dict[str, Any]:
 @contextlib.contextmanager
 def new_frames_file(path: Path) -> Iterator[FrameWriter]:
     """A `FrameWriter` whose file takes its final name only when the block ends without an exception."""
-    with new_file(path) as file:
-        yield FrameWriter(path, file)
+    with _new_checked_file(path) as (file, check):
+        yield FrameWriter(path, file, check)
 
 
 @contextlib.contextmanager
 def new_flow_file(path: Path, compression: Compression = "zstd") -> Iterator[FlowWriter]:
     """A `FlowWriter` whose file takes its final name only when the block ends without an exception."""
-    with new_file(path) as file:
-        yield FlowWriter(path, file, compression)
+    with _new_checked_file(path) as (file, check):
+        yield FlowWriter(path, file, compression, check)
 
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator["h5py.File"]:
-    """An HDF5 file to write, which takes its final name only when the block ends without an exception."""
+    """An HDF5 file to write, which takes its final name only when the block ends without an exception.
+
+    Raises `StorageError` where writing fails, at the end of the block.
+    """
+    with _new_checked_file(path) as (file, _):
+        yield file
+
+
+@contextlib.contextmanager
+def _new_checked_file(path: Path) -> Iterator[tuple["h5py.File", Callable[[], None]]]:
+    """The new file and a function that raises the `OSError` of a write that has failed, for those who cannot wait."""
     import h5py
 
     with atomic_file(path) as temporary:
         with storage_errors(path):
-            file = h5py.File(temporary, "w")
-        try:
-            yield file
-        except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to tell
-                file.close()
-            raise
-        with storage_errors(path):
-            file.close()
+            disk = UnfailingFile(temporary)
+        with contextlib.closing(disk):
+            with h5py.File(disk, "w") as file:
+                yield file, disk.check
+            with storage_errors(path):
+                disk.check()
 
 
 # ------------------------------------------------------------------ reading

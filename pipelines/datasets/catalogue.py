@@ -28,12 +28,13 @@ UNLABELLED = "unlabelled"  # the class of a video that was given without one
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One video of the workspace; a file it does not have (yet) is None."""
+    """One video of the workspace; a file it does not have (yet) is None. Paths are made when asked for: most of a large catalogue's never are."""
 
+    workspace: Workspace
     class_name: str
     video: str
-    frames_file: Path | None
-    flow_file: Path | None
+    has_frames: bool
+    has_flow: bool
     frames: int  # T of the source, whichever artifact says it
     flow_fields: int  # T - step; 0 without a flow file
     fps: float
@@ -46,6 +47,14 @@ class Video:
     @property
     def id(self) -> str:
         return video_id(self.class_name, self.video)
+
+    @property
+    def frames_file(self) -> Path | None:
+        return self.workspace.frames_file(self.class_name, self.video) if self.has_frames else None
+
+    @property
+    def flow_file(self) -> Path | None:
+        return self.workspace.flow_file(self.class_name, self.video) if self.has_flow else None
 
     @property
     def flow_step(self) -> int:
@@ -71,22 +80,9 @@ def load_catalogue(workspace: Workspace) -> Catalogue:
     """
     workspace.require()
     known = read_dataset_file(workspace.dataset_file)
-    interned: dict[FlowSettings, FlowSettings] = {}
     problems: list[Failure] = []
-    found: dict[tuple[str, str], dict[Kind, Artifact]] = {}
-    kinds: tuple[tuple[Kind, Path], ...] = (("frames", workspace.frames), ("flow", workspace.flow))
-    for kind, folder in kinds:
-        for class_name, video, path, size, mtime_ns in _artifact_files(folder):
-            artifact = known.get((kind, class_name, video))
-            if artifact is None or (artifact.bytes, artifact.mtime_ns) != (size, mtime_ns):
-                try:
-                    artifact = _examine(kind, path, size, mtime_ns)
-                except ArtifactError as error:
-                    problems.append(Failure("catalogue", class_name, video, str(path), str(error)))
-                    continue
-            if artifact.flow_settings is not None:
-                artifact.flow_settings = interned.setdefault(artifact.flow_settings, artifact.flow_settings)
-            found.setdefault((class_name, video), {})[kind] = artifact
+    found = _examine_all(workspace, known, problems)
+    changed = known != {(kind, *name): artifact for name, both in found.items() for kind, artifact in both.items()}
     del known
     videos = []
     for (class_name, video), artifacts in sorted(found.items()):
@@ -98,7 +94,8 @@ def load_catalogue(workspace: Workspace) -> Catalogue:
         else:
             videos.append(_video(workspace, class_name, video, artifacts))
     catalogue = Catalogue(sorted({video.class_name for video in videos}), videos, problems)
-    write_dataset_file(workspace.dataset_file, catalogue.classes, found)
+    if changed or not workspace.dataset_file.exists():
+        write_dataset_file(workspace.dataset_file, catalogue.classes, found)
     return catalogue
 
 
@@ -141,8 +138,31 @@ def _require_same_flow(first: Video, other: Video) -> None:
 # ------------------------------------------------------------------ artifacts
 
 
-def _artifact_files(folder: Path) -> Iterator[tuple[str, str, Path, int, int]]:
-    """(class, video, path, bytes, mtime_ns) of every `<class>/<video>.h5`; names that begin with a dot are not yet
+def _examine_all(
+    workspace: Workspace, known: Mapping[tuple[Kind, str, str], Artifact], problems: list[Failure]
+) -> dict[tuple[str, str], dict[Kind, Artifact]]:
+    """The artifacts of every (class, video); adds those that cannot be used to `problems`."""
+    interned: dict[FlowSettings, FlowSettings] = {}
+    found: dict[tuple[str, str], dict[Kind, Artifact]] = {}
+    kinds: tuple[tuple[Kind, Path], ...] = (("frames", workspace.frames), ("flow", workspace.flow))
+    for kind, folder in kinds:
+        for class_name, video, size, mtime_ns in _artifact_files(folder):
+            artifact = known.get((kind, class_name, video))
+            if artifact is None or (artifact.bytes, artifact.mtime_ns) != (size, mtime_ns):
+                path = folder / class_name / f"{video}.h5"
+                try:
+                    artifact = _examine(kind, path, size, mtime_ns)
+                except ArtifactError as error:
+                    problems.append(Failure("catalogue", class_name, video, str(path), str(error)))
+                    continue
+            if artifact.flow_settings is not None:
+                artifact.flow_settings = interned.setdefault(artifact.flow_settings, artifact.flow_settings)
+            found.setdefault((class_name, video), {})[kind] = artifact
+    return found
+
+
+def _artifact_files(folder: Path) -> Iterator[tuple[str, str, int, int]]:
+    """(class, video, bytes, mtime_ns) of every `<class>/<video>.h5`; names that begin with a dot are not yet
     whole files."""
     for class_folder in _entries(folder):
         if not class_folder.is_dir():
@@ -150,8 +170,7 @@ def _artifact_files(folder: Path) -> Iterator[tuple[str, str, Path, int, int]]:
         for entry in _entries(Path(class_folder.path)):
             if entry.name.endswith(".h5") and entry.is_file():
                 status = entry.stat()
-                path = folder / class_folder.name / entry.name
-                yield class_folder.name, entry.name.removesuffix(".h5"), path, status.st_size, status.st_mtime_ns
+                yield class_folder.name, entry.name.removesuffix(".h5"), status.st_size, status.st_mtime_ns
 
 
 def _entries(folder: Path) -> list["os.DirEntry[str]"]:
@@ -217,10 +236,11 @@ def _video(workspace: Workspace, class_name: str, video: str, artifacts: Mapping
     first = next(iter(artifacts.values()))  # of `frames` where there is one
     sized = next((artifact for artifact in artifacts.values() if artifact.width and artifact.height), first)
     return Video(
+        workspace=workspace,
         class_name=class_name,
         video=video,
-        frames_file=workspace.frames_file(class_name, video) if "frames" in artifacts else None,
-        flow_file=workspace.flow_file(class_name, video) if flow else None,
+        has_frames="frames" in artifacts,
+        has_flow="flow" in artifacts,
         frames=first.frames,
         flow_fields=max(0, first.frames - settings.step) if settings else 0,
         fps=first.fps,

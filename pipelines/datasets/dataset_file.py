@@ -72,19 +72,11 @@ def write_dataset_file(
     }
     text = "{\n" + ",\n".join(f"{_json(name)}: {_json(value)}" for name, value in head.items())
     text += ',\n"videos": [\n' + ",\n".join(lines) + "\n]\n}\n"
-    if not _holds(path, text):
-        write_text(path, text)
+    write_text(path, text)
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _holds(path: Path, text: str) -> bool:
-    try:
-        return path.read_bytes() == text.encode("utf-8", "backslashreplace")
-    except OSError:
-        return False
 
 
 def read_dataset_file(path: Path) -> dict[tuple[Kind, str, str], Artifact]:
@@ -109,16 +101,19 @@ def read_dataset_file(path: Path) -> dict[tuple[Kind, str, str], Artifact]:
         return {}
 
 
+_TYPES: dict[str, tuple[type, ...]] = {
+    "fps": (int, float),
+    "source": (str,),
+    "source_sha256": (str,),
+    "flow_settings": (FlowSettings, type(None)),
+}
+_FIELDS = [(field.name, _TYPES.get(field.name, (int,))) for field in fields(Artifact)]
+
+
 def _checked(values: dict[str, Any]) -> Artifact:
     """An entry of the right types. Raises `TypeError`."""
     artifact = Artifact(**values)
-    wanted = {
-        "fps": (int, float),
-        "source": (str,),
-        "source_sha256": (str,),
-        "flow_settings": (FlowSettings, type(None)),
-    }
-    for field in fields(artifact):
-        if not isinstance(getattr(artifact, field.name), wanted.get(field.name, (int,))):
-            raise TypeError(field.name)
+    for name, types in _FIELDS:
+        if not isinstance(getattr(artifact, name), types):
+            raise TypeError(name)
     return artifact

@@ -250,7 +250,9 @@ def make_loader(
     Training samples come as `Batch` (`sampler` is a `StepSampler`), test samples one by one (`sampler` lists indices).
     Workers are fresh processes of a fork server: a fork of this one would inherit its CUDA context and thread locks.
     """
-    options: dict[str, Any] = {"pin_memory": torch.device(device).type == "cuda", "num_workers": workers}
+    # A generator of its own: the loader draws a seed when it starts, which must not move the one that dropout uses.
+    options: dict[str, Any] = {"num_workers": workers, "generator": torch.Generator().manual_seed(0)}
+    options["pin_memory"] = torch.device(device).type == "cuda"
     if workers > 0:
         options |= {"multiprocessing_context": "forkserver", "worker_init_fn": _start_worker, "prefetch_factor": 2}
     order: Any = sampler

@@ -46,11 +46,18 @@ def _without_repeats(videos: np.ndarray, held: np.ndarray, places: int) -> np.nd
     return np.concatenate([first, videos[~np.isin(videos, first)]])
 
 
+def batches_per_epoch(n: int, factor: int, batch: int) -> int:
+    """Batches of an epoch of n * factor places: the last one is smaller where they do not divide evenly; a single place
+    left over goes to the batch before, since batch norm has no statistics of one."""
+    full, rest = divmod(n * factor, batch)
+    return max(1, full + (rest > 1))
+
+
 class StepSampler:
     """Batch sampler of a whole training step: lists of `Item`, epoch after epoch, from batch number `start` on.
 
-    The number of epochs is the trainer's to decide, so it never ends. The last batch of an epoch is smaller where the
-    places do not divide evenly, and is kept. Any start gives the batches that a run from 0 would have given there.
+    The number of epochs is the trainer's to decide, so it never ends. Any start gives the batches that a run from 0
+    would have given there.
     """
 
     def __init__(self, n: int, factor: int, batch: int, *, seed: int, step_index: int, start: int = 0) -> None:
@@ -64,7 +71,7 @@ class StepSampler:
 
     @property
     def batches_per_epoch(self) -> int:
-        return -(-self.n * self.factor // self.batch)
+        return batches_per_epoch(self.n, self.factor, self.batch)
 
     def __iter__(self) -> Iterator[list[Item]]:
         epoch, first = divmod(self.start, self.batches_per_epoch)
@@ -74,6 +81,7 @@ class StepSampler:
 
     def _epoch(self, epoch: int, first: int) -> Iterator[list[Item]]:
         order = epoch_order(self.n, self.factor, self.batch, seed=self.seed, step_index=self.step_index, epoch=epoch)
-        for start in range(first * self.batch, len(order), self.batch):
-            places = range(start, min(start + self.batch, len(order)))
+        for number in range(first, self.batches_per_epoch):
+            last = number == self.batches_per_epoch - 1
+            places = range(number * self.batch, len(order) if last else (number + 1) * self.batch)
             yield [Item(epoch, i, int(order[i])) for i in places]

@@ -120,7 +120,7 @@ class _Finder:
             video = self.videos.get(id_) or self.videos.get(self._folded.get(id_.casefold(), ""))
             if video is not None:
                 self.named.add(video.id)
-            if video is None or video.frames_file is None or video.flow_file is None:
+            if video is None or not (video.has_frames and video.has_flow):
                 missing.append(id_)
             else:
                 found.append(video)

@@ -4,6 +4,7 @@ Letters: V videos, C classes, R resamples of the bootstrap. All accuracies are f
 given, a number is the mean of the splits' numbers, as the papers report it; counts are summed.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -144,7 +145,9 @@ def confusion_matrix(splits: Sequence[Scores], stream: Stream) -> np.ndarray:
 def _confusion(scores: Scores, stream: Stream) -> np.ndarray:
     from sklearn.metrics import confusion_matrix as count
 
-    return count(scores.labels, scores.streams[stream].argmax(axis=1), labels=np.arange(len(scores.classes)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="A single label was found")  # with one class that is all there is
+        return count(scores.labels, scores.streams[stream].argmax(axis=1), labels=np.arange(len(scores.classes)))
 
 
 def class_metrics(splits: Sequence[Scores], headline: Stream) -> tuple[ClassMetrics, ...]:

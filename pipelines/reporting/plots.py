@@ -70,7 +70,9 @@ def confusion_matrix(result: "Result", theme: Theme = LIGHT) -> bytes:
     labels = [_shortened(name) for name in result.classes]
     margin = _text_width(labels, points) + 0.45
     bar, top = max(0.16, 0.02 * side), 0.65
-    width, height = margin + side + 0.2 + bar + 0.65, top + side + margin
+    subtitle = f"{_described(result)} · colour: share of the true class"
+    width = margin + max(side + 0.2 + bar + 0.65, _text_width([subtitle], 8.5))
+    height = top + side + margin
 
     figure = _figure(width, height, theme)
     axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
@@ -87,7 +89,7 @@ def confusion_matrix(result: "Result", theme: Theme = LIGHT) -> bytes:
     colour_bar.ax.set_yticklabels(["0 %", "5", "10", "25", "50", "75", "100 %"])
     colour_bar.ax.tick_params(labelsize=8, colors=theme.muted, length=2)
     colour_bar.outline.set_visible(False)
-    _title(figure, margin / width, "Confusion matrix", f"{_described(result)} · colour: share of the true class", theme)
+    _title(figure, margin / width, "Confusion matrix", subtitle, theme)
     return _png(figure, theme)
 
 

@@ -4,6 +4,7 @@ Both hold plain tensors, numbers and strings, and load with `weights_only=True`:
 """
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ def save(path: Path, schema: str, content: dict[str, Any]) -> None:
 def load(path: Path, schema: str) -> dict[str, Any]:
     """Reads what `save` wrote, on the CPU. Raises `MissingError`: it never returns half a file."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # torch warns of foreign pickles before it refuses them
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise MissingError(f"{path} is missing: run `stres train` first") from None
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:

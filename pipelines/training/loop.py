@@ -4,6 +4,7 @@ Letters: B videos, T frames, C classes.
 """
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from pipelines.datasets.loading import Batch
+from pipelines.datasets.order import batches_per_epoch
 from pipelines.interruption import StopRequest
 from pipelines.models import Normalise
 from pipelines.progress import OnProgress, Progress
@@ -21,7 +23,7 @@ from pipelines.training.loss import correct_videos, video_loss
 from pipelines.training.metrics_log import MetricsLog
 from pipelines.training.optimiser import make_optimiser, set_learning_rate
 from pipelines.training.recipes import Step
-from pipelines.training.schedule import batches_per_epoch, learning_rate, total_iterations
+from pipelines.training.schedule import learning_rate, total_iterations
 
 Precision = Literal["fp32", "bf16", "fp16"]
 UPDATES_A_LOG_LINE = 10
@@ -93,8 +95,8 @@ class StepTrainer:
         self.state.bad.update(batch.bad)
         set_learning_rate(self.optimiser, learning_rate(self.step, self.state.iteration, self.total))
         count = len(batch.labels)
-        for start in range(0, count, self.step.micro_batch):
-            self._accumulate(batch.part(start, start + self.step.micro_batch), count)
+        for start, stop in _even_parts(count, self.step.micro_batch):
+            self._accumulate(batch.part(start, stop), count)
         if count:
             self.scaler.step(self.optimiser)
             self.scaler.update()
@@ -125,7 +127,7 @@ class StepTrainer:
         videos = max(1.0, float(self.state.sums.pop("videos", 0)))
         self.state.last = {name: float(value) / videos for name, value in self.state.sums.items()}
         self.state.sums = {}
-        epoch = self.state.iteration / batches_per_epoch(self.step, self.videos)
+        epoch = self.state.iteration / batches_per_epoch(self.videos, self.step.factor, self.step.batch_size)
         rate = learning_rate(self.step, self.state.iteration - 1, self.total)
         log.write(
             self.state.iteration,
@@ -154,3 +156,11 @@ class StepTrainer:
         restore_random_state(content["random"])
         sums = {name: value.to(self.device) for name, value in content["sums"].items()}
         self.state = StepState(content["iteration"], content["seconds"], sums, content["bad"], content["last"])
+
+
+def _even_parts(count: int, largest: int) -> list[tuple[int, int]]:
+    """0..count cut into as few parts of at most `largest` as possible, of sizes that differ by one at most, so that no
+    micro-batch is a remainder too small for batch norm's statistics."""
+    parts = -(-count // largest)
+    cuts = [count * part // parts for part in range(parts + 1)] if parts else []
+    return list(itertools.pairwise(cuts))

@@ -65,6 +65,8 @@ class Step:
                 raise UsageError(f"{flag} {whole} for {self.name}: it must be 1 or more")
         if self.iterations is not None and self.iterations < 1:
             raise UsageError(f"--iterations {self.iterations} for {self.name}: it must be 1 or more")
+        if self.schedule != "cosine" and (not self.schedule or min(self.schedule) < 0):
+            raise UsageError(f"--schedule {self.schedule} for {self.name}: give cosine, or factors such as 1:0.1")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"--dropout {self.dropout} for {self.name}: it must be at least 0 and less than 1")
         if self.crops not in CROP_SCHEMES:

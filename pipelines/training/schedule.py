@@ -2,24 +2,15 @@
 
 import math
 
+from pipelines.datasets.order import batches_per_epoch
 from pipelines.training.recipes import Step
 
 WARM_UP = 0.05  # of all iterations, for the cosine schedule
 
 
-def batches_per_epoch(step: Step, videos: int) -> int:
-    """Batches in which `step.factor` passes over `videos` are gone through, the last one perhaps smaller."""
-    return -(-videos * step.factor // step.batch_size)
-
-
 def total_iterations(step: Step, videos: int) -> int:
-    """Updates of the whole step."""
-    return step.iterations or step.epochs * batches_per_epoch(step, videos)
-
-
-def epoch_count(step: Step, videos: int) -> int:
-    """Epochs begun within `total_iterations`."""
-    return -(-total_iterations(step, videos) // batches_per_epoch(step, videos))
+    """Updates of the whole step, for that many training videos."""
+    return step.iterations or step.epochs * batches_per_epoch(videos, step.factor, step.batch_size)
 
 
 def learning_rate(step: Step, iteration: int, total: int) -> float:

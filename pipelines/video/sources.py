@@ -133,16 +133,12 @@ def _listed(list_file: Path) -> Iterator[VideoSource]:
         )
     folder = list_file.parent
     for number, line in enumerate(text.split("\n"), start=1):
-        entry = line.strip()
-        # Names may begin with "#" (HMDB51 has some): only "# " begins a comment, and only if no such file exists.
-        if not entry or (_is_comment(entry) and not _exists(folder, entry)):
+        if not (entry := line.strip()):
             continue
-        if _exists(folder, entry) or len(entry.split()) == 1:
-            yield _source(UNLABELLED, folder / entry)
-        else:
-            path, label = entry.rsplit(maxsplit=1)
-            if _is_comment(entry) and not _exists(folder, path):
-                continue
+        without_label = _exists(folder, entry) or len(entry.split()) == 1
+        path, label = (entry, UNLABELLED) if without_label else entry.rsplit(maxsplit=1)
+        # Names may begin with "#" (HMDB51 has some): only "# " begins a comment, and only if no such file exists.
+        if not _is_comment(entry) or _exists(folder, path):
             yield _source(_safe_class(label, list_file, number), folder / path)
 
 

@@ -77,6 +77,7 @@ def write_video(path: Path, frames: "np.ndarray", *, codec: str = "mpeg4", pixel
         av.open(str(temporary), "w", format=_CONTAINERS[path.suffix]) as container,
     ):
         stream = container.add_stream(codec, rate=FPS)
+        assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixels
         stream.bit_rate = 4_000_000  # generous: MPEG-4's artefacts should not be what is learnt

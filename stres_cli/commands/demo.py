@@ -24,11 +24,16 @@ def demo(
     with command(as_json, debug) as ui:
         result = stage.run(stage.Config(workspace, seed, device, workers), ui.on_progress)
         ui.finish(result)
-        table = Table("stream", "top-1", "95 % interval", title=f"{result.test_videos} held-out clips, 9 classes")
-        for stream in ("appearance", "motion", "fused"):
-            values = result.results[stream]
+        table = Table("", "top-1", "95 % interval", title=f"{result.test_videos} held-out clips, 9 classes")
+        rows = {
+            "appearance alone": result.appearance,
+            "motion alone": result.motion,
+            "late fusion": result.late_fusion,
+            "spatiotemporal residual network": result.fused,
+        }
+        for name, values in rows.items():
             low, high = values["top1_interval"]
-            table.add_row(stream, f"{100 * values['top1']:.1f} %", f"{100 * low:.1f} - {100 * high:.1f} %")
+            table.add_row(name, f"{100 * values['top1']:.1f} %", f"{100 * low:.1f} - {100 * high:.1f} %")
         render_confusion(result.report, ui.out)
         ui.out.print(table)
         times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())

@@ -90,7 +90,8 @@ def test_corner_jittered_offsets_take_20_by_20_places_a_corner():
             round(19 / 0.25 * crop.top / (40_000 - crop.height), 1),
             round(19 / 0.25 * crop.left / (40_000 - crop.width), 1),
         )
-        for crop in crops("corner-jittered", 8000, picture)
+        for crop in crops("corner-jittered", 14_000, picture)
+        if max(crop.height, crop.width) < 38_000
     }
     grid = {float(k) for k in (*range(20), *range(57, 77))}
     assert {y for y, _ in seen} == {x for _, x in seen} == grid
@@ -128,9 +129,9 @@ def test_lengths_grow_with_the_short_side_and_each_axis_with_the_inputs_shape():
 
 
 def test_an_unknown_scheme_is_echoed_with_the_known_ones():
-    with pytest.raises(UsageError, match="'random'.*corner-jittered, multi-scale-corner, mild, centre"):
+    with pytest.raises(UsageError, match=r"'random'.*corner-jittered, multi-scale-corner, mild, centre"):
         draw_crop("random", *PICTURE, INPUT, np.random.default_rng(0))
-    with pytest.raises(UsageError, match="'7'.*full, center, 3, 5, 10"):
+    with pytest.raises(UsageError, match=r"'7'.*full, center, 3, 5, 10"):
         view_crops(*PICTURE, "7", INPUT)
 
 

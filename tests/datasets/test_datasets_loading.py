@@ -160,7 +160,7 @@ def test_workers_and_interruptions_change_no_sample(videos):
         assert_same(first, second)
     for first, second in zip(alone[3:], batches(dataset, start=3, count=3), strict=True):
         assert_same(first, second)
-    assert Counter(torch.cat([batch.indices for batch in alone[:4]]).tolist()) == {i: 2 for i in range(5)}
+    assert Counter(torch.cat([batch.indices for batch in alone[:4]]).tolist()) == dict.fromkeys(range(5), 2)
 
 
 def test_a_damaged_file_is_a_bad_sample_and_the_others_stay(workspace, videos):

@@ -264,7 +264,7 @@ def test_lists_are_copied_and_stay_in_use(workspace, catalogue, tmp_path):
 def test_other_lists_than_those_in_use_need_overwrite(workspace, catalogue, tmp_path):
     prepare_splits(workspace, catalogue)
     lists = write(tmp_path / "lists", **UCF)
-    with pytest.raises(UsageError, match="other lists than those in use.*--workspace.*--overwrite"):
+    with pytest.raises(UsageError, match=r"other lists than those in use.*--workspace.*--overwrite"):
         prepare_splits(workspace, catalogue, lists)
     assert len(prepare_splits(workspace, catalogue)) == 3
     assert len(prepare_splits(workspace, catalogue, lists, overwrite=True)) == 1

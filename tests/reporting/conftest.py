@@ -51,3 +51,10 @@ def evaluate(workspace: Workspace) -> Evaluate:
         return folder
 
     return write
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares the second that drawing takes, where a test is not about pictures."""
+    for name in ("confusion_matrix", "per_class"):
+        monkeypatch.setattr(f"pipelines.reporting.plots.{name}", lambda result, theme=None: b"not drawn")

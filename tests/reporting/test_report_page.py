@@ -1,17 +1,20 @@
 """The HTML page and the pictures: self-contained, safe with any class name, drawn for few and for many classes."""
 
 import base64
+import dataclasses
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import Evaluate
 
 from pipelines.report import Config, Result, run
 from pipelines.reporting import plots
 from pipelines.workspace import Workspace
+
+Evaluate = Callable[..., Path]
 
 HOSTILE = ("<script>alert(1)</script>", "$x_{1}$ & 100 %", "日本語 { }", "a" * 80)
 
@@ -85,8 +88,6 @@ def test_a_diagonal_is_dark_and_an_empty_cell_is_white(workspace: Workspace, eva
 
 def _measured(workspace: Workspace, **changes: object) -> Result:
     """The newest evaluation's result, without writing files."""
-    import dataclasses
-
     from pipelines.report import _measure
     from pipelines.reporting.evaluations import find_evaluations
 

@@ -1,0 +1,69 @@
+"""A file for HDF5 to write to on a disk that may be full."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+
+class UnfailingFile(io.RawIOBase):
+    """Never tells HDF5 of a write that failed, but its owner, through `check`.
+
+    HDF5 holds data back for later, cannot let go of it when writing fails, reports that from where nothing can catch
+    it, and then ends the process with a segmentation fault (h5py 3.16 on a full disk). So each video would fail as
+    "the worker process died", instead of the command ending with "the disk is full".
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b", buffering=0)
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        """Raises the first `OSError` that writing has met."""
+        if self._error is not None:
+            raise self._error
+
+    def write(self, data: Any) -> int:
+        """Takes all of `data`, whether the disk does or not."""
+        view = memoryview(data).cast("B")
+        size = len(view)
+        try:
+            while len(view) and self._error is None:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            self._error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return self._file.truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return size or 0
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills `buffer`, with zeros where a write was lost."""
+        view = memoryview(buffer).cast("B")
+        size = len(view)
+        while len(view) and (count := self._file.readinto(view)):
+            view = view[count:]
+        view[:] = bytes(len(view))
+        return size
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

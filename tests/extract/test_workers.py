@@ -1,0 +1,105 @@
+"""Processes that die, fail or hang take nothing with them but their own task."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import worker_functions
+
+from pipelines.errors import MissingError, StorageError, VideoError
+from pipelines.workers import WorkerDied, run_tasks
+
+Task = tuple[str, str]
+
+
+def outcomes(tasks: list[Task], workers: int = 2) -> dict[Task, str | VideoError]:
+    return dict(run_tasks(worker_functions.obey, tasks, workers))
+
+
+def test_every_task_is_done_once_whatever_the_number_of_processes() -> None:
+    tasks = [("say", str(number)) for number in range(20)]
+    for workers in (1, 3):
+        assert outcomes(tasks, workers) == {task: task[1] for task in tasks}
+    assert outcomes([]) == {}
+
+
+def test_even_one_worker_is_another_process() -> None:
+    assert outcomes([("pid", "")], workers=1) != {("pid", ""): str(os.getpid())}
+
+
+@pytest.mark.parametrize(
+    ("death", "reason"),
+    [
+        (("kill", str(int(signal.SIGKILL))), "killed by signal 9, perhaps for want of memory"),
+        (("kill", str(int(signal.SIGSEGV))), "killed by signal 11"),
+        (("exit", "3"), "exit code 3"),
+    ],
+)
+def test_a_process_that_dies_fails_only_its_task(death: Task, reason: str) -> None:
+    tasks = [("say", "before"), death, ("say", "after"), ("say", "last")]
+    for workers in (1, 2):
+        result = outcomes(tasks, workers)
+        assert isinstance(result[death], WorkerDied)
+        assert str(result.pop(death)) == f"the worker process died ({reason}) on this video"
+        assert set(result.values()) == {"before", "after", "last"}
+
+
+def test_errors_of_one_task_are_its_outcome() -> None:
+    result = outcomes([("video error", "too short"), ("memory", ""), ("bug", "key"), ("say", "fine")])
+    assert {order: str(outcome) for (order, _), outcome in result.items()} == {
+        "video error": "too short",
+        "memory": "not enough memory for this video: use fewer --workers",
+        "bug": "unexpected error: KeyError: 'key'",
+        "say": "fine",
+    }
+
+
+@pytest.mark.parametrize(("order", "kind"), [("storage", StorageError), ("missing", MissingError)])
+def test_a_full_disk_or_missing_weights_end_the_work(order: str, kind: type[Exception]) -> None:
+    tasks = [("hang", ""), (order, "the disk is full"), ("say", "never")]
+    with pytest.raises(kind, match="the disk is full"):
+        outcomes(tasks)
+    assert multiprocessing.active_children() == []
+
+
+def test_units_arrive_while_a_task_runs() -> None:
+    seen: list[int] = []
+    assert len(list(run_tasks(worker_functions.obey, [("report", "5"), ("report", "4")], 2, on_units=seen.append))) == 2
+    assert seen == [2] * 9
+
+
+def test_ctrl_c_is_for_the_parent_to_decide() -> None:
+    assert outcomes([("interrupt", "survived")]) == {("interrupt", "survived"): "survived"}
+
+
+def test_stopping_early_kills_what_still_runs() -> None:
+    pids: list[int] = []
+
+    def stop(pid: int) -> None:
+        pids.append(pid)
+        raise KeyboardInterrupt
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        contextlib.closing(run_tasks(worker_functions.obey, [("hang", "")], 1, on_units=stop)) as running,
+    ):
+        list(running)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
+def test_processes_that_cannot_start_are_one_clear_error() -> None:
+    # A script without `if __name__ == "__main__"` starts itself again in each process.
+    folder = os.path.dirname(worker_functions.__file__)
+    script = (
+        f"import sys; sys.path.insert(0, {folder!r})\n"
+        "import worker_functions\nfrom pipelines.workers import run_tasks\n"
+        "list(run_tasks(worker_functions.obey, [('say', 'x')], 1))\n"
+    )
+    done = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, timeout=60)
+    assert "MissingError: worker processes cannot start" in done.stderr
+    assert '__name__ == "__main__"' in done.stderr

@@ -1,0 +1,53 @@
+"""What the tests make worker processes do: importable by name, as `run_tasks` needs it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from pipelines.errors import MissingError, StorageError, VideoError
+from pipelines.workers import Report
+
+
+def obey(task: tuple[str, str], report: Report) -> str:
+    """Does what the task says; its second part is an argument."""
+    order, argument = task
+    if order == "kill":
+        os.kill(os.getpid(), int(argument))
+    elif order == "exit":
+        os._exit(int(argument))
+    elif order == "video error":
+        raise VideoError(argument)
+    elif order == "memory":
+        raise MemoryError
+    elif order == "bug":
+        raise KeyError(argument)
+    elif order == "missing":
+        raise MissingError(argument)
+    elif order == "storage":
+        raise StorageError(argument)
+    elif order == "report":
+        for _ in range(int(argument)):
+            report(2)
+    elif order == "pid":
+        return str(os.getpid())
+    elif order == "hang":
+        report(os.getpid())
+        while True:
+            time.sleep(60)
+    elif order == "interrupt":
+        os.kill(os.getpid(), signal.SIGINT)
+    return argument
+
+
+def store_or_die(task: object, report: Report) -> int:
+    """Stores a flow task, but dies half-way through a video called `deadly`, leaving its temporary file."""
+    from pipelines.optical_flow import extraction
+
+    assert isinstance(task, extraction.FlowTask)
+    if task.source.video != "deadly":
+        return extraction.store_flow(task, report)
+    with extraction.new_flow_file(task.target) as writer:
+        assert list(Path(writer.path.parent).glob(".deadly.h5.tmp-*"))
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return 0

@@ -1,0 +1,168 @@
+"""The stage `train`: what it leaves, how it continues, what it refuses."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipelines import train
+from pipelines.errors import Interrupted, MissingError, UsageError
+from pipelines.progress import Progress
+from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
+from pipelines.training.runs import Run
+from pipelines.workspace import Workspace, read_failures
+
+STEPS = ("appearance", "motion", "joint1", "joint2")
+TINY = {
+    "appearance": {"iterations": 4, "batch_size": 4},
+    "motion": {"iterations": 4, "batch_size": 4},
+    "joint1": {"iterations": 4, "batch_size": 2, "frames": 2, "stride": (1, 2)},
+    "joint2": {"iterations": 3, "batch_size": 2, "frames": 5, "stride": (1, 1)},
+}
+
+
+def config(workspace: Workspace, **changes: Any) -> train.Config:
+    defaults = {"recipe": "small", "width": 4, "size": (32, 32), "overrides": TINY, "device": "cpu"}
+    return train.Config(workspace.root, **(defaults | changes))
+
+
+def weights(run_folder: Path, step: str) -> dict[str, torch.Tensor]:
+    return load(Run(run_folder).weights_file(step), WEIGHTS_SCHEMA)["model"]
+
+
+def metrics(run_folder: Path) -> list[dict[str, Any]]:
+    lines = (run_folder / "metrics.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in lines]
+
+
+def test_all_four_steps_leave_weights_metrics_and_their_configuration(workspace):
+    result = train.run(config(workspace, steps=STEPS))
+    folder = workspace.runs / "split1"
+    assert result.folder == folder
+    assert [step.step for step in result.steps] == list(STEPS)
+    assert Run(folder).finished() == list(STEPS)
+    document = json.loads((folder / "config.json").read_text())
+    assert document["classes"] == ["jump", "wave"]
+    assert document["network"]["num_classes"] == 2
+    assert document["steps"]["joint1"]["stride"] == [1, 2]
+    assert document["flow"]["method"] == "farneback"
+    assert [line["step"] for line in metrics(folder)] == list(STEPS)
+    assert metrics(folder)[2].keys() >= {"loss", "appearance_accuracy", "motion_accuracy", "fused_accuracy", "lr"}
+    assert not list(folder.rglob("checkpoint.pt"))
+
+
+def test_the_joint_network_starts_from_the_base_streams_and_keeps_their_keys(workspace):
+    train.run(config(workspace, steps=("appearance", "motion")))
+    folder = workspace.runs / "split1"
+    base = weights(folder, "appearance") | weights(folder, "motion")
+    train.run(config(workspace, steps=("joint1",), overrides=TINY | {"joint1": TINY["joint1"] | {"lr": 1e-12}}))
+    joint = weights(folder, "joint1")
+    assert joint.keys() == base.keys()
+    torch.testing.assert_close(joint["motion.conv1.weight"], base["motion.conv1.weight"])
+    kernel = joint["appearance.layer2.1.conv1.weight"]
+    assert kernel.shape[2:] == (3, 1, 1)
+    average = base["appearance.layer2.1.conv1.weight"][:, :, None] / 3
+    torch.testing.assert_close(kernel, average.expand_as(kernel))
+
+
+class StopAfter:
+    """Sends this process a signal when a step has done so many updates."""
+
+    def __init__(self, phase: str, updates: int, number: int = signal.SIGTERM) -> None:
+        self.phase, self.updates, self.number = phase, updates, number
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.phase == self.phase and progress.done == self.updates:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(
+    ("phase", "updates", "number"),
+    [("train appearance", 1, signal.SIGTERM), ("train motion", 3, signal.SIGINT), ("train joint1", 2, signal.SIGTERM)],
+)
+def test_an_interrupted_run_continues_to_the_same_bits(workspace, phase, updates, number):
+    train.run(config(workspace, name="whole"))
+    with pytest.raises(Interrupted) as stop:
+        train.run(config(workspace, name="parts"), StopAfter(phase, updates, number))
+    assert stop.value.exit_code == 128 + number
+    assert (workspace.runs / "parts" / phase.split()[1] / "checkpoint.pt").exists()
+    torch.manual_seed(12345)  # whatever happened in between
+    train.run(config(workspace, name="parts"))
+    for step in ("appearance", "motion", "joint1"):
+        whole, parts = (weights(workspace.runs / name, step) for name in ("whole", "parts"))
+        assert whole.keys() == parts.keys()
+        for name, value in whole.items():
+            assert torch.equal(value, parts[name]), f"{step} {name}"
+    assert metrics(workspace.runs / "whole") == metrics(workspace.runs / "parts")
+
+
+def test_the_number_of_loader_workers_changes_nothing(workspace):
+    train.run(config(workspace, name="none", steps=("motion",)))
+    train.run(config(workspace, name="two", steps=("motion",), workers=2))
+    none, two = (weights(workspace.runs / name, "motion") for name in ("none", "two"))
+    for name, value in none.items():
+        assert torch.equal(value, two[name]), name
+
+
+def test_a_finished_step_is_not_trained_again(workspace):
+    train.run(config(workspace, steps=("motion",)))
+    file = workspace.runs / "split1" / "motion" / "weights.pt"
+    before = file.stat().st_mtime_ns
+    result = train.run(config(workspace, steps=("motion",)))
+    assert result.steps[0].already_done
+    assert file.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"width": 8}, "network.width was 4 and is now 8"),
+        ({"seed": 1}, "seed was 0 and is now 1"),
+        ({"overrides": {**TINY, "motion": {**TINY["motion"], "lr": 0.3}}}, r"steps.motion.lr was 0.05 and is now 0.3"),
+    ],
+)
+def test_another_configuration_under_the_same_name_is_refused_by_name(workspace, changes, difference):
+    train.run(config(workspace, steps=("motion",)))
+    with pytest.raises(UsageError, match=difference):
+        train.run(config(workspace, steps=("motion",), **changes))
+
+
+def test_overwrite_moves_the_old_run_aside(workspace):
+    train.run(config(workspace, steps=("motion",)))
+    train.run(config(workspace, steps=("motion",), seed=1, overwrite=True))
+    assert (workspace.runs / "split1.old1" / "motion" / "weights.pt").exists()
+    assert json.loads((workspace.runs / "split1" / "config.json").read_text())["seed"] == 1
+
+
+def test_a_joint_step_without_its_base_streams_says_so(workspace):
+    with pytest.raises(MissingError, match="joint1 starts from appearance"):
+        train.run(config(workspace, steps=("joint1",)))
+
+
+def test_an_unknown_split_names_those_there_are(workspace):
+    with pytest.raises(UsageError, match="--split 7: there are the splits 1"):
+        train.run(config(workspace, split=7))
+
+
+def test_a_damaged_training_video_is_left_out_and_named(workspace):
+    file = workspace.flow_file("jump", "jump1")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
+    file.write_bytes(content)
+    result = train.run(config(workspace, steps=("motion",)))
+    assert result.failed == 1
+    rows = read_failures(workspace)
+    assert [(row.stage, row.class_name, row.video) for row in rows] == [("train", "jump", "jump1")]
+    assert str(file) in rows[0].reason
+
+
+def test_training_videos_of_the_split_that_are_not_there_are_counted(workspace):
+    workspace.flow_file("wave", "wave2").unlink()
+    messages = []
+    result = train.run(config(workspace, steps=("motion",)), lambda progress: messages.append(progress.message))
+    assert result.missing_videos == ["wave/wave2"]
+    assert any("wave/wave2" in message for message in messages)

@@ -1,0 +1,103 @@
+"""PAPER.md's training table, line by line, and what overriding may do."""
+
+import itertools
+import math
+
+import pytest
+
+from pipelines.datasets.order import batches_per_epoch
+from pipelines.errors import UsageError
+from pipelines.training.recipes import PAPER, RECIPES, SMALL, Step, override
+from pipelines.training.schedule import learning_rate, total_iterations
+
+UCF101_TRAINING_VIDEOS = 9537
+
+
+def rates_by_epoch(step: Step, videos: int) -> list[float]:
+    """The rate of the first update of every epoch, rounded so that powers of ten compare."""
+    total = total_iterations(step, videos)
+    firsts = range(0, total, batches_per_epoch(videos, step.factor, step.batch_size))
+    return [float(f"{learning_rate(step, iteration, total):.6g}") for iteration in firsts]
+
+
+@pytest.mark.parametrize(
+    ("name", "rates", "factor", "batch", "frames", "stride", "dropout", "crops", "micro"),
+    [
+        ("appearance", [1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4], 10, 256, 1, (1, 1), 0.0, "corner-jittered", 32),
+        ("motion", [1e-2, 1e-3, 1e-4, 1e-5], 100, 128, 1, (1, 1), 0.8, "multi-scale-corner", 32),
+        ("joint1", [1e-3] * 3 + [1e-4] * 3 + [1e-5] * 2, 10, 128, 5, (5, 15), 0.0, "corner-jittered", 4),
+        ("joint2", [1e-4, 1e-5], 1, 128, 11, (1, 15), 0.0, "corner-jittered", 4),
+    ],
+)
+def test_the_papers_steps_are_its_table(name, rates, factor, batch, frames, stride, dropout, crops, micro):
+    step = PAPER.steps[name]
+    assert rates_by_epoch(step, UCF101_TRAINING_VIDEOS) == pytest.approx(rates)
+    assert (step.factor, step.batch_size, step.frames, step.stride) == (factor, batch, frames, stride)
+    assert (step.dropout, step.crops, step.micro_batch, step.mirror) == (dropout, crops, micro, True)
+    assert (step.momentum, step.nesterov, step.weight_decay, step.label_smoothing) == (0.9, False, 5e-4, 0.0)
+
+
+def test_only_the_papers_second_joint_step_pools_over_time():
+    pools = {name: step.temporal_pool for name, step in PAPER.steps.items()}
+    assert pools == {"appearance": None, "motion": None, "joint1": None, "joint2": (5, 2)}
+
+
+def test_the_papers_network_is_a_resnet50_of_full_width_at_224_pixels():
+    assert (PAPER.depth, PAPER.width, PAPER.size, PAPER.weights) == (50, 64, (224, 224), "imagenet")
+
+
+def test_an_epoch_goes_factor_times_over_the_videos():
+    step = PAPER.steps["appearance"]
+    assert total_iterations(step, UCF101_TRAINING_VIDEOS) == 6 * math.ceil(UCF101_TRAINING_VIDEOS * 10 / 256)
+
+
+def test_a_schedule_is_stretched_over_more_epochs():
+    step = override(PAPER.steps["joint2"], {"epochs": 4})
+    assert rates_by_epoch(step, 256) == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5])
+
+
+def test_the_cosine_warms_up_then_falls_to_almost_nothing():
+    step = override(SMALL.steps["motion"], {"iterations": 200, "lr": 0.5})
+    rates = [learning_rate(step, iteration, 200) for iteration in range(200)]
+    assert rates[:10] == pytest.approx([0.05 * n for n in range(1, 11)])
+    assert rates[10] == pytest.approx(0.5)
+    assert rates[105] == pytest.approx(0.25)
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates))
+    assert 0 < rates[-1] < 1e-3
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_every_default_step_of_a_recipe_is_one_of_its_steps(recipe):
+    assert set(RECIPES[recipe].default_steps) <= set(RECIPES[recipe].steps)
+
+
+def test_overriding_epochs_replaces_a_number_of_iterations():
+    assert override(SMALL.steps["motion"], {"epochs": 3}).iterations is None
+
+
+def test_a_smaller_batch_cuts_the_micro_batch():
+    assert override(PAPER.steps["motion"], {"batch_size": 8}).micro_batch == 8
+    assert override(PAPER.steps["motion"], {"batch_size": 8, "micro_batch": 2}).micro_batch == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [
+        ({"lr": 0.0}, "--lr"),
+        ({"batch_size": 0}, "--batch-size"),
+        ({"frames": 0}, "--frames"),
+        ({"iterations": 0}, "--iterations"),
+        ({"dropout": 1.0}, "--dropout"),
+        ({"crops": "tiny"}, "--crops"),
+        ({"stride": (5, 2)}, "--stride"),
+        ({"schedule": ()}, "--schedule"),
+    ],
+)
+def test_a_value_out_of_range_names_its_flag(changes, flag):
+    with pytest.raises(UsageError, match=flag):
+        override(PAPER.steps["joint1"], changes)
+
+
+def test_too_few_frames_for_the_temporal_pooling_are_refused():
+    with pytest.raises(UsageError, match="--frames 3 for joint2: its temporal pooling needs at least 5"):
+        override(PAPER.steps["joint2"], {"frames": 3})

@@ -1,0 +1,133 @@
+"""One update: the loss, the gradients of micro-batches, and the rates by kind of parameter."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipelines.datasets.loading import Batch
+from pipelines.models import StreamLogits, STResNet
+from pipelines.training.loop import StepTrainer, _even_parts
+from pipelines.training.loss import correct_videos, video_loss
+from pipelines.training.optimiser import make_optimiser, parameter_kinds, set_learning_rate
+from pipelines.training.recipes import PAPER, override
+
+
+def naive_cross_entropy(logits: np.ndarray, label: int, smoothing: float) -> float:
+    shifted = logits - logits.max()
+    log_probabilities = shifted - np.log(np.exp(shifted).sum())
+    target = np.full(len(logits), smoothing / len(logits))
+    target[label] += 1 - smoothing
+    return float(-(target * log_probabilities).sum())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_sums_streams_and_time_steps_of_every_video(smoothing):
+    generator = torch.Generator().manual_seed(0)
+    logits = StreamLogits(*(torch.randn(3, 5, 4, generator=generator) for _ in range(2)))
+    labels = torch.tensor([0, 3, 1])
+    naive = sum(
+        naive_cross_entropy(stream[video, t].double().numpy(), int(labels[video]), smoothing)
+        for stream in logits
+        for video in range(3)
+        for t in range(5)
+    )
+    assert float(video_loss(logits, labels, smoothing)) == pytest.approx(naive, rel=1e-5)
+
+
+def test_the_loss_of_one_stream_leaves_the_absent_one_out():
+    logits = torch.zeros(2, 1, 4)
+    assert float(video_loss(StreamLogits(None, logits), torch.tensor([0, 1]))) == pytest.approx(2 * np.log(4))
+
+
+def test_a_video_is_right_where_its_logits_averaged_over_time_are():
+    appearance = torch.tensor([[[3.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]])  # means: class 0, class 1
+    motion = torch.tensor([[[0.0, 9.0], [0.0, 9.0]], [[0.0, 0.0], [0.0, 0.1]]])  # means: class 1, class 1
+    counts = correct_videos(StreamLogits(appearance, motion), torch.tensor([0, 1]))
+    assert {name: int(count) for name, count in counts.items()} == {"appearance": 2, "motion": 1, "fused": 1}
+
+
+def test_every_parameter_gets_the_papers_rate_and_decay():
+    network = STResNet(5, depth=26, width=4)
+    optimiser = make_optimiser(network, PAPER.steps["joint1"])
+    set_learning_rate(optimiser, 0.01)
+    found = {
+        id(parameter): (round(group["lr"] / 0.01, 6), group["weight_decay"])
+        for group in optimiser.param_groups
+        for parameter in group["params"]
+    }
+    for name, parameter in network.named_parameters():
+        module = network.get_submodule(name.rpartition(".")[0])
+        if isinstance(module, nn.BatchNorm2d):
+            expected = (2.0, 0.0) if name.endswith("weight") else (1.0, 0.0)
+        else:
+            expected = (1.0, 5e-4) if name.endswith("weight") else (2.0, 0.0)
+        assert found[id(parameter)] == expected, name
+    assert len(found) == len(list(network.parameters()))
+
+
+def test_the_kinds_of_parameters_of_a_resnet():
+    kinds = parameter_kinds(STResNet(5, depth=26, width=4))
+    assert kinds["appearance.conv1.weight"] == "filter"
+    assert kinds["motion.layer1.1.conv1.weight"] == "filter"
+    assert kinds["motion.bn1.weight"] == "norm scale"
+    assert kinds["motion.bn1.bias"] == "norm shift"
+    assert kinds["appearance.fc.bias"] == "bias"
+
+
+def batch_of(videos: int, frames: int) -> Batch:
+    rng = np.random.default_rng(videos)
+    rgb = torch.from_numpy(rng.integers(0, 256, (videos, frames, 3, 32, 32), dtype=np.uint8))
+    flow = torch.from_numpy(rng.integers(0, 256, (videos, frames, 20, 32, 32), dtype=np.uint8))
+    return Batch(rgb, flow, torch.arange(videos) % 3, torch.arange(videos))
+
+
+def test_two_micro_batches_give_the_mean_gradient_of_their_videos():
+    """Batch norm is in evaluation mode here, since its statistics are per micro-batch on purpose (PAPER.md)."""
+    torch.manual_seed(0)
+    network = STResNet(3, depth=26, width=4).double().eval()
+    step = override(PAPER.steps["joint1"], {"batch_size": 4, "frames": 3})
+    gradients = []
+    for micro_batch in (4, 2):
+        network.zero_grad()
+        trainer = StepTrainer(network, override(step, {"micro_batch": micro_batch}), 4, torch.device("cpu"))
+        trainer.normalise.double()
+        seen: dict[str, torch.Tensor] = {}
+        trainer.optimiser.register_step_pre_hook(
+            lambda *_, seen=seen: seen.update({n: p.grad.clone() for n, p in network.named_parameters()})
+        )
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        trainer.update(batch_of(4, 3))
+        network.load_state_dict(before)
+        gradients.append(seen)
+    batch = batch_of(4, 3)
+    naive = video_loss(network(*trainer.normalise(batch.rgb, batch.flow)), batch.labels) / 4
+    naive.backward()
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(gradients[0][name], parameter.grad)
+        torch.testing.assert_close(gradients[1][name], parameter.grad)
+
+
+def test_a_batch_without_a_readable_video_changes_nothing_and_is_remembered():
+    network = STResNet(3, depth=26, width=4)
+    trainer = StepTrainer(network, PAPER.steps["joint1"], 4, torch.device("cpu"))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    empty = torch.empty(0, dtype=torch.int64)
+    trainer.update(Batch(None, None, empty, empty, {"a/b": "damaged"}))
+    assert trainer.state.iteration == 1
+    assert trainer.state.bad == {"a/b": "damaged"}
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    ("count", "largest", "parts"),
+    [
+        (128, 32, [(0, 32), (32, 64), (64, 96), (96, 128)]),
+        (33, 32, [(0, 16), (16, 33)]),
+        (3, 4, [(0, 3)]),
+        (0, 4, []),
+    ],
+)
+def test_micro_batches_are_even_parts(count, largest, parts):
+    assert _even_parts(count, largest) == parts

@@ -1,0 +1,187 @@
+"""Frames come out exactly as they went in, or a sentence says why not."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from pipelines.errors import VideoError
+from pipelines.video.decoding import CONTAINERS, VideoReader, is_truncated
+from pipelines.video.synthetic import write_video
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+def texture(frames: int, height: int = 48, width: int = 64) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+
+
+def write_cut_avi(path: Path, frames: int, share: float) -> None:
+    whole = path.with_name("whole.avi")
+    write_video(whole, texture(frames))
+    content = whole.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+@pytest.mark.parametrize(
+    "name", ["a.mkv", "a b.avi", "a#1.mkv", "a&b.mkv", "a[1].mkv", "a.b.mkv", "größe.mkv", "%d.avi"]
+)
+def test_lossless_frames_come_out_bit_for_bit(tmp_path: Path, name: str) -> None:
+    frames = texture(5)
+    write_video(tmp_path / name, frames, codec="ffv1", pixels="bgr0")
+    with VideoReader(tmp_path / name) as reader:
+        assert (reader.width, reader.height, reader.fps) == (64, 48, 25.0)
+        assert np.array_equal(list(reader), frames)
+        assert (reader.decoded, reader.truncated) == (5, False)
+
+
+def test_frames_are_resized_to_the_short_side(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mkv", texture(2), codec="ffv1", pixels="bgr0")
+    with VideoReader(tmp_path / "a.mkv", 96) as reader:
+        assert [frame.shape for frame in reader] == [(96, 128, 3)] * 2
+        assert (reader.source_width, reader.source_height) == (64, 48)
+    with VideoReader(tmp_path / "a.mkv", 96, keep_size=True) as reader:
+        assert (reader.width, reader.height) == (64, 48)
+
+
+def test_rotation_is_applied_as_a_player_would(tmp_path: Path) -> None:
+    frames = texture(3)
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=25, options={"crf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb24"
+        stream.set_display_rotation(90)
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    with VideoReader(tmp_path / "a.mp4") as reader:
+        assert (reader.width, reader.height) == (48, 64)
+        assert np.array_equal(list(reader), np.rot90(frames, axes=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("decoded", "counted", "truncated"),
+    [
+        (49, 107, True),
+        (107, 107, False),
+        (72, 73, False),
+        (10, 12, False),
+        (9, 12, True),
+        (980, 1000, False),
+        (979, 1000, True),
+        (5, 0, False),
+    ],
+)
+def test_truncated_is_more_than_two_frames_and_two_per_cent_short(decoded: int, counted: int, truncated: bool) -> None:
+    assert is_truncated(decoded, counted) is truncated
+
+
+def test_a_cut_avi_says_how_much_decodes(tmp_path: Path) -> None:
+    write_cut_avi(tmp_path / "cut.avi", frames=40, share=0.5)
+    reader = VideoReader(tmp_path / "cut.avi")
+    with pytest.raises(VideoError) as error:
+        list(reader)
+    assert 5 < reader.decoded < 35
+    assert str(error.value) == f"truncated: decoded {reader.decoded} of 40"
+    reader.close()
+
+
+def test_a_cut_avi_is_given_out_and_marked_where_allowed(tmp_path: Path) -> None:
+    write_cut_avi(tmp_path / "cut.avi", frames=40, share=0.5)
+    with VideoReader(tmp_path / "cut.avi", allow_truncated=True) as reader:
+        frames = list(reader)
+    assert reader.truncated
+    assert len(frames) == reader.decoded < 35
+
+
+def test_decoding_that_fails_midway_is_truncation_with_the_decoders_reason(tmp_path: Path) -> None:
+    frames = texture(20)
+    write_video(tmp_path / "a.avi", frames, codec="png", pixels="rgb24")
+    content = bytearray((tmp_path / "a.avi").read_bytes())
+    middle = content.index(b"\x89PNG", len(content) // 2)
+    content[middle : middle + 8] = bytes(8)
+    (tmp_path / "a.avi").write_bytes(content)
+    with VideoReader(tmp_path / "a.avi", allow_truncated=True) as reader:
+        assert np.array_equal(list(reader), frames[: reader.decoded])
+    with VideoReader(tmp_path / "a.avi") as reader, pytest.raises(VideoError, match=r"truncated: decoded \d+ of 20 \("):
+        list(reader)
+
+
+def test_a_change_of_size_within_a_video_is_unsupported(tmp_path: Path) -> None:
+    streams = []
+    for name, size in (("a", (48, 64)), ("b", (64, 80))):
+        write_video(tmp_path / f"{name}.avi", texture(3, *size))
+        with av.open(str(tmp_path / f"{name}.avi")) as container:
+            streams.append([bytes(packet) for packet in container.demux(video=0) if packet.size])
+    with av.open(str(tmp_path / "both.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index, data in enumerate(streams[0] + streams[1]):
+            packet = av.Packet(data)
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, index, index, Fraction(1, 25)
+            container.mux(packet)
+    with VideoReader(tmp_path / "both.avi") as reader, pytest.raises(VideoError, match=r"64x48 to 80x64 .*unsupported"):
+        list(reader)
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(VideoError) as error:
+        VideoReader(path)
+    return str(error.value)
+
+
+def test_what_is_no_video_says_why(tmp_path: Path) -> None:
+    (tmp_path / "empty.avi").touch()
+    (tmp_path / "text.avi").write_text("not a video\n" * 100)
+    (tmp_path / "folder.avi").mkdir()
+    assert refused(tmp_path / "empty.avi") == "the file is empty"
+    assert refused(tmp_path / "gone.avi") == "the file does not exist"
+    assert refused(tmp_path / "folder.avi") == "not a file"
+    assert refused(tmp_path / "text.avi").startswith("not a video")
+
+
+def test_a_file_with_sound_alone_holds_no_video(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    assert refused(tmp_path / "a.mkv") == "holds no video stream"
+
+
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "ffconcat version 1.0\nfile {}\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>{}</BaseURL></MPD>',
+    ],
+)
+def test_play_lists_named_as_videos_open_no_other_file(tmp_path: Path, playlist: str) -> None:
+    write_video(tmp_path / "secret.avi", texture(3))
+    (tmp_path / "a.avi").write_text(playlist.format(tmp_path / "secret.avi"))
+    assert refused(tmp_path / "a.avi").startswith("not a video")
+
+
+def test_no_container_accepted_reads_other_files() -> None:
+    assert not {"concat", "hls", "sdp", "dash", "image2", "lavfi", "imf"} & set(CONTAINERS.split(","))
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real clips are not here")
+@pytest.mark.parametrize(
+    ("clip", "frames", "size"),
+    [
+        ("ucf101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi", 164, (320, 240)),
+        ("ucf101/Punch/v_Punch_g03_c01.avi", 108, (320, 240)),
+        ("hmdb51/wave/RATRACE_wave_f_nm_np1_fr_goo_37.avi", 72, (560, 240)),  # its container counts 73
+        ("kinetics/abseiling/abseiling_k400.mp4", 250, (454, 256)),
+        ("weizmann/videos/walk/denis_walk.avi", 68, (80, 64)),
+    ],
+)
+def test_real_clips_decode_to_the_known_number_of_frames(clip: str, frames: int, size: tuple[int, int]) -> None:
+    with VideoReader(DATA / clip, keep_size=True) as reader:
+        assert sum(1 for _ in reader) == frames
+        assert (reader.width, reader.height) == size
