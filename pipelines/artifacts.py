@@ -232,7 +232,10 @@ class FrameFile(_ArtifactFile):
             if not 0 <= index < len(self):
                 raise IndexError(f"frame {index} of {len(self)}")
             coded = self.file["jpeg"][self.offsets[index] : self.offsets[index + 1]]
-            picture = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+            try:
+                picture = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+            except cv2.error:  # of an empty or an absurdly large one; no subclass of what `damaged` knows
+                picture = None
             if picture is None:
                 raise ValueError(f"frame {index} is not a JPEG")
             return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)

@@ -1,14 +1,50 @@
 """The application: its commands in the order in which they are used."""
 
-from typing import Annotated
+import importlib
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pipelines import __version__
-from stres_cli.commands import demo, evaluate, extract_flow, extract_frames, report, train
+
+# The first sentence of each command's own help. It is repeated here so that `stres --help` need not load the commands.
+COMMANDS = {
+    "demo": "Put a small synthetic data set through every stage, and report.",
+    "extract-frames": "Store every frame of the videos as JPEG.",
+    "extract-flow": "Compute and store the optical flow between consecutive frames.",
+    "train": "Train the two-stream network on one split.",
+    "evaluate": "Score the test videos of a run's split: appearance, motion and both fused, from one pass.",
+    "report": "Report accuracies and the confusion matrix: in the terminal, as CSV, PNG and one HTML page.",
+}
+
+
+class _LoadedOnDemand(TyperGroup):
+    """Imports a command's module only when that command is called, which keeps `--help` quick."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, listed, rest = super().resolve_command(ctx, args)
+        return name, _load(name) if name and listed else listed, rest
+
+
+def _load(name: str) -> Any:
+    """The command `name`: the function of that name in the module of that name."""
+    identifier = name.replace("-", "_")
+    function = getattr(importlib.import_module(f"stres_cli.commands.{identifier}"), identifier)
+    alone = typer.Typer(add_completion=False)
+    alone.command(name)(function)
+    return typer.main.get_command(alone)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"stres {__version__}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="stres",
+    cls=_LoadedOnDemand,
     help="Spatiotemporal residual networks for action recognition: from a folder of videos to a confusion matrix.",
     epilog="Every stage reads what the stage before left in the workspace: extract-frames, extract-flow, train, "
     "evaluate, report. Start with: stres demo",
@@ -16,12 +52,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"stres {__version__}")
-        raise typer.Exit
 
 
 @app.callback()
@@ -33,9 +63,9 @@ def _stres(
     pass
 
 
-app.command("demo")(demo.demo)
-app.command("extract-frames")(extract_frames.extract_frames)
-app.command("extract-flow")(extract_flow.extract_flow)
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("report")(report.report)
+def _listed() -> None:
+    """Stands for a command in the list of commands; `_LoadedOnDemand` calls the real one."""
+
+
+for _name, _summary in COMMANDS.items():
+    app.command(_name, help=_summary)(_listed)

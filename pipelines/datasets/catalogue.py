@@ -28,7 +28,10 @@ UNLABELLED = "unlabelled"  # the class of a video that was given without one
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One video of the workspace; a file it does not have (yet) is None. Paths are made when asked for: most of a large catalogue's never are."""
+    """One video of the workspace; a file it does not have (yet) is None.
+
+    Paths are made when asked for: most of a large catalogue's never are.
+    """
 
     workspace: Workspace
     class_name: str

@@ -2,7 +2,6 @@
 
 from rich.table import Table
 
-from pipelines import demo as stage
 from stres_cli import options
 from stres_cli.console import command
 from stres_cli.report_view import render_confusion
@@ -22,6 +21,8 @@ def demo(
     class. Needs no data and no network; everything lies in WORKSPACE/demo.
     """
     with command(as_json, debug) as ui:
+        from pipelines import demo as stage  # it loads every stage: not for --help
+
         result = stage.run(stage.Config(workspace, seed, device, workers), ui.on_progress)
         ui.finish(result)
         table = Table("", "top-1", "95 % interval", title=f"{result.test_videos} held-out clips, 9 classes")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.artifacts import new_frames_file
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.handles import Handles
 from pipelines.datasets.loading import BadSample, Batch, Sample, TestSample, TestSamples, TrainingSamples, make_loader
@@ -78,6 +79,17 @@ def test_orders_differ_between_passes_epochs_steps_and_seeds():
     assert (first[:50] != first[50:]).any()
     for name in settings:
         assert (epoch_order(50, 2, 10, **(settings | {name: 7})) != first).any()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "lengths"),
+    [((5, 2, 3), [3, 3, 4]), ((5, 2, 4), [4, 4, 2]), ((4, 1, 4), [4]), ((1, 1, 8), [1]), ((3, 1, 1), [1] * 3)],
+)
+def test_the_last_batch_of_an_epoch_is_smaller_but_never_a_single_left_over(sizes, lengths):
+    sampler = StepSampler(*sizes, seed=1, step_index=0)
+    batches = list(itertools.islice(sampler, 2 * len(lengths)))
+    assert [len(batch) for batch in batches] == 2 * lengths
+    assert [item.i for item in itertools.chain(*batches[: len(lengths)])] == list(range(sizes[0] * sizes[1]))
 
 
 def test_the_sampler_goes_on_from_any_batch():
@@ -160,7 +172,7 @@ def test_workers_and_interruptions_change_no_sample(videos):
         assert_same(first, second)
     for first, second in zip(alone[3:], batches(dataset, start=3, count=3), strict=True):
         assert_same(first, second)
-    assert Counter(torch.cat([batch.indices for batch in alone[:4]]).tolist()) == dict.fromkeys(range(5), 2)
+    assert Counter(torch.cat([batch.indices for batch in alone[:3]]).tolist()) == dict.fromkeys(range(5), 2)
 
 
 def test_a_damaged_file_is_a_bad_sample_and_the_others_stay(workspace, videos):
@@ -189,6 +201,18 @@ def test_a_damaged_chunk_is_found_by_its_checksum(workspace, videos):
     sample = training(videos)[Item(0, 0, index)]
     assert isinstance(sample, BadSample)
     assert (sample.id, sample.index) == ("a/clip0", index)
+
+
+@pytest.mark.parametrize("coded", [b"", b"no picture"])
+def test_a_frame_that_is_no_jpeg_is_a_bad_sample(workspace, add_video, coded):
+    add_video("a", "one", None)
+    with new_frames_file(workspace.frames_file("a", "one")) as writer:
+        for _ in range(20):
+            writer.append(np.frombuffer(coded, dtype=np.uint8))
+        writer.finish({"source_frames": 20, "source": "/videos/a/one.avi", "source_sha256": "a-one"})
+    sample = training(load_catalogue(workspace).videos)[Item(0, 0, 0)]
+    assert isinstance(sample, BadSample)
+    assert "not a JPEG" in sample.reason
 
 
 def test_frames_and_flow_of_different_sizes_are_a_bad_sample(workspace, add_video):
