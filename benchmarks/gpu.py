@@ -1,6 +1,6 @@
 """Every path that can use a GPU: first checked against the CPU, then timed. One command, one table.
 
-    python benchmarks/gpu.py [--device cuda] [--quick]
+    python benchmarks/gpu.py [--device cuda] [--quick] [--checks-only]
 
 Exits with 1 if a check fails. `--device cpu --quick` goes through the same code on small inputs, so that this file is
 known to work before a GPU is at hand. The peer in the timings is torchvision's ResNet of the same depth, one network a
@@ -37,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="small inputs, few repetitions")
+    parser.add_argument("--checks-only", action="store_true", help="no timings")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
@@ -45,8 +46,9 @@ def main() -> None:
     checks = [check_network(device), check_training(device), check_raft(device)]
     size, depth, repeats = (64, 26, 3) if arguments.quick else (224, 50, 10)
     videos = 2 if arguments.quick else 16
-    time_training(device, depth, size, videos, repeats)
-    time_testing(device, depth, size, repeats)
+    if not arguments.checks_only:
+        time_training(device, depth, size, videos, repeats)
+        time_testing(device, depth, size, repeats)
     print("\n| what | result | note |\n|---|---|---|")
     for row in rows:
         print("| " + " | ".join(row) + " |")

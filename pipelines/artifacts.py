@@ -71,7 +71,7 @@ class FrameWriter(_ArtifactWriter):
         self.offsets = [0]
         with storage_errors(path):
             self.jpeg = file.create_dataset(
-                "jpeg", shape=(0,), maxshape=(None,), dtype="u1", chunks=(1 << 18,), fletcher32=True
+                "jpeg", shape=(0,), maxshape=(None,), dtype="u1", chunks=(1 << 16,), fletcher32=True
             )
 
     def append(self, jpeg: "np.ndarray") -> None:

@@ -3,27 +3,30 @@
 Reads `runs/<name>/`, `frames/` and `flow/`; leaves `scores/<run>/<protocol>/scores.h5` and `results.json`.
 """
 
+import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import MissingError, UsageError
+from pipelines.evaluation.videos import TestVideos, find_test_videos, not_scored, unreadable
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.training.runs import LATE_FUSION, Run, find_run, load_network
-from pipelines.workspace import Failure, Workspace, read_json, record_outcomes, write_json
+from pipelines.workspace import Failure, Workspace, record_outcomes, write_json
 
 if TYPE_CHECKING:
     import torch
 
     from pipelines.datasets.augmentation import ViewName
-    from pipelines.datasets.catalogue import Catalogue, Video
-    from pipelines.datasets.loading import BadSample, StreamName, TestSample
+    from pipelines.datasets.loading import BadSample, TestSample
     from pipelines.evaluation.scores import Scores
+    from pipelines.evaluation.scoring import Scorer
 
 VIEWS: tuple["ViewName", ...] = ("full", "center", "3", "5", "10")
 TEMPORALS = ("sequence", "windows")
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,9 @@ class Config:
     def __post_init__(self) -> None:
         if self.crops < 1:
             raise UsageError(f"--crops {self.crops}: it must be 1 or more (25 is the paper's)")
-        for flag, value, accepted in (("--views", self.views, VIEWS), ("--temporal", self.temporal, TEMPORALS)):
-            if value not in accepted:
-                raise UsageError(f"{flag} {value!r} is not known: give one of {', '.join(accepted)}")
+        _one_of("--views", self.views, VIEWS)
+        _one_of("--temporal", self.temporal, TEMPORALS)
+        _one_of("--precision", self.precision, PRECISIONS)
         if self.views == "10" and self.mirror is False:
             raise UsageError("--views 10 is five crops and their mirrors: without mirrors it is --views 5")
 
@@ -84,9 +87,19 @@ class Config:
         return Protocol(step, self.crops, self.views, mirror, self.temporal)
 
 
+def _one_of(flag: str, value: str, accepted: Iterable[str]) -> None:
+    if value not in accepted:
+        raise UsageError(f"{flag} {value!r} is not known: give one of {', '.join(accepted)}")
+
+
 @dataclass(frozen=True)
 class Result:
-    """Where the scores lie and what they come to. `results` is the content of `results.json`."""
+    """Where the scores lie and what they come to.
+
+    results         the content of `results.json`
+    missing_videos  ids of the test videos that have no frames or no flow
+    failed          how many others could not be read (rows of `failures.csv`)
+    """
 
     run: str
     folder: Path
@@ -100,146 +113,166 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """Scores every test video of the run's split once.
 
     Raises `MissingError` where run, frames or flow are missing, `UsageError` where the workspace's flow contradicts
-    what the run was trained with.
+    what the run was trained with, or the network cannot be tested as asked.
     """
-    from pipelines.devices import resolve_device
-    from pipelines.evaluation.metrics import results_document
-    from pipelines.evaluation.scores import write_scores
-
     started = time.monotonic()
     workspace = Workspace(config.workspace)
-    this = find_run(workspace, config.run)
-    protocol = config.protocol(this.choose(config.step))
-    device = resolve_device(config.device)
-    settings = this.config()
-    videos, missing = _test_videos(config, workspace, this, settings, on_progress)
-    scores, failures = _score_all(config, this, protocol, settings, videos, device, on_progress)
-    good = [("evaluate", video.class_name, video.video) for video in videos]
-    record_outcomes(workspace, failed=failures, succeeded=good)
-    folder = workspace.scores / this.name / protocol.name
-    described = {name: value for name, value in asdict(protocol).items() if name != "step"}
-    results = results_document(described, settings["split"], this.name, scores)
-    results |= {"step": protocol.step, "missing": missing, "failed": [failure.video for failure in failures]}
-    write_scores(folder / "scores.h5", scores, {"run": this.name, "split": settings["split"], **asdict(protocol)})
-    write_json(folder / "results.json", results)
-    return Result(this.name, folder, results, missing, len(failures), time.monotonic() - started)
-
-
-def _test_videos(
-    config: Config, workspace: Workspace, run: Run, settings: dict[str, Any], on_progress: OnProgress
-) -> "tuple[list[Video], list[str]]":
-    """The run's test videos that have frames and flow, and the ids of those that have not."""
-    from pipelines.datasets.catalogue import flow_provenance, load_catalogue
-    from pipelines.datasets.split_lists import Split
-    from pipelines.datasets.splits import resolve
-    from pipelines.training.configuration import first_difference
-
-    catalogue: Catalogue = load_catalogue(workspace)
-    difference = first_difference(settings["flow"], flow_provenance(catalogue))
-    if difference and not config.force:
-        raise UsageError(
-            f"run {run.name} was trained with other flow than {workspace.root} holds: {difference}; extract the flow "
-            "as it was, or accept the difference with --force"
-        )
-    split = resolve(Split(**read_json(run.split_file)), catalogue)
-    missing, wanted = split.missing_test, len(split.missing_test) + len(split.test)
-    if not split.test:
+    task = _choose(workspace, config)
+    scorer = _make_scorer(config, task)
+    cuts = _windows(scorer, task)
+    test = find_test_videos(workspace, task.run, task.settings, config.force)
+    test.tell(on_progress)
+    logits, failures = _score_all(scorer, _samples(config, scorer, task, test), cuts, test, on_progress)
+    scored = [("evaluate", test.videos[i].class_name, test.videos[i].video) for i in logits]
+    record_outcomes(workspace, failed=failures, succeeded=scored)
+    if not logits:
         raise MissingError(
-            f"none of the {wanted} test videos of run {run.name} has frames and flow in {workspace.root}: run "
-            "`stres extract-frames` and `stres extract-flow` on them first"
+            f"no test video of run {task.run.name} could be scored: {test.why_none(failures)}; run "
+            f"`stres extract-frames` and `stres extract-flow` on them in {workspace.root}"
         )
-    if missing:
-        text = f"{len(missing)} of {wanted} test videos have no frames or no flow, for example {missing[0]}"
-        on_progress(Progress("evaluate", 0, wanted, message=text))
-    return split.test, missing
+    folder = workspace.scores / task.run.name / task.protocol.name
+    scores = _gather(logits, test, task.settings["classes"])
+    unscored = {"missing": test.missing, "failed": [f"{failure.class_name}/{failure.video}" for failure in failures]}
+    results = _write(folder, scores, task, config.precision, unscored)
+    return Result(task.run.name, folder, results, test.missing, len(failures), time.monotonic() - started)
 
 
-def _score_all(
-    config: Config,
-    run: Run,
-    protocol: Protocol,
-    settings: dict[str, Any],
-    videos: "list[Video]",
-    device: "torch.device",
-    on_progress: OnProgress,
-) -> "tuple[Scores, list[Failure]]":
-    """Scores of every readable video, in the order of the split, and the failures of the others."""
-    from pipelines.datasets.loading import BadSample
-    from pipelines.datasets.sampling import windows
+# ------------------------------------------------------------------ the network under test
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A run, one of its networks (`protocol.step`), and how that is tested.
+
+    settings  the content of the run's `config.json`
+    """
+
+    run: Run
+    settings: dict[str, Any]
+    protocol: Protocol
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """How the network was trained; of late fusion, the motion stream."""
+        step = self.protocol.step
+        return self.settings["steps"]["motion" if step == LATE_FUSION else step]
+
+    def weights_digest(self) -> str:
+        """SHA-256 of the weights: the source of the scores."""
+        step = self.protocol.step
+        digest = hashlib.sha256()
+        for name in ("appearance", "motion") if step == LATE_FUSION else (step,):
+            digest.update(self.run.weights_file(name).read_bytes())
+        return digest.hexdigest()
+
+
+def _choose(workspace: Workspace, config: Config) -> _Task:
+    run = find_run(workspace, config.run)
+    return _Task(run, run.config(), config.protocol(run.choose(config.step)))
+
+
+def _make_scorer(config: Config, task: _Task) -> "Scorer":
+    from pipelines.devices import resolve_device
     from pipelines.evaluation.scoring import Scorer
 
-    network = load_network(run, protocol.step)
-    streams: tuple[StreamName, ...] = tuple(network.streams)
-    scorer = Scorer(network, device, config.precision)
-    length = _training_frames(settings, protocol) if protocol.temporal == "windows" else protocol.frames
-    cuts = windows(protocol.frames, length)
-    rows: dict[int, dict[str, torch.Tensor]] = {}
-    failures: list[Failure] = []
-    for done, sample in enumerate(_samples(config, protocol, settings, videos, streams, device), 1):
-        if isinstance(sample, BadSample):
-            video = videos[sample.index]
-            failures.append(Failure("evaluate", video.class_name, video.video, str(video.frames_file), sample.reason))
-        else:
-            rows[sample.index] = scorer.score(sample.rgb, sample.flow, cuts)
-        message = f"not scored: {sample.id}: {sample.reason}" if isinstance(sample, BadSample) else ""
-        counts = {"failed": len(failures)} if failures else {}
-        on_progress(Progress("evaluate", done, len(videos), metrics=counts, message=message))
-    if not rows:
-        raise MissingError(f"none of the {len(videos)} test videos could be read, for example: {failures[0].reason}")
-    return _gather(rows, videos, settings["classes"]), failures
+    device = resolve_device(config.device)
+    if config.precision != "fp32" and device.type != "cuda":
+        raise UsageError(f"--precision {config.precision} needs a GPU; on the CPU use fp32")
+    return Scorer(load_network(task.run, task.protocol.step), device, config.precision)
 
 
-def _samples(
-    config: Config,
-    protocol: Protocol,
-    settings: dict[str, Any],
-    videos: "list[Video]",
-    streams: "tuple[StreamName, ...]",
-    device: "torch.device",
-) -> "Iterator[TestSample | BadSample]":
+def _windows(scorer: "Scorer", task: _Task) -> list[list[int]]:
+    """Which of the video's frames go through the network together."""
+    from pipelines.datasets.sampling import windows
+
+    frames = task.protocol.frames
+    cuts = windows(frames, task.recipe["frames"] if task.protocol.temporal == "windows" else frames)
+    if len(cuts[0]) < scorer.shortest:
+        raise UsageError(
+            f"--crops {frames}: {task.protocol.step} of run {task.run.name} pools over {scorer.shortest} frames, "
+            "give at least as many"
+        )
+    return cuts
+
+
+# ------------------------------------------------------------------ scoring
+
+
+def _samples(config: Config, scorer: "Scorer", task: _Task, test: TestVideos) -> "Iterator[TestSample | BadSample]":
+    """The pixels of each video, in the order of the split."""
     from pipelines.datasets.augmentation import REFERENCE
     from pipelines.datasets.loading import TestSamples, make_loader
     from pipelines.devices import loader_workers
 
-    index = {name: label for label, name in enumerate(settings["classes"])}
     samples = TestSamples(
-        videos,
-        [index[video.class_name] for video in videos],
-        size=settings["size"],
-        crops=protocol.frames,
-        views=protocol.views,
-        mirror=protocol.mirror,
-        reference=REFERENCE[_trained_step(settings, protocol)["crops"]],
-        streams=streams,
-        stack=settings["network"]["flow_channels"] // 2,
+        test.videos,
+        test.labels,
+        size=task.settings["size"],
+        crops=task.protocol.frames,
+        views=task.protocol.views,
+        mirror=task.protocol.mirror,
+        reference=REFERENCE[task.recipe["crops"]],
+        streams=tuple(scorer.network.streams),
+        stack=scorer.network.flow_channels // 2,
     )
-    return iter(make_loader(samples, range(len(videos)), loader_workers(config.workers, device), device))
+    workers = loader_workers(config.workers, scorer.device)
+    return iter(make_loader(samples, range(len(samples)), workers, scorer.device))
 
 
-def _trained_step(settings: dict[str, Any], protocol: Protocol) -> dict[str, Any]:
-    """The recipe of the step under test; of late fusion, the motion stream's."""
-    return settings["steps"]["motion" if protocol.step == LATE_FUSION else protocol.step]
+def _score_all(
+    scorer: "Scorer",
+    samples: "Iterator[TestSample | BadSample]",
+    cuts: list[list[int]],
+    test: TestVideos,
+    on_progress: OnProgress,
+) -> "tuple[dict[int, dict[str, torch.Tensor]], list[Failure]]":
+    """The logits of every readable video by its place in `test.videos`, and all failures."""
+    from pipelines.datasets.loading import BadSample
+
+    logits: dict[int, dict[str, torch.Tensor]] = {}
+    failures = list(test.damaged)
+    for done, sample in enumerate(samples, 1):
+        message = ""
+        if isinstance(sample, BadSample):
+            failures.append(unreadable(test.videos[sample.index], sample.reason))
+            message = not_scored(failures[-1])
+        else:
+            logits[sample.index] = scorer.score(sample.rgb, sample.flow, cuts)
+        counts = {"failed": len(failures)} if failures else {}
+        on_progress(Progress("evaluate", done, len(test.videos), metrics=counts, message=message))
+    return logits, failures
 
 
-def _training_frames(settings: dict[str, Any], protocol: Protocol) -> int:
-    return min(_trained_step(settings, protocol)["frames"], protocol.frames)
-
-
-def _gather(rows: "dict[int, dict[str, torch.Tensor]]", videos: "list[Video]", classes: list[str]) -> "Scores":
+def _gather(logits: "dict[int, dict[str, torch.Tensor]]", test: TestVideos, classes: list[str]) -> "Scores":
     """One table of all videos; `fused` is the mean of both streams' logits (PAPER.md, "Testing")."""
     import numpy as np
     import torch
 
     from pipelines.evaluation.scores import Scores
 
-    order = sorted(rows)
-    streams = {name: torch.stack([rows[i][name] for i in order]).numpy() for name in rows[order[0]]}
+    order = sorted(logits)
+    streams = {name: torch.stack([logits[i][name] for i in order]).numpy() for name in logits[order[0]]}
     if len(streams) == 2:
         streams["fused"] = (streams["appearance"] + streams["motion"]) / 2
-    index = {name: label for label, name in enumerate(classes)}
     return Scores(
-        videos=[videos[i].id for i in order],
-        labels=np.array([index[videos[i].class_name] for i in order], dtype=np.int64),
+        videos=[test.videos[i].id for i in order],
+        labels=np.array([test.labels[i] for i in order], dtype=np.int64),
         classes=classes,
         **{name: value.astype(np.float32) for name, value in streams.items()},
     )
+
+
+def _write(
+    folder: Path, scores: "Scores", task: _Task, precision: str, unscored: dict[str, list[str]]
+) -> dict[str, Any]:
+    """Writes `scores.h5` and `results.json`; returns the latter's content."""
+    from pipelines.evaluation.metrics import results_document
+    from pipelines.evaluation.scores import write_scores
+
+    run, split, protocol = task.run.name, task.settings["split"], asdict(task.protocol)
+    step = {"step": protocol.pop("step")}
+    results = results_document(protocol, split, run, scores) | step | unscored
+    provenance = {"run": run, "split": split, "precision": precision, "weights_sha256": task.weights_digest()}
+    write_scores(folder / "scores.h5", scores, provenance | protocol | step)
+    write_json(folder / "results.json", results)
+    return results

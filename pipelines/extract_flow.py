@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, ArtifactError, Compression, peek
 from pipelines.devices import available_cores, resolve_device
 from pipelines.errors import MissingError, UsageError
-from pipelines.optical_flow.methods import METHODS, FlowMethod, make_method
+from pipelines.optical_flow.methods import METHODS, FlowMethod, check_engine, make_method
 from pipelines.progress import OnProgress, ignore_progress
 from pipelines.video.extraction import (
     ExtractResult,
@@ -47,9 +47,11 @@ class Config:
     videos: str | None = None
     """A folder of class folders, a list file, one video or a glob; None: the workspace's `frames/`."""
     method: str = "tvl1"
-    """tvl1, farneback, dis or raft."""
+    """tvl1, tvl1-opencv, farneback, dis or raft."""
     method_options: dict[str, str] = field(default_factory=dict)
     """Parameters of the method by name; the others keep their defaults."""
+    engine: str = "auto"
+    """What computes tvl1: numba (CPU), reference (PyTorch, slow), or auto, the fastest for the device. Same flow."""
     bound: float = 20.0
     """Flow is clipped to -bound..bound pixels and stored in 256 steps."""
     step: int = 1
@@ -74,6 +76,7 @@ class Config:
         check_workers(self.workers)
         if self.method not in METHODS:
             raise UsageError(f"--method must be one of {', '.join(METHODS)}, not {self.method!r}")
+        check_engine(self.method, self.engine)
         if not 0 < self.bound < float("inf"):
             raise UsageError(f"--bound must be a positive number of pixels, not {self.bound}")
         if self.step < 1:
@@ -96,7 +99,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     workspace = Workspace(config.workspace)
     found = find_videos(config.videos) if config.videos is not None else _stored_frames(workspace)
     device = str(resolve_device(config.device))
-    method = make_method(config.method, config.method_options, device)
+    method = make_method(config.method, config.method_options, device, config.engine)
     settings = _settings(config, method)
     to_do = [_task(config, source, workspace, device, settings) for source in found.videos]
     done: list[FlowTask] = []
@@ -135,6 +138,7 @@ def _task(
         allow_truncated=config.allow_truncated,
         method=config.method,
         method_options=tuple(sorted(config.method_options.items())),
+        engine=config.engine,
         device=device,
         bound=config.bound,
         step=config.step,

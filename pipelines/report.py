@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UsageError
 from pipelines.progress import OnProgress, Progress, ignore_progress
+from pipelines.reporting.result import Result, SplitNumbers
 from pipelines.workspace import Workspace, remove_left_over_temporary_files, write_bytes, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pipelines.evaluation.metrics import ClassMetrics, ConfusedPair, StreamMetrics
-    from pipelines.evaluation.scores import Stream
     from pipelines.reporting.evaluations import Evaluation
 
 
@@ -47,43 +46,6 @@ class Config:
                 f"--run {self.run!r} names one run, but --splits asks for several: put {{split}} in the place of the "
                 "split's number, as in --run my-run-{split}"
             )
-
-
-@dataclass(frozen=True)
-class SplitNumbers:
-    """The accuracies of one split's run."""
-
-    split: int
-    run: str
-    videos: int
-    streams: "dict[Stream, StreamMetrics]"
-
-
-@dataclass(frozen=True)
-class Result:
-    """Everything a report shows. Fractions are 0..1; `confusion` counts videos, rows true, columns predicted.
-
-    `videos` were scored; `unscored` others of the same splits were missing or failed, and do not count. `streams` are
-    means over `splits` of the evaluated streams, in the order appearance, motion, fused. `confusion`, `confused` (all
-    pairs, the most confused first) and precision, recall and F1 of `per_class` are of the `headline` stream. `files`
-    maps a file's name to its path, `provenance` a score file's path to its attributes.
-    """
-
-    name: str
-    protocol_name: str
-    protocol: dict[str, Any]
-    videos: int
-    unscored: int
-    classes: "tuple[str, ...]"
-    headline: "Stream"
-    streams: "dict[Stream, StreamMetrics]"
-    splits: tuple[SplitNumbers, ...]
-    per_class: "tuple[ClassMetrics, ...]"
-    confused: "tuple[ConfusedPair, ...]"
-    confusion: tuple[tuple[int, ...], ...]
-    provenance: dict[str, dict[str, Any]]
-    output: str
-    files: dict[str, str]
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:

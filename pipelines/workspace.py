@@ -266,7 +266,7 @@ def record_outcomes(
 
 def _printable(text: str) -> str:
     """`text` on one line and in valid UTF-8 (file names may hold other bytes)."""
-    return " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split("\n"))
+    return re.sub(r"[\r\n]", " ", text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 @contextlib.contextmanager

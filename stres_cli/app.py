@@ -1,12 +1,15 @@
 """The application: its commands in the order in which they are used."""
 
 import importlib
+import inspect
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from pipelines import __version__
+from pipelines.errors import UsageError
+from stres_cli.console import error_document, print_json
 
 # The first sentence of each command's own help. It is repeated here so that `stres --help` need not load the commands.
 COMMANDS = {
@@ -32,8 +35,23 @@ def _load(name: str) -> Any:
     identifier = name.replace("-", "_")
     function = getattr(importlib.import_module(f"stres_cli.commands.{identifier}"), identifier)
     alone = typer.Typer(add_completion=False)
-    alone.command(name)(function)
+    # Typer would keep the line breaks of all paragraphs but the first.
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    alone.command(name, cls=_Command, help="\n\n".join(" ".join(text.split()) for text in paragraphs))(function)
     return typer.main.get_command(alone)
+
+
+class _Command(TyperCommand):
+    """Answers `--json` with a document even where the other options cannot be read."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        as_json = "--json" in args
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if as_json and hasattr(error, "format_message"):  # typer's own errors, which it is about to explain
+                print_json(error_document(error.format_message(), UsageError.exit_code))
+            raise
 
 
 def _print_version(wanted: bool) -> None:

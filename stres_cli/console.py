@@ -1,15 +1,14 @@
 """What a person sees while a command runs: progress, warnings, the error, the result; and the exit code.
 
-Progress and errors go to stderr, the result to stdout. On a terminal a bar with rate and remaining time; elsewhere
-plain lines, at most one every few seconds, that can be read in a log.
+Progress and errors go to stderr, the result to stdout; with `--json` stdout holds one JSON document and nothing else.
 """
 
 import contextlib
 import dataclasses
 import json
+import math
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,77 +22,82 @@ from rich.text import Text
 from pipelines.errors import Interrupted, StresError
 from pipelines.progress import Progress
 
-SECONDS_BETWEEN_LINES = 5.0
-
 
 class CommandUI:
     """One command's conversation with its user."""
 
     def __init__(self, as_json: bool) -> None:
+        from stres_cli.progress_view import progress_view  # loads rich.progress, which --help can do without
+
         self.as_json = as_json
         self.out = Console(stderr=as_json, highlight=False)
         self.err = Console(stderr=True, highlight=False)
-        self._bars = _Bars(self.err) if self.err.is_terminal else _Lines(self.err)
         self.exit_code = 0
         self.document: Any = None
+        self._progress = progress_view(self.err)
 
     def on_progress(self, progress: Progress) -> None:
         """The stage's `on_progress`."""
+        self._progress.show(progress)
         if progress.message:
-            self._bars.pause()
-            self.err.print(Text(progress.message, style="yellow"))
-        self._bars.show(progress)
+            self.err.print(Text(printable(progress.message), style="yellow"), soft_wrap=True)
 
     def finish(self, result: Any, *, exit_code: int = 0) -> None:
         """Ends the progress display and keeps the result for `--json`."""
-        self._bars.close()
+        self._progress.close()
         self.exit_code = exit_code
         self.document = result
 
     def close(self) -> None:
-        self._bars.close()
+        """Ends the progress display."""
+        self._progress.close()
+
+    def fail(self, message: str, exit_code: int) -> None:
+        """Ends the command with one sentence."""
+        self.finish(error_document(message, exit_code), exit_code=exit_code)
+        error = exit_code < 128  # from there on a signal's: what a user asked for
+        text = Text(printable(f"error: {message}" if error else message), style="red" if error else "yellow")
+        self.err.print(text, soft_wrap=True)
 
 
 @contextlib.contextmanager
 def command(as_json: bool, debug: bool) -> Iterator[CommandUI]:
     """Runs a command's body: errors become one sentence and their exit code, SIGTERM an orderly end.
 
-    Raises `typer.Exit` with 0, 1, 2, 3, 4, 130 or 143 (DESIGN, "Exit codes").
+    Raises `typer.Exit` with 1, 2, 3, 4, 130 or 143 (DESIGN, "Exit codes").
     """
     ui = CommandUI(as_json)
-    error: str | None = None
     with _terminable():
         try:
             yield ui
-        except (StresError, KeyboardInterrupt, Interrupted) as stop:
-            ui.close()
-            if debug and not isinstance(stop, KeyboardInterrupt):
-                traceback.print_exc()
-            error, ui.exit_code = _explain(stop)
-            ui.err.print(Text(error, style="red" if isinstance(stop, StresError) else "yellow"))
         except typer.Exit:
             raise
-        except Exception as stop:
-            ui.close()
-            if debug:
+        except (Exception, KeyboardInterrupt, Interrupted) as stop:
+            if debug and isinstance(stop, Exception):
                 traceback.print_exc()
-            error = f"error of stres itself, please report it: {type(stop).__name__}: {stop} (--debug shows where)"
-            ui.exit_code = 4
-            ui.err.print(Text(error, style="red"))
+            ui.fail(*_explain(stop))
         finally:
             ui.close()
     if as_json:
-        document = {"error": error, "exit_code": ui.exit_code} if error else _plain(ui.document)
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        print_json(ui.document)
     if ui.exit_code:
         raise typer.Exit(ui.exit_code)
 
 
 def _explain(stop: BaseException) -> tuple[str, int]:
+    """The sentence for what ended a command, and its exit code."""
     if isinstance(stop, StresError):
-        return f"error: {stop}", stop.exit_code
-    code = stop.exit_code if isinstance(stop, Interrupted) else 130
+        return str(stop), stop.exit_code
+    if isinstance(stop, Exception):
+        first_line = f"{type(stop).__name__}: {stop}".partition("\n")[0]
+        return f"stres itself failed, please report it: {first_line} (--debug shows where)", 4
+    code = stop.exit_code if isinstance(stop, Interrupted) else 128 + signal.SIGINT
     return "interrupted: what is done is kept; the same command continues", code
+
+
+def printable(text: str) -> str:
+    """`text`, which may hold names from folders of data, without control characters and bytes that are no text."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 @contextlib.contextmanager
@@ -114,8 +118,21 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+# ------------------------------------------------------------------ JSON
+
+
+def error_document(message: str, exit_code: int) -> dict[str, Any]:
+    """What stands on stdout in place of a result."""
+    return {"error": message, "exit_code": exit_code}
+
+
+def print_json(value: Any) -> None:
+    """Writes one document to stdout: strict JSON, in ASCII whatever the locale."""
+    sys.stdout.write(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
 def _plain(value: Any) -> Any:
-    """`value` as JSON can hold it."""
+    """`value` as JSON can hold it; null stands for a number that there is not (NaN, infinity)."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -124,105 +141,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
-    if hasattr(value, "tolist"):
-        return value.tolist()
+    if hasattr(value, "tolist"):  # NumPy's scalars and arrays
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value
-
-
-def _describe(metrics: Mapping[str, float | int | str]) -> str:
-    shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in metrics.items()}
-    return "  ".join(f"{name} {value}" for name, value in shown.items())
-
-
-class _Bars:
-    """A bar a phase, on a terminal."""
-
-    def __init__(self, console: Console) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-        from rich.progress import Progress as Bars
-
-        self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            TextColumn("[dim]{task.fields[metrics]}[/dim]"),
-            console=console,
-        )
-        self._tasks: dict[str, Any] = {}
-        self._started = False
-
-    def show(self, progress: Progress) -> None:
-        if not self._started:
-            self._bars.start()
-            self._started = True
-        if progress.phase not in self._tasks:
-            self._tasks[progress.phase] = self._bars.add_task(progress.phase, total=None, unit="", metrics="")
-        self._bars.update(
-            self._tasks[progress.phase],
-            completed=progress.done,
-            total=progress.total,
-            unit=progress.unit,
-            metrics=_describe(progress.metrics),
-        )
-
-    def pause(self) -> None:
-        """Lines printed through the same console appear above the live bars."""
-
-    def close(self) -> None:
-        if self._started:
-            self._bars.stop()
-            self._started = False
-
-
-class _Lines:
-    """Plain lines, for logs: the first and the last of a phase, and one every few seconds."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._phase = ""
-        self._since = (0.0, 0)
-        self._last = 0.0
-        self._pending: Progress | None = None
-
-    def show(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if progress.phase != self._phase:
-            self.pause()
-            self._phase, self._since, self._last = progress.phase, (now, progress.done), 0.0
-        self._pending = progress
-        if now - self._last >= SECONDS_BETWEEN_LINES or progress.done == progress.total:
-            self.pause()
-
-    def pause(self) -> None:
-        """Prints what was held back."""
-        progress, self._pending = self._pending, None
-        if progress is None:
-            return
-        now = self._last = time.monotonic()
-        seconds, done = now - self._since[0], progress.done - self._since[1]
-        parts = [f"{progress.phase}: {progress.done}/{progress.total} {progress.unit}"]
-        if done and seconds > 0 and progress.done < progress.total:
-            rate = done / seconds
-            parts.append(f"{rate:.3g} {progress.unit}/s, {_duration((progress.total - progress.done) / rate)} left")
-        if progress.metrics:
-            parts.append(_describe(progress.metrics))
-        self._console.print(Text(", ".join(parts)), soft_wrap=True)
-
-    def close(self) -> None:
-        self.pause()
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,40 +1,28 @@
-"""Options that mean the same in every command."""
+"""Options that mean the same in every command, and how values of options are read."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pipelines.errors import UsageError
 
-Workspace = Annotated[
-    Path,
-    typer.Option("--workspace", "-w", envvar="STRES_WORKSPACE", help="Folder that holds every stage's artifacts."),
-]
-Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda or cuda:N.")]
-Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 means one a CPU core.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make again what is already there.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how much work and disk this would take; write nothing.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
-Debug = Annotated[bool, typer.Option("--debug", envvar="STRES_DEBUG", help="Show the traceback of an error.")]
-AllowTruncated = Annotated[
-    bool, typer.Option("--allow-truncated", help="Store what decodes of truncated videos, marked, instead of failing.")
-]
-ShortSide = Annotated[
-    int | None,
-    typer.Option(
-        help="Short side in pixels, exactly. Default: 256, but small videos are enlarged by at most 1.25 "
-        "(240 becomes 256; smaller ones keep their size)."
-    ),
-]
-VIDEOS = typer.Argument(help="A folder of class folders, a list file (path label), one video, or a glob.")
-VIDEOS_OR_FRAMES = typer.Argument(
-    metavar="[VIDEOS]",
-    help="A folder of class folders, a list file (path label), one video, or a glob; default: the workspace's frames.",
-)
 
-DEFAULT_WORKSPACE = Path("stres-work")
+def number(kind: type[int] | type[float], low: int | None = None) -> Callable[[Any], Any]:
+    """An option's `parser`: a number, `low` or more. Its error echoes the value."""
+    wanted = ("a whole number" if kind is int else "a number") + ("" if low is None else f" from {low} up")
+
+    def read(text: Any) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is not {wanted}") from None
+        if low is not None and not value >= low:  # NaN is not either
+            raise typer.BadParameter(f"{text} is not {wanted}")
+        return value
+
+    return read
 
 
 def numbers(flag: str, text: str | None) -> tuple[int, ...]:
@@ -43,3 +31,59 @@ def numbers(flag: str, text: str | None) -> tuple[int, ...]:
         return tuple(int(part) for part in (text or "").replace(",", " ").split())
     except ValueError:
         raise UsageError(f"{flag} {text!r} cannot be read: give whole numbers, such as 1,2,3") from None
+
+
+# ------------------------------------------------------------------ shared options
+
+FLAG = ""  # the metavar of an option without a value
+
+Workspace = Annotated[
+    Path,
+    typer.Option(
+        "--workspace", "-w", envvar="STRES_WORKSPACE", metavar="DIR", help="Folder that holds every stage's artifacts."
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")]
+Workers = Annotated[int, typer.Option(parser=number(int, 0), metavar="N", help="Worker processes; 0: one a CPU core.")]
+LoaderWorkers = Annotated[
+    int,
+    typer.Option(
+        parser=number(int, 0), metavar="N", help="Loader processes; 0: one a core beside a GPU, none on the CPU."
+    ),
+]
+Seed = Annotated[int, typer.Option(parser=number(int, 0), metavar="N", help="Seed of every random draw.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", metavar=FLAG, help="Make again what is already there.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", metavar=FLAG, help="Say how much work and disk this would take; write nothing."),
+]
+Json = Annotated[
+    bool, typer.Option("--json", metavar=FLAG, help="One JSON document on stdout, everything else on stderr.")
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", envvar="STRES_DEBUG", metavar=FLAG, help="Show the traceback of an error.")
+]
+AllowTruncated = Annotated[
+    bool,
+    typer.Option(
+        "--allow-truncated", metavar=FLAG, help="Store what decodes of truncated videos, marked, instead of failing."
+    ),
+]
+ShortSide = Annotated[
+    int | None,
+    typer.Option(
+        parser=number(int, 1),
+        metavar="PIXELS",
+        help="Short side, exactly. Default: 256, but small videos are enlarged by at most 1.25 (240 becomes 256; "
+        "smaller ones keep their size).",
+    ),
+]
+VIDEOS = typer.Argument(
+    metavar="VIDEOS", help="A folder of class folders, a list file (path label), one video, or a glob."
+)
+VIDEOS_OR_FRAMES = typer.Argument(
+    metavar="VIDEOS",
+    help="A folder of class folders, a list file (path label), one video, or a glob; default: the workspace's frames.",
+)
+
+DEFAULT_WORKSPACE = Path("stres-work")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipelines.evaluation.metrics import ClassMetrics, Interval, StreamMetrics
-    from pipelines.report import Result
+    from pipelines.reporting.result import Result
 
 ALL_CLASSES_UP_TO = 30  # with more, only the worst and the best are listed, and the matrix is left to the picture
 WORST_AND_BEST = 10

@@ -21,6 +21,12 @@ class Scorer:
         self.device = device
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
+    @property
+    def shortest(self) -> int:
+        """The least frames that a window must have: those that the network pools over."""
+        pools = [stream.temporal_pool for stream in self.network.streams.values()]
+        return max(1 if pool is None else pool.size for pool in pools)
+
     @torch.inference_mode()
     def score(
         self, rgb: torch.Tensor | None, flow: torch.Tensor | None, windows: Sequence[Sequence[int]]

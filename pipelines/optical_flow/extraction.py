@@ -45,6 +45,7 @@ class FlowTask:
     allow_truncated: bool
     method: str
     method_options: tuple[tuple[str, str], ...]
+    engine: str
     device: str
     bound: float
     step: int
@@ -113,13 +114,13 @@ def _require_pairs(fields: int, frames: int, step: int) -> None:
 
 
 def _method(task: FlowTask) -> FlowMethod:
-    return _cached_method(task.method, task.method_options, task.device)
+    return _cached_method(task.method, task.method_options, task.device, task.engine)
 
 
 @lru_cache(maxsize=1)
-def _cached_method(name: str, options: tuple[tuple[str, str], ...], device: str) -> FlowMethod:
+def _cached_method(name: str, options: tuple[tuple[str, str], ...], device: str, engine: str) -> FlowMethod:
     """The process's method, made once: weights are not loaded for every video."""
-    return make_method(name, dict(options), device)
+    return make_method(name, dict(options), device, engine)
 
 
 def _stored_bytes(batches: Sequence[np.ndarray], compression: Compression) -> int:

@@ -13,14 +13,19 @@ from pipelines.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-# The module of each, which holds `make(options, device) -> FlowMethod`; only the one asked for is loaded.
+# The module of each, which holds `make(options, device) -> FlowMethod`; only the one asked for is loaded. The `make` of
+# those in `_WITH_ENGINES` takes an engine too.
 _MODULES = {
     "tvl1": "pipelines.optical_flow.tvl1",
+    "tvl1-opencv": "pipelines.optical_flow.tvl1_opencv",
     "farneback": "pipelines.optical_flow.farneback",
     "dis": "pipelines.optical_flow.dis",
     "raft": "pipelines.optical_flow.raft",
 }
+_WITH_ENGINES = ("tvl1",)
 METHODS = tuple(_MODULES)
+ENGINES = ("auto", "numba", "reference")
+"""The programs that compute tvl1; `auto` is the fastest one for the device. Their flow is equal but for rounding."""
 
 
 class FlowMethod(Protocol):
@@ -29,8 +34,9 @@ class FlowMethod(Protocol):
     input: ClassVar[Literal["grey", "rgb"]]
     """What `flow` takes: grey frames (as `cv2.COLOR_RGB2GRAY` makes them) or RGB ones."""
 
-    uses_device: ClassVar[bool]
-    """Whether it computes on the device it was made with; otherwise always on the CPU."""
+    @property
+    def uses_device(self) -> bool:
+        """Whether it computes on the device it was made with; otherwise on the CPU."""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -48,15 +54,27 @@ class FlowMethod(Protocol):
         """
 
 
-def make_method(name: str, options: Mapping[str, str | float] | None = None, device: str = "cpu") -> FlowMethod:
+def make_method(
+    name: str, options: Mapping[str, str | float] | None = None, device: str = "cpu", engine: str = "auto"
+) -> FlowMethod:
     """The method `name` with `options` in place of its defaults; `device` is cpu, cuda or cuda:n.
 
-    Raises `UsageError` for an unknown method or option or a value out of range, `MissingError` where weights are
-    missing.
+    Raises `UsageError` for an unknown method, engine or option or a value out of range, `MissingError` where weights
+    are missing.
     """
     if name not in _MODULES:
         raise UsageError(f"--method must be one of {', '.join(METHODS)}, not {name!r}")
-    return importlib.import_module(_MODULES[name]).make(options or {}, device)
+    check_engine(name, engine)
+    module = importlib.import_module(_MODULES[name])
+    return module.make(options or {}, device, engine) if name in _WITH_ENGINES else module.make(options or {}, device)
+
+
+def check_engine(method: str, engine: str) -> None:
+    """Raises `UsageError` unless the method has this engine."""
+    if engine not in ENGINES:
+        raise UsageError(f"--engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    if engine != "auto" and method not in _WITH_ENGINES:
+        raise UsageError(f"--engine {engine} does not go with --method {method}, only with {', '.join(_WITH_ENGINES)}")
 
 
 # ------------------------------------------------------------------ options

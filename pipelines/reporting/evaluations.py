@@ -93,12 +93,12 @@ def _load(folder: Path) -> Evaluation:
         unscored = [*document.get("missing", []), *document.get("failed", [])]
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
-            f"{folder / 'results.json'} lacks a usable field {error}: run `stres evaluate --overwrite` again"
+            f"{folder / 'results.json'} lacks a usable field {error}: run `stres evaluate` again"
         ) from error
     if videos != len(scores.videos):
         raise ArtifactError(
             f"{folder} holds scores of {len(scores.videos)} videos, but its results.json tells of {videos}: "
-            "run `stres evaluate --overwrite` again"
+            "run `stres evaluate` again"
         )
     attributes = peek(folder / "scores.h5", SCORES_SCHEMA)
     return Evaluation(folder.parent.name, folder.name, split, protocol, scores, attributes, unscored, folder)

@@ -9,7 +9,7 @@ from pipelines.reporting import plots
 
 if TYPE_CHECKING:
     from pipelines.evaluation.metrics import Interval
-    from pipelines.report import Result
+    from pipelines.reporting.result import Result
 
 TEMPLATE = "report.html.j2"
 PAIRS_SHOWN = 30

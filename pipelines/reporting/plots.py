@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pipelines.evaluation.metrics import ClassMetrics
     from pipelines.evaluation.scores import Stream
-    from pipelines.report import Result
+    from pipelines.reporting.result import Result
 
 NUMBERS_UP_TO = 20  # classes; with more, a number no longer fits its cell
 LONGEST_LABEL = 28  # characters

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipelines.evaluation.metrics import StreamMetrics
-    from pipelines.report import Result
+    from pipelines.reporting.result import Result
 
 MEASURES = ("top1", "top5", "mean_class_accuracy")
 

@@ -11,30 +11,43 @@ from stres_cli.console import command
 
 
 def evaluate(
-    run: Annotated[str | None, typer.Option(help="Name of the run; default: the newest.")] = None,
+    run: Annotated[str | None, typer.Option(metavar="NAME", help="The run; default: the newest.")] = None,
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
     step: Annotated[
         str | None,
         typer.Option(
-            help="Network to test: a training step, or late (both base streams, logits averaged); default: the last."
+            metavar="STEP",
+            help="Network to test: a training step, or late (both base streams, logits averaged); default: the last.",
         ),
     ] = None,
-    crops: Annotated[int, typer.Option(help="Frames of a video, spaced evenly; the paper's are 25.")] = 25,
+    crops: Annotated[
+        int,
+        typer.Option(
+            parser=options.number(int, 1), metavar="N", help="Frames of a video, spaced evenly; the paper's are 25."
+        ),
+    ] = 25,
     views: Annotated[
-        str, typer.Option(help="full (whole frames, the paper's), center, 3, 5, or 10 crops (5 and mirrors).")
+        str,
+        typer.Option(
+            metavar="NAME", help="full (whole frames, the paper's), center, 3, 5, or 10 crops (5 and mirrors)."
+        ),
     ] = "full",
     mirror: Annotated[
-        bool | None, typer.Option("--mirror/--no-mirror", help="Also mirrored; default: with full and 10.")
+        bool | None,
+        typer.Option("--mirror/--no-mirror", metavar=options.FLAG, help="Also mirrored; default: with full and 10."),
     ] = None,
     temporal: Annotated[
-        str, typer.Option(help="sequence (all frames as one, the paper's) or windows (of the training's length).")
+        str,
+        typer.Option(
+            metavar="NAME", help="sequence (all frames as one, the paper's) or windows (of the training's length)."
+        ),
     ] = "sequence",
     device: options.Device = "auto",
-    precision: Annotated[str, typer.Option(help="fp32; bf16 or fp16 on a GPU.")] = "fp32",
-    workers: Annotated[
-        int, typer.Option(min=0, help="Loader processes; 0: one a core beside a GPU, none on the CPU.")
-    ] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Accept flow made otherwise than in training.")] = False,
+    precision: Annotated[str, typer.Option(metavar="NAME", help="fp32; bf16 or fp16 on a GPU.")] = "fp32",
+    workers: options.LoaderWorkers = 0,
+    force: Annotated[
+        bool, typer.Option("--force", metavar=options.FLAG, help="Accept flow made otherwise than in training.")
+    ] = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:

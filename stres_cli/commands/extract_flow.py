@@ -15,14 +15,23 @@ from stres_cli.extraction_view import show
 def extract_flow(
     videos: Annotated[str | None, options.VIDEOS_OR_FRAMES] = None,
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "tvl1",
+    method: Annotated[str, typer.Option(metavar="NAME", help=f"One of {', '.join(METHODS)}.")] = "tvl1",
     method_option: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=VALUE, a parameter of the method by its library's name; may be given again."),
+        typer.Option(metavar="NAME=VALUE", help="A parameter of the method by its library's name; may be given again."),
     ] = None,
-    bound: Annotated[float, typer.Option(help="Flow is clipped to -BOUND..BOUND pixels before it is stored.")] = 20.0,
-    step: Annotated[int, typer.Option(help="Flow from frame t to frame t+STEP.")] = 1,
-    compression: Annotated[str, typer.Option(help="zstd, or gzip for files that must open anywhere.")] = "zstd",
+    bound: Annotated[
+        float,
+        typer.Option(
+            parser=options.number(float), metavar="PIXELS", help="Flow is clipped to -BOUND..BOUND before it is stored."
+        ),
+    ] = 20.0,
+    step: Annotated[
+        int, typer.Option(parser=options.number(int, 1), metavar="N", help="Flow from frame t to frame t+N.")
+    ] = 1,
+    compression: Annotated[
+        str, typer.Option(metavar="NAME", help="zstd, or gzip for files that must open anywhere.")
+    ] = "zstd",
     short_side: options.ShortSide = None,
     allow_truncated: options.AllowTruncated = False,
     device: options.Device = "auto",

@@ -14,13 +14,19 @@ from stres_cli.report_view import render
 def report(
     run: Annotated[
         str | None,
-        typer.Option(help="Name of the run; default: the newest evaluated. With --splits a pattern with {split}."),
+        typer.Option(
+            metavar="NAME", help="The run; default: the newest evaluated. With --splits a pattern with {split}."
+        ),
     ] = None,
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
-    protocol: Annotated[str | None, typer.Option(help="Folder name of the evaluation; default: the newest.")] = None,
-    splits: Annotated[str | None, typer.Option(help="Average several splits as the papers do, such as 1,2,3.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Folder name of the evaluation; default: the newest.")
+    ] = None,
+    splits: Annotated[
+        str | None, typer.Option(metavar="N,N,N", help="Average several splits as the papers do.")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for the report; default: reports/ in the workspace.")
+        Path | None, typer.Option(metavar="DIR", help="Folder for the report; default: reports/ in the workspace.")
     ] = None,
     as_json: options.Json = False,
     debug: options.Debug = False,

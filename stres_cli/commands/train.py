@@ -1,7 +1,6 @@
 """`stres train`: frames and flow to a trained run."""
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,12 +9,12 @@ from rich.table import Table
 
 from pipelines import train as stage
 from pipelines.errors import UsageError
-from pipelines.training.recipes import CROP_SCHEMES, RECIPES, STEPS
-from stres_cli import options
+from pipelines.training.recipes import CROP_SCHEMES, RECIPES, STEPS, Step
+from stres_cli import options, step_values
 from stres_cli.console import CommandUI, command
 
-_RECIPE = "Recipe (a value for all steps, or STEP=VALUE,STEP=VALUE)"
-_NETWORK = "Network"
+_RECIPE = "Recipe (VALUE for all steps, or STEP=VALUE,STEP=VALUE)"
+_NETWORK = "Network (where no default stands: the recipe's)"
 
 
 def _per_step(flag: str, text: str) -> Any:
@@ -23,72 +22,99 @@ def _per_step(flag: str, text: str) -> Any:
     return typer.Option(None, flag, help=text, metavar="VALUE", rich_help_panel=_RECIPE)
 
 
+def _network(text: str, *flags: str, **settings: Any) -> Any:
+    return typer.Option(*flags, help=text, rich_help_panel=_NETWORK, **settings)
+
+
+def _choice(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+_COUNT: dict[str, Any] = {"metavar": "N", "parser": options.number(int, 1)}
+
+
 def train(
-    split: Annotated[int, typer.Option(min=1, help="Number of the split to train on.")] = 1,
-    workspace: options.Workspace = options.DEFAULT_WORKSPACE,
-    name: Annotated[str | None, typer.Option(help="Name of the run; default split<N>.")] = None,
+    split: Annotated[int, typer.Option(help="The split to train on.", **_COUNT)] = 1,
     splits: Annotated[
         Path | None,
-        typer.Option(help="Folder with UCF101's or HMDB51's official lists; default: three seeded splits of our own."),
+        typer.Option(
+            metavar="DIR", help="UCF101's or HMDB51's official lists; default: three seeded splits of our own."
+        ),
     ] = None,
     group_regex: Annotated[
-        str | None, typer.Option(help="What of class/video names the group that must stay on one side of a split.")
-    ] = None,
-    recipe: Annotated[
-        str,
-        typer.Option(help=f"{' or '.join(RECIPES)} (from scratch, hundreds of clips).", rich_help_panel=_RECIPE),
-    ] = "paper",
-    steps: Annotated[
-        str | None, typer.Option(help=f"Some of {', '.join(STEPS)}, comma-separated.", rich_help_panel=_RECIPE)
-    ] = None,
-    show_recipe: Annotated[
-        bool, typer.Option("--show-recipe", help="Print the resolved steps and exit.", rich_help_panel=_RECIPE)
-    ] = False,
-    lr: str | None = _per_step("--lr", "Learning rate of the filters at the schedule's 1.0"),
-    schedule: str | None = _per_step("--schedule", "cosine, or factors of the rate by epoch such as 1:1:0.1"),
-    epochs: str | None = _per_step("--epochs", "Epochs"),
-    iterations: str | None = _per_step("--iterations", "Updates in all, instead of epochs"),
-    factor: str | None = _per_step("--factor", "Passes over the training videos in one epoch"),
-    batch_size: str | None = _per_step("--batch-size", "Videos between two updates"),
-    micro_batch: str | None = _per_step("--micro-batch", "Videos through the network at once; gradients accumulate"),
-    frames: str | None = _per_step("--frames", "Frames T of a sample"),
-    stride: str | None = _per_step("--stride", "Distance in frames between them, LOW-HIGH"),
-    dropout: str | None = _per_step("--dropout", "Dropout before the classifiers"),
-    crops: str | None = _per_step("--crops", f"Augmentation: {', '.join(CROP_SCHEMES)}"),
-    mirror: str | None = _per_step("--mirror", "Mirror half of the samples: yes or no"),
-    weight_decay: str | None = _per_step("--weight-decay", "Weight decay of the filters"),
-    label_smoothing: str | None = _per_step("--label-smoothing", "Label smoothing"),
-    depth: Annotated[int | None, typer.Option(help="26, 50, 101 or 152.", rich_help_panel=_NETWORK)] = None,
-    width: Annotated[
-        int | None, typer.Option(help="Channels of the first stage; 64 is the paper's.", rich_help_panel=_NETWORK)
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(help="Input of the network in pixels, N or HxW.", rich_help_panel=_NETWORK)
-    ] = None,
-    weights: Annotated[
         str | None,
-        typer.Option(help="imagenet (torchvision), a file in its format, or none.", rich_help_panel=_NETWORK),
+        typer.Option(metavar="REGEX", help="What of class/video names the group that stays on one side of a split."),
     ] = None,
-    fusion: Annotated[str, typer.Option(help=", ".join(stage.FUSIONS), rich_help_panel=_NETWORK)] = "add",
-    direction: Annotated[
-        str, typer.Option(help=", ".join(stage.DIRECTIONS), rich_help_panel=_NETWORK)
-    ] = "motion-to-appearance",
-    temporal_kernels: Annotated[
-        bool, typer.Option(help="Convolutions over time in block b of each stage.", rich_help_panel=_NETWORK)
-    ] = True,
-    temporal_init: Annotated[
-        str, typer.Option(help=", ".join(stage.TEMPORAL_INITS), rich_help_panel=_NETWORK)
-    ] = "average",
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The run; default: split<N>.")] = None,
+    workspace: options.Workspace = options.DEFAULT_WORKSPACE,
     seed: options.Seed = 0,
     device: options.Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto (bf16 on a GPU, fp32 on the CPU), fp32, bf16, fp16.")] = "auto",
-    workers: Annotated[
-        int, typer.Option(min=0, help="Loader processes; 0: one a core beside a GPU, none on the CPU.")
-    ] = 0,
-    checkpoint_every: Annotated[float, typer.Option(min=0, help="Minutes between two checkpoints.")] = 5.0,
+    precision: Annotated[
+        str, typer.Option(metavar="NAME", help="auto (bf16 on a GPU, fp32 on the CPU), fp32, bf16 or fp16.")
+    ] = "auto",
+    workers: options.LoaderWorkers = 0,
+    checkpoint_every: Annotated[
+        float,
+        typer.Option(parser=options.number(float, 0), metavar="MINUTES", help="Time between two checkpoints."),
+    ] = 5.0,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Move a run of that name aside and begin anew.")
+        bool,
+        typer.Option("--overwrite", metavar=options.FLAG, help="Move a run of that name aside and begin anew."),
     ] = False,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"{_choice(tuple(RECIPES))} (from scratch, hundreds of clips).",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = "paper",
+    steps: Annotated[
+        str | None,
+        typer.Option(metavar="STEP,STEP", help=f"Some of {', '.join(STEPS)}.", rich_help_panel=_RECIPE),
+    ] = None,
+    show_recipe: Annotated[
+        bool,
+        typer.Option(
+            "--show-recipe",
+            metavar=options.FLAG,
+            help="Print every number of the steps and exit.",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = False,
+    lr: str | None = _per_step("--lr", "Learning rate of the filters where the schedule is 1."),
+    schedule: str | None = _per_step("--schedule", "cosine, or a factor of the rate for each epoch: 1:1:0.1."),
+    epochs: str | None = _per_step("--epochs", "Epochs."),
+    iterations: str | None = _per_step("--iterations", "Updates in all, instead of epochs."),
+    factor: str | None = _per_step("--factor", "Passes over the training videos in one epoch."),
+    batch_size: str | None = _per_step("--batch-size", "Videos between two updates."),
+    micro_batch: str | None = _per_step("--micro-batch", "Videos through the network at once; gradients add up."),
+    frames: str | None = _per_step("--frames", "Frames of a sample."),
+    stride: str | None = _per_step("--stride", "Distance in frames between them: N or LOW-HIGH."),
+    dropout: str | None = _per_step("--dropout", "Dropout before the classifiers."),
+    crops: str | None = _per_step("--crops", f"Augmentation: {', '.join(CROP_SCHEMES)}."),
+    mirror: str | None = _per_step("--mirror", "Mirror half of the samples: yes or no."),
+    temporal_pool: str | None = _per_step("--temporal-pool", "Maximum over time before the classifiers: SIZE/STRIDE."),
+    momentum: str | None = _per_step("--momentum", "Momentum."),
+    nesterov: str | None = _per_step("--nesterov", "Nesterov's form of it: yes or no."),
+    weight_decay: str | None = _per_step("--weight-decay", "Weight decay of the filters."),
+    label_smoothing: str | None = _per_step("--label-smoothing", "Label smoothing."),
+    depth: Annotated[int | None, _network("26, 50, 101 or 152.", **_COUNT)] = None,
+    width: Annotated[int | None, _network("Channels of the first stage; 64 is the paper's.", **_COUNT)] = None,
+    size: Annotated[str | None, _network("Input in pixels.", metavar="N|HxW")] = None,
+    weights: Annotated[
+        str | None, _network("imagenet (torchvision), a file in its format, or none.", metavar="NAME|FILE")
+    ] = None,
+    fusion: Annotated[str, _network(f"{_choice(stage.FUSIONS)}.", metavar="NAME")] = "add",
+    direction: Annotated[
+        str, _network(f"Of the connections: {_choice(stage.DIRECTIONS)}.", metavar="NAME")
+    ] = "motion-to-appearance",
+    no_temporal_kernels: Annotated[
+        bool, _network("No convolutions over time.", "--no-temporal-kernels", metavar=options.FLAG)
+    ] = False,
+    temporal_init: Annotated[
+        str, _network(f"How these begin: {_choice(stage.TEMPORAL_INITS)}.", metavar="NAME")
+    ] = "average",
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -98,21 +124,24 @@ def train(
     continues an interrupted run.
     """
     with command(as_json, debug) as ui:
-        changes = {
-            "lr": _parsed("--lr", lr, float),
-            "schedule": _parsed("--schedule", schedule, _schedule),
-            "epochs": _parsed("--epochs", epochs, int),
-            "iterations": _parsed("--iterations", iterations, int),
-            "factor": _parsed("--factor", factor, int),
-            "batch_size": _parsed("--batch-size", batch_size, int),
-            "micro_batch": _parsed("--micro-batch", micro_batch, int),
-            "frames": _parsed("--frames", frames, int),
-            "stride": _parsed("--stride", stride, _range),
-            "dropout": _parsed("--dropout", dropout, float),
-            "crops": _parsed("--crops", crops, str),
-            "mirror": _parsed("--mirror", mirror, _yes_or_no),
-            "weight_decay": _parsed("--weight-decay", weight_decay, float),
-            "label_smoothing": _parsed("--label-smoothing", label_smoothing, float),
+        per_step = {
+            "lr": lr,
+            "schedule": schedule,
+            "epochs": epochs,
+            "iterations": iterations,
+            "factor": factor,
+            "batch_size": batch_size,
+            "micro_batch": micro_batch,
+            "frames": frames,
+            "stride": stride,
+            "dropout": dropout,
+            "crops": crops,
+            "mirror": mirror,
+            "temporal_pool": temporal_pool,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "weight_decay": weight_decay,
+            "label_smoothing": label_smoothing,
         }
         config = stage.Config(
             workspace=workspace,
@@ -128,9 +157,9 @@ def train(
             weights=weights,
             fusion=fusion,
             direction=direction,
-            temporal_kernels=temporal_kernels,
+            temporal_kernels=not no_temporal_kernels,
             temporal_init=temporal_init,
-            overrides=_by_step(changes),
+            overrides=step_values.by_step(per_step),
             seed=seed,
             device=device,
             precision=precision,
@@ -138,8 +167,9 @@ def train(
             checkpoint_every=checkpoint_every,
             overwrite=overwrite,
         )
+        chosen = [config.step(step) for step in config.selected()]  # wrong numbers show before anything is missed
         if show_recipe:
-            _show_recipe(ui, config)
+            _show_recipe(ui, recipe, chosen)
         else:
             _run(ui, config)
 
@@ -147,73 +177,36 @@ def train(
 def _run(ui: CommandUI, config: stage.Config) -> None:
     result = stage.run(config, ui.on_progress)
     ui.finish(result, exit_code=1 if result.failed else 0)
-    table = Table("step", "updates", "minutes", "training loss", "accuracy", title=f"run {result.run}")
+    table = Table("step", title=f"run {result.run}")
+    for heading in ("updates", "minutes", "training loss", "accuracy"):
+        table.add_column(heading, justify="right")
     for step in result.steps:
-        accuracy = step.metrics.get("fused_accuracy", step.metrics.get(f"{step.step}_accuracy", float("nan")))
-        note = " (done before)" if step.already_done else ""
-        cells = [f"{step.seconds / 60:.1f}", f"{step.metrics.get('loss', float('nan')):.3f}", f"{100 * accuracy:.1f} %"]
-        table.add_row(step.step + note, str(step.iterations), *cells)
+        accuracy = step.metrics.get("fused_accuracy", step.metrics.get(f"{step.step}_accuracy"))
+        loss = step.metrics.get("loss")
+        table.add_row(
+            step.step + (" (done before)" if step.already_done else ""),
+            str(step.iterations),
+            f"{step.seconds / 60:.1f}",
+            "–" if loss is None else f"{loss:.3f}",
+            "–" if accuracy is None else f"{100 * accuracy:.1f} %",
+        )
     ui.out.print(table)
-    ui.out.print(f"{result.train_videos} training videos; the run lies in {result.folder}", soft_wrap=True)
+    text = f"{result.train_videos} training videos; the run lies in {result.folder}"
+    ui.out.print(text, markup=False, soft_wrap=True)
     if result.failed:
         ui.out.print(f"{result.failed} videos could not be used: see failures.csv in the workspace", soft_wrap=True)
 
 
-def _show_recipe(ui: CommandUI, config: stage.Config) -> None:
-    chosen = [config.step(name) for name in config.selected()]
-    table = Table("", *(step.name for step in chosen), title=f"recipe {config.recipe}")
-    for field in dataclasses.fields(chosen[0])[1:]:
-        table.add_row(field.name, *(str(getattr(step, field.name)) for step in chosen))
+def _show_recipe(ui: CommandUI, recipe: str, chosen: Sequence[Step]) -> None:
+    """Every number of the chosen steps, as the options write it."""
+    table = Table(title=f"recipe {recipe}", box=None, padding=(0, 2, 0, 0), title_style="bold")
+    table.add_column("", no_wrap=True)
+    for step in chosen:
+        table.add_column(step.name, overflow="fold")
+    for name in step_values.READERS:
+        table.add_row(step_values.flag(name), *(step_values.shown(step, name) for step in chosen))
     ui.out.print(table)
     ui.finish({step.name: step for step in chosen})
-
-
-# ------------------------------------------------------------------ reading values
-
-
-def _parsed(flag: str, text: str | None, read: Callable[[str], Any]) -> dict[str, Any]:
-    """`VALUE` or `STEP=VALUE,STEP=VALUE` as values by step."""
-    if text is None:
-        return {}
-    if "=" not in text:
-        return dict.fromkeys(STEPS, _read(flag, text, read))
-    values = {}
-    for part in text.split(","):
-        step, _, value = part.partition("=")
-        if step.strip() not in STEPS:
-            raise UsageError(f"{flag} {text!r}: {step.strip()!r} is not a step; the steps are {', '.join(STEPS)}")
-        values[step.strip()] = _read(flag, value.strip(), read)
-    return values
-
-
-def _read(flag: str, text: str, read: Callable[[str], Any]) -> Any:
-    try:
-        return read(text)
-    except ValueError as error:
-        raise UsageError(f"{flag} {text!r} cannot be read: {error}") from None
-
-
-def _by_step(changes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for name, values in changes.items():
-        for step, value in values.items():
-            found.setdefault(step, {})[name] = value
-    return found
-
-
-def _schedule(text: str) -> Any:
-    return "cosine" if text == "cosine" else tuple(float(part) for part in text.split(":"))
-
-
-def _range(text: str) -> tuple[int, int]:
-    low, _, high = text.partition("-")
-    return int(low), int(high or low)
-
-
-def _yes_or_no(text: str) -> bool:
-    if text not in ("yes", "no"):
-        raise ValueError("give yes or no")
-    return text == "yes"
 
 
 def _size(text: str) -> tuple[int, int]:

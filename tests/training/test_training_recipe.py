@@ -62,7 +62,7 @@ def test_the_cosine_warms_up_then_falls_to_almost_nothing():
     assert rates[:10] == pytest.approx([0.05 * n for n in range(1, 11)])
     assert rates[10] == pytest.approx(0.5)
     assert rates[105] == pytest.approx(0.25)
-    assert all(later < earlier for earlier, later in itertools.pairwise(rates))
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[10:]))
     assert 0 < rates[-1] < 1e-3
 
 

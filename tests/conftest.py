@@ -1,16 +1,31 @@
 """A workspace of small random artifacts with a split, large enough to train on."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as stres_cli/__main__.py; pytest-xdist's processes share cores
+
 from pipelines.artifacts import new_flow_file, new_frames_file
 from pipelines.datasets.split_lists import Split
 from pipelines.datasets.splits import write_splits
 from pipelines.workspace import Workspace
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The marker `cuda`: skipped without a GPU, unless STRES_REQUIRE_CUDA=1 says there must be one."""
+    if item.get_closest_marker("cuda") is None or os.environ.get("STRES_REQUIRE_CUDA") == "1":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+
 
 CLASSES = ("jump", "wave")
 FRAMES, HEIGHT, WIDTH = 16, 32, 40
@@ -36,10 +51,9 @@ def write_artifacts(workspace: Workspace, class_name: str, video: str, seed: int
         flow.finish(about | settings | {"flow_input": "video"})
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
+def write_workspace(root: Path) -> Workspace:
     """Two classes of five videos: three of each train, two test."""
-    workspace = Workspace(tmp_path / "work")
+    workspace = Workspace(root)
     ids = []
     for label, class_name in enumerate(CLASSES):
         for number in range(5):
@@ -49,3 +63,14 @@ def workspace(tmp_path: Path) -> Workspace:
     test = [id_ for id_ in ids if id_[-1] in "34"]
     write_splits(workspace.splits, [Split(1, train, test, list(CLASSES), "test")])
     return workspace
+
+
+@pytest.fixture(scope="session")
+def make_workspace() -> Callable[[Path], Workspace]:
+    """For fixtures that outlive a test."""
+    return write_workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return write_workspace(tmp_path / "work")

@@ -1,0 +1,7 @@
+"""TV-L1 optical flow of our own: OpenCV's numbers from engines that are fast where they run. See docs/tvl1.md."""
+
+from pipelines.optical_flow.tvl1.flow import tvl1_flow
+from pipelines.optical_flow.tvl1.method import make
+from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
+
+__all__ = ["TVL1Parameters", "make", "tvl1_flow"]

@@ -1,0 +1,132 @@
+"""Compiling the CPU kernels once a machine: where the result is kept, and what happens where nothing can be."""
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+_log = logging.getLogger("stres")
+_in_this_process = threading.Lock()
+_kernels: dict[int, Callable[..., None]] = {}
+
+
+def compiled_kernel(stride: int) -> Callable[..., None]:
+    """`kernels.pair.pair_flow`, compiled for rows of this stride (see `numba_engine.stride_for`).
+
+    Taken from the cache folder, or compiled and left there while other processes wait. Where no folder can be written
+    to, every process compiles for itself.
+    """
+    with _in_this_process:
+        if stride not in _kernels:
+            _kernels[stride] = _load_or_compile(stride)
+    return _kernels[stride]
+
+
+def _load_or_compile(stride: int) -> Callable[..., None]:
+    folder = _cache_folder(stride)
+    if folder is None:
+        _log.warning(_message(stride, "; no cache folder can be written to, so every process does"))
+        return _ready(stride, _kernel(None))
+    with _only_process(folder):
+        if not list(folder.rglob("*.nbc")):
+            _log.warning(_message(stride, ", once on this machine"))
+        try:
+            return _ready(stride, _kernel(folder))
+        except Exception as error:  # a damaged entry, a full disk: whatever it is, it is only a cache
+            _log.warning("the compiled TV-L1 kernels in %s cannot be used (%s): compiling without", folder, error)
+            return _ready(stride, _kernel(None))
+
+
+def _message(stride: int, how_often: str) -> str:
+    from pipelines.optical_flow.tvl1.kernels.rows import widest
+
+    return f"compiling TV-L1 for frames up to {widest(stride)} pixels wide (10 to 20 seconds{how_often})"
+
+
+def _kernel(folder: Path | None) -> Callable[..., None]:
+    """The uncompiled kernel, with `folder` for its cache."""
+    import numba
+
+    from pipelines.optical_flow.tvl1.kernels.pair import pair_flow
+    from pipelines.optical_flow.tvl1.kernels.rows import EXACT
+
+    if folder is None:
+        return numba.njit(**EXACT)(pair_flow)
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(folder)  # read by the decorator, for this function alone
+    try:
+        return numba.njit(cache=True, **EXACT)(pair_flow)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def _ready(stride: int, kernel: Callable[..., None]) -> Callable[..., None]:
+    """Makes Numba compile the kernel, or load it, by calling it on a pair of one pixel."""
+    from pipelines.optical_flow.tvl1.numba_engine import kernel_arguments
+    from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
+
+    kernel(*kernel_arguments(1, 1, stride, TVL1Parameters(warps=1)))
+    return kernel
+
+
+# ------------------------------------------------------------------ the folder
+
+
+def _cache_folder(stride: int) -> Path | None:
+    """A folder of our own for exactly this kernel on this kind of processor, that can be written to."""
+    name = f"tvl1-{_identity()}-{stride}"
+    for parent in _candidates():
+        with contextlib.suppress(OSError):
+            folder = parent / name
+            folder.mkdir(parents=True, exist_ok=True)
+            with open(folder / "lock", "ab"):
+                return folder
+    return None
+
+
+def _candidates() -> Iterator[Path]:
+    """`NUMBA_CACHE_DIR`, the user's cache folder, and a private one among the temporary files."""
+    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(chosen)
+    with contextlib.suppress(RuntimeError):  # no home
+        yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stres"
+    temporary = Path(tempfile.gettempdir()) / f"stres-{os.getuid()}"
+    if _is_private(temporary):
+        yield temporary
+
+
+def _is_private(folder: Path) -> bool:
+    """Makes the folder if there is none. What is cached is run: in a shared place it must be ours alone."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+        return not folder.is_symlink() and status.st_uid == os.getuid() and status.st_mode & 0o077 == 0
+    return False
+
+
+@functools.cache
+def _identity() -> str:
+    """Changes with the kernels' source, with Numba and with the processor."""
+    import llvmlite.binding
+    import numba
+
+    digest = hashlib.sha256()
+    for source in sorted((Path(__file__).parent / "kernels").glob("*.py")):
+        digest.update(source.read_bytes())
+    digest.update(f"{numba.__version__} {llvmlite.binding.get_host_cpu_name()}".encode())
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _only_process(folder: Path) -> Iterator[None]:
+    """Waits for other processes that compile the same; not where files cannot be locked (some network disks)."""
+    with open(folder / "lock", "ab") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

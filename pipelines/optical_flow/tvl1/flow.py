@@ -1,0 +1,75 @@
+"""`tvl1_flow`, and the engines that compute it.
+
+Letters: N pairs of frames, H W pixels.
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+
+from pipelines.optical_flow.grey import check_frames
+from pipelines.optical_flow.methods import check_engine
+from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
+
+
+@dataclass(frozen=True)
+class _Engine:
+    module: str
+    """Holds `compute_flow` as `EngineModule` declares it; loaded when first used."""
+    device_types: tuple[str, ...]
+    """Where it computes; frames that lie elsewhere are brought to the CPU."""
+
+
+_ENGINES = {
+    "numba": _Engine("pipelines.optical_flow.tvl1.numba_engine", ("cpu",)),
+    "reference": _Engine("pipelines.optical_flow.tvl1.reference", ("cpu", "cuda")),
+}
+# Named, with `auto`, in `methods.ENGINES` too, which can be read without PyTorch.
+# The engine of `auto`. On a GPU the reference launches some hundred thousand small kernels a pair: the CPU is faster.
+_BEST = {"cpu": "numba", "cuda": "numba"}
+
+
+_DEFAULTS = TVL1Parameters()
+
+
+class EngineModule(Protocol):
+    def compute_flow(self, frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Parameters) -> torch.Tensor:
+        """uint8 [N, H, W] twice, on one of the engine's devices, to float32 [N, 2, H, W] on the same."""
+
+
+def tvl1_flow(
+    frame0: torch.Tensor,
+    frame1: torch.Tensor,
+    *,
+    parameters: TVL1Parameters = _DEFAULTS,
+    device: torch.device | str | None = None,
+    engine: str | None = None,
+) -> torch.Tensor:
+    """TV-L1 flow of grey frames: uint8 [N, H, W] twice to float32 [N, 2, H, W] in pixels, x then y.
+
+    What is at p in frame0 is at p + flow in frame1. A pair's flow does not depend on the others of its batch.
+    `device`: where to compute, and where the result lies; None: where the input is. `engine`: one of
+    `methods.ENGINES`; None is `auto`, the fastest for the device. All engines give the same flow but for rounding.
+    Raises `UsageError` for an unknown engine, `ValueError` for frames of another kind or shape.
+    """
+    check_frames(frame0, frame1, channels=None)
+    target = torch.device(device) if device is not None else frame0.device
+    chosen = resolve_engine(engine, target)
+    where = target if computes_on(chosen, target) else torch.device("cpu")
+    if frame0.numel() == 0:
+        return torch.zeros((len(frame0), 2, *frame0.shape[1:]), device=target)
+    module = cast(EngineModule, importlib.import_module(_ENGINES[chosen].module))
+    return module.compute_flow(frame0.to(where), frame1.to(where), parameters).to(target)
+
+
+def resolve_engine(engine: str | None, device: torch.device) -> str:
+    """The engine's name, with `auto` (or None) settled for the device."""
+    asked = engine or "auto"
+    check_engine("tvl1", asked)
+    return _BEST.get(device.type, "reference") if asked == "auto" else asked
+
+
+def computes_on(engine: str, device: torch.device) -> bool:
+    return device.type in _ENGINES[engine].device_types

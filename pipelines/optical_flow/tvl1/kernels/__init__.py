@@ -1,0 +1,11 @@
+"""The parts of TV-L1 that Numba compiles for the CPU.
+
+What makes them fast, as measured on a Zen 3 core with AVX2:
+* All fields of an image row lie together (`rows.py`) at distances known when compiling, so that LLVM sees that they do
+  not overlap and vectorises every loop without asking at run time.
+* Loops over pixels count with unsigned integers: Numba's handling of negative indices stops the vectoriser (20 ns a
+  pixel and iteration instead of 2).
+* The dual of a row is updated while its flow is still in the cache.
+
+Letters: H W pixels of a level. All images and flows are float32.
+"""

@@ -1,0 +1,36 @@
+"""`tvl1_flow` as one of the methods of `extract-flow`."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+
+from pipelines.optical_flow.methods import as_options, parse_options
+from pipelines.optical_flow.tvl1.flow import computes_on, resolve_engine, tvl1_flow
+from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
+
+_PAIRS_A_THREAD = 8  # a second or two at 340x256: long enough to keep all threads busy, short enough to show progress
+
+
+class TVL1:
+    """`tvl1_flow` as a `FlowMethod`."""
+
+    input: ClassVar[Literal["grey"]] = "grey"
+
+    def __init__(self, settings: TVL1Parameters, device: str, engine: str) -> None:
+        self.settings = settings
+        self.parameters = as_options(settings)
+        self.device = torch.device(device)
+        self.engine = resolve_engine(engine, self.device)
+        self.uses_device = computes_on(self.engine, self.device)
+
+    @property
+    def batch_size(self) -> int:
+        return _PAIRS_A_THREAD * torch.get_num_threads()
+
+    def flow(self, frame0: torch.Tensor, frame1: torch.Tensor) -> torch.Tensor:
+        return tvl1_flow(frame0, frame1, parameters=self.settings, device=self.device, engine=self.engine)
+
+
+def make(options: Mapping[str, str | float], device: str, engine: str = "auto") -> TVL1:
+    return TVL1(parse_options("tvl1", TVL1Parameters, options), device, engine)

@@ -1,0 +1,91 @@
+"""TV-L1 on the CPU, by kernels that Numba compiles. Each thread computes one pair at a time.
+
+Letters: N pairs of frames, H W pixels.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipelines.optical_flow.tvl1.compilation import compiled_kernel
+from pipelines.optical_flow.tvl1.levels import level_sizes
+from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
+
+
+def compute_flow(frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Parameters) -> torch.Tensor:
+    """uint8 [N, H, W] twice to float32 [N, 2, H, W], on as many threads as `torch.get_num_threads()` says."""
+    pairs, height, width = frame0.shape
+    befores, afters = frame0.contiguous().numpy(), frame1.contiguous().numpy()
+    flow = np.empty((pairs, 2, height, width), np.float32)
+    compute = _pair_function(height, width, parameters)
+    threads = min(pairs, torch.get_num_threads())
+    if threads == 1:
+        for pair in zip(befores, afters, flow, strict=True):
+            compute(*pair)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(compute, befores, afters, flow))
+    return torch.from_numpy(flow)
+
+
+def _pair_function(
+    height: int, width: int, parameters: TVL1Parameters
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
+    """Computes one pair: (frame0, frame1, flow to fill). May be called by several threads at once."""
+    stride = stride_for(width)
+    kernel = compiled_kernel(stride)
+    of_thread = threading.local()
+
+    def compute(frame0: np.ndarray, frame1: np.ndarray, flow: np.ndarray) -> None:
+        if not hasattr(of_thread, "arguments"):
+            of_thread.arguments = kernel_arguments(height, width, stride, parameters)[2:-1]
+        kernel(frame0, frame1, *of_thread.arguments, flow)
+
+    return compute
+
+
+def stride_for(width: int) -> int:
+    """The distance of a row's fields in memory, in floats: the smallest of 112, 208, 400, 784... that fits.
+
+    The kernels are compiled for each of them, so they are few. All are odd multiples of a cache line: with powers of
+    two the fields of a row would compete for the same lines of the cache.
+    """
+    from pipelines.optical_flow.tvl1.kernels.rows import MARGIN, widest
+
+    doublings = 1
+    while widest(stride := MARGIN * (3 * 2**doublings + 1)) < width:
+        doublings += 1
+    return stride
+
+
+def kernel_arguments(height: int, width: int, stride: int, parameters: TVL1Parameters) -> tuple[Any, ...]:
+    """All arguments of `pair_flow`, for a pair of black frames; its buffers are for one thread."""
+    from pipelines.optical_flow.tvl1.kernels.rows import row_type, scratch_type
+
+    frame = np.zeros((height, width), np.uint8)
+    sizes = np.array(level_sizes(height, width, parameters.nscales, parameters.scale_step), np.int64)
+    rows = np.zeros(height + 2, row_type(stride))
+    scratch, delayed = np.zeros(1, scratch_type(stride)), np.zeros((3, stride), np.float32)
+    flow = np.empty((2, height, width), np.float32)
+    return frame, frame, sizes, _settings(parameters), rows, scratch, delayed, flow
+
+
+def _settings(parameters: TVL1Parameters) -> Any:
+    from pipelines.optical_flow.tvl1.kernels.pair import Settings
+
+    return Settings(
+        limit=np.float32(parameters.lambda_ * parameters.theta),
+        theta=np.float32(parameters.theta),
+        dual_step=np.float32(parameters.tau / parameters.theta),
+        scale_step=float(parameters.scale_step),
+        warps=int(parameters.warps),
+        epsilon=float(parameters.epsilon),
+        inner=int(parameters.inner_iterations),
+        outer=int(parameters.outer_iterations),
+        median=int(parameters.median_filtering),
+        like_cuda=parameters.mode == "cuda",
+    )

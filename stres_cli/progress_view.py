@@ -1,0 +1,170 @@
+"""How a stage's progress looks: bars with rate and remaining time on a terminal, elsewhere plain lines for a log."""
+
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+from pipelines.progress import Progress
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class ProgressView(Protocol):
+    """Shows one report after the other."""
+
+    def show(self, progress: Progress) -> None: ...
+
+    def close(self) -> None:
+        """Ends the display; the next `show` begins another."""
+
+
+def progress_view(console: Console) -> ProgressView:
+    """Bars where `console` is a terminal, lines otherwise."""
+    return _Bars(console) if console.is_terminal else _Lines(console)
+
+
+class _Bars:
+    """One live bar, of the phase that goes on; each finished phase leaves one line above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._display = _Display(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}", markup=False),
+            _Rate(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=console,
+            transient=True,
+            expand=True,
+        )
+        self._task: TaskID | None = None
+        self._begun: _Begun | None = None
+        self._last: Progress | None = None
+
+    def show(self, progress: Progress) -> None:
+        if self._last is None or self._begun is None or not _continues(self._last, progress):
+            self._finish_phase()
+            self._begun = _Begun(progress)
+            counts = {"completed": progress.done, "total": progress.total}
+            self._task = self._display.add_task(progress.phase, unit=progress.unit, metrics="", **counts)
+        self._last = progress
+        assert self._task is not None
+        metrics = _describe(progress.metrics)
+        self._display.update(self._task, completed=progress.done, total=progress.total, metrics=metrics)
+        self._display.start()
+
+    def _finish_phase(self) -> None:
+        if self._last is None or self._begun is None or self._task is None:
+            return
+        self._display.remove_task(self._task)
+        self._display.refresh()
+        if self._last.done > self._begun.done:
+            self._console.print(Text(self._begun.summary(self._last)), soft_wrap=True)
+        self._task = self._begun = self._last = None
+
+    def close(self) -> None:
+        self._finish_phase()
+        self._display.stop()
+
+
+class _Display(RichProgress):
+    """The bar, and its metrics on a line of their own: beside it 80 columns leave them no room."""
+
+    def get_renderables(self) -> "list[RenderableType]":
+        metrics = [Text(task.fields["metrics"], style="dim", no_wrap=True, overflow="ellipsis") for task in self.tasks]
+        return [self.make_tasks_table(self.tasks), *(line for line in metrics if line)]
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """Units a second, as the bar's remaining time takes them."""
+        if not task.speed:
+            return Text()
+        number = f"{task.speed:.0f}" if task.speed >= 100 else f"{task.speed:.3g}"
+        return Text(f"{number}/s", style="progress.data.speed")
+
+
+class _Lines:
+    """The first and the last report of a phase, and one every few seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._begun: _Begun | None = None
+        self._last: Progress | None = None
+        self._held_back = False
+        self._printed = 0.0
+
+    def show(self, progress: Progress) -> None:
+        if self._begun is None or self._last is None or not _continues(self._last, progress):
+            self.close()
+            self._begun, self._printed = _Begun(progress), 0.0
+        self._last, self._held_back = progress, True
+        if time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES or progress.done == progress.total:
+            self.close()
+
+    def close(self) -> None:
+        """Prints what was held back."""
+        if self._last is None or self._begun is None or not self._held_back:
+            return
+        self._held_back, self._printed = False, time.monotonic()
+        self._console.print(Text(self._begun.line(self._last)), soft_wrap=True)
+
+
+class _Begun:
+    """When and where a phase began, from which its rate follows."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.done = progress.done
+        self._time = time.monotonic()
+
+    def line(self, progress: Progress) -> str:
+        """How far it is: "train motion: 40/120 updates, 3.2 updates/s, 25 s left, loss 1.2"."""
+        parts = [f"{progress.phase}: {progress.done}/{progress.total} {progress.unit}"]
+        seconds, done = time.monotonic() - self._time, progress.done - self.done
+        if done and seconds > 0 and progress.done < progress.total:
+            rate = done / seconds
+            parts.append(f"{rate:.3g} {progress.unit}/s, {_duration((progress.total - progress.done) / rate)} left")
+        if progress.metrics:
+            parts.append(_describe(progress.metrics))
+        return ", ".join(parts)
+
+    def summary(self, progress: Progress) -> str:
+        """What it came to: "train motion: 120/120 updates in 38 s, loss 0.9"."""
+        counted = f"{progress.done}/{progress.total} {progress.unit} in {_duration(time.monotonic() - self._time)}"
+        return ", ".join([f"{progress.phase}: {counted}", *([_describe(progress.metrics)] if progress.metrics else [])])
+
+
+def _continues(before: Progress, now: Progress) -> bool:
+    """Whether both report the same phase; a demo evaluates twice, so that the count may start again."""
+    return now.phase == before.phase and now.done >= before.done
+
+
+def _describe(metrics: Mapping[str, float | int | str]) -> str:
+    return "  ".join(
+        f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}"
+        for name, value in metrics.items()
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

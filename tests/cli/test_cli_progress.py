@@ -1,0 +1,119 @@
+"""Progress: plain lines in a log; on a terminal one bar that fits, and one line for each finished phase."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from pipelines.progress import Progress
+from stres_cli import progress_view as module
+from stres_cli.progress_view import progress_view
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def updates(done, total=100, phase="train joint1", **metrics):
+    return Progress(phase, done, total, "updates", metrics)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test sets."""
+
+    class Clock:
+        now = 1000.0
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def log(clock):
+    """A view that is no terminal, the lines it has printed, and its clock."""
+    stream = io.StringIO()
+    view = progress_view(Console(file=stream))
+    return view, lambda: stream.getvalue().splitlines(), clock
+
+
+def test_a_log_gets_the_first_and_the_last_line_of_a_phase_and_one_every_few_seconds(log):
+    view, lines, clock = log
+
+    for done in range(101):
+        clock.now = 1000 + 0.1 * done
+        view.show(updates(done, loss=1.25))
+    view.close()
+
+    assert lines() == [
+        "train joint1: 0/100 updates, loss 1.25",
+        "train joint1: 50/100 updates, 10 updates/s, 5 s left, loss 1.25",
+        "train joint1: 100/100 updates, loss 1.25",
+    ]
+
+
+def test_a_log_keeps_where_a_phase_was_when_it_ended_early(log):
+    view, lines, _ = log
+
+    view.show(updates(0))
+    view.show(updates(7))
+    view.close()
+
+    assert lines()[-1].startswith("train joint1: 7/100 updates")
+
+
+def test_a_phase_may_come_again(log):
+    view, lines, clock = log
+
+    for _ in range(2):
+        view.show(updates(0, 2, "evaluate"))
+        clock.now += 1
+        view.show(updates(1, 2, "evaluate"))
+        view.show(updates(2, 2, "evaluate"))
+
+    assert lines() == ["evaluate: 0/2 updates", "evaluate: 2/2 updates"] * 2
+
+
+def test_a_long_wait_is_told_in_hours(log):
+    view, lines, clock = log
+
+    view.show(updates(0, 1000))
+    clock.now += 100
+    view.show(updates(10, 1000))
+
+    assert lines()[-1] == "train joint1: 10/1000 updates, 0.1 updates/s, 2 h 45 min left"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_terminal_shows_one_bar_and_a_line_for_each_finished_phase(width):
+    stream = io.StringIO()
+    view = progress_view(Console(file=stream, force_terminal=True, width=width, _environ={}))
+    metrics = {"loss": 15.583, "appearance_accuracy": 0.71234, "motion_accuracy": 0.3, "fused_accuracy": 0.5}
+
+    for phase in ("train appearance", "train joint1"):
+        for done in (0, 3171, 12345):
+            view.show(updates(done, 12345, phase, **metrics))
+    view.close()
+
+    printed = [line for line in re.split(r"[\r\n]+", ANSI.sub("", stream.getvalue())) if line.strip()]
+    bars = [line for line in printed if "left" in line]
+    assert bars
+    assert all("12345 updates" in line and "━━━━━━" in line and len(line) <= width for line in bars)
+    assert [line for line in printed if " in 0 s" in line] == [
+        f"{phase}: 12345/12345 updates in 0 s, "
+        "loss 15.58  appearance accuracy 0.7123  motion accuracy 0.3  fused accuracy 0.5"
+        for phase in ("train appearance", "train joint1")
+    ]
+
+
+def test_a_phase_with_nothing_to_do_leaves_no_line_on_a_terminal():
+    stream = io.StringIO()
+    view = progress_view(Console(file=stream, force_terminal=True, width=80, _environ={}))
+
+    view.show(updates(8, 8, "extract-frames"))
+    view.close()
+
+    assert " in " not in ANSI.sub("", stream.getvalue())

@@ -1,0 +1,94 @@
+"""Ctrl-C and SIGTERM: an orderly end, and the same command continues. Real processes, stopped at a line they print."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+WORDS = "interrupted: what is done is kept; the same command continues\n"
+
+
+def stop_at(arguments, line_begins, number):
+    """Starts `stres`, sends it the signal when a line of stderr begins so, and returns its exit code and stderr."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("STRES_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stres_cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+    )
+    with process:
+        try:
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if line.startswith(line_begins):
+                    break
+            else:
+                pytest.fail(f"no line begins with {line_begins!r}: {lines}")
+            process.send_signal(number)
+            _, rest = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    return process.returncode, "".join([*lines, rest])
+
+
+def test_extract_flow_continues_after_ctrl_c(stres, clips, tmp_path):
+    bad = tmp_path / "videos" / "a" / "bad.avi"
+    bad.parent.mkdir(parents=True)
+    bad.write_text("this is no video")
+    for folder in clips.iterdir():
+        (tmp_path / "videos" / folder.name).symlink_to(folder)
+    command = ["extract-flow", tmp_path / "videos", "-w", tmp_path / "work", "--method", "farneback", "--workers", 1]
+
+    code, stderr = stop_at(command, "a/bad: ", signal.SIGINT)  # the first video; 36 are still to do
+
+    assert code == 130
+    assert stderr.endswith(WORDS)
+    assert "Traceback" not in stderr
+    stored = list((tmp_path / "work" / "flow").rglob("*"))
+    assert len([path for path in stored if path.suffix == ".h5"]) < 36
+    assert not [path for path in stored if ".tmp-" in path.name]
+
+    bad.unlink()
+    finished = stres(*command)
+
+    assert finished.exit_code == 0, finished.stderr
+    assert len(list((tmp_path / "work" / "flow").rglob("*.h5"))) == 36
+    assert not (tmp_path / "work" / "failures.csv").exists()
+
+
+def test_train_continues_from_its_checkpoint_after_ctrl_c(stres, workspace):
+    tiny = "--recipe small --width 4 --size 32 --batch-size 2 --iterations 100 --steps appearance --device cpu"
+    command = ["train", *tiny.split(), "-w", workspace.root]
+    folder = workspace.runs / "split1" / "appearance"
+
+    code, stderr = stop_at(command, "train appearance: ", signal.SIGINT)
+
+    assert code == 130
+    assert stderr.endswith(WORDS)
+    assert "Traceback" not in stderr
+    assert (folder / "checkpoint.pt").is_file()
+    assert not (folder / "weights.pt").exists()
+
+    finished = stres(*command)
+
+    assert finished.exit_code == 0, finished.stderr
+    first = next(line for line in finished.stderr.splitlines() if line.startswith("train appearance: "))
+    assert int(first.split()[2].split("/")[0]) > 1  # not from the start
+    assert (folder / "weights.pt").is_file()
+    assert not (folder / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_document_says_that_it_was_interrupted(stres, monkeypatch, number, code):
+    monkeypatch.setattr("pipelines.report.run", lambda config, on_progress: signal.raise_signal(number))
+
+    shown = stres("report", "--json")
+
+    assert shown.exit_code == code
+    assert f'"exit_code": {code}' in shown.stdout
+    assert shown.stderr == WORDS

@@ -1,0 +1,257 @@
+"""Frames and flow files: what was written comes back, and nothing that is not what it says it is gets through."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+
+from pipelines import __version__
+from pipelines.artifacts import (
+    FLOW_SCHEMA,
+    FRAMES_SCHEMA,
+    ArtifactError,
+    FlowFile,
+    FrameFile,
+    new_flow_file,
+    new_frames_file,
+    peek,
+)
+
+FRAMES, HEIGHT, WIDTH = 6, 24, 32
+
+
+@pytest.fixture
+def pictures() -> np.ndarray:
+    """Smooth RGB frames, which JPEG hardly changes: uint8 [T, H, W, 3]; their red grows, their blue shrinks."""
+    ramp = np.linspace(0, 100, WIDTH)[None, :, None] + np.zeros((HEIGHT, 1, 3))
+    change = 20 * np.arange(FRAMES)[:, None, None, None] * np.array([1, 0, -1])
+    return np.clip(ramp + change + [0, 50, 100], 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def fields() -> np.ndarray:
+    """uint8 [F, 2, H, W]."""
+    return np.random.default_rng(0).integers(0, 256, (FRAMES - 1, 2, HEIGHT, WIDTH), dtype=np.uint8)
+
+
+@pytest.fixture
+def frames_path(tmp_path: Path, pictures: np.ndarray) -> Path:
+    path = tmp_path / "frames.h5"
+    with new_frames_file(path) as writer:
+        for picture in pictures:
+            writer.append(cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].reshape(-1))
+        writer.finish({"fps": 25.0, "source": "ü.avi"})
+    return path
+
+
+@pytest.fixture
+def flow_path(tmp_path: Path, fields: np.ndarray) -> Path:
+    path = tmp_path / "flow.h5"
+    with new_flow_file(path) as writer:
+        writer.append(fields[:2])
+        writer.append(fields[2:])
+        writer.finish({"method": "tvl1", "bound": 20.0})
+    return path
+
+
+# ------------------------------------------------------------------ what is written comes back
+
+
+def test_frames_come_back_as_jpeg_keeps_them(frames_path, pictures):
+    with FrameFile(frames_path) as file:
+        assert len(file) == FRAMES
+        read = np.stack(file.read([0, 5, 2]))
+        assert file.attributes["source"] == "ü.avi"
+        assert file.attributes["jpeg_quality"] == 95
+
+    assert (read.shape, read.dtype) == ((3, HEIGHT, WIDTH, 3), np.uint8)
+    assert np.abs(read.astype(int) - pictures[[0, 5, 2]]).max() <= 6
+
+
+@pytest.mark.parametrize("compression", ["zstd", "gzip"])
+def test_flow_comes_back_bit_for_bit(tmp_path, fields, compression):
+    path = tmp_path / "flow.h5"
+    with new_flow_file(path, compression) as writer:
+        writer.append(fields)
+        writer.finish({"bound": 20.0})
+
+    with FlowFile(path) as file:
+        assert len(file) == FRAMES - 1
+        assert np.array_equal(file.read(0, 5), fields)
+        assert np.array_equal(file.read(3, 4), fields[3:4])
+        assert file.file["flow"].chunks == (1, 2, HEIGHT, WIDTH)
+        assert file.file["flow"].fletcher32
+
+
+def test_a_file_carries_its_provenance(flow_path, frames_path):
+    for path, schema in ((flow_path, FLOW_SCHEMA), (frames_path, FRAMES_SCHEMA)):
+        attributes = peek(path, schema)
+
+        assert attributes["schema"] == schema
+        assert attributes["stres_version"] == __version__
+        assert len(attributes["content_sha256"]) == 64
+    assert (peek(flow_path, FLOW_SCHEMA)["method"], peek(flow_path, FLOW_SCHEMA)["bound"]) == ("tvl1", 20.0)
+
+
+def test_an_interrupted_file_does_not_exist(tmp_path, fields):
+    def begin() -> None:
+        with new_flow_file(tmp_path / "flow.h5") as writer:
+            writer.append(fields)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        begin()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gzip_opens_where_there_is_no_hdf5plugin(tmp_path, fields):
+    path = tmp_path / "flow.h5"
+    with new_flow_file(path, "gzip") as writer:
+        writer.append(fields)
+        writer.finish({})
+    program = (
+        "import sys; sys.modules['hdf5plugin'] = None; import h5py; "
+        "print(h5py.File(sys.argv[1])['flow'][:].astype(int).sum())"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+
+    assert int(done.stdout) == fields.astype(int).sum()
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def test_an_index_outside_is_refused(frames_path, flow_path):
+    with FrameFile(frames_path) as frames, pytest.raises(ArtifactError, match="frame 6 of 6"):
+        frames.read([6])
+    with FlowFile(flow_path) as flow, pytest.raises(ArtifactError, match=r"fields 4\.\.5 of 5"):
+        flow.read(4, 6)
+
+
+def test_an_absent_file_says_how_to_make_it(tmp_path):
+    with pytest.raises(ArtifactError, match=r"none\.h5 is missing: run the stage"):
+        FlowFile(tmp_path / "none.h5")
+
+
+def test_another_schema_is_refused(frames_path, flow_path):
+    with pytest.raises(ArtifactError, match="'stres/frames/1', not 'stres/flow/1'"):
+        FlowFile(frames_path)
+    with h5py.File(flow_path, "r+") as file:
+        file.attrs["schema"] = "stres/flow/2"
+    with pytest.raises(ArtifactError, match="make it again with this version"):
+        FlowFile(flow_path)
+    with h5py.File(flow_path, "r+") as file:
+        del file.attrs["schema"]
+    with pytest.raises(ArtifactError, match="schema None"):
+        peek(flow_path, FLOW_SCHEMA)
+
+
+def flip_a_byte(path: Path, dataset: str) -> None:
+    """Flips one byte in the middle of the first stored chunk."""
+    with h5py.File(path) as file:
+        chunk = file[dataset].id.get_chunk_info(0)
+    data = bytearray(path.read_bytes())
+    data[chunk.byte_offset + chunk.size // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("compression", ["zstd", "gzip"])
+def test_a_flipped_byte_of_flow_is_found(tmp_path, fields, compression):
+    path = tmp_path / "flow.h5"
+    with new_flow_file(path, compression) as writer:
+        writer.append(fields)
+        writer.finish({})
+    flip_a_byte(path, "flow")
+
+    with FlowFile(path) as file:
+        assert np.array_equal(file.read(1, 5), fields[1:])  # the other fields are whole
+        with pytest.raises(ArtifactError, match="is damaged"):
+            file.read(0, 1)
+
+
+def test_a_flipped_byte_of_frames_is_found(frames_path):
+    flip_a_byte(frames_path, "jpeg")
+
+    with FrameFile(frames_path) as file, pytest.raises(ArtifactError, match="is damaged"):
+        file.read([0])
+
+
+def test_flipped_offsets_are_found(frames_path):
+    flip_a_byte(frames_path, "offsets")
+
+    with pytest.raises(ArtifactError, match="is damaged"):
+        FrameFile(frames_path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_truncated_file_is_refused(flow_path, share):
+    data = flow_path.read_bytes()
+    flow_path.write_bytes(data[: int(share * len(data))])
+
+    with pytest.raises(ArtifactError, match="is damaged"):
+        FlowFile(flow_path)
+
+
+def test_what_is_no_hdf5_is_refused(tmp_path):
+    path = tmp_path / "flow.h5"
+    path.write_text("this is no HDF5")
+
+    with pytest.raises(ArtifactError, match="is damaged"):
+        FlowFile(path)
+
+
+def absent(file: h5py.File, outside: Path) -> None:
+    """No data set at all."""
+
+
+def a_group(file: h5py.File, outside: Path) -> None:
+    file.create_group("flow")
+
+
+def external_link(file: h5py.File, outside: Path) -> None:
+    file["flow"] = h5py.ExternalLink(str(outside), "flow")
+
+
+def soft_link(file: h5py.File, outside: Path) -> None:
+    file["elsewhere"] = h5py.ExternalLink(str(outside), "flow")
+    file["flow"] = h5py.SoftLink("/elsewhere")
+
+
+def external_storage(file: h5py.File, outside: Path) -> None:
+    file.create_dataset("flow", shape=(1, 2, 4, 4), dtype="u1", external=[(str(outside), 0, 32)])
+
+
+def virtual_dataset(file: h5py.File, outside: Path) -> None:
+    layout = h5py.VirtualLayout(shape=(1, 2, 4, 4), dtype="u1")
+    layout[:] = h5py.VirtualSource(str(outside), "flow", shape=(1, 2, 4, 4))
+    file.create_virtual_dataset("flow", layout)
+
+
+@pytest.mark.parametrize("make", [absent, a_group, external_link, soft_link, external_storage, virtual_dataset])
+def test_data_that_lies_elsewhere_is_refused(tmp_path, make):
+    outside = tmp_path / "secret.h5"
+    with h5py.File(outside, "w") as file:
+        file["flow"] = np.zeros((1, 2, 4, 4), np.uint8)
+    with h5py.File(tmp_path / "flow.h5", "w") as file:
+        file.attrs["schema"] = FLOW_SCHEMA
+        make(file, outside)
+
+    with pytest.raises(ArtifactError, match="is damaged"):
+        FlowFile(tmp_path / "flow.h5")
+
+
+def test_frames_that_are_no_jpegs_are_refused(tmp_path):
+    path = tmp_path / "frames.h5"
+    with new_frames_file(path) as writer:
+        writer.append(np.frombuffer(io.BytesIO(b"this is no JPEG").getvalue(), np.uint8))
+        writer.finish({})
+
+    with FrameFile(path) as file, pytest.raises(ArtifactError, match="frame 0 is not a JPEG"):
+        file.read([0])

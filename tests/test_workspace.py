@@ -1,0 +1,243 @@
+"""Files that are whole or not there, and the list of videos that failed."""
+
+import errno
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import MissingError, StorageError
+from pipelines.workspace import (
+    Failure,
+    Workspace,
+    atomic_file,
+    read_failures,
+    read_json,
+    record_outcomes,
+    remove_left_over_temporary_files,
+    storage_errors,
+    write_json,
+    write_text,
+)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "work")
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# ------------------------------------------------------------------ writing
+
+
+def test_a_file_has_its_name_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "a.b.txt"
+
+    with atomic_file(path) as temporary:
+        temporary.write_text("half")
+        assert not path.exists()
+        assert temporary.parent == path.parent
+        assert temporary.name.startswith(f".{path.name}.tmp-")
+        assert f"-{os.getpid()}-" in temporary.name
+
+    assert path.read_text() == "half"
+    assert names(path.parent) == {path.name}
+
+
+@pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, stop):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def write_half() -> None:
+        with atomic_file(path) as temporary:
+            temporary.write_text("half")
+            raise stop
+
+    with pytest.raises(stop):
+        write_half()
+
+    assert path.read_text() == "old"
+    assert names(tmp_path) == {"a.txt"}
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    with atomic_file(tmp_path / "a.txt") as one, atomic_file(tmp_path / "a.txt") as other:
+        one.write_text("one")
+        other.write_text("other")
+
+    assert (tmp_path / "a.txt").read_text() == "one"  # the last to finish
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 255, "ü" * 127, "no\udcfftext"], ids=["longest", "longest of two bytes", "bytes"]
+)
+def test_every_name_that_the_file_system_takes_can_be_written(tmp_path, name):
+    write_text(tmp_path / name, "content")
+
+    assert names(tmp_path) == {name}
+
+
+def test_left_over_temporary_files_go_with_their_process(tmp_path):
+    ours = tmp_path / "deep" / "b.h5"
+    dead = f"import pipelines.workspace as w; f = w.atomic_file(w.Path({str(tmp_path / 'a.h5')!r})); " + (
+        "f.__enter__().touch(); w.os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", dead], check=True)
+    (left,) = tmp_path.glob(".a.h5.tmp-*")
+    other_host = left.with_name(left.name.replace(".tmp-", ".tmp-another-"))
+    other_host.touch()
+    unrelated = [tmp_path / ".a.h5.tmp-mine", tmp_path / "a.h5.tmp-x-1-00000000"]
+    for path in unrelated:
+        path.touch()
+
+    with atomic_file(ours) as living:
+        living.touch()
+        assert remove_left_over_temporary_files(tmp_path) == 1
+        assert living.exists()
+
+    assert not left.exists()
+    assert other_host.exists()
+    assert all(path.exists() for path in unrelated)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "free some space"), (errno.EROFS, "--workspace"), (errno.EACCES, "permission")],
+)
+def test_refusals_to_write_say_what_to_do(tmp_path, number, advice):
+    with pytest.raises(StorageError, match=advice), storage_errors(tmp_path / "a.h5"):
+        raise OSError(number, "refused")
+    with pytest.raises(StorageError, match=advice), storage_errors(tmp_path / "a.h5"):
+        raise OSError(f"Unable to write (errno = {number}, message)")  # as h5py says it
+
+
+def test_a_file_in_the_place_of_a_folder_is_a_refusal_to_write(tmp_path):
+    (tmp_path / "work").write_text("a file")
+
+    with pytest.raises(StorageError, match="cannot write"):
+        write_text(tmp_path / "work" / "a.txt", "content")
+    with pytest.raises(StorageError, match="cannot write"):
+        Workspace(tmp_path / "work").create()
+
+
+def test_json_returns_as_it_was_written(tmp_path):
+    document = {"ü": [1, 0.5, None], "b": {"c": True}}
+    write_json(tmp_path / "a.json", document)
+
+    assert read_json(tmp_path / "a.json") == document
+
+
+@pytest.mark.parametrize("content", [None, "{", b"\xff\xfe"])
+def test_json_that_is_absent_or_damaged_is_missing(tmp_path, content):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    with pytest.raises(MissingError, match=r"a\.json"):
+        read_json(path)
+
+
+# ------------------------------------------------------------------ failures.csv
+
+
+def failure(video: str, reason: str = "damaged", stage: str = "extract-flow", **more: str) -> Failure:
+    return Failure(stage, "jump", video, f"/videos/jump/{video}.avi", reason, **more)
+
+
+def reasons(workspace: Workspace) -> dict[str, str]:
+    return {row.video: row.reason for row in read_failures(workspace)}
+
+
+def test_without_failures_there_is_no_file(workspace):
+    assert read_failures(workspace) == []
+
+    record_outcomes(workspace, succeeded=[("extract-flow", "jump", "a")])
+
+    assert not workspace.failures_file.exists()
+
+
+def test_rows_are_added_replaced_and_removed_and_the_file_goes_with_the_last(workspace):
+    record_outcomes(workspace, failed=[failure("a"), failure("b")])
+    assert reasons(workspace) == {"a": "damaged", "b": "damaged"}
+
+    record_outcomes(workspace, failed=[failure("a", "truncated")])
+    assert reasons(workspace) == {"a": "truncated", "b": "damaged"}
+
+    record_outcomes(workspace, succeeded=[failure("a").key], failed=[failure("c")])
+    assert reasons(workspace) == {"b": "damaged", "c": "damaged"}
+
+    record_outcomes(workspace, succeeded=[failure("b").key, failure("c").key])
+    assert names(workspace.root) == set()
+
+
+def test_the_success_of_one_stage_leaves_the_rows_of_another(workspace):
+    record_outcomes(workspace, failed=[failure("a"), failure("a", stage="extract-frames")])
+
+    record_outcomes(workspace, succeeded=[("extract-frames", "jump", "a")])
+
+    assert [row.stage for row in read_failures(workspace)] == ["extract-flow"]
+
+
+def test_a_row_is_complete_and_says_when(workspace):
+    record_outcomes(workspace, failed=[failure("a")])
+
+    header, row = workspace.failures_file.read_text(encoding="utf-8").splitlines()
+    assert header == "stage,class,video,path,reason,time"
+    assert row.startswith("extract-flow,jump,a,/videos/jump/a.avi,damaged,20")
+
+
+@pytest.mark.parametrize("name", ['a "quoted", name', "ünï", "two\nlines", "carriage\rreturn", "no\udcfftext", "#&[;'"])
+def test_any_name_keeps_its_one_row(workspace, name):
+    for reason in ("first", "second"):
+        record_outcomes(workspace, failed=[failure(name, reason)])
+        record_outcomes(workspace, failed=[failure("other")])
+
+    rows = read_failures(workspace)
+    assert sorted(row.reason for row in rows) == ["damaged", "second"]
+    workspace.failures_file.read_bytes().decode("utf-8")
+
+    record_outcomes(workspace, succeeded=[failure(name).key])
+    assert reasons(workspace) == {"other": "damaged"}
+
+
+def test_an_unchanged_list_is_not_written_again(workspace):
+    record_outcomes(workspace, failed=[failure("a", time="2024-01-01")])
+    before = workspace.failures_file.stat().st_ino
+
+    record_outcomes(workspace, failed=[failure("a", time="2024-01-01")], succeeded=[failure("b").key])
+
+    assert workspace.failures_file.stat().st_ino == before
+
+
+def _record(root: Path, process: int) -> None:
+    workspace = Workspace(root)
+    record_outcomes(workspace, failed=[failure(f"gone-{process}")])
+    for number in range(20):
+        record_outcomes(workspace, failed=[failure(f"{process}-{number}")])
+    record_outcomes(workspace, succeeded=[failure(f"gone-{process}").key])
+
+
+def test_two_processes_at_once_lose_no_row(workspace):
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_record, args=(workspace.root, number)) for number in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert set(reasons(workspace)) == {f"{process}-{number}" for process in range(2) for number in range(20)}
+
+
+def test_a_workspace_that_is_not_there_is_missing(workspace):
+    with pytest.raises(MissingError, match="there is no workspace at"):
+        workspace.require()
+    workspace.create()
+    workspace.require()
