@@ -1,6 +1,8 @@
 """Which device computes, and with which number of threads."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pipelines.errors import MissingError, UsageError
@@ -34,6 +36,17 @@ def resolve_device(name: str) -> "torch.device":
 def available_cores() -> int:
     """The CPU cores this process may use, which in a container or a batch job are fewer than the machine's."""
     return len(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def memory_errors(advice: str) -> Iterator[None]:
+    """Turns a GPU running out of memory into a `MissingError` that ends with `advice`."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MissingError(f"the GPU's memory is too small for this: {advice}") from error
 
 
 def loader_workers(asked: int, device: "torch.device") -> int:

@@ -228,6 +228,7 @@ def _score_all(
 ) -> "tuple[dict[int, dict[str, torch.Tensor]], list[Failure]]":
     """The logits of every readable video by its place in `test.videos`, and all failures."""
     from pipelines.datasets.loading import BadSample
+    from pipelines.devices import memory_errors
 
     logits: dict[int, dict[str, torch.Tensor]] = {}
     failures = list(test.damaged)
@@ -237,7 +238,8 @@ def _score_all(
             failures.append(unreadable(test.videos[sample.index], sample.reason))
             message = not_scored(failures[-1])
         else:
-            logits[sample.index] = scorer.score(sample.rgb, sample.flow, cuts)
+            with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):
+                logits[sample.index] = scorer.score(sample.rgb, sample.flow, cuts)
         counts = {"failed": len(failures)} if failures else {}
         on_progress(Progress("evaluate", done, len(test.videos), metrics=counts, message=message))
     return logits, failures

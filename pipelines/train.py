@@ -220,6 +220,7 @@ def _train_step(
     """Trains one step from its checkpoint, or its start; leaves `weights.pt`. Also returns the unreadable videos."""
     import torch
 
+    from pipelines.devices import memory_errors
     from pipelines.interruption import stop_requests
     from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, load, save
     from pipelines.training.loop import StepTrainer
@@ -236,7 +237,7 @@ def _train_step(
         trainer.load_state_dict(load(checkpoint_file, CHECKPOINT_SCHEMA))
     log = MetricsLog(run.folder, step.name, trainer.state.iteration)
     try:
-        with stop_requests() as stop:
+        with stop_requests() as stop, memory_errors("give a smaller --micro-batch"):
             trainer.run(
                 lambda start: _batches(config, step, data, device, start),
                 log,

@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "Put a small synthetic data set through every stage, and report.",
     "extract-frames": "Store every frame of the videos as JPEG.",
     "extract-flow": "Compute and store the optical flow between consecutive frames.",
+    "show-flow": "Draw the flow of a video: in colours with their key, its magnitude, and as it is stored.",
     "train": "Train the two-stream network on one split.",
     "evaluate": "Score the test videos of a run's split: appearance, motion and both fused, from one pass.",
     "report": "Report accuracies and the confusion matrix: in the terminal, as CSV, PNG and one HTML page.",
@@ -60,6 +61,14 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _print_help(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+# Typer's own `--help` and completion options of the group make it load pydantic (typer 0.29), even where it is a
+# command's `--help` that is asked for: a third of the time that takes.
 app = typer.Typer(
     name="stres",
     cls=_LoadedOnDemand,
@@ -67,6 +76,8 @@ app = typer.Typer(
     epilog="Every stage reads what the stage before left in the workspace: extract-frames, extract-flow, train, "
     "evaluate, report. Start with: stres demo",
     no_args_is_help=True,
+    add_help_option=False,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -75,7 +86,16 @@ app = typer.Typer(
 @app.callback()
 def _stres(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, metavar="", help="Print the version and exit."
+        ),
+    ] = False,
+    help_: Annotated[
+        bool,
+        typer.Option(
+            "--help", "-h", callback=_print_help, is_eager=True, metavar="", help="Show this message and exit."
+        ),
     ] = False,
 ) -> None:
     pass

@@ -30,8 +30,8 @@ class CommandUI:
         from stres_cli.progress_view import progress_view  # loads rich.progress, which --help can do without
 
         self.as_json = as_json
-        self.out = Console(stderr=as_json, highlight=False)
-        self.err = Console(stderr=True, highlight=False)
+        self.out = Console(stderr=as_json, highlight=False, markup=False)
+        self.err = Console(stderr=True, highlight=False, markup=False)
         self.exit_code = 0
         self.document: Any = None
         self._progress = progress_view(self.err)

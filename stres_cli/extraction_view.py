@@ -27,6 +27,8 @@ def show(ui: CommandUI, result: ExtractResult, workspace: Path) -> None:
         soft_wrap=True,
     )
     for failure in result.failures[:_SHOWN_FAILURES]:
-        ui.out.print(f"  {failure.class_name}/{failure.video}: {failure.reason}", markup=False, soft_wrap=True)
+        ui.out.print(f"  {failure.class_name}/{failure.video}: {failure.reason}", soft_wrap=True)
     if result.failed:
-        ui.out.print(f"all failures are in {workspace / 'failures.csv'}; they are tried again at every run")
+        ui.out.print(
+            f"all failures are in {workspace / 'failures.csv'}; they are tried again at every run", soft_wrap=True
+        )

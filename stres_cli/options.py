@@ -33,6 +33,14 @@ def numbers(flag: str, text: str | None) -> tuple[int, ...]:
         raise UsageError(f"{flag} {text!r} cannot be read: give whole numbers, such as 1,2,3") from None
 
 
+def name_and_value(text: str) -> tuple[str, str]:
+    """`warps=3` as its two parts. Raises `UsageError`."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--method-option {text!r} cannot be read: give NAME=VALUE, such as warps=3")
+    return name.strip(), value.strip()
+
+
 # ------------------------------------------------------------------ shared options
 
 FLAG = ""  # the metavar of an option without a value
@@ -77,6 +85,10 @@ ShortSide = Annotated[
         help="Short side, exactly. Default: 256, but small videos are enlarged by at most 1.25 (240 becomes 256; "
         "smaller ones keep their size).",
     ),
+]
+MethodOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="A parameter of the method by its library's name; may be given again."),
 ]
 VIDEOS = typer.Argument(
     metavar="VIDEOS", help="A folder of class folders, a list file (path label), one video, or a glob."

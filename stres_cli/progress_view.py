@@ -63,8 +63,9 @@ class _Bars:
         if self._last is None or self._begun is None or not _continues(self._last, progress):
             self._finish_phase()
             self._begun = _Begun(progress)
-            counts = {"completed": progress.done, "total": progress.total}
-            self._task = self._display.add_task(progress.phase, unit=progress.unit, metrics="", **counts)
+            self._task = self._display.add_task(
+                progress.phase, completed=progress.done, total=progress.total, unit=progress.unit, metrics=""
+            )
         self._last = progress
         assert self._task is not None
         metrics = _describe(progress.metrics)

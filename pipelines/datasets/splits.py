@@ -16,7 +16,7 @@ from typing import Any
 from pipelines.datasets.catalogue import Catalogue, Video
 from pipelines.datasets.group_splits import FOLDS, leaking_groups, make_splits
 from pipelines.datasets.split_lists import Split, list_files, read_lists, ucf101_lists
-from pipelines.errors import UsageError
+from pipelines.errors import MissingError, UsageError
 from pipelines.workspace import Workspace, read_json, storage_errors, write_bytes, write_json
 
 SPLITS_SCHEMA = "stres/splits/1"
@@ -58,7 +58,7 @@ def prepare_splits(
 
     What is in use stays: another `seed` alone changes nothing, so that runs with several seeds share their splits.
     Raises `UsageError` where `splits_dir` holds other lists than those in use, or `group_regex` is another than they
-    were made with, unless `overwrite`; and for broken lists.
+    were made with, unless `overwrite`; and for broken lists. Raises `MissingError` where there is no `splits_dir`.
     """
     folder = workspace.splits
     in_use = bool(list_files(folder))
@@ -184,6 +184,8 @@ def _made_by_another_rule(folder: Path, group_regex: str | None, overwrite: bool
 
 def _use_lists(folder: Path, splits_dir: Path, group_regex: str | None, overwrite: bool) -> None:
     """Copies the lists of `splits_dir` to `folder`, unless they are there already."""
+    if not splits_dir.is_dir():
+        raise MissingError(f"--splits {splits_dir}: there is no such folder")
     read_lists(splits_dir)  # broken lists never become those in use
     files = {path.name: path.read_bytes() for path in list_files(splits_dir)}
     in_use = {path.name: path.read_bytes() for path in list_files(folder)}

@@ -24,7 +24,7 @@ _MODULES = {
 }
 _WITH_ENGINES = ("tvl1",)
 METHODS = tuple(_MODULES)
-ENGINES = ("auto", "numba", "reference")
+ENGINES = ("auto", "numba", "triton", "reference")
 """The programs that compute tvl1; `auto` is the fastest one for the device. Their flow is equal but for rounding."""
 
 

@@ -159,8 +159,10 @@ class StepTrainer:
 
 
 def _even_parts(count: int, largest: int) -> list[tuple[int, int]]:
-    """0..count cut into as few parts of at most `largest` as possible, of sizes that differ by one at most, so that no
-    micro-batch is a remainder too small for batch norm's statistics."""
+    """0..count cut into as few parts of at most `largest` as possible, of sizes that differ by one at most. No part is
+    a single one where more than one is allowed, which batch norm has no statistics of: then one part fewer is cut."""
     parts = -(-count // largest)
+    if largest > 1 and parts > 1 and count < 2 * parts:
+        parts -= 1
     cuts = [count * part // parts for part in range(parts + 1)] if parts else []
     return list(itertools.pairwise(cuts))

@@ -67,8 +67,14 @@ class Step:
             raise UsageError(f"--iterations {self.iterations} for {self.name}: it must be 1 or more")
         if self.schedule != "cosine" and (not self.schedule or min(self.schedule) < 0):
             raise UsageError(f"--schedule {self.schedule} for {self.name}: give cosine, or factors such as 1:0.1")
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"--dropout {self.dropout} for {self.name}: it must be at least 0 and less than 1")
+        shares = {"--dropout": self.dropout, "--momentum": self.momentum, "--label-smoothing": self.label_smoothing}
+        for flag, share in shares.items():
+            if not 0 <= share < 1:
+                raise UsageError(f"{flag} {share} for {self.name}: it must be at least 0 and less than 1")
+        if self.weight_decay < 0:
+            raise UsageError(f"--weight-decay {self.weight_decay} for {self.name}: it must be 0 or more")
+        if self.nesterov and not self.momentum:
+            raise UsageError(f"--nesterov for {self.name} needs a momentum: give one, or --nesterov no")
         if self.crops not in CROP_SCHEMES:
             raise UsageError(f"--crops {self.crops!r} for {self.name}: give one of {', '.join(CROP_SCHEMES)}")
         if not 1 <= self.stride[0] <= self.stride[1]:

@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from pipelines import extract_flow as stage
-from pipelines.errors import UsageError
 from pipelines.optical_flow.methods import METHODS
 from stres_cli import options
 from stres_cli.console import command
@@ -16,10 +15,7 @@ def extract_flow(
     videos: Annotated[str | None, options.VIDEOS_OR_FRAMES] = None,
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
     method: Annotated[str, typer.Option(metavar="NAME", help=f"One of {', '.join(METHODS)}.")] = "tvl1",
-    method_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A parameter of the method by its library's name; may be given again."),
-    ] = None,
+    method_option: options.MethodOption = None,
     bound: Annotated[
         float,
         typer.Option(
@@ -50,7 +46,7 @@ def extract_flow(
             workspace=workspace,
             videos=videos,
             method=method,
-            method_options=dict(_name_and_value(text) for text in method_option or []),
+            method_options=dict(options.name_and_value(text) for text in method_option or []),
             bound=bound,
             step=step,
             compression=compression,  # type: ignore[arg-type]  # checked by Config
@@ -62,10 +58,3 @@ def extract_flow(
             dry_run=dry_run,
         )
         show(ui, stage.run(config, ui.on_progress), workspace)
-
-
-def _name_and_value(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise UsageError(f"--method-option {text!r} cannot be read: give NAME=VALUE, such as warps=3")
-    return name.strip(), value.strip()

@@ -192,7 +192,7 @@ def _run(ui: CommandUI, config: stage.Config) -> None:
         )
     ui.out.print(table)
     text = f"{result.train_videos} training videos; the run lies in {result.folder}"
-    ui.out.print(text, markup=False, soft_wrap=True)
+    ui.out.print(text, soft_wrap=True)
     if result.failed:
         ui.out.print(f"{result.failed} videos could not be used: see failures.csv in the workspace", soft_wrap=True)
 

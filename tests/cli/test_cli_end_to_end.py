@@ -7,7 +7,7 @@ import pytest
 
 from pipelines import demo
 
-TINY = "--recipe small --width 4 --size 32 --iterations 2 --batch-size 2 --device cpu"
+TINY = "--recipe small --width 4 --size 64 --iterations 2 --batch-size 2 --device cpu"
 
 
 def test_five_commands_lead_from_videos_to_a_report(stres, two_classes, tmp_path):

@@ -41,7 +41,7 @@ def test_1_a_bad_video_is_a_row_of_failures_until_it_is_repaired(stres, two_clas
 
 
 WRONG_USAGE = {
-    "unknown method": ("extract-flow . --method sift", ["'sift'", "tvl1, farneback, dis, raft"]),
+    "unknown method": ("extract-flow . --method sift", ["'sift'", "tvl1, ", "farneback, dis, raft"]),
     "unknown compression": ("extract-flow . --compression rar", ["'rar'", "zstd, gzip"]),
     "unknown recipe": ("train --recipe big", ["'big'", "paper, small"]),
     "unknown fusion": ("train --fusion sum", ["'sum'", "add, multiply, none"]),

@@ -11,7 +11,7 @@ from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.group_splits import group_of, leaking_groups
 from pipelines.datasets.split_lists import Split, list_files
 from pipelines.datasets.splits import make_splits, prepare_splits, read_splits, resolve, write_splits
-from pipelines.errors import UsageError
+from pipelines.errors import MissingError, UsageError
 
 OFFICIAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "splits"
 needs_lists = pytest.mark.skipif(not OFFICIAL.is_dir(), reason="the official lists are not here")
@@ -133,6 +133,12 @@ def test_broken_ucf101_lists_are_refused_by_file_and_line(tmp_path, changes, mes
 def test_broken_hmdb51_lists_are_refused_by_file_and_line(tmp_path, files, message):
     with pytest.raises(UsageError, match=message):
         read_splits(write(tmp_path, **files))
+
+
+def test_a_folder_of_lists_that_is_not_there_is_missing(workspace, add_video, tmp_path):
+    add_video("Bend", "a")
+    with pytest.raises(MissingError, match="there is no such folder"):
+        prepare_splits(workspace, load_catalogue(workspace), tmp_path / "nowhere")
 
 
 def test_written_splits_are_read_back_the_same(tmp_path):

@@ -13,8 +13,10 @@ from pipelines.errors import UsageError, VideoError
 from pipelines.optical_flow import TVL1Parameters, tvl1_flow
 from pipelines.optical_flow.methods import METHODS, make_method
 
-ON_CPU = ("tvl1", "farneback", "dis")
-FAST = {"tvl1": {"warps": "2", "outer_iterations": "2"}, "farneback": {}, "dis": {}}
+ON_CPU = ("tvl1", "tvl1-opencv", "farneback", "dis")
+OPENCVS = ("tvl1-opencv", "farneback", "dis")
+QUICK_TVL1 = {"warps": "2", "outer_iterations": "2"}
+FAST = {"tvl1": QUICK_TVL1, "tvl1-opencv": QUICK_TVL1, "farneback": {}, "dis": {}}
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +50,7 @@ def test_a_texture_moved_right_and_down_flows_right_and_down(name: str) -> None:
 
 
 def direct(name: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    if name == "tvl1":
+    if name == "tvl1-opencv":
         engine = cv2.optflow.createOptFlow_DualTVL1()
         engine.setWarpingsNumber(2)
         engine.setOuterIterations(2)
@@ -58,7 +60,7 @@ def direct(name: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(before, after, None)
 
 
-@pytest.mark.parametrize("name", ON_CPU)
+@pytest.mark.parametrize("name", OPENCVS)
 def test_a_batch_equals_opencv_pair_by_pair(name: str) -> None:
     pairs = [shifted_pair(2, -1), shifted_pair(-3, 2), shifted_pair(0, 0)]
     befores, afters = zip(*pairs, strict=True)
@@ -67,9 +69,10 @@ def test_a_batch_equals_opencv_pair_by_pair(name: str) -> None:
         assert np.array_equal(field.permute(1, 2, 0).numpy(), direct(name, before, after))
 
 
-def test_small_frames_do_not_change_what_later_ones_give() -> None:
+@pytest.mark.parametrize("name", ["tvl1", "tvl1-opencv"])
+def test_small_frames_do_not_change_what_later_ones_give(name: str) -> None:
     large = [batch(picture) for picture in shifted_pair(3, 1)]
-    method = make_method("tvl1", FAST["tvl1"])
+    method = make_method(name, FAST[name])
     alone = method.flow(*large)
     method.flow(*(picture[:, :20, :20].contiguous() for picture in large))
     assert torch.equal(method.flow(*large), alone)
@@ -83,9 +86,11 @@ def test_tvl1_flow_takes_its_parameters_and_says_where_the_result_lies() -> None
     assert torch.equal(flow, by_method)
 
 
-def test_tvl1s_defaults_are_opencvs() -> None:
+@pytest.mark.parametrize(("name", "additional"), [("tvl1", {"mode": "cpu"}), ("tvl1-opencv", {})])
+def test_tvl1s_defaults_are_opencvs(name: str, additional: dict[str, str]) -> None:
     engine = cv2.optflow.createOptFlow_DualTVL1()
-    assert make_method("tvl1").parameters == {
+    assert make_method(name).parameters == {
+        **additional,
         "tau": engine.getTau(),
         "lambda": engine.getLambda(),
         "theta": engine.getTheta(),
@@ -109,7 +114,7 @@ def test_dis_takes_its_presets_by_name(preset: str) -> None:
     assert np.array_equal(flow[0].permute(1, 2, 0).numpy(), expected)
 
 
-@pytest.mark.parametrize("name", ["tvl1", "farneback"])
+@pytest.mark.parametrize("name", ["tvl1", "tvl1-opencv", "farneback"])
 @pytest.mark.parametrize("side", [1, 7, 20])
 def test_tiny_frames_have_flow_too(name: str, side: int) -> None:
     frame = torch.zeros(1, side, side, dtype=torch.uint8)
@@ -133,13 +138,22 @@ def test_frames_of_another_kind_are_refused_with_their_shapes(name: str) -> None
 @pytest.mark.parametrize(
     ("name", "options", "complaint"),
     [
-        ("tvl2", {}, "--method must be one of tvl1, farneback, dis, raft, not 'tvl2'"),
+        ("tvl2", {}, "--method must be one of tvl1, tvl1-opencv, farneback, dis, raft, not 'tvl2'"),
         ("tvl1", {"lamda": "1"}, "'lamda' is not one of tvl1's: tau, lambda, theta"),
         ("tvl1", {"lambda": "x"}, "lambda=x: must be a number"),
         ("tvl1", {"lambda": "nan"}, "lambda=nan: must be a positive number"),
         ("tvl1", {"warps": "2.5"}, "warps=2.5: must be a whole number"),
         ("tvl1", {"warps": "inf"}, "warps=inf: must be a whole number"),
         ("tvl1", {"scale_step": "1"}, "scale_step=1.0: must be 0.1 or more and below 1"),
+        ("tvl1", {"mode": "gpu"}, "mode=gpu: must be one of cpu, cuda"),
+        (
+            "tvl1",
+            {"gamma": ".1"},
+            "gamma=0.1: must be 0: the illumination term is computed by --method tvl1-opencv only",
+        ),
+        ("tvl1", {"median_filtering": "4"}, "median_filtering=4: must be 1 (none), 3 or 5"),
+        ("tvl1", {"median_filtering": "5", "mode": "cuda"}, "median_filtering=5: must be 1 (none) in mode cuda"),
+        ("tvl1-opencv", {"mode": "cuda"}, "'mode' is not one of tvl1-opencv's"),
         ("farneback", {"levels": "0"}, "levels=0: must be 1..30"),
         ("dis", {"preset": "slow"}, "preset=slow: must be one of ultrafast, fast, medium"),
     ],
@@ -150,14 +164,26 @@ def test_wrong_options_are_named_with_what_is_accepted(name: str, options: dict[
     assert complaint in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("method", "engine", "complaint"),
+    [
+        ("tvl1", "cuda", "--engine must be one of auto, numba, .*reference, not 'cuda'"),
+        ("dis", "numba", "--engine numba does not go with --method dis, only with tvl1"),
+    ],
+)
+def test_engines_are_tvl1s(method: str, engine: str, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        make_method(method, engine=engine)
+
+
 def test_every_method_is_named() -> None:
-    assert METHODS == ("tvl1", "farneback", "dis", "raft")
+    assert METHODS == ("tvl1", "tvl1-opencv", "farneback", "dis", "raft")
 
 
 def test_naming_the_methods_loads_none_of_them() -> None:
     code = (
         "import sys, pipelines.optical_flow, pipelines.optical_flow.methods, pipelines.extract_flow, "
-        "pipelines.extract_frames; print(sorted({'torch', 'cv2', 'numpy', 'h5py', 'av'} & set(sys.modules)))"
+        "pipelines.extract_frames; print(sorted({'torch', 'cv2', 'numpy', 'numba', 'h5py', 'av'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

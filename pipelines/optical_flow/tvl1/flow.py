@@ -4,6 +4,7 @@ Letters: N pairs of frames, H W pixels.
 """
 
 import importlib
+import importlib.util
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -24,11 +25,13 @@ class _Engine:
 
 _ENGINES = {
     "numba": _Engine("pipelines.optical_flow.tvl1.numba_engine", ("cpu",)),
+    "triton": _Engine("pipelines.optical_flow.tvl1.triton_engine", ("cuda", "cpu")),  # cpu: interpreted, for tests
     "reference": _Engine("pipelines.optical_flow.tvl1.reference", ("cpu", "cuda")),
 }
 # Named, with `auto`, in `methods.ENGINES` too, which can be read without PyTorch.
-# The engine of `auto`. On a GPU the reference launches some hundred thousand small kernels a pair: the CPU is faster.
-_BEST = {"cpu": "numba", "cuda": "numba"}
+# The engines of `auto`, the first that is installed. On a GPU the reference launches some hundred thousand small kernels
+# a pair: the CPU is faster.
+_BEST = {"cpu": ("numba",), "cuda": ("triton", "numba")}
 
 
 _DEFAULTS = TVL1Parameters()
@@ -68,7 +71,9 @@ def resolve_engine(engine: str | None, device: torch.device) -> str:
     """The engine's name, with `auto` (or None) settled for the device."""
     asked = engine or "auto"
     check_engine("tvl1", asked)
-    return _BEST.get(device.type, "reference") if asked == "auto" else asked
+    if asked != "auto":
+        return asked
+    return next((name for name in _BEST.get(device.type, ()) if importlib.util.find_spec(name)), "reference")
 
 
 def computes_on(engine: str, device: torch.device) -> bool:

@@ -49,14 +49,14 @@ def _pair_function(
 
 
 def stride_for(width: int) -> int:
-    """The distance of a row's fields in memory, in floats: the smallest of 112, 208, 400, 784... that fits.
+    """The distance of a row's fields in memory, in floats: the smallest of 208, 400, 784, 1552... that fits.
 
     The kernels are compiled for each of them, so they are few. All are odd multiples of a cache line: with powers of
     two the fields of a row would compete for the same lines of the cache.
     """
     from pipelines.optical_flow.tvl1.kernels.rows import MARGIN, widest
 
-    doublings = 1
+    doublings = 2
     while widest(stride := MARGIN * (3 * 2**doublings + 1)) < width:
         doublings += 1
     return stride

@@ -210,4 +210,5 @@ def _cubic_weights(f: torch.Tensor, mode: str) -> list[torch.Tensor]:
     def far(d: torch.Tensor) -> torch.Tensor:
         return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
 
-    return [far(1 + f), near(f), near(1 - f), far(2 - f)]
+    w0, w1, w2 = far(1 + f), near(f), near(1 - f)
+    return [w0, w1, w2, 1 - w0 - w1 - w2]

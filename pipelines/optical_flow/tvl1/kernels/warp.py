@@ -33,35 +33,35 @@ def warp(rows, planes, image0, like_cuda):
     inside, with the weights' sum divided out.
     """
     height, width = image0.shape
+    pixels = planes.reshape(planes.size)
     for y in range(height):
         row = rows[U(y + 1)]
         for x in range(width):
             i = U(MARGIN + x)
             u1, u2 = row.u[0][i], row.u[1][i]
-            value, grad_x, grad_y = _sample(planes, np.float32(x) + u1, np.float32(y) + u2, like_cuda)
+            at_x, at_y = np.float32(x) + u1, np.float32(y) + u2
+            floor_x, floor_y = np.floor(at_x), np.floor(at_y)
+            left, top = int(floor_x) - 1, int(floor_y) - 1
+            across = _cubic_weights(at_x - floor_x, like_cuda)
+            down = _cubic_weights(at_y - floor_y, like_cuda)
+            if left >= 0 and top >= 0 and left + 3 < width and top + 3 < height:
+                value, grad_x, grad_y, zero = _sample_inside(pixels, width, U(left), U(top), across, down)
+            else:
+                value, grad_x, grad_y, zero = _sample_at_border(
+                    pixels, height, width, left, top, across, down, like_cuda
+                )
             norm = grad_x * grad_x + grad_y * grad_y
             row.grad_x[i] = grad_x
             row.grad_y[i] = grad_y
             row.inverse_norm[i] = _ONE / norm if norm > _ZERO else _ZERO
-            row.residual[i] = value - grad_x * u1 - grad_y * u2 - image0[U(y), U(x)]
+            # The fourth plane's 0 is added so that it is computed: with four lanes alike this takes 25 ns, not 60.
+            row.residual[i] = value - grad_x * u1 - grad_y * u2 - image0[U(y), U(x)] + zero
 
 
 @njit(**FAST)
-def _sample(planes, x, y, like_cuda):
-    height, width, _ = planes.shape
-    floor_x, floor_y = np.floor(x), np.floor(y)
-    left, top = int(floor_x) - 1, int(floor_y) - 1
-    across = _cubic_weights(x - floor_x, like_cuda)
-    down = _cubic_weights(y - floor_y, like_cuda)
-    if left >= 0 and top >= 0 and left + 3 < width and top + 3 < height:
-        return _sample_inside(planes, U(left), U(top), across, down)
-    return _sample_at_border(planes, left, top, across, down, like_cuda)
-
-
-@njit(**FAST)
-def _sample_inside(planes, left, top, across, down):
-    pixels = planes.reshape(-1)
-    next_row = U(4) * U(planes.shape[1])
+def _sample_inside(pixels, width, left, top, across, down):
+    """All four planes at a point whose 4x4 pixels from (left, top) on are inside."""
+    next_row = U(4) * U(width)
     start = top * next_row + left * U(4)
     a = _weighted(pixels, start, across)
     b = _weighted(pixels, start + next_row, across)
@@ -71,12 +71,13 @@ def _sample_inside(planes, left, top, across, down):
         down[0] * a[0] + down[1] * b[0] + down[2] * c[0] + down[3] * d[0],
         down[0] * a[1] + down[1] * b[1] + down[2] * c[1] + down[3] * d[1],
         down[0] * a[2] + down[1] * b[2] + down[2] * c[2] + down[3] * d[2],
+        down[0] * a[3] + down[1] * b[3] + down[2] * c[3] + down[3] * d[3],
     )
 
 
 @njit(**FAST)
 def _weighted(pixels, i, w):
-    """Four pixels of a row, weighted: all four planes of them, for the vectoriser's sake."""
+    """Four pixels of a row from index i on, weighted and summed: each of their four planes."""
     return (
         (w[0] * pixels[i] + w[1] * pixels[i + U(4)]) + (w[2] * pixels[i + U(8)] + w[3] * pixels[i + U(12)]),
         (w[0] * pixels[i + U(1)] + w[1] * pixels[i + U(5)]) + (w[2] * pixels[i + U(9)] + w[3] * pixels[i + U(13)]),
@@ -86,8 +87,7 @@ def _weighted(pixels, i, w):
 
 
 @njit(**EXACT)
-def _sample_at_border(planes, left, top, across, down, like_cuda):
-    height, width, _ = planes.shape
+def _sample_at_border(pixels, height, width, left, top, across, down, like_cuda):
     value = grad_x = grad_y = _ZERO
     for j in range(4):
         for i in range(4):
@@ -96,10 +96,11 @@ def _sample_at_border(planes, left, top, across, down, like_cuda):
                 x, y = min(max(x, 0), width - 1), min(max(y, 0), height - 1)
             if 0 <= x < width and 0 <= y < height:
                 weight = across[i] * down[j]
-                value += weight * planes[y, x, 0]
-                grad_x += weight * planes[y, x, 1]
-                grad_y += weight * planes[y, x, 2]
-    return value, grad_x, grad_y
+                at = U(4 * (y * width + x))
+                value += weight * pixels[at]
+                grad_x += weight * pixels[at + U(1)]
+                grad_y += weight * pixels[at + U(2)]
+    return value, grad_x, grad_y, _ZERO
 
 
 @njit(**FAST)

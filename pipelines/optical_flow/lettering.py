@@ -1,0 +1,84 @@
+"""Text onto pictures, in matplotlib's own font, measured so that it can be made to fit.
+
+Letters: H W pixels.
+"""
+
+import warnings
+from bisect import bisect_left
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+Align = Literal["left", "centre", "right"]
+Colour = tuple[int, int, int]
+_BELOW_BASELINE = 0.3  # of the size: room for letters that hang below the line
+
+
+def draw_text(
+    canvas: np.ndarray, x: float, baseline: float, text: str, size: float, colour: Colour, align: Align = "left",
+    *, bold: bool = False,
+) -> None:  # fmt: skip
+    """Writes one line onto `canvas` (RGB uint8 [H, W, 3]), `x` being its left end, middle or right end.
+
+    `size` is in pixels. What would lie outside the canvas is cut.
+    """
+    mask = _mask(_printable(text), size, bold)
+    height, width = mask.shape
+    left = round(x - {"left": 0.0, "centre": 0.5, "right": 1.0}[align] * width)
+    top = round(baseline) - height + round(_BELOW_BASELINE * size)
+    rows = slice(max(top, 0), max(top + height, 0))
+    columns = slice(max(left, 0), max(left + width, 0))
+    place = canvas[rows, columns]
+    mask = mask[rows.start - top :, columns.start - left :][: place.shape[0], : place.shape[1], None]
+    place[:] = np.rint(place + (np.array(colour) - place) * mask).astype(np.uint8)
+
+
+def text_width(text: str, size: float, *, bold: bool = False) -> int:
+    """The width in pixels at which `draw_text` writes it."""
+    return _mask(_printable(text), size, bold).shape[1]
+
+
+def shortened(text: str, width: float, size: float, *, bold: bool = False) -> str:
+    """`text`, its middle left out as far as needed to be at most `width` pixels wide."""
+    if text_width(text, size, bold=bold) <= width:
+        return text
+
+    def without_middle(kept: int) -> str:
+        return f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+
+    kept = bisect_left(  # the place of the first that is too wide, which is one letter more
+        range(1, len(text)), True, key=lambda count: text_width(without_middle(count), size, bold=bold) > width
+    )
+    return without_middle(kept)
+
+
+@lru_cache(maxsize=512)
+def _mask(text: str, size: float, bold: bool) -> np.ndarray:
+    """How much of each pixel the text covers: float32 [H, W] in 0..1, read-only; H depends on the size alone."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box
+        width = max(1, int(np.ceil(_drawn(text, size, bold, 1, 1)[1])))
+        height = round(1.1 * size) + round(_BELOW_BASELINE * size)
+        pixels, _ = _drawn(text, size, bold, width, height)
+    mask = 1 - pixels[..., 0].astype(np.float32) / 255
+    mask.setflags(write=False)
+    return mask
+
+
+def _drawn(text: str, size: float, bold: bool, width: int, height: int) -> tuple[np.ndarray, float]:
+    """Black on white, uint8 [height, width, 4], and how wide the whole text is."""
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="white")  # a point is a pixel
+    canvas = FigureCanvasAgg(figure)
+    line = figure.text(
+        0, round(_BELOW_BASELINE * size) / height, text, fontsize=size, va="baseline", parse_math=False,
+        fontweight="bold" if bold else "normal",
+    )  # fmt: skip
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba()), line.get_window_extent().width
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

@@ -1,0 +1,77 @@
+"""TV-L1 on a GPU, by kernels that Triton compiles: the engine's entrance, which splits what does not fit the memory.
+
+Letters: N pairs of frames, H W pixels.
+"""
+
+import gc
+import threading
+from contextlib import nullcontext
+
+import torch
+
+from pipelines.errors import UsageError
+from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
+from pipelines.optical_flow.tvl1.triton_solver import INTERPRETED, Solver, bytes_per_pair
+
+MOST_PAIRS = 256
+"""Pairs computed together: a number that is reasoned, not yet measured. Few would fit the L2 cache (8 of 340x256 in
+50 MB), but then an iteration takes 10 microseconds, of which launching it takes several, and the slowest pair makes the
+others wait more often."""
+_SHARE_OF_FREE_MEMORY = 0.8
+
+_only_thread = threading.Lock()
+_kept: list[tuple[object, Solver]] = []
+
+
+def compute_flow(frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Parameters) -> torch.Tensor:
+    """uint8 [N, H, W] twice to float32 [N, 2, H, W], on the frames' GPU; what does not fit its memory, in parts.
+
+    Buffers and graphs for the last size of frames are kept for the next call. Raises `UsageError` for frames on the CPU
+    (unless Triton interprets), `torch.OutOfMemoryError` where not even one pair fits.
+    """
+    if not frame0.is_cuda and not INTERPRETED:
+        raise UsageError(f"--engine triton needs a GPU, not {frame0.device}: use --device cuda, or --engine auto")
+    with _only_thread, torch.cuda.device(frame0.device) if frame0.is_cuda else nullcontext():
+        flow = torch.empty((len(frame0), 2, *frame0.shape[1:]), device=frame0.device)
+        start = 0
+        while start < len(flow):
+            solver = _solver_for(frame0[start:], parameters)
+            part = slice(start, min(start + solver.capacity, len(flow)))
+            solver.solve(frame0[part], frame1[part], flow[part])
+            start = part.stop
+    return flow
+
+
+def _solver_for(frames: torch.Tensor, parameters: TVL1Parameters) -> Solver:
+    """One for frames of this size with room for as many as possible: the last one where it serves."""
+    wanted = min(len(frames), MOST_PAIRS)
+    key = (frames.device, frames.shape[1:], parameters)
+    for kept_key, solver in _kept:
+        if kept_key == key and (solver.capacity >= wanted or solver.is_full):
+            return solver
+    _kept.clear()
+    solver = _largest_solver(frames, min(1 << (wanted - 1).bit_length(), MOST_PAIRS), parameters)
+    _kept.append((key, solver))
+    return solver
+
+
+def _largest_solver(frames: torch.Tensor, wanted: int, parameters: TVL1Parameters) -> Solver:
+    """With room for `wanted` pairs, or for as many as fit the memory."""
+    pairs = max(min(wanted, _pairs_that_fit(frames)), 1)
+    while True:
+        try:
+            return Solver(frames, pairs, parameters, is_full=pairs < wanted)
+        except torch.OutOfMemoryError:  # others use the GPU too
+            if pairs == 1:
+                raise
+        gc.collect()  # what was allocated before the failure
+        torch.cuda.empty_cache()
+        pairs //= 2
+
+
+def _pairs_that_fit(frames: torch.Tensor) -> int:
+    if not frames.is_cuda:
+        return MOST_PAIRS
+    free, _ = torch.cuda.mem_get_info(frames.device)
+    unused = torch.cuda.memory_reserved(frames.device) - torch.cuda.memory_allocated(frames.device)
+    return int((free + unused) * _SHARE_OF_FREE_MEMORY) // bytes_per_pair(*frames.shape[1:])

@@ -1,0 +1,278 @@
+"""Stage `show-flow`: the flow of one video as a picture or a video to look at.
+
+Letters: T frames, F = T - step fields, H W pixels.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipelines import extract_flow
+from pipelines.devices import resolve_device
+from pipelines.errors import MissingError, UsageError
+from pipelines.progress import OnProgress, Progress, ignore_progress
+from pipelines.video.encoding import SUFFIXES, encode
+from pipelines.video.sources import UNLABELLED, VideoSource
+from pipelines.workspace import Workspace, write_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pipelines.optical_flow.extraction import FlowTask
+    from pipelines.optical_flow.picture import FlowPicture
+    from pipelines.optical_flow.showing import Motion, Shown
+
+_VIDEO = "VIDEO is a video file, or CLASS/VIDEO of flow stored in the workspace"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of `show-flow`. What is None of the flow's settings is as `extract-flow` has it."""
+
+    workspace: Path
+    """The workspace that holds the stored flow, and by default the pictures."""
+    video: str
+    """A video file, whose flow is computed; or CLASS/VIDEO, whose stored flow is shown."""
+    method: str | None = None
+    """The flow method, for a video file."""
+    method_options: dict[str, str] = field(default_factory=dict)
+    """Parameters of the method by name."""
+    bound: float | None = None
+    """Flow is clipped to -bound..bound pixels before it is shown."""
+    step: int | None = None
+    """Flow from frame t to frame t + step."""
+    short_side: int | None = None
+    """Short side in pixels; None: as the extracting stages choose it."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    frame: int | Literal["all"] | None = None
+    """The frame whose flow to show; "all": a video; None: all where `output` is a video, else the middle one."""
+    output: Path | None = None
+    """A .png file, or a .mp4, .avi or .mkv one; None: a file in the workspace's `pictures/`."""
+    max_flow: float | None = None
+    """Pixels at which the colours are full; None: the 99th percentile of all that is shown."""
+
+    def __post_init__(self) -> None:
+        self.extraction()
+        if self.max_flow is not None and not 0 < self.max_flow < float("inf"):
+            raise UsageError(f"--max-flow must be a positive number of pixels, not {self.max_flow}")
+        if isinstance(self.frame, int) and self.frame < 0:
+            raise UsageError(f"--frame must be 0 or more, or all, not {self.frame}")
+        if self.output is not None:
+            self._check_output(self.output)
+
+    def _check_output(self, output: Path) -> None:
+        suffix = output.suffix.lower()
+        if suffix not in (".png", *SUFFIXES):
+            raise UsageError(f"--output must end in .png, {' or '.join(SUFFIXES)}, not {output.name!r}")
+        if (suffix in SUFFIXES) != self.whole_video:
+            wanted = f"all frames make a video ({' '.join(SUFFIXES)})" if self.whole_video else "one frame makes a .png"
+            raise UsageError(f"--frame {self.frame} does not go with --output {output.name!r}: {wanted}")
+        if output.exists() and Path(self.video).exists() and output.samefile(self.video):
+            raise UsageError(f"--output {output} is the video itself: name another file")
+
+    @property
+    def whole_video(self) -> bool:
+        if self.frame is None:
+            return self.output is not None and self.output.suffix.lower() in SUFFIXES
+        return self.frame == "all"
+
+    def given(self) -> dict[str, Any]:
+        """The settings of the flow that are not left to their defaults, by the names of `extract_flow.Config`."""
+        names = ("method", "method_options", "bound", "step", "short_side")
+        return {name: getattr(self, name) for name in names if getattr(self, name) not in (None, {})}
+
+    def extraction(self) -> extract_flow.Config:
+        """The same settings for `extract-flow`, which checks them. Nothing is stored, so truncated videos are shown."""
+        return extract_flow.Config(self.workspace, self.video, device=self.device, allow_truncated=True, **self.given())
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was shown and where it lies."""
+
+    output: Path
+    video: str
+    method: str
+    bound: float
+    step: int
+    frame: int | None
+    """None for a video of all frames."""
+    pictures: int
+    """F, or 1."""
+    width: int
+    """Of a picture."""
+    height: int
+    max_flow: float
+    """The scale of the colours, pixels."""
+    largest: float
+    """The longest flow vector shown, pixels."""
+    at_bound: float
+    """The share of vectors at the bound, which is where longer ones are clipped to."""
+
+
+def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
+    """Writes the picture or video.
+
+    Raises `VideoError` where the video cannot be decoded or is too short, `UsageError` where it has no such frame,
+    `MissingError` where there is neither such a file nor such flow, `StorageError` where writing fails.
+    """
+    from pipelines.optical_flow.picture import FlowPicture
+
+    with _shown(config, on_progress) as shown:
+        if shown.note:
+            on_progress(Progress("show-flow", 0, shown.count, "pairs", message=shown.note))
+        motion = _measure(shown, on_progress)
+        sample = next(shown.fields())
+        picture = FlowPicture(
+            width=sample.shape[2],
+            height=sample.shape[1],
+            bound=shown.bound,
+            max_flow=config.max_flow or motion.scale(),
+            title=shown.title,
+            details=_details(shown, motion),
+        )
+        output = config.output or _default_output(config, shown)
+        _write(config, output, picture, shown, on_progress)
+    width, height = picture.size
+    return Result(
+        output=output,
+        video=config.video,
+        method=shown.method,
+        bound=shown.bound,
+        step=shown.step,
+        frame=None if config.whole_video else shown.first,
+        pictures=shown.count,
+        width=width,
+        height=height,
+        max_flow=picture.max_flow,
+        largest=motion.quantile(1.0),
+        at_bound=motion.at_bound(),
+    )
+
+
+# ------------------------------------------------------------------ what to show
+
+
+@contextlib.contextmanager
+def _shown(config: Config, on_progress: OnProgress) -> Iterator["Shown"]:
+    from pipelines.optical_flow.showing import computed_field, computed_fields, stored_fields
+
+    path = Path(config.video)
+    if not path.is_file():
+        index = "all" if config.whole_video else config.frame
+        with stored_fields(Workspace(config.workspace), *_stored_id(config), index) as shown:
+            yield shown
+        return
+    if config.frame == "all" or config.whole_video:
+
+        def on_pairs(done: int, announced: int) -> None:
+            on_progress(Progress("compute flow", done, max(done, announced or done + 1), "pairs"))
+
+        with computed_fields(_task(config, path), on_pairs) as shown:
+            yield shown
+    else:
+        yield computed_field(_task(config, path), config.frame)
+
+
+def _task(config: Config, path: Path) -> "FlowTask":
+    """The video as `extract-flow` would be given it; where its flow is put, if anywhere, is not settled here."""
+    from pipelines.optical_flow.extraction import FlowTask
+
+    settings = config.extraction()
+    return FlowTask(
+        source=VideoSource(UNLABELLED, path.stem, path.absolute()),
+        target=Path(),
+        from_video=True,
+        short_side=settings.short_side,
+        allow_truncated=settings.allow_truncated,
+        method=settings.method,
+        method_options=tuple(sorted(settings.method_options.items())),
+        engine=settings.engine,
+        device=str(resolve_device(settings.device)),
+        bound=settings.bound,
+        step=settings.step,
+        compression=settings.compression,
+        settings={},
+    )
+
+
+def _stored_id(config: Config) -> tuple[str, str]:
+    """The class and name of stored flow. Raises `MissingError` where there is none, `UsageError` for a folder."""
+    workspace, parts = Workspace(config.workspace), Path(config.video).parts
+    if Path(config.video).is_dir() and not _is_stored(workspace, parts):
+        raise UsageError(f"{config.video} is a folder: {_VIDEO}")
+    if not _is_stored(workspace, parts):
+        where = f"stored flow {workspace.flow_file(*parts)}" if len(parts) == 2 else "stored flow of that name"
+        raise MissingError(f"there is no file {config.video} and no {where}: {_VIDEO}")
+    if given := config.given():
+        flags = ", ".join(f"--{name.removesuffix('s').replace('_', '-')}" for name in given)
+        raise UsageError(
+            f"{flags} does not go with {config.video}, whose flow is stored already: name the video's file to compute "
+            "other flow, or leave this out"
+        )
+    return parts[0], parts[1]
+
+
+def _is_stored(workspace: Workspace, parts: tuple[str, ...]) -> bool:
+    return len(parts) == 2 and ".." not in parts and "/" not in parts and workspace.flow_file(*parts).is_file()
+
+
+# ------------------------------------------------------------------ the picture
+
+
+def _measure(shown: "Shown", on_progress: OnProgress) -> "Motion":
+    from pipelines.optical_flow.showing import Motion
+
+    motion = Motion(shown.bound)
+    for done, quantised in enumerate(shown.fields(), start=1):
+        motion.add(quantised)
+        if shown.count > 1:
+            on_progress(Progress("measure flow", done, shown.count, "pairs"))
+    return motion
+
+
+def _details(shown: "Shown", motion: "Motion") -> str:
+    parts = [f"method {shown.method}", f"bound {shown.bound:g} px", f"step {shown.step}"]
+    parts.append(f"longest vector {motion.quantile(1.0):.3g} px")
+    if motion.at_bound():
+        parts.append(f"{_percent(motion.at_bound())} of the vectors at the bound")
+    return " · ".join(parts)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share >= 0.0001 else "less than 0.01 %"
+
+
+def _default_output(config: Config, shown: "Shown") -> Path:
+    """`pictures/[<class>/]<video>-<method>[-frame<N>]` in the workspace, so that methods can be compared."""
+    path = Path(config.video)
+    folder = config.workspace / "pictures"
+    # A stored video's name is whole; a file's has a suffix.
+    place = folder / path.stem if path.is_file() else folder / path
+    method = shown.method.partition(" ")[0]
+    ending = ".mp4" if config.whole_video else f"-frame{shown.first}.png"
+    return place.with_name(f"{place.name}-{method}{ending}")
+
+
+def _write(config: Config, output: Path, picture: "FlowPicture", shown: "Shown", on_progress: OnProgress) -> None:
+    def pictures() -> "Iterator[np.ndarray]":
+        # There are `step` more frames than fields.
+        for done, (quantised, frame) in enumerate(zip(shown.fields(), shown.frames(), strict=False), start=1):
+            yield picture.draw(frame, quantised, shown.first + done - 1, shown.step)
+            if config.whole_video:
+                on_progress(Progress("draw", done, shown.count, "pictures"))
+
+    if config.whole_video:
+        with contextlib.closing(pictures()) as drawn:  # type: ignore[type-var]
+            encode(output, drawn, shown.fps)
+    else:
+        write_bytes(output, _png(next(pictures())))
+
+
+def _png(picture: "np.ndarray") -> bytes:
+    import cv2
+
+    return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
