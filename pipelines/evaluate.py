@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.datasets.catalogue import unreadable
 from pipelines.errors import MissingError, UsageError
-from pipelines.evaluation.videos import TestVideos, find_test_videos, not_scored, unreadable
+from pipelines.evaluation.videos import TestVideos, find_test_videos, not_scored
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.training.runs import LATE_FUSION, Run, find_run, load_network
 from pipelines.workspace import Failure, Workspace, record_outcomes, write_json
@@ -235,7 +236,7 @@ def _score_all(
     for done, sample in enumerate(samples, 1):
         message = ""
         if isinstance(sample, BadSample):
-            failures.append(unreadable(test.videos[sample.index], sample.reason))
+            failures.append(unreadable("evaluate", test.videos[sample.index], sample.reason))
             message = not_scored(failures[-1])
         else:
             with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):

@@ -65,6 +65,12 @@ class Video:
         return self.flow_settings.step if self.flow_settings else 1
 
 
+def unreadable(stage: str, video: Video, reason: str) -> Failure:
+    """The row of a video that `stage` could not read; its path is the artifact that the reason speaks of."""
+    path = video.flow_file if str(video.flow_file) in reason else video.frames_file
+    return Failure(stage, video.class_name, video.video, str(path), reason)
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """All videos of a workspace, sorted by id, and the artifacts that could not be used."""

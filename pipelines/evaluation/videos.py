@@ -76,12 +76,6 @@ def _require_same_flow(workspace: Workspace, run: Run, trained: dict[str, Any], 
         )
 
 
-def unreadable(video: Video, reason: str) -> Failure:
-    """The row of a video that could not be read; its path is the artifact that the reason speaks of."""
-    path = video.flow_file if str(video.flow_file) in reason else video.frames_file
-    return Failure("evaluate", video.class_name, video.video, str(path), reason)
-
-
 def not_scored(row: Failure) -> str:
     """The line about a video that is left out."""
     return f"not scored: {row.class_name}/{row.video}: {row.reason}"

@@ -1,11 +1,11 @@
 """What a workspace holds for a split: the training videos, their labels, and everything that is not as it should be."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.datasets.catalogue import Catalogue, Video, flow_provenance, load_catalogue
+from pipelines.datasets.catalogue import Catalogue, Video, flow_provenance, load_catalogue, unreadable
 from pipelines.datasets.split_lists import Split
 from pipelines.datasets.splits import ResolvedSplit, prepare_splits, resolve
 from pipelines.errors import MissingError, UsageError
@@ -85,17 +85,14 @@ def _tell(split: ResolvedSplit, on_progress: OnProgress) -> None:
 
 
 def record_unreadable(
-    workspace: Workspace, data: TrainingData, unreadable: Mapping[str, str], on_progress: OnProgress
+    workspace: Workspace, data: TrainingData, reasons: Mapping[str, str], on_progress: OnProgress
 ) -> int:
     """Writes rows of `failures.csv` for damaged artifacts and for videos found unreadable while training (id ->
     reason), removes those of videos that were read again; returns how many there are."""
     by_id = {video.id: video for video in data.videos}
-    failed = [
-        Failure("train", by_id[id_].class_name, by_id[id_].video, str(by_id[id_].frames_file), reason)
-        for id_, reason in unreadable.items()
-    ]
-    failed += [Failure("train", row.class_name, row.video, row.path, row.reason) for row in data.problems]
-    good = [("train", video.class_name, video.video) for video in data.videos if video.id not in unreadable]
+    failed = [unreadable("train", by_id[id_], reason) for id_, reason in reasons.items()]
+    failed += [replace(row, stage="train") for row in data.problems]
+    good = [("train", video.class_name, video.video) for video in data.videos if video.id not in reasons]
     record_outcomes(workspace, failed=failed, succeeded=good)
     for row in failed:
         text = f"left out of training: {row.class_name}/{row.video}: {row.reason}"
