@@ -15,8 +15,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torchvision
@@ -25,7 +27,10 @@ from torch.nn.functional import cross_entropy
 from pipelines.datasets.loading import Batch
 from pipelines.evaluation.scoring import Scorer
 from pipelines.models import Normalise, STResNet
+from pipelines.optical_flow import TVL1Parameters, tvl1_flow
 from pipelines.optical_flow.methods import make_method
+from pipelines.optical_flow.tvl1.flow import resolve_engine
+from pipelines.optical_flow.tvl1.reference import compute_flow as tvl1_reference
 from pipelines.training.loop import StepTrainer
 from pipelines.training.recipes import PAPER
 
@@ -43,12 +48,13 @@ def main() -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}, torchvision {torchvision.__version__}")
     torch.manual_seed(0)
-    checks = [check_network(device), check_training(device), check_raft(device)]
+    checks = [check_network(device), check_training(device), check_raft(device), *check_tvl1(device)]
     size, depth, repeats = (64, 26, 3) if arguments.quick else (224, 50, 10)
     videos = 2 if arguments.quick else 16
     if not arguments.checks_only:
         time_training(device, depth, size, videos, repeats)
         time_testing(device, depth, size, repeats)
+        time_tvl1(device, arguments.quick)
     print("\n| what | result | note |\n|---|---|---|")
     for row in rows:
         print("| " + " | ".join(row) + " |")
@@ -98,6 +104,30 @@ def check_raft(device: torch.device) -> bool:
             there = frames.to(device)
             found = make_method("raft", options, str(device)).flow(there[:-1], there[1:])
     return verdict("RAFT, against the CPU", relative_error(found.cpu().double(), expected.double()), 1e-3)
+
+
+def check_tvl1(device: torch.device) -> list[bool]:
+    """The device's engine of TV-L1 against the reference in float64 on the CPU; and pairs alone against all together.
+
+    Run to its end the estimator is chaotic in a few pixels: there the median end-point difference is what counts.
+    """
+    frame0, frame1 = moving_textures(2, 41, 55)
+    good = []
+    for mode in ("cpu", "cuda"):
+        short = TVL1Parameters(mode=mode, nscales=2, warps=2, inner_iterations=10, outer_iterations=1, epsilon=0)
+        full = TVL1Parameters(mode=mode, warps=2)
+        expected, found = (
+            [tvl1_reference(frame0, frame1, parameters, dtype=torch.float64) for parameters in (short, full)],
+            [tvl1_flow(frame0, frame1, parameters=parameters, device=device).cpu() for parameters in (short, full)],
+        )
+        what = f"TV-L1, mode {mode}"
+        good.append(verdict(f"{what}, 20 iterations a level", relative_error(found[0].double(), expected[0]), 1e-4))
+        median = float((found[1] - expected[1]).norm(dim=1).median() / expected[1].norm(dim=1).median())
+        good.append(verdict(f"{what}, to its end, medians over the pixels", median, 5e-3))
+        pairs = zip(frame0.split(1), frame1.split(1), strict=True)
+        alone = torch.cat([tvl1_flow(*pair, parameters=full, device=device).cpu() for pair in pairs])
+        good.append(verdict(f"{what}, pairs alone against all together", relative_error(found[1], alone), 0))
+    return good
 
 
 def verdict(what: str, error: float, bound: float) -> bool:
@@ -181,6 +211,44 @@ def time_testing(device: torch.device, depth: int, size: int, repeats: int) -> N
         half = Scorer(full.network, device, "bf16")
         seconds = median_seconds(lambda: half.score(rgb, flow, windows), device, repeats)
         rows.append((what, f"{1 / seconds:.2f} videos/s", "bf16"))
+
+
+def time_tvl1(device: torch.device, quick: bool) -> None:
+    """Pairs a second, frames and flow on the device, with early stop and without; the reference there as the peer."""
+    height, width = (48, 64) if quick else (256, 340)
+    warps = 1 if quick else 5
+    for pairs in (2,) if quick else (16, 64, 256):
+        frame0, frame1 = (side.to(device) for side in moving_textures(pairs, height, width))
+        for mode in ("cpu", "cuda"):
+            for stop, epsilon in (("early stop", 0.01), ("300 iterations always", 0.0)):
+                compute = partial(tvl1_flow, parameters=TVL1Parameters(mode=mode, epsilon=epsilon, warps=warps))
+                seconds = median_seconds(partial(compute, frame0, frame1), device, repeats=1 if quick else 3)
+                what = f"TV-L1, {width}x{height}, mode {mode}, {stop}"
+                note = f"engine {resolve_engine('auto', device)}, {pairs} pairs a call"
+                rows.append((what, f"{pairs / seconds:.1f} pairs/s", note))
+    compute = partial(tvl1_flow, parameters=TVL1Parameters(warps=warps))
+    peer = partial(compute, frame0[:1], frame1[:1], engine="reference")
+    our_seconds, peer_seconds = in_turns(partial(compute, frame0, frame1), peer, device, repeats=1)
+    note = f"1 pair a call; ours, {pairs} a call, is {pairs / our_seconds * peer_seconds:.0f} times that"
+    rows.append(("mode cpu, early stop, by plain PyTorch", f"{1 / peer_seconds:.2f} pairs/s", note))
+
+
+def moving_textures(pairs: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Grey frames uint8 [pairs, height, width] of textures, and the same moved by smooth random flow of some pixels."""
+    frames: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    grid = np.mgrid[:height, :width].astype(np.float32)
+    for seed in range(pairs):
+        random = np.random.default_rng(seed)
+        octaves = [cv2.GaussianBlur(random.normal(0, 1, (height, width)), (0, 0), s) * s for s in (1, 2, 5, 12)]
+        texture = cv2.normalize(sum(octaves), None, 0, 255, cv2.NORM_MINMAX).astype(np.float32)
+        coarse = random.normal(0, 2, (2, 5, 6)).astype(np.float32)
+        flow = [cv2.resize(component, (width, height), interpolation=cv2.INTER_CUBIC) for component in coarse]
+        moved = cv2.remap(
+            texture, grid[1] - flow[0], grid[0] - flow[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+        )
+        for side, picture in zip(frames, (texture, moved), strict=True):
+            side.append((picture + random.normal(0, 1, picture.shape)).round().clip(0, 255).astype(np.uint8))
+    return torch.from_numpy(np.stack(frames[0])), torch.from_numpy(np.stack(frames[1]))
 
 
 def in_turns(

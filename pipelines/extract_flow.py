@@ -13,11 +13,11 @@ from pipelines.devices import available_cores, resolve_device
 from pipelines.errors import MissingError, UsageError
 from pipelines.optical_flow.methods import METHODS, FlowMethod, check_engine, make_method
 from pipelines.progress import OnProgress, ignore_progress
+from pipelines.video.estimation import estimate
 from pipelines.video.extraction import (
     ExtractResult,
     check_workers,
     dry_run_result,
-    estimate,
     extract,
     options_difference,
     size_conflict,
@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 
 STAGE = "extract-flow"
 _COMPRESSIONS = ("zstd", "gzip")
-_PROCESSES_A_GPU = 2  # one decodes and stores while the other computes
+
+# Decoding, resizing, grey, compressing and writing cost 2 to 3 ms a pair and core (docs/benchmarks.md), so a core feeds
+# some 400 pairs/s and the 4,000 pairs/s of a fast GPU want ten. A process's reading and writing threads share what
+# Python locks, so count one core to a process: one for each core, but no more than 12. Each holds a CUDA context (about
+# 0.5 GB) and the method's buffers (TV-L1 at 340x256: 10 MB a pair, up to 256 pairs): 4 GB are allowed for.
+_MOST_PROCESSES_A_GPU = 12
+_GPU_BYTES_A_PROCESS = 4 * 10**9
 
 Result = ExtractResult
 
@@ -61,7 +67,7 @@ class Config:
     short_side: int | None = None
     """Short side in pixels, enlarging included; None: 256, but nothing enlarged more than 1.25 times."""
     workers: int = 0
-    """Videos processed at once; 0: one for each CPU core, or two where a GPU computes."""
+    """Videos processed at once; 0: one for each CPU core; where a GPU computes, at most 12 and one for 4 GB of it."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N, for methods that can use a GPU."""
     overwrite: bool = False
@@ -94,7 +100,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     or the method's weights or device are missing, `UsageError` where flow was stored with other settings or an option
     is wrong, `StorageError` where writing fails.
     """
-    from pipelines.optical_flow.extraction import probe, store_flow
+    from pipelines.optical_flow.extraction import store_flow
+    from pipelines.optical_flow.probing import probe
 
     workspace = Workspace(config.workspace)
     found = find_videos(config.videos) if config.videos is not None else _stored_frames(workspace)
@@ -105,8 +112,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     done: list[FlowTask] = []
     if not config.overwrite:
         to_do, done = split_done(to_do, FLOW_SCHEMA, lambda made: _conflict(config, settings, made), _changed)
-    on_gpu = method.uses_device and device != "cpu"
-    workers = config.workers or (_PROCESSES_A_GPU if on_gpu else available_cores())
+    workers = config.workers or default_workers(device if method.uses_device else "cpu")
     if config.dry_run:
         cost = estimate(probe, to_do, workers=workers, stage=STAGE, on_progress=on_progress)
         return dry_run_result(STAGE, "pairs", skipped=len(done), ignored=found.ignored, estimate=cost)
@@ -123,6 +129,20 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         ignored=found.ignored,
         on_progress=on_progress,
     )
+
+
+def default_workers(device: str) -> int:
+    """How many processes work where flow is computed on `device`."""
+    if device == "cpu":
+        return available_cores()
+    import torch
+
+    return processes_for_gpu(available_cores(), torch.cuda.get_device_properties(device).total_memory)
+
+
+def processes_for_gpu(cores: int, memory: int) -> int:
+    """How many processes share a GPU of that many bytes."""
+    return max(1, min(cores, _MOST_PROCESSES_A_GPU, memory // _GPU_BYTES_A_PROCESS))
 
 
 def _task(

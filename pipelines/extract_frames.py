@@ -13,13 +13,11 @@ from pipelines.artifacts import FRAMES_SCHEMA, JPEG_QUALITY, new_frames_file
 from pipelines.devices import available_cores
 from pipelines.errors import VideoError
 from pipelines.progress import OnProgress, ignore_progress
+from pipelines.video.estimation import Probe, estimate
 from pipelines.video.extraction import (
-    PROBED_FRAMES,
     ExtractResult,
-    Probe,
     check_workers,
     dry_run_result,
-    estimate,
     extract,
     options_difference,
     picture_attributes,
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
 
 STAGE = "extract-frames"
 _REPORTED = 16  # frames between two reports of progress
+_PROBED_FRAMES = 24  # a quarter of a second or less; the first ones cost more
 
 Result = ExtractResult
 
@@ -151,16 +150,19 @@ def _coded(reader: "VideoReader") -> Iterator["np.ndarray"]:
         yield jpeg.reshape(-1)
 
 
-def _probe(task_and_measure: tuple[FrameTask, bool], report: Report) -> Probe:
+def _probe(task_and_place: tuple[FrameTask, float | None], report: Report) -> Probe:
+    """Counts a video's frames; with a place in it, codes its beginning as JPEGs: frames cost the same everywhere."""
     from itertools import islice
 
     from pipelines.video.decoding import VideoReader
 
-    task, measure = task_and_measure
+    task, place = task_and_place
+    report(0)
     with VideoReader(task.source.path, task.short_side, allow_truncated=True) as reader:
-        if not measure:
-            return Probe(reader.announced_frames)
+        frames = reader.announced_frames
+        if place is None:
+            return Probe(frames)
         started = time.perf_counter()
-        sizes = [jpeg.size for jpeg in islice(_coded(reader), PROBED_FRAMES)]
+        sizes = [jpeg.size for jpeg in islice(_coded(reader), _PROBED_FRAMES)]
         seconds = time.perf_counter() - started
-        return Probe(reader.announced_frames, seconds / len(sizes), sum(sizes) / len(sizes))
+        return Probe(frames, seconds / len(sizes) * frames, sum(sizes) / len(sizes) * frames)

@@ -4,11 +4,9 @@ Letters: T frames, F = T - step fields, N pairs of a batch, H W pixels.
 """
 
 import contextlib
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,16 +19,13 @@ from pipelines.errors import VideoError
 from pipelines.optical_flow.grey import to_grey
 from pipelines.optical_flow.methods import FlowMethod, make_method
 from pipelines.optical_flow.quantise import quantise
+from pipelines.prefetch import prefetch
 from pipelines.video.decoding import VideoReader
-from pipelines.video.extraction import (
-    PROBED_FRAMES,
-    Probe,
-    library_versions,
-    picture_attributes,
-    source_attributes,
-)
+from pipelines.video.extraction import library_versions, picture_attributes, source_attributes
 from pipelines.video.sources import VideoSource
 from pipelines.workers import Report
+
+_AHEAD = 2  # batches between two threads: one waits while the next is made
 
 
 @dataclass(frozen=True)
@@ -56,54 +51,100 @@ class FlowTask:
 
 def store_flow(task: FlowTask, report: Report) -> int:
     """Stores the flow of one video; returns F. Raises `VideoError`, `StorageError`."""
-    with _open_frames(task) as frames, new_flow_file(task.target, task.compression) as writer:
-        fields = 0
-        for quantised in quantised_flow(frames, _method(task), task.step, task.bound):
-            writer.append(quantised)
-            fields += len(quantised)
-            report(len(quantised))
+    with open_frames(task) as frames, new_flow_file(task.target, task.compression) as writer:
+        fields = write_flow(iter(frames), task, writer, report)
         _require_pairs(fields, frames.count, task.step)
         writer.finish({**frames.attributes(), **task.settings})
     return fields
 
 
-def probe(task_and_measure: tuple[FlowTask, bool], report: Report) -> Probe:
-    """Counts a video's frames; with `measure`, computes the flow of the first few and compresses it in memory."""
-    task, measure = task_and_measure
-    with _open_frames(task) as frames:
-        if not measure:
-            return Probe(frames.announced)
-        method = _method(task)
-        started = time.perf_counter()
-        first = islice(frames, PROBED_FRAMES + task.step)
-        batches = list(quantised_flow(first, method, task.step, task.bound))
-        fields = sum(map(len, batches))
-        _require_pairs(fields, frames.count, task.step)
-        size = _stored_bytes(batches, task.compression)
-        return Probe(frames.announced, (time.perf_counter() - started) / fields, size / fields)
+def write_flow(frames: Iterator[np.ndarray], task: FlowTask, writer: FlowWriter, report: Report) -> int:
+    """Appends the flow of all `frames`; returns their number. However it ends, no thread is left."""
+    fields = 0
+    with contextlib.closing(quantised_flow(frames, method_of(task), task.step, task.bound, task.device)) as batches:
+        for quantised in batches:
+            writer.append(quantised)
+            fields += len(quantised)
+            report(len(quantised))
+    return fields
 
 
-def quantised_flow(frames: Iterable[np.ndarray], method: FlowMethod, step: int, bound: float) -> Iterator[np.ndarray]:
-    """The flow of RGB frames uint8 [H, W, 3], a batch at a time: uint8 [N, 2, H, W]; T - step fields in all."""
+def quantised_flow(
+    frames: Iterable[np.ndarray], method: FlowMethod, step: int, bound: float, device: str = "cpu"
+) -> Generator[np.ndarray]:
+    """The flow of RGB frames uint8 [H, W, 3], a batch at a time: uint8 [N, 2, H, W]; T - step fields in all.
+
+    Frames are taken in a thread, flow is computed in a second one, and whoever iterates is the third, so that the flow
+    is never kept waiting for a file while frames remain. Memory is that of some batches, whatever T. `device`: where
+    frames go and flow is quantised if the method computes there; only bytes travel either way. Close it when done.
+    """
+    where = torch.device(device if method.uses_device else "cpu")
+    batches = prefetch(_batches(frames, method, step, where), _AHEAD)
+    flow = prefetch(_flow_of(batches, method, step, bound, where), _AHEAD)
+    with contextlib.closing(flow):
+        for on_its_way in flow:
+            yield on_its_way()
+
+
+def _batches(
+    frames: Iterable[np.ndarray], method: FlowMethod, step: int, device: torch.device
+) -> Generator[torch.Tensor]:
+    """What the method takes, in runs: uint8 [N + step, H, W] or [N + step, 3, H, W], in memory a GPU can read from."""
+    _work_on(device)
     prepared = (to_grey(frame) if method.input == "grey" else frame.transpose(2, 0, 1) for frame in frames)
-    for before, after in pair_batches(prepared, step, method.batch_size):
-        flow = method.flow(torch.from_numpy(np.stack(before)), torch.from_numpy(np.stack(after)))
-        yield quantise(flow, bound).cpu().numpy()
+    for run in runs_of_frames(prepared, step, method.batch_size):
+        batch = torch.empty((len(run), *run[0].shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
+        np.stack(run, out=batch.numpy())
+        yield batch
 
 
-def pair_batches(
-    frames: Iterable[np.ndarray], step: int, size: int
-) -> Iterator[tuple[list[np.ndarray], list[np.ndarray]]]:
-    """Pairs (t, t + step) in order, `size` at a time and the rest last. Holds step + size frames."""
-    window: list[np.ndarray] = []
+def _flow_of(
+    batches: Generator[torch.Tensor], method: FlowMethod, step: int, bound: float, device: torch.device
+) -> Generator[Callable[[], np.ndarray]]:
+    """For each run of frames what waits for its fields, uint8 [N, 2, H, W], to have arrived, and returns them."""
+    _work_on(device)
+    with contextlib.closing(batches):
+        for batch in batches:
+            try:
+                run = batch.to(device, non_blocking=True)
+                fields = quantise(method.flow(run[:-step], run[step:]), bound)
+            except torch.OutOfMemoryError as error:
+                raise VideoError("not enough memory on the GPU for this video: use fewer --workers") from error
+            yield _to_host(fields)
+
+
+def _to_host(fields: torch.Tensor) -> Callable[[], np.ndarray]:
+    """Starts copying `fields` to the CPU, without waiting for them to be computed: the GPU can be given more to do."""
+    if not fields.is_cuda:
+        return fields.numpy
+    host = torch.empty(fields.shape, dtype=fields.dtype, pin_memory=True)
+    host.copy_(fields, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record(torch.cuda.current_stream(fields.device))
+
+    def wait() -> np.ndarray:
+        arrived.synchronize()
+        return host.numpy()
+
+    return wait
+
+
+def _work_on(device: torch.device) -> None:
+    """Each thread has a current GPU of its own, the first one unless told: it would cost half a GB of that one."""
+    if device.index is not None:
+        torch.cuda.set_device(device)
+
+
+def runs_of_frames(frames: Iterable[np.ndarray], step: int, pairs: int) -> Iterator[list[np.ndarray]]:
+    """Runs of step + n frames, for the n pairs (t, t + step); n is `pairs`, in the last run what remains."""
+    run: list[np.ndarray] = []
     for frame in frames:
-        window.append(frame)
-        if len(window) == step + size:
-            yield window[:size], window[step:]
-            del window[:size]
-    rest = len(window) - step
-    if rest > 0:
-        yield window[:rest], window[step:]
+        run.append(frame)
+        if len(run) == step + pairs:
+            yield run
+            run = run[pairs:]
+    if len(run) > step:
+        yield run
 
 
 def _require_pairs(fields: int, frames: int, step: int) -> None:
@@ -113,7 +154,7 @@ def _require_pairs(fields: int, frames: int, step: int) -> None:
         raise VideoError(f"has {has}; flow{at} needs at least {step + 1}")
 
 
-def _method(task: FlowTask) -> FlowMethod:
+def method_of(task: FlowTask) -> FlowMethod:
     return _cached_method(task.method, task.method_options, task.device, task.engine)
 
 
@@ -121,17 +162,6 @@ def _method(task: FlowTask) -> FlowMethod:
 def _cached_method(name: str, options: tuple[tuple[str, str], ...], device: str, engine: str) -> FlowMethod:
     """The process's method, made once: weights are not loaded for every video."""
     return make_method(name, dict(options), device, engine)
-
-
-def _stored_bytes(batches: Sequence[np.ndarray], compression: Compression) -> int:
-    import h5py
-
-    with h5py.File("probe", "w", driver="core", backing_store=False) as file:
-        writer = FlowWriter(Path("probe"), file, compression)
-        for fields in batches:
-            writer.append(fields)
-        assert writer.flow is not None
-        return writer.flow.id.get_storage_size()
 
 
 # ------------------------------------------------------------------ where frames come from
@@ -198,7 +228,7 @@ class _StoredFrames:
         self.file.close()
 
 
-def _open_frames(task: FlowTask) -> _DecodedFrames | _StoredFrames:
+def open_frames(task: FlowTask) -> _DecodedFrames | _StoredFrames:
     return _DecodedFrames(task) if task.from_video else _StoredFrames(task)
 
 

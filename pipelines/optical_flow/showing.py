@@ -64,7 +64,7 @@ def computed_field(task: FlowTask, index: int | None) -> Shown:
                 raise _no_such_field(str(path), index, reader.decoded - step)
             return computed_field(task, _middle(reader.decoded, step))  # fewer than the container announces
         method = make_method(task.method, dict(task.method_options), task.device, task.engine)
-        field = next(quantised_flow(frames, method, step, task.bound))[0]
+        (field,) = np.concatenate(list(quantised_flow(frames, method, step, task.bound, task.device)))
     return _computed(task, reader.fps, wanted, 1, lambda: iter([field]), lambda: iter(frames[:1]))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from pipelines.artifacts import ArtifactError, peek
 from pipelines.errors import UsageError, VideoError
 from pipelines.progress import OnProgress, Progress
+from pipelines.video.estimation import Estimate
 from pipelines.video.resize import stored_size
 from pipelines.video.sources import VideoProblem, VideoSource
 from pipelines.workers import Report, run_tasks
@@ -36,18 +37,6 @@ class ExtractTask(Protocol):
 
 
 Task = TypeVar("Task", bound=ExtractTask)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a run would cost, from the containers of some videos and a few frames of fewer."""
-
-    videos: int
-    frames: int
-    gigabytes: float
-    hours: float
-    measured_videos: int
-    """From how many videos the time and size of a frame were taken; 0: none could be, and both are unknown."""
 
 
 @dataclass(frozen=True)
@@ -227,63 +216,8 @@ class _Meter:
         )
 
 
-# ------------------------------------------------------------------ estimating it
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What was learnt from one video: its frames; and of a few of them, seconds and bytes a frame (0: not measured)."""
-
-    frames: int
-    seconds_per_frame: float = 0.0
-    bytes_per_frame: float = 0.0
-
-
-_PROBED = 200
-_MEASURED = 3
-PROBED_FRAMES = 6
-
-
-def estimate(
-    function: Callable[[tuple[Task, bool], Report], Probe],
-    to_do: Sequence[Task],
-    *,
-    workers: int,
-    stage: str,
-    on_progress: OnProgress,
-) -> Estimate:
-    """Probes up to 200 of the videos, spread evenly, and measures up to 3 of them; writes nothing.
-
-    `function((task, measure), report)` probes one video. It runs in a process, since a file may kill its decoder.
-    """
-    probed = _spread(to_do, _PROBED)
-    measured = {task.target for task in _spread(probed, _MEASURED)}
-    tasks = [(task, task.target in measured) for task in probed]
-    probes: list[Probe] = []
-    with contextlib.closing(run_tasks(function, tasks, 1)) as outcomes:
-        for number, (_, outcome) in enumerate(outcomes, start=1):
-            if isinstance(outcome, Probe):
-                probes.append(outcome)
-            on_progress(Progress(f"{stage} (dry run)", number, len(tasks)))
-    timed = [probe for probe in probes if probe.seconds_per_frame]
-    frames = round(_mean([probe.frames for probe in probes]) * len(to_do))
-    seconds = frames * _mean([probe.seconds_per_frame for probe in timed])
-    size = frames * _mean([probe.bytes_per_frame for probe in timed])
-    return Estimate(len(to_do), frames, size / 1e9, seconds / max(workers, 1) / 3600, len(timed))
-
-
 def dry_run_result(stage: str, unit: str, *, skipped: int, ignored: int, estimate: Estimate) -> ExtractResult:
     return ExtractResult(stage, 0, skipped, 0, ignored, unit, 0, 0.0, 0.0, estimate=estimate)
-
-
-def _spread(items: Sequence[Any], count: int) -> list[Any]:
-    """At most `count` of the items, evenly spaced."""
-    count = min(count, len(items))
-    return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
 
 
 # ------------------------------------------------------------------ provenance

@@ -70,16 +70,14 @@ def test_a_step_of_k_gives_t_minus_k_fields(
     assert peek(workspace.flow_file("walk", "a"), FLOW_SCHEMA)["step"] == step
 
 
-def test_batches_hold_every_pair_in_order() -> None:
+def test_runs_hold_every_pair_in_order() -> None:
     frames = [np.array(t) for t in range(11)]
     for step in (1, 3, 10, 11, 20):
         for size in (1, 4, 10, 100):
-            pairs = [
-                (int(a), int(b))
-                for before, after in extraction.pair_batches(frames, step, size)
-                for a, b in zip(before, after, strict=True)
-            ]
+            runs = list(extraction.runs_of_frames(frames, step, size))
+            pairs = [(int(a), int(b)) for run in runs for a, b in zip(run, run[step:], strict=False)]
             assert pairs == [(t, t + step) for t in range(11 - step)]
+            assert all(len(run) == step + size for run in runs[:-1])
 
 
 def test_the_file_says_how_it_was_made(videos: Path, workspace: Workspace, write_clip: WriteClip) -> None:
@@ -199,7 +197,7 @@ def test_a_dry_run_measures_the_method_and_writes_nothing(
         write_clip(videos / f"c/{number}.avi", frames=8)
     cost = run(config(workspace, videos, dry_run=True)).estimate
     assert cost is not None
-    assert (cost.videos, cost.frames, cost.measured_videos) == (4, 32, 3)
+    assert (cost.videos, cost.frames, cost.measured_videos) == (4, 32, 4)
     assert 0 < cost.gigabytes < 32 * 2 * 48 * 64 / 1e9
     assert 0 < cost.hours < 1
     assert not workspace.root.exists()

@@ -195,6 +195,16 @@ def test_black_and_white_give_opencvs_flow(engine: str, grey: Callable[[np.ndarr
     assert difference(tvl1_flow(before, after, parameters=parameters, engine=engine), theirs).mean() <= 1e-6
 
 
+@pytest.mark.parametrize("mode", ["cpu", "cuda"])
+def test_flat_surroundings_give_no_infinite_flow(mode: str) -> None:
+    # Flow spreads into them in ever smaller amounts, at which the warped gradient's square is below all floats.
+    before, after = np.full((2, 100, 170), 16, np.uint8)
+    before[40:52, 60:75], after[41:53, 62:77] = 200, 200
+    parameters = TVL1Parameters(mode=mode, warps=2)
+    flows = [tvl1_flow(as_batch(before), as_batch(after), parameters=parameters, engine=e) for e in ENGINES]
+    assert all(flow.isfinite().all() for flow in flows)
+
+
 # ------------------------------------------------------------------ against one another
 
 

@@ -29,8 +29,8 @@ _ENGINES = {
     "reference": _Engine("pipelines.optical_flow.tvl1.reference", ("cpu", "cuda")),
 }
 # Named, with `auto`, in `methods.ENGINES` too, which can be read without PyTorch.
-# The engines of `auto`, the first that is installed. On a GPU the reference launches some hundred thousand small kernels
-# a pair: the CPU is faster.
+# The engines of `auto`: the first that is installed. On a GPU the reference launches some hundred thousand small
+# kernels a pair: the CPU is faster.
 _BEST = {"cpu": ("numba",), "cuda": ("triton", "numba")}
 
 

@@ -64,14 +64,14 @@ def stride_for(width: int) -> int:
 
 def kernel_arguments(height: int, width: int, stride: int, parameters: TVL1Parameters) -> tuple[Any, ...]:
     """All arguments of `pair_flow`, for a pair of black frames; its buffers are for one thread."""
-    from pipelines.optical_flow.tvl1.kernels.rows import row_type, scratch_type
+    from pipelines.optical_flow.tvl1.kernels.rows import planes_type, row_type, scratch_type
 
     frame = np.zeros((height, width), np.uint8)
     sizes = np.array(level_sizes(height, width, parameters.nscales, parameters.scale_step), np.int64)
-    rows = np.zeros(height + 2, row_type(stride))
+    rows, planes = np.zeros(height + 2, row_type(stride)), np.zeros(height, planes_type(stride))
     scratch, delayed = np.zeros(1, scratch_type(stride)), np.zeros((3, stride), np.float32)
     flow = np.empty((2, height, width), np.float32)
-    return frame, frame, sizes, _settings(parameters), rows, scratch, delayed, flow
+    return frame, frame, sizes, _settings(parameters), rows, planes, scratch, delayed, flow
 
 
 def _settings(parameters: TVL1Parameters) -> Any:

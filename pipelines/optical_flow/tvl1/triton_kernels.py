@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def"
+# mypy: ignore-errors
 # ruff: noqa: RUF005 (Triton knows no starred tuples)
 """The GPU kernels of TV-L1, each for many pairs at once. What they compute is defined in reference.py.
 
@@ -235,20 +235,11 @@ def turn_flow(u_at, done, capacity, BLOCK: tl.constexpr):
 def _exchanged(values, NETWORK: tl.constexpr, LENGTH: tl.constexpr):
     """Carries out a network; the compiler leaves out what its result does not depend on."""
     for k in tl.static_range(LENGTH):
-        values = _exchange(values, NETWORK[k][0], NETWORK[k][1])
+        smaller = tl.minimum(values[NETWORK[k][0]], values[NETWORK[k][1]])
+        larger = tl.maximum(values[NETWORK[k][0]], values[NETWORK[k][1]])
+        values = values[: NETWORK[k][0]] + (smaller,) + values[NETWORK[k][0] + 1 :]
+        values = values[: NETWORK[k][1]] + (larger,) + values[NETWORK[k][1] + 1 :]
     return values
-
-
-@triton.jit
-def _exchange(values, LOW: tl.constexpr, HIGH: tl.constexpr):
-    smaller = tl.minimum(values[LOW], values[HIGH])
-    larger = tl.maximum(values[LOW], values[HIGH])
-    return _with(_with(values, LOW, smaller), HIGH, larger)
-
-
-@triton.jit
-def _with(values, AT: tl.constexpr, value):
-    return values[:AT] + (value,) + values[AT + 1 :]
 
 
 # ------------------------------------------------------------------ one warp's data

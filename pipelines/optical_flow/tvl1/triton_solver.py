@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import triton
+import triton  # type: ignore[import-untyped]
 
 from pipelines.optical_flow.tvl1 import triton_kernels as kernels
 from pipelines.optical_flow.tvl1.kernels import median as networks
@@ -19,11 +19,11 @@ from pipelines.optical_flow.tvl1.levels import level_sizes
 from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
 from pipelines.optical_flow.tvl1.reference import _samples as resize_samples
 
-# Reasoned, not yet measured.
+# Reasoned from the compiler's report for sm_90, not yet measured.
 BLOCK = 10  # iterations between two looks at which pairs still go; at the end of a warp one or two blocks find none
-TILE = {"ROWS": 16, "COLUMNS": 64}  # 4 warps have 8 pixels a thread
-TILE_OF_MEDIAN = {"ROWS": 8, "COLUMNS": 64}  # smaller: 25 values a pixel are in registers at once
-_PROGRAMS_PER_MULTIPROCESSOR = 8
+TILE = {"ROWS": 8, "COLUMNS": 64}  # by 4 warps: 4 pixels a thread, loaded 16 bytes at a time, in 128 registers
+TILE_OF_WARP = {"ROWS": 4, "COLUMNS": 64}  # the weights of 16 pixels take many registers
+_PROGRAMS_PER_MULTIPROCESSOR = 4  # that many times 4 warps find room with 128 registers
 _ALIGNMENT = 32  # floats: every row begins at a cache line
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -131,7 +131,9 @@ class Solver:
     def _solve_warp(self, index: int, pairs: int) -> None:
         level = self.levels[index]
         arguments = (self.planes, level.images[0], self.u, self.u_at, self.data, self.capacity, *level.geometry)
-        self._launch(kernels.linearise, level, pairs, *arguments, LIKE_CUDA=self.parameters.mode == "cuda")
+        across, tiles = level.tiles(TILE_OF_WARP)
+        like_cuda = self.parameters.mode == "cuda"
+        kernels.linearise[(tiles, pairs)](*arguments, across, LIKE_CUDA=like_cuda, **TILE_OF_WARP, **_LAUNCH)
         kernels.begin_warp[(1,)](
             *(self.done, self.count, self.credit, self.active, self.active_count, pairs, self.capacity),
             BLOCK=triton.next_power_of_2(self.capacity),
@@ -202,7 +204,7 @@ class Solver:
             if side == 5
             else (networks.SORT_3, networks.MEDIAN_OF_COLUMNS_3)
         )
-        across, tiles = level.tiles(TILE_OF_MEDIAN)
+        across, tiles = level.tiles()
         kernels.median_filter[(min(self.programs, 2 * tiles * self.capacity),)](
             *(self.u, self.u_at, self.done, self.active, self.active_count),
             *(self.capacity, *level.geometry, across, tiles),
@@ -212,16 +214,16 @@ class Solver:
             SELECT_LENGTH=len(select),
             MEDIAN_AT=networks.MEDIAN_AT,
             SIDE=side,
-            **TILE_OF_MEDIAN,
+            **TILE,
             **_LAUNCH,
         )
 
     # -------------------------------------------------------------- other launches
 
-    def _launch(self, kernel: Any, level: _Level, planes: int, *arguments: Any, **constants: Any) -> None:
+    def _launch(self, kernel: Any, level: _Level, planes: int, *arguments: Any) -> None:
         """A kernel with one program for each tile of each plane."""
         across, tiles = level.tiles()
-        kernel[(tiles, planes)](*arguments, across, **constants, **TILE, **_LAUNCH)
+        kernel[(tiles, planes)](*arguments, across, **TILE, **_LAUNCH)
 
     def _resize(
         self,

@@ -12,7 +12,7 @@ from pipelines.optical_flow.tvl1.kernels.iteration import iterate
 from pipelines.optical_flow.tvl1.kernels.median import median_filter
 from pipelines.optical_flow.tvl1.kernels.pyramid import copy_image, resize
 from pipelines.optical_flow.tvl1.kernels.rows import EXACT, read_flow, start_level
-from pipelines.optical_flow.tvl1.kernels.warp import warp, with_gradient
+from pipelines.optical_flow.tvl1.kernels.warp import read_planes, warp
 
 # Iterations that follow each other through the rows where none can be the last: 3 take a tenth less time than 1.
 _TOGETHER = 3
@@ -35,7 +35,7 @@ class Settings(NamedTuple):
     like_cuda: bool
 
 
-def pair_flow(frame0, frame1, sizes, settings, rows, scratch, delayed, flow):
+def pair_flow(frame0, frame1, sizes, settings, rows, planes, scratch, delayed, flow):
     """uint8 [H, W] twice into `flow` [2, H, W]; `sizes` [levels, 2] are the pyramid's, the full size first."""
     images0 = _pyramid(frame0, sizes, settings)
     images1 = _pyramid(frame1, sizes, settings)
@@ -46,9 +46,9 @@ def pair_flow(frame0, frame1, sizes, settings, rows, scratch, delayed, flow):
         current = coarser if level == levels - 1 else _enlarged(coarser, height, width, settings)
         start_level(rows, current)
         image0, image1 = _level(images0, sizes, level), _level(images1, sizes, level)
-        planes = with_gradient(image1)
+        read_planes(image1, planes)
         for _ in range(settings.warps):
-            warp(rows, planes, image0, settings.like_cuda)
+            warp(rows, planes, image0, settings.like_cuda, scratch)
             if settings.like_cuda:
                 _solve_as_cuda_class(rows, height, width, settings)
             else:

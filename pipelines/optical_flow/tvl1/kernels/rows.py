@@ -12,7 +12,7 @@ U = np.uintp
 """The type of indices in hot loops."""
 
 MARGIN = 16  # floats: one cache line, which keeps rows aligned
-SCRATCH_LINES = 5  # sorted columns of the 5x5 median
+SORTED_LINES = 5  # of the 5x5 median
 
 # Divisions by zero give infinity, and sums may be reordered for vectors: parity is to rounding, not to the bit.
 FAST = {"fastmath": True, "error_model": "numpy", "nogil": True}
@@ -26,9 +26,20 @@ def row_type(stride: int) -> np.dtype:
     return np.dtype([*((name, *line) for name in names), ("u", np.float32, (2, stride))])
 
 
+def planes_type(stride: int) -> np.dtype:
+    """A row of the second image: of each pixel its value, its gradient and a 0."""
+    return np.dtype([("values", np.float32, (4 * stride,))])
+
+
 def scratch_type(stride: int) -> np.dtype:
-    """Lines of the median filter."""
-    return np.dtype([("sorted", np.float32, (SCRATCH_LINES, stride))])
+    """Lines for the median filter and for the warp."""
+    return np.dtype(
+        [
+            ("sorted", np.float32, (SORTED_LINES, stride)),
+            ("weights", np.float32, (8, stride)),
+            ("columns", np.float32, (16 * stride,)),
+        ]
+    )
 
 
 def widest(stride: int) -> int:

@@ -1,0 +1,75 @@
+"""What the flow of one video will cost, from a piece of it: for `extract-flow --dry-run`.
+
+Letters: H W pixels.
+"""
+
+import io
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.artifacts import FlowWriter
+from pipelines.optical_flow.extraction import FlowTask, method_of, open_frames, write_flow
+from pipelines.optical_flow.methods import FlowMethod
+from pipelines.video.estimation import Probe
+from pipelines.workers import Report
+
+_LONG_ENOUGH = 1.0  # seconds in which frames are taken
+_MOST_FRAMES = 512  # to measure, and to pass over before: longer videos are much the same further on
+
+
+def probe(task_and_place: tuple[FlowTask, float | None], report: Report) -> Probe:
+    """Counts a video's frames; with a place (0..1 of the video), makes flow from there on, in memory, and times that.
+
+    The threads are those of a real run, and so is the load, where as many processes probe as will run.
+    """
+    task, place = task_and_place
+    report(0)
+    with open_frames(task) as frames:
+        if place is None:
+            return Probe(frames.announced)
+        _warm_up(next(iter(frames)), task)
+    started = time.perf_counter()
+    with open_frames(task) as frames:
+        opening = time.perf_counter() - started
+        pairs = max(frames.announced - task.step, 1)
+        skipped = max(0, min(int(place * pairs), pairs - 4 * method_of(task).batch_size, _MOST_FRAMES))
+        measured, seconds, size = _measure(_for_a_while(islice(frames, skipped, None)), task)
+    if not measured:
+        return Probe(frames.announced)
+    return Probe(frames.announced, opening + seconds / measured * pairs, size / measured * pairs)
+
+
+def _measure(frames: Iterable[np.ndarray], task: FlowTask) -> tuple[int, float, int]:
+    """The pairs among `frames`, the seconds to make and store their flow, and its bytes."""
+    import h5py
+
+    started = time.perf_counter()
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        writer = FlowWriter(Path("probe"), file, task.compression)
+        pairs = write_flow(iter(frames), task, writer, lambda units: None)
+    return pairs, time.perf_counter() - started, content.getbuffer().nbytes
+
+
+def _for_a_while(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The first of `frames`, at least those that the threads take before the first flow is stored."""
+    start = 0.0
+    for number, frame in enumerate(frames):
+        yield frame
+        start = start or time.monotonic()  # not before those passed over
+        if number == _MOST_FRAMES or time.monotonic() - start > _LONG_ENOUGH:
+            return
+
+
+def _warm_up(frame: np.ndarray, task: FlowTask) -> None:
+    """Goes through it all once in this process for frames of this size: loading and compiling come but once."""
+    if (kind := (method_of(task), frame.shape)) not in _warm:
+        _warm.append(kind)
+        _measure([frame] * (method_of(task).batch_size + task.step), task)
+
+
+_warm: list[tuple[FlowMethod, tuple[int, ...]]] = []

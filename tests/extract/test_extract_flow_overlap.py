@@ -1,0 +1,203 @@
+"""Reading, flow and writing in three threads: the same files as in one, bounded, and safe when any of them fails."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines import extract_flow
+from pipelines.artifacts import FlowWriter
+from pipelines.errors import StorageError, VideoError
+from pipelines.optical_flow import extraction
+from pipelines.optical_flow.extraction import FlowTask, quantised_flow, store_flow
+from pipelines.video.decoding import VideoReader
+from pipelines.video.sources import VideoSource
+
+WriteClip = Callable[..., np.ndarray]
+
+
+class Still:
+    """A method that finds no motion, two pairs at a time."""
+
+    input: ClassVar[Literal["grey"]] = "grey"
+    uses_device = False
+    batch_size = 2
+    parameters: ClassVar[dict[str, Any]] = {}
+
+    def flow(self, frame0: torch.Tensor, frame1: torch.Tensor) -> torch.Tensor:
+        return torch.zeros((len(frame0), 2, *frame0.shape[1:]))
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays_behind() -> Iterator[None]:
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
+
+
+@pytest.fixture
+def task(tmp_path: Path, write_clip: WriteClip) -> FlowTask:
+    clip = tmp_path / "videos/c/a.mkv"
+    write_clip(clip, frames=70)
+    return FlowTask(
+        source=VideoSource("c", "a", clip),
+        target=tmp_path / "flow/c/a.h5",
+        from_video=True,
+        short_side=None,
+        allow_truncated=False,
+        method="farneback",
+        method_options=(),
+        engine="auto",
+        device="cpu",
+        bound=20.0,
+        step=2,
+        compression="zstd",
+        settings={"method": "farneback", "step": 2},
+    )
+
+
+def store(task: FlowTask) -> bytes:
+    """The file's bytes; the file is gone afterwards."""
+    assert store_flow(task, lambda units: None) == 68
+    content = task.target.read_bytes()
+    task.target.unlink()
+    return content
+
+
+def files_of(task: FlowTask) -> list[Path]:
+    return [path for path in task.target.parents[1].rglob("*") if path.is_file()]
+
+
+def test_files_are_the_same_byte_for_byte_with_and_without_threads(
+    task: FlowTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlapped = store(task)
+    monkeypatch.setattr(extraction, "_AHEAD", 1)
+    assert store(task) == overlapped
+
+    def in_one_thread(items: Generator[Any], ahead: int) -> Generator[Any]:
+        return items
+
+    monkeypatch.setattr(extraction, "prefetch", in_one_thread)
+    assert store(task) == overlapped
+
+
+@pytest.mark.parametrize("error", [VideoError("truncated: decoded 9 of 70"), MemoryError()])
+def test_an_error_of_the_reader_leaves_no_file(
+    task: FlowTask, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    decode = VideoReader.__iter__
+
+    def failing(reader: VideoReader) -> Iterator[np.ndarray]:
+        for number, frame in enumerate(decode(reader)):
+            if number == 40:
+                raise error
+            yield frame
+
+    monkeypatch.setattr(VideoReader, "__iter__", failing)
+    with pytest.raises(type(error)) as raised:
+        store_flow(task, lambda units: None)
+    assert raised.value is error
+    assert files_of(task) == []
+
+
+def test_an_error_of_the_method_leaves_no_file(task: FlowTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(Still):
+        batches = 0
+
+        def flow(self, frame0: torch.Tensor, frame1: torch.Tensor) -> torch.Tensor:
+            self.batches += 1
+            if self.batches == 5:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().flow(frame0, frame1)
+
+    method = Failing()
+    monkeypatch.setattr(extraction, "method_of", lambda task: method)
+    stored: list[int] = []
+    with pytest.raises(VideoError, match=r"memory on the GPU .* --workers"):
+        store_flow(task, stored.append)
+    assert stored == [2, 2, 2, 2]
+    assert files_of(task) == []
+
+
+def test_an_error_of_writing_stops_reading_and_leaves_no_file(task: FlowTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: FlowWriter, fields: np.ndarray) -> None:
+        raise StorageError("cannot write: the disk is full")
+
+    monkeypatch.setattr(FlowWriter, "append", full)
+    with pytest.raises(StorageError, match="full"):
+        store_flow(task, lambda units: None)
+    assert files_of(task) == []
+
+
+def test_whoever_is_interrupted_leaves_no_file(task: FlowTask) -> None:
+    def interrupted(units: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store_flow(task, interrupted)
+    assert files_of(task) == []
+
+
+def test_memory_holds_a_few_batches_however_long_the_video() -> None:
+    read = 0
+
+    def frames() -> Iterator[np.ndarray]:
+        nonlocal read
+        for _ in range(2000):
+            read += 1
+            yield np.zeros((4, 4, 3), np.uint8)
+
+    written = furthest = 0
+    with contextlib.closing(quantised_flow(frames(), Still(), 1, 20.0)) as batches:
+        for fields in batches:
+            written += len(fields)
+            furthest = max(furthest, read - written)
+    # Two batches wait on either side of the method, one is in it and one with us; a run shares a frame with the next.
+    assert furthest <= Still.batch_size * (2 * extraction._AHEAD + 2) + 1
+    assert (read, written) == (2000, 1999)
+
+
+@pytest.mark.parametrize("computes_there", [True, False])
+def test_frames_go_to_the_device_of_methods_that_use_it(computes_there: bool) -> None:
+    """PyTorch's `meta` stands for a GPU: tensors without content, but with a place."""
+    got = []
+
+    class Recording(Still):
+        uses_device = computes_there
+
+        def flow(self, frame0: torch.Tensor, frame1: torch.Tensor) -> torch.Tensor:
+            got.extend([frame0, frame1])
+            return torch.zeros((len(frame0), 2, *frame0.shape[1:]))
+
+    list(quantised_flow([np.zeros((4, 4, 3), np.uint8)] * 3, Recording(), 1, 20.0, "meta"))
+    assert {frames.device.type for frames in got} == {"meta" if computes_there else "cpu"}
+    assert {frames.dtype for frames in got} == {torch.uint8}
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_on_a_gpu_flow_is_quantised_there_and_arrives_whole(device: str) -> None:
+    class Ramp(Still):
+        uses_device = True
+
+        def flow(self, frame0: torch.Tensor, frame1: torch.Tensor) -> torch.Tensor:
+            assert frame0.is_cuda
+            return torch.stack([frame0, frame1], 1).float() / 10
+
+    frames = [np.full((64, 96, 3), t, np.uint8) for t in range(200)]
+    batches = [fields.copy() for fields in quantised_flow(frames, Ramp(), 1, 20.0, device)]
+    on_cpu = type("RampOnCPU", (Still,), {"flow": lambda self, a, b: torch.stack([a, b], 1).float() / 10})()
+    assert np.array_equal(np.concatenate(batches), np.concatenate(list(quantised_flow(frames, on_cpu, 1, 20.0))))
+
+
+@pytest.mark.parametrize(
+    ("cores", "gigabytes", "processes"), [(2, 16, 2), (16, 80, 12), (16, 24, 6), (64, 140, 12), (8, 3, 1)]
+)
+def test_processes_of_a_gpu_fit_its_memory(cores: int, gigabytes: int, processes: int) -> None:
+    assert extract_flow.processes_for_gpu(cores, gigabytes * 10**9) == processes

@@ -1,0 +1,164 @@
+"""The GPU engine of TV-L1 gives the reference's numbers: its kernels interpreted on the CPU, and on a GPU compiled.
+
+Interpreted, an iteration takes a tenth of a second: pictures are small, of several tiles all the same.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from pipelines.errors import UsageError
+from pipelines.optical_flow import TVL1Parameters, tvl1_flow
+from pipelines.optical_flow.tvl1.flow import resolve_engine
+
+SCRIPT = Path(__file__).with_name("interpret_triton.py")
+PROJECT = Path(__file__).parents[2]
+
+
+def moving_texture(height: int, width: int, shift: tuple[float, float], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth texture and the same moved by `shift` (x, y)."""
+    noise = np.random.default_rng(seed).normal(0, 1, (height + 16, width + 16))
+    texture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    moved = cv2.warpAffine(texture, np.array([[1, 0, shift[0]], [0, 1, shift[1]]]), texture.shape[::-1])
+    return texture[8:-8, 8:-8], moved[8:-8, 8:-8]
+
+
+def batch(*pairs: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    befores, afters = zip(*pairs, strict=True)
+    return torch.from_numpy(np.stack(befores)), torch.from_numpy(np.stack(afters))
+
+
+def fixed(iterations: int, **others: Any) -> dict[str, Any]:
+    return {"inner_iterations": iterations, "outer_iterations": 1, "epsilon": 0.0, "nscales": 1, "warps": 1, **others}
+
+
+ONE = moving_texture(7, 70, (1.3, -0.6))
+SMALL = moving_texture(7, 13, (0.8, 0.4), seed=1)
+STILL = SMALL[0], SMALL[0]
+FAST = moving_texture(7, 13, (2.5, -1.5), seed=2)
+STOPPING = {"nscales": 1, "warps": 1, "epsilon": 0.16, "inner_iterations": 4, "outer_iterations": 3}
+# Mode cuda never looks before its second iteration, and next when its credit is used up.
+LAZY = {"nscales": 1, "warps": 1, "epsilon": 0.15, "inner_iterations": 10, "outer_iterations": 1, "mode": "cuda"}
+CASES = {
+    "cpu": (*batch(ONE), fixed(10)),
+    "cuda": (*batch(moving_texture(7, 30, (1.3, -0.6))), fixed(5, mode="cuda")),
+    "levels": (*batch(moving_texture(20, 21, (1.3, -0.6))), fixed(2, nscales=2, warps=2)),
+    "levels, cuda": (*batch(moving_texture(20, 21, (1.3, -0.6))), fixed(2, nscales=2, warps=2, mode="cuda")),
+    "median of 3": (*batch(SMALL), fixed(2, median_filtering=3)),
+    "stopping": (*batch(SMALL, STILL, FAST), STOPPING),
+    "stopping, alone": (*batch(FAST), STOPPING),
+    "lazy": (*batch(SMALL, STILL, FAST), LAZY),
+}
+# Mean end-point difference in pixels allowed; a stop one iteration early or late makes it 1e-3 and more.
+BOUNDS = {"cpu": 1e-6, "cuda": 1e-6, "levels": 5e-6, "levels, cuda": 5e-6}
+
+
+@pytest.fixture(scope="module")
+def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The flow of every case by the interpreted kernels."""
+    folder = tmp_path_factory.mktemp("triton")
+    cases, flows = folder / "cases.pt", folder / "flows.pt"
+    torch.save(list(CASES.values()), cases)
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, str(SCRIPT), str(cases), str(flows)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(CASES, torch.load(flows, weights_only=True), strict=True))
+
+
+def by_reference(name: str) -> torch.Tensor:
+    frame0, frame1, options = CASES[name]
+    return tvl1_flow(frame0, frame1, parameters=TVL1Parameters(**options), engine="reference")
+
+
+def mean_difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(one.double() - other.double(), dim=1).mean())
+
+
+interpreting = pytest.mark.skipif(sys.platform != "linux", reason="Triton is for Linux")
+
+
+@interpreting
+@pytest.mark.parametrize("name", [name for name in CASES if name != "stopping, alone"])
+def test_the_kernels_compute_what_the_reference_does(interpreted, name):
+    expected = by_reference(name)
+    assert expected.abs().max() > 0.1
+    assert mean_difference(interpreted[name], expected) <= BOUNDS.get(name, 5e-6)
+
+
+@interpreting
+@pytest.mark.parametrize("name", ["stopping", "lazy"])
+def test_pairs_of_the_stopping_cases_stop_at_different_iterations(name):
+    """Which makes those cases tell whether each pair stops when it would alone: one iteration more is seen."""
+    frame0, frame1, options = CASES[name]
+    longer = {**options, "epsilon": 0.0}
+    endless = tvl1_flow(frame0, frame1, parameters=TVL1Parameters(**longer), engine="reference")
+    differences = [mean_difference(a[None], b[None]) for a, b in zip(by_reference(name), endless, strict=True)]
+    assert differences[1] == 0  # the still pair
+    assert max(differences) > 1e-3
+
+
+@interpreting
+def test_a_pair_has_the_same_flow_whatever_batch_it_stands_in(interpreted):
+    assert torch.equal(interpreted["stopping"][2:], interpreted["stopping, alone"])
+
+
+@interpreting
+def test_identical_frames_have_no_flow(interpreted):
+    assert not interpreted["stopping"][1].any()
+    assert not interpreted["lazy"][1].any()
+
+
+def test_without_a_gpu_the_engine_says_what_to_do():
+    frames = torch.zeros((1, 8, 8), dtype=torch.uint8)
+    with pytest.raises(UsageError, match="--engine triton needs a GPU, not cpu: use --device cuda, or --engine auto"):
+        tvl1_flow(frames, frames, engine="triton")
+
+
+def test_it_is_the_engine_of_a_gpu_alone():
+    assert resolve_engine("auto", torch.device("cuda")) == "triton"
+    assert resolve_engine("auto", torch.device("cpu")) == "numba"
+
+
+# ------------------------------------------------------------------ on a GPU
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", [name for name in CASES if name != "stopping, alone"])
+def test_compiled_for_a_gpu_the_kernels_compute_the_same(name):
+    frame0, frame1, options = CASES[name]
+    found = tvl1_flow(frame0, frame1, parameters=TVL1Parameters(**options), device="cuda", engine="triton")
+    assert mean_difference(found.cpu(), by_reference(name)) <= BOUNDS.get(name, 5e-6)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("mode", ["cpu", "cuda"])
+def test_on_a_gpu_a_long_batch_gives_each_pair_the_flow_it_has_alone(mode):
+    pairs = [moving_texture(61, 83, (0.2 * seed, -0.1 * seed), seed) for seed in range(17)]
+    frame0, frame1 = (frames.cuda() for frames in batch(*pairs))
+    parameters = TVL1Parameters(mode=mode)
+    together = tvl1_flow(frame0, frame1, parameters=parameters, engine="triton")
+    again = tvl1_flow(frame0, frame1, parameters=parameters, engine="triton")
+    alone = [
+        tvl1_flow(frame0[i : i + 1], frame1[i : i + 1], parameters=parameters, engine="triton") for i in (0, 5, 16)
+    ]
+    assert torch.equal(together, again)
+    assert torch.equal(together[[0, 5, 16]], torch.cat(alone))
+
+
+@pytest.mark.cuda
+def test_a_batch_that_does_not_fit_the_gpu_is_split(monkeypatch):
+    from pipelines.optical_flow.tvl1 import triton_engine
+
+    frame0, frame1 = (frames.cuda() for frames in batch(*[moving_texture(40, 50, (1, 0), seed) for seed in range(7)]))
+    whole = tvl1_flow(frame0, frame1, engine="triton")
+    monkeypatch.setattr(triton_engine, "_pairs_that_fit", lambda frames: 3)
+    monkeypatch.setattr(triton_engine, "_kept", [])
+    assert torch.equal(tvl1_flow(frame0, frame1, engine="triton"), whole)
