@@ -37,7 +37,10 @@ def probe(task_and_place: tuple[FlowTask, float | None], report: Report) -> Prob
         opening = time.perf_counter() - started
         pairs = max(frames.announced - task.step, 1)
         skipped = max(0, min(int(place * pairs), pairs - 4 * method_of(task).batch_size, _MOST_FRAMES))
-        measured, seconds, size = _measure(_for_a_while(islice(frames, skipped, None)), task)
+        remaining = iter(frames)
+        for _ in islice(remaining, skipped):
+            pass
+        measured, seconds, size = _measure(_for_a_while(remaining), task)
     if not measured:
         return Probe(frames.announced)
     return Probe(frames.announced, opening + seconds / measured * pairs, size / measured * pairs)
@@ -57,11 +60,10 @@ def _measure(frames: Iterable[np.ndarray], task: FlowTask) -> tuple[int, float, 
 
 def _for_a_while(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """The first of `frames`, at least those that the threads take before the first flow is stored."""
-    start = 0.0
+    started = time.monotonic()
     for number, frame in enumerate(frames):
         yield frame
-        start = start or time.monotonic()  # not before those passed over
-        if number == _MOST_FRAMES or time.monotonic() - start > _LONG_ENOUGH:
+        if number == _MOST_FRAMES or time.monotonic() - started > _LONG_ENOUGH:
             return
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from pipelines import extract_flow as stage
-from pipelines.optical_flow.methods import METHODS
+from pipelines.optical_flow.methods import ENGINES, METHODS
 from stres_cli import options
 from stres_cli.console import command
 from stres_cli.extraction_view import show
@@ -16,6 +16,10 @@ def extract_flow(
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
     method: Annotated[str, typer.Option(metavar="NAME", help=f"One of {', '.join(METHODS)}.")] = "tvl1",
     method_option: options.MethodOption = None,
+    engine: Annotated[
+        str,
+        typer.Option(metavar="NAME", help=f"Program that computes tvl1: {', '.join(ENGINES)}; equal but for rounding."),
+    ] = "auto",
     bound: Annotated[
         float,
         typer.Option(
@@ -47,6 +51,7 @@ def extract_flow(
             videos=videos,
             method=method,
             method_options=dict(options.name_and_value(text) for text in method_option or []),
+            engine=engine,
             bound=bound,
             step=step,
             compression=compression,  # type: ignore[arg-type]  # checked by Config

@@ -9,6 +9,7 @@ from pipelines.optical_flow.methods import as_options, parse_options
 from pipelines.optical_flow.tvl1.flow import computes_on, resolve_engine, tvl1_flow
 from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
 
+_PAIRS_ON_A_GPU = 256  # as many as the Triton engine computes together
 _PAIRS_A_THREAD = 8  # a second or two at 340x256: long enough to keep all threads busy, short enough to show progress
 
 
@@ -26,7 +27,7 @@ class TVL1:
 
     @property
     def batch_size(self) -> int:
-        return _PAIRS_A_THREAD * torch.get_num_threads()
+        return _PAIRS_ON_A_GPU if self.engine == "triton" else _PAIRS_A_THREAD * torch.get_num_threads()
 
     def flow(self, frame0: torch.Tensor, frame1: torch.Tensor) -> torch.Tensor:
         return tvl1_flow(frame0, frame1, parameters=self.settings, device=self.device, engine=self.engine)

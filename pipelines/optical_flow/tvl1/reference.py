@@ -146,15 +146,17 @@ def _enlarged(flow: torch.Tensor, size: torch.Size, parameters: TVL1Parameters) 
 
 def _resize(planes: torch.Tensor, size: tuple[int, int], scales: tuple[float, float], mode: str) -> torch.Tensor:
     """Bilinear, [K, H, W] to [K, *size]; `scales` are source pixels a target pixel."""
-    low, high, weight = (t.to(planes.device) for t in _samples(planes.shape[2], size[1], scales[1], mode))
+    low, high, weight = (t.to(planes.device) for t in resize_samples(planes.shape[2], size[1], scales[1], mode))
     weight = weight.to(planes.dtype)
     planes = planes[..., low] * (1 - weight) + planes[..., high] * weight
-    low, high, weight = (t.to(planes.device) for t in _samples(planes.shape[1], size[0], scales[0], mode))
+    low, high, weight = (t.to(planes.device) for t in resize_samples(planes.shape[1], size[0], scales[0], mode))
     weight = weight.to(planes.dtype)[:, None]
     return planes[..., low, :] * (1 - weight) + planes[..., high, :] * weight
 
 
-def _samples(source: int, target: int, scale: float, mode: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def resize_samples(
+    source: int, target: int, scale: float, mode: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of each target pixel along one axis: the two source pixels, and the weight of the second.
 
     Mode cpu aligns the pixels' areas, mode cuda their first centres: its levels drift by up to .1 pixel each.

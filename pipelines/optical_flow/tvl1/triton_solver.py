@@ -17,7 +17,7 @@ from pipelines.optical_flow.tvl1 import triton_kernels as kernels
 from pipelines.optical_flow.tvl1.kernels import median as networks
 from pipelines.optical_flow.tvl1.levels import level_sizes
 from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
-from pipelines.optical_flow.tvl1.reference import _samples as resize_samples
+from pipelines.optical_flow.tvl1.reference import resize_samples
 
 # Reasoned from the compiler's report for sm_90, not yet measured.
 BLOCK = 10  # iterations between two looks at which pairs still go; at the end of a warp one or two blocks find none
