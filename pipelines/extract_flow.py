@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 STAGE = "extract-flow"
 _COMPRESSIONS = ("zstd", "gzip")
 
-# Decoding, resizing, grey, compressing and writing cost 2 to 3 ms a pair and core (docs/benchmarks.md), so a core feeds
-# some 400 pairs/s and the 4,000 pairs/s of a fast GPU want ten. A process's reading and writing threads share what
-# Python locks, so count one core to a process: one for each core, but no more than 12. Each holds a CUDA context (about
-# 0.5 GB) and the method's buffers (TV-L1 at 340x256: 10 MB a pair, up to 256 pairs): 4 GB are allowed for.
+# Decoding, resizing, grey, compressing and writing cost 2 to 4 ms of a core a pair (docs/benchmarks.md), so one feeds
+# 250 to 500 pairs/s and the 4,000 pairs/s of a fast GPU want ten or more. A process's reading and writing threads share
+# what Python locks, so count one core to a process: one for each core, but no more than 12. Each holds a CUDA context
+# (about 0.5 GB) and the method's buffers (TV-L1 at 340x256: 10 MB a pair, up to 256 pairs): 4 GB are allowed for.
 _MOST_PROCESSES_A_GPU = 12
 _GPU_BYTES_A_PROCESS = 4 * 10**9
 
