@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 FRAMES_SCHEMA = "stres/frames/1"
 FLOW_SCHEMA = "stres/flow/1"
 JPEG_QUALITY = 95  # DESIGN: measured 7.2 kB for a UCF101 flow plane; the paper's frames are JPEGs too
+
+_CHUNK_CACHE = 1 << 18  # bytes a data set: one flow field of 341x256, of which readers keep hundreds of files open
 
 Compression = Literal["zstd", "gzip"]
 
@@ -187,12 +190,17 @@ class _ArtifactFile:
         self.path = path
         self.file = open_file(path)
         try:
-            self.attributes = read_attributes(self.file, path, self.schema)
+            check_schema(self.file, path, self.schema)
             for name in self.datasets:
                 require_plain_dataset(self.file, name, path)
         except BaseException:
             self.file.close()
             raise
+
+    @cached_property
+    def attributes(self) -> dict[str, Any]:
+        """All attributes. Read on demand: they take longer than opening the file, and training needs none."""
+        return read_attributes(self.file, self.path, self.schema)
 
     def close(self) -> None:
         self.file.close()
@@ -265,7 +273,7 @@ def open_file(path: Path) -> "h5py.File":
     import hdf5plugin  # noqa: F401  (registers the Zstandard filter)
 
     try:
-        return h5py.File(path, "r", locking=False)
+        return h5py.File(path, "r", locking=False, rdcc_nbytes=_CHUNK_CACHE)
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing: run the stage that makes it again") from None
     except OSError as error:
@@ -281,16 +289,21 @@ def damaged(path: Path) -> Iterator[None]:
         raise ArtifactError(f"{path} is damaged ({error}): delete it and run the stage that makes it again") from error
 
 
-def read_attributes(file: "h5py.File", path: Path, schema: str) -> dict[str, Any]:
-    """All attributes as plain Python values. Raises `ArtifactError` where the schema is another."""
+def check_schema(file: "h5py.File", path: Path, schema: str) -> None:
+    """Raises `ArtifactError` where the file is of another schema."""
     with damaged(path):
-        attributes = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in file.attrs.items()}
-    found = attributes.get("schema")
+        found = file.attrs.get("schema")
     if found != schema:
         raise ArtifactError(
             f"{path} has the schema {found!r}, not {schema!r}: make it again with this version of stres"
         )
-    return attributes
+
+
+def read_attributes(file: "h5py.File", path: Path, schema: str) -> dict[str, Any]:
+    """All attributes as plain Python values. Raises `ArtifactError` where the schema is another."""
+    check_schema(file, path, schema)
+    with damaged(path):
+        return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in file.attrs.items()}
 
 
 def peek(path: Path, schema: str) -> dict[str, Any]:

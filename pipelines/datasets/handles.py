@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.artifacts import FlowFile, FrameFile
 
-KEPT = 64  # files; each open HDF5 data set may hold 1 MiB of chunk cache
+KEPT = 256  # files; each open HDF5 data set may hold 256 KiB of chunk cache (`artifacts.open_file`)
 
 
 class Handles:

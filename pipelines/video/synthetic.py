@@ -46,13 +46,13 @@ def moving_ball(class_name: str, rng: "np.random.Generator") -> "np.ndarray":
     import numpy as np
 
     colour, motion = class_name.split("_")
-    radius, speed = rng.uniform(9, 12), rng.uniform(0.8, 1.5)  # pixels; pixels a frame
+    radius, speed = rng.uniform(12, 15), rng.uniform(0.8, 1.2)  # pixels; pixels a frame
     direction = {"rising": (-1, 0), "falling": (1, 0), "crossing": (0, rng.choice((-1, 1)))}[motion]
     velocity = speed * np.array(direction)
     # The middle of the path is anywhere such that the ball stays inside.
     room = SIDE / 2 - radius - np.abs(velocity) * (FRAMES - 1) / 2
     middle = SIDE / 2 - 0.5 + rng.uniform(-room, room)
-    background = _texture(rng, SIDE, contrast=25)[..., None] + rng.uniform(-12, 12, 3)
+    background = _texture(rng, SIDE, contrast=25)[..., None] + rng.uniform(-5, 5, 3)
     ball = _texture(rng, 2 * SIDE, contrast=40)[..., None] + np.array(COLOURS[colour])
     y, x = np.mgrid[:SIDE, :SIDE]
     frames = []
