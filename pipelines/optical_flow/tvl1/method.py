@@ -30,7 +30,8 @@ class TVL1:
         return _PAIRS_ON_A_GPU if self.engine == "triton" else _PAIRS_A_THREAD * torch.get_num_threads()
 
     def flow(self, frame0: torch.Tensor, frame1: torch.Tensor) -> torch.Tensor:
-        return tvl1_flow(frame0, frame1, parameters=self.settings, device=self.device, engine=self.engine)
+        device = self.device if self.uses_device else None
+        return tvl1_flow(frame0, frame1, parameters=self.settings, device=device, engine=self.engine)
 
 
 def make(options: Mapping[str, str | float], device: str, engine: str = "auto") -> TVL1:
