@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pipelines.errors import MissingError, UsageError
 from pipelines.progress import OnProgress, ignore_progress
 from pipelines.training.recipes import RECIPES, STEPS, Recipe, Step, StepName, override
-from pipelines.training.runs import Run
+from pipelines.training.runs import Run, find_run
 from pipelines.workspace import Workspace, remove_left_over_temporary_files
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 class Config:
     """What to train, on what, and how. None: the recipe's value.
 
+    base_run          the run whose appearance and motion joint1 starts from; None: this one
     overrides         for each step, fields of `training.recipes.Step` that differ from the recipe's
     checkpoint_every  minutes between two checkpoints
     """
@@ -54,6 +55,7 @@ class Config:
     direction: str = "motion-to-appearance"
     temporal_kernels: bool = True
     temporal_init: str = "average"
+    base_run: str | None = None
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seed: int = 0
     device: str = "auto"
@@ -74,6 +76,12 @@ class Config:
             _one_of("a step's override", step, STEPS)
         if self.name is not None and (Path(self.name).name != self.name or self.name in ("", ".", "..")):
             raise UsageError(f"--name {self.name!r} is not a plain folder name")
+        base_steps = {"appearance", "motion"} & set(self.selected())
+        if self.base_run is not None and base_steps:
+            raise UsageError(
+                f"--base-run {self.base_run}: this command trains {' and '.join(sorted(base_steps))} itself; leave "
+                "--base-run out, or train the joint steps alone with --steps joint1"
+            )
         if self.size is not None and min(self.size) < 32:
             raise UsageError(f"--size {self.size[0]}x{self.size[1]}: the network needs at least 32 pixels a side")
         if self.width is not None and self.width < 1:
@@ -130,7 +138,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     weights or a base step are missing, `Interrupted` after a signal, with a checkpoint written.
     """
     from pipelines.devices import resolve_device
-    from pipelines.training.configuration import write_or_compare
+    from pipelines.training.configuration import describe_base, write_or_compare
     from pipelines.training.data import find_training_data, record_unreadable
 
     started = time.monotonic()
@@ -151,11 +159,15 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     if config.overwrite:
         _move_aside(this)
     remove_left_over_temporary_files(this.folder)
-    write_or_compare(this, _settings(config, data, precision), data.split)
+    base = _base_run(config, workspace, this)
+    settings = _settings(config, data, precision)
+    if base != this:
+        settings["base_run"] = describe_base(base, settings, data.split)
+    write_or_compare(this, settings, data.split)
     results: list[StepResult] = []
     unreadable: dict[str, str] = {}
     for name in config.selected():
-        result, found = _train_step(this, config, config.step(name), data, device, precision, on_progress)
+        result, found = _train_step(this, base, config, config.step(name), data, device, precision, on_progress)
         results.append(result)
         unreadable |= found
     failed = record_unreadable(workspace, data, unreadable, on_progress)
@@ -194,6 +206,11 @@ def _network(config: Config, data: "TrainingData") -> dict[str, Any]:
     }
 
 
+def _base_run(config: Config, workspace: Workspace, this: Run) -> Run:
+    """The run that holds the streams joint1 starts from."""
+    return this if config.base_run is None else find_run(workspace, config.base_run)
+
+
 def _move_aside(run: Run) -> None:
     if run.folder.exists():
         number = next(n for n in range(1, 10_000) if not run.folder.with_name(f"{run.name}.old{n}").exists())
@@ -210,6 +227,7 @@ def _one_of(flag: str, value: str, accepted: Sequence[str] | Mapping[str, Any]) 
 
 def _train_step(
     run: Run,
+    base: Run,
     config: Config,
     step: Step,
     data: "TrainingData",
@@ -231,7 +249,7 @@ def _train_step(
         done = load(weights_file, WEIGHTS_SCHEMA)
         return StepResult(step.name, done["iterations"], done["seconds"], done["metrics"], True), done["bad"]
     torch.manual_seed(config.seed * 1_000_003 + STEPS.index(step.name))
-    network, settings = _starting_network(run, config, step, data)
+    network, settings = _starting_network(run, base, config, step, data)
     trainer = StepTrainer(network, step, len(data.videos), device, precision)
     if checkpoint_file.exists():
         trainer.load_state_dict(load(checkpoint_file, CHECKPOINT_SCHEMA))
@@ -256,7 +274,9 @@ def _train_step(
     return StepResult(step.name, state.iteration, state.seconds, state.last, False), state.bad
 
 
-def _starting_network(run: Run, config: Config, step: Step, data: "TrainingData") -> "tuple[STResNet, dict[str, Any]]":
+def _starting_network(
+    run: Run, base: Run, config: Config, step: Step, data: "TrainingData"
+) -> "tuple[STResNet, dict[str, Any]]":
     """The network as `step` begins (PAPER.md, "Training": starts from), and the settings that build it again."""
     from pipelines.models import STResNet, load_pretrained, load_streams
     from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
@@ -272,13 +292,13 @@ def _starting_network(run: Run, config: Config, step: Step, data: "TrainingData"
         load_pretrained(network, config.weights or config.base.weights)
         return network, settings
     network = STResNet(**settings)
-    bases = ("appearance", "motion") if step.name == "joint1" else ("joint1",)
-    for base in bases:
-        if not run.weights_file(base).exists():
+    sources = [(base, "appearance"), (base, "motion")] if step.name == "joint1" else [(run, "joint1")]
+    for source, name in sources:
+        if not source.weights_file(name).exists():
             raise MissingError(
-                f"{step.name} starts from {base}, which run {run.name} has not finished: add it to --steps"
+                f"{step.name} starts from {name}, which run {source.name} has not finished: add it to --steps"
             )
-        load_streams(network, load(run.weights_file(base), WEIGHTS_SCHEMA)["model"])
+        load_streams(network, load(source.weights_file(name), WEIGHTS_SCHEMA)["model"])
     return network, settings
 
 

@@ -39,6 +39,21 @@ def write_or_compare(run: Run, settings: Mapping[str, Any], split: Split) -> Non
         write_json(run.config_file, old | {"steps": steps})
 
 
+def describe_base(base: Run, settings: Mapping[str, Any], split: Split) -> dict[str, Any]:
+    """Name and weights of the run whose streams another run's joint1 starts from.
+
+    Raises `UsageError` where it was trained on other videos, classes, flow or input: its streams may have seen what
+    this run is tested on, or mean something else by their inputs and outputs.
+    """
+    old, new = base.config(), _document(settings, split)
+    for name in ("classes", "split_sha256", "train_videos", "flow", "size"):
+        difference = first_difference(old.get(name), new[name], name)
+        if difference:
+            raise UsageError(f"--base-run {base.name} does not fit this run: {difference}; give one of the same split")
+    streams = [step for step in ("appearance", "motion") if base.weights_file(step).exists()]
+    return {"name": base.name, "weights_sha256": {step: base.weights_sha256(step) for step in streams}}
+
+
 def _document(settings: Mapping[str, Any], split: Split) -> dict[str, Any]:
     document = {
         "schema": RUN_SCHEMA,

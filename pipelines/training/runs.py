@@ -6,6 +6,7 @@
 `<step>/checkpoint.pt`  continues an interrupted step;  `<step>/weights.pt`  the finished step
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,11 @@ class Run:
 
     def weights_file(self, step: str) -> Path:
         return self.folder / step / "weights.pt"
+
+    def weights_sha256(self, step: str) -> str:
+        """SHA-256 of the file that the finished `step` left."""
+        with self.weights_file(step).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def config(self) -> dict[str, Any]:
         """The run's configuration. Raises `MissingError`."""

@@ -115,6 +115,10 @@ def train(
     temporal_init: Annotated[
         str, _network(f"How these begin: {_choice(stage.TEMPORAL_INITS)}.", metavar="NAME")
     ] = "average",
+    base_run: Annotated[
+        str | None,
+        _network("The run whose appearance and motion joint1 starts from; default: this one.", metavar="NAME"),
+    ] = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -159,6 +163,7 @@ def train(
             direction=direction,
             temporal_kernels=not no_temporal_kernels,
             temporal_init=temporal_init,
+            base_run=base_run,
             overrides=step_values.by_step(per_step),
             seed=seed,
             device=device,

@@ -143,6 +143,28 @@ def test_a_joint_step_without_its_base_streams_says_so(workspace):
         train.run(config(workspace, steps=("joint1",)))
 
 
+def test_a_joint_step_can_start_from_the_streams_of_another_run(workspace):
+    train.run(config(workspace, name="base", steps=("appearance", "motion")))
+    train.run(config(workspace, name="base", steps=("joint1",)))
+    train.run(config(workspace, name="variant", steps=("joint1",), base_run="base"))
+    base, variant = (weights(workspace.runs / name, "joint1") for name in ("base", "variant"))
+    assert all(torch.equal(base[key], variant[key]) for key in base)
+    document = json.loads((workspace.runs / "variant" / "config.json").read_text())
+    assert document["base_run"]["name"] == "base"
+    assert document["base_run"]["weights_sha256"]["motion"] == Run(workspace.runs / "base").weights_sha256("motion")
+
+
+def test_a_base_run_of_another_input_size_is_refused(workspace):
+    train.run(config(workspace, name="base", steps=("appearance", "motion")))
+    with pytest.raises(UsageError, match=r"--base-run base does not fit this run: size\S* was .*32.* is now"):
+        train.run(config(workspace, name="variant", steps=("joint1",), base_run="base", size=(32, 40)))
+
+
+def test_a_base_run_beside_base_steps_is_refused(workspace):
+    with pytest.raises(UsageError, match="--base-run base: this command trains appearance and motion itself"):
+        config(workspace, base_run="base")
+
+
 def test_an_unknown_split_names_those_there_are(workspace):
     with pytest.raises(UsageError, match="--split 7: there are the splits 1"):
         train.run(config(workspace, split=7))
