@@ -5,7 +5,7 @@ Reads `runs/<name>/`, `frames/` and `flow/`; leaves `scores/<run>/<protocol>/sco
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipelines.datasets.augmentation import ViewName
+    from pipelines.datasets.catalogue import Video
     from pipelines.datasets.loading import BadSample, TestSample
     from pipelines.evaluation.scores import Scores
     from pipelines.evaluation.scoring import Scorer
@@ -39,6 +40,7 @@ class Protocol:
     views     "full": whole frames, fully convolutional; "center", "3", "5": crops; "10": 5 and their mirrors
     mirror    every view also mirrored
     temporal  "sequence": all frames as one sequence; "windows": windows of the T frames of training
+    recalibrate_bn  number of training videos that batch norm's statistics are taken from anew; 0: those of training
     """
 
     step: str
@@ -46,12 +48,22 @@ class Protocol:
     views: "ViewName"
     mirror: bool
     temporal: str
+    recalibrate_bn: int = 0
 
     @property
     def name(self) -> str:
         """The folder under `scores/<run>/`: every part of the protocol, so that no two share one."""
         mirror = "mirror" if self.mirror else "plain"
-        return f"{self.step}-{self.frames}frames-{self.views}-{mirror}-{self.temporal}"
+        statistics = f"-bn{self.recalibrate_bn}" if self.recalibrate_bn else ""
+        return f"{self.step}-{self.frames}frames-{self.views}-{mirror}-{self.temporal}{statistics}"
+
+    def document(self) -> dict[str, Any]:
+        """All of it but the step; `recalibrate_bn` only where it was done."""
+        parts = asdict(self)
+        del parts["step"]
+        if not self.recalibrate_bn:
+            del parts["recalibrate_bn"]
+        return parts
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,7 @@ class Config:
     views: "ViewName" = "full"
     mirror: bool | None = None
     temporal: str = "sequence"
+    recalibrate_bn: int = 0
     device: str = "auto"
     precision: str = "fp32"
     workers: int = 0
@@ -76,6 +89,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.crops < 1:
             raise UsageError(f"--crops {self.crops}: it must be 1 or more (25 is the paper's)")
+        if self.recalibrate_bn < 0:
+            raise UsageError(f"--recalibrate-bn {self.recalibrate_bn}: give a number of training videos, 0 for none")
         _one_of("--views", self.views, VIEWS)
         _one_of("--temporal", self.temporal, TEMPORALS)
         _one_of("--precision", self.precision, PRECISIONS)
@@ -85,7 +100,7 @@ class Config:
     def protocol(self, step: str) -> Protocol:
         """The protocol of this configuration: whole frames and ten crops come with mirrors unless told otherwise."""
         mirror = self.mirror if self.mirror is not None else self.views in ("full", "10")
-        return Protocol(step, self.crops, self.views, mirror, self.temporal)
+        return Protocol(step, self.crops, self.views, mirror, self.temporal, self.recalibrate_bn)
 
 
 def _one_of(flag: str, value: str, accepted: Iterable[str]) -> None:
@@ -123,7 +138,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     cuts = _windows(scorer, task)
     test = find_test_videos(workspace, task.run, task.settings, config.force)
     test.tell(on_progress)
-    logits, failures = _score_all(scorer, _samples(config, scorer, task, test), cuts, test, on_progress)
+    if task.protocol.recalibrate_bn:
+        _recalibrate(config, scorer, task, test.training, cuts, on_progress)
+    samples = _samples(config, scorer, task, test.videos, test.labels)
+    logits, failures = _score_all(scorer, samples, cuts, test, on_progress)
     scored = [("evaluate", test.videos[i].class_name, test.videos[i].video) for i in logits]
     record_outcomes(workspace, failed=failures, succeeded=scored)
     if not logits:
@@ -199,15 +217,51 @@ def _windows(scorer: "Scorer", task: _Task) -> list[list[int]]:
 # ------------------------------------------------------------------ scoring
 
 
-def _samples(config: Config, scorer: "Scorer", task: _Task, test: TestVideos) -> "Iterator[TestSample | BadSample]":
-    """The pixels of each video, in the order of the split."""
+def _recalibrate(
+    config: Config,
+    scorer: "Scorer",
+    task: _Task,
+    training: "Sequence[Video]",
+    cuts: list[list[int]],
+    on_progress: OnProgress,
+) -> None:
+    """Takes batch norm's statistics from training videos, spaced evenly over their list, seen as in the test."""
+    from pipelines.datasets.loading import TestSample
+    from pipelines.datasets.sampling import spread_evenly
+    from pipelines.devices import memory_errors
+    from pipelines.evaluation.recalibration import recalibrate_batch_norm
+
+    count = min(task.protocol.recalibrate_bn, len(training))
+    chosen = [training[i] for i in spread_evenly(0, len(training) - 1, count)] if count else []
+
+    def clips() -> "Iterator[tuple[torch.Tensor | None, torch.Tensor | None]]":
+        for done, sample in enumerate(_samples(config, scorer, task, chosen, [0] * count), 1):
+            if isinstance(sample, TestSample):  # one that is damaged is the training's to report
+                for cut in cuts:
+                    yield tuple(None if x is None else x[:, cut] for x in (sample.rgb, sample.flow))  # type: ignore[misc]
+            on_progress(Progress("recalibrate", done, count))
+
+    try:
+        with memory_errors("use fewer --crops, or --device cpu"):
+            recalibrate_batch_norm(scorer.network, clips(), scorer.device)
+    except ValueError:
+        raise MissingError(
+            f"--recalibrate-bn {task.protocol.recalibrate_bn}: none of {count} training videos of run {task.run.name} "
+            "could be read: extract their frames and flow, or leave the option out"
+        ) from None
+
+
+def _samples(
+    config: Config, scorer: "Scorer", task: _Task, videos: "Sequence[Video]", labels: Sequence[int]
+) -> "Iterator[TestSample | BadSample]":
+    """The pixels of each video, in their order."""
     from pipelines.datasets.augmentation import REFERENCE
     from pipelines.datasets.loading import TestSamples, make_loader
     from pipelines.devices import loader_workers
 
     samples = TestSamples(
-        test.videos,
-        test.labels,
+        videos,
+        labels,
         size=task.settings["size"],
         crops=task.protocol.frames,
         views=task.protocol.views,
@@ -272,8 +326,8 @@ def _write(
     from pipelines.evaluation.metrics import results_document
     from pipelines.evaluation.scores import write_scores
 
-    run, split, protocol = task.run.name, task.settings["split"], asdict(task.protocol)
-    step = {"step": protocol.pop("step")}
+    run, split, protocol = task.run.name, task.settings["split"], task.protocol.document()
+    step = {"step": task.protocol.step}
     results = results_document(protocol, split, run, scores) | step | unscored
     provenance = {"run": run, "split": split, "precision": precision, "weights_sha256": task.weights_digest()}
     write_scores(folder / "scores.h5", scores, provenance | protocol | step)

@@ -16,6 +16,7 @@ from pipelines.evaluation.scores import Scores, Stream
 RESAMPLES = 2000  # the ends of a 95 % interval then move by less than a tenth of its width from seed to seed
 SEED = 0
 PROTOCOL_KEYS = ("frames", "views", "mirror", "temporal")
+OPTIONAL_PROTOCOL_KEYS = ("recalibrate_bn",)  # there only where it was done
 
 Interval = tuple[float, float]
 
@@ -64,12 +65,12 @@ class ConfusedPair:
 def results_document(protocol: Mapping[str, Any], split: int, run: str, scores: Scores) -> dict[str, Any]:
     """The content of `results.json`: JSON types only; a stream that was not evaluated is absent.
 
-    `protocol` has the keys `frames`, `views`, `mirror`, `temporal`.
+    `protocol` has the keys `frames`, `views`, `mirror`, `temporal`, and may have `recalibrate_bn`.
     """
-    if set(protocol) != set(PROTOCOL_KEYS):
+    if set(protocol) - set(OPTIONAL_PROTOCOL_KEYS) != set(PROTOCOL_KEYS):
         raise ValueError(f"a protocol has the keys {', '.join(PROTOCOL_KEYS)}, not {', '.join(protocol)}")
     document: dict[str, Any] = {
-        "protocol": {key: protocol[key] for key in PROTOCOL_KEYS},
+        "protocol": {key: protocol[key] for key in (*PROTOCOL_KEYS, *OPTIONAL_PROTOCOL_KEYS) if key in protocol},
         "split": split,
         "run": run,
         "videos": len(scores.videos),

@@ -16,9 +16,10 @@ from pipelines.workspace import Failure, Workspace, read_json
 
 @dataclass(frozen=True)
 class TestVideos:
-    """Each test video of the split stands in one of three lists.
+    """Each test video of the split stands in one of three lists: `videos`, `missing`, `damaged`.
 
     videos, labels  those to score, in the order of the split, and the index of each one's class
+    training        the training videos of the split
     missing         ids of those without frames or without flow
     damaged         those whose frames or flow are there, but are not what they should be
     """
@@ -27,6 +28,7 @@ class TestVideos:
 
     videos: list[Video]
     labels: list[int]
+    training: list[Video]
     missing: list[str]
     damaged: list[Failure]
 
@@ -62,6 +64,7 @@ def find_test_videos(workspace: Workspace, run: Run, settings: Mapping[str, Any]
     return TestVideos(
         videos=split.test,
         labels=[label[video.class_name] for video in split.test],
+        training=split.train,
         missing=[id_ for id_ in split.missing_test if id_ not in damaged],
         damaged=[damaged[id_] for id_ in split.missing_test if id_ in damaged],
     )

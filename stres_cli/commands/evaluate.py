@@ -42,6 +42,14 @@ def evaluate(
             metavar="NAME", help="sequence (all frames as one, the paper's) or windows (of the training's length)."
         ),
     ] = "sequence",
+    recalibrate_bn: Annotated[
+        int,
+        typer.Option(
+            parser=options.number(int, 0),
+            metavar="N",
+            help="Take batch norm's statistics anew from N training videos, seen as the test sees them; 0: no.",
+        ),
+    ] = 0,
     device: options.Device = "auto",
     precision: Annotated[str, typer.Option(metavar="NAME", help="fp32; bf16 or fp16 on a GPU.")] = "fp32",
     workers: options.LoaderWorkers = 0,
@@ -61,6 +69,7 @@ def evaluate(
             views=views,  # type: ignore[arg-type]  # checked by Config
             mirror=mirror,
             temporal=temporal,
+            recalibrate_bn=recalibrate_bn,
             device=device,
             precision=precision,
             workers=workers,

@@ -377,7 +377,27 @@ def test_no_two_protocols_share_a_folder():
         "views": evaluate.VIEWS,
         "mirror": (False, True),
         "temporal": evaluate.TEMPORALS,
+        "recalibrate_bn": (0, 5, 25),
     }
     assert list(choices) == [field.name for field in dataclasses.fields(evaluate.Protocol)]
     protocols = [evaluate.Protocol(*values) for values in itertools.product(*choices.values())]
     assert len({protocol.name for protocol in protocols}) == len(protocols)
+
+
+# ------------------------------------------------------------------ batch norm's statistics taken anew
+
+
+def test_recalibrated_scores_stand_in_a_folder_of_their_own_and_say_so(workspace):
+    plain = evaluated(workspace)
+    anew = evaluated(workspace, recalibrate_bn=2)
+    assert anew.folder.name == plain.folder.name + "-bn2"
+    assert anew.results["protocol"] == plain.results["protocol"] | {"recalibrate_bn": 2}
+    assert np.abs(scores_of(anew).motion - scores_of(plain).motion).max() > 1e-3
+
+
+def test_recalibrating_needs_training_videos(workspace):
+    for class_name in ("jump", "wave"):
+        for number in range(3):
+            damage(workspace.flow_file(class_name, f"{class_name}{number}"))
+    with pytest.raises(MissingError, match="--recalibrate-bn 4: none of 4 training videos of run split1"):
+        evaluated(workspace, recalibrate_bn=4)

@@ -1,0 +1,117 @@
+"""Batch-norm statistics as a network sees them in the test: taken anew on training videos (`--recalibrate-bn`).
+
+In training a network sees T frames, in the paper's test one sequence of 25: more of its frames have neighbours in time
+on both sides, and the 3x1x1 convolutions pad fewer of them with zeros. The running statistics are those of training.
+
+Letters: V views, T frames of the test, L flow fields of a stack, h w network input.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from pipelines.models import Normalise, STResNet
+
+FRAMES_AT_ONCE = 128  # bounds memory as in scoring; enough that the statistics of a batch are near those of all
+
+
+class _Moments:
+    """Mean and variance of every channel of what came into one batch norm, over all batches."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros(())
+        self.squares = torch.zeros(())  # sum of squared distances from the mean
+
+    def add(self, x: Tensor) -> None:
+        """Takes x [N, C, H, W] in (Chan et al. 1983: the moments of two sets from those of each)."""
+        variance, mean = torch.var_mean(x.detach().float(), dim=(0, 2, 3), correction=0)
+        variance, mean, count = variance.double(), mean.double(), x.numel() // x.shape[1]
+        total, difference = self.count + count, mean - self.mean.to(mean)
+        self.squares = self.squares.to(mean) + variance * count + difference.square() * (self.count * count / total)
+        self.mean = self.mean.to(mean) + difference * (count / total)
+        self.count = total
+
+    @property
+    def variance(self) -> Tensor:
+        """Unbiased, as torch keeps it."""
+        return self.squares / max(1, self.count - 1)
+
+
+@torch.no_grad()
+def recalibrate_batch_norm(
+    network: STResNet, clips: Iterable[tuple[Tensor | None, Tensor | None]], device: torch.device
+) -> int:
+    """Replaces the running statistics of `network` (on `device`) by those of `clips`; returns how many there were.
+
+    Each clip is a whole test sample, `rgb` uint8 [V, T, 3, h, w] and `flow` uint8 [V, T, 2L, h, w] (None for a stream
+    that the network has not). While they are taken every batch norm normalises by its batch, clips of one size side by
+    side, dropout is off and no weight changes. Raises `ValueError` where there is no clip.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    moments = [_Moments() for _ in norms]
+    momenta = [norm.momentum for norm in norms]
+    hooks = [norm.register_forward_pre_hook(_adder(moment)) for norm, moment in zip(norms, moments, strict=True)]
+    network.eval()
+    for norm in norms:
+        norm.train()
+        norm.momentum = 0.0  # the running statistics are ours to set
+    normalise, clip_count = Normalise().to(device), 0
+    try:
+        for count, rgb, flow in _batches(clips):
+            network(*normalise(_moved(rgb, device), _moved(flow, device)))
+            clip_count += count
+    finally:
+        for hook, norm, momentum in zip(hooks, norms, momenta, strict=True):
+            hook.remove()
+            norm.momentum = momentum
+        network.eval()
+    if not clip_count:
+        raise ValueError("batch-norm statistics need at least one clip")
+    for norm, moment in zip(norms, moments, strict=True):
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.running_mean.copy_(moment.mean)
+        norm.running_var.copy_(moment.variance)
+    return clip_count
+
+
+def _adder(moments: _Moments):  # type: ignore[no-untyped-def]  # torch's hooks take anything
+    def add(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        moments.add(inputs[0])
+
+    return add
+
+
+def _moved(clip: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if clip is None else clip.to(device)
+
+
+def _batches(
+    clips: Iterable[tuple[Tensor | None, Tensor | None]],
+) -> Iterator[tuple[int, Tensor | None, Tensor | None]]:
+    """The clips, all views, in batches of one size of picture and at most FRAMES_AT_ONCE frames; with their number."""
+    waiting: list[tuple[Tensor | None, Tensor | None]] = []
+    for clip in clips:
+        if waiting and (_shape(clip) != _shape(waiting[0]) or _frames(clip) * (len(waiting) + 1) > FRAMES_AT_ONCE):
+            yield _joined(waiting)
+            waiting = []
+        waiting.append(clip)
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(clips: list[tuple[Tensor | None, Tensor | None]]) -> tuple[int, Tensor | None, Tensor | None]:
+    rgb, flow = ([part for part in parts if part is not None] for parts in zip(*clips, strict=True))
+    return len(clips), torch.cat(rgb) if rgb else None, torch.cat(flow) if flow else None
+
+
+def _shape(clip: tuple[Tensor | None, Tensor | None]) -> list[torch.Size | None]:
+    return [None if part is None else part.shape for part in clip]
+
+
+def _frames(clip: tuple[Tensor | None, Tensor | None]) -> int:
+    """Frames of all views of a clip."""
+    given = next(part for part in clip if part is not None)
+    return given.shape[0] * given.shape[1]
