@@ -1,0 +1,309 @@
+"""What each of the paper's ideas does: the same data, seeds and base streams, one thing changed at a time.
+
+    python benchmarks/ablation.py weizmann --data DIR [--folds 1,2,3] [--seeds 0,1,2] [--cells NAME,NAME] [--minutes M]
+    python benchmarks/ablation.py synthetic [...]
+    python benchmarks/ablation.py table [--output DIR]
+
+DIR holds `videos/<class>/*.avi` and `splits3/` in UCF101's list format. Every cell is a fold, a seed and a variant;
+each test of it appends a line to `--results` (JSON lines), and lines that are there are not computed again, on whatever
+machine: call it as often as there is time, `--minutes` says when to begin no further cell, an interrupted one
+continues. Base streams are trained once a fold and seed and shared by all variants. `table` prints what there is, says
+which cells are missing, and draws the figure. docs/ablation.md explains the variants and the result.
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines import demo, evaluate, extract_flow, extract_frames, train
+from pipelines.datasets.split_lists import Split
+from pipelines.datasets.splits import write_splits
+from pipelines.evaluation.scores import read_scores
+from pipelines.video.synthetic import CLASSES, write_clips
+from pipelines.workspace import Workspace
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+STREAMS = ("appearance", "motion", "fused")
+RECALIBRATION_VIDEOS = 1000  # all of these data sets' training videos
+TESTS: dict[str, dict[str, Any]] = {
+    "sequence": {"temporal": "sequence"},
+    "windows": {"temporal": "windows"},
+    "sequence, recalibrated": {"temporal": "sequence", "recalibrate_bn": RECALIBRATION_VIDEOS},
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table: what differs from the paper's joint network, and the step that is tested."""
+
+    title: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    step: str = "joint1"
+    tests: tuple[str, ...] = tuple(TESTS)
+
+
+VARIANTS: dict[str, Variant] = {
+    "late": Variant("two streams alone, late fusion", step="late", tests=("sequence",)),
+    "joint": Variant("joint: motion into appearance, added (the paper)"),
+    "a2m": Variant("appearance into motion", {"direction": "appearance-to-motion"}),
+    "both": Variant("both directions", {"direction": "both"}),
+    "multiply": Variant("multiplied instead of added", {"fusion": "multiply"}),
+    "unconnected": Variant("no connection", {"fusion": "none"}),
+    "flat": Variant("no temporal kernels", {"temporal_kernels": False}),
+    "identity": Variant("temporal kernels start as identity", {"temporal_init": "centre"}),
+    "pool": Variant("with temporal pooling (joint2)", step="joint2"),
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set of the table. `training`: what is the same in all its cells."""
+
+    name: str
+    folds: tuple[int, ...]
+    training: dict[str, Any]
+
+
+# Motion at 80x64 is mostly below 2 px.
+WEIZMANN = Data("weizmann", (1, 2, 3), {"recipe": "small", "size": (64, 80)})
+SYNTHETIC = Data("synthetic", (1,), {**demo.NETWORK, "overrides": demo.OVERRIDES})
+FLOW: dict[str, dict[str, Any]] = {
+    "weizmann": {"method": "farneback", "bound": 3.0},
+    "synthetic": {"method": "farneback", "bound": demo.FLOW_BOUND},
+}
+SYNTHETIC_TRAIN, SYNTHETIC_TEST = (
+    8,
+    12,
+)  # clips a class: a third of the demo's, since with 24 everything joined is right
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("weizmann", "synthetic", "table"))
+    parser.add_argument("--data", type=Path, help="weizmann: the folder of videos/ and splits3/")
+    parser.add_argument("--workspace", type=Path, default=Path("ablation-work"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--folds", type=_numbers, help="default: all")
+    parser.add_argument("--seeds", type=_numbers, default=(0, 1, 2))
+    parser.add_argument("--cells", type=lambda text: text.split(","), default=list(VARIANTS))
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after so many")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--output", type=Path, help="table: folder for ablation.png")
+    arguments = parser.parse_args()
+    if arguments.what == "table":
+        show(read(arguments.results), arguments.output)
+        return
+    torch.set_num_threads(1)  # in networks this small two threads wait for each other more than they compute
+    data = WEIZMANN if arguments.what == "weizmann" else SYNTHETIC
+    if data is WEIZMANN and arguments.data is None:
+        parser.error("weizmann needs --data")
+    end = time.monotonic() + 60 * arguments.minutes
+    for seed in arguments.seeds:
+        for name in arguments.cells:
+            for fold in arguments.folds or data.folds:
+                if time.monotonic() > end:
+                    return
+                compute(data, name, fold, seed, arguments)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+# ------------------------------------------------------------------ one cell
+
+
+def compute(data: Data, name: str, fold: int, seed: int, arguments: argparse.Namespace) -> None:
+    """Trains and tests what `--results` does not hold of one cell."""
+    variant = VARIANTS[name]
+    cell = {"data": data.name, "cell": name, "fold": fold, "seed": seed, "recipe": digest(data, name)}
+    done = [{key: line.get(key) for key in (*cell, "test")} for line in read(arguments.results)]
+    tests = [test for test in variant.tests if cell | {"test": test} not in done]
+    if not tests:
+        return
+    workspace = prepare(data, seed, arguments)
+    base = f"fold{fold}-seed{seed}"
+    shared: dict[str, Any] = {"workspace": workspace.root, "device": arguments.device}
+    training: dict[str, Any] = {**shared, **data.training, "split": fold, "seed": seed}
+    if data is WEIZMANN:
+        training["splits_dir"] = arguments.data / "splits3"
+    started = time.monotonic()
+    train.run(train.Config(**training, name=base, steps=("appearance", "motion")))
+    run = base
+    if variant.step != "late":
+        run = f"{base}-{'joint' if name == 'pool' else name}"
+        steps = ("joint1", "joint2") if name == "pool" else ("joint1",)
+        train.run(train.Config(**training, **variant.settings, name=run, steps=steps, base_run=base))
+    seconds = time.monotonic() - started
+    for test in tests:
+        result = evaluate.run(evaluate.Config(**shared, run=run, step=variant.step, **TESTS[test]))
+        line = cell | {"test": test, **counts(result.folder), "seconds": round(seconds), "when": today()}
+        append(arguments.results, line)
+        print(json.dumps(line), flush=True)
+
+
+def prepare(data: Data, seed: int, arguments: argparse.Namespace) -> Workspace:
+    """The workspace with frames and flow; the synthetic set has other clips for each seed."""
+    name = data.name if data is WEIZMANN else f"{data.name}-seed{seed}"
+    workspace = Workspace(arguments.workspace / name)
+    if data is SYNTHETIC:
+        videos = workspace.root / "videos"
+        write_clips(videos, SYNTHETIC_TRAIN + SYNTHETIC_TEST, seed)
+        write_splits(workspace.splits, [synthetic_split()])
+    else:
+        videos = arguments.data / "videos"
+    extract_frames.run(extract_frames.Config(workspace.root, str(videos)))
+    extract_flow.run(extract_flow.Config(workspace.root, str(videos), **FLOW[data.name]))
+    return workspace
+
+
+def synthetic_split() -> Split:
+    """The first clips of every class train, the others test."""
+
+    def ids(numbers: range) -> list[str]:
+        return [f"{name}/{name}_{number:03d}" for name in sorted(CLASSES) for number in numbers]
+
+    clips = range(SYNTHETIC_TRAIN + SYNTHETIC_TEST)
+    return Split(1, ids(clips[:SYNTHETIC_TRAIN]), ids(clips[SYNTHETIC_TRAIN:]), sorted(CLASSES), "ablation")
+
+
+def digest(data: Data, name: str) -> str:
+    """Short hash of everything a cell's result depends on: a changed recipe makes old lines count no more."""
+    variant = VARIANTS[name]
+    config = train.Config(Path(), **data.training)
+    steps = {"late": ("appearance", "motion"), "joint2": ("appearance", "motion", "joint1", "joint2")}
+    recipe = [str(config.step(step)) for step in steps.get(variant.step, ("appearance", "motion", "joint1"))]
+    rest = [config.depth or config.base.depth, config.width or config.base.width, config.size or config.base.size]
+    clips = [SYNTHETIC_TRAIN, SYNTHETIC_TEST] if data is SYNTHETIC else []
+    content = json.dumps([recipe, rest, FLOW[data.name], variant.settings, clips])
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+
+def counts(folder: Path) -> dict[str, Any]:
+    """How many videos each stream has right, of how many."""
+    scores = read_scores(folder / "scores.h5")
+    right = {name: int((logits.argmax(1) == scores.labels).sum()) for name, logits in scores.streams.items()}
+    return {"right": right, "videos": len(scores.videos)}
+
+
+def today() -> str:
+    return time.strftime("%Y-%m-%d")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines there are; a last one that was cut short is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+# ------------------------------------------------------------------ the table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant under one test: for each seed that has all folds, the share of videos each stream has right."""
+
+    data: Data
+    title: str
+    test: str
+    accuracy: dict[str, list[float]]
+    missing: list[str]
+
+
+def rows(lines: Sequence[dict[str, Any]], seeds: Sequence[int] = (0, 1, 2)) -> Iterator[Row]:
+    """All rows of the table, those without any result too. Accuracies pool the folds of a seed."""
+    for data in (WEIZMANN, SYNTHETIC):
+        for name, variant in VARIANTS.items():
+            current = [x for x in lines if (x["data"], x["cell"], x["recipe"]) == (data.name, name, digest(data, name))]
+            for test in variant.tests:
+                found = {(x["fold"], x["seed"]): x for x in current if x["test"] == test}
+                wanted = [(fold, seed) for seed in seeds for fold in data.folds]
+                whole = [seed for seed in seeds if all((fold, seed) in found for fold in data.folds)]
+                accuracy = {
+                    stream: [pooled([found[fold, seed] for fold in data.folds], stream) for seed in whole]
+                    for stream in STREAMS
+                }
+                missing = [f"fold {fold} seed {seed}" for fold, seed in wanted if (fold, seed) not in found]
+                yield Row(data, variant.title, test, accuracy, missing)
+
+
+def pooled(lines: Sequence[dict[str, Any]], stream: str) -> float:
+    return sum(line["right"][stream] for line in lines) / sum(line["videos"] for line in lines)
+
+
+def show(lines: Sequence[dict[str, Any]], output: Path | None) -> None:
+    """Prints the tables in Markdown and the cells that are missing; draws `ablation.png` into `output`."""
+    every = list(rows(lines))
+    for data in (WEIZMANN, SYNTHETIC):
+        print(f"\n{data.name}: mean over seeds of the share of all folds' test videos (spread: lowest to highest)\n")
+        print("| network | test | seeds | appearance | motion | fused |\n|---|---|---|---|---|---|")
+        for row in every:
+            if row.data is data and row.accuracy["fused"]:
+                values = " | ".join(shown(row.accuracy[stream]) for stream in STREAMS)
+                print(f"| {row.title} | {row.test} | {len(row.accuracy['fused'])} | {values} |")
+    missing = [f"{row.data.name}: {row.title}, {row.test}: {', '.join(row.missing)}" for row in every if row.missing]
+    print("\nnot yet computed:" if missing else "\nnothing is missing")
+    for text in missing:
+        print(f"* {text}")
+    if output is not None:
+        draw([row for row in every if row.accuracy["fused"]], output / "ablation.png")
+
+
+def shown(values: Sequence[float]) -> str:
+    mean = f"{100 * sum(values) / len(values):.1f} %"
+    return mean if len(values) == 1 else f"{mean} ({100 * min(values):.1f} to {100 * max(values):.1f})"
+
+
+def draw(every: Sequence[Row], path: Path) -> None:
+    """One dot a seed and stream, one line a network and test, a panel a data set."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels = [data for data in (WEIZMANN, SYNTHETIC) if any(row.data is data for row in every)]
+    heights = [sum(row.data is data for row in every) for data in panels]
+    figure, axes = plt.subplots(
+        len(panels),
+        1,
+        figsize=(9, 1.5 + 0.3 * sum(heights)),
+        height_ratios=heights,
+        squeeze=False,
+        layout="constrained",
+    )
+    colours = dict(zip(STREAMS, ("#9a9a9a", "#e08214", "#2166ac"), strict=True))
+    for axis, data in zip(axes[:, 0], panels, strict=True):
+        these = [row for row in every if row.data is data]
+        for y, row in enumerate(these):
+            for stream, colour in colours.items():
+                values = [100 * value for value in row.accuracy[stream]]
+                axis.plot(values, [y] * len(values), "o", color=colour, alpha=0.8, label=stream if y == 0 else None)
+        axis.set_yticks(range(len(these)), [f"{row.title}, {row.test}" for row in these], fontsize=8)
+        axis.invert_yaxis()
+        axis.set_xlabel("accuracy, % (one dot a seed)")
+        axis.set_title(data.name, loc="left")
+        axis.grid(axis="x", alpha=0.3)
+        axis.legend(loc="lower left", fontsize=8)
+    figure.savefig(path, dpi=110)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
