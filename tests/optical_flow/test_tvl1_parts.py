@@ -12,7 +12,7 @@ import torch
 
 from pipelines.optical_flow import TVL1Parameters
 from pipelines.optical_flow.tvl1 import compilation, numba_engine, reference
-from pipelines.optical_flow.tvl1.kernels import median
+from pipelines.optical_flow.tvl1.kernels import networks
 from pipelines.optical_flow.tvl1.kernels.rows import widest
 from pipelines.optical_flow.tvl1.levels import level_sizes
 
@@ -28,7 +28,7 @@ def exchanged(values: np.ndarray, network: Sequence[tuple[int, int]]) -> np.ndar
     return values
 
 
-@pytest.mark.parametrize(("side", "network"), [(3, median.SORT_3), (5, median.SORT_5)])
+@pytest.mark.parametrize(("side", "network"), [(3, networks.SORT_3), (5, networks.SORT_5)])
 def test_the_column_networks_sort(side: int, network: Sequence[tuple[int, int]]) -> None:
     # Whatever sorts all columns of zeros and ones sorts all columns (Knuth's 0-1 principle).
     columns = np.array(list(itertools.product((0, 1), repeat=side)))
@@ -36,13 +36,13 @@ def test_the_column_networks_sort(side: int, network: Sequence[tuple[int, int]])
 
 
 @pytest.mark.parametrize(
-    ("side", "network"), [(3, median.MEDIAN_OF_COLUMNS_3), (5, median.MEDIAN_OF_COLUMNS_5)], ids=str
+    ("side", "network"), [(3, networks.MEDIAN_OF_COLUMNS_3), (5, networks.MEDIAN_OF_COLUMNS_5)], ids=str
 )
 def test_the_median_networks_find_the_median_of_sorted_columns(side: int, network: Sequence[tuple[int, int]]) -> None:
     sorted_columns = np.tri(side + 1, side, -1, dtype=int)[:, ::-1]  # of zeros and ones: all there are
     windows = np.array(list(itertools.product(sorted_columns, repeat=side)))  # [.., column, value]
     flat = windows.transpose(0, 2, 1).reshape(len(windows), -1)
-    assert (exchanged(flat, network)[:, median.MEDIAN_AT] == np.median(flat, axis=1)).all()
+    assert (exchanged(flat, network)[:, networks.MEDIAN_AT] == np.median(flat, axis=1)).all()
 
 
 # ------------------------------------------------------------------ pyramid

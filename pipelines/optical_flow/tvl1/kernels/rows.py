@@ -19,9 +19,10 @@ AROUND = 12
 """Rows above and below an image: those 4 pixels beyond the border, and what is read around them, lie within."""
 SORTED_LINES = 5  # of the 5x5 median
 
-# Divisions by zero give infinity; FAST ones take a quick reciprocal, and products are added without being rounded first:
-# parity is to rounding, not to the bit. But the order of additions stays as written: where the compiler may choose, it chooses another way every time it
-# runs, and flow would depend on who compiled.
+# Divisions by zero give infinity. FUSED: products are added without being rounded first. FAST: also, reciprocals may be
+# approximate, and there are no NaNs. Parity is to rounding, not to the bit; but additions stay in the order in which
+# they are written: where the compiler may choose, it chooses another one every time it runs, and the flow would depend
+# on who compiled.
 EXACT = {"error_model": "numpy", "nogil": True}
 FUSED = {"fastmath": {"contract"}, **EXACT}
 FAST = {"fastmath": {"nnan", "ninf", "nsz", "arcp", "contract", "afn"}, **EXACT}
