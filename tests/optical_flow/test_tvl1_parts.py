@@ -5,6 +5,7 @@ import logging
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from pipelines.optical_flow import TVL1Parameters
 from pipelines.optical_flow.tvl1 import compilation, numba_engine, reference
-from pipelines.optical_flow.tvl1.kernels import networks
+from pipelines.optical_flow.tvl1.kernels import networks, solve
 from pipelines.optical_flow.tvl1.kernels.rows import widest
 from pipelines.optical_flow.tvl1.levels import level_sizes
 
@@ -69,6 +70,42 @@ def test_mode_cpu_resizes_by_areas_and_mode_cuda_by_first_centres() -> None:
     by_mode = {mode: reference._resize(ramp, (32, 32), (1.25, 1.25), mode)[0, 0] for mode in ("cpu", "cuda")}
     torch.testing.assert_close(by_mode["cuda"], torch.arange(32.0) * 1.25)
     torch.testing.assert_close(by_mode["cpu"], (torch.arange(32.0) + 0.5) * 1.25 - 0.5)
+
+
+# ------------------------------------------------------------------ when to stop
+
+
+@pytest.mark.parametrize(
+    ("changes", "needed"),
+    [
+        ([9, 3, 1.5, 1.2, 0.9, 0.8, 0.7, 0.7], 5),
+        ([90, 60, 45, 40, 0.5, 40, 40, 40, 40], 5),  # a fall that nobody expects, among iterations done together
+        ([90, 60, 45, 40, 38, 36, 0.5, 40, 40], 7),
+        ([90, 60, 45, 0.5, 0.4, 40, 40, 40], 4),
+        ([50 * 0.9**n for n in range(40)], 30),
+        ([0.5] * 9, 1),
+    ],
+)
+def test_iterations_done_together_end_where_they_would_one_by_one(
+    changes: list[float], needed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, together = {"rows": 0, "saved": 0}, []
+
+    def iterate(rows: str, height: int, width: int, count: int, settings: object, result: np.ndarray) -> None:
+        result[:count] = changes[done[rows] : done[rows] + count]
+        done[rows] += count
+        together.append(count)
+
+    def copy_state(source: str, target: str, height: int, width: int) -> None:
+        done[target] = done[source]
+
+    monkeypatch.setattr(solve, "iterate", iterate)
+    monkeypatch.setattr(solve, "copy_state", copy_state)
+    for part in ("_expected", "_repeat"):
+        monkeypatch.setattr(solve, part, getattr(solve, part).py_func)
+    change = solve._round.py_func("rows", "saved", 1, 1, SimpleNamespace(inner=30), 1.0)
+    assert (done["rows"], change) == (needed, changes[needed - 1])
+    assert max(together) > 1 or changes[0] < 10
 
 
 # ------------------------------------------------------------------ mode cuda
