@@ -92,7 +92,7 @@ def test_iterations_done_together_end_where_they_would_one_by_one(
     done, together = {"rows": 0, "saved": 0}, []
 
     def iterate(rows: str, height: int, width: int, count: int, settings: object, result: np.ndarray) -> None:
-        result[:count] = changes[done[rows] : done[rows] + count]
+        result[:count] = [*changes, 40, 40, 40][done[rows] : done[rows] + count]
         done[rows] += count
         together.append(count)
 
