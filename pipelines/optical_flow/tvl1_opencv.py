@@ -12,29 +12,18 @@ import torch
 
 from pipelines.optical_flow.grey import flow_by_pair
 from pipelines.optical_flow.methods import as_options, parse_options, require
-from pipelines.optical_flow.tvl1.parameters import TVL1Parameters, check_numbers
+from pipelines.optical_flow.tvl1.parameters import SharedParameters, TVL1Parameters
 
 
 @dataclass(frozen=True)
-class OpenCVParameters:
-    """OpenCV's parameters and defaults, see `TVL1Parameters`. Raises `UsageError` for values out of range."""
+class OpenCVParameters(SharedParameters):
+    """OpenCV's parameters and defaults. Raises `UsageError` for values out of range."""
 
-    tau: float = 0.25
-    lambda_: float = 0.15
-    theta: float = 0.3
-    nscales: int = 5
-    warps: int = 5
-    epsilon: float = 0.01
-    inner_iterations: int = 30
-    outer_iterations: int = 10
-    scale_step: float = 0.8
-    gamma: float = 0.0
-    """Weight of the illumination term; 0 leaves it out."""
     median_filtering: int = 5
     """Side of the median filter: 1 (none), 3 or 5."""
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        super().__post_init__()
         require(self, median_filtering=(self.median_filtering in (1, 3, 5), "1 (none), 3 or 5"))
 
 

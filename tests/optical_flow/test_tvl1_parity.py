@@ -129,6 +129,14 @@ def test_fixed_iterations_give_opencvs_flow(engine: str, parameters: TVL1Paramet
 
 
 @on_opencv_5
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_they_do_for_other_pairs(seed: int) -> None:
+    pair = synthetic_pair(seed=seed)
+    theirs = opencv_tvl1_flow(*pair, parameters=fixed(25))
+    assert difference(tvl1_flow(*pair, parameters=fixed(25)), theirs).mean() <= 2e-3
+
+
+@on_opencv_5
 @with_data
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("clip", CLIPS)

@@ -5,6 +5,7 @@ import logging
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from pipelines.optical_flow import TVL1Parameters
 from pipelines.optical_flow.tvl1 import compilation, numba_engine, reference
-from pipelines.optical_flow.tvl1.kernels import median
+from pipelines.optical_flow.tvl1.kernels import networks, solve
 from pipelines.optical_flow.tvl1.kernels.rows import widest
 from pipelines.optical_flow.tvl1.levels import level_sizes
 
@@ -28,7 +29,7 @@ def exchanged(values: np.ndarray, network: Sequence[tuple[int, int]]) -> np.ndar
     return values
 
 
-@pytest.mark.parametrize(("side", "network"), [(3, median.SORT_3), (5, median.SORT_5)])
+@pytest.mark.parametrize(("side", "network"), [(3, networks.SORT_3), (5, networks.SORT_5)])
 def test_the_column_networks_sort(side: int, network: Sequence[tuple[int, int]]) -> None:
     # Whatever sorts all columns of zeros and ones sorts all columns (Knuth's 0-1 principle).
     columns = np.array(list(itertools.product((0, 1), repeat=side)))
@@ -36,13 +37,13 @@ def test_the_column_networks_sort(side: int, network: Sequence[tuple[int, int]])
 
 
 @pytest.mark.parametrize(
-    ("side", "network"), [(3, median.MEDIAN_OF_COLUMNS_3), (5, median.MEDIAN_OF_COLUMNS_5)], ids=str
+    ("side", "network"), [(3, networks.MEDIAN_OF_COLUMNS_3), (5, networks.MEDIAN_OF_COLUMNS_5)], ids=str
 )
 def test_the_median_networks_find_the_median_of_sorted_columns(side: int, network: Sequence[tuple[int, int]]) -> None:
     sorted_columns = np.tri(side + 1, side, -1, dtype=int)[:, ::-1]  # of zeros and ones: all there are
     windows = np.array(list(itertools.product(sorted_columns, repeat=side)))  # [.., column, value]
     flat = windows.transpose(0, 2, 1).reshape(len(windows), -1)
-    assert (exchanged(flat, network)[:, median.MEDIAN_AT] == np.median(flat, axis=1)).all()
+    assert (exchanged(flat, network)[:, networks.MEDIAN_AT] == np.median(flat, axis=1)).all()
 
 
 # ------------------------------------------------------------------ pyramid
@@ -69,6 +70,42 @@ def test_mode_cpu_resizes_by_areas_and_mode_cuda_by_first_centres() -> None:
     by_mode = {mode: reference._resize(ramp, (32, 32), (1.25, 1.25), mode)[0, 0] for mode in ("cpu", "cuda")}
     torch.testing.assert_close(by_mode["cuda"], torch.arange(32.0) * 1.25)
     torch.testing.assert_close(by_mode["cpu"], (torch.arange(32.0) + 0.5) * 1.25 - 0.5)
+
+
+# ------------------------------------------------------------------ when to stop
+
+
+@pytest.mark.parametrize(
+    ("changes", "needed"),
+    [
+        ([9, 3, 1.5, 1.2, 0.9, 0.8, 0.7, 0.7], 5),
+        ([90, 60, 45, 40, 0.5, 40, 40, 40, 40], 5),  # a fall that nobody expects, among iterations done together
+        ([90, 60, 45, 40, 38, 36, 0.5, 40, 40], 7),
+        ([90, 60, 45, 0.5, 0.4, 40, 40, 40], 4),
+        ([50 * 0.9**n for n in range(40)], 30),
+        ([0.5] * 9, 1),
+    ],
+)
+def test_iterations_done_together_end_where_they_would_one_by_one(
+    changes: list[float], needed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, together = {"rows": 0, "saved": 0}, []
+
+    def iterate(rows: str, height: int, width: int, count: int, settings: object, result: np.ndarray) -> None:
+        result[:count] = [*changes, 40, 40, 40][done[rows] : done[rows] + count]
+        done[rows] += count
+        together.append(count)
+
+    def copy_state(source: str, target: str, height: int, width: int) -> None:
+        done[target] = done[source]
+
+    monkeypatch.setattr(solve, "iterate", iterate)
+    monkeypatch.setattr(solve, "copy_state", copy_state)
+    for part in ("_expected", "_repeat"):
+        monkeypatch.setattr(solve, part, getattr(solve, part).py_func)
+    change = solve._round.py_func("rows", "saved", 1, 1, SimpleNamespace(inner=30), 1.0)
+    assert (done["rows"], change) == (needed, changes[needed - 1])
+    assert max(together) > 1 or changes[0] < 10
 
 
 # ------------------------------------------------------------------ mode cuda

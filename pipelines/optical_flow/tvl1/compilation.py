@@ -46,7 +46,7 @@ def _load_or_compile(stride: int) -> Callable[..., None]:
 def _message(stride: int, how_often: str) -> str:
     from pipelines.optical_flow.tvl1.kernels.rows import widest
 
-    return f"compiling TV-L1 for frames up to {widest(stride)} pixels wide (10 to 20 seconds{how_often})"
+    return f"compiling TV-L1 for frames up to {widest(stride)} pixels wide (about half a minute{how_often})"
 
 
 def _kernel(folder: Path | None) -> Callable[..., None]:

@@ -1,7 +1,6 @@
 """The parameters of TV-L1, by OpenCV's names and with its defaults."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from pipelines.errors import UsageError
 from pipelines.optical_flow.methods import require
@@ -11,8 +10,8 @@ MODES = tuple(_MEDIAN_OF_MODE)
 
 
 @dataclass(frozen=True)
-class TVL1Parameters:
-    """What the flow is computed with. Raises `UsageError` for values out of range."""
+class SharedParameters:
+    """What `tvl1` and `tvl1-opencv` have in common. Raises `UsageError` for values out of range."""
 
     tau: float = 0.25
     """Time step of the dual update."""
@@ -33,7 +32,28 @@ class TVL1Parameters:
     scale_step: float = 0.8
     """Size of a level relative to the next finer one."""
     gamma: float = 0.0
-    """Weight of the illumination term. Only 0, which leaves it out, is supported; `tvl1-opencv` has the others."""
+    """Weight of the illumination term; 0 leaves it out. `tvl1` has no other."""
+
+    def __post_init__(self) -> None:
+        require(
+            self,
+            tau=(0 < self.tau <= 1, "above 0 and at most 1"),
+            lambda_=(0 < self.lambda_ < 1e6, "a positive number"),
+            theta=(0 < self.theta < 1e6, "a positive number"),
+            nscales=(1 <= self.nscales <= 100, "1..100"),
+            warps=(1 <= self.warps <= 1000, "1..1000"),
+            epsilon=(0 <= self.epsilon < 1e6, "0 or more"),
+            inner_iterations=(1 <= self.inner_iterations <= 10000, "1..10000"),
+            outer_iterations=(1 <= self.outer_iterations <= 10000, "1..10000"),
+            scale_step=(0.1 <= self.scale_step < 1, "0.1 or more and below 1"),
+            gamma=(0 <= self.gamma < 1e6, "0 or more"),
+        )
+
+
+@dataclass(frozen=True)
+class TVL1Parameters(SharedParameters):
+    """What the flow is computed with. Raises `UsageError` for values out of range."""
+
     median_filtering: int = 0
     """Side of the median filter: 1 (none), 3 or 5. 0 becomes the mode's own: 5 in mode cpu, 1 in mode cuda."""
     mode: str = "cpu"
@@ -41,7 +61,7 @@ class TVL1Parameters:
     (`cv2.cuda.OpticalFlowDual_TVL1`, with which the published flow of the field was made)."""
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        super().__post_init__()
         if self.mode not in MODES:
             raise UsageError(f"--method-option mode={self.mode}: must be one of {', '.join(MODES)}")
         if self.median_filtering == 0:
@@ -53,21 +73,3 @@ class TVL1Parameters:
             gamma=(self.gamma == 0, "0: the illumination term is computed by --method tvl1-opencv only"),
             median_filtering=(self.median_filtering in sides, wording),
         )
-
-
-def check_numbers(parameters: Any) -> None:
-    """Raises `UsageError` for a number with which the algorithm makes no sense, whichever program computes it."""
-    p = parameters
-    require(
-        p,
-        tau=(0 < p.tau <= 1, "above 0 and at most 1"),
-        lambda_=(0 < p.lambda_ < 1e6, "a positive number"),
-        theta=(0 < p.theta < 1e6, "a positive number"),
-        nscales=(1 <= p.nscales <= 100, "1..100"),
-        warps=(1 <= p.warps <= 1000, "1..1000"),
-        epsilon=(0 <= p.epsilon < 1e6, "0 or more"),
-        inner_iterations=(1 <= p.inner_iterations <= 10000, "1..10000"),
-        outer_iterations=(1 <= p.outer_iterations <= 10000, "1..10000"),
-        scale_step=(0.1 <= p.scale_step < 1, "0.1 or more and below 1"),
-        gamma=(0 <= p.gamma < 1e6, "0 or more"),
-    )

@@ -14,7 +14,7 @@ import torch
 import triton  # type: ignore[import-untyped]
 
 from pipelines.optical_flow.tvl1 import triton_kernels as kernels
-from pipelines.optical_flow.tvl1.kernels import median as networks
+from pipelines.optical_flow.tvl1.kernels import networks
 from pipelines.optical_flow.tvl1.levels import level_sizes
 from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
 from pipelines.optical_flow.tvl1.reference import resize_samples

@@ -5,7 +5,10 @@ What makes them fast, as measured on a Zen 3 core with AVX2:
   not overlap and vectorises every loop without asking at run time.
 * Loops over pixels count with unsigned integers: Numba's handling of negative indices stops the vectoriser (20 ns a
   pixel and iteration instead of 2).
-* The dual of a row is updated while its flow is still in the cache.
+* The dual of a row is updated while its flow is still in the cache; and where the next iterations are expected to be
+  needed, up to four of them go through the rows one behind the other (`solve.py`).
+* Nothing is gathered: neighbouring pixels are warped together wherever they move alike (`warp.py`).
+* Rows are computed in whole vectors, and begin with a cache line.
 
 Letters: H W pixels of a level. All images and flows are float32.
 """

@@ -5,9 +5,9 @@ import math
 import numpy as np
 from numba import njit
 
-from pipelines.optical_flow.tvl1.kernels.rows import EXACT, FAST, MARGIN, U
+from pipelines.optical_flow.tvl1.kernels.rows import EXACT, FAST, MARGIN, U, padded
 
-_ONE = np.float32(1)
+_ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 @njit(**EXACT)
@@ -37,8 +37,8 @@ def _update_flow(rows, index, width, weights):
     above = rows[U(index) - U(1)]
     limit, theta = weights.limit, weights.theta
     u1, u2 = row.u[0], row.u[1]
-    change = np.float32(0)
-    for i in range(U(MARGIN), U(MARGIN + width)):
+    change = _ZERO
+    for i in range(U(MARGIN), U(MARGIN + padded(width))):
         before1, before2 = u1[i], u2[i]
         rho = row.residual[i] + (row.grad_x[i] * before1 + row.grad_y[i] * before2)
         step = min(max(-rho * row.inverse_norm[i], -limit), limit)
@@ -47,10 +47,17 @@ def _update_flow(rows, index, width, weights):
         after1 = (before1 + step * row.grad_x[i]) + theta * divergence1
         after2 = (before2 + step * row.grad_y[i]) + theta * divergence2
         u1[i], u2[i] = after1, after2
-        change += (after1 - before1) * (after1 - before1) + (after2 - before2) * (after2 - before2)
+        moved1, moved2 = after1 - before1, after2 - before2
+        change = _sum(change, moved1 * moved1 + moved2 * moved2)
     end = U(MARGIN + width)
     u1[end], u2[end] = u1[end - U(1)], u2[end - U(1)]
     return change
+
+
+@njit(fastmath=True)
+def _sum(a, b):
+    """The one addition that may be reordered, so that every lane of a vector has a sum of its own."""
+    return a + b
 
 
 @njit(**FAST)
@@ -63,7 +70,7 @@ def _update_dual(rows, index, width, weights):
     below = rows[U(index) + U(1)]
     step = weights.dual_step
     u1, u2, below1, below2 = row.u[0], row.u[1], below.u[0], below.u[1]
-    for i in range(U(MARGIN), U(MARGIN + width)):
+    for i in range(U(MARGIN), U(MARGIN + padded(width))):
         slope11, slope12 = u1[i + U(1)] - u1[i], below1[i] - u1[i]
         slope21, slope22 = u2[i + U(1)] - u2[i], below2[i] - u2[i]
         norm1 = _ONE + step * math.sqrt(slope11 * slope11 + slope12 * slope12)
@@ -74,6 +81,8 @@ def _update_dual(rows, index, width, weights):
         row.p12[i] = (row.p12[i] + step * slope12) * scale1
         row.p21[i] = (row.p21[i] + step * slope21) * scale2
         row.p22[i] = (row.p22[i] + step * slope22) * scale2
+    end = U(MARGIN + width)
+    row.p11[end] = row.p12[end] = row.p21[end] = row.p22[end] = _ZERO
 
 
 @njit(**EXACT)
