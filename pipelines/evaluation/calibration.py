@@ -17,7 +17,7 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Bin:
-    """Videos whose confidence lies in (`low`, `high`]: their number, mean confidence and accuracy (None where empty)."""
+    """Videos whose confidence lies in (`low`, `high`]: how many, mean confidence and accuracy (None: none)."""
 
     low: float
     high: float

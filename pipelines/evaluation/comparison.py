@@ -56,14 +56,11 @@ def compare_streams(
     other = stream if second_stream is None else second_stream
     pairs = [_hits(a, b, stream, other) for a, b in zip(first, second, strict=True)]
     ours, theirs = (np.concatenate(hits) for hits in zip(*pairs, strict=True))
-    cells = [int((ours & theirs).sum()), int((ours & ~theirs).sum()), int((~ours & theirs).sum())]
-    cells.append(len(ours) - sum(cells))
-    return StreamComparison(
-        stream, other, *cells,
-        difference=(cells[1] - cells[2]) / len(ours),
-        difference_interval=_difference_interval(cells),
-        p_value=mcnemar(cells[1], cells[2]),
-    )  # fmt: skip
+    both, only_first, only_second = (int(which.sum()) for which in (ours & theirs, ours & ~theirs, ~ours & theirs))
+    cells = (both, only_first, only_second, len(ours) - both - only_first - only_second)
+    difference = (only_first - only_second) / len(ours)
+    p_value = mcnemar(only_first, only_second)
+    return StreamComparison(stream, other, *cells, difference, _difference_interval(cells), p_value)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -84,7 +81,8 @@ def _difference_interval(cells: Sequence[int]) -> Interval:
 def _hits(first: Scored, second: Scored, stream: str, second_stream: str) -> tuple[np.ndarray, np.ndarray]:
     """Which videos each gets right, in the order of `first`: bool [V] each."""
     if first.classes != second.classes:
-        raise UsageError(f"the two runs cannot be compared, their classes differ: {_difference(first.classes, second.classes)}")
+        told = _difference(first.classes, second.classes)
+        raise UsageError(f"the two runs cannot be compared, their classes differ: {told}")
     if set(first.videos) != set(second.videos):
         raise UsageError(
             f"the two runs cannot be compared, they were tested on other videos: "

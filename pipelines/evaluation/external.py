@@ -10,6 +10,7 @@ An id is `<class>/<video>`, with or without a video's suffix, or the video alone
 """
 
 import csv
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from pipelines.evaluation.fusion import Space, fuse
 from pipelines.evaluation.metrics import Scored
 from pipelines.evaluation.probabilities import log_probabilities
 from pipelines.evaluation.scores import STREAMS
-from pipelines.video.sources import is_video
+from pipelines.video.sources import VIDEO_SUFFIXES
 
 NPZ_SCORES = ("scores", "logits", "probabilities")
 
@@ -85,7 +86,8 @@ def add_external(
     """
     probabilities = all(file.probabilities for file in files)
     chosen: Space = space or ("softmax" if probabilities else "logits")
-    tables, extra = [], []
+    tables: list[Table] = []
+    extra: list[str] = []
     for scores, file in zip(splits, files, strict=True):
         theirs, unused = _matched(scores, file)
         if probabilities and chosen == "softmax":
@@ -109,18 +111,18 @@ def _matched(scores: Scored, file: ExternalScores) -> tuple[np.ndarray, list[str
     rows: dict[int, int] = {}
     extra = []
     for row, video in enumerate(file.videos):
-        index = next((place[form] for form in _forms(video) if form in place), None)
-        if index is None:
+        found = next((place[form] for form in _forms(video) if form in place), None)
+        if found is None:
             extra.append(video)
-        elif index in rows:
-            raise UsageError(f"{file.path} has two rows for {scores.videos[index]}: leave one")
+        elif found in rows:
+            raise UsageError(f"{file.path} has two rows for {scores.videos[found]}: leave one")
         else:
-            rows[index] = row
+            rows[found] = row
     missing = [video for index, video in enumerate(scores.videos) if index not in rows]
     if missing:
-        found = f"; it has {some(extra)} instead" if extra else ""
+        instead = f"; it has {some(extra)} instead" if extra else ""
         raise MissingError(
-            f"{file.path} lacks {len(missing)} of the {len(scores.videos)} test videos, {some(missing)}{found}: "
+            f"{file.path} lacks {len(missing)} of the {len(scores.videos)} test videos, {some(missing)}{instead}: "
             "an id is <class>/<video>, or the video's name alone"
         )
     return file.scores[[rows[index] for index in range(len(scores.videos))]], extra
@@ -129,7 +131,7 @@ def _matched(scores: Scored, file: ExternalScores) -> tuple[np.ndarray, list[str
 def _forms(video: str) -> Iterable[str]:
     plain = video.strip().replace("\\", "/").removeprefix("./")
     yield plain
-    if is_video(Path(plain)):
+    if Path(plain).suffix.lower() in VIDEO_SUFFIXES:
         yield plain.rpartition(".")[0]
 
 
@@ -189,7 +191,7 @@ def _read_npz(path: Path, classes: Sequence[str]) -> ExternalScores:
     try:
         with np.load(path, allow_pickle=False) as file:  # nothing in it is executed
             arrays: dict[str, Any] = {name: file[name] for name in ("videos", "classes", *NPZ_SCORES) if name in file}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise MissingError(f"{path} cannot be read as npz ({error})") from error
     found = [name for name in NPZ_SCORES if name in arrays]
     if "videos" not in arrays or len(found) != 1:

@@ -48,7 +48,9 @@ def fuse(first: np.ndarray, second: np.ndarray, weight: float, space: Space) -> 
     return weight * first + (1 - weight) * second
 
 
-def weight_sweep(splits: Sequence[Scored], first: str, second: str, used: float = 0.5, space: Space = "logits") -> WeightSweep:
+def weight_sweep(
+    splits: Sequence[Scored], first: str, second: str, used: float = 0.5, space: Space = "logits"
+) -> WeightSweep:
     """Fuses the streams `first` and `second` of each split with every weight of `WEIGHTS`."""
 
     def top1(weight: float) -> float:

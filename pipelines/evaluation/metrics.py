@@ -24,8 +24,8 @@ Interval = tuple[float, float]
 class Scored(Protocol):
     """What numbers are made of: `Scores`, or `Scores` with the streams of another program beside them.
 
-    `labels`: int64 [V], indices into `classes`; `streams`: logits, floats [V, C], the stream that a single number stands
-    for last.
+    `labels`: int64 [V], indices into `classes`; `streams`: logits, floats [V, C], that which a single number stands for
+    last.
     """
 
     @property

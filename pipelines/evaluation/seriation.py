@@ -31,4 +31,5 @@ def confusion_order(matrix: np.ndarray) -> list[int]:
 
 def _join(first: list[int], second: list[int], likeness: np.ndarray) -> list[int]:
     ways = [(a, b) for a in (first, first[::-1]) for b in (second, second[::-1])]
-    return sum(max(ways, key=lambda way: likeness[way[0][-1], way[1][0]]), [])
+    left, right = max(ways, key=lambda way: likeness[way[0][-1], way[1][0]])
+    return left + right
