@@ -88,9 +88,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     workspace = Workspace(config.workspace)
     material = _gather(workspace, config)
     curves = read_curves(workspace, [evaluation.run for evaluation in material.evaluations])
-    name = _report_name(material, config)
-    output = config.output or workspace.reports / f"{name}-{material.evaluations[0].protocol_name}"
-    result = measure(material, name, output)
+    result = measure(material, _report_name(material, config), config.output or _folder(workspace, material, config))
+    output = Path(result.output)
     if workspace.reports.is_dir():
         remove_left_over_temporary_files(workspace.reports)
     files = writers(result, material, curves, lambda: _page(result, material, curves, config, on_progress))
@@ -113,15 +112,19 @@ def _gather(workspace: Workspace, config: Config) -> "Material":
 
 
 def _report_name(material: "Material", config: Config) -> str:
-    """The run or runs, and what was fused in or compared: reports of different content get different folders."""
-    name = material.evaluations[0].run
-    if config.splits:
-        name = (config.run or "split{split}").replace("{split}", "+".join(map(str, config.splits)))
+    if not config.splits:
+        return material.evaluations[0].run
+    return (config.run or "split{split}").replace("{split}", "+".join(map(str, config.splits)))
+
+
+def _folder(workspace: Workspace, material: "Material", config: Config) -> Path:
+    """Named after the runs and what was fused in or compared: reports of different content do not overwrite another."""
+    name = _report_name(material, config)
     if material.external is not None:
         name += f"+{_plain(material.external.name)}"
     if config.compare:
         name += f"-vs-{_plain(config.compare)}"
-    return name
+    return workspace.reports / f"{name}-{material.evaluations[0].protocol_name}"
 
 
 def _plain(text: str) -> str:

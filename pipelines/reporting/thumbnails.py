@@ -5,7 +5,7 @@ Letters: V videos, F flow fields, H W pixels.
 
 import base64
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -13,12 +13,15 @@ import numpy as np
 
 from pipelines.artifacts import ArtifactError, FlowFile, FrameFile
 from pipelines.evaluation.metrics import Scored
+from pipelines.evaluation.probabilities import softmax
 from pipelines.optical_flow.colour import flow_to_colour
 from pipelines.optical_flow.picture import motion_of_bytes
 from pipelines.workspace import Workspace
 
+LISTED = 48  # the most confident mistakes that all have pictures
 LONG_SIDE = 144  # pixels; a frame of UCF101 then takes 3 to 5 kB
 QUALITY = 70
+MISTAKE, RESCUED, RIGHT = range(3)  # right only with motion: rescued
 MOST_BYTES = 6_000_000  # of all thumbnails: a page that can still be sent by mail
 
 
@@ -37,30 +40,33 @@ class Thumbnail:
 def clips_to_show(tables: Sequence[Scored], number: int) -> list[int]:
     """The `number` clips most worth a picture, counted through all splits.
 
-    The most confident of every cell of the confusion matrix come before the second of any, mistakes before those that
-    motion rescued, and these before the other right ones.
+    The most confident mistakes, which the page lists; then the most confident clips of every cell of the confusion
+    matrix before the second of any, mistakes before those that motion rescued, and these before the other right ones.
     """
-    worth = [(*key, index) for index, key in enumerate(_worth(tables))]
-    return [index for *_, index in sorted(worth)[:number]]
+    worth = _worth(tables)
+    return sorted(range(len(worth)), key=lambda index: worth[index])[:number]
 
 
-def _worth(tables: Sequence[Scored]) -> Iterator[tuple[int, float]]:
-    """For each clip its round, early ones first, and within it the negated logit margin."""
-    kinds, margins = [], []
+def _worth(tables: Sequence[Scored]) -> list[tuple[int, float]]:
+    """For each clip its round, early ones first, and within a round the negated confidence."""
+    kinds: list[tuple[int, int, int]] = []
+    confidences: list[float] = []
     for table in tables:
         logits = list(table.streams.values())[-1]
         guesses = logits.argmax(axis=1)
         alone = table.streams.get("appearance", logits).argmax(axis=1)
-        margins += list(logits.max(axis=1) - np.median(logits, axis=1))
+        confidences += softmax(logits).max(axis=1).tolist()
         for true, guess, without in zip(table.labels.tolist(), guesses.tolist(), alone.tolist(), strict=True):
-            kind = 0 if guess != true else 1 if without != true else 2
-            kinds.append((kind, true, guess))
-    seen: Counter[tuple[int, int, int]] = Counter()
-    rounds: dict[int, tuple[int, float]] = {}
-    for index in np.argsort(-np.array(margins), kind="stable").tolist():
-        rounds[index] = (seen[kinds[index]] + kinds[index][0], -float(margins[index]))
-        seen[kinds[index]] += 1
-    return (rounds[index] for index in range(len(kinds)))
+            kinds.append((MISTAKE if guess != true else RESCUED if without != true else RIGHT, true, guess))
+    seen: Counter[object] = Counter()
+    rounds = [0] * len(kinds)
+    for index in sorted(range(len(kinds)), key=lambda index: -confidences[index]):
+        kind = kinds[index]
+        seen[kind[0]] += 1
+        listed = kind[0] == MISTAKE and seen[MISTAKE] <= LISTED
+        rounds[index] = 0 if listed else seen[kind] + kind[0]
+        seen[kind] += 1
+    return [(round_, -confidence) for round_, confidence in zip(rounds, confidences, strict=True)]
 
 
 def thumbnails(

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from pipelines.report import Config, Result, run
 from pipelines.workspace import Workspace
-from stres_cli.report_view import abbreviations, render, render_confusion
+from stres_cli.confusion_view import abbreviations, render_confusion
+from stres_cli.report_view import render
 
 Evaluate = Callable[..., Path]
 pytestmark = pytest.mark.usefixtures("no_pictures")

@@ -22,7 +22,7 @@ function buildPairs() {
   const rows = pairs.slice(0, PAIRS_SHOWN).map(({ row, column, count, share }) => el("tr", {},
     el("td", { class: "name" }, data.classes[row]), el("td", { class: "name left" }, data.classes[column]),
     el("td", {}, opener(String(count), "cell", [row, column])), el("td", {}, percent(share))));
-  host("pairs").append(el("div", { class: "scroll tall" }, el("table", {},
+  host("pairs").append(el("div", { class: "scroll tall narrow" }, el("table", {},
     el("thead", {}, el("tr", {}, el("th", {}, "true"), el("th", { class: "left" }, "taken for"), el("th", {}, "clips"), el("th", {}, "% of the class"))),
     el("tbody", {}, rows))));
   if (pairs.length > PAIRS_SHOWN) host("pairs").append(el("p", { class: "muted" }, `${PAIRS_SHOWN} of ${pairs.length} pairs; confused_pairs.csv has them all.`));
@@ -83,7 +83,7 @@ function buildMotion() {
   if (!data.effects.length) return;
   const sum = (name) => data.effects.reduce((total, effect) => total + effect[name], 0);
   const list = (kind, name, effects) => el("div", {}, el("h3", {}, name),
-    effects.length ? el("ul", { class: "bars effects" }, effects.map((effect) => effectRow(kind, effect))) : el("p", { class: "muted" }, "No class."));
+    effects.length ? el("ul", { class: "bars" }, effects.map((effect) => effectRow(kind, effect))) : el("p", { class: "muted" }, "No class."));
   const helped = data.effects.filter((effect) => effect.difference > 0);
   const hurt = data.effects.filter((effect) => effect.difference < 0).reverse();
   host("motion").append(

@@ -1,6 +1,6 @@
 // Lists of clips: a card each, with its pictures and the five best classes of each stream; and the links that open them.
 
-const CARDS_AT_ONCE = 24;
+const CARDS_AT_ONCE = 12;
 
 /** The card of a clip. */
 function clipCard(clip) {
@@ -13,7 +13,7 @@ function clipCard(clip) {
       el("h3", { title: data.clips.ids[clip] }, name),
       el("p", { class: "verdict" }, `${split}${data.classes[truth(clip)]} `,
         right ? el("span", { class: "right" }, "✓ recognised") : el("span", { class: "wrong" }, `→ ${data.classes[guess(data.headline, clip)]}`)),
-      el("div", { class: "guesses" }, data.streams.map((stream) => guesses(stream, clip)))));
+      el("div", { class: "guesses" }, headlineFirst.map((stream) => guesses(stream, clip)))));
 }
 
 function pictures(clip) {
@@ -100,6 +100,7 @@ function followLink() {
     section.hidden = true;
     return;
   }
+  if (link.kind === "cell") pointAt(link.indices, link.stream);
   const { clips, title } = LISTS[link.kind](link.indices, link.stream);
   const close = () => { history.replaceState(null, "", location.pathname + location.search); section.hidden = true; };
   section.replaceChildren(

@@ -6,6 +6,7 @@ window.addEventListener("error", (event) => { document.documentElement.dataset.e
 const data = JSON.parse(document.getElementById("data").textContent);
 const classCount = data.classes.length;
 const clipCount = data.clips.ids.length;
+const headlineFirst = [data.headline, ...data.streams.filter((stream) => stream !== data.headline)];
 const OWN_STREAMS = ["appearance", "motion", "fused"];
 
 /** An element with attributes; `on...` are listeners, true is an empty attribute, false and null leave it out. */

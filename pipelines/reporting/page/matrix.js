@@ -34,7 +34,7 @@ function buildMatrix() {
       el("span", {}, el("i", { class: "ramp", "data-ramp": "right" }), "right"),
       el("span", {}, el("i", { class: "ramp", "data-ramp": "wrong" }), "confused"), "share of the true class"));
   const canvas = (name) => el("canvas", { class: name });
-  matrix = { corner: el("div", { class: "corner" }, "true ↓ predicted →"), top: canvas("top"), side: canvas("side"), cells: canvas("cells"), cross: canvas("cross") };
+  matrix = { corner: el("div", { class: "corner" }, el("span", {}, "predicted →"), el("span", {}, "true ↓")), top: canvas("top"), side: canvas("side"), cells: canvas("cells"), cross: canvas("cross") };
   matrix.body = el("div", { class: "body", tabindex: "0", role: "application", "aria-roledescription": "confusion matrix", "aria-describedby": "matrix-below" }, matrix.cells, matrix.cross);
   matrix.scroller = el("div", { class: "matrix" }, el("div", { class: "inner" }, matrix.corner, matrix.top, matrix.side, matrix.body));
   matrix.below = el("p", { class: "below", id: "matrix-below", "aria-live": "polite" });
@@ -57,7 +57,7 @@ function matrixLayout() {
   const size = Math.max(7, Math.min(12, cell - 2));
   label = Math.min(widest(size), room * 0.4, label);
   document.getElementById("matrix-fit").hidden = fitting >= SMALLEST_CELL;
-  return { cell, label, size, side: cell * classCount };
+  return { cell, label, size, extent: cell * classCount };
 }
 
 const letters = (size, weight = 400) => `${weight} ${size}px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif`;
@@ -93,19 +93,19 @@ function drawMatrix() {
 const rampOf = (name) => [0, 1, 2].map((step) => colour(`${name}${step}`));
 
 function drawCells() {
-  const { cell, side, order, counts, support } = matrix;
-  const pen = sized(matrix.cells, side, side);
+  const { cell, extent, order, counts, support } = matrix;
+  const pen = sized(matrix.cells, extent, extent);
   const [right, wrong, line, text, surface] = [rampOf("right"), rampOf("wrong"), colour("line"), colour("text"), colour("card")];
   pen.fillStyle = css(surface);
-  pen.fillRect(0, 0, side, side);
+  pen.fillRect(0, 0, extent, extent);
   pen.strokeStyle = css(line);
   pen.lineWidth = cell > 14 ? 1 : 0.4;
   pen.beginPath();
   for (let index = 0; index <= classCount; index += cell > 4 ? 1 : classCount) {
     pen.moveTo(index * cell, 0);
-    pen.lineTo(index * cell, side);
+    pen.lineTo(index * cell, extent);
     pen.moveTo(0, index * cell);
-    pen.lineTo(side, index * cell);
+    pen.lineTo(extent, index * cell);
   }
   pen.stroke();
   const gap = cell > 14 ? 1 : 0;
@@ -115,8 +115,9 @@ function drawCells() {
   order.forEach((row, y) => order.forEach((column, x) => {
     const count = counts[row * classCount + column];
     if (!count) return;
-    // A root keeps single errors visible beside a strong diagonal.
-    const shade = ramp(row === column ? right : wrong, Math.sqrt(count / support[row]));
+    // A root keeps single errors visible; half a class lost is as red as it gets.
+    const share = count / support[row];
+    const shade = row === column ? ramp(right, Math.sqrt(share)) : ramp(wrong, Math.sqrt(2 * share));
     pen.fillStyle = css(shade);
     pen.fillRect(x * cell + gap / 2, y * cell + gap / 2, cell - gap, cell - gap);
     if (cell < NUMBERS_UP_TO) return;
@@ -129,8 +130,8 @@ function drawCells() {
 const contrast = (one, other) => Math.abs(one[0] * 0.3 + one[1] * 0.59 + one[2] * 0.11 - other[0] * 0.3 - other[1] * 0.59 - other[2] * 0.11);
 
 function drawLabels() {
-  const { cell, label, size, side, order } = matrix;
-  const [top, left] = [sized(matrix.top, side, label), sized(matrix.side, label, side)];
+  const { cell, label, size, extent, order } = matrix;
+  const [top, left] = [sized(matrix.top, extent, label), sized(matrix.side, label, extent)];
   const [text, strong] = [css(colour("muted")), css(colour("text"))];
   for (const pen of [top, left]) pen.textBaseline = "middle";
   left.textAlign = "right";
@@ -157,8 +158,8 @@ function clipped(pen, name, room) {
 }
 
 function drawCross() {
-  const { cell, side, order } = matrix;
-  const pen = sized(matrix.cross, side, side);
+  const { cell, extent, order } = matrix;
+  const pen = sized(matrix.cross, extent, extent);
   if (!matrix.active) {
     matrix.below.textContent = "Point at a cell, or focus the matrix and use the arrow keys; click or Enter lists its clips.";
     return;
@@ -166,8 +167,8 @@ function drawCross() {
   const [y, x] = matrixState.cursor.map((index) => order.indexOf(index));
   pen.fillStyle = css(colour("text"));
   pen.globalAlpha = 0.07;
-  pen.fillRect(0, y * cell, side, cell);
-  pen.fillRect(x * cell, 0, cell, side);
+  pen.fillRect(0, y * cell, extent, cell);
+  pen.fillRect(x * cell, 0, cell, extent);
   pen.globalAlpha = 1;
   pen.strokeStyle = css(colour("text"));
   pen.lineWidth = cell > 14 ? 2 : 1.5;
@@ -245,6 +246,17 @@ function nextConfused() {
       return;
     }
   }
+}
+
+/** Shows where a cell is that was opened by its link. */
+function pointAt(cell, stream) {
+  if (matrixState.stream !== stream) {
+    matrixState.stream = stream;
+    for (const button of host("matrix").querySelectorAll(".segments button")) button.setAttribute("aria-pressed", String(button.dataset.value === stream));
+    drawMatrix();
+  }
+  moveCursor(cell);
+  showCursor();
 }
 
 const openCell = () => openList(listLink("cell", matrixState.cursor, matrixState.stream));
