@@ -24,6 +24,8 @@ ALL_CLASSES_UP_TO = 30  # with more, only the worst and the best are listed, and
 WORST_AND_BEST = 10
 PAIRS_SHOWN = 10
 EFFECTS_SHOWN = 3
+FIGURES_WIDTH = 31  # columns of videos, precision, recall and F1
+SHORTEST_NAME = 12  # columns; before names get shorter, precision, recall and F1 are left to the table
 STREAM_COLOURS = {"appearance": "yellow", "motion": "green", "fused": "bright_blue"}
 OTHER_COLOUR = "magenta"  # of another program's streams
 
@@ -40,7 +42,9 @@ def render(result: "Result", console: Console) -> None:
         _section(title, _published(result, result.published), console)
     if result.comparison is not None:
         _section(f"Compared with {printable(result.comparison.second)}", _comparison(result.comparison), console)
-    figures = f"%: precision, recall and F1 of {result.headline}, then the accuracy of each stream"
+    figures = "%: the accuracy of each stream"
+    if _has_room_for_figures(result, console.width):
+        figures = f"%: precision, recall and F1 of {printable(result.headline)}, then the accuracy of each stream"
     for title, rows in _class_groups(result):
         _section(f"{title}, {figures}", _classes(result, rows, console.width), console)
     _section(f"Most confused pairs ({result.headline})", _pairs(result, console.width), console)
@@ -109,16 +113,27 @@ def _class_groups(result: "Result") -> list[tuple[str, "Sequence[ClassMetrics]"]
 
 def _classes(result: "Result", rows: "Sequence[ClassMetrics]", width: int) -> Table:
     table = _table()
-    numbers_width = 31 + sum(max(len(stream), 5) + 2 for stream in result.streams)
+    more = ("prec.", "recall", "F1") if _has_room_for_figures(result, width) else ()
+    numbers_width = _streams_width(result) + (FIGURES_WIDTH if more else 8)
     table.add_column("class", no_wrap=True, overflow="ellipsis", max_width=max(width - numbers_width, 8))
-    for name in ("videos", "prec.", "recall", "F1"):
+    for name in ("videos", *more):
         table.add_column(name, justify="right", no_wrap=True)
     for stream in result.streams:
         table.add_column(_stream(stream), justify="right", no_wrap=True)
     for row in rows:
-        figures = (row.precision, row.recall, row.f1, *(row.accuracy[stream] for stream in result.streams))
+        figures = [row.accuracy[stream] for stream in result.streams]
+        if more:
+            figures = [row.precision, row.recall, row.f1, *figures]
         table.add_row(Text(printable(row.class_name)), str(row.support), *(_percent(value) for value in figures))
     return table
+
+
+def _streams_width(result: "Result") -> int:
+    return sum(max(len(stream), 5) + 2 for stream in result.streams)
+
+
+def _has_room_for_figures(result: "Result", width: int) -> bool:
+    return width - _streams_width(result) >= FIGURES_WIDTH + SHORTEST_NAME
 
 
 def _pairs(result: "Result", width: int) -> Table | Text:
@@ -156,8 +171,8 @@ def _published(result: "Result", published: "Published") -> Table:
     table.add_column("top-1", justify="right", no_wrap=True)
     for method in published.methods:
         table.add_row(method.name, _percent(method.top1))
-    for stream, metrics in result.streams.items():
-        table.add_row(Text("this report, ").append_text(_stream(stream)), _percent(metrics.top1), style="bold")
+    ours = Text("this report, ").append_text(_stream(result.headline))
+    table.add_row(ours, _percent(result.streams[result.headline].top1), style="bold")
     return table
 
 
@@ -193,7 +208,7 @@ def _print_findings(result: "Result", console: Console) -> None:
     if result.calibration:
         errors = (f"{stream} {_percent(values.ece)} %" for stream, values in result.calibration.items())
         lines.append(("Calibration", f"expected error (ECE) {', '.join(errors)}"))
-    table = _table()
+    table = _table(show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     for title, text in lines:
@@ -213,8 +228,8 @@ def _print_files(result: "Result", console: Console) -> None:
     console.print(Text("  ".join(result.files), style="dim"))
 
 
-def _table() -> Table:
-    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+def _table(show_header: bool = True) -> Table:
+    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=show_header)
 
 
 def _stream(name: str) -> Text:

@@ -1,7 +1,8 @@
 // The confusion matrix: drawn on canvases, so that 101 x 101 cells stay quick; with the keyboard as with the mouse.
 
 const NUMBERS_UP_TO = 22; // pixels: a smaller cell holds no number
-const SMALLEST_CELL = 11; // pixels: smaller ones can be neither read nor hit; the matrix then scrolls
+const SMALLEST_CELL = 9; // pixels: smaller ones can be neither read nor hit
+const SCROLLING_CELL = 12; // pixels: of a matrix that has to scroll anyway
 const LONGEST_LABEL = 150; // pixels
 const matrixState = { stream: data.headline, order: "class", fit: false, cursor: [0, 0] };
 let matrix = null;
@@ -53,7 +54,7 @@ function matrixLayout() {
   const cellFor = (label) => Math.floor((room - label - 2) / classCount * 2) / 2;
   let label = Math.min(widest(12), room * 0.4);
   const fitting = cellFor(label);
-  const cell = Math.min(56, matrixState.fit ? Math.max(1, fitting) : Math.max(SMALLEST_CELL, fitting));
+  const cell = Math.min(56, matrixState.fit ? Math.max(1, fitting) : fitting < SMALLEST_CELL ? SCROLLING_CELL : fitting);
   const size = Math.max(7, Math.min(12, cell - 2));
   label = Math.min(widest(size), room * 0.4, label);
   document.getElementById("matrix-fit").hidden = fitting >= SMALLEST_CELL;

@@ -92,8 +92,7 @@ def motion_effect(result: "Result") -> bytes:
     colours = [STREAM_COLOURS["motion"] if value > 0 else HURT for value in values]
     axes.barh(np.arange(len(rows)), values, height=0.7, color=colours)
     _name_classes(axes, [row.class_name for row in rows], points)
-    limit = max([10.0, *(abs(value) for value in values)]) * 1.05
-    axes.set_xlim(-limit, limit)
+    axes.set_xlim(1.05 * min([-5.0, *values]), 1.05 * max([5.0, *values]))
     axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     axes.axvline(0, color=GRID, linewidth=1.2)
     axes.set_xlabel("accuracy of fused less that of appearance, percentage points", color=MUTED, fontsize=8)

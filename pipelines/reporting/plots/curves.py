@@ -89,6 +89,11 @@ def training(result: "Result", curves: "Sequence[Curves]") -> bytes:
                 axes = add_axes(figure, left + column * (wide + between), bottom, wide, tall)
                 _draw_step(axes, each.steps[step])
                 axes.set_title(f"{shortened(each.run)}, {step}", loc="left", fontsize=9, color=TEXT, parse_math=False)
+    named = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+    figure.legend(
+        list(named.values()), list(named), ncols=len(named), frameon=False, fontsize=8, labelcolor=TEXT,
+        loc="upper right", bbox_to_anchor=(1 - between / figure.get_figwidth(), 1),
+    )  # fmt: skip
     add_title(figure, left / figure.get_figwidth(), "Training", described(result))
     return png(figure)
 
@@ -99,15 +104,13 @@ def _draw_step(axes: Axes, records: "list[dict[str, float]]") -> None:
         if points:
             on.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=label)
 
-    draw(axes, "loss", LOSS, "loss")
+    draw(axes, "loss", LOSS, "loss (left)")
     axes.set_ylim(bottom=0)
     axes.set_xlabel("update", color=MUTED, fontsize=8)
     right = axes.twinx()
     for stream, colour in STREAM_COLOURS.items():
-        draw(right, f"{stream}_accuracy", colour, f"{stream}, %", 100)
+        draw(right, f"{stream}_accuracy", colour, f"{stream}, % (right)", 100)
     right.set_ylim(0, 100)
     right.tick_params(length=0, labelsize=8, labelcolor=MUTED)
     for spine in right.spines.values():
         spine.set_visible(False)
-    handles = [*axes.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
-    right.legend(handles=handles, frameon=False, fontsize=7, labelcolor=TEXT, loc="center right")
