@@ -189,7 +189,8 @@ def _is_number(text: str) -> bool:
 
 def _read_npz(path: Path, classes: Sequence[str]) -> ExternalScores:
     try:
-        with np.load(path, allow_pickle=False) as file:  # nothing in it is executed
+        # Opened here, since of a broken archive NumPy leaves its own file open; nothing in it is executed.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays: dict[str, Any] = {name: file[name] for name in ("videos", "classes", *NPZ_SCORES) if name in file}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise MissingError(f"{path} cannot be read as npz ({error})") from error

@@ -1,5 +1,6 @@
 """Evaluations on disk, as `evaluate` leaves them, with scores that were made up."""
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from pipelines.evaluation.metrics import results_document
 from pipelines.evaluation.scores import STREAMS, Scores, write_scores
+from pipelines.reporting import plots
 from pipelines.workspace import Workspace, write_json
 
 Evaluate = Callable[..., Path]
@@ -54,7 +56,26 @@ def evaluate(workspace: Workspace) -> Evaluate:
 
 
 @pytest.fixture
+def log_training(workspace: Workspace) -> Callable[..., Path]:
+    """Writes what a run's training leaves: its configuration and its log, which ends in half a line."""
+
+    def write(run: str = "split1", updates: int = 40) -> Path:
+        folder = workspace.runs / run
+        folder.mkdir(parents=True)
+        write_json(folder / "config.json", {"recipe": "small", "classes": ["x"], "steps": {"motion": {"lr": 0.05}}})
+        lines = [
+            json.dumps({"step": step, "iteration": at, "loss": 2 / at, f"{stream}_accuracy": at / updates, "lr": 0.1})
+            for step, stream in (("appearance", "appearance"), ("joint1", "fused"))
+            for at in range(10, updates + 1, 10)
+        ]
+        (folder / "metrics.jsonl").write_text("\n".join([*lines, '{"step": "joint1", "itera']), encoding="utf-8")
+        return folder
+
+    return write
+
+
+@pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares the second that drawing takes, where a test is not about pictures."""
-    for name in ("confusion_matrix", "per_class"):
-        monkeypatch.setattr(f"pipelines.reporting.plots.{name}", lambda result, theme=None: b"not drawn")
+    for name in plots.__all__:
+        monkeypatch.setattr(f"pipelines.reporting.plots.{name}", lambda *arguments: b"not drawn")

@@ -18,7 +18,7 @@ from pipelines.artifacts import ArtifactError
 from pipelines.errors import MissingError, StorageError, UsageError
 from pipelines.evaluation.scores import read_scores
 from pipelines.progress import Progress
-from pipelines.report import FILES, Config, Result, run
+from pipelines.report import Config, Result, run
 from pipelines.workspace import Workspace, read_json, write_json
 
 Evaluate = Callable[..., Path]
@@ -32,7 +32,9 @@ def test_every_file_is_written_under_the_name_of_run_and_protocol(workspace: Wor
     evaluate()
     result = run(Config(workspace.root))
     folder = workspace.reports / "split1-25-full"
-    assert {path.name for path in folder.iterdir()} == set(FILES) == set(result.files)
+    assert {path.name for path in folder.iterdir()} == set(result.files)
+    for figure in ("confusion_matrix", "per_class", "motion_effect", "fusion_weight", "calibration"):
+        assert {f"{figure}.csv", f"{figure}.png"} <= set(result.files)
     assert result.output == str(folder)
 
 
@@ -91,11 +93,14 @@ def test_the_tables_hold_every_class_pair_and_stream(workspace: Workspace, evalu
     assert sum(int(row[2]) for row in pairs) == wrong > 0
 
 
-def test_pictures_are_pngs(workspace: Workspace, evaluate: Evaluate) -> None:
+def test_pictures_are_pngs(workspace: Workspace, evaluate: Evaluate, log_training: Callable[..., Path]) -> None:
     evaluate()
+    log_training()
     result = run(Config(workspace.root))
-    for name in ("confusion_matrix.png", "per_class.png"):
-        assert cv2.imread(result.files[name]).min() < 100
+    pictures = [path for name, path in result.files.items() if name.endswith(".png")]
+    assert len(pictures) == 6
+    for path in pictures:
+        assert cv2.imread(path).min() < 100
 
 
 def test_a_single_stream_is_reported_alone(workspace: Workspace, evaluate: Evaluate) -> None:
@@ -125,9 +130,9 @@ def test_the_output_folder_can_be_chosen(workspace: Workspace, evaluate: Evaluat
 def test_progress_counts_the_files(workspace: Workspace, evaluate: Evaluate) -> None:
     evaluate()
     seen: list[Progress] = []
-    run(Config(workspace.root), seen.append)
-    assert [report.done for report in seen] == list(range(len(FILES) + 1))
-    assert {(report.total, report.unit) for report in seen} == {(len(FILES), "files")}
+    number = len(run(Config(workspace.root), seen.append).files)
+    assert [report.done for report in seen] == list(range(number + 1))
+    assert {(report.total, report.unit) for report in seen} == {(number, "files")}
 
 
 # ------------------------------------------------------------------ several splits
@@ -142,7 +147,7 @@ def test_splits_are_averaged_and_their_counts_summed(workspace: Workspace, evalu
     assert result.videos == sum(map(sum, result.confusion)) == 90
     assert result.streams["fused"].top1 == pytest.approx(np.mean([s.streams["fused"].top1 for s in result.splits]))
     rows = rows_of(result, "summary.csv")[1:]
-    assert [row[0] for row in rows] == [*"111222333", "mean", "mean", "mean"]
+    assert [row[0] for row in rows] == [*"111222333", "mean", "mean", "mean", "pooled", "pooled", "pooled"]
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -246,6 +251,11 @@ def test_a_report_folder_that_cannot_be_made_is_an_error_of_storage(
         ({"protocol": ""}, "--protocol '' is not a name"),
         ({"run": "mine", "splits": (1, 2)}, r"--run 'mine' names one run.*\{split\}"),
         ({"splits": (1, 1)}, "--splits 1,1 names a split twice"),
+        ({"compare": "mine", "splits": (1, 2)}, r"--compare 'mine' names one run.*\{split\}"),
+        ({"compare": "mine/../late"}, "--compare '../late' is not a name"),
+        ({"with_weight": 1.5}, "--with-weight 1.5: it must be a share from 0 to 1"),
+        ({"with_space": "odds"}, "--with-space 'odds' is not known: give one of auto, logits, softmax"),
+        ({"thumbnails": -1}, "--thumbnails -1"),
     ],
 )
 def test_contradictory_settings_are_refused(tmp_path: Path, settings: dict[str, object], message: str) -> None:

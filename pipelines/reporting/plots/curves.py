@@ -89,9 +89,9 @@ def training(result: "Result", curves: "Sequence[Curves]") -> bytes:
                 axes = add_axes(figure, left + column * (wide + between), bottom, wide, tall)
                 _draw_step(axes, each.steps[step])
                 axes.set_title(f"{shortened(each.run)}, {step}", loc="left", fontsize=9, color=TEXT, parse_math=False)
-    named = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+    named = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
     figure.legend(
-        list(named.values()), list(named), ncols=len(named), frameon=False, fontsize=8, labelcolor=TEXT,
+        handles=list(named.values()), labels=list(named), ncols=len(named), frameon=False, fontsize=8, labelcolor=TEXT,
         loc="upper right", bbox_to_anchor=(1 - between / figure.get_figwidth(), 1),
     )  # fmt: skip
     add_title(figure, left / figure.get_figwidth(), "Training", described(result))
