@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from pipelines import __version__
 from pipelines.reporting.page_data import as_script
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from markupsafe import Markup
 
     from pipelines.evaluation.metrics import Interval
@@ -36,16 +38,8 @@ class PageNotes:
 
 def page(result: "Result", data: Mapping[str, Any], notes: PageNotes) -> str:
     """The HTML document. Every name that came from data is escaped; no script but the page's own can run."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "percent": _percent, "interval": _interval, "points": _points, "plain": _plain, "p_value": p_value,
-        "flat": _flat,
-    }  # fmt: skip
-    template = environment.from_string(_read(TEMPLATE))
     script = "".join(_read(name) for name in SCRIPTS)
-    return template.render(
+    return _template().render(
         result=result,
         notes=notes,
         version=__version__,
@@ -54,6 +48,18 @@ def page(result: "Result", data: Mapping[str, Any], notes: PageNotes) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         data=_trusted(as_script(data)),
     )
+
+
+@cache
+def _template() -> "Template":
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "percent": _percent, "interval": _interval, "points": _points, "plain": _plain, "p_value": _p_value,
+        "flat": _flat,
+    }  # fmt: skip
+    return environment.from_string(_read(TEMPLATE))
 
 
 def _read(name: str) -> str:
@@ -79,7 +85,7 @@ def _points(difference: float) -> str:
     return f"{100 * difference:+.1f}"
 
 
-def p_value(value: float) -> str:
+def _p_value(value: float) -> str:
     """A p-value with what digits it is worth."""
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
 

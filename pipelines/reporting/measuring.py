@@ -70,6 +70,8 @@ def measure(material: Material, name: str, output: Path) -> Result:
     evaluations, tables, headline = material.evaluations, material.tables, material.headline
     first, streams = evaluations[0], list(tables[0].streams)
     matrix = confusion_matrix(tables, headline)
+    splits = tuple(_split_numbers(one, table) for one, table in zip(evaluations, tables, strict=True))
+    several = len(splits) > 1
     both = {"appearance", "motion", "fused"} <= set(streams)
     return Result(
         name=name,
@@ -79,9 +81,9 @@ def measure(material: Material, name: str, output: Path) -> Result:
         unscored=sum(len(evaluation.unscored) for evaluation in evaluations),
         classes=tuple(first.scores.classes),
         headline=headline,
-        streams={stream: stream_metrics(tables, stream) for stream in streams},
-        pooled={stream: pooled_metrics(tables, stream) for stream in streams} if len(tables) > 1 else {},
-        splits=tuple(_split_numbers(one, table) for one, table in zip(evaluations, tables, strict=True)),
+        streams={stream: stream_metrics(tables, stream) for stream in streams} if several else splits[0].streams,
+        pooled={stream: pooled_metrics(tables, stream) for stream in streams} if several else {},
+        splits=splits,
         per_class=class_metrics(tables, headline),
         confused=confused_pairs(matrix, first.scores.classes),
         confusion=tuple(tuple(int(count) for count in row) for row in matrix),

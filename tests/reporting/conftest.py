@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,16 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture
 def evaluate(workspace: Workspace) -> Evaluate:
     """Writes one evaluation; each is newer than the one before it."""
+    return _evaluator(workspace)
+
+
+@pytest.fixture(scope="session")
+def evaluator() -> Callable[[Workspace], Evaluate]:
+    """`evaluate` of any workspace, for fixtures that outlive a test."""
+    return _evaluator
+
+
+def _evaluator(workspace: Workspace) -> Evaluate:
     clock = [1_700_000_000]
 
     def write(
@@ -57,21 +68,28 @@ def evaluate(workspace: Workspace) -> Evaluate:
 
 @pytest.fixture
 def log_training(workspace: Workspace) -> Callable[..., Path]:
-    """Writes what a run's training leaves: its configuration and its log, which ends in half a line."""
+    """Writes what the training of the run split1 leaves."""
+    return partial(_log_training, workspace)
 
-    def write(run: str = "split1", updates: int = 40) -> Path:
-        folder = workspace.runs / run
-        folder.mkdir(parents=True)
-        write_json(folder / "config.json", {"recipe": "small", "classes": ["x"], "steps": {"motion": {"lr": 0.05}}})
-        lines = [
-            json.dumps({"step": step, "iteration": at, "loss": 2 / at, f"{stream}_accuracy": at / updates, "lr": 0.1})
-            for step, stream in (("appearance", "appearance"), ("joint1", "fused"))
-            for at in range(10, updates + 1, 10)
-        ]
-        (folder / "metrics.jsonl").write_text("\n".join([*lines, '{"step": "joint1", "itera']), encoding="utf-8")
-        return folder
 
-    return write
+@pytest.fixture(scope="session")
+def training_logger() -> Callable[..., Path]:
+    """`log_training` of any workspace."""
+    return _log_training
+
+
+def _log_training(workspace: Workspace, updates: int = 40) -> Path:
+    """A configuration and a log, which ends in half a line."""
+    folder = workspace.runs / "split1"
+    folder.mkdir(parents=True)
+    write_json(folder / "config.json", {"recipe": "small", "classes": ["x"], "steps": {"motion": {"lr": 0.05}}})
+    lines = [
+        json.dumps({"step": step, "iteration": at, "loss": 2 / at, f"{stream}_accuracy": at / updates, "lr": 0.1})
+        for step, stream in (("appearance", "appearance"), ("joint1", "fused"))
+        for at in range(10, updates + 1, 10)
+    ]
+    (folder / "metrics.jsonl").write_text("\n".join([*lines, '{"step": "joint1", "itera']), encoding="utf-8")
+    return folder
 
 
 @pytest.fixture

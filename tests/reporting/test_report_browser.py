@@ -40,11 +40,16 @@ def no_error(browser: Browser) -> Iterator[None]:
     assert browser.errors == []
 
 
-@pytest.fixture
-def page(workspace: Workspace, evaluate: Evaluate, log_training: Callable[..., Path]) -> Path:
+@pytest.fixture(scope="module")
+def page(
+    evaluator: Callable[[Workspace], Evaluate],
+    training_logger: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """Nine classes, with a training log."""
-    evaluate(classes=[f"class{index}" for index in range(9)], videos=6)
-    log_training()
+    workspace = Workspace(tmp_path_factory.mktemp("nine"))
+    evaluator(workspace)(classes=[f"class{index}" for index in range(9)], videos=6)
+    training_logger(workspace)
     return Path(run(Config(workspace.root)).files["report.html"])
 
 

@@ -28,6 +28,7 @@ def rows_of(result: Result, name: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(Path(result.files[name]).read_text("utf-8"))))
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_every_file_is_written_under_the_name_of_run_and_protocol(workspace: Workspace, evaluate: Evaluate) -> None:
     evaluate()
     result = run(Config(workspace.root))
@@ -103,6 +104,7 @@ def test_pictures_are_pngs(workspace: Workspace, evaluate: Evaluate, log_trainin
         assert cv2.imread(path).min() < 100
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_single_stream_is_reported_alone(workspace: Workspace, evaluate: Evaluate) -> None:
     evaluate(streams=("motion",))
     result = run(Config(workspace.root))
@@ -111,6 +113,7 @@ def test_a_single_stream_is_reported_alone(workspace: Workspace, evaluate: Evalu
     assert ">fused<" not in Path(result.files["report.html"]).read_text("utf-8")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_videos_that_were_not_scored_are_told(workspace: Workspace, evaluate: Evaluate) -> None:
     folder = evaluate()
     document = read_json(folder / "results.json")
@@ -120,6 +123,7 @@ def test_videos_that_were_not_scored_are_told(workspace: Workspace, evaluate: Ev
     assert "3 test videos were not scored" in Path(result.files["report.html"]).read_text("utf-8")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_output_folder_can_be_chosen(workspace: Workspace, evaluate: Evaluate, tmp_path: Path) -> None:
     evaluate()
     run(Config(workspace.root, output=tmp_path / "elsewhere"))
@@ -127,6 +131,7 @@ def test_the_output_folder_can_be_chosen(workspace: Workspace, evaluate: Evaluat
     assert not workspace.reports.exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_progress_counts_the_files(workspace: Workspace, evaluate: Evaluate) -> None:
     evaluate()
     seen: list[Progress] = []
