@@ -196,9 +196,8 @@ def _print_findings(result: "Result", console: Console) -> None:
     lines = []
     if effects := result.motion_effects:
         helped, hurt = (", ".join(_effects(result, sign)) or "no class" for sign in (1, -1))
-        counts = (
-            f"{sum(e.helped for e in effects)} videos right only with motion, {sum(e.hurt for e in effects)} without"
-        )
+        helped_by, hurt_by = (sum(getattr(one, name) for one in effects) for name in ("helped", "hurt"))
+        counts = f"{helped_by} videos right only with motion, {hurt_by} only without"
         lines.append(("Motion", f"{counts}; helps {helped}; hurts {hurt}"))
     for sweep in result.fusion:
         weight, top1 = sweep.best

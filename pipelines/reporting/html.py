@@ -13,7 +13,6 @@ from pipelines.reporting.page_data import as_script
 
 if TYPE_CHECKING:
     from jinja2 import Template
-    from markupsafe import Markup
 
     from pipelines.evaluation.metrics import Interval
     from pipelines.reporting.result import Result
@@ -43,10 +42,10 @@ def page(result: "Result", data: Mapping[str, Any], notes: PageNotes) -> str:
         result=result,
         notes=notes,
         version=__version__,
-        style=_trusted(_read(STYLE)),
-        script=_trusted(script),
+        style=_read(STYLE),
+        script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data=_trusted(as_script(data)),
+        data=as_script(data),
     )
 
 
@@ -64,13 +63,6 @@ def _template() -> "Template":
 
 def _read(name: str) -> str:
     return files("pipelines.reporting").joinpath(FOLDER, name).read_text("utf-8")
-
-
-def _trusted(text: str) -> "Markup":
-    """Text that stands in the page as it is: our own files, and JSON without a letter that HTML could read."""
-    from markupsafe import Markup
-
-    return Markup(text)
 
 
 def _percent(fraction: float | None) -> str:

@@ -12,7 +12,7 @@ function clipCard(clip) {
     el("div", { class: "about" },
       el("h3", { title: data.clips.ids[clip] }, name),
       el("p", { class: "verdict" }, `${split}${data.classes[truth(clip)]} `,
-        right ? el("span", { class: "right" }, "✓ recognised") : el("span", { class: "wrong" }, `→ ${data.classes[guess(data.headline, clip)]}`)),
+        right ? el("span", { class: "right" }, `✓ recognised (${data.headline})`) : el("span", { class: "wrong" }, `→ ${data.classes[guess(data.headline, clip)]} (${data.headline})`)),
       el("div", { class: "guesses" }, headlineFirst.map((stream) => guesses(stream, clip)))));
 }
 

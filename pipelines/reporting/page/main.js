@@ -16,12 +16,17 @@ function buildNavigation() {
     const link = el("a", { href: `#${section.id}` }, section.dataset.title);
     return [section, link];
   });
-  document.getElementById("sections").append(...links.map(([, link]) => link));
+  const bar = document.getElementById("sections");
+  bar.append(...links.map(([, link]) => link));
   const watcher = new IntersectionObserver((entries) => {
     for (const entry of entries) {
       const [, link] = links.find(([section]) => section === entry.target);
-      if (entry.isIntersecting) link.setAttribute("aria-current", "true");
-      else link.removeAttribute("aria-current");
+      if (!entry.isIntersecting) {
+        link.removeAttribute("aria-current");
+        continue;
+      }
+      link.setAttribute("aria-current", "true");
+      bar.scrollLeft = link.offsetLeft - bar.clientWidth / 3; // on a phone the bar is longer than the screen
     }
   }, { rootMargin: "-45% 0px -50% 0px" });
   links.forEach(([section]) => watcher.observe(section));

@@ -33,7 +33,7 @@ function buildMatrix() {
     el("label", { id: "matrix-fit" }, el("input", { type: "checkbox", onchange: (event) => { matrixState.fit = event.target.checked; drawMatrix(); } }), "whole at once"),
     el("span", { class: "legend" },
       el("span", {}, el("i", { class: "ramp", "data-ramp": "right" }), "right"),
-      el("span", {}, el("i", { class: "ramp", "data-ramp": "wrong" }), "confused"), "share of the true class"));
+      el("span", {}, el("i", { class: "ramp", "data-ramp": "wrong" }), "confused, full from 50 %"), "share of the true class"));
   const canvas = (name) => el("canvas", { class: name });
   matrix = { corner: el("div", { class: "corner" }, el("span", {}, "predicted →"), el("span", {}, "true ↓")), top: canvas("top"), side: canvas("side"), cells: canvas("cells"), cross: canvas("cross") };
   matrix.body = el("div", { class: "body", tabindex: "0", role: "application", "aria-roledescription": "confusion matrix", "aria-describedby": "matrix-below" }, matrix.cells, matrix.cross);
