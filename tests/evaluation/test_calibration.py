@@ -48,6 +48,11 @@ def test_scores_that_know_how_sure_to_be_have_no_error() -> None:
     assert (values.confidence, values.accuracy) == (pytest.approx(0.75), 0.75)
 
 
+def test_a_confidence_between_two_bins_belongs_to_the_lower_one() -> None:
+    thirds = Scores(["a"], np.array([0]), ["x", "y", "z"], fused=np.zeros((1, 3), np.float32))
+    assert [one.high for one in calibration([thirds], "fused").bins if one.count] == [pytest.approx(1 / 3)]
+
+
 def test_every_video_of_every_split_is_in_one_bin() -> None:
     sure = Scores(["a"], np.array([0]), ["x", "y"], fused=np.array([[400, -400]], np.float32))
     torn = Scores(["b"], np.array([0]), ["x", "y"], fused=np.zeros((1, 2), np.float32))

@@ -34,7 +34,7 @@ def test_videos_are_counted_by_who_gets_them_right() -> None:
 
 
 def test_videos_are_matched_by_id_and_not_by_place() -> None:
-    order = [3, 0, 5, 1, 4, 2]
+    order = [1, 2, 0, 3, 4, 5]
     shuffled = Scores([SECOND.videos[i] for i in order], SECOND.labels[order], ["x", "y"], fused=SECOND.fused[order])
     assert compare_streams([FIRST], [shuffled], "fused") == compare_streams([FIRST], [SECOND], "fused")
 

@@ -146,11 +146,15 @@ def test_progress_counts_the_files(workspace: Workspace, evaluate: Evaluate) -> 
 @pytest.mark.usefixtures("no_pictures")
 def test_splits_are_averaged_and_their_counts_summed(workspace: Workspace, evaluate: Evaluate) -> None:
     for split in (1, 2, 3):
-        evaluate(f"split{split}", split)
+        evaluate(f"split{split}", split, videos=6 * split)
     result = run(Config(workspace.root, splits=(1, 2, 3)))
     assert result.output.endswith("split1+2+3-25-full")
-    assert result.videos == sum(map(sum, result.confusion)) == 90
-    assert result.streams["fused"].top1 == pytest.approx(np.mean([s.streams["fused"].top1 for s in result.splits]))
+    assert result.videos == sum(map(sum, result.confusion)) == 108
+    top1 = [split.streams["fused"].top1 for split in result.splits]
+    assert result.streams["fused"].top1 == pytest.approx(np.mean(top1))
+    assert result.pooled["fused"].top1 == pytest.approx(np.average(top1, weights=[18, 36, 54]))
+    assert result.pooled["fused"].top1 == pytest.approx(np.trace(result.confusion) / 108)
+    assert result.pooled["fused"].top1 != pytest.approx(result.streams["fused"].top1)
     rows = rows_of(result, "summary.csv")[1:]
     assert [row[0] for row in rows] == [*"111222333", "mean", "mean", "mean", "pooled", "pooled", "pooled"]
 
