@@ -43,12 +43,14 @@ function buildMatrix() {
   listenToMatrix();
   drawMatrix();
   onThemeChange.push(drawMatrix);
-  new ResizeObserver(drawMatrix).observe(host("matrix"));
+  new ResizeObserver(() => { // its height is the drawing's own doing
+    if (host("matrix").clientWidth !== matrix.room) requestAnimationFrame(drawMatrix);
+  }).observe(host("matrix"));
 }
 
 /** Sizes for the room there is: the cell, the label column and row, the letters. */
 function matrixLayout() {
-  const room = host("matrix").clientWidth;
+  const { room } = matrix;
   const pen = matrix.side.getContext("2d");
   const widest = (size) => { pen.font = letters(size); return Math.min(LONGEST_LABEL, Math.max(...data.classes.map((name) => pen.measureText(name).width))) + 12; };
   const cellFor = (label) => Math.floor((room - label - 2) / classCount * 2) / 2;
@@ -75,7 +77,8 @@ function sized(canvas, width, height) {
 }
 
 function drawMatrix() {
-  if (!host("matrix").clientWidth) return;
+  matrix.room = host("matrix").clientWidth;
+  if (!matrix.room) return;
   matrix.counts = confusion(matrixState.stream);
   matrix.order = classOrder(matrix.counts, matrixState.order, matrixState.stream);
   matrix.support = data.classes.map((_, row) => matrix.counts.subarray(row * classCount, (row + 1) * classCount).reduce((sum, count) => sum + count, 0));
