@@ -83,11 +83,11 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """
     from pipelines.reporting.files import remove_other_files, writers
     from pipelines.reporting.measuring import measure
-    from pipelines.reporting.training_log import read_curves
+    from pipelines.reporting.training_log import read_curves, with_base_runs
 
     workspace = Workspace(config.workspace)
     material = _gather(workspace, config)
-    curves = read_curves(workspace, [evaluation.run for evaluation in material.evaluations])
+    curves = read_curves(workspace, with_base_runs(workspace, [one.run for one in material.evaluations]))
     result = measure(material, _report_name(material, config), config.output or _folder(workspace, material, config))
     output = Path(result.output)
     if workspace.reports.is_dir():
@@ -137,13 +137,13 @@ def _page(
     from pipelines.reporting.html import PageNotes, page
     from pipelines.reporting.page_data import page_data
     from pipelines.reporting.thumbnails import thumbnails
-    from pipelines.reporting.training_log import read_configurations
+    from pipelines.reporting.training_log import read_configurations, with_base_runs
 
     def on_clip(done: int, total: int) -> None:
         on_progress(Progress("thumbnails", done, total))
 
     workspace = Workspace(config.workspace)
     pictures = thumbnails(workspace, material.tables, config.thumbnails, on_clip)
-    runs = [evaluation.run for evaluation in (*material.evaluations, *material.compared)]
+    runs = with_base_runs(workspace, [one.run for one in (*material.evaluations, *material.compared)])
     notes = PageNotes(len(pictures), result.videos, read_configurations(workspace, runs))
     return page(result, page_data(result, material, pictures, curves), notes)

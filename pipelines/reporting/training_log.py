@@ -28,6 +28,19 @@ def read_curves(workspace: Workspace, runs: Iterable[str]) -> list[Curves]:
     return [curves for curves in found if curves.steps]
 
 
+def with_base_runs(workspace: Workspace, runs: Iterable[str]) -> list[str]:
+    """The runs, each preceded by the one whose streams its joint step started from, where that is another."""
+    found: dict[str, None] = {}
+    names = list(runs)
+    configurations = read_configurations(workspace, names)
+    for name in names:
+        base = configurations.get(name, {}).get("base_run")
+        if isinstance(base, dict) and isinstance(base.get("name"), str):
+            found[base["name"]] = None
+        found[name] = None
+    return list(found)
+
+
 def read_configurations(workspace: Workspace, runs: Iterable[str]) -> dict[str, dict[str, Any]]:
     """`config.json` of those runs that are there, without the classes."""
     found: dict[str, dict[str, Any]] = {}

@@ -68,7 +68,7 @@ def _evaluator(workspace: Workspace) -> Evaluate:
 
 @pytest.fixture
 def log_training(workspace: Workspace) -> Callable[..., Path]:
-    """Writes what the training of the run split1 leaves."""
+    """Writes what the training of a run leaves, by default of split1."""
     return partial(_log_training, workspace)
 
 
@@ -78,11 +78,12 @@ def training_logger() -> Callable[..., Path]:
     return _log_training
 
 
-def _log_training(workspace: Workspace, updates: int = 40) -> Path:
+def _log_training(workspace: Workspace, updates: int = 40, run: str = "split1", base: str | None = None) -> Path:
     """A configuration and a log, which ends in half a line."""
-    folder = workspace.runs / "split1"
+    folder = workspace.runs / run
     folder.mkdir(parents=True)
-    write_json(folder / "config.json", {"recipe": "small", "classes": ["x"], "steps": {"motion": {"lr": 0.05}}})
+    configuration = {"recipe": "small", "classes": ["x"], "steps": {"motion": {"lr": 0.05}}}
+    write_json(folder / "config.json", configuration | ({"base_run": {"name": base}} if base else {}))
     lines = [
         json.dumps({"step": step, "iteration": at, "loss": 2 / at, f"{stream}_accuracy": at / updates, "lr": 0.1})
         for step, stream in (("appearance", "appearance"), ("joint1", "fused"))

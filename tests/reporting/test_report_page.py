@@ -109,6 +109,17 @@ def test_training_curves_are_taken_from_the_log_as_far_as_it_is_whole(
     assert Path(result.files["training.csv"]).read_text("utf-8").count("\n") == 801
 
 
+def test_the_curves_of_the_base_streams_come_from_the_run_that_trained_them(
+    workspace: Workspace, evaluate: Evaluate, log_training: Callable[..., Path], no_pictures: None
+) -> None:
+    evaluate("variant")
+    log_training(run="variant", base="streams")
+    log_training(run="streams")
+    result = run(Config(workspace.root))
+    assert [curves["run"] for curves in data_of(result)["training"]] == ["streams", "variant"]
+    assert "configuration of run streams" in page_of(result)
+
+
 def test_the_page_of_a_large_data_set_stays_small(workspace: Workspace, evaluate: Evaluate, no_pictures: None) -> None:
     evaluate(classes=[f"ClassNumber{index}" for index in range(101)], videos=37)
     assert Path(run(Config(workspace.root)).files["report.html"]).stat().st_size < 1_000_000
