@@ -1,7 +1,9 @@
 "use strict";
 // What every part of the page uses: the data, elements, colours, words. Text from data only ever becomes text nodes.
 
-window.addEventListener("error", (event) => { document.documentElement.dataset.error = event.message; });
+window.addEventListener("error", (event) => {
+  document.documentElement.dataset.error = event.message;
+});
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const classCount = data.classes.length;
@@ -23,7 +25,8 @@ function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name === "stream") markStream(element, value);
-    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value === true ? "" : value);
+    else if (value !== false && value !== null && value !== undefined)
+      element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children.flat().filter((child) => child !== null && child !== undefined));
   return element;
@@ -42,7 +45,8 @@ function styled(element, properties) {
 }
 
 const host = (name) => document.getElementById(`${name}-host`);
-const percent = (fraction, digits = 1) => (fraction === null || fraction === undefined ? "–" : (100 * fraction).toFixed(digits));
+const percent = (fraction, digits = 1) =>
+  fraction === null || fraction === undefined ? "–" : (100 * fraction).toFixed(digits);
 const points = (difference) => `${difference > 0 ? "+" : ""}${(100 * difference).toFixed(1)}`;
 const plural = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
 
@@ -50,10 +54,18 @@ const plural = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
 function segments(label, choices, chosen, choose) {
   const row = el("span", { class: "segments", role: "group", "aria-label": label });
   for (const choice of choices) {
-    const button = el("button", { type: "button", "aria-pressed": String(choice.value === chosen), onclick: () => {
-      for (const other of row.children) other.setAttribute("aria-pressed", String(other === button));
-      choose(choice.value);
-    } }, choice.text);
+    const button = el(
+      "button",
+      {
+        type: "button",
+        "aria-pressed": String(choice.value === chosen),
+        onclick: () => {
+          for (const other of row.children) other.setAttribute("aria-pressed", String(other === button));
+          choose(choice.value);
+        },
+      },
+      choice.text,
+    );
     if (choice.stream) markStream(button, choice.stream);
     button.dataset.value = choice.value;
     row.append(button);
@@ -66,7 +78,11 @@ const streamChoices = () => data.streams.map((stream) => ({ value: stream, text:
 
 /** A legend of the given streams. */
 function legend(streams) {
-  return el("div", { class: "legend" }, streams.map((stream) => el("span", {}, el("i", { stream }), stream)));
+  return el(
+    "div",
+    { class: "legend" },
+    streams.map((stream) => el("span", {}, el("i", { stream }), stream)),
+  );
 }
 
 // ------------------------------------------------------------------ colours
@@ -78,7 +94,10 @@ document.body.append(probe);
 function colour(name) {
   probe.style.color = `var(--${name})`;
   const shown = getComputedStyle(probe).color;
-  const numbers = shown.match(/[\d.]+/g).slice(0, 3).map(Number);
+  const numbers = shown
+    .match(/[\d.]+/g)
+    .slice(0, 3)
+    .map(Number);
   return shown.startsWith("color(") ? numbers.map((value) => Math.round(255 * value)) : numbers;
 }
 
@@ -100,7 +119,11 @@ function themeButton() {
   const button = document.getElementById("theme");
   const names = { auto: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
   let theme = "auto";
-  try { theme = localStorage.getItem("stres-theme") || "auto"; } catch { /* a file's page may have no storage */ }
+  try {
+    theme = localStorage.getItem("stres-theme") || "auto";
+  } catch {
+    /* a file's page may have no storage */
+  }
   const show = () => {
     if (theme === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
@@ -109,7 +132,11 @@ function themeButton() {
   };
   button.addEventListener("click", () => {
     theme = { auto: "light", light: "dark", dark: "auto" }[theme] || "light";
-    try { localStorage.setItem("stres-theme", theme); } catch { /* then it lasts until the page is closed */ }
+    try {
+      localStorage.setItem("stres-theme", theme);
+    } catch {
+      /* then it lasts until the page is closed */
+    }
     show();
   });
   button.hidden = false;

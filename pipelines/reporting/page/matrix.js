@@ -24,26 +24,83 @@ function classOrder(counts, order, stream) {
 }
 
 function buildMatrix() {
-  const controls = el("div", { class: "controls" },
-    segments("Stream", streamChoices(), matrixState.stream, (stream) => { matrixState.stream = stream; drawMatrix(); }),
-    el("label", {}, "Order", el("select", { id: "matrix-order", onchange: (event) => { matrixState.order = event.target.value; drawMatrix(); } },
-      el("option", { value: "class" }, "as the classes"),
-      el("option", { value: "accuracy" }, "worst first"),
-      el("option", { value: "cluster" }, "confused ones together"))),
-    el("label", { id: "matrix-fit" }, el("input", { type: "checkbox", onchange: (event) => { matrixState.fit = event.target.checked; drawMatrix(); } }), "whole at once"),
-    el("span", { class: "legend" },
+  const controls = el(
+    "div",
+    { class: "controls" },
+    segments("Stream", streamChoices(), matrixState.stream, (stream) => {
+      matrixState.stream = stream;
+      drawMatrix();
+    }),
+    el(
+      "label",
+      {},
+      "Order",
+      el(
+        "select",
+        {
+          id: "matrix-order",
+          onchange: (event) => {
+            matrixState.order = event.target.value;
+            drawMatrix();
+          },
+        },
+        el("option", { value: "class" }, "as the classes"),
+        el("option", { value: "accuracy" }, "worst first"),
+        el("option", { value: "cluster" }, "confused ones together"),
+      ),
+    ),
+    el(
+      "label",
+      { id: "matrix-fit" },
+      el("input", {
+        type: "checkbox",
+        onchange: (event) => {
+          matrixState.fit = event.target.checked;
+          drawMatrix();
+        },
+      }),
+      "whole at once",
+    ),
+    el(
+      "span",
+      { class: "legend" },
       el("span", {}, el("i", { class: "ramp", "data-ramp": "right" }), "right"),
-      el("span", {}, el("i", { class: "ramp", "data-ramp": "wrong" }), "confused, full from 50 %"), "share of the true class"));
+      el("span", {}, el("i", { class: "ramp", "data-ramp": "wrong" }), "confused, full from 50 %"),
+      "share of the true class",
+    ),
+  );
   const canvas = (name) => el("canvas", { class: name });
-  matrix = { corner: el("div", { class: "corner" }, el("span", {}, "predicted →"), el("span", {}, "true ↓")), top: canvas("top"), side: canvas("side"), cells: canvas("cells"), cross: canvas("cross") };
-  matrix.body = el("div", { class: "body", tabindex: "0", role: "application", "aria-roledescription": "confusion matrix", "aria-describedby": "matrix-below" }, matrix.cells, matrix.cross);
-  matrix.scroller = el("div", { class: "matrix" }, el("div", { class: "inner" }, matrix.corner, matrix.top, matrix.side, matrix.body));
+  matrix = {
+    corner: el("div", { class: "corner" }, el("span", {}, "predicted →"), el("span", {}, "true ↓")),
+    top: canvas("top"),
+    side: canvas("side"),
+    cells: canvas("cells"),
+    cross: canvas("cross"),
+  };
+  matrix.body = el(
+    "div",
+    {
+      class: "body",
+      tabindex: "0",
+      role: "application",
+      "aria-roledescription": "confusion matrix",
+      "aria-describedby": "matrix-below",
+    },
+    matrix.cells,
+    matrix.cross,
+  );
+  matrix.scroller = el(
+    "div",
+    { class: "matrix" },
+    el("div", { class: "inner" }, matrix.corner, matrix.top, matrix.side, matrix.body),
+  );
   matrix.below = el("p", { class: "below", id: "matrix-below", "aria-live": "polite" });
   host("matrix").append(controls, matrix.scroller, matrix.below);
   listenToMatrix();
   drawMatrix();
   onThemeChange.push(drawMatrix);
-  new ResizeObserver(() => { // its height is the drawing's own doing
+  new ResizeObserver(() => {
+    // its height is the drawing's own doing
     if (host("matrix").clientWidth !== matrix.room) requestAnimationFrame(drawMatrix);
   }).observe(host("matrix"));
 }
@@ -52,11 +109,17 @@ function buildMatrix() {
 function matrixLayout() {
   const { room } = matrix;
   const pen = matrix.side.getContext("2d");
-  const widest = (size) => { pen.font = letters(size); return Math.min(LONGEST_LABEL, Math.max(...data.classes.map((name) => pen.measureText(name).width))) + 12; };
-  const cellFor = (label) => Math.floor((room - label - 2) / classCount * 2) / 2;
+  const widest = (size) => {
+    pen.font = letters(size);
+    return Math.min(LONGEST_LABEL, Math.max(...data.classes.map((name) => pen.measureText(name).width))) + 12;
+  };
+  const cellFor = (label) => Math.floor(((room - label - 2) / classCount) * 2) / 2;
   let label = Math.min(widest(12), room * 0.4);
   const fitting = cellFor(label);
-  const cell = Math.min(56, matrixState.fit ? Math.max(1, fitting) : fitting < SMALLEST_CELL ? SCROLLING_CELL : fitting);
+  const cell = Math.min(
+    56,
+    matrixState.fit ? Math.max(1, fitting) : fitting < SMALLEST_CELL ? SCROLLING_CELL : fitting,
+  );
   const size = Math.max(7, Math.min(12, cell - 2));
   label = Math.min(widest(size), room * 0.4, label);
   document.getElementById("matrix-fit").hidden = fitting >= SMALLEST_CELL;
@@ -81,10 +144,15 @@ function drawMatrix() {
   if (!matrix.room) return;
   matrix.counts = confusion(matrixState.stream);
   matrix.order = classOrder(matrix.counts, matrixState.order, matrixState.stream);
-  matrix.support = data.classes.map((_, row) => matrix.counts.subarray(row * classCount, (row + 1) * classCount).reduce((sum, count) => sum + count, 0));
+  matrix.support = data.classes.map((_, row) =>
+    matrix.counts.subarray(row * classCount, (row + 1) * classCount).reduce((sum, count) => sum + count, 0),
+  );
   Object.assign(matrix, matrixLayout());
   styled(matrix.corner, { width: `${matrix.label}px`, height: `${matrix.label}px` });
-  matrix.body.setAttribute("aria-label", `Confusion matrix of ${matrixState.stream}: arrow keys move, N goes to the next confused cell, Enter lists its clips`);
+  matrix.body.setAttribute(
+    "aria-label",
+    `Confusion matrix of ${matrixState.stream}: arrows move, N finds the next confused cell, Enter lists its clips`,
+  );
   drawCells();
   drawLabels();
   drawCross();
@@ -99,7 +167,13 @@ const rampOf = (name) => [0, 1, 2].map((step) => colour(`${name}${step}`));
 function drawCells() {
   const { cell, extent, order, counts, support } = matrix;
   const pen = sized(matrix.cells, extent, extent);
-  const [right, wrong, line, text, surface] = [rampOf("right"), rampOf("wrong"), colour("line"), colour("text"), colour("card")];
+  const [right, wrong, line, text, surface] = [
+    rampOf("right"),
+    rampOf("wrong"),
+    colour("line"),
+    colour("text"),
+    colour("card"),
+  ];
   pen.fillStyle = css(surface);
   pen.fillRect(0, 0, extent, extent);
   pen.strokeStyle = css(line);
@@ -116,22 +190,25 @@ function drawCells() {
   pen.textAlign = "center";
   pen.textBaseline = "middle";
   pen.font = letters(Math.min(15, cell * 0.42), 500);
-  order.forEach((row, y) => order.forEach((column, x) => {
-    const count = counts[row * classCount + column];
-    if (!count) return;
-    // A root keeps single errors visible; half a class lost is as red as it gets.
-    const share = count / support[row];
-    const shade = row === column ? ramp(right, Math.sqrt(share)) : ramp(wrong, Math.sqrt(2 * share));
-    pen.fillStyle = css(shade);
-    pen.fillRect(x * cell + gap / 2, y * cell + gap / 2, cell - gap, cell - gap);
-    if (cell < NUMBERS_UP_TO) return;
-    pen.fillStyle = contrast(shade, text) > contrast(shade, surface) ? css(text) : css(surface);
-    pen.fillText(String(count), (x + 0.5) * cell, (y + 0.53) * cell);
-  }));
+  order.forEach((row, y) =>
+    order.forEach((column, x) => {
+      const count = counts[row * classCount + column];
+      if (!count) return;
+      // A root keeps single errors visible; half a class lost is as red as it gets.
+      const share = count / support[row];
+      const shade = row === column ? ramp(right, Math.sqrt(share)) : ramp(wrong, Math.sqrt(2 * share));
+      pen.fillStyle = css(shade);
+      pen.fillRect(x * cell + gap / 2, y * cell + gap / 2, cell - gap, cell - gap);
+      if (cell < NUMBERS_UP_TO) return;
+      pen.fillStyle = contrast(shade, text) > contrast(shade, surface) ? css(text) : css(surface);
+      pen.fillText(String(count), (x + 0.5) * cell, (y + 0.53) * cell);
+    }),
+  );
 }
 
 /** How far two colours are apart in brightness. */
-const contrast = (one, other) => Math.abs(one[0] * 0.3 + one[1] * 0.59 + one[2] * 0.11 - other[0] * 0.3 - other[1] * 0.59 - other[2] * 0.11);
+const contrast = (one, other) =>
+  Math.abs(one[0] * 0.3 + one[1] * 0.59 + one[2] * 0.11 - other[0] * 0.3 - other[1] * 0.59 - other[2] * 0.11);
 
 function drawLabels() {
   const { cell, label, size, extent, order } = matrix;
@@ -143,7 +220,10 @@ function drawLabels() {
   const step = Math.max(1, Math.ceil((size * 0.95) / cell)); // too small to name each: every second, third, ...
   order.forEach((index, place) => {
     if (place % step) return;
-    for (const [pen, on, x] of [[left, matrixState.cursor[0], label - 6], [top, matrixState.cursor[1], -label + 6]]) {
+    for (const [pen, on, x] of [
+      [left, matrixState.cursor[0], label - 6],
+      [top, matrixState.cursor[1], -label + 6],
+    ]) {
       pen.font = letters(size, on === index && matrix.active ? 700 : 400);
       pen.fillStyle = on === index && matrix.active ? strong : text;
       pen.fillText(clipped(pen, data.classes[index], label - 12), x, (place + 0.5) * cell);
@@ -165,7 +245,8 @@ function drawCross() {
   const { cell, extent, order } = matrix;
   const pen = sized(matrix.cross, extent, extent);
   if (!matrix.active) {
-    matrix.below.textContent = "Point at a cell, or focus the matrix and use the arrow keys; click or Enter lists its clips.";
+    matrix.below.textContent =
+      "Point at a cell, or focus the matrix and use the arrow keys; click or Enter lists its clips.";
     return;
   }
   const [y, x] = matrixState.cursor.map((index) => order.indexOf(index));
@@ -186,82 +267,3 @@ function cellText([row, column]) {
   const what = row === column ? "recognised" : `taken for ${data.classes[column]}`;
   return `${data.classes[row]} ${what}: ${count} of ${matrix.support[row]}${share}`;
 }
-
-// ------------------------------------------------------------------ mouse and keyboard
-
-function listenToMatrix() {
-  const tip = document.getElementById("tip");
-  matrix.body.addEventListener("pointermove", (event) => {
-    moveCursor(cellAt(event));
-    tip.textContent = cellText(matrixState.cursor);
-    tip.hidden = event.pointerType === "touch";
-    styled(tip, { left: `${Math.min(event.clientX + 14, innerWidth - 310)}px`, top: `${Math.min(event.clientY + 16, innerHeight - 70)}px` });
-  });
-  matrix.body.addEventListener("pointerleave", () => { tip.hidden = true; });
-  matrix.body.addEventListener("click", (event) => { moveCursor(cellAt(event)); openCell(); });
-  matrix.body.addEventListener("focus", () => { if (!matrix.active) moveCursor([matrix.order[0], matrix.order[0]]); });
-  matrix.body.addEventListener("keydown", (event) => {
-    const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
-    if (steps[event.key]) stepCursor(steps[event.key]);
-    else if (event.key === "Enter" || event.key === " ") openCell();
-    else if (event.key.toLowerCase() === "n") nextConfused();
-    else return;
-    event.preventDefault();
-  });
-}
-
-function cellAt(event) {
-  const box = matrix.cells.getBoundingClientRect();
-  const place = (at, from) => matrix.order[Math.min(classCount - 1, Math.max(0, Math.floor((at - from) / matrix.cell)))];
-  return [place(event.clientY, box.top), place(event.clientX, box.left)];
-}
-
-function moveCursor(cell) {
-  if (matrix.active && cell[0] === matrixState.cursor[0] && cell[1] === matrixState.cursor[1]) return;
-  matrixState.cursor = cell;
-  matrix.active = true;
-  drawCross();
-  drawLabels();
-}
-
-function stepCursor(step) {
-  const places = matrixState.cursor.map((index, axis) => Math.min(classCount - 1, Math.max(0, matrix.order.indexOf(index) + step[axis])));
-  moveCursor(places.map((place) => matrix.order[place]));
-  showCursor();
-}
-
-/** Scrolls the cell under the cursor into view, clear of the labels. */
-function showCursor() {
-  const { scroller, cell, label } = matrix;
-  const [y, x] = matrixState.cursor.map((index) => matrix.order.indexOf(index) * cell);
-  scroller.scrollTop = Math.min(y, Math.max(scroller.scrollTop, y + 2 * cell + label - scroller.clientHeight));
-  scroller.scrollLeft = Math.min(x, Math.max(scroller.scrollLeft, x + 2 * cell + label - scroller.clientWidth));
-}
-
-/** To the next cell off the diagonal that is not empty, in reading order, round and round. */
-function nextConfused() {
-  const [y, x] = matrixState.cursor.map((index) => matrix.order.indexOf(index));
-  for (let ahead = 1; ahead <= classCount * classCount; ahead += 1) {
-    const place = (y * classCount + x + ahead) % (classCount * classCount);
-    const cell = [matrix.order[Math.floor(place / classCount)], matrix.order[place % classCount]];
-    if (cell[0] !== cell[1] && matrix.counts[cell[0] * classCount + cell[1]]) {
-      moveCursor(cell);
-      showCursor();
-      return;
-    }
-  }
-}
-
-/** Shows where a cell is that was opened by its link. */
-function pointAt(cell, stream) {
-  if (matrixState.stream !== stream) {
-    matrixState.stream = stream;
-    for (const button of host("matrix").querySelectorAll(".segments button")) button.setAttribute("aria-pressed", String(button.dataset.value === stream));
-    drawMatrix();
-  }
-  moveCursor(cell);
-  showCursor();
-}
-
-const openCell = () => openList(listLink("cell", matrixState.cursor, matrixState.stream));
-const focusMatrix = () => matrix.body.focus();
