@@ -20,15 +20,8 @@ if TYPE_CHECKING:
 FOLDER = "page"
 TEMPLATE = "report.html.j2"
 STYLE = "report.css"
-SCRIPTS = (
-    "core.js",
-    "clips.js",
-    "matrix.js",
-    "pointing.js",
-    "classes.js",
-    "charts.js",
-    "main.js",
-)  # each uses those before it
+# Each uses those before it.
+SCRIPTS = ("core.js", "clips.js", "matrix.js", "pointing.js", "classes.js", "charts.js", "main.js")
 
 
 @dataclass(frozen=True)
