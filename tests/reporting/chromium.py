@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --hide-scrollbars --mute-audio
 --no-first-run --disable-extensions --disable-background-networking --remote-debugging-pipe""".split()  # noqa: SIM905
+ANSWER_WITHIN = 60  # seconds
 # The browser reads commands from descriptor 3 and answers on 4.
 _START = """
 import fcntl, os, sys
@@ -58,8 +60,9 @@ class Browser:
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._received:
-            part = os.read(self._answers, 1 << 16)
-            assert part, "the browser has gone"
+            ready, _, _ = select.select([self._answers], [], [], ANSWER_WITHIN)
+            part = os.read(self._answers, 1 << 16) if ready else b""
+            assert part, "the browser has gone, or hangs"
             self._received += part
         line, self._received = self._received.split(b"\0", 1)
         message = json.loads(line)
