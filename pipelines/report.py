@@ -1,21 +1,29 @@
 """The stage `report`: from saved scores to tables, pictures and one HTML page.
 
-Reads only `scores/<run>/<protocol>/`; leaves its files in `reports/<run>-<protocol>/`.
+Every number is of `scores/<run>/<protocol>/`; training curves and configuration come from `runs/`, the page's
+thumbnails from `frames/` and `flow/`, where these are there. Leaves its files in `reports/<run>-<protocol>/`.
 """
 
+import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipelines.errors import UsageError
 from pipelines.progress import OnProgress, Progress, ignore_progress
-from pipelines.reporting.result import Result, SplitNumbers
-from pipelines.workspace import Workspace, remove_left_over_temporary_files, write_bytes, write_text
+from pipelines.reporting.result import Result
+from pipelines.workspace import Workspace, remove_left_over_temporary_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from pipelines.reporting.evaluations import Evaluation
+    from pipelines.evaluation.fusion import Space
+    from pipelines.reporting.measuring import Material
+    from pipelines.reporting.training_log import Curves
+
+THUMBNAILS = 400  # clips with pictures on the page, unless told otherwise: of UCF101 4.5 kB each, 1.8 MB
+WITH_SPACES = ("auto", "logits", "softmax")
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,11 @@ class Config:
     run: name of the run; None: the newest evaluated. With `splits` a pattern holding `{split}`; None: `split{split}`.
     protocol: folder name of the evaluation's protocol; None: the newest.
     splits: the splits whose numbers are averaged; empty: the one run, alone.
+    compare: another evaluation of the same videos: `RUN`, `RUN/STEP` or `RUN/PROTOCOL`, with `splits` a pattern.
+    with_file: CSV or npz with the scores of another program, to fuse in; its name may hold `{split}`.
+    with_weight: the share of the other program, 0..1.
+    with_space: what is averaged: "logits", "softmax", or "auto": softmax where the file holds probabilities.
+    thumbnails: how many clips have pictures on the page, at most.
     output: folder for the files; None: `reports/<run>-<protocol>` in the workspace.
     """
 
@@ -33,118 +46,104 @@ class Config:
     run: str | None = None
     protocol: str | None = None
     splits: tuple[int, ...] = ()
+    compare: str | None = None
+    with_file: Path | None = None
+    with_weight: float = 0.5
+    with_space: str = "auto"
+    thumbnails: int = THUMBNAILS
     output: Path | None = None
 
     def __post_init__(self) -> None:
-        for flag, name in (("--run", self.run), ("--protocol", self.protocol)):
+        names = [("--run", self.run), ("--protocol", self.protocol)]
+        names += [("--compare", name) for name in (self.compare or "").split("/", 1) if self.compare is not None]
+        for flag, name in names:
             if name is not None and (name in ("", ".", "..") or "/" in name or "\\" in name):
                 raise UsageError(f"{flag} {name!r} is not a name: give the name of a folder under scores/, not a path")
         if len(set(self.splits)) != len(self.splits):
             raise UsageError(f"--splits {','.join(map(str, self.splits))} names a split twice: give each once")
-        if self.splits and self.run is not None and "{split}" not in self.run:
-            raise UsageError(
-                f"--run {self.run!r} names one run, but --splits asks for several: put {{split}} in the place of the "
-                "split's number, as in --run my-run-{split}"
-            )
+        for flag, pattern in (("--run", self.run), ("--compare", self.compare)):
+            if self.splits and pattern is not None and "{split}" not in pattern:
+                raise UsageError(
+                    f"{flag} {pattern!r} names one run, but --splits asks for several: put {{split}} in the place of "
+                    f"the split's number, as in {flag} my-run-{{split}}"
+                )
+        if not 0 <= self.with_weight <= 1:
+            raise UsageError(f"--with-weight {self.with_weight}: it must be a share from 0 to 1")
+        if self.with_space not in WITH_SPACES:
+            raise UsageError(f"--with-space {self.with_space!r} is not known: give one of {', '.join(WITH_SPACES)}")
+        if self.thumbnails < 0:
+            raise UsageError(f"--thumbnails {self.thumbnails}: it must be 0 or more")
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """Measures the scores and writes the report's files.
 
-    Raises `MissingError` where nothing was evaluated, `ArtifactError` where scores are damaged, `UsageError` where
-    splits cannot be averaged, `StorageError` where writing fails.
+    Raises `MissingError` where nothing was evaluated or other scores are missing, `ArtifactError` where scores are
+    damaged, `UsageError` where splits cannot be averaged or runs not be compared, `StorageError` where writing fails.
     """
-    from pipelines.reporting.evaluations import find_evaluations
+    from pipelines.reporting.files import remove_other_files, writers
+    from pipelines.reporting.measuring import measure
+    from pipelines.reporting.training_log import read_curves, with_base_runs
 
     workspace = Workspace(config.workspace)
-    evaluations = find_evaluations(workspace, config.run, config.protocol, config.splits)
-    result = _measure(evaluations, config)
+    material = _gather(workspace, config)
+    curves = read_curves(workspace, with_base_runs(workspace, [one.run for one in material.evaluations]))
+    result = measure(material, _report_name(material, config), config.output or _folder(workspace, material, config))
+    output = Path(result.output)
     if workspace.reports.is_dir():
         remove_left_over_temporary_files(workspace.reports)
-    writers = _writers(result)
-    for done, (name, write) in enumerate(writers.items()):
-        on_progress(Progress("report", done, len(writers), unit="files"))
-        write(Path(result.files[name]))
-    on_progress(Progress("report", len(writers), len(writers), unit="files"))
-    return result
+    files = writers(result, material, curves, lambda: _page(result, material, curves, config, on_progress))
+    for done, (file, write) in enumerate(files.items()):
+        on_progress(Progress("report", done, len(files), unit="files"))
+        write(output / file)
+    remove_other_files(output, files)
+    on_progress(Progress("report", len(files), len(files), unit="files"))
+    return dataclasses.replace(result, files={file: str(output / file) for file in files})
 
 
-def _measure(evaluations: "Sequence[Evaluation]", config: Config) -> Result:
-    from pipelines.evaluation.metrics import class_metrics, confused_pairs, confusion_matrix, stream_metrics
+def _gather(workspace: Workspace, config: Config) -> "Material":
+    from pipelines.reporting.evaluations import find_compared, find_evaluations
+    from pipelines.reporting.measuring import gather
 
-    first = evaluations[0]
-    scores = [evaluation.scores for evaluation in evaluations]
-    headline = first.scores.headline
-    matrix = confusion_matrix(scores, headline)
-    name = _report_name(evaluations, config)
-    output = config.output or Workspace(config.workspace).reports / f"{name}-{first.protocol_name}"
-    return Result(
-        name=name,
-        protocol_name=first.protocol_name,
-        protocol=first.protocol,
-        videos=sum(len(one.videos) for one in scores),
-        unscored=sum(len(evaluation.unscored) for evaluation in evaluations),
-        classes=tuple(first.scores.classes),
-        headline=headline,
-        streams={stream: stream_metrics(scores, stream) for stream in first.scores.streams},
-        splits=tuple(_split_numbers(evaluation) for evaluation in evaluations),
-        per_class=class_metrics(scores, headline),
-        confused=confused_pairs(matrix, first.scores.classes),
-        confusion=tuple(tuple(int(count) for count in row) for row in matrix),
-        provenance={str(e.folder / "scores.h5"): _without_classes(e.attributes) for e in evaluations},
-        output=str(output),
-        files={file: str(output / file) for file in FILES},
-    )
+    evaluations = find_evaluations(workspace, config.run, config.protocol, config.splits)
+    compared = find_compared(workspace, config.compare, evaluations) if config.compare else []
+    space: Space | None = None if config.with_space == "auto" else config.with_space  # type: ignore[assignment]
+    return gather(evaluations, compared, config.with_file, config.with_weight, space)
 
 
-def _report_name(evaluations: "Sequence[Evaluation]", config: Config) -> str:
+def _report_name(material: "Material", config: Config) -> str:
     if not config.splits:
-        return evaluations[0].run
+        return material.evaluations[0].run
     return (config.run or "split{split}").replace("{split}", "+".join(map(str, config.splits)))
 
 
-def _split_numbers(evaluation: "Evaluation") -> SplitNumbers:
-    from pipelines.evaluation.metrics import stream_metrics
-
-    streams = {stream: stream_metrics([evaluation.scores], stream) for stream in evaluation.scores.streams}
-    return SplitNumbers(evaluation.split, evaluation.run, len(evaluation.scores.videos), streams)
-
-
-def _without_classes(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in attributes.items() if name != "classes"}
-
-
-# ------------------------------------------------------------------ files
-
-FILES = (
-    "summary.csv",
-    "per_class.csv",
-    "confusion_matrix.csv",
-    "confused_pairs.csv",
-    "confusion_matrix.png",
-    "per_class.png",
-    "report.html",
-)
+def _folder(workspace: Workspace, material: "Material", config: Config) -> Path:
+    """Named after the runs and what was fused in or compared: reports of different content do not overwrite another."""
+    name = _report_name(material, config)
+    if material.external is not None:
+        name += f"+{_plain(material.external.name)}"
+    if config.compare:
+        name += f"-vs-{_plain(config.compare)}"
+    return workspace.reports / f"{name}-{material.evaluations[0].protocol_name}"
 
 
-def _writers(result: Result) -> "dict[str, Callable[[Path], None]]":
-    """For each file the function that writes it, whole, under the path it is given; in the order of writing."""
-    from pipelines.reporting import html, plots, tables
+def _plain(text: str) -> str:
+    return re.sub(r"[^\w.+-]+", "-", text.replace("{split}", "N")).strip("-")
 
-    pictures: dict[str, bytes] = {}
 
-    def write_picture(path: Path, draw: "Callable[[Result], bytes]") -> None:
-        pictures[path.name] = draw(result)
-        write_bytes(path, pictures[path.name])
+def _page(
+    result: Result, material: "Material", curves: "Sequence[Curves]", config: Config, on_progress: OnProgress
+) -> str:
+    from pipelines.reporting.html import PageNotes, page
+    from pipelines.reporting.page_data import page_data
+    from pipelines.reporting.thumbnails import thumbnails
+    from pipelines.reporting.training_log import read_configurations, with_base_runs
 
-    return {
-        "summary.csv": lambda path: write_text(path, tables.summary(result)),
-        "per_class.csv": lambda path: write_text(path, tables.per_class(result)),
-        "confusion_matrix.csv": lambda path: write_text(path, tables.confusion_matrix(result)),
-        "confused_pairs.csv": lambda path: write_text(path, tables.confused_pairs(result)),
-        "confusion_matrix.png": lambda path: write_picture(path, plots.confusion_matrix),
-        "per_class.png": lambda path: write_picture(path, plots.per_class),
-        "report.html": lambda path: write_text(
-            path, html.page(result, pictures["confusion_matrix.png"], pictures["per_class.png"])
-        ),
-    }
+    def on_clip(done: int, total: int) -> None:
+        on_progress(Progress("thumbnails", done, total))
+
+    workspace = Workspace(config.workspace)
+    pictures = thumbnails(workspace, material.tables, config.thumbnails, on_clip)
+    runs = with_base_runs(workspace, [one.run for one in (*material.evaluations, *material.compared)])
+    notes = PageNotes(len(pictures), result.videos, read_configurations(workspace, runs))
+    return page(result, page_data(result, material, pictures, curves), notes)

@@ -43,7 +43,12 @@ def _load(name: str) -> Any:
 
 
 class _Command(TyperCommand):
-    """Answers `--json` with a document even where the other options cannot be read."""
+    """Answers `--json` with a document even where the other options cannot be read, and hides hidden arguments."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        shown = super().collect_usage_pieces(ctx)
+        hidden = [one.get_usage_pieces(ctx) for one in self.params if getattr(one, "hidden", False)]
+        return [piece for piece in shown if [piece] not in hidden]
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         as_json = "--json" in args

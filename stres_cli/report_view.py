@@ -3,26 +3,31 @@
 Names come from folders of data: they are shown as plain text, never as markup, and without control characters.
 """
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len, set_cell_size
-from rich.columns import Columns
 from rich.console import Console
-from rich.style import Style
 from rich.table import Table
 from rich.text import Text
+
+from stres_cli.confusion_view import render_confusion
+from stres_cli.console import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipelines.evaluation.comparison import Comparison
     from pipelines.evaluation.metrics import ClassMetrics, Interval, StreamMetrics
+    from pipelines.evaluation.published import Published
     from pipelines.reporting.result import Result
 
 ALL_CLASSES_UP_TO = 30  # with more, only the worst and the best are listed, and the matrix is left to the picture
 WORST_AND_BEST = 10
 PAIRS_SHOWN = 10
+EFFECTS_SHOWN = 3
+FIGURES_WIDTH = 31  # columns of videos, precision, recall and F1
+SHORTEST_NAME = 12  # columns; before names get shorter, precision, recall and F1 are left to the table
 STREAM_COLOURS = {"appearance": "yellow", "motion": "green", "fused": "bright_blue"}
+OTHER_COLOUR = "magenta"  # of another program's streams
 
 
 def render(result: "Result", console: Console) -> None:
@@ -31,12 +36,21 @@ def render(result: "Result", console: Console) -> None:
     if result.unscored:
         console.print(Text(f"{result.unscored} test videos were not scored and do not count", style="yellow"))
     _section("Accuracy, %, with 95 % intervals", _accuracies(result), console)
-    figures = f"%: precision, recall and F1 of {result.headline}, then the accuracy of each stream"
+    _print_external(result, console)
+    if result.published is not None:
+        title = f"Beside published results on {result.published.dataset}, top-1, % (means of three splits)"
+        _section(title, _published(result, result.published), console)
+    if result.comparison is not None:
+        _section(f"Compared with {printable(result.comparison.second)}", _comparison(result.comparison), console)
+    figures = "%: the accuracy of each stream"
+    if _has_room_for_figures(result, console.width):
+        figures = f"%: precision, recall and F1 of {printable(result.headline)}, then the accuracy of each stream"
     for title, rows in _class_groups(result):
         _section(f"{title}, {figures}", _classes(result, rows, console.width), console)
     _section(f"Most confused pairs ({result.headline})", _pairs(result, console.width), console)
     if len(result.classes) <= ALL_CLASSES_UP_TO:
         render_confusion(result, console)
+    _print_findings(result, console)
     _print_files(result, console)
 
 
@@ -46,9 +60,9 @@ def _section(title: str, body: Table | Text, console: Console) -> None:
 
 def _heading(result: "Result") -> Text:
     splits = f"mean of {len(result.splits)} splits" if len(result.splits) > 1 else f"split {result.splits[0].split}"
-    heading = Text(_printable(result.name), style="bold")
+    heading = Text(printable(result.name), style="bold")
     described = f"  {result.videos} videos, {len(result.classes)} classes, {splits}, protocol "
-    return heading.append(described + _printable(result.protocol_name), style="dim")
+    return heading.append(described + printable(result.protocol_name), style="dim")
 
 
 # ------------------------------------------------------------------ tables
@@ -67,6 +81,9 @@ def _accuracies(result: "Result") -> Table:
             for stream, metrics in numbers.streams.items():
                 table.add_row(_stream(stream), str(numbers.split), *_metrics(metrics))
             table.add_row()
+        for stream, metrics in result.pooled.items():
+            table.add_row(_stream(stream), "pooled", *_metrics(metrics))
+        table.add_row()
     for stream, metrics in result.streams.items():
         table.add_row(_stream(stream), *(["mean"] if several else []), *_metrics(metrics), style="bold")
     return table
@@ -96,16 +113,27 @@ def _class_groups(result: "Result") -> list[tuple[str, "Sequence[ClassMetrics]"]
 
 def _classes(result: "Result", rows: "Sequence[ClassMetrics]", width: int) -> Table:
     table = _table()
-    numbers_width = 31 + sum(max(len(stream), 5) + 2 for stream in result.streams)
+    more = ("prec.", "recall", "F1") if _has_room_for_figures(result, width) else ()
+    numbers_width = _streams_width(result) + (FIGURES_WIDTH if more else 8)
     table.add_column("class", no_wrap=True, overflow="ellipsis", max_width=max(width - numbers_width, 8))
-    for name in ("videos", "prec.", "recall", "F1"):
+    for name in ("videos", *more):
         table.add_column(name, justify="right", no_wrap=True)
     for stream in result.streams:
         table.add_column(_stream(stream), justify="right", no_wrap=True)
     for row in rows:
-        figures = (row.precision, row.recall, row.f1, *(row.accuracy[stream] for stream in result.streams))
-        table.add_row(Text(_printable(row.class_name)), str(row.support), *(_percent(value) for value in figures))
+        figures = [row.accuracy[stream] for stream in result.streams]
+        if more:
+            figures = [row.precision, row.recall, row.f1, *figures]
+        table.add_row(Text(printable(row.class_name)), str(row.support), *(_percent(value) for value in figures))
     return table
+
+
+def _streams_width(result: "Result") -> int:
+    return sum(max(len(stream), 5) + 2 for stream in result.streams)
+
+
+def _has_room_for_figures(result: "Result", width: int) -> bool:
+    return width - _streams_width(result) >= FIGURES_WIDTH + SHORTEST_NAME
 
 
 def _pairs(result: "Result", width: int) -> Table | Text:
@@ -117,98 +145,95 @@ def _pairs(result: "Result", width: int) -> Table | Text:
     table.add_column("videos", justify="right", no_wrap=True)
     table.add_column("% of class", justify="right", no_wrap=True)
     for pair in result.confused[:PAIRS_SHOWN]:
-        names = (Text(_printable(pair.true)), Text(_printable(pair.predicted)))
+        names = (Text(printable(pair.true)), Text(printable(pair.predicted)))
         table.add_row(*names, str(pair.count), _percent(pair.share))
     return table
 
 
+# ------------------------------------------------------------------ beside others
+
+
+def _print_external(result: "Result", console: Console) -> None:
+    if (external := result.external) is None:
+        return
+    averaged = "probabilities" if external.space == "softmax" else "logits, before softmax"
+    holds = "probabilities" if external.probabilities else "logits or other scores"
+    text = f"{external.name}: from {', '.join(external.files)}, which holds {holds}; weight {external.weight:g}; "
+    console.print(Text(printable(f"{text}averaged: {averaged}"), style="dim"))
+    if external.extra:
+        text = f"{len(external.extra)} of its videos are not in this test, such as {external.extra[0]}"
+        console.print(Text(printable(text), style="dim"))
+
+
+def _published(result: "Result", published: "Published") -> Table:
+    table = _table()
+    table.add_column("method")
+    table.add_column("top-1", justify="right", no_wrap=True)
+    for method in published.methods:
+        table.add_row(method.name, _percent(method.top1))
+    ours = Text("this report, ").append_text(_stream(result.headline))
+    table.add_row(ours, _percent(result.streams[result.headline].top1), style="bold")
+    return table
+
+
+def _comparison(comparison: "Comparison") -> Table:
+    """How many videos only one of the two gets right, and how likely that is of equals."""
+    table = _table()
+    table.add_column("stream", no_wrap=True, overflow="ellipsis")
+    for title in ("only this", "only other", "difference", "p (McNemar)"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for one in comparison.streams:
+        low, high = one.difference_interval
+        difference = Text(f"{100 * one.difference:+.1f}")
+        difference.append(f" {100 * low:+.1f} to {100 * high:+.1f}", style="not bold dim")
+        p_value = "< 0.0001" if one.p_value < 0.0001 else f"{one.p_value:.4f}"
+        table.add_row(_stream(one.first), str(one.only_first), str(one.only_second), difference, p_value)
+    return table
+
+
+def _print_findings(result: "Result", console: Console) -> None:
+    """A line each of motion, fusion weight and calibration; the page has the whole."""
+    lines = []
+    if effects := result.motion_effects:
+        helped, hurt = (", ".join(_effects(result, sign)) or "no class" for sign in (1, -1))
+        helped_by, hurt_by = (sum(getattr(one, name) for one in effects) for name in ("helped", "hurt"))
+        counts = f"{helped_by} videos right only with motion, {hurt_by} only without"
+        lines.append(("Motion", f"{counts}; helps {helped}; hurts {hurt}"))
+    for sweep in result.fusion:
+        weight, top1 = sweep.best
+        used = f"{sweep.first} with {sweep.second}: {_percent(sweep.used_top1)} % at weight {sweep.used:g} (used)"
+        best = f"best of these test videos {_percent(top1)} % at {weight:g}, which is no test result"
+        lines.append(("Fusion", f"{used}; {best}"))
+    if result.calibration:
+        errors = (f"{stream} {_percent(values.ece)} %" for stream, values in result.calibration.items())
+        lines.append(("Calibration", f"expected error (ECE) {', '.join(errors)}"))
+    table = _table(show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for title, text in lines:
+        table.add_row(title, Text(printable(text)))
+    console.print("", table, sep="\n")
+
+
+def _effects(result: "Result", sign: int) -> list[str]:
+    """The classes that motion helps (`sign` 1) or hurts (-1) most."""
+    found = [effect for effect in result.motion_effects[::sign] if sign * effect.difference > 0]
+    return [f"{effect.class_name} ({100 * effect.difference:+.1f})" for effect in found[:EFFECTS_SHOWN]]
+
+
 def _print_files(result: "Result", console: Console) -> None:
-    output = Text("\nWritten to ", style="bold").append(_printable(result.output), style="not bold")
+    output = Text("\nWritten to ", style="bold").append(printable(result.output), style="not bold")
     console.print(output, soft_wrap=True)
     console.print(Text("  ".join(result.files), style="dim"))
 
 
-def _table() -> Table:
-    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+def _table(show_header: bool = True) -> Table:
+    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=show_header)
 
 
 def _stream(name: str) -> Text:
-    return Text(name, style=STREAM_COLOURS[name])
+    return Text(printable(name), style=STREAM_COLOURS.get(name, OTHER_COLOUR))
 
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
-
-
-def _printable(name: str) -> str:
-    return "".join(letter if letter.isprintable() else "�" for letter in name)
-
-
-# ------------------------------------------------------------------ confusion matrix
-
-
-def render_confusion(result: "Result", console: Console) -> None:
-    """Rows true, columns predicted; a row begins with its class's abbreviation, which is also its column's heading.
-
-    Where the names leave no room they move into a legend below; where even that is too wide, the picture has to do.
-    """
-    names = [_printable(name) for name in result.classes]
-    digits = max(2, len(str(max(max(row) for row in result.confusion))))
-    label = min(max(cell_len(name) for name in names), 24)
-    cell = (console.width - 4 - label) // len(names)
-    if cell <= digits:
-        label, cell = 0, (console.width - 3) // len(names)
-    console.print(Text(f"\nConfusion matrix ({result.headline}): rows true, columns predicted", style="bold"))
-    if cell < digits:
-        console.print(Text("too wide for this terminal: see confusion_matrix.png", style="dim"))
-        return
-    codes = abbreviations(names)
-    cell = min(cell, digits + 2)
-    heading = Text(" " * (4 + label if label else 3))
-    for index, code in enumerate(codes):  # every other one dim, since without a gap they would run together
-        heading.append(code.rjust(cell), style="bold" if index % 2 else "bold dim")
-    console.print(heading)
-    for index, counts in enumerate(result.confusion):
-        start = Text(codes[index] + " ", style="bold").append(
-            set_cell_size(names[index], label) + " " if label else "", style="not bold"
-        )
-        console.print(start.append_text(_row(index, counts, cell)))
-    if not label:
-        _print_legend(codes, names, console)
-
-
-def _row(true: int, counts: "Sequence[int]", cell: int) -> Text:
-    row = Text(style="not bold")
-    total = max(sum(counts), 1)
-    for predicted, count in enumerate(counts):
-        style = _shade(count / total, hit=predicted == true) if count else Style(dim=True)
-        row.append((str(count) if count else "·").rjust(cell), style=style)
-    return row
-
-
-def _shade(share: float, hit: bool) -> Style:
-    """Green for what is right, red for what is not, stronger with its share of the row; white reads on all of them."""
-    weak, strong = ((38, 78, 58), (14, 128, 66)) if hit else ((84, 58, 58), (200, 32, 32))
-    red, green, blue = (round(a + (b - a) * min(share, 1)) for a, b in zip(weak, strong, strict=True))
-    return Style(color="bright_white", bgcolor=f"rgb({red},{green},{blue})", bold=False)
-
-
-def _print_legend(codes: list[str], names: list[str], console: Console) -> None:
-    entries = [
-        Text(code, style="bold").append(f" {name}", style="not bold") for code, name in zip(codes, names, strict=True)
-    ]
-    console.print(Columns(entries, padding=(0, 2)))
-
-
-def abbreviations(names: "Sequence[str]") -> list[str]:
-    """Two characters for each of at most 99 names, no two alike: the first letter and a later one, else all numbers."""
-    chosen: list[str] = []
-    for name in names:
-        letters = [letter for letter in name if letter.isalnum() and cell_len(letter) == 1]
-        humps = [letter for before, letter in pairwise(letters) if letter.isupper() and before.islower()]
-        free = (code for other in (*humps, *letters[1:]) if (code := letters[0] + other) not in chosen)
-        code = next(free, "")
-        if not code:
-            return [f"{number:02d}" for number in range(1, len(names) + 1)]
-        chosen.append(code)
-    return chosen

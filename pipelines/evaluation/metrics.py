@@ -7,11 +7,11 @@ given, a number is the mean of the splits' numbers, as the papers report it; cou
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from pipelines.evaluation.scores import Scores, Stream
+from pipelines.evaluation.scores import Scores
 
 RESAMPLES = 2000  # the ends of a 95 % interval then move by less than a tenth of its width from seed to seed
 SEED = 0
@@ -19,6 +19,23 @@ PROTOCOL_KEYS = ("frames", "views", "mirror", "temporal")
 OPTIONAL_PROTOCOL_KEYS = ("recalibrate_bn",)  # there only where it was done
 
 Interval = tuple[float, float]
+
+
+class Scored(Protocol):
+    """What numbers are made of: `Scores`, or `Scores` with the streams of another program beside them.
+
+    `labels`: int64 [V], indices into `classes`; `streams`: logits, floats [V, C], that which a single number stands for
+    last.
+    """
+
+    @property
+    def videos(self) -> list[str]: ...
+    @property
+    def labels(self) -> np.ndarray: ...
+    @property
+    def classes(self) -> list[str]: ...
+    @property
+    def streams(self) -> Mapping[Any, np.ndarray]: ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +66,7 @@ class ClassMetrics:
     precision: float | None
     recall: float | None
     f1: float | None
-    accuracy: dict[Stream, float | None]
+    accuracy: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -84,9 +101,17 @@ def results_document(protocol: Mapping[str, Any], split: int, run: str, scores: 
 # ------------------------------------------------------------------ accuracies and their intervals
 
 
-def stream_metrics(splits: Sequence[Scores], stream: Stream, seed: int = SEED) -> StreamMetrics:
+def stream_metrics(splits: Sequence[Scored], stream: str, seed: int = SEED) -> StreamMetrics:
     """Accuracies of `stream`, averaged over `splits` (often one), whose videos are resampled independently."""
-    cells = [_count_cells(scores, stream) for scores in splits]
+    return _mean_metrics([_count_cells(scores, stream) for scores in splits], seed)
+
+
+def pooled_metrics(splits: Sequence[Scored], stream: str, seed: int = SEED) -> StreamMetrics:
+    """Accuracies of `stream` over the tests of all `splits` thrown together: large splits count for more."""
+    return _mean_metrics([np.sum([_count_cells(scores, stream) for scores in splits], axis=0)], seed)
+
+
+def _mean_metrics(cells: Sequence[np.ndarray], seed: int) -> StreamMetrics:
     values = np.mean([_accuracies(cell[None])[0] for cell in cells], axis=0)
     samples = np.mean(
         [_accuracies(_resample(cell, np.random.default_rng((seed, index)))) for index, cell in enumerate(cells)], axis=0
@@ -107,7 +132,7 @@ def ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return ((logits > true) | ((logits == true) & earlier)).sum(axis=1)
 
 
-def _count_cells(scores: Scores, stream: Stream) -> np.ndarray:
+def _count_cells(scores: Scored, stream: str) -> np.ndarray:
     """Videos by class and by hit at 1, hit at 5 only, miss: int [C, 3]. All three accuracies are functions of it."""
     rank = ranks(scores.streams[stream], scores.labels)
     cells = np.zeros((len(scores.classes), 3), dtype=np.int64)
@@ -138,12 +163,12 @@ def _accuracies(cells: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------ classes and their confusion
 
 
-def confusion_matrix(splits: Sequence[Scores], stream: Stream) -> np.ndarray:
+def confusion_matrix(splits: Sequence[Scored], stream: str) -> np.ndarray:
     """Counts summed over `splits`: int64 [C, C], rows true, columns predicted (scikit-learn)."""
     return np.sum([_confusion(scores, stream) for scores in splits], axis=0)
 
 
-def _confusion(scores: Scores, stream: Stream) -> np.ndarray:
+def _confusion(scores: Scored, stream: str) -> np.ndarray:
     from sklearn.metrics import confusion_matrix as count
 
     with warnings.catch_warnings():
@@ -151,7 +176,7 @@ def _confusion(scores: Scores, stream: Stream) -> np.ndarray:
         return count(scores.labels, scores.streams[stream].argmax(axis=1), labels=np.arange(len(scores.classes)))
 
 
-def class_metrics(splits: Sequence[Scores], headline: Stream) -> tuple[ClassMetrics, ...]:
+def class_metrics(splits: Sequence[Scored], headline: str) -> tuple[ClassMetrics, ...]:
     """Per class figures in class order: the mean over the splits in which a figure is defined; support is summed."""
     classes = splits[0].classes
     figures = {stream: _mean_defined([_class_figures(s, stream) for s in splits]) for stream in splits[0].streams}
@@ -169,7 +194,7 @@ def class_metrics(splits: Sequence[Scores], headline: Stream) -> tuple[ClassMetr
     )
 
 
-def _class_figures(scores: Scores, stream: Stream) -> np.ndarray:
+def _class_figures(scores: Scored, stream: str) -> np.ndarray:
     """Precision, recall and F1 by scikit-learn: float64 [3, C], NaN where not defined."""
     from sklearn.metrics import precision_recall_fscore_support
 

@@ -55,6 +55,40 @@ def find_evaluations(
     return evaluations
 
 
+def find_compared(workspace: Workspace, compare: str, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """For each of `evaluations` the one to compare it with: `RUN`, `RUN/STEP` or `RUN/PROTOCOL`.
+
+    Of several splits RUN is a pattern that holds `{split}`. Without a protocol it is that of `evaluations`, else the
+    newest; with a step that protocol of the step. Raises `MissingError` where something was not evaluated, `UsageError`
+    where that would compare an evaluation with itself or protocols of different splits differ.
+    """
+    run, _, what = compare.partition("/")
+    found = [_load(_compared_folder(workspace, run, what, evaluation)) for evaluation in evaluations]
+    if found[0].folder == evaluations[0].folder:
+        raise UsageError(
+            f"--compare {compare} is the very evaluation that is reported: name another run, or a step or protocol of "
+            f"this one behind a slash, as in --compare {run}/late"
+        )
+    _check_comparable(found, [evaluation.split for evaluation in evaluations], flag="--compare")
+    return found
+
+
+def _compared_folder(workspace: Workspace, run: str, what: str, evaluation: Evaluation) -> Path:
+    folders = _evaluated(workspace, run.replace(SPLIT_FIELD, str(evaluation.split)), None)
+    by_name = {folder.name: folder for folder in folders}
+    if not what:
+        return by_name.get(evaluation.protocol_name) or _newest(folders)
+    same_settings = f"{what}-{evaluation.protocol_name.partition('-')[2]}"
+    of_step = [folder for folder in folders if folder.name.startswith(f"{what}-")]
+    chosen = by_name.get(what) or by_name.get(same_settings) or (_newest(of_step) if of_step else None)
+    if chosen is None:
+        raise MissingError(
+            f"run {folders[0].parent.name} has not been evaluated under a step or protocol {what!r}, only under "
+            f"{_names(folders)}: name one of these, or run `stres evaluate` with other settings"
+        )
+    return chosen
+
+
 def _evaluated(workspace: Workspace, run: str, protocol: str | None) -> list[Path]:
     """Folders `scores/<run>/<protocol>` that hold a whole evaluation; at least one. Raises `MissingError`."""
     every = [folder for folder in sorted(workspace.scores.glob("*/*")) if (folder / "results.json").is_file()]
@@ -104,13 +138,13 @@ def _load(folder: Path) -> Evaluation:
     return Evaluation(folder.parent.name, folder.name, split, protocol, scores, attributes, unscored, folder)
 
 
-def _check_comparable(evaluations: Sequence[Evaluation], splits: Sequence[int]) -> None:
+def _check_comparable(evaluations: Sequence[Evaluation], splits: Sequence[int], flag: str = "--splits") -> None:
     first = evaluations[0]
     for evaluation, split in zip(evaluations, splits, strict=True):
         if evaluation.split != split:
             raise UsageError(
-                f"--splits asks for split {split}, but run {evaluation.run!r} is of split {evaluation.split}: "
-                f"name the runs with --run and {SPLIT_FIELD} in the place of the split"
+                f"{flag} asks for split {split}, but run {evaluation.run!r} is of split {evaluation.split}: "
+                f"name the runs with {SPLIT_FIELD} in the place of the split, as in split{SPLIT_FIELD}"
             )
         for what, one, other in (
             ("classes", first.scores.classes, evaluation.scores.classes),

@@ -1,36 +1,69 @@
-"""The report as one HTML file that needs nothing else: style, pictures and numbers are inside it."""
+"""The report as one HTML file that needs nothing else: style, script, pictures and numbers are inside it."""
 
 import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines import __version__
-from pipelines.reporting import plots
+from pipelines.reporting.page_data import as_script
 
 if TYPE_CHECKING:
+    from jinja2 import Template
+
     from pipelines.evaluation.metrics import Interval
     from pipelines.reporting.result import Result
 
+FOLDER = "page"
 TEMPLATE = "report.html.j2"
-PAIRS_SHOWN = 30
+STYLE = "report.css"
+# Each uses those before it.
+SCRIPTS = ("core.js", "clips.js", "matrix.js", "pointing.js", "classes.js", "charts.js", "main.js")
 
 
-def page(result: "Result", confusion_matrix: bytes, per_class: bytes) -> str:
-    """The HTML document, with the given PNGs and their dark twins. Every name that came from data is escaped."""
+@dataclass(frozen=True)
+class PageNotes:
+    """What the page says beside the numbers.
+
+    `thumbnails`: how many clips have pictures; `clips`: how many there are; `configurations`: `config.json` by run.
+    """
+
+    thumbnails: int
+    clips: int
+    configurations: Mapping[str, Mapping[str, Any]]
+
+
+def page(result: "Result", data: Mapping[str, Any], notes: PageNotes) -> str:
+    """The HTML document. Every name that came from data is escaped; no script but the page's own can run."""
+    script = "".join(_read(name) for name in SCRIPTS)
+    return _template().render(
+        result=result,
+        notes=notes,
+        version=__version__,
+        style=_read(STYLE),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=as_script(data),
+    )
+
+
+@cache
+def _template() -> "Template":
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": _percent, "interval": _interval, "plain": _plain}
-    template = environment.from_string(files("pipelines.reporting").joinpath(TEMPLATE).read_text("utf-8"))
-    return template.render(
-        result=result,
-        version=__version__,
-        pairs=result.confused[:PAIRS_SHOWN],
-        confusion_light=_embedded(confusion_matrix),
-        confusion_dark=_embedded(plots.confusion_matrix(result, plots.DARK)),
-        per_class_light=_embedded(per_class),
-        per_class_dark=_embedded(plots.per_class(result, plots.DARK)),
-    )
+    environment.filters |= {
+        "percent": _percent, "interval": _interval, "points": _points, "plain": _plain, "p_value": _p_value,
+        "flat": _flat,
+    }  # fmt: skip
+    return environment.from_string(_read(TEMPLATE))
+
+
+def _read(name: str) -> str:
+    return files("pipelines.reporting").joinpath(FOLDER, name).read_text("utf-8")
 
 
 def _percent(fraction: float | None) -> str:
@@ -41,9 +74,23 @@ def _interval(interval: "Interval") -> str:
     return f"{100 * interval[0]:.1f} – {100 * interval[1]:.1f}"
 
 
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.1f}"
+
+
+def _p_value(value: float) -> str:
+    """A p-value with what digits it is worth."""
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
+
+
 def _plain(value: object) -> object:
     return {True: "yes", False: "no", None: "–"}[value] if value is None or isinstance(value, bool) else value
 
 
-def _embedded(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """A nested document as its leaves: `steps.motion.lr`, `0.05`."""
+    if isinstance(value, Mapping) and value:
+        return [leaf for key, item in value.items() for leaf in _flat(item, f"{name}.{key}" if name else str(key))]
+    if isinstance(value, list):
+        value = ", ".join(str(_plain(item)) for item in value)
+    return [(name, str(_plain(value)))]

@@ -4,8 +4,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipelines.evaluation.calibration import Calibration
+    from pipelines.evaluation.comparison import Comparison
+    from pipelines.evaluation.external import External
+    from pipelines.evaluation.fusion import WeightSweep
     from pipelines.evaluation.metrics import ClassMetrics, ConfusedPair, StreamMetrics
-    from pipelines.evaluation.scores import Stream
+    from pipelines.evaluation.motion_effect import MotionEffect
+    from pipelines.evaluation.published import Published
 
 
 @dataclass(frozen=True)
@@ -15,7 +20,19 @@ class SplitNumbers:
     split: int
     run: str
     videos: int
-    streams: "dict[Stream, StreamMetrics]"
+    streams: "dict[str, StreamMetrics]"
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A video whose class the headline stream got wrong: probabilities of the class it named and of the true one."""
+
+    split: int
+    video: str
+    true: str
+    predicted: str
+    probability: float
+    true_probability: float
 
 
 @dataclass(frozen=True)
@@ -23,9 +40,12 @@ class Result:
     """Everything a report shows. Fractions are 0..1; `confusion` counts videos, rows true, columns predicted.
 
     `videos` were scored; `unscored` others of the same splits were missing or failed, and do not count. `streams` are
-    means over `splits` of the evaluated streams, in the order appearance, motion, fused. `confusion`, `confused` (all
-    pairs, the most confused first) and precision, recall and F1 of `per_class` are of the `headline` stream. `files`
-    maps a file's name to its path, `provenance` a score file's path to its attributes.
+    means over `splits` of the evaluated streams, in the order appearance, motion, fused, another program's, fused with
+    it; `pooled` the same over the videos of several splits together, empty for one split. `confusion`, `confused` (all
+    pairs, the most confused first), `mistakes` (the most confident first) and precision, recall and F1 of `per_class`
+    are of the `headline` stream. `fusion`, `motion_effects`: empty without two streams. `calibration`: of our own
+    streams. `published`, `external`, `comparison`: None where there is nothing of the kind. `files` maps a file's name
+    to its path, `provenance` a score file's path to its attributes.
     """
 
     name: str
@@ -34,12 +54,20 @@ class Result:
     videos: int
     unscored: int
     classes: "tuple[str, ...]"
-    headline: "Stream"
-    streams: "dict[Stream, StreamMetrics]"
+    headline: str
+    streams: "dict[str, StreamMetrics]"
+    pooled: "dict[str, StreamMetrics]"
     splits: tuple[SplitNumbers, ...]
     per_class: "tuple[ClassMetrics, ...]"
     confused: "tuple[ConfusedPair, ...]"
     confusion: tuple[tuple[int, ...], ...]
+    mistakes: tuple[Mistake, ...]
+    motion_effects: "tuple[MotionEffect, ...]"
+    fusion: "tuple[WeightSweep, ...]"
+    calibration: "dict[str, Calibration]"
+    published: "Published | None"
+    external: "External | None"
+    comparison: "Comparison | None"
     provenance: dict[str, dict[str, Any]]
     output: str
     files: dict[str, str]

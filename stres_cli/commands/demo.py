@@ -3,8 +3,8 @@
 from rich.table import Table
 
 from stres_cli import options
+from stres_cli.confusion_view import render_confusion
 from stres_cli.console import command
-from stres_cli.report_view import render_confusion
 
 
 def demo(

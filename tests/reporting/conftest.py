@@ -1,7 +1,9 @@
 """Evaluations on disk, as `evaluate` leaves them, with scores that were made up."""
 
+import json
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from pipelines.evaluation.metrics import results_document
 from pipelines.evaluation.scores import STREAMS, Scores, write_scores
+from pipelines.reporting import plots
 from pipelines.workspace import Workspace, write_json
 
 Evaluate = Callable[..., Path]
@@ -22,6 +25,16 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture
 def evaluate(workspace: Workspace) -> Evaluate:
     """Writes one evaluation; each is newer than the one before it."""
+    return _evaluator(workspace)
+
+
+@pytest.fixture(scope="session")
+def evaluator() -> Callable[[Workspace], Evaluate]:
+    """`evaluate` of any workspace, for fixtures that outlive a test."""
+    return _evaluator
+
+
+def _evaluator(workspace: Workspace) -> Evaluate:
     clock = [1_700_000_000]
 
     def write(
@@ -54,7 +67,34 @@ def evaluate(workspace: Workspace) -> Evaluate:
 
 
 @pytest.fixture
+def log_training(workspace: Workspace) -> Callable[..., Path]:
+    """Writes what the training of a run leaves, by default of split1."""
+    return partial(_log_training, workspace)
+
+
+@pytest.fixture(scope="session")
+def training_logger() -> Callable[..., Path]:
+    """`log_training` of any workspace."""
+    return _log_training
+
+
+def _log_training(workspace: Workspace, updates: int = 40, run: str = "split1", base: str | None = None) -> Path:
+    """A configuration and a log, which ends in half a line."""
+    folder = workspace.runs / run
+    folder.mkdir(parents=True)
+    configuration = {"recipe": "small", "classes": ["x"], "steps": {"motion": {"lr": 0.05}}}
+    write_json(folder / "config.json", configuration | ({"base_run": {"name": base}} if base else {}))
+    lines = [
+        json.dumps({"step": step, "iteration": at, "loss": 2 / at, f"{stream}_accuracy": at / updates, "lr": 0.1})
+        for step, stream in (("appearance", "appearance"), ("joint1", "fused"))
+        for at in range(10, updates + 1, 10)
+    ]
+    (folder / "metrics.jsonl").write_text("\n".join([*lines, '{"step": "joint1", "itera']), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares the second that drawing takes, where a test is not about pictures."""
-    for name in ("confusion_matrix", "per_class"):
-        monkeypatch.setattr(f"pipelines.reporting.plots.{name}", lambda result, theme=None: b"not drawn")
+    for name in plots.__all__:
+        monkeypatch.setattr(f"pipelines.reporting.plots.{name}", lambda *arguments: b"not drawn")

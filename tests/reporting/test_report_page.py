@@ -2,6 +2,8 @@
 
 import base64
 import dataclasses
+import hashlib
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +12,13 @@ import cv2
 import numpy as np
 import pytest
 
+from pipelines.evaluation.scores import read_scores
 from pipelines.report import Config, Result, run
-from pipelines.reporting import plots
+from pipelines.reporting import html, plots
+from pipelines.reporting.evaluations import find_evaluations
+from pipelines.reporting.measuring import gather, measure
+from pipelines.reporting.page_data import as_script
+from pipelines.reporting.plots.drawing import MOST_PIXELS, RAMP
 from pipelines.workspace import Workspace
 
 Evaluate = Callable[..., Path]
@@ -20,8 +27,8 @@ HOSTILE = ("<script>alert(1)</script>", "$x_{1}$ & 100 %", "日本語 { }", "a" 
 
 
 @pytest.fixture
-def hostile(workspace: Workspace, evaluate: Evaluate) -> Result:
-    evaluate(classes=HOSTILE)
+def hostile(workspace: Workspace, evaluate: Evaluate, no_pictures: None) -> Result:
+    evaluate("\"><script>alert('run')<", classes=HOSTILE)
     return run(Config(workspace.root))
 
 
@@ -29,37 +36,101 @@ def page_of(result: Result) -> str:
     return Path(result.files["report.html"]).read_text("utf-8")
 
 
-def test_a_class_name_cannot_become_markup(hostile: Result) -> None:
+def data_of(result: Result) -> dict:
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page_of(result), re.DOTALL)
+    return json.loads(text)
+
+
+def test_a_name_cannot_become_markup(hostile: Result) -> None:
     page = page_of(hostile)
-    assert "<script" not in page
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert "a" * 80 in page
+    assert page.count("<script") == 2  # the data and the page's own
+    assert "<title>&#34;&gt;&lt;script&gt;alert(&#39;run&#39;)&lt;" in page
+    assert data_of(hostile)["classes"] == list(HOSTILE)
+
+
+def test_data_that_ends_a_script_stays_data() -> None:
+    hostile = "</script><!--<script>&\u2028\udc80"
+    text = as_script({"name": hostile})
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == {"name": hostile}
+
+
+def test_only_the_pages_own_script_may_run(hostile: Result) -> None:
+    page = page_of(hostile)
+    (allowed,) = re.findall(r"script-src 'sha256-([^']+)'", page)
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() == allowed
+    assert "default-src 'none'" in page
 
 
 def test_the_page_needs_nothing_from_outside(hostile: Result) -> None:
-    sources = re.findall(r'(?:src|srcset|href)="([^"]*)"', page_of(hostile))
-    assert len(sources) == 4
-    assert all(source.startswith("data:image/png;base64,") for source in sources)
-    assert "url(" not in page_of(hostile)
-
-
-def test_the_page_embeds_the_very_pictures_that_were_written(hostile: Result) -> None:
-    for name in ("confusion_matrix.png", "per_class.png"):
-        assert base64.b64encode(Path(hostile.files[name]).read_bytes()).decode() in page_of(hostile)
-
-
-def test_the_page_tells_protocol_and_provenance(hostile: Result) -> None:
     page = page_of(hostile)
+    assert re.findall(r'(?:src|srcset|href)="', page) == []
+    assert "url(" not in page
+    assert "@import" not in page
+    assert set(re.findall(r"https?://[^\"' ]+", page)) == {"http://www.w3.org/2000/svg"}  # a name, not an address
+
+
+def test_the_page_tells_protocol_configuration_and_provenance(
+    workspace: Workspace, evaluate: Evaluate, log_training: Callable[..., Path], no_pictures: None
+) -> None:
+    evaluate()
+    log_training()
+    page = page_of(run(Config(workspace.root)))
     for text in ("<dd>sequence</dd>", "<dd>yes</dd>", "<dd>joint2</dd>", "stres/scores/1", "95 % interval"):
         assert text in page
+    assert "<dt>steps.motion.lr</dt><dd>0.05</dd>" in page
 
 
-def test_a_dark_scheme_has_its_own_colours_and_pictures(hostile: Result) -> None:
-    assert page_of(hostile).count('media="(prefers-color-scheme: dark)"') == 2
-    picture = cv2.imdecode(np.frombuffer(plots.per_class(hostile, plots.DARK), np.uint8), cv2.IMREAD_COLOR)
-    # Mostly surface and never white, inside the axes either.
-    assert np.median(picture) < 40
-    assert (picture == 255).all(axis=-1).mean() < 0.01
+def test_every_clip_is_there_with_its_best_classes(hostile: Result, workspace: Workspace) -> None:
+    (path,) = workspace.scores.glob("*/*/scores.h5")
+    scores, data = read_scores(path), data_of(hostile)
+    clips = data["clips"]
+    assert clips["ids"] == scores.videos
+    assert clips["labels"] == scores.labels.tolist()
+    best = np.array(clips["streams"]["motion"]["best"]).reshape(-1, clips["best"])
+    np.testing.assert_array_equal(best[:, 0], scores.motion.argmax(axis=1))
+    np.testing.assert_array_equal(best, np.argsort(-scores.motion, axis=1)[:, :5])
+    units = np.array(clips["streams"]["motion"]["probability"]).reshape(-1, clips["best"])
+    expected = np.exp(scores.motion) / np.exp(scores.motion).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(units[:, 0] / clips["unit"], expected.max(axis=1), atol=1e-4)
+
+
+def test_training_curves_are_taken_from_the_log_as_far_as_it_is_whole(
+    workspace: Workspace, evaluate: Evaluate, log_training: Callable[..., Path], no_pictures: None
+) -> None:
+    evaluate()
+    log_training(updates=4000)
+    result = run(Config(workspace.root))
+    (curves,) = data_of(result)["training"]
+    assert (curves["run"], list(curves["steps"])) == ("split1", ["appearance", "joint1"])
+    assert len(curves["steps"]["joint1"]["loss"]) == 200  # each the mean of two of 400 lines
+    assert curves["steps"]["joint1"]["loss"][0] == pytest.approx((2 / 10 + 2 / 20) / 2)
+    assert Path(result.files["training.csv"]).read_text("utf-8").count("\n") == 801
+
+
+def test_the_curves_of_the_base_streams_come_from_the_run_that_trained_them(
+    workspace: Workspace, evaluate: Evaluate, log_training: Callable[..., Path], no_pictures: None
+) -> None:
+    evaluate("variant")
+    log_training(run="variant", base="streams")
+    log_training(run="streams")
+    result = run(Config(workspace.root))
+    assert [curves["run"] for curves in data_of(result)["training"]] == ["streams", "variant"]
+    assert "configuration of run streams" in page_of(result)
+
+
+def test_the_page_of_a_large_data_set_stays_small(workspace: Workspace, evaluate: Evaluate, no_pictures: None) -> None:
+    evaluate(classes=[f"ClassNumber{index}" for index in range(101)], videos=37)
+    assert Path(run(Config(workspace.root)).files["report.html"]).stat().st_size < 1_000_000
+
+
+def test_every_part_of_the_page_is_packaged() -> None:
+    folder = Path(html.__file__).parent / html.FOLDER
+    assert {path.name for path in folder.iterdir()} == {html.TEMPLATE, html.STYLE, *html.SCRIPTS}
+
+
+# ------------------------------------------------------------------ pictures
 
 
 def decode(png: bytes) -> np.ndarray:
@@ -73,22 +144,27 @@ def test_the_matrix_leaves_a_cell_and_a_label_room_at_any_number_of_classes(
     evaluate(classes=[f"ClassNumber{index}" for index in range(number)], videos=2)
     picture = decode(plots.confusion_matrix(_measured(workspace)))
     assert min(picture.shape[:2]) / number > 20  # 5 pt at 200 dpi are 14 px
-    assert max(picture.shape[:2]) <= plots.MOST_PIXELS
+    assert max(picture.shape[:2]) <= MOST_PIXELS
 
 
 def test_a_diagonal_is_dark_and_an_empty_cell_is_white(workspace: Workspace, evaluate: Evaluate) -> None:
     evaluate(classes=("a", "b"))
     result = _measured(workspace, confusion=((10, 0), (0, 10)))
     picture = decode(plots.confusion_matrix(result))
-    darkest = plots.LIGHT.ramp[-1].removeprefix("#")
+    darkest = RAMP[-1].removeprefix("#")
     blue_green_red = np.array([int(darkest[i : i + 2], 16) for i in (4, 2, 0)])
     assert 0.05 < (abs(picture.astype(int) - blue_green_red).max(axis=-1) <= 2).mean() < 0.6
     assert (picture == 255).all(axis=-1).mean() > 0.3
 
 
+def test_pictures_can_be_drawn_of_any_name(workspace: Workspace, evaluate: Evaluate) -> None:
+    evaluate(classes=HOSTILE)
+    result = _measured(workspace)
+    for draw in (plots.per_class, plots.motion_effect, plots.confusion_matrix):
+        assert decode(draw(result)).min() < 100
+
+
 def _measured(workspace: Workspace, **changes: object) -> Result:
     """The newest evaluation's result, without writing files."""
-    from pipelines.report import _measure
-    from pipelines.reporting.evaluations import find_evaluations
-
-    return dataclasses.replace(_measure(find_evaluations(workspace, None, None, ()), Config(workspace.root)), **changes)
+    material = gather(find_evaluations(workspace, None, None, ()), [], None, 0.5, None)
+    return dataclasses.replace(measure(material, "run", workspace.reports), **changes)

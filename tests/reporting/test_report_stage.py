@@ -18,7 +18,7 @@ from pipelines.artifacts import ArtifactError
 from pipelines.errors import MissingError, StorageError, UsageError
 from pipelines.evaluation.scores import read_scores
 from pipelines.progress import Progress
-from pipelines.report import FILES, Config, Result, run
+from pipelines.report import Config, Result, run
 from pipelines.workspace import Workspace, read_json, write_json
 
 Evaluate = Callable[..., Path]
@@ -28,11 +28,14 @@ def rows_of(result: Result, name: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(Path(result.files[name]).read_text("utf-8"))))
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_every_file_is_written_under_the_name_of_run_and_protocol(workspace: Workspace, evaluate: Evaluate) -> None:
     evaluate()
     result = run(Config(workspace.root))
     folder = workspace.reports / "split1-25-full"
-    assert {path.name for path in folder.iterdir()} == set(FILES) == set(result.files)
+    assert {path.name for path in folder.iterdir()} == set(result.files)
+    for figure in ("confusion_matrix", "per_class", "motion_effect", "fusion_weight", "calibration"):
+        assert {f"{figure}.csv", f"{figure}.png"} <= set(result.files)
     assert result.output == str(folder)
 
 
@@ -91,13 +94,17 @@ def test_the_tables_hold_every_class_pair_and_stream(workspace: Workspace, evalu
     assert sum(int(row[2]) for row in pairs) == wrong > 0
 
 
-def test_pictures_are_pngs(workspace: Workspace, evaluate: Evaluate) -> None:
+def test_pictures_are_pngs(workspace: Workspace, evaluate: Evaluate, log_training: Callable[..., Path]) -> None:
     evaluate()
+    log_training()
     result = run(Config(workspace.root))
-    for name in ("confusion_matrix.png", "per_class.png"):
-        assert cv2.imread(result.files[name]).min() < 100
+    pictures = [path for name, path in result.files.items() if name.endswith(".png")]
+    assert len(pictures) == 6
+    for path in pictures:
+        assert cv2.imread(path).min() < 100
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_single_stream_is_reported_alone(workspace: Workspace, evaluate: Evaluate) -> None:
     evaluate(streams=("motion",))
     result = run(Config(workspace.root))
@@ -106,6 +113,7 @@ def test_a_single_stream_is_reported_alone(workspace: Workspace, evaluate: Evalu
     assert ">fused<" not in Path(result.files["report.html"]).read_text("utf-8")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_videos_that_were_not_scored_are_told(workspace: Workspace, evaluate: Evaluate) -> None:
     folder = evaluate()
     document = read_json(folder / "results.json")
@@ -115,6 +123,7 @@ def test_videos_that_were_not_scored_are_told(workspace: Workspace, evaluate: Ev
     assert "3 test videos were not scored" in Path(result.files["report.html"]).read_text("utf-8")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_output_folder_can_be_chosen(workspace: Workspace, evaluate: Evaluate, tmp_path: Path) -> None:
     evaluate()
     run(Config(workspace.root, output=tmp_path / "elsewhere"))
@@ -122,12 +131,13 @@ def test_the_output_folder_can_be_chosen(workspace: Workspace, evaluate: Evaluat
     assert not workspace.reports.exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_progress_counts_the_files(workspace: Workspace, evaluate: Evaluate) -> None:
     evaluate()
     seen: list[Progress] = []
-    run(Config(workspace.root), seen.append)
-    assert [report.done for report in seen] == list(range(len(FILES) + 1))
-    assert {(report.total, report.unit) for report in seen} == {(len(FILES), "files")}
+    number = len(run(Config(workspace.root), seen.append).files)
+    assert [report.done for report in seen] == list(range(number + 1))
+    assert {(report.total, report.unit) for report in seen} == {(number, "files")}
 
 
 # ------------------------------------------------------------------ several splits
@@ -136,13 +146,17 @@ def test_progress_counts_the_files(workspace: Workspace, evaluate: Evaluate) -> 
 @pytest.mark.usefixtures("no_pictures")
 def test_splits_are_averaged_and_their_counts_summed(workspace: Workspace, evaluate: Evaluate) -> None:
     for split in (1, 2, 3):
-        evaluate(f"split{split}", split)
+        evaluate(f"split{split}", split, videos=6 * split)
     result = run(Config(workspace.root, splits=(1, 2, 3)))
     assert result.output.endswith("split1+2+3-25-full")
-    assert result.videos == sum(map(sum, result.confusion)) == 90
-    assert result.streams["fused"].top1 == pytest.approx(np.mean([s.streams["fused"].top1 for s in result.splits]))
+    assert result.videos == sum(map(sum, result.confusion)) == 108
+    top1 = [split.streams["fused"].top1 for split in result.splits]
+    assert result.streams["fused"].top1 == pytest.approx(np.mean(top1))
+    assert result.pooled["fused"].top1 == pytest.approx(np.average(top1, weights=[18, 36, 54]))
+    assert result.pooled["fused"].top1 == pytest.approx(np.trace(result.confusion) / 108)
+    assert result.pooled["fused"].top1 != pytest.approx(result.streams["fused"].top1)
     rows = rows_of(result, "summary.csv")[1:]
-    assert [row[0] for row in rows] == [*"111222333", "mean", "mean", "mean"]
+    assert [row[0] for row in rows] == [*"111222333", "mean", "mean", "mean", "pooled", "pooled", "pooled"]
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -246,6 +260,11 @@ def test_a_report_folder_that_cannot_be_made_is_an_error_of_storage(
         ({"protocol": ""}, "--protocol '' is not a name"),
         ({"run": "mine", "splits": (1, 2)}, r"--run 'mine' names one run.*\{split\}"),
         ({"splits": (1, 1)}, "--splits 1,1 names a split twice"),
+        ({"compare": "mine", "splits": (1, 2)}, r"--compare 'mine' names one run.*\{split\}"),
+        ({"compare": "mine/../late"}, "--compare '../late' is not a name"),
+        ({"with_weight": 1.5}, "--with-weight 1.5: it must be a share from 0 to 1"),
+        ({"with_space": "odds"}, "--with-space 'odds' is not known: give one of auto, logits, softmax"),
+        ({"thumbnails": -1}, "--thumbnails -1"),
     ],
 )
 def test_contradictory_settings_are_refused(tmp_path: Path, settings: dict[str, object], message: str) -> None:

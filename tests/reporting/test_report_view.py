@@ -5,12 +5,16 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from pipelines.evaluation.published import Method, Published
+from pipelines.evaluation.scores import read_scores
 from pipelines.report import Config, Result, run
 from pipelines.workspace import Workspace
-from stres_cli.report_view import abbreviations, render, render_confusion
+from stres_cli.confusion_view import abbreviations, render_confusion
+from stres_cli.report_view import render
 
 Evaluate = Callable[..., Path]
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -96,3 +100,27 @@ def test_a_faultless_run_has_no_confused_pairs(report: Result) -> None:
 )
 def test_abbreviations_are_two_letters_or_all_numbers(names: list[str], codes: list[str]) -> None:
     assert abbreviations(names) == codes
+
+
+def test_what_stands_beside_a_run_is_shown(workspace: Workspace, evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluate("other", seed=1)
+    scores = read_scores(evaluate("mine") / "scores.h5")
+    np.savez(tmp_path / "idt.npz", videos=np.array([*scores.videos, "bend/more"]), scores=np.ones((31, 3)))
+    result = run(Config(workspace.root, run="mine", compare="other", with_file=tmp_path / "idt.npz"))
+    text = " ".join(shown(result).split())
+    one = result.comparison.streams[-1]
+    assert "Compared with other (25-full) stream only this only other difference p (McNemar)" in text
+    assert f"fused + idt {one.only_first} {one.only_second} {100 * one.difference:+.1f}" in text
+    assert "averaged: logits, before softmax 1 of its videos are not in this test, such as bend/more" in text
+    assert f"ECE) appearance {100 * result.calibration['appearance'].ece:.1f} %" in text
+    assert text.count("which is no test result") == 2
+    assert f"{sum(effect.helped for effect in result.motion_effects)} videos right only with motion" in text
+
+
+def test_published_results_are_shown_with_ours(report: Result) -> None:
+    published = Published("UCF101", (Method("ST-ResNet", 0.934),))
+    text = shown(dataclasses.replace(report, published=published))
+    assert "published results on UCF101" in text
+    lines = [line.split() for line in text.splitlines()]
+    assert ["ST-ResNet", "93.4"] in lines
+    assert ["this", "report,", "fused", f"{100 * report.streams['fused'].top1:.1f}"] in lines

@@ -1,0 +1,184 @@
+// Lists of clips: a card each, with pictures and the five best classes of each stream; and the links that open them.
+
+const CARDS_AT_ONCE = 12;
+
+/** The card of a clip. */
+function clipCard(clip) {
+  const [, name = data.clips.ids[clip]] = data.clips.ids[clip].match(/^[^/]*\/(.*)$/s) || [];
+  const right = isRight(data.headline, clip);
+  const split = data.splits.length > 1 ? `split ${splitOf(clip).split} · ` : "";
+  return el(
+    "article",
+    { class: "card", "data-clip": data.clips.ids[clip] },
+    pictures(clip),
+    el(
+      "div",
+      { class: "about" },
+      el("h3", { title: data.clips.ids[clip] }, name),
+      el(
+        "p",
+        { class: "verdict" },
+        `${split}${data.classes[truth(clip)]} `,
+        right
+          ? el("span", { class: "right" }, `✓ recognised (${data.headline})`)
+          : el("span", { class: "wrong" }, `→ ${data.classes[guess(data.headline, clip)]} (${data.headline})`),
+      ),
+      el(
+        "div",
+        { class: "guesses" },
+        headlineFirst.map((stream) => guesses(stream, clip)),
+      ),
+    ),
+  );
+}
+
+function pictures(clip) {
+  const [frame, flow] = data.thumbnails[clip] || [];
+  if (!frame && !flow) return el("div", { class: "pictures" }, el("div", { class: "none" }, "no picture"));
+  return el(
+    "div",
+    { class: "pictures" },
+    frame && el("img", { src: frame, alt: "a frame of the clip", loading: "lazy" }),
+    flow && el("img", { src: flow, alt: "its optical flow in colours", loading: "lazy" }),
+  );
+}
+
+/** The best classes of one stream with their probabilities; the true class is marked. */
+function guesses(stream, clip) {
+  const { best, probability } = data.clips.streams[stream];
+  const list = el("ol", {});
+  for (let place = clip * data.clips.best; place < (clip + 1) * data.clips.best; place += 1) {
+    const share = probability[place] / data.clips.unit;
+    const isTrue = best[place] === truth(clip);
+    list.append(
+      el(
+        "li",
+        { class: isTrue && "true", title: data.classes[best[place]] },
+        styled(el("i"), { width: `${100 * share}%` }),
+        el("span", {}, `${isTrue ? "✓ " : ""}${data.classes[best[place]]}`),
+        el("span", {}, percent(share, 0)),
+      ),
+    );
+  }
+  return el("div", { stream }, el("b", {}, stream), list);
+}
+
+/** Cards of the clips, some at once, with a button for more. */
+function cardList(clips) {
+  const cards = el("div", { class: "cards" });
+  const more = el("button", { type: "button", class: "more", onclick: () => show() });
+  let shown = 0;
+  const show = () => {
+    cards.append(...clips.slice(shown, shown + CARDS_AT_ONCE).map(clipCard));
+    shown = Math.min(clips.length, shown + CARDS_AT_ONCE);
+    more.hidden = shown === clips.length;
+    more.textContent = `Show more (${clips.length - shown} left)`;
+  };
+  show();
+  return el("div", {}, cards, more);
+}
+
+// ------------------------------------------------------------------ links: #cell=3,5 #class=3 #helped=3 #hurt=3
+
+const LISTS = {
+  cell([row, column], stream) {
+    const clips = clipsWhere((clip) => truth(clip) === row && guess(stream, clip) === column, stream);
+    const title =
+      row === column ? `${data.classes[row]}, recognised` : `${data.classes[row]}, taken for ${data.classes[column]}`;
+    return { clips, title: `${title} (${stream})` };
+  },
+  class([row], stream) {
+    const clips = clipsWhere((clip) => truth(clip) === row, stream).sort(
+      (a, b) => isRight(stream, a) - isRight(stream, b),
+    );
+    return { clips, title: `All of ${data.classes[row]}, mistakes first (${stream})` };
+  },
+  helped([row]) {
+    const clips = clipsWhere(
+      (clip) => truth(clip) === row && isRight("fused", clip) && !isRight("appearance", clip),
+      "fused",
+    );
+    return { clips, title: `${data.classes[row]}: right only with motion` };
+  },
+  hurt([row]) {
+    const clips = clipsWhere(
+      (clip) => truth(clip) === row && !isRight("fused", clip) && isRight("appearance", clip),
+      "fused",
+    );
+    return { clips, title: `${data.classes[row]}: right only without motion` };
+  },
+};
+
+/** The link that opens a list; classes by index. */
+function listLink(kind, indices, stream = data.headline) {
+  return `#${kind}=${indices.join(",")}${stream === data.headline ? "" : `,${encodeURIComponent(stream)}`}`;
+}
+
+/** What a link asks for, or null where it is none of ours. */
+function readLink(hash) {
+  const [, kind, rest] = hash.match(/^#(\w+)=(.+)$/) || [];
+  if (!kind || !Object.hasOwn(LISTS, kind)) return null;
+  const parts = rest.split(",");
+  const indices = parts.slice(0, kind === "cell" ? 2 : 1).map(Number);
+  let stream = data.headline;
+  try {
+    stream = decodeURIComponent(parts.slice(indices.length).join(",")) || stream;
+  } catch {
+    return null;
+  }
+  const known =
+    indices.length === (kind === "cell" ? 2 : 1) && indices.every((index) => data.classes[index] !== undefined);
+  return known && data.streams.includes(stream) ? { kind, indices, stream } : null;
+}
+
+/** Opens the list that the address names, or closes it. */
+function followLink() {
+  const section = document.getElementById("clips");
+  const link = readLink(location.hash);
+  if (!link) {
+    section.hidden = true;
+    return;
+  }
+  if (link.kind === "cell") pointAt(link.indices, link.stream);
+  const { clips, title } = LISTS[link.kind](link.indices, link.stream);
+  const close = () => {
+    history.replaceState(null, "", location.pathname + location.search);
+    section.hidden = true;
+  };
+  section.replaceChildren(
+    el(
+      "div",
+      { class: "heading" },
+      el("h2", {}, title, el("span", { class: "muted" }, plural(clips.length, "clip"))),
+      el("button", { type: "button", onclick: close }, "Close"),
+    ),
+    clips.length ? cardList(clips) : el("p", { class: "muted" }, "No clip."),
+  );
+  section.onkeydown = (event) => {
+    if (event.key === "Escape") {
+      close();
+      focusMatrix();
+    }
+  };
+  document
+    .getElementById({ cell: "matrix", class: "classes", helped: "motion", hurt: "motion" }[link.kind])
+    .after(section);
+  section.hidden = false;
+  section.scrollIntoView({ block: "nearest" });
+  section.focus({ preventScroll: true });
+}
+
+/** A button that opens a list. */
+function opener(text, kind, indices, stream) {
+  return el(
+    "button",
+    { type: "button", class: "link", onclick: () => openList(listLink(kind, indices, stream)) },
+    text,
+  );
+}
+
+/** Goes to a link; also where it is the address already. */
+function openList(link) {
+  if (location.hash === link) followLink();
+  else location.hash = link;
+}

@@ -1,0 +1,127 @@
+"""Small pictures of test clips for the page: a frame and the flow that follows it, as data URIs within a budget.
+
+Letters: V videos, F flow fields, H W pixels.
+"""
+
+import base64
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from pipelines.artifacts import ArtifactError, FlowFile, FrameFile
+from pipelines.evaluation.metrics import Scored
+from pipelines.evaluation.probabilities import softmax
+from pipelines.optical_flow.colour import flow_to_colour
+from pipelines.optical_flow.picture import motion_of_bytes
+from pipelines.workspace import Workspace
+
+LISTED = 48  # the most confident mistakes that all have pictures
+LONG_SIDE = 144  # pixels; a frame of UCF101 then takes 1.5 to 4.4 kB and its flow 1.2 to 2.2 (five clips)
+QUALITY = 70
+MISTAKE, RESCUED, RIGHT = range(3)  # right only with motion: rescued
+MOST_BYTES = 6_000_000  # of all thumbnails: a page that can still be sent by mail
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """Data URIs of one frame and of its flow in colours; None where the workspace does not hold it."""
+
+    frame: str | None
+    flow: str | None
+
+    @property
+    def bytes(self) -> int:
+        return len(self.frame or "") + len(self.flow or "")
+
+
+def clips_to_show(tables: Sequence[Scored], number: int) -> list[int]:
+    """The `number` clips most worth a picture, counted through all splits.
+
+    The most confident mistakes, which the page lists; then the most confident clips of every cell of the confusion
+    matrix before the second of any, mistakes before those that motion rescued, and these before the other right ones.
+    """
+    worth = _worth(tables)
+    return sorted(range(len(worth)), key=lambda index: worth[index])[:number]
+
+
+def _worth(tables: Sequence[Scored]) -> list[tuple[int, float]]:
+    """For each clip its round, early ones first, and within a round the negated confidence."""
+    kinds: list[tuple[int, int, int]] = []
+    confidences: list[float] = []
+    for table in tables:
+        logits = list(table.streams.values())[-1]
+        guesses = logits.argmax(axis=1)
+        alone = table.streams.get("appearance", logits).argmax(axis=1)
+        confidences += softmax(logits).max(axis=1).tolist()
+        for true, guess, without in zip(table.labels.tolist(), guesses.tolist(), alone.tolist(), strict=True):
+            kinds.append((MISTAKE if guess != true else RESCUED if without != true else RIGHT, true, guess))
+    seen: Counter[object] = Counter()
+    rounds = [0] * len(kinds)
+    for index in sorted(range(len(kinds)), key=lambda index: -confidences[index]):
+        kind = kinds[index]
+        seen[kind[0]] += 1
+        listed = kind[0] == MISTAKE and seen[MISTAKE] <= LISTED
+        rounds[index] = 0 if listed else seen[kind] + kind[0]
+        seen[kind] += 1
+    return [(round_, -confidence) for round_, confidence in zip(rounds, confidences, strict=True)]
+
+
+def thumbnails(
+    workspace: Workspace, tables: Sequence[Scored], number: int, on_clip: Callable[[int, int], None]
+) -> dict[int, Thumbnail]:
+    """Thumbnails by the clip's place through all splits: at most `number`, and at most `MOST_BYTES`.
+
+    A clip whose frames and flow are not there, or damaged, has none. `on_clip(done, total)` is called as they come.
+    """
+    ids = [video for table in tables for video in table.videos]
+    chosen = clips_to_show(tables, number) if workspace.frames.is_dir() or workspace.flow.is_dir() else []
+    made: dict[int, Thumbnail] = {}
+    size = 0
+    for done, index in enumerate(chosen, 1):
+        thumbnail = _thumbnail(workspace, *ids[index].split("/", 1)) if "/" in ids[index] else Thumbnail(None, None)
+        size += thumbnail.bytes
+        if size > MOST_BYTES:
+            break
+        if thumbnail.bytes:
+            made[index] = thumbnail
+        on_clip(done, len(chosen))
+    return made
+
+
+def _thumbnail(workspace: Workspace, class_name: str, video: str) -> Thumbnail:
+    frame = flow = None
+    middle = None
+    try:
+        with FrameFile(workspace.frames_file(class_name, video)) as frames:
+            middle = len(frames) // 2
+            frame = _data_uri(frames.read_one(middle))
+    except ArtifactError:
+        pass  # the page works without; `verify` tells what is damaged
+    try:
+        with FlowFile(workspace.flow_file(class_name, video)) as fields:
+            at = min(len(fields) // 2 if middle is None else middle, len(fields) - 1)
+            flow = _data_uri(_colours(fields.read(at, at + 1)[0], float(fields.attributes["bound"])))
+    except (ArtifactError, KeyError):
+        pass
+    return Thumbnail(frame, flow)
+
+
+def _colours(field: np.ndarray, bound: float) -> np.ndarray:
+    """A stored field [2, H, W] in colours, full at its own 99th percentile: clips differ too much in speed for one."""
+    flow = motion_of_bytes(bound)[field]
+    fast = float(np.quantile(np.hypot(*flow), 0.99))
+    return flow_to_colour(flow, max(fast, 4 * bound / 255))  # two stored steps, below which it is noise
+
+
+def _data_uri(picture: np.ndarray) -> str:
+    """RGB uint8 [H, W, 3] as WebP, shrunk where it is larger than a thumbnail."""
+    height, width = picture.shape[:2]
+    scale = LONG_SIDE / max(height, width)
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    _, coded = cv2.imencode(".webp", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
+    return "data:image/webp;base64," + base64.b64encode(coded.tobytes()).decode("ascii")

@@ -1,0 +1,77 @@
+"""Two runs compared: parity with SciPy, videos matched by id, and refusal where that is impossible."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from pipelines.errors import UsageError
+from pipelines.evaluation.comparison import compare_streams, mcnemar
+from pipelines.evaluation.scores import Scores
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (0, 1), (5, 5), (1, 9), (12, 3), (130, 90), (1500, 1700)])
+def test_the_p_value_is_scipys_two_sided_binomial_test(first: int, second: int) -> None:
+    expected = binomtest(first, first + second, 0.5).pvalue if first + second else 1
+    assert mcnemar(first, second) == mcnemar(second, first) == pytest.approx(expected, rel=1e-9)
+
+
+def scores_of(predictions: list[int], videos: str = "abcdef", labels: tuple[int, ...] = (0, 0, 0, 1, 1, 1)) -> Scores:
+    logits = np.eye(2, dtype=np.float32)[predictions]
+    return Scores(list(videos), np.array(labels), ["x", "y"], fused=logits)
+
+
+FIRST, SECOND = scores_of([0, 0, 1, 1, 1, 1]), scores_of([0, 1, 1, 1, 0, 0])
+
+
+def test_videos_are_counted_by_who_gets_them_right() -> None:
+    one = compare_streams([FIRST], [SECOND], "fused")
+    assert (one.both, one.only_first, one.only_second, one.neither) == (2, 3, 0, 1)
+    assert one.difference == pytest.approx(3 / 6)
+    assert one.p_value == pytest.approx(0.25)
+    assert one.difference_interval[0] < one.difference < one.difference_interval[1]
+
+
+def test_videos_are_matched_by_id_and_not_by_place() -> None:
+    order = [1, 2, 0, 3, 4, 5]
+    shuffled = Scores([SECOND.videos[i] for i in order], SECOND.labels[order], ["x", "y"], fused=SECOND.fused[order])
+    assert compare_streams([FIRST], [shuffled], "fused") == compare_streams([FIRST], [SECOND], "fused")
+
+
+def test_splits_are_counted_together() -> None:
+    one = compare_streams([FIRST, FIRST], [SECOND, SECOND], "fused")
+    assert (one.both, one.only_first, one.p_value) == (4, 6, pytest.approx(binomtest(6, 6).pvalue))
+
+
+def test_the_interval_is_that_of_a_bootstrap_over_videos() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 300)
+    videos = [f"v{index}" for index in range(300)]
+    first, second = (
+        Scores(videos, labels, ["x", "y"], fused=np.eye(2, dtype=np.float32)[labels ^ (generator.random(300) < wrong)])
+        for wrong in (0.2, 0.3)
+    )
+    gain = (first.fused.argmax(axis=1) == labels).astype(int) - (second.fused.argmax(axis=1) == labels)
+    drawn = [gain[generator.integers(0, 300, 300)].mean() for _ in range(2000)]
+    low, high = compare_streams([first], [second], "fused").difference_interval
+    assert (low, high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.012)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (scores_of([0] * 6, videos="abcdeg"), "only the first has f and only the second has g; evaluate both"),
+        (dataclasses.replace(SECOND, classes=["x", "z"]), "classes differ: only the first has y"),
+        (dataclasses.replace(SECOND, classes=["y", "x"]), "classes differ: their order"),
+        (scores_of([0] * 6, labels=(0, 0, 0, 1, 1, 0)), "other classes for f"),
+    ],
+)
+def test_runs_that_were_not_tested_on_the_same_are_refused(second: Scores, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        compare_streams([FIRST], [second], "fused")
+
+
+def test_of_many_differing_videos_a_few_are_named() -> None:
+    with pytest.raises(UsageError, match="has a, b, c and 3 more"):
+        compare_streams([FIRST], [scores_of([0] * 6, videos="uvwxyz")], "fused")
