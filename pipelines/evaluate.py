@@ -301,16 +301,15 @@ def _score_all(
 
 
 def _gather(logits: "dict[int, dict[str, torch.Tensor]]", test: TestVideos, classes: list[str]) -> "Scores":
-    """One table of all videos; `fused` is the mean of both streams' logits (PAPER.md, "Testing")."""
+    """One table of all videos."""
     import numpy as np
     import torch
 
     from pipelines.evaluation.scores import Scores
+    from pipelines.evaluation.scoring import with_fused
 
     order = sorted(logits)
-    streams = {name: torch.stack([logits[i][name] for i in order]).numpy() for name in logits[order[0]]}
-    if len(streams) == 2:
-        streams["fused"] = (streams["appearance"] + streams["motion"]) / 2
+    streams = with_fused({name: torch.stack([logits[i][name] for i in order]).numpy() for name in logits[order[0]]})
     return Scores(
         videos=[test.videos[i].id for i in order],
         labels=np.array([test.labels[i] for i in order], dtype=np.int64),
