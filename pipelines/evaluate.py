@@ -3,7 +3,6 @@
 Reads `runs/<name>/`, `frames/` and `flow/`; leaves `scores/<run>/<protocol>/scores.h5` and `results.json`.
 """
 
-import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -176,14 +175,6 @@ class _Task:
         step = self.protocol.step
         return self.settings["steps"]["motion" if step == LATE_FUSION else step]
 
-    def weights_digest(self) -> str:
-        """SHA-256 of the weights: the source of the scores."""
-        step = self.protocol.step
-        digest = hashlib.sha256()
-        for name in ("appearance", "motion") if step == LATE_FUSION else (step,):
-            digest.update(self.run.weights_file(name).read_bytes())
-        return digest.hexdigest()
-
 
 def _choose(workspace: Workspace, config: Config) -> _Task:
     run = find_run(workspace, config.run)
@@ -328,7 +319,12 @@ def _write(
     run, split, protocol = task.run.name, task.settings["split"], task.protocol.document()
     step = {"step": task.protocol.step}
     results = results_document(protocol, split, run, scores) | step | unscored
-    provenance = {"run": run, "split": split, "precision": precision, "weights_sha256": task.weights_digest()}
+    provenance = {
+        "run": run,
+        "split": split,
+        "precision": precision,
+        "weights_sha256": task.run.weights_sha256(task.protocol.step),
+    }
     write_scores(folder / "scores.h5", scores, provenance | protocol | step)
     write_json(folder / "results.json", results)
     return results

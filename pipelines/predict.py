@@ -16,7 +16,7 @@ from pipelines.prediction.account import STAGE, Account
 from pipelines.prediction.lengths import Length
 from pipelines.prediction.results import BEST, ClassProbability, Prediction, Result, TimelineFiles
 from pipelines.progress import OnProgress, Progress, ignore_progress
-from pipelines.training.runs import Run, find_run
+from pipelines.training.runs import Run, find_run_or_folder
 from pipelines.video.sources import UNLABELLED, VideoSource, find_videos
 from pipelines.workspace import Failure, Workspace, record_outcomes
 
@@ -122,7 +122,7 @@ def run(
     where run, videos or what computes the flow are missing, `UsageError` where the run cannot be tested so,
     `StorageError` where timelines cannot be written.
     """
-    trained = find(config)
+    trained = find_run_or_folder(Workspace(config.workspace), config.run)
     sources, failures = _sources(config)
     predictor = _predictor(config, trained)
     started = time.monotonic()
@@ -154,13 +154,6 @@ def run(
         video_seconds=video_seconds,
         video_seconds_per_second=video_seconds / max(seconds, 1e-9),
     )
-
-
-def find(config: Config) -> Run:
-    """The run meant. Raises `MissingError`."""
-    if config.run is not None and (Path(config.run) / "config.json").is_file():
-        return Run(Path(config.run).absolute())
-    return find_run(Workspace(config.workspace), config.run)
 
 
 def _sources(config: Config) -> tuple[list[VideoSource], list[Failure]]:

@@ -75,9 +75,9 @@ def _table(prediction: Prediction) -> Table:
     headline = prediction.probabilities[streams[-1]]
     order = sorted(range(len(headline)), key=lambda index: -headline[index])[: len(prediction.top)]
     table = Table(box=None, padding=(0, 2, 0, 2), pad_edge=True, show_header=len(streams) > 1)
-    table.add_column("", no_wrap=True, overflow="ellipsis")
+    table.add_column("", no_wrap=True, overflow="ellipsis", min_width=10)
     table.add_column(streams[-1] if len(streams) > 1 else "", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True, min_width=_BAR)
     for stream in streams[:-1]:
         table.add_column(Text(stream, style=STREAM_COLOURS[stream]), justify="right", no_wrap=True)
     for place, (index, best) in enumerate(zip(order, prediction.top, strict=True)):

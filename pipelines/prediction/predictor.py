@@ -3,7 +3,7 @@
 Letters: C classes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,9 +92,12 @@ class Predictor:
 
     def logits(self, pixels: Pixels) -> Logits:
         """The mean logits of what one span shows."""
-        rgb, flow = self.views(pixels)
+        return self.scored(*self.views(pixels), self.cuts)
+
+    def scored(self, rgb: torch.Tensor | None, flow: torch.Tensor | None, cuts: Sequence[Sequence[int]]) -> Logits:
+        """The mean logits of views [V, T, ...], of which the frames of each cut go through the network together."""
         with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):
-            logits = self.scorer.score(rgb, flow, self.cuts)
+            logits = self.scorer.score(rgb, flow, cuts)
         return with_fused({name: values.numpy() for name, values in logits.items()})
 
     def views(self, pixels: Pixels) -> tuple[torch.Tensor | None, torch.Tensor | None]:
