@@ -50,7 +50,7 @@ def _pictures(reader: VideoReader, timeline: Timeline, on_frames: OnFrames) -> I
             panels = {place: panel(timeline, place, width)}
         below = panels[place].copy()
         unit = _unit(width)
-        seconds = clock(round(index / timeline.fps, 1), timeline.frames / timeline.fps)
+        seconds = moment(index, timeline)
         draw_text(below, width - 12 * unit, 20 * unit, seconds, 13 * unit, _MUTED, "right")
         yield np.concatenate([resize(frame, width, height), below])
         if index % _REPORTED == 0:
@@ -70,9 +70,8 @@ def panel(timeline: Timeline, place: int, width: int) -> np.ndarray:
     canvas = np.empty((round((30 + 24 * BEST) * unit / 2) * 2, width, 3), np.uint8)
     canvas[:] = _SURFACE
     window = timeline.windows[place]
-    span = " - ".join(clock(round(frame / timeline.fps, 1), timeline.frames / timeline.fps)
-                      for frame in (window.start, window.end))  # fmt: skip
-    draw_text(canvas, 12 * unit, 20 * unit, f"window {span}", 11 * unit, _MUTED)
+    span = f"window {moment(window.start, timeline)} - {moment(window.end, timeline)}"
+    draw_text(canvas, 12 * unit, 20 * unit, span, 11 * unit, _MUTED)
     best = np.argsort(-np.array(window.headline), kind="stable")[:BEST]
     left, right = round(0.42 * width), round(width - 70 * unit)
     for row, index in enumerate(best):
@@ -85,6 +84,12 @@ def panel(timeline: Timeline, place: int, width: int) -> np.ndarray:
         text = f"{100 * window.headline[index]:.1f} %"
         draw_text(canvas, width - 12 * unit, baseline, text, 13 * unit, _TEXT if row == 0 else _MUTED, "right")
     return canvas
+
+
+def moment(frame: int, timeline: Timeline) -> str:
+    """When a frame is shown: tenths of seconds in a video below a minute, otherwise as a clock."""
+    total = timeline.frames / timeline.fps
+    return f"{frame / timeline.fps:.1f} s" if total < 60 else clock(frame / timeline.fps, total)
 
 
 def _unit(width: int) -> float:
