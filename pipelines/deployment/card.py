@@ -47,7 +47,7 @@ def write_card(about: Exported, model: Deployed) -> str:
 def _summary(about: Exported) -> str:
     network = about.settings["network"]
     kind = {LATE_FUSION: "both base streams side by side", "appearance": "appearance stream", "motion": "motion stream"}
-    what = kind.get(about.step, "two-stream residual network with motion fed into appearance and kernels over time")
+    what = kind.get(about.step, "both streams, joined")
     return (
         f"Spatiotemporal residual network (Feichtenhofer, Pinz, Wildes, NIPS 2016): {what}, depth {network['depth']}, "
         f"width {network['width']}. Run `{about.run.name}`, step `{about.step}`. Any number of videos B, 1 or more; "
@@ -109,7 +109,7 @@ def _flow(about: Exported, stack: int) -> str:
 def _outputs(about: Exported, model: Deployed) -> str:
     classes = about.settings["classes"]
     streams = " and ".join(f"`{name}`" for name in model.outputs[1:])
-    mean = "of the mean of both" if len(model.outputs) == 3 else "of it"
+    mean = "of the mean of both streams' logits" if len(model.outputs) == 3 else "of the logits"
     head = [
         "## Outputs",
         "",

@@ -66,7 +66,7 @@ def _probabilities(timeline: Timeline) -> np.ndarray:
 
 
 def _columns(timeline: Timeline) -> np.ndarray:
-    """Which window each column of the picture shows: int [columns]. Drawing takes as long for an hour as for a second."""
+    """Which window each column of the picture shows: int [columns]. An hour is drawn as quickly as a second."""
     edges = np.array(timeline.edges())
     times = (np.arange(_COLUMNS) + 0.5) / _COLUMNS * edges[-1]
     return np.searchsorted(edges[1:-1], times, side="right")

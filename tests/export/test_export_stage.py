@@ -2,10 +2,11 @@
 
 import json
 import re
-import subprocess
-import sys
+import shutil
+import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -14,8 +15,10 @@ from typer.testing import CliRunner
 from pipelines import evaluate, export
 from pipelines.deployment import checking, formats
 from pipelines.deployment.checking import clip_inputs
+from pipelines.deployment.model import deployed
 from pipelines.errors import MissingError, StorageError, UsageError
 from pipelines.evaluation.scoring import Scorer
+from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load, save
 from pipelines.training.runs import Run, load_network
 from stres_cli.app import app
 
@@ -72,29 +75,42 @@ def assert_gives_what_the_run_gives(run_file, trained, step, videos, frames):
     assert {name: tuple(value.shape) for name, value in found.items()} == dict.fromkeys(found, (videos, 2))
 
 
+OUTPUTS = ("probabilities", "appearance", "motion")
+
+
+@pytest.fixture(scope="module")
+def run_joint1(joint1):
+    return formats.run_torch(joint1.file, OUTPUTS)
+
+
+@pytest.fixture(scope="module")
+def run_joint2(joint2):
+    return formats.run_torch(joint2.file, OUTPUTS)
+
+
 @pytest.mark.parametrize("frames", [1, 5, 25])
 @pytest.mark.parametrize("videos", [1, 3])
-def test_a_torch_file_takes_any_number_of_videos_and_frames(joint1, trained_on_videos, videos, frames):
-    run_file = formats.run_torch(joint1.file, ("probabilities", "appearance", "motion"))
-    assert_gives_what_the_run_gives(run_file, trained_on_videos, "joint1", videos, frames)
+def test_a_torch_file_takes_any_number_of_videos_and_frames(run_joint1, trained_on_videos, videos, frames):
+    assert_gives_what_the_run_gives(run_joint1, trained_on_videos, "joint1", videos, frames)
 
 
 @pytest.mark.parametrize("frames", [7, 8, 25])
 @pytest.mark.parametrize("videos", [1, 3])
-def test_with_temporal_pooling_from_seven_frames_on(joint2, trained_on_videos, videos, frames):
-    assert (joint2.step, joint2.fewest_frames, joint1_frames(joint2)) == ("joint2", 7, [(2, 25), (1, 25), (1, 7)])
-    run_file = formats.run_torch(joint2.file, ("probabilities", "appearance", "motion"))
-    assert_gives_what_the_run_gives(run_file, trained_on_videos, "joint2", videos, frames)
+def test_with_temporal_pooling_from_seven_frames_on(joint2, run_joint2, trained_on_videos, videos, frames):
+    assert (joint2.step, joint2.fewest_frames) == ("joint2", 7)
+    assert joint2.check.shapes == [(2, 25), (1, 25), (1, 7)]
+    assert_gives_what_the_run_gives(run_joint2, trained_on_videos, "joint2", videos, frames)
 
 
-def joint1_frames(result):
-    return result.check.shapes
+def test_fewer_frames_than_pooling_needs_are_refused_by_the_file(run_joint2):
+    with pytest.raises(AssertionError, match=">= 7"):
+        run_joint2(random_pixels(1, 6))
 
 
 @needs_onnx
 @pytest.mark.parametrize(("videos", "frames"), [(1, 1), (3, 5), (1, 25)])
 def test_an_onnx_file_takes_any_number_of_videos_and_frames(onnx_file, trained_on_videos, videos, frames):
-    run_file = formats.run_onnx(onnx_file.file, ("probabilities", "appearance", "motion"))
+    run_file = formats.run_onnx(onnx_file.file, OUTPUTS)
     assert_gives_what_the_run_gives(run_file, trained_on_videos, "joint1", videos, frames)
 
 
@@ -111,24 +127,27 @@ def test_an_onnx_file_names_what_it_takes_and_gives(onnx_file):
     assert shapes == {
         "rgb": ["videos", "frames", 3, 32, 32],
         "flow": ["videos", "frames", 20, 32, 32],
-        **dict.fromkeys(("probabilities", "appearance", "motion"), ["videos", 2]),
+        **{name: ["videos", 2] for name in OUTPUTS},
     }
     (metadata,) = (entry.value for entry in model.metadata_props if entry.key == formats.SETTINGS)
     assert json.loads(metadata)["classes"] == ["jump", "wave"]
 
 
-@pytest.mark.parametrize(("step", "name"), [("appearance", "rgb"), ("motion", "flow")])
-def test_a_network_of_one_stream_has_one_input(trained_on_videos, tmp_path, step, name):
-    result = exported(trained_on_videos, tmp_path, "model.pt2", step=step)
-    assert list(result.inputs) == [name]
-    assert list(result.outputs) == ["probabilities", step]
+def test_a_network_of_one_stream_has_one_input(trained_on_videos, tmp_path):
+    result = exported(trained_on_videos, tmp_path, "model.pt2", step="appearance")
+    assert (list(result.inputs), list(result.outputs)) == (["rgb"], ["probabilities", "appearance"])
     assert result.check.largest_difference < 1e-5
+    motion = deployed(load_network(Run(trained_on_videos.workspace.runs / "split1"), "motion"))
+    assert (list(motion.inputs), motion.outputs) == (["flow"], ("probabilities", "motion"))
+    with torch.no_grad():
+        found = motion(random_pixels(2, 3)[1])
+    torch.testing.assert_close(found["probabilities"], found["motion"].softmax(1))
 
 
 def test_a_torch_file_says_what_it_is(joint1):
-    extra = {formats.SETTINGS: ""}
-    torch.export.load(joint1.file, extra_files=extra)
-    about = json.loads(extra[formats.SETTINGS])
+    with zipfile.ZipFile(joint1.file) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(formats.SETTINGS))
+        about = json.loads(archive.read(name))
     assert (about["classes"], about["size"], about["step"]) == (["jump", "wave"], [32, 32], "joint1")
     assert about["flow"]["bound"] == 4.0
 
@@ -166,8 +185,6 @@ def test_a_file_that_differs_from_the_run_is_not_written(trained_on_videos, tmp_
 
 
 def run_itself(trained):
-    from pipelines.deployment.model import deployed
-
     model = deployed(load_network(Run(trained.workspace.runs / "split1"), "joint1"))
     return torch.no_grad()(lambda inputs: model(*inputs))
 
@@ -188,13 +205,12 @@ def code_of(card):
     return re.findall(r"```python\n(.*?)```", card.read_text(encoding="utf-8"), re.S)
 
 
-def test_the_code_of_the_card_runs_without_stres(joint1):
+def test_the_code_of_the_card_runs(joint1, monkeypatch, capsys):
     (code,) = code_of(joint1.card)
     assert "pipelines" not in code
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", code], cwd=joint1.file.parent, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.startswith("torch.Size([1, 2]) ")
+    monkeypatch.chdir(joint1.file.parent)
+    exec(compile(code, "card", "exec"), {})
+    assert capsys.readouterr().out.startswith("torch.Size([1, 2]) ")
 
 
 @needs_onnx
@@ -224,8 +240,22 @@ def test_the_card_says_what_there_is_to_know(joint1, trained_on_videos):
         assert text in card
 
 
-def test_accuracy_is_only_that_of_these_weights(joint2):
-    assert "Not measured: the run has no scores of this network" in joint2.card.read_text(encoding="utf-8")
+def test_accuracy_is_only_that_of_these_weights(joint1, trained_on_videos, tmp_path, monkeypatch):
+    monkeypatch.setitem(formats.EXPORT, "torch", lambda *arguments: b"as if exported")
+    for folder in ("runs", "scores"):
+        shutil.copytree(trained_on_videos.workspace.root / folder, tmp_path / folder)
+    weights = Run(tmp_path / "runs" / "split1").weights_file("joint1")
+    cards = []
+    for content in (load(weights, WEIGHTS_SCHEMA), load(weights, WEIGHTS_SCHEMA) | {"seconds": 1.5}):
+        save(weights, WEIGHTS_SCHEMA, content)
+        evaluated = [file for file in tmp_path.glob("scores/split1/joint1-*/scores.h5") if not cards]
+        for file in evaluated:
+            with h5py.File(file, "r+") as scores:
+                scores.attrs["weights_sha256"] = Run(tmp_path / "runs" / "split1").weights_sha256("joint1")
+        result = export.run(export.Config(tmp_path / f"{len(cards)}.pt2", tmp_path, step="joint1"))
+        cards.append(result.card.read_text(encoding="utf-8"))
+    assert "top-1 with its 95 % interval" in cards[0]
+    assert "Not measured: the run has no scores of this network" in cards[1]
 
 
 # ------------------------------------------------------------------ files and settings
