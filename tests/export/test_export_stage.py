@@ -1,5 +1,6 @@
 """The stage `export`: the file gives what the run gives, for any number of videos and frames, or is not written."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -27,30 +28,56 @@ def importable(*names):
     return all(formats.importlib.util.find_spec(name) for name in names)
 
 
+OUTPUTS = ("probabilities", "appearance", "motion")
 needs_onnx = pytest.mark.skipif(
     not importable("onnx", "onnxscript", "onnxruntime"), reason="the extra `export` is not installed"
 )
 
 
-def exported(trained, folder, name, **settings):
-    video = trained.video("jump/jump2")
-    return export.run(export.Config(folder / name, trained.workspace.root, check=video, **settings))
+@dataclasses.dataclass
+class Written:
+    """A file that was exported and checked, and what ran it in the check: loading it takes as long as making it."""
+
+    result: export.Result
+    run: formats.Run
 
 
 @pytest.fixture(scope="module")
-def joint1(trained_on_videos, tmp_path_factory):
+def write(trained_on_videos, tmp_path_factory):
+    def call(name, **settings):
+        config = export.Config(
+            tmp_path_factory.mktemp("export") / name,
+            trained_on_videos.workspace.root,
+            check=trained_on_videos.video("jump/jump2"),
+            **settings,
+        )
+        make, runs = formats.RUN[config.chosen_format], []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(formats.RUN, config.chosen_format, lambda *given: runs.append(make(*given)) or runs[-1])
+            return Written(export.run(config), *runs)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def written_joint1(trained_on_videos, write):
     evaluate.run(evaluate.Config(trained_on_videos.workspace.root, step="joint1", crops=3, device="cpu"))
-    return exported(trained_on_videos, tmp_path_factory.mktemp("export"), "a.b.pt2", step="joint1")
+    return write("a.b.pt2", step="joint1")
 
 
 @pytest.fixture(scope="module")
-def joint2(trained_on_videos, tmp_path_factory):
-    return exported(trained_on_videos, tmp_path_factory.mktemp("export"), "pooled.pt2")
+def joint1(written_joint1):
+    return written_joint1.result
 
 
 @pytest.fixture(scope="module")
-def onnx_file(trained_on_videos, tmp_path_factory):
-    return exported(trained_on_videos, tmp_path_factory.mktemp("export"), "model.onnx", step="joint1")
+def joint2(write):
+    return write("pooled.pt2")
+
+
+@pytest.fixture(scope="module")
+def onnx_file(write):
+    return write("model.onnx", step="joint1")
 
 
 def random_pixels(videos, frames):
@@ -75,50 +102,36 @@ def assert_gives_what_the_run_gives(run_file, trained, step, videos, frames):
     assert {name: tuple(value.shape) for name, value in found.items()} == dict.fromkeys(found, (videos, 2))
 
 
-OUTPUTS = ("probabilities", "appearance", "motion")
-
-
-@pytest.fixture(scope="module")
-def run_joint1(joint1):
-    return formats.run_torch(joint1.file, OUTPUTS)
-
-
-@pytest.fixture(scope="module")
-def run_joint2(joint2):
-    return formats.run_torch(joint2.file, OUTPUTS)
-
-
 @pytest.mark.parametrize("frames", [1, 5, 25])
 @pytest.mark.parametrize("videos", [1, 3])
-def test_a_torch_file_takes_any_number_of_videos_and_frames(run_joint1, trained_on_videos, videos, frames):
-    assert_gives_what_the_run_gives(run_joint1, trained_on_videos, "joint1", videos, frames)
+def test_a_torch_file_takes_any_number_of_videos_and_frames(written_joint1, trained_on_videos, videos, frames):
+    assert_gives_what_the_run_gives(written_joint1.run, trained_on_videos, "joint1", videos, frames)
 
 
 @pytest.mark.parametrize("frames", [7, 8, 25])
 @pytest.mark.parametrize("videos", [1, 3])
-def test_with_temporal_pooling_from_seven_frames_on(joint2, run_joint2, trained_on_videos, videos, frames):
-    assert (joint2.step, joint2.fewest_frames) == ("joint2", 7)
-    assert joint2.check.shapes == [(2, 25), (1, 25), (1, 7)]
-    assert_gives_what_the_run_gives(run_joint2, trained_on_videos, "joint2", videos, frames)
+def test_with_temporal_pooling_from_seven_frames_on(joint2, trained_on_videos, videos, frames):
+    assert (joint2.result.step, joint2.result.fewest_frames) == ("joint2", 7)
+    assert joint2.result.check.shapes == [(2, 25), (1, 25), (1, 7)]
+    assert_gives_what_the_run_gives(joint2.run, trained_on_videos, "joint2", videos, frames)
 
 
-def test_fewer_frames_than_pooling_needs_are_refused_by_the_file(run_joint2):
+def test_fewer_frames_than_pooling_needs_are_refused_by_the_file(joint2):
     with pytest.raises(AssertionError, match=">= 7"):
-        run_joint2(random_pixels(1, 6))
+        joint2.run(random_pixels(1, 6))
 
 
 @needs_onnx
 @pytest.mark.parametrize(("videos", "frames"), [(1, 1), (3, 5), (1, 25)])
 def test_an_onnx_file_takes_any_number_of_videos_and_frames(onnx_file, trained_on_videos, videos, frames):
-    run_file = formats.run_onnx(onnx_file.file, OUTPUTS)
-    assert_gives_what_the_run_gives(run_file, trained_on_videos, "joint1", videos, frames)
+    assert_gives_what_the_run_gives(onnx_file.run, trained_on_videos, "joint1", videos, frames)
 
 
 @needs_onnx
 def test_an_onnx_file_names_what_it_takes_and_gives(onnx_file):
     import onnx
 
-    model = onnx.load(onnx_file.file)
+    model = onnx.load(onnx_file.result.file)
     onnx.checker.check_model(model)
     shapes = {
         value.name: [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
@@ -133,15 +146,13 @@ def test_an_onnx_file_names_what_it_takes_and_gives(onnx_file):
     assert json.loads(metadata)["classes"] == ["jump", "wave"]
 
 
-def test_a_network_of_one_stream_has_one_input(trained_on_videos, tmp_path):
-    result = exported(trained_on_videos, tmp_path, "model.pt2", step="appearance")
-    assert (list(result.inputs), list(result.outputs)) == (["rgb"], ["probabilities", "appearance"])
-    assert result.check.largest_difference < 1e-5
-    motion = deployed(load_network(Run(trained_on_videos.workspace.runs / "split1"), "motion"))
-    assert (list(motion.inputs), motion.outputs) == (["flow"], ("probabilities", "motion"))
+@pytest.mark.parametrize(("step", "name", "channels"), [("appearance", "rgb", 3), ("motion", "flow", 20)])
+def test_a_network_of_one_stream_has_one_input(trained_on_videos, step, name, channels):
+    model = deployed(load_network(Run(trained_on_videos.workspace.runs / "split1"), step))
+    assert (model.inputs, model.outputs) == ({name: channels}, ("probabilities", step))
     with torch.no_grad():
-        found = motion(random_pixels(2, 3)[1])
-    torch.testing.assert_close(found["probabilities"], found["motion"].softmax(1))
+        found = model(**{name: random_pixels(2, 3)[channels == 20]})
+    torch.testing.assert_close(found["probabilities"], found[step].softmax(1))
 
 
 def test_a_torch_file_says_what_it_is(joint1):
@@ -179,8 +190,10 @@ def test_a_file_that_differs_from_the_run_is_not_written(trained_on_videos, tmp_
     monkeypatch.setattr(checking, "_reference", off)
     monkeypatch.setitem(formats.EXPORT, "torch", lambda *arguments: b"as if exported")
     monkeypatch.setitem(formats.RUN, "torch", lambda path, outputs: run_itself(trained_on_videos))
+    video = trained_on_videos.video("jump/jump2")
+    config = export.Config(tmp_path / "model.pt2", trained_on_videos.workspace.root, step="joint1", check=video)
     with pytest.raises(MissingError, match=r"differs from the run by (0.0002|nan) on .*jump2.mkv, more than 0.0001"):
-        exported(trained_on_videos, tmp_path, "model.pt2", step="joint1")
+        export.run(config)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -215,8 +228,8 @@ def test_the_code_of_the_card_runs(joint1, monkeypatch, capsys):
 
 @needs_onnx
 def test_the_code_of_an_onnx_files_card_runs(onnx_file, monkeypatch, capsys):
-    (code,) = code_of(onnx_file.card)
-    monkeypatch.chdir(onnx_file.file.parent)
+    (code,) = code_of(onnx_file.result.card)
+    monkeypatch.chdir(onnx_file.result.file.parent)
     exec(compile(code, "card", "exec"), {})
     assert capsys.readouterr().out.startswith("(1, 2) ")
 
