@@ -21,7 +21,7 @@ class Account:
         if self.videos == 1:
             self.on_progress(Progress(phase, done, max(total, done), "frames"))
         elif phase == STAGE:
-            self._tell()
+            self._tell(frame=f"{done}/{total}" if total else str(done))
 
     def predicted(self, prediction: Prediction) -> None:
         self.done += 1
@@ -34,9 +34,11 @@ class Account:
         self.bad += 1
         self._tell(f"{failure.path}: {failure.reason}")
 
-    def _tell(self, message: str = "") -> None:
+    def _tell(self, message: str = "", frame: str = "") -> None:
         rate = self.video_seconds / max(time.monotonic() - self.started, 1e-9)
         metrics: dict[str, float | int | str] = {"video s/s": round(rate, 2)} if self.video_seconds else {}
+        if frame:  # of the video under way, whose seconds are not counted yet
+            metrics = {"frame": frame}
         if self.bad:
             metrics["failed"] = self.bad
         self.on_progress(Progress(STAGE, self.done, self.videos, metrics=metrics, message=message))

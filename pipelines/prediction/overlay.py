@@ -43,15 +43,12 @@ def write_overlay(place: Path, timeline: Timeline, video: Path, allow_truncated:
 def _pictures(reader: VideoReader, timeline: Timeline, on_frames: OnFrames) -> Iterator[np.ndarray]:
     width, height = shown_size(reader.width, reader.height)
     edges = np.array(timeline.edges())
-    panels: dict[int, np.ndarray] = {}
+    drawn, below = (-1, -1), np.empty(0)
     for index, frame in enumerate(reader):
         place = int(np.searchsorted(edges[1:-1], index / timeline.fps, side="right"))
-        if place not in panels:
-            panels = {place: panel(timeline, place, width)}
-        below = panels[place].copy()
-        unit = _unit(width)
-        seconds = moment(index, timeline)
-        draw_text(below, width - 12 * unit, 20 * unit, seconds, 13 * unit, _MUTED, "right")
+        if (place, int(index / timeline.fps)) != drawn:  # letters take longer than all the rest of a frame
+            drawn = place, int(index / timeline.fps)
+            below = panel(timeline, place, drawn[1], width)
         yield np.concatenate([resize(frame, width, height), below])
         if index % _REPORTED == 0:
             on_frames(index, timeline.frames)
@@ -64,14 +61,16 @@ def shown_size(width: int, height: int) -> tuple[int, int]:
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
-def panel(timeline: Timeline, place: int, width: int) -> np.ndarray:
-    """What stands below the frames while window `place` is the nearest: RGB uint8 [H, width, 3]."""
+def panel(timeline: Timeline, place: int, second: int, width: int) -> np.ndarray:
+    """What stands below the frames of a second while window `place` is the nearest: RGB uint8 [H, width, 3]."""
     unit = _unit(width)
     canvas = np.empty((round((30 + 24 * BEST) * unit / 2) * 2, width, 3), np.uint8)
     canvas[:] = _SURFACE
     window = timeline.windows[place]
     span = f"window {moment(window.start, timeline)} - {moment(window.end, timeline)}"
     draw_text(canvas, 12 * unit, 20 * unit, span, 11 * unit, _MUTED)
+    now = clock(second, timeline.frames / timeline.fps) + (" s" if timeline.frames / timeline.fps < 60 else "")
+    draw_text(canvas, width - 12 * unit, 20 * unit, now, 13 * unit, _MUTED, "right")
     best = np.argsort(-np.array(window.headline), kind="stable")[:BEST]
     left, right = round(0.42 * width), round(width - 70 * unit)
     for row, index in enumerate(best):

@@ -7,6 +7,7 @@ import io
 import warnings
 
 import matplotlib
+import matplotlib.ticker
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,6 +19,8 @@ ROWS = 12  # classes shown
 _LABEL = 28  # characters of a class's name
 _TEXT, _MUTED, _GRID = "#1f2328", "#59636e", "#dfe3e8"
 _ROW, _STRIP, _TOP, _BOTTOM, _WIDTH, _BAR = 0.26, 0.34, 0.62, 0.5, 7.2, 0.9
+_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # seconds
+_MOST_TICKS = 10
 _COLUMNS = 2160  # two a pixel
 # After Okabe and Ito: told apart in every common colour vision. Classes beyond are grey and have their row below.
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000")
@@ -29,7 +32,7 @@ def draw_timeline(timeline: Timeline, title: str, details: str) -> bytes:
     longest first, then those that come nearest to winning."""
     shown = shown_classes(timeline)
     labels = [_shortened(timeline.classes[index]) for index in shown]
-    margin = max(0.62 * max(map(len, labels)) * 9 / 72 + 0.25, 0.9)
+    margin = max(0.62 * max(map(len, labels)) * 9 / 72 + 0.4, 0.9)
     tall = _ROW * len(shown)
     width, height = margin + _WIDTH + _BAR, _TOP + _STRIP + 0.12 + tall + _BOTTOM
     figure = Figure(figsize=(width, height), facecolor="white")
@@ -107,8 +110,13 @@ def _draw_rows(axes: Axes, timeline: Timeline, shown: list[int], labels: list[st
             tick.set_fontweight("bold")
     axes.set_yticks(np.arange(1, len(shown)) - 0.5, minor=True)
     axes.grid(axis="y", which="minor", color=_GRID, linewidth=0.6)
-    axes.tick_params(which="both", length=0)
-    axes.tick_params(axis="x", labelsize=9, colors=_MUTED, length=3)
+    colours = [_COLOURS[row] if row < len(_COLOURS) else _OTHER for row in range(len(shown))]
+    axes.scatter(np.full(len(shown), -0.012), np.arange(len(shown)), c=colours, marker="s", s=30, clip_on=False,
+                 transform=axes.get_yaxis_transform())  # fmt: skip  # the key of the strip
+    axes.tick_params(which="both", length=0, pad=16)
+    axes.tick_params(axis="x", labelsize=9, colors=_MUTED, length=3, pad=3)
+    step = next((step for step in _TICKS if total / step <= _MOST_TICKS), total / _MOST_TICKS)
+    axes.xaxis.set_major_locator(matplotlib.ticker.MultipleLocator(step))
     axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: clock(value, total)))
     axes.set_xlabel("time" + (" (h:min:s)" if total >= 3600 else " (min:s)" if total >= 60 else " (s)"),
                     fontsize=8.5, color=_MUTED)  # fmt: skip
