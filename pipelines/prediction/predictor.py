@@ -6,7 +6,6 @@ Letters: C classes.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +13,13 @@ import torch
 from pipelines.datasets.augmentation import REFERENCE
 from pipelines.datasets.loading import views_of
 from pipelines.datasets.reading import Pixels
-from pipelines.datasets.sampling import windows
 from pipelines.devices import memory_errors
-from pipelines.errors import UsageError, VideoError
+from pipelines.errors import VideoError
 from pipelines.evaluate import Protocol
 from pipelines.evaluation.scoring import Scorer, with_fused
 from pipelines.prediction.flow import FlowOnDemand, trained_flow
 from pipelines.prediction.needs import Needs
-from pipelines.training.runs import LATE_FUSION, Run, load_network
+from pipelines.training.runs import Run, load_network, recipe_of
 from pipelines.video.decoding import VideoReader
 
 Logits = dict[str, np.ndarray]
@@ -52,21 +50,11 @@ class Predictor:
         self.protocol, self.allow_truncated = protocol, allow_truncated
         self.classes: list[str] = settings["classes"]
         self.size: tuple[int, int] = (settings["size"][0], settings["size"][1])
-        self.recipe: dict[str, Any] = settings["steps"]["motion" if protocol.step == LATE_FUSION else protocol.step]
+        self.recipe = recipe_of(settings, protocol.step)
         self.scorer = Scorer(load_network(run, protocol.step), device, precision)
         self.streams = frozenset(self.scorer.network.streams)
         self.flow = trained_flow(run, settings.get("flow") or {}, options or {}, "motion" in self.streams, device)
-        self.cuts = self._windows(run.name)
-
-    def _windows(self, run: str) -> list[list[int]]:
-        frames = self.protocol.frames
-        cuts = windows(frames, self.recipe["frames"] if self.protocol.temporal == "windows" else frames)
-        if len(cuts[0]) < self.scorer.shortest:
-            raise UsageError(
-                f"--crops {frames}: {self.protocol.step} of run {run} pools over {self.scorer.shortest} frames, "
-                "give at least as many"
-            )
-        return cuts
+        self.cuts = protocol.windows(self.recipe["frames"], self.scorer.shortest, run.name)
 
     @contextmanager
     def open(self, path: Path) -> Iterator[VideoReader]:

@@ -8,6 +8,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,6 +101,11 @@ def find_run_or_folder(workspace: Workspace, name: str | None) -> Run:
     if name is not None and (Path(name) / "config.json").is_file():
         return Run(Path(os.path.abspath(name)))
     return find_run(workspace, name)
+
+
+def recipe_of(settings: Mapping[str, Any], step: str) -> dict[str, Any]:
+    """How `step` was trained, of the run whose `config.json` holds `settings`; of late fusion, the motion stream."""
+    return settings["steps"]["motion" if step == LATE_FUSION else step]
 
 
 def load_network(run: Run, step: str) -> "STResNet":
