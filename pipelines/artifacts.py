@@ -234,19 +234,15 @@ class FrameFile(_ArtifactFile):
 
     def read_one(self, index: int) -> "np.ndarray":
         """One RGB frame, uint8 [H, W, 3]."""
-        import cv2
+        from pipelines.video.jpeg import decode_jpeg
 
         with damaged(self.path):
             if not 0 <= index < len(self):
                 raise IndexError(f"frame {index} of {len(self)}")
-            coded = self.file["jpeg"][self.offsets[index] : self.offsets[index + 1]]
-            try:
-                picture = cv2.imdecode(coded, cv2.IMREAD_COLOR)
-            except cv2.error:  # of an empty or an absurdly large one; no subclass of what `damaged` knows
-                picture = None
+            picture = decode_jpeg(self.file["jpeg"][self.offsets[index] : self.offsets[index + 1]])
             if picture is None:
                 raise ValueError(f"frame {index} is not a JPEG")
-            return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+            return picture
 
 
 class FlowFile(_ArtifactFile):

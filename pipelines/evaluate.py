@@ -3,7 +3,6 @@
 Reads `runs/<name>/`, `frames/` and `flow/`; leaves `scores/<run>/<protocol>/scores.h5` and `results.json`.
 """
 
-import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from pipelines.datasets.catalogue import unreadable
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.videos import TestVideos, find_test_videos, not_scored
 from pipelines.progress import OnProgress, Progress, ignore_progress
-from pipelines.training.runs import LATE_FUSION, Run, find_run, load_network
+from pipelines.training.runs import Run, find_run, load_network, recipe_of
 from pipelines.workspace import Failure, Workspace, record_outcomes, write_json
 
 if TYPE_CHECKING:
@@ -56,6 +55,20 @@ class Protocol:
         mirror = "mirror" if self.mirror else "plain"
         statistics = f"-bn{self.recalibrate_bn}" if self.recalibrate_bn else ""
         return f"{self.step}-{self.frames}frames-{self.views}-{mirror}-{self.temporal}{statistics}"
+
+    def windows(self, trained_on: int, shortest: int, run: str) -> list[list[int]]:
+        """Which of the video's frames go through the network together; it was trained on `trained_on` at once.
+
+        Raises `UsageError` where they are fewer than the `shortest` that the network can take.
+        """
+        from pipelines.datasets.sampling import windows
+
+        cuts = windows(self.frames, trained_on if self.temporal == "windows" else self.frames)
+        if len(cuts[0]) < shortest:
+            raise UsageError(
+                f"--crops {self.frames}: {self.step} of run {run} pools over {shortest} frames, give at least as many"
+            )
+        return cuts
 
     def document(self) -> dict[str, Any]:
         """All of it but the step; `recalibrate_bn` only where it was done."""
@@ -135,7 +148,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     workspace = Workspace(config.workspace)
     task = _choose(workspace, config)
     scorer = _make_scorer(config, task)
-    cuts = _windows(scorer, task)
+    cuts = task.protocol.windows(task.recipe["frames"], scorer.shortest, task.run.name)
     test = find_test_videos(workspace, task.run, task.settings, config.force)
     test.tell(on_progress)
     if task.protocol.recalibrate_bn:
@@ -173,16 +186,7 @@ class _Task:
     @property
     def recipe(self) -> dict[str, Any]:
         """How the network was trained; of late fusion, the motion stream."""
-        step = self.protocol.step
-        return self.settings["steps"]["motion" if step == LATE_FUSION else step]
-
-    def weights_digest(self) -> str:
-        """SHA-256 of the weights: the source of the scores."""
-        step = self.protocol.step
-        digest = hashlib.sha256()
-        for name in ("appearance", "motion") if step == LATE_FUSION else (step,):
-            digest.update(self.run.weights_file(name).read_bytes())
-        return digest.hexdigest()
+        return recipe_of(self.settings, self.protocol.step)
 
 
 def _choose(workspace: Workspace, config: Config) -> _Task:
@@ -198,20 +202,6 @@ def _make_scorer(config: Config, task: _Task) -> "Scorer":
     if config.precision != "fp32" and device.type != "cuda":
         raise UsageError(f"--precision {config.precision} needs a GPU; on the CPU use fp32")
     return Scorer(load_network(task.run, task.protocol.step), device, config.precision)
-
-
-def _windows(scorer: "Scorer", task: _Task) -> list[list[int]]:
-    """Which of the video's frames go through the network together."""
-    from pipelines.datasets.sampling import windows
-
-    frames = task.protocol.frames
-    cuts = windows(frames, task.recipe["frames"] if task.protocol.temporal == "windows" else frames)
-    if len(cuts[0]) < scorer.shortest:
-        raise UsageError(
-            f"--crops {frames}: {task.protocol.step} of run {task.run.name} pools over {scorer.shortest} frames, "
-            "give at least as many"
-        )
-    return cuts
 
 
 # ------------------------------------------------------------------ scoring
@@ -301,16 +291,15 @@ def _score_all(
 
 
 def _gather(logits: "dict[int, dict[str, torch.Tensor]]", test: TestVideos, classes: list[str]) -> "Scores":
-    """One table of all videos; `fused` is the mean of both streams' logits (PAPER.md, "Testing")."""
+    """One table of all videos."""
     import numpy as np
     import torch
 
     from pipelines.evaluation.scores import Scores
+    from pipelines.evaluation.scoring import with_fused
 
     order = sorted(logits)
-    streams = {name: torch.stack([logits[i][name] for i in order]).numpy() for name in logits[order[0]]}
-    if len(streams) == 2:
-        streams["fused"] = (streams["appearance"] + streams["motion"]) / 2
+    streams = with_fused({name: torch.stack([logits[i][name] for i in order]).numpy() for name in logits[order[0]]})
     return Scores(
         videos=[test.videos[i].id for i in order],
         labels=np.array([test.labels[i] for i in order], dtype=np.int64),
@@ -329,7 +318,12 @@ def _write(
     run, split, protocol = task.run.name, task.settings["split"], task.protocol.document()
     step = {"step": task.protocol.step}
     results = results_document(protocol, split, run, scores) | step | unscored
-    provenance = {"run": run, "split": split, "precision": precision, "weights_sha256": task.weights_digest()}
+    provenance = {
+        "run": run,
+        "split": split,
+        "precision": precision,
+        "weights_sha256": task.run.weights_sha256(task.protocol.step),
+    }
     write_scores(folder / "scores.h5", scores, provenance | protocol | step)
     write_json(folder / "results.json", results)
     return results

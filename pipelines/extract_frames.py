@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.artifacts import FRAMES_SCHEMA, JPEG_QUALITY, new_frames_file
 from pipelines.devices import available_cores
-from pipelines.errors import VideoError
 from pipelines.progress import OnProgress, ignore_progress
 from pipelines.video.estimation import Probe, estimate
 from pipelines.video.extraction import (
@@ -139,15 +138,9 @@ def _store_frames(task: FrameTask, report: Report) -> int:
 
 def _coded(reader: "VideoReader") -> Iterator["np.ndarray"]:
     """The frames of `reader` as JPEGs, each uint8 [bytes]."""
-    import cv2
+    from pipelines.video.jpeg import encode_jpeg
 
-    for picture in reader:
-        done, jpeg = cv2.imencode(
-            ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-        )
-        if not done:
-            raise VideoError(f"frames of {reader.width}x{reader.height} cannot be stored as JPEG")
-        yield jpeg.reshape(-1)
+    return map(encode_jpeg, reader)
 
 
 def _probe(task_and_place: tuple[FrameTask, float | None], report: Report) -> Probe:

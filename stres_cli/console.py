@@ -22,6 +22,8 @@ from rich.text import Text
 from pipelines.errors import Interrupted, StresError
 from pipelines.progress import Progress
 
+INTERRUPTED = "interrupted: what is done is kept; the same command continues"
+
 
 class CommandUI:
     """One command's conversation with its user."""
@@ -61,9 +63,10 @@ class CommandUI:
 
 
 @contextlib.contextmanager
-def command(as_json: bool, debug: bool) -> Iterator[CommandUI]:
+def command(as_json: bool, debug: bool, *, interrupted: str = INTERRUPTED) -> Iterator[CommandUI]:
     """Runs a command's body: errors become one sentence and their exit code, SIGTERM an orderly end.
 
+    `interrupted`: what a user who stopped the command has to know.
     Raises `typer.Exit` with 1, 2, 3, 4, 130 or 143 (DESIGN, "Exit codes").
     """
     ui = CommandUI(as_json)
@@ -75,7 +78,7 @@ def command(as_json: bool, debug: bool) -> Iterator[CommandUI]:
         except (Exception, KeyboardInterrupt, Interrupted) as stop:
             if debug and isinstance(stop, Exception):
                 traceback.print_exc()
-            ui.fail(*_explain(stop))
+            ui.fail(*_explain(stop, interrupted))
         finally:
             ui.close()
     if as_json:
@@ -84,7 +87,7 @@ def command(as_json: bool, debug: bool) -> Iterator[CommandUI]:
         raise typer.Exit(ui.exit_code)
 
 
-def _explain(stop: BaseException) -> tuple[str, int]:
+def _explain(stop: BaseException, interrupted: str) -> tuple[str, int]:
     """The sentence for what ended a command, and its exit code."""
     if isinstance(stop, StresError):
         return str(stop), stop.exit_code
@@ -92,7 +95,7 @@ def _explain(stop: BaseException) -> tuple[str, int]:
         first_line = f"{type(stop).__name__}: {stop}".partition("\n")[0]
         return f"stres itself failed, please report it: {first_line} (--debug shows where)", 4
     code = stop.exit_code if isinstance(stop, Interrupted) else 128 + signal.SIGINT
-    return "interrupted: what is done is kept; the same command continues", code
+    return interrupted, code
 
 
 def printable(text: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -63,6 +64,53 @@ def write_workspace(root: Path) -> Workspace:
     test = [id_ for id_ in ids if id_[-1] in "34"]
     write_splits(workspace.splits, [Split(1, train, test, list(CLASSES), "test")])
     return workspace
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Videos, and a workspace made of them by the commands: the run `split1` with all four steps."""
+
+    workspace: Workspace
+    videos: Path
+
+    def video(self, id_: str) -> Path:
+        return self.videos / f"{id_}.mkv"
+
+
+_FEW = {"iterations": 2, "lr": 1e-3}  # at the recipe's rate two updates make logits of millions
+TINY_STEPS = {
+    "appearance": {"batch_size": 4, **_FEW},
+    "motion": {"batch_size": 4, **_FEW},
+    "joint1": {"batch_size": 2, "frames": 2, "stride": (1, 2), **_FEW},
+    "joint2": {"batch_size": 2, "frames": 5, "stride": (1, 1), **_FEW},
+}
+
+
+@pytest.fixture(scope="session")
+def trained_on_videos(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Two classes of three lossless clips of 24 frames, 40x32 pixels: two of each train, one tests. Only to be read."""
+    from pipelines import extract_flow, extract_frames, train
+    from pipelines.video.synthetic import write_video
+
+    root = tmp_path_factory.mktemp("videos")
+    workspace, ids = Workspace(root / "work"), []
+    for label, class_name in enumerate(CLASSES):
+        for number in range(3):
+            noise = np.random.default_rng(10 * label + number).integers(0, 256, (8, 16, 3), dtype=np.uint8)
+            texture = cv2.resize(noise, (64, 32), interpolation=cv2.INTER_CUBIC)
+            clip = np.stack([np.roll(texture, (2 * label - 1) * t, axis=1)[:, :40] for t in range(24)])
+            ids.append(f"{class_name}/{class_name}{number}")
+            path = root / "clips" / f"{ids[-1]}.mkv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_video(path, clip, codec="ffv1", pixels="bgr0")
+    extract_frames.run(extract_frames.Config(workspace.root, str(root / "clips"), workers=1))
+    options = {"method": "farneback", "method_options": {"winsize": "9"}, "bound": 4.0, "workers": 1}
+    extract_flow.run(extract_flow.Config(workspace.root, str(root / "clips"), **options))
+    train_ids, test_ids = ([id_ for id_ in ids if id_[-1] in numbers] for numbers in ("01", "2"))
+    write_splits(workspace.splits, [Split(1, train_ids, test_ids, list(CLASSES), "test")])
+    settings = {"recipe": "small", "width": 4, "size": (32, 32), "device": "cpu"}
+    train.run(train.Config(workspace.root, steps=tuple(TINY_STEPS), overrides=TINY_STEPS, **settings))
+    return Trained(workspace, root / "clips")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ workers and interruptions change no sample. A damaged artifact gives a `BadSampl
 video.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -27,7 +27,7 @@ from pipelines.datasets.augmentation import (
 )
 from pipelines.datasets.catalogue import Video
 from pipelines.datasets.order import Item
-from pipelines.datasets.reading import BOTH_STREAMS, StreamName, VideoReader
+from pipelines.datasets.reading import BOTH_STREAMS, Pixels, StreamName, VideoReader
 from pipelines.datasets.sampling import TemporalSampling, sample_centres, spaced_centres
 from pipelines.optical_flow.quantise import mirror_x_flow
 
@@ -207,17 +207,29 @@ class TestSamples(Dataset[TestSample | BadSample]):
             pixels = self.reader.read(video, centres)
         except ArtifactError as error:
             return BadSample(index, video.id, str(error))
-        height, width = pixels.sizes()[0]
-        crops, size = view_crops(height, width, self.views, self.size, reference=self.reference)
-        rgb = self._with_mirrors([pixels.rgb(crop, size) for crop in crops], mirror_rgb)
-        flow = self._with_mirrors([pixels.flow(crop, size) for crop in crops], mirror_x_flow)
+        rgb, flow = views_of(pixels, self.size, views=self.views, mirror=self.mirror, reference=self.reference)
         return TestSample(rgb, flow, self.labels[index], index)
 
-    def _with_mirrors(self, views: list[np.ndarray | None], mirrored: Any) -> torch.Tensor | None:
-        present = [view for view in views if view is not None]
-        if not present:
-            return None
-        return _tensor(np.stack(present + [mirrored(view) for view in present] if self.mirror else present))
+
+def views_of(
+    pixels: Pixels, size: Size, *, views: ViewName, mirror: bool, reference: float
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """What the test shows a network trained at `size` of these pixels: uint8 [V,T,3,h,w] and [V,T,2L,h,w]; None for
+    what they do not hold. Views come first as they are, then all of them mirrored where `mirror` asks for it."""
+    height, width = pixels.sizes()[0]
+    crops, size = view_crops(height, width, views, size, reference=reference)
+    rgb = _with_mirrors([pixels.rgb(crop, size) for crop in crops], mirror_rgb if mirror else None)
+    flow = _with_mirrors([pixels.flow(crop, size) for crop in crops], mirror_x_flow if mirror else None)
+    return rgb, flow
+
+
+def _with_mirrors(
+    views: list[np.ndarray | None], mirrored: Callable[[np.ndarray], np.ndarray] | None
+) -> torch.Tensor | None:
+    present = [view for view in views if view is not None]
+    if not present:
+        return None
+    return _tensor(np.stack(present if mirrored is None else present + [mirrored(view) for view in present]))
 
 
 def _labelled(videos: Sequence[Video], labels: Sequence[int]) -> tuple[list[Video], list[int]]:

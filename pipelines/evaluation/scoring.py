@@ -3,13 +3,22 @@
 Letters: V views, T frames, T' time steps after pooling, L stack, C classes, h w network input.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
+import numpy as np
 import torch
 
 from pipelines.models import Normalise, STResNet
 
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
 FRAMES_AT_ONCE = 128  # of the network's input; bounds memory at 224 px and depth 50 to a few GB
+
+
+def with_fused(logits: Mapping[str, Array]) -> dict[str, Array]:
+    """The logits of the streams, and where there are both `fused`, their mean (PAPER.md, "Testing")."""
+    both = {"appearance", "motion"} <= logits.keys()
+    return dict(logits) | ({"fused": (logits["appearance"] + logits["motion"]) / 2} if both else {})
 
 
 class Scorer:

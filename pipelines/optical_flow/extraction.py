@@ -53,7 +53,7 @@ def store_flow(task: FlowTask, report: Report) -> int:
     """Stores the flow of one video; returns F. Raises `VideoError`, `StorageError`."""
     with open_frames(task) as frames, new_flow_file(task.target, task.compression) as writer:
         fields = write_flow(iter(frames), task, writer, report)
-        _require_pairs(fields, frames.count, task.step)
+        require_pairs(frames.count, task.step)
         writer.finish({**frames.attributes(), **task.settings})
     return fields
 
@@ -91,11 +91,16 @@ def _batches(
 ) -> Generator[torch.Tensor]:
     """What the method takes, in runs: uint8 [N + step, H, W] or [N + step, 3, H, W], in memory a GPU can read from."""
     _work_on(device)
-    prepared = (to_grey(frame) if method.input == "grey" else frame.transpose(2, 0, 1) for frame in frames)
+    prepared = (method_input(frame, method) for frame in frames)
     for run in runs_of_frames(prepared, step, method.batch_size):
         batch = torch.empty((len(run), *run[0].shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
         np.stack(run, out=batch.numpy())
         yield batch
+
+
+def method_input(frame: np.ndarray, method: FlowMethod) -> np.ndarray:
+    """An RGB frame uint8 [H, W, 3] as the method takes it: [H, W] or [3, H, W]."""
+    return to_grey(frame) if method.input == "grey" else frame.transpose(2, 0, 1)
 
 
 def _flow_of(
@@ -147,8 +152,9 @@ def runs_of_frames(frames: Iterable[np.ndarray], step: int, pairs: int) -> Itera
         yield run
 
 
-def _require_pairs(fields: int, frames: int, step: int) -> None:
-    if fields == 0:
+def require_pairs(frames: int, step: int) -> None:
+    """Raises `VideoError` where so many frames have no pair (t, t + step)."""
+    if frames <= step:
         has = "1 frame" if frames == 1 else f"{frames} frames"
         at = "" if step == 1 else f" at --step {step}"
         raise VideoError(f"has {has}; flow{at} needs at least {step + 1}")

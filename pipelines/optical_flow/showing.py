@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines.artifacts import FlowFile, FrameFile, damaged
 from pipelines.errors import MissingError, UsageError, VideoError
-from pipelines.optical_flow.extraction import FlowTask, quantised_flow, store_flow
+from pipelines.optical_flow.extraction import FlowTask, quantised_flow, require_pairs, store_flow
 from pipelines.optical_flow.methods import make_method
 from pipelines.optical_flow.picture import motion_of_bytes
 from pipelines.video.decoding import VideoReader
@@ -59,7 +59,7 @@ def computed_field(task: FlowTask, index: int | None) -> Shown:
             wanted = _middle(_announced(task, reader), step) if index is None else index
             frames = list(islice(reader, wanted, wanted + step + 1))
         if len(frames) <= step:  # all has been decoded
-            _require_pair(reader.decoded, step)
+            require_pairs(reader.decoded, step)
             if index is not None:
                 raise _no_such_field(str(path), index, reader.decoded - step)
             return computed_field(task, _middle(reader.decoded, step))  # fewer than the container announces
@@ -117,11 +117,6 @@ def _announced(task: FlowTask, reader: VideoReader) -> int:
 
 def _middle(frames: int, step: int) -> int:
     return max(0, frames - step) // 2
-
-
-def _require_pair(frames: int, step: int) -> None:
-    if frames <= step:
-        raise VideoError(f"has {frames} frame{'s' * (frames != 1)}; flow at --step {step} needs at least {step + 1}")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@
 """
 
 import hashlib
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,9 +48,11 @@ class Run:
         return self.folder / step / "weights.pt"
 
     def weights_sha256(self, step: str) -> str:
-        """SHA-256 of the file that the finished `step` left."""
-        with self.weights_file(step).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """SHA-256 of the file that the finished `step` left; of both streams' files, end to end, for `late`."""
+        digest = hashlib.sha256()
+        for name in ("appearance", "motion") if step == LATE_FUSION else (step,):
+            digest.update(self.weights_file(name).read_bytes())
+        return digest.hexdigest()
 
     def config(self) -> dict[str, Any]:
         """The run's configuration. Raises `MissingError`."""
@@ -90,6 +94,18 @@ def find_run(workspace: Workspace, name: str | None) -> Run:
         known = ", ".join(sorted(file.parent.name for file in runs))
         raise MissingError(f"there is no run {name!r} in {workspace.runs}: there are {known}")
     return Run(workspace.runs / name)
+
+
+def find_run_or_folder(workspace: Workspace, name: str | None) -> Run:
+    """`find_run`, where `name` may also be the folder of a run that lies elsewhere. Raises `MissingError`."""
+    if name is not None and (Path(name) / "config.json").is_file():
+        return Run(Path(os.path.abspath(name)))
+    return find_run(workspace, name)
+
+
+def recipe_of(settings: Mapping[str, Any], step: str) -> dict[str, Any]:
+    """How `step` was trained, of the run whose `config.json` holds `settings`; of late fusion, the motion stream."""
+    return settings["steps"]["motion" if step == LATE_FUSION else step]
 
 
 def load_network(run: Run, step: str) -> "STResNet":

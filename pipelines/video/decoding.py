@@ -5,7 +5,7 @@ Letters: T frames, H W pixels.
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -79,12 +79,18 @@ class VideoReader:
         return self.container_frames or round((self._container.duration or 0) / av.time_base * self.fps)
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        return (picture for _, picture in self.pick(lambda index: True))
+
+    def pick(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, np.ndarray]]:
+        """The frames whose index from 0 is wanted, with it. The others are only decoded, which is most of the work
+        for large pictures and a third of it for small ones."""
         frame, self._first = self._first, None
         while frame is not None:
             if _shape(frame) != self._shape:
                 raise VideoError(_changed(self._shape, _shape(frame), self.decoded))
             self.decoded += 1
-            yield resize(_picture(frame), self.width, self.height)
+            if wanted(self.decoded - 1):
+                yield self.decoded - 1, resize(_picture(frame), self.width, self.height)
             frame = next(self._frames, None)
         self._judge_length()
 

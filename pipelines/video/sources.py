@@ -54,9 +54,10 @@ class VideoList:
     problems: list[VideoProblem] = field(default_factory=list)
 
 
-def find_videos(argument: str | Path) -> VideoList:
+def find_videos(argument: str | Path, *, to_store: bool = True) -> VideoList:
     """Resolves VIDEOS. An existing path always wins over a reading as a glob (names may hold `[`).
 
+    Unless something is to be stored for each, videos of one class and name may lie in several places.
     Raises `MissingError` if there is no such path or no video in it, `UsageError` naming the line if a list file
     gives a label that cannot be a folder's name.
     """
@@ -76,6 +77,8 @@ def find_videos(argument: str | Path) -> VideoList:
             f"no videos in {path} ({ignored} other files): VIDEOS is a folder of class folders, a list file "
             f"(`path label`), one video or a glob; known are {' '.join(sorted(VIDEO_SUFFIXES))}"
         )
+    if not to_store:
+        return VideoList(found, ignored)
     videos, problems = _refuse_unusable(found)
     return VideoList(videos, ignored, problems)
 

@@ -1,0 +1,104 @@
+"""An exported file against the run it was made from, on a real video.
+
+Letters: V views, B videos, T frames.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.datasets.sampling import spread_evenly
+from pipelines.deployment.formats import Run as RunFile
+from pipelines.deployment.model import Deployed
+from pipelines.errors import MissingError, VideoError
+from pipelines.evaluate import Protocol
+from pipelines.prediction.predictor import Clip, Predictor, probabilities
+from pipelines.training.runs import Run
+
+TOLERANCE = 1e-4
+"""Largest difference allowed of any logit or probability: what float32 rounding explains."""
+_FRAMES = 25
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far the exported file is from the run; `class_name` is what both see in the video."""
+
+    video: str
+    class_name: str
+    probability: float
+    largest_difference: float
+    shapes: list[tuple[int, int]]
+    """(B, T) of each comparison."""
+
+
+def clip_inputs(
+    run: Run, video: Path, *, step: str | None = None, frames: int = _FRAMES, mirrored: bool = False
+) -> dict[str, Tensor]:
+    """A video as an exported file takes it: `rgb` uint8 [1, T, 3, h, w] and `flow` uint8 [1, T, 2L, h, w], what the
+    step takes of both: the centre of the picture at `frames` centres; with `mirrored` [2, ...], its mirror image last.
+
+    Raises `VideoError` where the video cannot be read.
+    """
+    return _inputs(_predictor(run, run.choose(step), frames, mirrored), video)
+
+
+def _predictor(run: Run, step: str, frames: int, mirrored: bool) -> Predictor:
+    return Predictor(run, Protocol(step, frames, "center", mirrored, "sequence"), torch.device("cpu"))
+
+
+def _inputs(predictor: Predictor, video: Path) -> dict[str, Tensor]:
+    clip = Clip(predictor, video, lambda done, total: None)
+    views = dict(zip(("rgb", "flow"), predictor.views(clip.pixels), strict=True))
+    return {name: view for name, view in views.items() if view is not None}
+
+
+def check(run_file: RunFile, model: Deployed, run: Run, step: str, video: Path) -> Check:
+    """Compares on one video and its mirror image, together and alone, with many frames and few.
+
+    Raises `MissingError` where a difference is above `TOLERANCE` or the video cannot be read.
+    """
+    frames = max(_FRAMES, model.fewest_frames)
+    predictor = _predictor(run, step, frames, mirrored=True)
+    try:
+        inputs = _inputs(predictor, video)
+    except VideoError as error:
+        raise MissingError(f"--check {video}: {error}: name another video") from error
+    assert list(inputs) == list(model.inputs)
+    shapes = [(2, frames), (1, frames), (1, model.fewest_frames)]
+    largest = max(_difference(run_file, predictor, inputs, *shape) for shape in shapes)
+    if not largest <= TOLERANCE:  # NaN is not either
+        raise MissingError(
+            f"the exported file differs from the run by {largest:.2g} on {video}, more than {TOLERANCE:g}: it is not "
+            "written; try the other --format, and report it"
+        )
+    logits = _reference(predictor, inputs, 0, list(range(frames)))
+    headline = list(logits.values())[-1]
+    best = int(np.argmax(headline))
+    probability = list(probabilities(logits).values())[-1][best]
+    return Check(str(video), predictor.classes[best], probability, largest, shapes)
+
+
+def _difference(run_file: RunFile, predictor: Predictor, inputs: dict[str, Tensor], videos: int, frames: int) -> float:
+    """The largest of any output, for the first `videos` views and so many frames spread over the video."""
+    total = next(iter(inputs.values())).shape[1]
+    chosen = spread_evenly(0, total - 1, frames).tolist()
+    found = run_file([value[:videos, chosen].contiguous() for value in inputs.values()])
+    worst = 0.0
+    for view in range(videos):
+        logits = _reference(predictor, inputs, view, chosen)
+        headline = list(probabilities(logits).values())[-1]
+        expected = {str(name): logits[name] for name in predictor.streams} | {"probabilities": np.array(headline)}
+        for name, values in expected.items():
+            difference = np.abs(found[name][view].double().numpy() - values)
+            worst = float(np.maximum(worst, difference.max()))  # keeps NaN
+    return worst
+
+
+def _reference(predictor: Predictor, inputs: dict[str, Tensor], view: int, frames: list[int]) -> dict[str, np.ndarray]:
+    """The run's own logits, by the path that `evaluate` takes."""
+    rgb, flow = (inputs[name][view : view + 1] if name in inputs else None for name in ("rgb", "flow"))
+    return predictor.scored(rgb, flow, [frames])

@@ -1,0 +1,160 @@
+"""Stage `export`: a run's network as one file for use without stres, checked against the run, with its model card."""
+
+import hashlib
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipelines import __version__
+from pipelines.errors import UsageError
+from pipelines.training.runs import Run, find_run_or_folder
+from pipelines.workspace import Workspace, atomic_file, storage_errors, write_text
+
+if TYPE_CHECKING:
+    from pipelines.deployment.checking import Check
+
+Format = Literal["torch", "onnx"]
+SUFFIXES: dict[str, Format] = {".pt2": "torch", ".onnx": "onnx"}
+EXPORT_SCHEMA = "stres/export/1"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of `export`."""
+
+    output: Path
+    """The file to write, a .pt2 or .onnx."""
+    workspace: Path
+    run: str | None = None
+    """A run of the workspace, or the folder of one that lies elsewhere; None: the newest."""
+    step: str | None = None
+    """Which of the run's networks: a training step, or `late`; None: the last."""
+    format: Format | None = None
+    """torch (`torch.export`) or onnx; None: by the suffix."""
+    check: Path | None = None
+    """A video on which the exported file is compared with the run."""
+    overwrite: bool = False
+    """Replace the file and its card."""
+
+    def __post_init__(self) -> None:
+        formats = tuple(SUFFIXES.values())
+        if self.format is not None and self.format not in formats:
+            raise UsageError(f"--format {self.format!r} is not known: give one of {', '.join(formats)}")
+        if self.output.suffix.lower() not in SUFFIXES:
+            raise UsageError(f"OUT must end in {' or '.join(SUFFIXES)}, not {self.output.name!r}")
+        if self.format not in (None, self.chosen_format):
+            raise UsageError(
+                f"--format {self.format} does not go with {self.output.name!r}: .pt2 is torch's, .onnx is onnx's"
+            )
+        for path in (self.output, self.card):
+            if path.exists() and not self.overwrite:
+                raise UsageError(f"{path} is there already: give --overwrite to replace it, or name another file")
+
+    @property
+    def chosen_format(self) -> Format:
+        return SUFFIXES[self.output.suffix.lower()]
+
+    @property
+    def card(self) -> Path:
+        """The model card: the file's name with .md added."""
+        return self.output.with_name(f"{self.output.name}.md")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was written. `inputs` and `outputs` by name with their shapes; B and T stand for any number."""
+
+    run: str
+    step: str
+    format: Format
+    file: Path
+    card: Path
+    bytes: int
+    sha256: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    fewest_frames: int
+    """The least T."""
+    check: "Check | None"
+
+
+def run(config: Config) -> Result:
+    """Writes the file, and its card beside it.
+
+    Raises `MissingError` where the run or a package is missing, or the check fails: then nothing is written;
+    `StorageError` where writing fails.
+    """
+    from pipelines.deployment.formats import EXPORT
+    from pipelines.deployment.model import deployed
+    from pipelines.training.runs import load_network
+
+    trained = find_run_or_folder(Workspace(config.workspace), config.run)
+    step = trained.choose(config.step)
+    settings = trained.config()
+    model = deployed(load_network(trained, step))
+    size = (settings["size"][0], settings["size"][1])
+    content = EXPORT[config.chosen_format](model, size, _about(trained, step, settings))
+    with atomic_file(config.output) as temporary:
+        with storage_errors(config.output):
+            temporary.write_bytes(content)
+        check = _check(config, temporary, model, trained, step)
+    digest = hashlib.sha256(content).hexdigest()
+    write_text(config.card, _card(config, trained, step, settings, digest, check, model))
+    classes = len(settings["classes"])
+    return Result(
+        run=trained.name,
+        step=step,
+        format=config.chosen_format,
+        file=config.output,
+        card=config.card,
+        bytes=len(content),
+        sha256=digest,
+        inputs={name: f"uint8 [B, T, {channels}, {size[0]}, {size[1]}]" for name, channels in model.inputs.items()},
+        outputs=dict.fromkeys(model.outputs, f"float32 [B, {classes}]"),
+        fewest_frames=model.fewest_frames,
+        check=check,
+    )
+
+
+def _check(config: Config, file: Path, model: Any, trained: Run, step: str) -> "Check | None":
+    if config.check is None:
+        return None
+    from pipelines.deployment.checking import check
+    from pipelines.deployment.formats import RUN
+
+    return check(RUN[config.chosen_format](file, model.outputs), model, trained, step, config.check)
+
+
+def _about(trained: Run, step: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the file says about itself."""
+    return {
+        "schema": EXPORT_SCHEMA,
+        "stres_version": __version__,
+        "run": trained.name,
+        "step": step,
+        "classes": settings["classes"],
+        "size": settings["size"],
+        "flow": settings.get("flow"),
+        "weights_sha256": trained.weights_sha256(step),
+    }
+
+
+def _card(
+    config: Config, trained: Run, step: str, settings: dict[str, Any], digest: str, check: "Check | None", model: Any
+) -> str:
+    from pipelines.deployment.card import Exported, write_card
+
+    packages = ("torch",) if config.chosen_format == "torch" else ("torch", "onnx", "onnxscript")
+    about = Exported(
+        file=config.output.name,
+        format=config.chosen_format,
+        sha256=digest,
+        run=trained,
+        step=step,
+        settings=settings,
+        size=(settings["size"][0], settings["size"][1]),
+        versions={"stres": __version__} | {name: importlib.metadata.version(name) for name in packages},
+        check=check,
+    )
+    return write_card(about, model)

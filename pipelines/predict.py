@@ -1,0 +1,292 @@
+"""Stage `predict`: classes with probabilities straight from video files, by a trained run; nothing is stored.
+
+What comes out is what `evaluate` would give for the video's frames and flow, had they been extracted as those that the
+run was trained on. Letters: C classes.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines import evaluate
+from pipelines.errors import MissingError, StorageError, UsageError, VideoError
+from pipelines.prediction.account import STAGE, Account
+from pipelines.prediction.lengths import Length
+from pipelines.prediction.results import BEST, ClassProbability, Prediction, Result, TimelineFiles
+from pipelines.progress import OnProgress, Progress, ignore_progress
+from pipelines.training.runs import Run, find_run_or_folder
+from pipelines.video.sources import UNLABELLED, VideoSource, find_videos
+from pipelines.workspace import Failure, Workspace, record_outcomes
+
+if TYPE_CHECKING:
+    from pipelines.datasets.augmentation import ViewName
+    from pipelines.prediction.predictor import Logits, Predictor
+
+CROPS = 25
+CROPS_OF_A_WINDOW = 5
+_WINDOW, _HOP = Length(2, in_frames=False), Length(1, in_frames=False)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of `predict`."""
+
+    videos: Sequence[str]
+    """Each a folder of class folders, a list file, one video or a glob."""
+    workspace: Path
+    """The workspace that holds the run, and by default the timelines."""
+    run: str | None = None
+    """A run of the workspace, or the folder of one that lies elsewhere; None: the newest."""
+    step: str | None = None
+    """Which of the run's networks: a training step, or `late`; None: the last."""
+    crops: int | None = None
+    """Frames of a video, spaced evenly; None: 25, of a timeline's window 5 or as many as the step was trained on."""
+    views: "ViewName" = "full"
+    """full, center, 3, 5 or 10."""
+    mirror: bool | None = None
+    """Every view also mirrored; None: with full and 10."""
+    temporal: str = "sequence"
+    """sequence or windows."""
+    timeline: bool = False
+    """Also slide a window over each video and write its class over time."""
+    window: str | None = None
+    """Length of the window: seconds ("2", "0.5s") or frames ("50f"); None: 2 seconds."""
+    hop: str | None = None
+    """From one window to the next; None: 1 second, or half the window given."""
+    overlay: bool = False
+    """Also write the video with its classes drawn into it."""
+    output: Path | None = None
+    """Folder of the timelines' files; None: the workspace's `predictions/`."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: str = "fp32"
+    """fp32; bf16 or fp16 on a GPU."""
+    method_options: dict[str, str] = field(default_factory=dict)
+    """`weights` of the run's flow method, where they are a file."""
+    allow_truncated: bool = False
+    """Take truncated videos as far as they decode rather than fail them."""
+
+    def __post_init__(self) -> None:
+        if not self.videos:
+            raise UsageError("VIDEOS: give at least one video, folder, list file or glob")
+        self.protocol_settings(CROPS)
+        window, hop = self.lengths()
+        if hop.in_frames == window.in_frames and hop.number > window.number:
+            raise UsageError(f"--hop {hop} is more than --window {window}: what lies between would not be looked at")
+        for flag, value in (("--window", self.window), ("--hop", self.hop), ("--output", self.output)):
+            if value is not None and not self.timeline:
+                raise UsageError(f"{flag} {value} goes with --timeline only")
+        if self.overlay and not self.timeline:
+            raise UsageError("--overlay goes with --timeline only")
+
+    def protocol_settings(self, crops: int) -> evaluate.Config:
+        """The same settings for `evaluate`, which checks them and has their defaults."""
+        return evaluate.Config(
+            workspace=self.workspace,
+            crops=crops if self.crops is None else self.crops,
+            views=self.views,
+            mirror=self.mirror,
+            temporal=self.temporal,
+            device=self.device,
+            precision=self.precision,
+        )
+
+    def lengths(self) -> tuple[Length, Length]:
+        """Window and hop. Raises `UsageError` for what is no length."""
+        window = _WINDOW if self.window is None else Length.parse("--window", self.window)
+        if self.hop is not None:
+            return window, Length.parse("--hop", self.hop)
+        return window, _HOP if self.window is None else window.half()
+
+
+OnPrediction = Callable[[Prediction], None]
+
+
+def _ignore_prediction(prediction: Prediction) -> None:
+    """The `on_prediction` of a caller who waits for the result."""
+
+
+# ------------------------------------------------------------------ the stage
+
+
+def run(
+    config: Config,
+    on_progress: OnProgress = ignore_progress,
+    on_prediction: OnPrediction = _ignore_prediction,
+) -> Result:
+    """Predicts every video; `on_prediction` is told of each as it is done.
+
+    Videos that cannot be read are listed in the result and in the workspace's `failures.csv`. Raises `MissingError`
+    where run, videos or what computes the flow are missing, `UsageError` where the run cannot be tested so,
+    `StorageError` where timelines cannot be written.
+    """
+    trained = find_run_or_folder(Workspace(config.workspace), config.run)
+    sources, failures = _sources(config)
+    predictor = _predictor(config, trained)
+    started = time.monotonic()
+    progress = Account(on_progress, len(sources), len(failures))
+    for failure in failures:
+        progress.failed(failure)
+    predictions: list[Prediction] = []
+    for source, place in _with_places(config, sources):
+        try:
+            prediction = _predict(config, predictor, trained, source, place, progress)
+        except VideoError as error:
+            failures.append(Failure(STAGE, source.class_name, source.video, str(source.path), str(error)))
+            progress.failed(failures[-1])
+            continue
+        predictions.append(prediction)
+        on_prediction(prediction)
+        progress.predicted(prediction)
+    _record(config, predictions, failures, on_progress)
+    protocol = predictor.protocol
+    seconds, video_seconds = time.monotonic() - started, sum(prediction.seconds for prediction in predictions)
+    return Result(
+        run=trained.name,
+        step=protocol.step,
+        protocol={name: getattr(protocol, name) for name in ("frames", "views", "mirror", "temporal")},
+        classes=predictor.classes,
+        predictions=predictions,
+        failures=failures,
+        seconds=seconds,
+        video_seconds=video_seconds,
+        video_seconds_per_second=video_seconds / max(seconds, 1e-9),
+    )
+
+
+def _sources(config: Config) -> tuple[list[VideoSource], list[Failure]]:
+    """All videos, and what was named but is none. Raises `MissingError` where nothing is left."""
+    sources: list[VideoSource] = []
+    missing: list[tuple[str, MissingError]] = []
+    for argument in config.videos:
+        try:
+            sources += find_videos(argument, to_store=False).videos
+        except MissingError as error:
+            missing.append((argument, error))
+    if not sources:
+        raise missing[0][1]
+    return sources, [
+        Failure(STAGE, UNLABELLED, Path(argument).stem, str(Path(argument).absolute()), str(error))
+        for argument, error in missing
+    ]
+
+
+def _predictor(config: Config, trained: Run) -> "Predictor":
+    from pipelines.devices import resolve_device
+    from pipelines.prediction.predictor import Predictor
+
+    step = trained.choose(config.step)
+    settings = config.protocol_settings(_crops_of_a_window(trained, step) if config.timeline else CROPS)
+    device = resolve_device(config.device)
+    if config.precision != "fp32" and device.type != "cuda":
+        raise UsageError(f"--precision {config.precision} needs a GPU; on the CPU use fp32")
+    return Predictor(
+        trained,
+        settings.protocol(step),
+        device,
+        precision=config.precision,
+        options=config.method_options,
+        allow_truncated=config.allow_truncated,
+    )
+
+
+def _crops_of_a_window(trained: Run, step: str) -> int:
+    frames = trained.config()["steps"].get(step, {}).get("frames", 1)
+    return max(CROPS_OF_A_WINDOW, frames)
+
+
+def _with_places(config: Config, sources: Sequence[VideoSource]) -> Iterator[tuple[VideoSource, Path]]:
+    """Each video with the path of its timeline's files, without suffix; no two share one."""
+    folder = config.output or Workspace(config.workspace).root / "predictions"
+    taken: set[Path] = set()
+    for source in sources:
+        place = folder / source.video if source.class_name == UNLABELLED else folder / source.class_name / source.video
+        names = (place.with_name(f"{place.name}-{number}") for number in range(2, len(sources) + 2))
+        free = place if place not in taken else next(name for name in names if name not in taken)
+        taken.add(free)
+        yield source, free
+
+
+# ------------------------------------------------------------------ one video
+
+
+def _predict(
+    config: Config, predictor: "Predictor", trained: Run, source: VideoSource, place: Path, progress: Account
+) -> Prediction:
+    """Raises `VideoError`, `StorageError`."""
+    if not config.timeline:
+        from pipelines.prediction.predictor import Clip
+
+        clip = Clip(predictor, source.path, lambda done, total: progress.frames(done, total))
+        return _prediction(predictor, source, clip.frames, clip.fps, predictor.logits(clip.pixels), clip.pairs)
+    from pipelines.prediction.overlay import write_overlay
+    from pipelines.prediction.timeline import slide
+    from pipelines.prediction.timeline_files import write_timeline
+
+    timeline = slide(predictor, source.path, *config.lengths(), lambda done, total: progress.frames(done, total))
+    about = {"video": str(source.path), "run": trained.name, **vars(predictor.protocol)}
+    files = write_timeline(place, timeline, about)
+    if config.overlay:
+
+        def draw(done: int, total: int) -> None:
+            progress.frames(done, total, "draw")
+
+        files["mp4"] = write_overlay(
+            place,
+            timeline,
+            source.path,
+            config.allow_truncated,
+            draw,
+        )
+    short = TimelineFiles(
+        timeline.segments(), len(timeline.windows), timeline.window_frames, timeline.hop_frames, files
+    )
+    return _prediction(predictor, source, timeline.frames, timeline.fps, timeline.mean, timeline.pairs, short)
+
+
+def _prediction(
+    predictor: "Predictor",
+    source: VideoSource,
+    frames: int,
+    fps: float,
+    logits: "Logits",
+    pairs: int,
+    timeline: TimelineFiles | None = None,
+) -> Prediction:
+    from pipelines.prediction.predictor import probabilities
+
+    found = probabilities(logits)
+    headline = list(found.values())[-1]
+    best = sorted(range(len(headline)), key=lambda index: -headline[index])[:BEST]
+    return Prediction(
+        video=str(source.path),
+        class_name=None if source.class_name == UNLABELLED else source.class_name,
+        frames=frames,
+        fps=fps,
+        top=[ClassProbability(predictor.classes[index], headline[index]) for index in best],
+        probabilities=found,
+        logits={name: values.tolist() for name, values in logits.items()},
+        pairs=pairs,
+        timeline=timeline,
+    )
+
+
+# ------------------------------------------------------------------ accounts
+
+
+def _record(
+    config: Config, predictions: Sequence[Prediction], failures: Sequence[Failure], on_progress: OnProgress
+) -> None:
+    """Enters the outcomes into the workspace's `failures.csv`, if there is a workspace. One that may only be read is
+    no reason to keep the predictions back."""
+    workspace = Workspace(config.workspace)
+    if not workspace.root.is_dir():
+        return
+    done = [(STAGE, prediction.class_name or UNLABELLED, Path(prediction.video).stem) for prediction in predictions]
+    try:
+        record_outcomes(workspace, failed=failures, succeeded=done)
+    except StorageError as error:
+        total = len(predictions) + len(failures)
+        on_progress(Progress(STAGE, total, total, message=f"the failures are not recorded: {error}"))

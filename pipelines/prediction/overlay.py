@@ -1,0 +1,96 @@
+"""The video once more, with the classes of each moment written below its frames.
+
+Letters: H W pixels.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.errors import UsageError
+from pipelines.optical_flow.lettering import draw_text, shortened
+from pipelines.prediction.predictor import OnFrames
+from pipelines.prediction.timeline import Timeline
+from pipelines.prediction.timeline_picture import clock
+from pipelines.video.decoding import VideoReader
+from pipelines.video.encoding import encode
+from pipelines.video.resize import resize
+
+BEST = 3
+_SIDE = 480  # the longer side of the picture at least, so that there is room for letters
+_MOST = 1280
+_SURFACE, _TEXT, _MUTED, _TRACK, _BAR = (20, 24, 29), (240, 243, 246), (154, 164, 175), (48, 54, 61), (88, 176, 238)
+_REPORTED = 32
+
+
+def write_overlay(place: Path, timeline: Timeline, video: Path, allow_truncated: bool, on_frames: OnFrames) -> Path:
+    """Decodes `video` again and writes it with a panel below: time, and the `BEST` classes with their probabilities.
+
+    Returns its path, which is `place` with .mp4 added. Raises `VideoError`, `StorageError`, and `UsageError` where
+    that is the video itself.
+    """
+    path = place.with_name(f"{place.name}.mp4")
+    if path.exists() and path.samefile(video):
+        raise UsageError(
+            f"--output {place.parent} is where {video} lies, which its overlay would replace: name another"
+        )
+    with VideoReader(video, keep_size=True, allow_truncated=allow_truncated) as reader:
+        encode(path, _pictures(reader, timeline, on_frames), timeline.fps)
+    return path
+
+
+def _pictures(reader: VideoReader, timeline: Timeline, on_frames: OnFrames) -> Iterator[np.ndarray]:
+    width, height = shown_size(reader.width, reader.height)
+    edges = np.array(timeline.edges())
+    drawn, below = (-1, -1), np.empty(0)
+    for index, frame in enumerate(reader):
+        place = int(np.searchsorted(edges[1:-1], index / timeline.fps, side="right"))
+        if (place, int(index / timeline.fps)) != drawn:  # letters take longer than all the rest of a frame
+            drawn = place, int(index / timeline.fps)
+            below = panel(timeline, place, drawn[1], width)
+        yield np.concatenate([resize(frame, width, height), below])
+        if index % _REPORTED == 0:
+            on_frames(index, timeline.frames)
+
+
+def shown_size(width: int, height: int) -> tuple[int, int]:
+    """The (width, height) of the frames in the overlay: even, and large enough for letters, and no larger than 1280."""
+    longest = max(width, height)
+    scale = max(_SIDE / longest, 1.0) if longest < _SIDE else min(_MOST / longest, 1.0)
+    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+
+
+def panel(timeline: Timeline, place: int, second: int, width: int) -> np.ndarray:
+    """What stands below the frames of a second while window `place` is the nearest: RGB uint8 [H, width, 3]."""
+    unit = _unit(width)
+    canvas = np.empty((round((30 + 24 * BEST) * unit / 2) * 2, width, 3), np.uint8)
+    canvas[:] = _SURFACE
+    window = timeline.windows[place]
+    span = f"window {moment(window.start, timeline)} - {moment(window.end, timeline)}"
+    draw_text(canvas, 12 * unit, 20 * unit, span, 11 * unit, _MUTED)
+    now = clock(second, timeline.frames / timeline.fps) + (" s" if timeline.frames / timeline.fps < 60 else "")
+    draw_text(canvas, width - 12 * unit, 20 * unit, now, 13 * unit, _MUTED, "right")
+    best = np.argsort(-np.array(window.headline), kind="stable")[:BEST]
+    left, right = round(0.42 * width), round(width - 70 * unit)
+    for row, index in enumerate(best):
+        baseline = (44 + 24 * row) * unit
+        name = shortened(timeline.classes[index], left - 24 * unit, 14 * unit, bold=row == 0)
+        draw_text(canvas, 12 * unit, baseline, name, 14 * unit, _TEXT if row == 0 else _MUTED, bold=row == 0)
+        rows = slice(round(baseline - 10 * unit), round(baseline + 1 * unit))
+        canvas[rows, left:right] = _TRACK
+        canvas[rows, left : left + round((right - left) * window.headline[index])] = _BAR
+        text = f"{100 * window.headline[index]:.1f} %"
+        draw_text(canvas, width - 12 * unit, baseline, text, 13 * unit, _TEXT if row == 0 else _MUTED, "right")
+    return canvas
+
+
+def moment(frame: int, timeline: Timeline) -> str:
+    """When a frame is shown: tenths of seconds in a video below a minute, otherwise as a clock."""
+    total = timeline.frames / timeline.fps
+    return f"{frame / timeline.fps:.1f} s" if total < 60 else clock(frame / timeline.fps, total)
+
+
+def _unit(width: int) -> float:
+    """How much larger letters and gaps are than usual."""
+    return max(0.8, width / 560)

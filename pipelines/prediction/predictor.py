@@ -1,0 +1,143 @@
+"""A trained network that looks at videos: decoding, flow, views and scores of one span of a video after the other.
+
+Letters: C classes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipelines.datasets.augmentation import REFERENCE
+from pipelines.datasets.loading import views_of
+from pipelines.datasets.reading import Pixels
+from pipelines.devices import memory_errors
+from pipelines.errors import VideoError
+from pipelines.evaluate import Protocol
+from pipelines.evaluation.scoring import Scorer, with_fused
+from pipelines.prediction.flow import FlowOnDemand, trained_flow
+from pipelines.prediction.needs import Needs
+from pipelines.training.runs import Run, load_network, recipe_of
+from pipelines.video.decoding import VideoReader
+
+Logits = dict[str, np.ndarray]
+"""Of each stream, and `fused` where there are both: float64 [C]."""
+
+
+class Predictor:
+    """`protocol.step` of a run, tested by that protocol on spans of videos.
+
+    options          parameters of the flow's method that say where its weights lie
+    allow_truncated  take truncated videos as far as they decode
+
+    Raises `MissingError` where weights or what computes the flow are missing, `UsageError` where the network cannot be
+    tested so.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        protocol: Protocol,
+        device: torch.device,
+        *,
+        precision: str = "fp32",
+        options: Mapping[str, str] | None = None,
+        allow_truncated: bool = False,
+    ) -> None:
+        settings = run.config()
+        self.protocol, self.allow_truncated = protocol, allow_truncated
+        self.classes: list[str] = settings["classes"]
+        self.size: tuple[int, int] = (settings["size"][0], settings["size"][1])
+        self.recipe = recipe_of(settings, protocol.step)
+        self.scorer = Scorer(load_network(run, protocol.step), device, precision)
+        self.streams = frozenset(self.scorer.network.streams)
+        self.flow = trained_flow(run, settings.get("flow") or {}, options or {}, "motion" in self.streams, device)
+        self.cuts = protocol.windows(self.recipe["frames"], self.scorer.shortest, run.name)
+
+    @contextmanager
+    def open(self, path: Path) -> Iterator[VideoReader]:
+        """The video at the size of the run's flow.
+
+        A video that the extracting stages' default rule gives that short side is left to the rule, which does not cut
+        a column off pictures of odd width.
+        """
+        reader = VideoReader(path, allow_truncated=self.allow_truncated)
+        short_side = self.flow.short_side
+        if short_side is not None and min(reader.width, reader.height) != short_side:
+            reader.close()
+            reader = VideoReader(path, short_side, allow_truncated=self.allow_truncated)
+        with reader:
+            yield reader
+
+    def needs(self, start: int, length: int) -> Needs:
+        """What is looked at of the `length` frames from `start` on. Raises `VideoError` where they have no flow."""
+        stack = self.scorer.network.flow_channels // 2
+        return Needs.of(
+            start, length, crops=self.protocol.frames, stack=stack, step=self.flow.step, streams=self.streams
+        )
+
+    def logits(self, pixels: Pixels) -> Logits:
+        """The mean logits of what one span shows."""
+        return self.scored(*self.views(pixels), self.cuts)
+
+    def scored(self, rgb: torch.Tensor | None, flow: torch.Tensor | None, cuts: Sequence[Sequence[int]]) -> Logits:
+        """The mean logits of views [V, T, ...], of which the frames of each cut go through the network together."""
+        with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):
+            logits = self.scorer.score(rgb, flow, cuts)
+        return with_fused({name: values.numpy() for name, values in logits.items()})
+
+    def views(self, pixels: Pixels) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """What goes into the network: uint8 [V, T, 3, h, w] and [V, T, 2L, h, w]."""
+        protocol, reference = self.protocol, REFERENCE[self.recipe["crops"]]
+        return views_of(pixels, self.size, views=protocol.views, mirror=protocol.mirror, reference=reference)
+
+
+def probabilities(logits: Logits) -> dict[str, list[float]]:
+    """Softmax of each stream's logits."""
+    return {name: torch.from_numpy(values).softmax(0).tolist() for name, values in logits.items()}
+
+
+# ------------------------------------------------------------------ whole videos
+
+OnFrames = Callable[[int, int], None]
+"""Told how many frames have been decoded, and how many the container announces (0: it does not)."""
+_REPORTED = 32  # frames between two reports
+
+
+class Clip:
+    """The pixels of a whole video that a prediction looks at, and what is known of the video after decoding it."""
+
+    def __init__(self, predictor: Predictor, path: Path, on_frames: OnFrames) -> None:
+        """Raises `VideoError` where the video cannot be decoded or is too short.
+
+        Only frames that are looked at are kept. Where they are follows from the number of frames: mostly the container
+        announces it rightly, otherwise the video is decoded once more.
+        """
+        with predictor.open(path) as reader:
+            announced = reader.announced_frames
+        frames, counted = _pick(predictor, path, announced, on_frames)
+        if counted.decoded != announced:
+            frames, counted = _pick(predictor, path, counted.decoded, on_frames)
+        flow = FlowOnDemand(predictor.flow, frames)
+        self.pixels = predictor.needs(0, counted.decoded).pixels(frames, flow)
+        self.frames, self.fps, self.pairs = counted.decoded, counted.fps, flow.computed
+
+
+def _pick(
+    predictor: Predictor, path: Path, length: int, on_frames: OnFrames
+) -> tuple[dict[int, np.ndarray], VideoReader]:
+    """The frames that are needed if the video has `length` of them, by index, and the reader that has ended."""
+    try:
+        needed = predictor.needs(0, length).frames() if length > 0 else set()
+    except VideoError:  # if it has; what it really has is not known yet
+        needed = set()
+
+    def wanted(index: int) -> bool:
+        if index % _REPORTED == 0:
+            on_frames(index, length)
+        return index in needed
+
+    with predictor.open(path) as reader:
+        return dict(reader.pick(wanted)), reader

@@ -1,0 +1,73 @@
+"""What a prediction says. Letters: C classes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.prediction.lengths import USUAL_FPS
+from pipelines.workspace import Failure
+
+if TYPE_CHECKING:
+    from pipelines.prediction.timeline import Segment
+
+BEST = 5
+
+
+@dataclass(frozen=True)
+class ClassProbability:
+    class_name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class TimelineFiles:
+    """A video's class over time, in short; `files` has all of it: csv, json, png and with `overlay` mp4."""
+
+    segments: "list[Segment]"
+    windows: int
+    window_frames: int
+    hop_frames: int
+    files: dict[str, Path]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one video shows. Where there is a timeline, `logits` are the means of its windows."""
+
+    video: str
+    class_name: str | None
+    """The class it was given under, if any."""
+    frames: int
+    fps: float
+    """0 where unknown."""
+    top: list[ClassProbability]
+    """The five best classes of the headline: both streams fused, or the only one."""
+    probabilities: dict[str, list[float]]
+    """Of each stream and of both fused: the softmax of `logits`, [C] in the order of the result's `classes`."""
+    logits: dict[str, list[float]]
+    """The scores that `evaluate` stores: means before softmax."""
+    pairs: int
+    """Pairs of frames whose flow was computed."""
+    timeline: TimelineFiles | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The video's length; 25 frames a second are taken where the rate is unknown."""
+        return self.frames / (self.fps or USUAL_FPS)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Predictions in the order of the videos given; `failures` names the others."""
+
+    run: str
+    step: str
+    protocol: dict[str, object]
+    classes: list[str]
+    predictions: list[Prediction]
+    failures: list[Failure]
+    seconds: float
+    """Taken by all of it, once the network was loaded."""
+    video_seconds: float
+    """The length of all videos predicted."""
+    video_seconds_per_second: float

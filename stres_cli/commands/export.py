@@ -1,0 +1,65 @@
+"""`stres export`: a run to one file for deployment."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines import export as stage
+from stres_cli import options
+from stres_cli.console import command, printable
+
+
+def export(
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .pt2 (torch) or .onnx.")],
+    workspace: options.Workspace = options.DEFAULT_WORKSPACE,
+    run: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A run of the workspace, or the folder of another; default: the newest."),
+    ] = None,
+    step: Annotated[
+        str | None, typer.Option(metavar="STEP", help="The run's network: a training step, or late; default: the last.")
+    ] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", metavar="NAME", help="torch or onnx. Default: by OUT's suffix.")
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(metavar="VIDEO", help="Run the file on this video and compare it with the run.")
+    ] = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Write a run's network as one file that runs without stres, with its model card.
+
+    It takes frames and flow as bytes at the network's size, of any number of videos and frames, and gives
+    probabilities. With --check nothing is written unless it agrees with the run to 1e-4.
+    """
+    with command(as_json, debug, interrupted="interrupted: what has its name is whole; give the command again") as ui:
+        config = stage.Config(
+            output=output,
+            workspace=workspace,
+            run=run,
+            step=step,
+            format=format_,  # type: ignore[arg-type]  # checked by Config
+            check=check,
+            overwrite=overwrite,
+        )
+        result = stage.run(config)
+        ui.finish(result)
+        ui.out.print(
+            printable(f"run {result.run}, {result.step}: {result.file}, {result.bytes / 1e6:.1f} MB"), soft_wrap=True
+        )
+        for name, shape in (*result.inputs.items(), *result.outputs.items()):
+            ui.out.print(f"  {name:13} {shape}")
+        ui.out.print(f"  B 1 or more, T {result.fewest_frames} or more")
+        if result.check is not None:
+            found = result.check
+            ui.out.print(
+                printable(
+                    f"checked on {found.video}: {found.class_name} {100 * found.probability:.1f} %, largest difference "
+                    f"from the run {found.largest_difference:.1e}"
+                ),
+                soft_wrap=True,
+            )
+        ui.out.print(printable(f"model card: {result.card}"), soft_wrap=True)

@@ -1,0 +1,113 @@
+"""How predictions look in a terminal: the best classes of each video, and what became of the others.
+
+Names come from folders of data: they are shown as plain text, never as markup, and without control characters.
+"""
+
+import os
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.prediction.results import Prediction, Result
+from stres_cli.console import CommandUI, printable
+from stres_cli.report_view import STREAM_COLOURS
+
+TABLES_UP_TO = 10  # videos; of more, each gets a line
+_BAR = 20  # letters
+_SEGMENTS = 20
+
+
+def show(ui: CommandUI, result: Result) -> None:
+    """Prints all predictions, the failures and the rate; exit code 1 where there are failures."""
+    ui.finish(result, exit_code=1 if result.failures else 0)
+    _predictions(ui.out, result.predictions)
+    for failure in result.failures:
+        line = Text(printable(f"failed: {failure.path}: {failure.reason}"), style="yellow")
+        ui.out.print(line, soft_wrap=True)
+    protocol = ", ".join(f"{name} {value}" for name, value in result.protocol.items())
+    ui.out.print(printable(f"run {result.run}, {result.step}: {protocol}"), style="dim", soft_wrap=True)
+    number = len(result.predictions)
+    ui.out.print(
+        f"{number} video{'s' * (number != 1)}, {result.video_seconds:.1f} s long, in {result.seconds:.1f} s: "
+        f"{result.video_seconds_per_second:.2g} s of video a second",
+        soft_wrap=True,
+    )
+
+
+def show_partly(ui: CommandUI, predictions: Sequence[Prediction]) -> None:
+    """What there was before the command was stopped."""
+    ui.close()
+    if not ui.as_json:
+        _predictions(ui.out, predictions)
+
+
+def _predictions(console: Console, predictions: Sequence[Prediction]) -> None:
+    names = _names(predictions)
+    for name, prediction in zip(names, predictions, strict=True):
+        if len(predictions) > TABLES_UP_TO:
+            best = ", ".join(f"{item.class_name} {100 * item.probability:.1f} %" for item in prediction.top)
+            console.print(
+                Text(printable(name), style="bold").append(f"  {printable(best)}", "not bold"), soft_wrap=True
+            )
+            continue
+        about = f"  {prediction.frames} frames, {prediction.seconds:.1f} s"
+        console.print(Text(printable(name), style="bold").append(about, style="not bold dim"), soft_wrap=True)
+        console.print(_table(prediction))
+        if prediction.timeline is not None:
+            _print_timeline(console, prediction)
+
+
+def _names(predictions: Sequence[Prediction]) -> list[str]:
+    """File names, with as much of their folders as tells them apart."""
+    paths = [prediction.video for prediction in predictions]
+    names = [os.path.basename(path) for path in paths]
+    if len(set(names)) == len(names) or len(paths) < 2:
+        return names
+    common = os.path.commonpath(paths)
+    return [os.path.relpath(path, common) for path in paths]
+
+
+def _table(prediction: Prediction) -> Table:
+    """The best classes; where there are two streams also what each says alone."""
+    streams = list(prediction.probabilities)
+    headline = prediction.probabilities[streams[-1]]
+    order = sorted(range(len(headline)), key=lambda index: -headline[index])[: len(prediction.top)]
+    table = Table(box=None, padding=(0, 2, 0, 2), pad_edge=True, show_header=len(streams) > 1)
+    table.add_column("", no_wrap=True, overflow="ellipsis", min_width=10)
+    table.add_column(streams[-1] if len(streams) > 1 else "", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, min_width=_BAR)
+    for stream in streams[:-1]:
+        table.add_column(Text(stream, style=STREAM_COLOURS[stream]), justify="right", no_wrap=True)
+    for place, (index, best) in enumerate(zip(order, prediction.top, strict=True)):
+        bar = Text("━" * round(_BAR * best.probability), style=STREAM_COLOURS[streams[-1]])
+        alone = (_percent(prediction.probabilities[stream][index]) for stream in streams[:-1])
+        name = Text(printable(best.class_name))
+        table.add_row(name, _percent(best.probability), bar, *alone, style="bold" if place == 0 else "")
+    return table
+
+
+def _print_timeline(console: Console, prediction: Prediction) -> None:
+    timeline = prediction.timeline
+    assert timeline is not None
+    table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
+    for segment in timeline.segments[:_SEGMENTS]:
+        times = f"{_clock(segment.start)} - {_clock(segment.end)}"
+        table.add_row(times, Text(printable(segment.class_name)), _percent(segment.probability))
+    console.print(f"  over time, {timeline.windows} windows of {timeline.window_frames} frames:")
+    console.print(table)
+    if len(timeline.segments) > _SEGMENTS:
+        console.print(f"  ... and {len(timeline.segments) - _SEGMENTS} more, in the files")
+    for path in timeline.files.values():
+        console.print(f"  written: {printable(str(path))}", soft_wrap=True)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"

@@ -1,0 +1,210 @@
+"""Class over time: every window is a clip of its own, memory is that of one window, and the files say it all."""
+
+import csv
+import json
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from pipelines import predict
+from pipelines.prediction import timeline as module
+from pipelines.prediction.lengths import Length
+from pipelines.prediction.overlay import shown_size
+from pipelines.prediction.timeline import Timeline, Window
+from pipelines.prediction.timeline_picture import ROWS, clock, draw_timeline, shown_classes
+from pipelines.video.synthetic import write_video
+
+FRAMES = 47
+SETTINGS = {"timeline": True, "window": "20f", "hop": "10f", "crops": 3, "step": "joint1", "device": "cpu"}
+STARTS = [0, 10, 20, 27]  # the last window ends with the video
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    noise = np.random.default_rng(1).integers(0, 256, (8, 40, 3), dtype=np.uint8)
+    texture = cv2.resize(noise, (160, 32), interpolation=cv2.INTER_CUBIC)
+    return np.stack([texture[:, t : t + 40] for t in range(FRAMES)])
+
+
+@pytest.fixture(scope="module")
+def over_time(trained_on_videos, pictures, tmp_path_factory):
+    """The result of a timeline with an overlay, and what was spied on: frames held, after each."""
+    folder = tmp_path_factory.mktemp("timeline")
+    write_video(folder / "a.clip.mkv", pictures, codec="ffv1", pixels="bgr0")
+    held = []
+    add = module._Slider.add
+
+    def spy(self, frame):
+        windows = add(self, frame)
+        held.append((len(self.frames), len(self.flow.kept)))
+        return windows
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module._Slider, "add", spy)
+        config = predict.Config(
+            [str(folder / "a.clip.mkv")],
+            trained_on_videos.workspace.root,
+            output=folder / "out",
+            overlay=True,
+            **SETTINGS,
+        )
+        return predict.run(config), held, folder
+
+
+@pytest.fixture(scope="module")
+def document(over_time):
+    return json.loads((over_time[2] / "out" / "a.clip.json").read_text())
+
+
+def test_each_window_is_predicted_as_a_clip_of_its_own(trained_on_videos, over_time, document, pictures):
+    _, _, folder = over_time
+    assert [(window["start_frame"], window["end_frame"]) for window in document["windows"]] == [
+        (start, start + 20) for start in STARTS
+    ]
+    for window in document["windows"]:
+        cut = folder / f"{window['start_frame']}.mkv"
+        write_video(cut, pictures[window["start_frame"] : window["end_frame"]], codec="ffv1", pixels="bgr0")
+        settings = {"crops": 3, "step": "joint1", "device": "cpu"}
+        alone = predict.run(predict.Config([str(cut)], trained_on_videos.workspace.root, **settings)).predictions[0]
+        for stream, values in alone.probabilities.items():
+            np.testing.assert_allclose(window["probabilities"][stream], values, rtol=0, atol=2e-6)
+    assert len({tuple(window["probabilities"]["fused"]) for window in document["windows"]}) == len(STARTS)
+
+
+def test_of_a_long_video_only_one_window_is_held(over_time):
+    _, held, _ = over_time
+    assert len(held) == FRAMES
+    assert max(frames for frames, _ in held) == 20
+    assert max(fields for _, fields in held) <= 20
+
+
+def test_windows_that_overlap_share_their_flow(over_time):
+    (prediction,) = over_time[0].predictions
+    # Centres 5, 10 (9.5 to even) and 14 of a window need its fields 0..18: all but the video's last have a frame.
+    assert prediction.pairs == FRAMES - 1
+
+
+def test_the_video_as_a_whole_is_the_mean_of_its_windows(over_time, document):
+    (prediction,) = over_time[0].predictions
+    assert prediction.timeline.windows == len(STARTS)
+    mean = np.mean([window["probabilities"]["fused"] for window in document["windows"]], axis=0)
+    np.testing.assert_allclose(prediction.probabilities["fused"], mean, atol=0.02)  # of logits, so only nearly
+
+
+def test_the_table_has_a_row_a_window_and_a_column_a_class(over_time, document):
+    with (over_time[2] / "out" / "a.clip.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["start_seconds"] for row in rows] == ["0.000", "0.400", "0.800", "1.080"]
+    for row, window in zip(rows, document["windows"], strict=True):
+        assert [float(row[name]) for name in document["classes"]] == window["probabilities"]["fused"]
+        assert row["class"] == window["class"]
+        assert float(row["probability"]) == max(window["probabilities"]["fused"])
+
+
+def test_the_overlay_shows_every_frame_with_the_classes_below(over_time, pictures):
+    (prediction,) = over_time[0].predictions
+    with av.open(str(prediction.timeline.files["mp4"])) as container:
+        shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert container.streams.video[0].average_rate == 25
+    assert len(shown) == FRAMES
+    width, height = shown_size(40, 32)
+    assert {frame.shape[1] for frame in shown} == {width}
+    for frame, picture in zip(shown[::9], pictures[::9], strict=True):
+        small = cv2.resize(frame[:height], (40, 32), interpolation=cv2.INTER_AREA)
+        assert np.abs(small.astype(int) - picture).mean() < 12
+        assert frame[height:].std() > 10  # letters and bars
+    assert (shown[0][height:] != shown[-1][height:]).any()
+
+
+def test_a_video_shorter_than_the_window_is_one_window(trained_on_videos, tmp_path):
+    video = [str(trained_on_videos.video("jump/jump2"))]
+    whole = predict.run(predict.Config(video, trained_on_videos.workspace.root, crops=3, step="joint1", device="cpu"))
+    config = predict.Config(video, trained_on_videos.workspace.root, output=tmp_path, **(SETTINGS | {"window": "9"}))
+    (prediction,) = predict.run(config).predictions
+    assert prediction.timeline.windows == 1
+    assert prediction.logits == whole.predictions[0].logits
+    (segment,) = prediction.timeline.segments
+    assert (segment.start, segment.end) == (0, 24 / 25)
+
+
+def test_the_overlay_never_replaces_the_video(trained_on_videos, tmp_path):
+    video = tmp_path / "a.mp4"
+    write_video(video, np.full((12, 32, 40, 3), 80, np.uint8))
+    before = video.read_bytes()
+    config = predict.Config([str(video)], trained_on_videos.workspace.root, output=tmp_path, overlay=True, **SETTINGS)
+    with pytest.raises(predict.UsageError, match=r"is where .*a.mp4 lies, which its overlay would replace"):
+        predict.run(config)
+    assert video.read_bytes() == before
+
+
+def test_timelines_of_videos_of_one_name_lie_side_by_side(trained_on_videos, tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        write_video(tmp_path / folder / "a.mkv", np.full((12, 32, 40, 3), 80, np.uint8), codec="ffv1", pixels="bgr0")
+    videos = [str(tmp_path / folder / "a.mkv") for folder in ("x", "y")]
+    result = predict.run(predict.Config(videos, trained_on_videos.workspace.root, output=tmp_path / "out", **SETTINGS))
+    assert [prediction.timeline.files["csv"].name for prediction in result.predictions] == ["a.csv", "a-2.csv"]
+
+
+# ------------------------------------------------------------------ time and classes
+
+
+def timeline(winners, classes=4, frames=100, length=20, hop=10):
+    windows = []
+    for place, winner in enumerate(winners):
+        values = [0.1 / classes] * classes
+        values[winner] += 0.9
+        windows.append(Window(place * hop, place * hop + length, {"fused": values}))
+    names = [f"class {index}" for index in range(classes)]
+    return Timeline(names, windows, frames, 25.0, length, hop, 0, {})
+
+
+def test_segments_follow_one_another_from_the_beginning_to_the_end():
+    segments = timeline([0, 0, 2, 2, 2, 1, 0, 0, 0]).segments()
+    assert [segment.class_name for segment in segments] == ["class 0", "class 2", "class 1", "class 0"]
+    assert (segments[0].start, segments[-1].end) == (0, 4)
+    assert [a.end for a in segments[:-1]] == [b.start for b in segments[1:]]
+    # Between the windows with middles 20 and 30, and 50 and 60.
+    assert (segments[1].start, segments[1].end) == (25 / 25, 55 / 25)
+    assert segments[1].probability == pytest.approx(0.925)
+
+
+def test_the_picture_shows_the_classes_that_win_longest_first():
+    many = timeline([7, 7, 3, 7, 90], classes=101)
+    assert shown_classes(many)[:3] == [7, 3, 90]
+    assert len(shown_classes(many)) == ROWS
+
+
+@pytest.mark.parametrize("video", [timeline([0, 1]), timeline([5, 90, 100] * 1200, classes=101, frames=36100)])
+def test_the_picture_is_a_png_whatever_the_length(video):
+    picture = cv2.imdecode(np.frombuffer(draw_timeline(video, "a $b_c^ \x07.mp4", "run x"), np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape[0] > 200
+    assert picture.shape[1] > 900
+
+
+def test_lengths_are_seconds_or_frames():
+    read = [Length.parse("--window", text).frames(25) for text in ("2", "0.5s", "50f", " 1.5 s", "1f", ".02")]
+    assert read == [50, 12, 50, 38, 1, 1]
+    assert [str(Length.parse("--hop", text)) for text in ("2", "50f")] == ["2 s", "50 frames"]
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "2m", "f", "1e3", "nan"])
+def test_what_is_no_length_is_refused(text):
+    with pytest.raises(predict.UsageError, match="--hop"):
+        Length.parse("--hop", text)
+
+
+def test_times_are_written_as_long_as_they_have_to_be():
+    assert [clock(7, total) for total in (9, 90, 9000)] == ["7", "0:07", "0:00:07"]
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [((40, 32), (480, 384)), ((1920, 1080), (1280, 720)), ((641, 479), (642, 480))]
+)
+def test_overlays_have_even_sides_and_room_for_letters(size, shown):
+    width, height = shown_size(*size)
+    assert width % 2 == height % 2 == 0
+    assert abs(width - shown[0]) <= 2
+    assert abs(height - shown[1]) <= 2
