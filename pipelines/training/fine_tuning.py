@@ -107,8 +107,9 @@ def find_starts(
 ) -> dict[StepName, Start]:
     """What each of the `selected` steps of `run` begins with, of those that begin with the other run's weights.
 
-    `finished`: the steps that `run` has already, or builds on in a base run; `settings`: its `network` and `classes`. Raises `UsageError` where a
-    step cannot begin with what `source` names, `MissingError` where the other run has not finished it.
+    `finished`: the steps that `run` has already, or has from its base run; `settings`: its `network` and `classes`.
+    Raises `UsageError` where a step cannot begin with what `source` names, `MissingError` where the other run has not
+    finished it.
     """
     if source.run.folder.resolve() == run.folder.resolve():
         raise UsageError(f"--weights {source.text} is the run to be trained: give the new one another --name")
