@@ -25,7 +25,8 @@ _CLASSIFIER = ("fc.weight", "fc.bias")
 def load_pretrained(model: STResNet, source: str | Path) -> None:
     """Fills every stream of `model`, except its classifiers, by `source`.
 
-    `"imagenet"`: torchvision's IMAGENET1K_V1 weights of the model's depth, downloaded once to the torch hub's folder;
+    `"imagenet"`: torchvision's IMAGENET1K_V1 weights of the model's depth (docs/recipe.md says why not V2), downloaded
+    once to the torch hub's folder;
     `"none"`: nothing is loaded; else the path of a torchvision ResNet's state dict as `torch.save` writes it, plain or
     under the key `state_dict`, with or without `module.` before its keys. Raises `UsageError` where there are no
     ImageNet weights of that depth and width, `MissingError` where the file is absent, holds anything but tensors, or
