@@ -47,6 +47,14 @@ def normalised(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     return (batch.rgb.double() / 255 - mean) / deviation, (batch.flow.double() - 128) / 57.6
 
 
+@pytest.fixture
+def double():
+    """Makes everything in double precision."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 class ByHand:
     """The recipe's arithmetic on a state dict: sub-batches, sums, velocities, running moments."""
 
@@ -95,16 +103,15 @@ class ByHand:
     ("videos", "micro_batch", "sub_batches"),
     [(2, 2, [range(2)]), (4, 2, [range(2), range(2, 4)]), (5, 3, [range(2), range(2, 5)])],
 )
-def test_updates_are_those_worked_out_by_hand(videos, micro_batch, sub_batches):
+def test_updates_are_those_worked_out_by_hand(double, videos, micro_batch, sub_batches):
     """Three updates: the second gets the first one's velocity, the third a tenth of the rate. Compared is by how much
     each tensor moved; the trainer takes the softmax in float32."""
     torch.manual_seed(0)
-    network = STResNet(CLASSES, depth=26, width=2).double().train()
+    network = STResNet(CLASSES, depth=26, width=2).train()
     changes = {"batch_size": videos, "micro_batch": micro_batch, "frames": FRAMES, "iterations": 3}
     changes |= {"schedule": (1, 1, 0.1), "lr": RATE, "weight_decay": DECAY}
     step = override(PAPER.steps["joint1"], changes)
     trainer = StepTrainer(network, step, videos, torch.device("cpu"))
-    trainer.normalise.double()
     hand = ByHand(network)
     start = dict(hand.state)
     for seed, rate in enumerate((RATE, RATE, RATE / 10)):
