@@ -197,7 +197,7 @@ def test_flow_of_lively_motion_has_the_scale_of_the_statistics(frame_by_frame):
 @pytest.mark.skipif(not UCF101.is_dir(), reason="no real clips")
 def test_flow_of_real_clips_is_weaker_at_first_but_of_the_statistics_scale_in_deeper_layers(frame_by_frame):
     """Most of their picture stands still, so that edge filters find less in it than in an image."""
-    flow = torch.from_numpy(np.stack([real_stack(clip) for clip in sorted(UCF101.rglob("*.avi"))]))
+    flow = torch.from_numpy(np.stack([real_stack(clip) for clip in sorted(UCF101.rglob("*.avi"))[1:4]]))
     found = medians(variance_ratios(frame_by_frame.motion, Normalise()(None, flow)[1][:, None]))
     assert 0.01 < found["bn1"] < 10
     assert all(0.1 < found[name] < 10 for name in DEEPER), found
