@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pipelines.errors import MissingError, UsageError
-from pipelines.progress import OnProgress, ignore_progress
+from pipelines.progress import OnProgress, Progress, ignore_progress
+from pipelines.training.fine_tuning import Start, find_source, find_starts, flow_difference
 from pipelines.training.recipes import RECIPES, STEPS, Recipe, Step, StepName, override
 from pipelines.training.runs import Run, find_run
 from pipelines.workspace import Workspace, remove_left_over_temporary_files
@@ -36,6 +37,7 @@ class Config:
     """What to train, on what, and how. None: the recipe's value.
 
     base_run          the run whose appearance and motion joint1 starts from; None: this one
+    weights           "imagenet", "none", "run:NAME[/STEP]" (training/fine_tuning.py) or a file of torchvision's format
     overrides         for each step, fields of `training.recipes.Step` that differ from the recipe's
     checkpoint_every  minutes between two checkpoints
     """
@@ -156,18 +158,20 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         on_progress=on_progress,
     )
     this = Run(workspace.runs / config.run_name)
+    base = _base_run(config, workspace, this)
+    settings = _settings(config, data, precision)
+    starts = _starts(config, this, settings, on_progress)
+    if base != this:
+        settings["base_run"] = describe_base(base, settings, data.split)
     if config.overwrite:
         _move_aside(this)
     remove_left_over_temporary_files(this.folder)
-    base = _base_run(config, workspace, this)
-    settings = _settings(config, data, precision)
-    if base != this:
-        settings["base_run"] = describe_base(base, settings, data.split)
     write_or_compare(this, settings, data.split)
     results: list[StepResult] = []
     unreadable: dict[str, str] = {}
     for name in config.selected():
-        result, found = _train_step(this, base, config, config.step(name), data, device, precision, on_progress)
+        step, start = config.step(name), starts.get(name)
+        result, found = _train_step(this, base, config, step, start, data, device, precision, on_progress)
         results.append(result)
         unreadable |= found
     failed = record_unreadable(workspace, data, unreadable, on_progress)
@@ -211,6 +215,24 @@ def _base_run(config: Config, workspace: Workspace, this: Run) -> Run:
     return this if config.base_run is None else find_run(workspace, config.base_run)
 
 
+def _starts(config: Config, this: Run, settings: dict[str, Any], on_progress: OnProgress) -> dict[StepName, Start]:
+    """What the steps begin with that begin with another run's weights; noted in `settings`, and told."""
+    source = find_source(settings["weights"], Workspace(config.workspace))
+    if source is None:
+        return {}
+    finished = [] if config.overwrite else this.finished()
+    lent = [] if config.base_run is None else ["appearance", "motion"]
+    starts = find_starts(source, this, [*finished, *lent], config.selected(), settings)
+    settings["weights"] = source.text
+    for name, start in starts.items():
+        settings["steps"][name]["weights"] = start.record()
+    begun = [start.described(name) for name, start in starts.items() if name not in finished]
+    for text in (*begun, flow_difference(source, settings["flow"]) if begun else ""):
+        if text:
+            on_progress(Progress("train", 0, 1, message=text))
+    return starts
+
+
 def _move_aside(run: Run) -> None:
     if run.folder.exists():
         number = next(n for n in range(1, 10_000) if not run.folder.with_name(f"{run.name}.old{n}").exists())
@@ -230,6 +252,7 @@ def _train_step(
     base: Run,
     config: Config,
     step: Step,
+    start: Start | None,
     data: "TrainingData",
     device: "torch.device",
     precision: "Precision",
@@ -249,7 +272,7 @@ def _train_step(
         done = load(weights_file, WEIGHTS_SCHEMA)
         return StepResult(step.name, done["iterations"], done["seconds"], done["metrics"], True), done["bad"]
     torch.manual_seed(config.seed * 1_000_003 + STEPS.index(step.name))
-    network, settings = _starting_network(run, base, config, step, data)
+    network, settings = _starting_network(run, base, config, step, start, data)
     trainer = StepTrainer(network, step, len(data.videos), device, precision)
     if checkpoint_file.exists():
         trainer.load_state_dict(load(checkpoint_file, CHECKPOINT_SCHEMA))
@@ -275,7 +298,7 @@ def _train_step(
 
 
 def _starting_network(
-    run: Run, base: Run, config: Config, step: Step, data: "TrainingData"
+    run: Run, base: Run, config: Config, step: Step, start: Start | None, data: "TrainingData"
 ) -> "tuple[STResNet, dict[str, Any]]":
     """The network as `step` begins (PAPER.md, "Training": starts from), and the settings that build it again."""
     from pipelines.models import STResNet, load_pretrained, load_streams
@@ -288,10 +311,13 @@ def _starting_network(
     }
     if step.name in ("appearance", "motion"):
         settings |= {"fusion": "none", "direction": "none", "temporal_kernels": False}
-        network = STResNet(**settings)
+    network = STResNet(**settings)
+    if start is not None:
+        start.fill(network)
+        return network, settings
+    if step.name in ("appearance", "motion"):
         load_pretrained(network, config.weights or config.base.weights)
         return network, settings
-    network = STResNet(**settings)
     sources = [(base, "appearance"), (base, "motion")] if step.name == "joint1" else [(run, "joint1")]
     for source, name in sources:
         if not source.weights_file(name).exists():

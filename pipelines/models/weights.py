@@ -25,7 +25,8 @@ _CLASSIFIER = ("fc.weight", "fc.bias")
 def load_pretrained(model: STResNet, source: str | Path) -> None:
     """Fills every stream of `model`, except its classifiers, by `source`.
 
-    `"imagenet"`: torchvision's IMAGENET1K_V1 weights of the model's depth, downloaded once to the torch hub's folder;
+    `"imagenet"`: torchvision's IMAGENET1K_V1 weights of the model's depth (docs/recipe.md says why not V2), downloaded
+    once to the torch hub's folder;
     `"none"`: nothing is loaded; else the path of a torchvision ResNet's state dict as `torch.save` writes it, plain or
     under the key `state_dict`, with or without `module.` before its keys. Raises `UsageError` where there are no
     ImageNet weights of that depth and width, `MissingError` where the file is absent, holds anything but tensors, or
@@ -52,12 +53,13 @@ def load_torchvision_state(
     _load_torchvision(_stream(target, stream) if isinstance(target, STResNet) else target, state_dict, "the state dict")
 
 
-def load_streams(model: STResNet, state_dict: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Fills streams of `model`, classifiers included, from the state dict of another `STResNet`; returns their names.
+def load_streams(model: STResNet, state_dict: Mapping[str, Tensor], *, classifiers: bool = True) -> tuple[str, ...]:
+    """Fills streams of `model` from the state dict of another `STResNet`; returns their names.
 
-    The streams that `state_dict` has are filled whole: a base run's is one of them, a joint network's both. 1x1 weights
-    become temporal kernels as the network's `temporal_init` says. Raises `MissingError` naming the first tensors that
-    do not fit, `UsageError` where the network has not that stream; then nothing has been changed.
+    The streams that `state_dict` has are filled whole: a base run's is one of them, a joint network's both. Without
+    `classifiers` those of `model` stay as they are, and the others may be of any number of classes. 1x1 weights become
+    temporal kernels as the network's `temporal_init` says. Raises `MissingError` naming the first tensors that do not
+    fit, `UsageError` where the network has not that stream; then nothing has been changed.
     """
     by_stream: dict[str, dict[str, Tensor]] = {}
     for key, value in state_dict.items():
@@ -67,10 +69,11 @@ def load_streams(model: STResNet, state_dict: Mapping[str, Tensor]) -> tuple[str
         by_stream.setdefault(name, {})[inner] = value
     if not by_stream:
         raise MissingError("the state dict to load streams from is empty")
-    adapted = {
-        name: _adapted(_stream(model, name), state, f"the {name} stream's state dict")
-        for name, state in by_stream.items()
-    }
+    adapted = {}
+    for name, state in by_stream.items():
+        stream = _stream(model, name)
+        kept = state if classifiers else _with_classifier_of(stream, state)
+        adapted[name] = _adapted(stream, kept, f"the {name} stream's state dict")
     for name, state in adapted.items():
         _stream(model, name).load_state_dict(state)
     return tuple(adapted)
@@ -82,7 +85,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises `MissingError` where it is absent, damaged, or holds anything but tensors by name.
     """
     if not path.is_file():
-        raise MissingError(f"there is no weights file {path}: give the path of one, or `imagenet`, or `none`")
+        raise MissingError(
+            f"there is no weights file {path}: give the path of one, or `imagenet`, `run:NAME` or `none`"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
@@ -95,6 +100,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, Mapping) and str(content.get("schema")).startswith("stres/"):
+        raise MissingError(
+            f"{path} belongs to a run, whose classes and network stand beside it: "
+            f"give --weights run:{path.resolve().parent} instead"
+        )
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
@@ -150,13 +160,19 @@ def _stream(model: STResNet, name: str) -> Stream:
 
 
 def _load_torchvision(stream: Stream, state: Mapping[str, Tensor], source: str) -> None:
-    body = {key: value for key, value in state.items() if key not in _CLASSIFIER}
-    own = stream.state_dict()
-    body |= {key: own[key] for key in _CLASSIFIER}
+    body = _with_classifier_of(stream, state)
     first = body.get("conv1.weight")
     if first is not None and first.ndim == 4 and first.shape[1] == 3:
-        body["conv1.weight"] = _for_channels(first, own["conv1.weight"].shape[1])
+        body["conv1.weight"] = _for_channels(first, stream.conv1.weight.shape[1])
     stream.load_state_dict(_adapted(stream, body, source))
+
+
+def _with_classifier_of(stream: Stream, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with the classifier that `stream` has already."""
+    own = stream.state_dict()
+    return {key: value for key, value in state.items() if key not in _CLASSIFIER} | {
+        key: own[key] for key in _CLASSIFIER
+    }
 
 
 def _for_channels(filters: Tensor, channels: int) -> Tensor:

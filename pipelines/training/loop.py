@@ -21,6 +21,7 @@ from pipelines.progress import OnProgress, Progress
 from pipelines.training.checkpoints import random_state, restore_random_state
 from pipelines.training.loss import correct_videos, video_loss
 from pipelines.training.metrics_log import MetricsLog
+from pipelines.training.moments import MomentsOfUpdate
 from pipelines.training.optimiser import make_optimiser, set_learning_rate
 from pipelines.training.recipes import Step
 from pipelines.training.schedule import learning_rate, total_iterations
@@ -95,8 +96,12 @@ class StepTrainer:
         self.state.bad.update(batch.bad)
         set_learning_rate(self.optimiser, learning_rate(self.step, self.state.iteration, self.total))
         count = len(batch.labels)
-        for start, stop in _even_parts(count, self.step.micro_batch):
+        parts = _even_parts(count, self.step.micro_batch)
+        moments = MomentsOfUpdate(self.model, len(parts))
+        for start, stop in parts:
             self._accumulate(batch.part(start, stop), count)
+            moments.add((stop - start) / count)
+        moments.finish()
         if count:
             self.scaler.step(self.optimiser)
             self.scaler.update()

@@ -103,7 +103,11 @@ def train(
     width: Annotated[int | None, _network("Channels of the first stage; 64 is the paper's.", **_COUNT)] = None,
     size: Annotated[str | None, _network("Input in pixels.", metavar="N|HxW")] = None,
     weights: Annotated[
-        str | None, _network("imagenet (torchvision), a file in its format, or none.", metavar="NAME|FILE")
+        str | None,
+        _network(
+            "imagenet (torchvision), a file in its format, run:NAME or run:NAME/STEP (another run), or none.",
+            metavar="NAME|FILE|run:NAME",
+        ),
     ] = None,
     fusion: Annotated[str, _network(f"{_choice(stage.FUSIONS)}.", metavar="NAME")] = "add",
     direction: Annotated[

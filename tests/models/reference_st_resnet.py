@@ -11,11 +11,23 @@ BLOCKS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36
 
 
 def reference_logits(
-    state, rgb, flow, *, depth=26, fusion="add", direction="motion-to-appearance", temporal_pool=None, training=False
+    state,
+    rgb,
+    flow,
+    *,
+    depth=26,
+    fusion="add",
+    direction="motion-to-appearance",
+    temporal_pool=None,
+    training=False,
+    moments=None,
 ):
-    """The logits of both streams, each [B, T', classes]."""
-    a = _Functions(_part(state, "appearance"), training)
-    m = _Functions(_part(state, "motion"), training)
+    """The logits of both streams, each [B, T', classes].
+
+    `moments`: a dictionary to which the mean and the unbiased variance of every batch norm's input are added.
+    """
+    a = _Functions(_part(state, "appearance"), training, "appearance", moments)
+    m = _Functions(_part(state, "motion"), training, "motion", moments)
     xa, xm = a.stem(rgb.transpose(1, 2)), m.stem(flow.transpose(1, 2))
     for stage, blocks in enumerate(BLOCKS[depth], start=1):
         xa, xm = a.block(f"layer{stage}.0", xa, xa), m.block(f"layer{stage}.0", xm, xm)
@@ -46,9 +58,11 @@ def _part(state, stream):
 
 
 class _Functions:
-    def __init__(self, state, training):
+    def __init__(self, state, training, stream, moments):
         self.state = state
         self.training = training
+        self.stream = stream
+        self.moments = moments
 
     def stem(self, x):
         return F.max_pool3d(F.relu(self.bn("bn1", self.conv("conv1", x, 2))), (1, 3, 3), (1, 2, 2), (0, 1, 1))
@@ -71,6 +85,9 @@ class _Functions:
         return F.conv3d(x, weight, stride=(1, stride, stride), padding=padding)
 
     def bn(self, name, x):
+        if self.moments is not None:
+            values = x.detach().transpose(0, 1).flatten(1)
+            self.moments[f"{self.stream}.{name}"] = values.mean(1), values.var(1, correction=1)
         mean, var = self.state[f"{name}.running_mean"].clone(), self.state[f"{name}.running_var"].clone()
         weight, bias = self.state[f"{name}.weight"], self.state[f"{name}.bias"]
         return F.batch_norm(x, mean, var, weight, bias, training=self.training, momentum=0.05, eps=1e-5)

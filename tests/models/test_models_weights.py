@@ -173,19 +173,6 @@ def test_without_a_network_the_message_names_the_file_and_where_to_put_it(hub):
     assert str(hub / "checkpoints") in str(raised.value)
 
 
-def test_imagenet_weights_put_into_the_hubs_folder_are_used(hub):
-    state = torchvision.models.resnet50(weights=None).state_dict()
-    path = hub / "checkpoints" / torchvision.models.ResNet50_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
-    path.parent.mkdir(parents=True)
-    torch.save(state, path)
-    try:
-        net = STResNet(5, streams=("motion",))
-        load_pretrained(net, "imagenet")
-    finally:
-        path.unlink()  # 100 MB
-    assert torch.equal(net.motion.layer3[5].conv2.weight, state["layer3.5.conv2.weight"])
-
-
 def test_the_download_is_checked_against_the_hash_in_its_name_and_keeps_silent(hub, monkeypatch, capsys):
     calls = []
 

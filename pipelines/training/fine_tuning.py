@@ -1,0 +1,188 @@
+"""Starting from another run (`--weights run:NAME[/STEP]`): which of its steps a step begins with, and if that fits.
+
+A base step takes the same stream of the other run; a joint step whose predecessors this run has not takes the other's
+joint step. Everything is kept but the classifiers, and these too where both runs have the same classes.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import MissingError, UsageError
+from pipelines.training.recipes import STEPS, StepName
+from pipelines.training.runs import Run
+from pipelines.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipelines.models import STResNet
+
+PREFIX = "run:"
+JOINT: tuple[StepName, ...] = ("joint1", "joint2")
+# The steps of this run that a step builds on: where it has one of them, it starts from there.
+_PREDECESSORS: Mapping[StepName, tuple[StepName, ...]] = {
+    "appearance": (),
+    "motion": (),
+    "joint1": ("appearance", "motion"),
+    "joint2": ("joint1",),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """The run that `--weights` names, and the step where it names one.
+
+    label  the run's name, or its path where it lies in another workspace
+    """
+
+    run: Run
+    label: str
+    step: StepName | None = None
+
+    @property
+    def text(self) -> str:
+        """The option's value, the same for every way to write it."""
+        return f"{PREFIX}{self.label}" + (f"/{self.step}" if self.step else "")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a step begins with.
+
+    source       the run, and the step of it
+    sha256       of that step's weights file
+    new_classes  number of classes there and here, where they are not the same: the classifiers are new then
+    """
+
+    source: Source
+    step: StepName
+    sha256: str
+    new_classes: tuple[int, int] | None
+
+    def record(self) -> dict[str, str]:
+        """What the configuration keeps of it, for later calls to compare."""
+        return {"run": self.source.label, "step": self.step, "sha256": self.sha256}
+
+    def described(self, name: StepName) -> str:
+        text = f"{name} starts from {self.step} of run {self.source.label}"
+        if self.new_classes is None:
+            return f"{text}, classifiers included: the classes are the same"
+        there, here = self.new_classes
+        return f"{text}, with new classifiers: the {here} classes here are not the {there} there"
+
+    def fill(self, network: "STResNet") -> None:
+        """Loads the weights into `network`. Raises `MissingError` where they do not fit."""
+        from pipelines.models import load_streams
+
+        load_streams(network, _weights(self.source, self.step)["model"], classifiers=self.new_classes is None)
+
+
+def find_source(weights: str | None, workspace: Workspace) -> Source | None:
+    """The run that `weights` names, by its name in `workspace` or by its folder; None where it names none.
+
+    Raises `MissingError` where there is no such run, `UsageError` for a step that there is not.
+    """
+    if weights is None or not weights.startswith(PREFIX):
+        return None
+    text = weights.removeprefix(PREFIX).rstrip("/")
+    run = _run(text, workspace)
+    if run is not None:
+        return Source(run, _label(run, workspace))
+    head, _, step = text.rpartition("/")
+    run = _run(head, workspace)
+    if run is None:
+        names = ", ".join(sorted(file.parent.name for file in workspace.runs.glob("*/config.json"))) or "no runs at all"
+        raise MissingError(
+            f"--weights {weights} is neither a run in {workspace.runs} nor a run's folder: in the workspace there are "
+            f"{names}"
+        )
+    if step not in STEPS:
+        raise UsageError(f"--weights {weights}: {step!r} is not a step, give one of {', '.join(STEPS)}")
+    return Source(run, _label(run, workspace), step)
+
+
+def find_starts(
+    source: Source, run: Run, finished: Collection[str], selected: Sequence[StepName], settings: Mapping[str, Any]
+) -> dict[StepName, Start]:
+    """What each of the `selected` steps of `run` begins with, of those that begin with the other run's weights.
+
+    `finished`: the steps that `run` has already, or has from its base run; `settings`: its `network` and `classes`.
+    Raises `UsageError` where a step cannot begin with what `source` names, `MissingError` where the other run has not
+    finished it.
+    """
+    if source.run.folder.resolve() == run.folder.resolve():
+        raise UsageError(f"--weights {source.text} is the run to be trained: give the new one another --name")
+    own = {*finished, *selected}
+    return {name: _start(source, name, settings) for name in selected if own.isdisjoint(_PREDECESSORS[name])}
+
+
+def _start(source: Source, name: StepName, settings: Mapping[str, Any]) -> Start:
+    step = _source_step(source, name)
+    _require_fit(source, step, name, settings["network"])
+    there, here = source.run.config()["classes"], list(settings["classes"])
+    sha256 = source.run.weights_sha256(step)
+    return Start(source, step, sha256, None if there == here else (len(there), len(here)))
+
+
+def _source_step(source: Source, name: StepName) -> StepName:
+    """The step of the other run that `name` begins with."""
+    finished = source.run.finished()
+    if source.step is None:
+        # joint1 and joint2 have the same weights: the temporal pooling has none.
+        wanted = [name, *(step for step in JOINT if step != name)] if name in JOINT else [name]
+        step = next((step for step in wanted if step in finished), name)
+    else:
+        step = source.step
+    if step != name and not {step, name} <= set(JOINT):
+        others = ",".join(JOINT if step in JOINT else (step,))
+        raise UsageError(
+            f"{name} cannot start from {step} of run {source.label}: give --weights {PREFIX}{source.label} without a "
+            f"step, or --steps {others}"
+        )
+    if step not in finished:
+        raise MissingError(
+            f"{name} starts from {step} of run {source.label}, which has not finished it; it has "
+            f"{', '.join(finished) or 'finished nothing'}: continue that run, or give --steps with what it has"
+        )
+    return step
+
+
+def _require_fit(source: Source, step: StepName, name: StepName, network: Mapping[str, Any]) -> None:
+    there = _weights(source, step)["network"]
+    keys = ["depth", "width"]
+    keys += ["flow_channels"] if name != "appearance" else []
+    keys += ["fusion", "direction", "temporal_kernels"] if name in JOINT else []
+    differences = [f"{key} is {there[key]} there and {network[key]} here" for key in keys if there[key] != network[key]]
+    if differences:
+        raise UsageError(
+            f"{name} cannot start from {step} of run {source.label}: {', '.join(differences)}: "
+            "give the network options that run was trained with"
+        )
+
+
+def flow_difference(source: Source, flow: Mapping[str, Any]) -> str:
+    """In words, the first way in which the other run's flow was another; empty where it was not."""
+    from pipelines.training.configuration import first_difference
+
+    difference = first_difference(source.run.config()["flow"], json.loads(json.dumps(flow)), "flow")
+    return f"run {source.label} was trained on other flow: {difference}" if difference else ""
+
+
+def _weights(source: Source, step: StepName) -> dict[str, Any]:
+    from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
+
+    return load(source.run.weights_file(step), WEIGHTS_SCHEMA)
+
+
+def _run(text: str, workspace: Workspace) -> Run | None:
+    named = [workspace.runs / text] if text and Path(text).name == text else []
+    for folder in (*named, Path(text)):
+        if text and (folder / "config.json").is_file():
+            return Run(folder)
+    return None
+
+
+def _label(run: Run, workspace: Workspace) -> str:
+    folder = run.folder.resolve()
+    return run.name if folder.parent == workspace.runs.resolve() else str(folder)
