@@ -127,7 +127,7 @@ def train(
     Four steps: appearance and motion alone, both joined (joint1), and with temporal pooling (joint2). The same command
     continues an interrupted run.
     """
-    with command(as_json, debug) as ui:
+    with command(as_json, debug, shared=True) as ui:
         per_step = {
             "lr": lr,
             "schedule": schedule,
