@@ -7,6 +7,7 @@ workers and interruptions change no sample. A damaged artifact gives a `BadSampl
 video.
 """
 
+import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -70,13 +71,15 @@ class TestSample:
 @dataclass(frozen=True)
 class Batch:
     """Samples side by side: `rgb` uint8 [B,T,3,h,w], `flow` uint8 [B,T,2L,h,w] (None for an absent stream, and where
-    every sample was bad), `labels` and `indices` int64 [B]; `bad` maps the ids of unreadable videos to the reason."""
+    every sample was bad), `labels` and `indices` int64 [B]; `bad` maps the ids of unreadable videos to the reason, and
+    `missing` lists their places among the samples asked for."""
 
     rgb: torch.Tensor | None
     flow: torch.Tensor | None
     labels: torch.Tensor
     indices: torch.Tensor
     bad: dict[str, str] = field(default_factory=dict)
+    missing: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -86,13 +89,25 @@ class Batch:
         rgb, flow = (None if x is None else x[start:stop] for x in (self.rgb, self.flow))
         return Batch(rgb, flow, self.labels[start:stop], self.indices[start:stop])
 
+    @property
+    def places(self) -> int:
+        """How many samples were asked for."""
+        return len(self) + len(self.missing)
+
+    def part_of_places(self, start: int, stop: int) -> "Batch":
+        """The readable ones of the samples start..stop-1 that were asked for, without `bad`."""
+        first, last = (place - sum(missing < place for missing in self.missing) for place in (start, stop))
+        return self.part(first, last)
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same on another device; does not wait for copies out of pinned memory."""
         rgb, flow = (None if x is None else x.to(device, non_blocking=True) for x in (self.rgb, self.flow))
-        return Batch(rgb, flow, self.labels.to(device, non_blocking=True), self.indices, self.bad)
+        return Batch(rgb, flow, self.labels.to(device, non_blocking=True), self.indices, self.bad, self.missing)
 
     def pin_memory(self) -> "Batch":
-        return Batch(_pinned(self.rgb), _pinned(self.flow), self.labels.pin_memory(), self.indices, self.bad)
+        return Batch(
+            _pinned(self.rgb), _pinned(self.flow), self.labels.pin_memory(), self.indices, self.bad, self.missing
+        )
 
 
 def collate(samples: Sequence[Sample | BadSample]) -> Batch:
@@ -105,6 +120,7 @@ def collate(samples: Sequence[Sample | BadSample]) -> Batch:
         torch.tensor([sample.label for sample in good], dtype=torch.int64),
         torch.tensor([sample.index for sample in good], dtype=torch.int64),
         bad,
+        tuple(place for place, sample in enumerate(samples) if isinstance(sample, BadSample)),
     )
 
 
@@ -262,8 +278,13 @@ def make_loader(
 
 
 def _start_worker(worker: int) -> None:
-    """One thread a worker: OpenCV's and torch's own pools would only fight over the same cores."""
+    """One thread a worker: OpenCV's and torch's own pools would only fight over the same cores. Signals that reach all
+    processes (Ctrl-C, torchrun, batch systems) are the parent's to answer: it still wants the batch of its last update.
+    """
     import cv2
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -7,10 +7,11 @@ from torch import nn
 
 from pipelines.datasets.loading import Batch
 from pipelines.models import StreamLogits, STResNet
-from pipelines.training.loop import StepTrainer, _even_parts
+from pipelines.training.loop import StepTrainer
 from pipelines.training.loss import correct_videos, video_loss
 from pipelines.training.optimiser import make_optimiser, parameter_kinds, set_learning_rate
 from pipelines.training.recipes import PAPER, override
+from pipelines.training.sharing import even_parts
 
 
 def naive_cross_entropy(logits: np.ndarray, label: int, smoothing: float) -> float:
@@ -133,4 +134,4 @@ def test_a_batch_without_a_readable_video_changes_nothing_and_is_remembered():
     ],
 )
 def test_micro_batches_are_even_parts(count, largest, parts):
-    assert _even_parts(count, largest) == parts
+    assert even_parts(count, largest) == parts
