@@ -165,7 +165,7 @@ class Ranks:
     def process_group(self, device: "torch.device") -> Iterator[None]:
         """While the block runs, torch.distributed's process group: NCCL between GPUs, gloo between CPUs.
 
-        After an error it is left to the end of the process, which comes soon: taking it down would make the others
+        After an error it is left as it is, since the process ends soon: taking it down would make the others
         fail of that before this rank has told what went wrong.
         """
         if self.size == 1:
@@ -176,6 +176,8 @@ class Ranks:
 
         if device.type == "cuda":
             torch.cuda.set_device(device)
+        if distributed.is_initialized():  # of a block that ended with an error
+            distributed.destroy_process_group()
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             store=distributed.PrefixStore(self._key(), self.store),

@@ -3,6 +3,8 @@
 Letters: B videos, T' time steps, C features.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -10,22 +12,24 @@ from torch import Tensor, nn
 class VideoDropout(nn.Module):
     """Dropout over features [B*T', C]; its draws are those for a row of videos of which these are some.
 
-    `share`: (the number of the first of these videos in the row, the videos of the row), or None for the whole row. A
-    process that has a part of a micro-batch thus drops what it would drop of the whole. Draws come from torch's
-    generator, on the device of the features.
+    `share`: (the places of these videos in the row, the number of videos in it), or None for the whole row. A process
+    that has a part of a micro-batch thus drops what it would drop of the whole. Draws come from torch's generator, on
+    the device of the features.
     """
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
-        self.share: tuple[int, int] | None = None
+        self.share: tuple[Sequence[int], int] | None = None
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        first, videos = self.share or (0, len(x) // frames)
-        kept = torch.empty(videos * frames, x.shape[1], device=x.device).bernoulli_(1 - self.p)
-        return x * (kept[first * frames : first * frames + len(x)] / (1 - self.p)).to(x.dtype)
+        places, videos = self.share or (range(len(x) // frames), len(x) // frames)
+        kept = torch.empty(videos, frames, x.shape[1], device=x.device).bernoulli_(1 - self.p)
+        if len(places) < videos:
+            kept = kept[list(places)]
+        return x * (kept.flatten(0, 1) / (1 - self.p)).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

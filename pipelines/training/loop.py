@@ -119,11 +119,11 @@ class StepTrainer:
         self.state.bad.update(batch.bad)
         set_learning_rate(self.optimiser, learning_rate(self.step, self.state.iteration, self.total))
         places = int(self.sharing.sum([batch.places])[0])
-        mine = [(part, batch.part_of_places(*where)) for part, where in _in_turn(self.sharing.parts(places))]
+        mine = _cut(batch, self.sharing.parts(places))
         videos = self._videos_of_parts(places, mine)
         count = sum(videos)
         if count:
-            used = [part for part in mine if videos[part[0].number]]
+            used = [content for content in mine if videos[content.part.number]]
             with self.moments.of_batch([n > 0 for n in videos]) if self.moments else contextlib.nullcontext():
                 self._accumulate_all(used, count)
             self.scaler.step(self.optimiser)
@@ -131,43 +131,43 @@ class StepTrainer:
         self.optimiser.zero_grad(set_to_none=True)
         self.state.iteration += 1
 
-    def _videos_of_parts(self, places: int, mine: list[tuple[Part, Batch]]) -> list[int]:
+    def _videos_of_parts(self, places: int, mine: "list[_Content]") -> list[int]:
         """How many videos each micro-batch of the whole batch contributes."""
         planned = [part.size for part in parts_of(places, self.step.micro_batch)]
         found = [0] * len(planned)
-        for part, content in mine:
-            found[part.number] = len(content)
+        for content in mine:
+            found[content.part.number] = len(content.batch)
         videos = [int(number) for number in self.sharing.sum(found)]
         return [0 if n == 1 < size else n for n, size in zip(videos, planned, strict=True)]
 
-    def _accumulate_all(self, mine: list[tuple[Part, Batch]], count: int) -> None:
+    def _accumulate_all(self, mine: "list[_Content]", count: int) -> None:
         """Adds the gradients of this rank's micro-batches of a batch of `count` videos; the last ones bring those of
         all ranks together, for which a rank that has none goes through an empty pass."""
-        for part, content in mine[:-1]:
+        for content in mine[:-1]:
             with without_exchange(self.shared_model):
-                self._accumulate(part, content, count)
+                self._accumulate(content, count)
         if mine:
-            self._accumulate(*mine[-1], count)
+            self._accumulate(mine[-1], count)
         else:
             self._keep_up()
 
-    def _accumulate(self, part: Part, content: Batch, count: int) -> None:
+    def _accumulate(self, content: "_Content", count: int) -> None:
         """Adds the gradients of one micro-batch, or this rank's part of one."""
-        if not len(content):
+        if not len(content.batch):
             self._keep_up()
             return
-        content = content.to(self.device)
-        self._seed_dropout(part)
+        batch = content.batch.to(self.device)
+        self._seed_dropout(content)
         with self._autocast():
-            logits = self.shared_model(*self.normalise(content.rgb, content.flow))
-        loss = video_loss(logits, content.labels, self.step.label_smoothing)
+            logits = self.shared_model(*self.normalise(batch.rgb, batch.flow))
+        loss = video_loss(logits, batch.labels, self.step.label_smoothing)
         # The average over ranks of gradients is to be the sum over all videos divided by their number.
         self.scaler.scale(loss / (count / self.sharing.size)).backward()
         if self.moments:
-            self.moments.collect(part.number)
+            self.moments.collect(content.part.number)
         self._sum("loss", loss.detach())
-        self._sum("videos", content.labels.new_tensor(len(content)))
-        for name, correct in correct_videos(logits, content.labels).items():
+        self._sum("videos", batch.labels.new_tensor(len(batch)))
+        for name, correct in correct_videos(logits, batch.labels).items():
             self._sum(f"{name}_accuracy", correct)
 
     def _keep_up(self) -> None:
@@ -184,11 +184,11 @@ class StepTrainer:
         loss = video_loss(logits, torch.zeros(1, dtype=torch.int64, device=self.device))
         self.scaler.scale(0 * loss).backward()
 
-    def _seed_dropout(self, part: Part) -> None:
-        seed = (self.seed, STEPS.index(self.step.name), self.state.iteration, part.number)
+    def _seed_dropout(self, content: "_Content") -> None:
+        seed = (self.seed, STEPS.index(self.step.name), self.state.iteration, content.part.number)
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
         for dropout in self.dropouts:
-            dropout.share = (part.start - part.first, part.size)
+            dropout.share = (content.places, content.part.size)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.precision == "fp32":
@@ -248,10 +248,22 @@ class StepTrainer:
         self.state = StepState(content["iteration"], content["seconds"], sums, content["bad"], content["last"])
 
 
-def _in_turn(parts: list[Part]) -> Iterator[tuple[Part, tuple[int, int]]]:
-    """Each part with where its places lie in a batch that holds those of all `parts` end to end."""
-    start = 0
+@dataclass(frozen=True)
+class _Content:
+    """This rank's part of a micro-batch: the readable videos, and their places in the micro-batch."""
+
+    part: Part
+    batch: Batch
+    places: list[int]
+
+
+def _cut(batch: Batch, parts: list[Part]) -> list[_Content]:
+    """A batch that holds the places of all `parts` end to end, cut into them."""
+    contents, start = [], 0
     for part in parts:
         stop = start + part.stop - part.start
-        yield part, (start, stop)
+        readable = [place for place in range(start, stop) if place not in batch.missing]
+        places = [place - start + part.start - part.first for place in readable]
+        contents.append(_Content(part, batch.part_of_places(start, stop), places))
         start = stop
+    return contents

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.distributed import Ranks, ranks
 from pipelines.errors import UsageError
+from pipelines.models.dropout import VideoDropout
 from pipelines.training.recipes import Step
 from pipelines.training.sync_norm import SyncBatchNorm, synchronise
 
@@ -226,19 +227,22 @@ class RunningMoments:
 
 @contextlib.contextmanager
 def taking_no_part(model: nn.Module) -> Iterator[None]:
-    """For a pass through the network with which a rank that has no video only keeps up with the others: batch norm
-    learns nothing from it, and synchronised batch norm does not count it."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        if isinstance(norm, SyncBatchNorm):
-            norm.absent = True
-        else:
-            norm.eval()
+    """For a pass through the network with which a rank that has no video only keeps up with the others: nothing is
+    dropped, batch norm learns nothing from it, and synchronised batch norm does not count it."""
+    synchronised = [module for module in model.modules() if isinstance(module, SyncBatchNorm)]
+    others = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.BatchNorm2d | VideoDropout) and not isinstance(module, SyncBatchNorm)
+    ]
+    for norm in synchronised:
+        norm.absent = True
+    for module in others:
+        module.eval()
     try:
         yield
     finally:
-        for norm in norms:
-            if isinstance(norm, SyncBatchNorm):
-                norm.absent = False
-            else:
-                norm.train()
+        for norm in synchronised:
+            norm.absent = False
+        for module in others:
+            module.train()
