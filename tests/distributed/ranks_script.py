@@ -1,5 +1,6 @@
 """What torchrun starts for the tests: `ranks_script.py NAME FOLDER`, one function below; rank 0 leaves its findings."""
 
+import contextlib
 import os
 import pickle
 import signal
@@ -106,8 +107,15 @@ TINY = {
 
 
 def config(folder: Path, name: str, **changes) -> train.Config:
-    defaults = {"recipe": "small", "width": 4, "size": (32, 32), "overrides": TINY, "device": "cpu"}
-    return train.Config(folder / "work", name=name, steps=tuple(TINY), **(defaults | changes))
+    defaults = {
+        "recipe": "small",
+        "width": 4,
+        "size": (32, 32),
+        "overrides": TINY,
+        "device": "cpu",
+        "steps": tuple(TINY),
+    }
+    return train.Config(folder / "work", name=name, **(defaults | changes))
 
 
 def command_line(*arguments: object) -> list[int]:
@@ -140,7 +148,8 @@ def working(folder: Path) -> dict[str, object]:
         train.run(config(folder, "parts"), StopAfter("train motion", 2))
     except Interrupted as stop:
         found["stopped"] = ranks().gather(stop.exit_code)
-        ranks().first_then_others(lambda: None)
+    with contextlib.suppress(Interrupted):
+        train.run(config(folder, "moved", steps=("motion",)), StopAfter("train motion", 3))
     found["checkpoint"] = (folder / "work/runs/parts/motion/checkpoint.pt").exists()
     torch.manual_seed(5)
     train.run(config(folder, "parts"))

@@ -151,6 +151,16 @@ def test_ranks_stop_after_the_same_update_and_continue_to_the_same_bits(staged):
     assert [line[2] for line in losses(folder, "parts")] == pytest.approx([line[2] for line in losses(folder, "two")])
 
 
+def test_one_process_continues_what_two_began(staged):
+    _, folder, _, _ = staged
+    seen: list[int] = []
+    train.run(ranks_script.config(folder, "moved", steps=("motion",)), lambda progress: seen.append(progress.done))
+    assert seen == [4, 5, 5]  # the last is the message about the damaged video
+    two, moved = weights(folder, "two", "motion"), weights(folder, "moved", "motion")
+    for name, value in two.items():
+        torch.testing.assert_close(moved[name], value, rtol=1e-3, atol=1e-4)
+
+
 def test_scores_are_those_of_one_process_bit_for_bit(staged):
     found, folder, _, _ = staged
     ours, others = found["evaluated"]
