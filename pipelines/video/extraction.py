@@ -147,7 +147,7 @@ def extract(
     if not ranks().is_first:
         on_progress = ignore_progress
     workspace.create()
-    remove_left_over_temporary_files(folder)
+    _remove_left_overs(folder)
     meter = _Meter(stage, unit, done=len(done), total=len(done) + len(to_do), on_progress=on_progress)
     if ranks().is_first:
         _record_what_is_known(stage, workspace, to_do, done, problems)
@@ -171,13 +171,24 @@ def extract(
                     meter.add(outcome)
                 meter.finish_video()
     finally:
-        remove_left_over_temporary_files(folder)  # of processes that died or were stopped
+        if ranks().size == 1:
+            remove_left_over_temporary_files(folder)  # of processes that died or were stopped
 
     def result() -> ExtractResult:
         remaining = [row for row in read_failures(workspace) if row.stage == stage]
         return meter.result(skipped=len(done), ignored=ignored, failures=remaining)
 
-    return ranks().first_tells(result)
+    told = ranks().first_tells(result)
+    _remove_left_overs(folder)
+    return told
+
+
+def _remove_left_overs(folder: Path) -> None:
+    """Removes what processes left that died or were stopped. Each machine knows its own; and while one looks, no rank
+    writes, since machines may have the same name."""
+    if ranks().local_rank == 0:
+        remove_left_over_temporary_files(folder)
+    ranks().gather(None)
 
 
 def _record_what_is_known(
