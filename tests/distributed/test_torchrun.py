@@ -25,9 +25,14 @@ def torchrun(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs a function of `ranks_script` in two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), "GLOO_SOCKET_IFNAME": "lo"}
-    return subprocess.run(
-        [*command, ranks_script.__file__, name, str(folder)], capture_output=True, text=True, check=False, env=env
-    )
+    arguments = [*command, ranks_script.__file__, name, str(folder)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=240)
+        except subprocess.TimeoutExpired:  # ranks that wait for each other
+            process.terminate()  # torchrun ends them
+            stdout, stderr = process.communicate()
+    return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
 
 def findings(name: str, folder: Path) -> tuple[Any, subprocess.CompletedProcess[str]]:
