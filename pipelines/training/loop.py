@@ -15,8 +15,8 @@ from torch import nn
 
 from pipelines.datasets.loading import Batch
 from pipelines.datasets.order import batches_per_epoch
+from pipelines.datasets.preparation import Prepare
 from pipelines.interruption import StopRequest
-from pipelines.models import Normalise
 from pipelines.progress import OnProgress, Progress
 from pipelines.training.checkpoints import random_state, restore_random_state
 from pipelines.training.loss import correct_videos, video_loss
@@ -52,7 +52,7 @@ class StepTrainer:
         self.total = total_iterations(step, videos)
         self.device = device
         self.precision = precision
-        self.normalise = Normalise().to(device)
+        self.prepare = Prepare().to(device)
         self.optimiser = make_optimiser(self.model, step)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.state = StepState()
@@ -106,8 +106,9 @@ class StepTrainer:
     def _accumulate(self, part: Batch, count: int) -> None:
         """Adds the gradients of one micro-batch of a batch of `count` videos."""
         part = part.to(self.device)
+        inputs = self.prepare(part.rgb, part.flow)
         with self._autocast():
-            logits = self.model(*self.normalise(part.rgb, part.flow))
+            logits = self.model(*inputs)
         loss = video_loss(logits, part.labels, self.step.label_smoothing) / count
         self.scaler.scale(loss).backward()
         self._sum("loss", loss.detach() * count)
