@@ -80,6 +80,10 @@ class Clips(Sequence[Clip]):
         """Of the distinct pixels."""
         return sum({id(clip.pixels): clip.pixels.nbytes for clip in self.clips}.values())
 
+    def frames(self, indices: Sequence[int]) -> "Clips":
+        """Only these of the T frames of each."""
+        return Clips([clip.frames(indices) for clip in self.clips])
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Clips":
         """The same on another device."""
         return self._each(lambda pixels: pixels.to(device, non_blocking=non_blocking))
@@ -97,3 +101,9 @@ class Clips(Sequence[Clip]):
 
 Frames = torch.Tensor | Clips
 """One stream of a batch: uint8 [B, T, C, h, w] ready for normalising, or clips that are yet to be resized."""
+
+
+def joined(parts: Sequence[Frames]) -> Frames:
+    """Batches of one stream and shape, all of one kind, as one."""
+    tensors = [part for part in parts if isinstance(part, torch.Tensor)]
+    return torch.cat(tensors) if tensors else Clips([clip for part in parts for clip in part])

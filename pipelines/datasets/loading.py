@@ -9,7 +9,7 @@ video.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -30,8 +30,6 @@ from pipelines.datasets.clips import Clip, Clips, Frames
 from pipelines.datasets.order import Item
 from pipelines.datasets.reading import BOTH_STREAMS, StreamName, VideoReader
 from pipelines.datasets.sampling import TemporalSampling, sample_centres, spaced_centres
-
-AnyFrames = TypeVar("AnyFrames", torch.Tensor, Clips)
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,8 @@ class TestSample:
     index: int
 
     def pin_memory(self) -> Self:
-        return type(self)(_pinned(self.rgb), _pinned(self.flow), self.label, self.index)
+        rgb, flow = (None if x is None else x.pin_memory() for x in (self.rgb, self.flow))
+        return type(self)(rgb, flow, self.label, self.index)
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,8 @@ class Batch:
         return Batch(rgb, flow, self.labels.to(device, non_blocking=True), self.indices, self.bad)
 
     def pin_memory(self) -> "Batch":
-        return Batch(_pinned(self.rgb), _pinned(self.flow), self.labels.pin_memory(), self.indices, self.bad)
+        rgb, flow = (None if x is None else x.pin_memory() for x in (self.rgb, self.flow))
+        return Batch(rgb, flow, self.labels.pin_memory(), self.indices, self.bad)
 
 
 def collate(samples: Sequence[Sample | BadSample]) -> Batch:
@@ -114,10 +114,6 @@ def collate(samples: Sequence[Sample | BadSample]) -> Batch:
 def _together(clips: Sequence[Clip | None]) -> Clips | None:
     present = [clip for clip in clips if clip is not None]
     return Clips(present) if present else None
-
-
-def _pinned(frames: AnyFrames | None) -> AnyFrames | None:
-    return None if frames is None else frames.pin_memory()
 
 
 # ------------------------------------------------------------------ data sets
