@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pipelines.datasets.augmentation import ViewName
     from pipelines.datasets.catalogue import Video
+    from pipelines.datasets.clips import Frames
     from pipelines.datasets.loading import BadSample, TestSample
     from pipelines.evaluation.scores import Scores
     from pipelines.evaluation.scoring import Scorer
@@ -250,11 +251,12 @@ def _recalibrate(
     count = min(task.protocol.recalibrate_bn, len(training))
     chosen = [training[i] for i in spread_evenly(0, len(training) - 1, count)] if count else []
 
-    def clips() -> "Iterator[tuple[torch.Tensor | None, torch.Tensor | None]]":
+    def clips() -> "Iterator[tuple[Frames | None, Frames | None]]":
         for done, sample in enumerate(_samples(config, scorer, task, chosen, [0] * count), 1):
             if isinstance(sample, TestSample):  # one that is damaged is the training's to report
                 for cut in cuts:
-                    yield tuple(None if x is None else x[:, cut] for x in (sample.rgb, sample.flow))  # type: ignore[misc]
+                    rgb, flow = (None if x is None else x.frames(cut) for x in (sample.rgb, sample.flow))
+                    yield rgb, flow
             on_progress(Progress("recalibrate", done, count))
 
     try:

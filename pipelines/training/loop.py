@@ -14,9 +14,10 @@ import torch
 
 from pipelines.datasets.loading import Batch
 from pipelines.datasets.order import batches_per_epoch
+from pipelines.datasets.preparation import Prepare
 from pipelines.errors import Interrupted
 from pipelines.interruption import StopRequest
-from pipelines.models import Normalise, STResNet
+from pipelines.models import STResNet
 from pipelines.models.dropout import VideoDropout
 from pipelines.progress import OnProgress, Progress
 from pipelines.training.loss import correct_videos, video_loss
@@ -70,7 +71,7 @@ class StepTrainer:
         self.moments = self.sharing.prepare(model)
         self.shared_model = self.sharing.wrap(model)
         self.dropouts = [module for module in model.modules() if isinstance(module, VideoDropout)]
-        self.normalise = Normalise().to(device)
+        self.prepare = Prepare().to(device)
         self.optimiser = make_optimiser(self.model, step)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.state = StepState()
@@ -158,8 +159,9 @@ class StepTrainer:
             return
         batch = content.batch.to(self.device)
         self._seed_dropout(content)
+        inputs = self.prepare(batch.rgb, batch.flow)
         with self._autocast():
-            logits = self.shared_model(*self.normalise(batch.rgb, batch.flow))
+            logits = self.shared_model(*inputs)
         loss = video_loss(logits, batch.labels, self.step.label_smoothing)
         # The average over ranks of gradients is to be the sum over all videos divided by their number.
         self.scaler.scale(loss / (count / self.sharing.size)).backward()
@@ -175,12 +177,11 @@ class StepTrainer:
         frames, channels = self.step.frames, self.model.flow_channels
         rgb = torch.zeros(1, frames, 3, 32, 32, dtype=torch.uint8, device=self.device)
         flow = torch.zeros(1, frames, channels, 32, 32, dtype=torch.uint8, device=self.device)
+        inputs = self.prepare(
+            rgb if self.model.appearance is not None else None, flow if self.model.motion is not None else None
+        )
         with taking_no_part(self.model), self._autocast():
-            logits = self.shared_model(
-                *self.normalise(
-                    rgb if self.model.appearance is not None else None, flow if self.model.motion is not None else None
-                )
-            )
+            logits = self.shared_model(*inputs)
         loss = video_loss(logits, torch.zeros(1, dtype=torch.int64, device=self.device))
         self.scaler.scale(0 * loss).backward()
 

@@ -51,7 +51,7 @@ def updates(sync_bn: bool | None, step: Step = STEP) -> dict[str, object]:
     network = STResNet(3, depth=26, width=4, dropout=step.dropout).double()
     sharing = Sharing(step, VIDEOS, sync_bn)
     trainer = StepTrainer(network, step, VIDEOS, torch.device("cpu"), sharing=sharing)
-    trainer.normalise.double()
+    trainer.prepare.double()
     trainer.model.train()
     for update in range(UPDATES):
         places = list(range((7, 2)[update % 2]))

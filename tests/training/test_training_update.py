@@ -92,7 +92,7 @@ def test_two_micro_batches_give_the_mean_gradient_of_their_videos():
     for micro_batch in (4, 2):
         network.zero_grad()
         trainer = StepTrainer(network, override(step, {"micro_batch": micro_batch}), 4, torch.device("cpu"))
-        trainer.normalise.double()
+        trainer.prepare.double()
         seen: dict[str, torch.Tensor] = {}
         trainer.optimiser.register_step_pre_hook(
             lambda *_, seen=seen: seen.update({n: p.grad.clone() for n, p in network.named_parameters()})
@@ -102,7 +102,7 @@ def test_two_micro_batches_give_the_mean_gradient_of_their_videos():
         network.load_state_dict(before)
         gradients.append(seen)
     batch = batch_of(4, 3)
-    naive = video_loss(network(*trainer.normalise(batch.rgb, batch.flow)), batch.labels) / 4
+    naive = video_loss(network(*trainer.prepare(batch.rgb, batch.flow)), batch.labels) / 4
     naive.backward()
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(gradients[0][name], parameter.grad)
