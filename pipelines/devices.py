@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pipelines.distributed import launched, local_gpu, ranks
 from pipelines.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def resolve_device(name: str) -> "torch.device":
-    """`auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N` as a torch device.
+    """`auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N` as a torch device; under torchrun the GPU of this rank.
 
     Raises `UsageError` for another name, `MissingError` for a GPU that is not there.
     """
@@ -30,12 +31,17 @@ def resolve_device(name: str) -> "torch.device":
                 f"--device {name}: torch {torch.__version__} sees {count} GPUs here; "
                 "use --device cpu, or install the driver and a CUDA build of torch"
             )
+        if launched():
+            if index:
+                raise UsageError(f"--device {name}: under torchrun each process has its own GPU, give cuda")
+            index = str(local_gpu(count))
     return torch.device(kind, int(index)) if index else torch.device(kind)
 
 
 def available_cores() -> int:
-    """The CPU cores this process may use, which in a container or a batch job are fewer than the machine's."""
-    return len(os.sched_getaffinity(0))
+    """The CPU cores this process may use: in a container or a batch job fewer than the machine's, and under torchrun
+    its share of them."""
+    return max(1, len(os.sched_getaffinity(0)) // ranks().local_size)
 
 
 @contextlib.contextmanager

@@ -3,13 +3,15 @@
 Reads `runs/<name>/`, `frames/` and `flow/`; leaves `scores/<run>/<protocol>/scores.h5` and `results.json`.
 """
 
+import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.datasets.catalogue import unreadable
+from pipelines.distributed import ranks
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.videos import TestVideos, find_test_videos, not_scored
 from pipelines.progress import OnProgress, Progress, ignore_progress
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from pipelines.datasets.augmentation import ViewName
     from pipelines.datasets.catalogue import Video
+    from pipelines.datasets.clips import Frames
     from pipelines.datasets.loading import BadSample, TestSample
     from pipelines.evaluation.scores import Scores
     from pipelines.evaluation.scoring import Scorer
@@ -139,22 +142,36 @@ class Result:
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
-    """Scores every test video of the run's split once.
+    """Scores every test video of the run's split once; under torchrun the ranks share them, and rank 0 writes.
 
     Raises `MissingError` where run, frames or flow are missing, `UsageError` where the workspace's flow contradicts
     what the run was trained with, or the network cannot be tested as asked.
     """
     started = time.monotonic()
     workspace = Workspace(config.workspace)
-    task = _choose(workspace, config)
+    task = ranks().first_tells(lambda: _choose(workspace, config))
     scorer = _make_scorer(config, task)
     cuts = task.protocol.windows(task.recipe["frames"], scorer.shortest, task.run.name)
-    test = find_test_videos(workspace, task.run, task.settings, config.force)
+    test = ranks().first_tells(lambda: find_test_videos(workspace, task.run, task.settings, config.force))
+    if not ranks().is_first:
+        on_progress = ignore_progress
     test.tell(on_progress)
     if task.protocol.recalibrate_bn:
         _recalibrate(config, scorer, task, test.training, cuts, on_progress)
-    samples = _samples(config, scorer, task, test.videos, test.labels)
-    logits, failures = _score_all(scorer, samples, cuts, test, on_progress)
+    logits, failures = _score_all(config, scorer, task, cuts, test, on_progress)
+    return ranks().first_tells(lambda: _leave(workspace, config, task, test, logits, failures, started))
+
+
+def _leave(
+    workspace: Workspace,
+    config: Config,
+    task: "_Task",
+    test: TestVideos,
+    logits: "dict[int, dict[str, torch.Tensor]]",
+    failures: list[Failure],
+    started: float,
+) -> Result:
+    """Records what could not be scored and writes what could."""
     scored = [("evaluate", test.videos[i].class_name, test.videos[i].video) for i in logits]
     record_outcomes(workspace, failed=failures, succeeded=scored)
     if not logits:
@@ -224,11 +241,12 @@ def _recalibrate(
     count = min(task.protocol.recalibrate_bn, len(training))
     chosen = [training[i] for i in spread_evenly(0, len(training) - 1, count)] if count else []
 
-    def clips() -> "Iterator[tuple[torch.Tensor | None, torch.Tensor | None]]":
+    def clips() -> "Iterator[tuple[Frames | None, Frames | None]]":
         for done, sample in enumerate(_samples(config, scorer, task, chosen, [0] * count), 1):
             if isinstance(sample, TestSample):  # one that is damaged is the training's to report
                 for cut in cuts:
-                    yield tuple(None if x is None else x[:, cut] for x in (sample.rgb, sample.flow))  # type: ignore[misc]
+                    rgb, flow = (None if x is None else x.frames(cut) for x in (sample.rgb, sample.flow))
+                    yield rgb, flow
             on_progress(Progress("recalibrate", done, count))
 
     try:
@@ -242,9 +260,14 @@ def _recalibrate(
 
 
 def _samples(
-    config: Config, scorer: "Scorer", task: _Task, videos: "Sequence[Video]", labels: Sequence[int]
+    config: Config,
+    scorer: "Scorer",
+    task: _Task,
+    videos: "Sequence[Video]",
+    labels: Sequence[int],
+    numbers: Iterable[int] | None = None,
 ) -> "Iterator[TestSample | BadSample]":
-    """The pixels of each video, in their order."""
+    """The pixels of each video in their order, or of those of the given numbers in that order."""
     from pipelines.datasets.augmentation import REFERENCE
     from pipelines.datasets.loading import TestSamples, make_loader
     from pipelines.devices import loader_workers
@@ -261,32 +284,43 @@ def _samples(
         stack=scorer.network.flow_channels // 2,
     )
     workers = loader_workers(config.workers, scorer.device)
-    return iter(make_loader(samples, range(len(samples)), workers, scorer.device))
+    return iter(make_loader(samples, range(len(samples)) if numbers is None else numbers, workers, scorer.device))
 
 
 def _score_all(
+    config: Config,
     scorer: "Scorer",
-    samples: "Iterator[TestSample | BadSample]",
+    task: _Task,
     cuts: list[list[int]],
     test: TestVideos,
     on_progress: OnProgress,
 ) -> "tuple[dict[int, dict[str, torch.Tensor]], list[Failure]]":
-    """The logits of every readable video by its place in `test.videos`, and all failures."""
+    """The logits of every readable video by its place in `test.videos`, and all failures; on rank 0, of all ranks."""
     from pipelines.datasets.loading import BadSample
     from pipelines.devices import memory_errors
 
+    def work(numbers: Iterator[int]) -> "Generator[tuple[int, dict[str, torch.Tensor] | str]]":
+        """Of each video its logits, or why there are none."""
+        for sample in _samples(config, scorer, task, test.videos, test.labels, numbers):
+            if isinstance(sample, BadSample):
+                yield sample.index, sample.reason
+                continue
+            with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):
+                scores = scorer.score(sample.rgb, sample.flow, cuts)
+            yield sample.index, scores
+
     logits: dict[int, dict[str, torch.Tensor]] = {}
     failures = list(test.damaged)
-    for done, sample in enumerate(samples, 1):
-        message = ""
-        if isinstance(sample, BadSample):
-            failures.append(unreadable("evaluate", test.videos[sample.index], sample.reason))
-            message = not_scored(failures[-1])
-        else:
-            with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):
-                logits[sample.index] = scorer.score(sample.rgb, sample.flow, cuts)
-        counts = {"failed": len(failures)} if failures else {}
-        on_progress(Progress("evaluate", done, len(test.videos), metrics=counts, message=message))
+    with contextlib.closing(ranks().pool(len(test.videos), work)) as outcomes:
+        for done, (_, (index, outcome)) in enumerate(outcomes, 1):
+            message = ""
+            if isinstance(outcome, str):
+                failures.append(unreadable("evaluate", test.videos[index], outcome))
+                message = not_scored(failures[-1])
+            else:
+                logits[index] = outcome
+            counts = {"failed": len(failures)} if failures else {}
+            on_progress(Progress("evaluate", done, len(test.videos), metrics=counts, message=message))
     return logits, failures
 
 

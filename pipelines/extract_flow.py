@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, ArtifactError, Compression, peek
 from pipelines.devices import available_cores, resolve_device
+from pipelines.distributed import ranks
 from pipelines.errors import MissingError, UsageError
 from pipelines.optical_flow.methods import METHODS, FlowMethod, check_engine, make_method
 from pipelines.progress import OnProgress, ignore_progress
@@ -104,7 +105,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.optical_flow.probing import probe
 
     workspace = Workspace(config.workspace)
-    found = find_videos(config.videos) if config.videos is not None else _stored_frames(workspace)
+    found = ranks().first_tells(lambda: _sources(config, workspace))
     device = str(resolve_device(config.device))
     method = make_method(config.method, config.method_options, device, config.engine)
     settings = _settings(config, method)
@@ -165,6 +166,10 @@ def _task(
         compression=config.compression,
         settings=settings,
     )
+
+
+def _sources(config: Config, workspace: Workspace) -> VideoList:
+    return find_videos(config.videos) if config.videos is not None else _stored_frames(workspace)
 
 
 def _stored_frames(workspace: Workspace) -> VideoList:

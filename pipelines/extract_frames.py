@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.artifacts import FRAMES_SCHEMA, JPEG_QUALITY, new_frames_file
 from pipelines.devices import available_cores
+from pipelines.distributed import ranks
 from pipelines.progress import OnProgress, ignore_progress
 from pipelines.video.estimation import Probe, estimate
 from pipelines.video.extraction import (
@@ -73,7 +74,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     videos, `UsageError` where frames were stored with other settings, `StorageError` where writing fails.
     """
     workspace = Workspace(config.workspace)
-    found = find_videos(config.videos)
+    found = ranks().first_tells(lambda: find_videos(config.videos))
     to_do = [
         FrameTask(
             source, workspace.frames_file(source.class_name, source.video), config.short_side, config.allow_truncated

@@ -4,12 +4,14 @@ Reads `frames/` and `flow/`; leaves `runs/<name>/`. The same configuration under
 stopped; another one is refused.
 """
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from pipelines.distributed import ranks
 from pipelines.errors import MissingError, UsageError
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.training.fine_tuning import Start, find_source, find_starts, flow_difference
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from pipelines.datasets.loading import Batch
     from pipelines.models import STResNet
     from pipelines.training.data import TrainingData
-    from pipelines.training.loop import Precision
+    from pipelines.training.loop import Precision, StepTrainer
+    from pipelines.training.sharing import Sharing
 
 STACK = 10  # L, flow fields of one motion input (PAPER.md, "Inputs")
 FUSIONS = ("add", "multiply", "none")
@@ -40,6 +43,8 @@ class Config:
     weights           "imagenet", "none", "run:NAME[/STEP]" (training/fine_tuning.py) or a file of torchvision's format
     overrides         for each step, fields of `training.recipes.Step` that differ from the recipe's
     checkpoint_every  minutes between two checkpoints
+    sync_bn           under torchrun: whether the processes go through each micro-batch together, with batch-norm
+                      statistics over all of it, rather than deal them; None: where a batch has too few to deal
     """
 
     workspace: Path
@@ -64,6 +69,7 @@ class Config:
     precision: str = "auto"
     workers: int = 0
     checkpoint_every: float = 5.0
+    sync_bn: bool | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -134,20 +140,47 @@ class Result:
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
-    """Trains the selected steps one after the other.
+    """Trains the selected steps one after the other; under torchrun all ranks train together, and rank 0 writes.
 
     Raises `UsageError` where the run of that name has another configuration, `MissingError` where frames, flow,
     weights or a base step are missing, `Interrupted` after a signal, with a checkpoint written.
     """
     from pipelines.devices import resolve_device
-    from pipelines.training.configuration import describe_base, write_or_compare
-    from pipelines.training.data import find_training_data, record_unreadable
+    from pipelines.training.data import record_unreadable
 
     started = time.monotonic()
+    if not ranks().is_first:
+        on_progress = ignore_progress
     workspace = Workspace(config.workspace)
     workspace.require()
     device = resolve_device(config.device)
     precision = _precision(config.precision, device)
+    this = Run(workspace.runs / config.run_name)
+    data, settings, starts = ranks().first_tells(lambda: _begin(this, workspace, config, precision, on_progress))
+    base = _base_run(config, workspace, this)
+    _require_shareable(config, len(data.videos))
+    results: list[StepResult] = []
+    unreadable: dict[str, str] = {}
+    with ranks().process_group(device):
+        for name in config.selected():
+            step, start = config.step(name), starts.get(name)
+            configuration = _step_settings(settings, step)
+            result, found = _train_step(
+                this, base, config, step, start, configuration, data, device, precision, on_progress
+            )
+            results.append(result)
+            unreadable |= found
+    failed = ranks().first_tells(lambda: record_unreadable(workspace, data, unreadable, on_progress))
+    return Result(this.name, this.folder, results, len(data.videos), data.missing, failed, time.monotonic() - started)
+
+
+def _begin(
+    run: Run, workspace: Workspace, config: Config, precision: "Precision", on_progress: OnProgress
+) -> "tuple[TrainingData, dict[str, Any], dict[StepName, Start]]":
+    """Finds the training data, and what fine-tuning starts from; writes the configuration, or compares it."""
+    from pipelines.training.configuration import describe_base, write_or_compare
+    from pipelines.training.data import find_training_data
+
     data = find_training_data(
         workspace,
         config.split,
@@ -157,25 +190,24 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         overwrite_splits=config.overwrite,
         on_progress=on_progress,
     )
-    this = Run(workspace.runs / config.run_name)
-    base = _base_run(config, workspace, this)
+    base = _base_run(config, workspace, run)
     settings = _settings(config, data, precision)
-    starts = _starts(config, this, settings, on_progress)
-    if base != this:
+    starts = _starts(config, run, settings, on_progress)
+    if base != run:
         settings["base_run"] = describe_base(base, settings, data.split)
     if config.overwrite:
-        _move_aside(this)
-    remove_left_over_temporary_files(this.folder)
-    write_or_compare(this, settings, data.split)
-    results: list[StepResult] = []
-    unreadable: dict[str, str] = {}
+        _move_aside(run)
+    remove_left_over_temporary_files(run.folder)
+    write_or_compare(run, settings, data.split)
+    return data, settings, starts
+
+
+def _require_shareable(config: Config, videos: int) -> None:
+    """Raises `UsageError` before anything is trained where a step leaves processes without work."""
+    from pipelines.training.sharing import goes_together
+
     for name in config.selected():
-        step, start = config.step(name), starts.get(name)
-        result, found = _train_step(this, base, config, step, start, data, device, precision, on_progress)
-        results.append(result)
-        unreadable |= found
-    failed = record_unreadable(workspace, data, unreadable, on_progress)
-    return Result(this.name, this.folder, results, len(data.videos), data.missing, failed, time.monotonic() - started)
+        goes_together(config.step(name), videos, ranks().size, config.sync_bn)
 
 
 def _settings(config: Config, data: "TrainingData", precision: str) -> dict[str, Any]:
@@ -195,6 +227,11 @@ def _settings(config: Config, data: "TrainingData", precision: str) -> dict[str,
         "flow": data.flow,
         "steps": {name: asdict(config.step(name)) for name in config.selected()},
     }
+
+
+def _step_settings(settings: dict[str, Any], step: Step) -> dict[str, Any]:
+    """The run's settings with one step's, as JSON gives them back: what a checkpoint of that step has to fit."""
+    return json.loads(json.dumps(settings | {"steps": {step.name: settings["steps"][step.name]}}))
 
 
 def _network(config: Config, data: "TrainingData") -> dict[str, Any]:
@@ -253,48 +290,103 @@ def _train_step(
     config: Config,
     step: Step,
     start: Start | None,
+    configuration: dict[str, Any],
     data: "TrainingData",
     device: "torch.device",
     precision: "Precision",
     on_progress: OnProgress,
 ) -> tuple[StepResult, dict[str, str]]:
-    """Trains one step from its checkpoint, or its start; leaves `weights.pt`. Also returns the unreadable videos."""
+    """Trains one step from its checkpoint, which must be of the same `configuration`, or its start; leaves
+    `weights.pt`. Also returns the unreadable videos."""
     import torch
 
     from pipelines.devices import memory_errors
     from pipelines.interruption import stop_requests
-    from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, load, save
     from pipelines.training.loop import StepTrainer
     from pipelines.training.metrics_log import MetricsLog
+    from pipelines.training.sharing import Sharing
 
-    weights_file, checkpoint_file = run.weights_file(step.name), run.checkpoint_file(step.name)
-    if weights_file.exists():
-        done = load(weights_file, WEIGHTS_SCHEMA)
-        return StepResult(step.name, done["iterations"], done["seconds"], done["metrics"], True), done["bad"]
+    finished = ranks().first_tells(lambda: _finished(run, step))
+    if finished is not None:
+        return finished
     torch.manual_seed(config.seed * 1_000_003 + STEPS.index(step.name))
-    network, settings = _starting_network(run, base, config, step, start, data)
-    trainer = StepTrainer(network, step, len(data.videos), device, precision)
-    if checkpoint_file.exists():
-        trainer.load_state_dict(load(checkpoint_file, CHECKPOINT_SCHEMA))
-    log = MetricsLog(run.folder, step.name, trainer.state.iteration)
+    network, settings = ranks().first_then_others(lambda: _starting_network(run, base, config, step, start, data))
+    sharing = Sharing(step, len(data.videos), config.sync_bn)
+    trainer = StepTrainer(network, step, len(data.videos), device, precision, seed=config.seed, sharing=sharing)
+    content = sharing.from_first(_checkpoint(run, step, configuration) if ranks().is_first else None)
+    if content is not None:
+        trainer.load_state_dict(content)
+    log = MetricsLog(run.folder, step.name, trainer.state.iteration) if ranks().is_first else None
+
+    def save() -> None:
+        content = {"configuration": configuration, **trainer.state_dict()}
+        ranks().first_tells(lambda: _save_checkpoint(run, step, content))
+
     try:
         with stop_requests() as stop, memory_errors("give a smaller --micro-batch"):
             trainer.run(
-                lambda start: _batches(config, step, data, device, start),
+                lambda start: _batches(config, step, data, device, start, sharing),
                 log,
                 stop,
-                lambda: save(checkpoint_file, CHECKPOINT_SCHEMA, trainer.state_dict()),
+                save,
                 config.checkpoint_every * 60,
                 on_progress,
             )
+            trainer.state_dict()  # brings together what the ranks know
+            result = ranks().first_tells(lambda: _finish(run, step, trainer, settings))
+            stop.check()  # a signal during the last update: the step is done and saved
     finally:
-        log.close()
+        if log is not None:
+            log.close()
+    return result
+
+
+def _finished(run: Run, step: Step) -> tuple[StepResult, dict[str, str]] | None:
+    """What a step came to that was finished before."""
+    from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
+
+    if not run.weights_file(step.name).exists():
+        return None
+    done = load(run.weights_file(step.name), WEIGHTS_SCHEMA)
+    return StepResult(step.name, done["iterations"], done["seconds"], done["metrics"], True), done["bad"]
+
+
+def _finish(
+    run: Run, step: Step, trainer: "StepTrainer", settings: dict[str, Any]
+) -> tuple[StepResult, dict[str, str]]:
+    """Writes `weights.pt`, which ends the step."""
+    from pipelines.training.checkpoints import WEIGHTS_SCHEMA, save
+
     state = trainer.state
     summary = {"iterations": state.iteration, "seconds": state.seconds, "metrics": state.last, "bad": state.bad}
-    model = {name: value.cpu() for name, value in network.state_dict().items()}
-    save(weights_file, WEIGHTS_SCHEMA, {"network": settings, "model": model, **summary})
-    checkpoint_file.unlink(missing_ok=True)
+    model = {name: value.cpu() for name, value in trainer.model.state_dict().items()}
+    save(run.weights_file(step.name), WEIGHTS_SCHEMA, {"network": settings, "model": model, **summary})
+    run.checkpoint_file(step.name).unlink(missing_ok=True)
     return StepResult(step.name, state.iteration, state.seconds, state.last, False), state.bad
+
+
+def _save_checkpoint(run: Run, step: Step, content: dict[str, Any]) -> None:
+    from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, save
+
+    save(run.checkpoint_file(step.name), CHECKPOINT_SCHEMA, content)
+
+
+def _checkpoint(run: Run, step: Step, configuration: dict[str, Any]) -> dict[str, Any] | None:
+    """What an interrupted step left. Raises `UsageError` where that is of another configuration."""
+    from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, load
+    from pipelines.training.configuration import first_difference
+
+    file = run.checkpoint_file(step.name)
+    if not file.exists():
+        return None
+    content = load(file, CHECKPOINT_SCHEMA)
+    difference = first_difference(content.get("configuration"), configuration)
+    if difference:
+        raise UsageError(
+            f"{file} is of another configuration: {difference}; put the right file in its place, or delete it and the "
+            "step begins anew"
+        )
+    return content
 
 
 def _starting_network(
@@ -328,8 +420,10 @@ def _starting_network(
     return network, settings
 
 
-def _batches(config: Config, step: Step, data: "TrainingData", device: "torch.device", start: int) -> "Iterator[Batch]":
-    """The batches of a step from number `start` on; the same ones for any number of workers."""
+def _batches(
+    config: Config, step: Step, data: "TrainingData", device: "torch.device", start: int, sharing: "Sharing"
+) -> "Iterator[Batch]":
+    """This rank's share of the batches of a step from number `start` on; the same ones for any number of workers."""
     from pipelines.datasets.loading import TrainingSamples, make_loader
     from pipelines.datasets.order import StepSampler
     from pipelines.datasets.sampling import TemporalSampling
@@ -346,7 +440,7 @@ def _batches(config: Config, step: Step, data: "TrainingData", device: "torch.de
         mirror=step.mirror,
         **seeds,
     )
-    sampler = StepSampler(len(data.videos), step.factor, step.batch_size, start=start, **seeds)
+    sampler = StepSampler(len(data.videos), step.factor, step.batch_size, start=start, share=sharing.share, **seeds)
     return iter(make_loader(samples, sampler, loader_workers(config.workers, device), device))
 
 

@@ -9,6 +9,7 @@ import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -36,7 +37,8 @@ def run_tasks(
     *,
     on_units: Report = lambda units: None,
 ) -> Generator[tuple[Task, Value | VideoError], None, None]:
-    """Works through `tasks` in `workers` processes; yields each task with its outcome, as they finish.
+    """Works through `tasks` in `workers` processes; yields each task with its outcome, as they finish. No more tasks
+    are taken than there are processes for, so that others may be dealt from the same ones.
 
     `function(task, report)` must be importable by name, its tasks and values picklable; what it passes to `report`
     arrives at `on_units`. A `VideoError` is the task's outcome, and so are memory running out, any unexpected
@@ -44,14 +46,19 @@ def run_tasks(
     ends the work and is raised here. When the iteration ends early, for whatever reason, the processes are killed:
     use `contextlib.closing`.
     """
-    waiting = deque(tasks)
-    count = max(1, min(workers, len(waiting)))
+    remaining = iter(tasks)
+    waiting = deque(islice(remaining, max(1, workers)))
+    count = max(1, len(waiting))
     threads = max(1, available_cores() // count)
     pool: list[_Worker[Task]] = []
     finished = False
     try:
-        while waiting or any(worker.busy for worker in pool):
-            while len(pool) < min(count, len(waiting) + sum(worker.busy for worker in pool)):
+        while True:
+            busy = sum(worker.busy for worker in pool)
+            waiting.extend(islice(remaining, count - busy - len(waiting)))
+            if not waiting and not busy:
+                break
+            while len(pool) < min(count, len(waiting) + busy):
                 pool.append(_Worker(function, threads))
             for worker in pool:
                 if worker.idle and waiting and worker.give(waiting[0]):
@@ -86,7 +93,7 @@ def _end(pool: "list[_Worker[Task]]", *, gently: bool) -> None:
     for worker in pool:
         worker.connection.close()  # to a process that waits for its next task: the end
         if not gently:
-            worker.process.terminate()
+            worker.process.kill()
     for worker in pool:
         worker.close()
 
@@ -166,7 +173,8 @@ class _Worker(Generic[Task]):
 
 def _serve(connection: Connection, function: Callable[[Any, Report], Any], threads: int) -> None:
     """Works until the parent closes the pipe, or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, torchrun and batch systems reach all processes
+        signal.signal(number, signal.SIG_IGN)  # the parent decides
     _limit_threads(threads)
     with contextlib.suppress(EOFError, OSError):
         connection.send(("ready", None))

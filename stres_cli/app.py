@@ -2,12 +2,14 @@
 
 import importlib
 import inspect
+import time
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pipelines import __version__
+from pipelines.distributed import ranks
 from pipelines.errors import UsageError
 from stres_cli.console import error_document, print_json
 
@@ -57,6 +59,9 @@ class _Command(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
+            if not ranks().is_first:  # rank 0 reads the same options and explains; torchrun then ends the others
+                time.sleep(30)
+                raise typer.Exit(UsageError.exit_code) from None
             if as_json and hasattr(error, "format_message"):  # typer's own errors, which it is about to explain
                 print_json(error_document(error.format_message(), UsageError.exit_code))
             raise

@@ -19,7 +19,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from pipelines.errors import Interrupted, StresError
+from pipelines.distributed import launched, ranks
+from pipelines.errors import Interrupted, StresError, UsageError
 from pipelines.progress import Progress
 
 INTERRUPTED = "interrupted: what is done is kept; the same command continues"
@@ -32,8 +33,9 @@ class CommandUI:
         from stres_cli.progress_view import progress_view  # loads rich.progress, which --help can do without
 
         self.as_json = as_json
-        self.out = Console(stderr=as_json, highlight=False, markup=False)
-        self.err = Console(stderr=True, highlight=False, markup=False)
+        quiet = not ranks().is_first  # one of torchrun's processes speaks for all
+        self.out = Console(stderr=as_json, highlight=False, markup=False, quiet=quiet)
+        self.err = Console(stderr=True, highlight=False, markup=False, quiet=quiet)
         self.exit_code = 0
         self.document: Any = None
         self._progress = progress_view(self.err)
@@ -55,23 +57,35 @@ class CommandUI:
         self._progress.close()
 
     def fail(self, message: str, exit_code: int) -> None:
-        """Ends the command with one sentence."""
+        """Ends the command with one sentence; under torchrun that of the first rank that fails."""
         self.finish(error_document(message, exit_code), exit_code=exit_code)
         error = exit_code < 128  # from there on a signal's: what a user asked for
         text = Text(printable(f"error: {message}" if error else message), style="red" if error else "yellow")
-        self.err.print(text, soft_wrap=True)
+        with ranks().telling_an_error() as mine:
+            self.err.quiet = not mine
+            self.err.print(text, soft_wrap=True)
+            if mine:
+                self.print_document()
+
+    def print_document(self) -> None:
+        """Writes what `finish` kept, where `--json` asks for it."""
+        if self.as_json:
+            print_json(self.document)
 
 
 @contextlib.contextmanager
-def command(as_json: bool, debug: bool, *, interrupted: str = INTERRUPTED) -> Iterator[CommandUI]:
+def command(as_json: bool, debug: bool, *, shared: bool = False, interrupted: str = INTERRUPTED) -> Iterator[CommandUI]:
     """Runs a command's body: errors become one sentence and their exit code, SIGTERM an orderly end.
 
+    `shared`: the command divides its work between the processes of torchrun; others refuse to be started by it.
     `interrupted`: what a user who stopped the command has to know.
     Raises `typer.Exit` with 1, 2, 3, 4, 130 or 143 (DESIGN, "Exit codes").
     """
     ui = CommandUI(as_json)
     with _terminable():
         try:
+            if launched() and not shared:
+                raise UsageError("this command's work is not shared by several processes: start it without torchrun")
             yield ui
         except typer.Exit:
             raise
@@ -79,12 +93,21 @@ def command(as_json: bool, debug: bool, *, interrupted: str = INTERRUPTED) -> It
             if debug and isinstance(stop, Exception):
                 traceback.print_exc()
             ui.fail(*_explain(stop, interrupted))
+        else:
+            _leave_together(ui)
         finally:
             ui.close()
-    if as_json:
-        print_json(ui.document)
     if ui.exit_code:
         raise typer.Exit(ui.exit_code)
+
+
+def _leave_together(ui: CommandUI) -> None:
+    """Prints the document, while the other ranks wait for it: torchrun ends all as soon as one has an exit code."""
+    if launched():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # there is nothing left to stop
+        ranks().gather(None)
+    ranks().first_tells(ui.print_document)
 
 
 def _explain(stop: BaseException, interrupted: str) -> tuple[str, int]:

@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from pipelines.errors import UsageError
-from pipelines.optical_flow.quantise import mirror_x_flow
 
 Scheme = Literal["corner-jittered", "multi-scale-corner", "mild", "centre"]
 ViewName = Literal["full", "center", "3", "5", "10"]
@@ -147,43 +146,3 @@ def _positions(height: int, width: int, views: ViewName) -> tuple[tuple[float, f
     if views in ("5", "10"):
         return _CORNERS_AND_CENTRE
     raise UsageError(f"--views is {views!r}, but must be one of {', '.join(get_args(ViewName))}")
-
-
-# ------------------------------------------------------------------ pixels
-
-
-def apply_crop_rgb(frames: np.ndarray, crop: Crop, size: Size) -> np.ndarray:
-    """uint8 [T,H,W,3] -> uint8 [T,3,h,w]: cut, resized bilinearly, mirrored where the crop says so."""
-    out = np.empty((len(frames), 3, *size), dtype=np.uint8)
-    for index, frame in enumerate(frames):
-        out[index] = np.moveaxis(_resized(_cut(frame, crop), size), -1, 0)
-    return mirror_rgb(out) if crop.mirror else out
-
-
-def apply_crop_flow(fields: np.ndarray, crop: Crop, size: Size) -> np.ndarray:
-    """Quantised flow, uint8 [T,2L,H,W] (x,y interleaved) -> uint8 [T,2L,h,w]; mirroring turns x round.
-
-    Resizing moves the values and does not scale them: as in the paper they stay pixels of the stored size.
-    """
-    out = np.empty((*fields.shape[:2], *size), dtype=np.uint8)
-    for index in np.ndindex(fields.shape[:2]):
-        plane = fields[index][crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-        out[index] = _resized(plane, size)
-    return np.ascontiguousarray(mirror_x_flow(out)) if crop.mirror else out
-
-
-def mirror_rgb(frames: np.ndarray) -> np.ndarray:
-    """[..., H, W] mirrored left-right, contiguous. Flow has a rule of its own: `mirror_x_flow`."""
-    return np.ascontiguousarray(frames[..., ::-1])
-
-
-def _cut(frame: np.ndarray, crop: Crop) -> np.ndarray:
-    return frame[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-
-
-def _resized(picture: np.ndarray, size: Size) -> np.ndarray:
-    import cv2
-
-    if picture.shape[:2] == size:
-        return picture
-    return cv2.resize(np.ascontiguousarray(picture), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)

@@ -1,4 +1,4 @@
-"""From artifacts to what the networks take: samples of the training, whole videos of the test, and their loaders.
+"""From artifacts to what the device prepares: samples of the training, whole videos of the test, and their loaders.
 
 Letters: B videos, T frames, L flow fields of a stack, V views, H W stored pixels, h w the network's input.
 
@@ -7,8 +7,9 @@ workers and interruptions change no sample. A damaged artifact gives a `BadSampl
 video.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -18,18 +19,18 @@ from torch.utils.data import DataLoader, Dataset
 from pipelines.artifacts import ArtifactError
 from pipelines.datasets.augmentation import (
     INPUT_FRACTION,
+    Crop,
     Scheme,
     Size,
     ViewName,
     draw_crop,
-    mirror_rgb,
     view_crops,
 )
 from pipelines.datasets.catalogue import Video
+from pipelines.datasets.clips import Clip, Clips, Frames
 from pipelines.datasets.order import Item
 from pipelines.datasets.reading import BOTH_STREAMS, Pixels, StreamName, VideoReader
 from pipelines.datasets.sampling import TemporalSampling, sample_centres, spaced_centres
-from pipelines.optical_flow.quantise import mirror_x_flow
 
 
 @dataclass(frozen=True)
@@ -43,40 +44,44 @@ class BadSample:
 
 @dataclass(frozen=True)
 class Sample:
-    """One training sample: `rgb` uint8 [T,3,h,w], `flow` uint8 [T,2L,h,w]; None for a stream not asked for."""
+    """One training sample: what `rgb` [T,3,h,w] and `flow` [T,2L,h,w] are made of; None for a stream not asked for."""
 
-    rgb: torch.Tensor | None
-    flow: torch.Tensor | None
+    rgb: Clip | None
+    flow: Clip | None
     label: int
     index: int
 
 
 @dataclass(frozen=True)
 class TestSample:
-    """One video of the test: `rgb` uint8 [V,T,3,h,w], `flow` uint8 [V,T,2L,h,w]; None for a stream not asked for.
-    Views come first as they are, then all of them mirrored."""
+    """One video of the test: what `rgb` [V,T,3,h,w] and `flow` [V,T,2L,h,w] are made of; None for a stream not asked
+    for. Views come first as they are, then all of them mirrored."""
 
     __test__ = False  # no test, whatever pytest makes of the name
 
-    rgb: torch.Tensor | None
-    flow: torch.Tensor | None
+    rgb: Clips | None
+    flow: Clips | None
     label: int
     index: int
 
     def pin_memory(self) -> Self:
-        return type(self)(_pinned(self.rgb), _pinned(self.flow), self.label, self.index)
+        rgb, flow = (None if x is None else x.pin_memory() for x in (self.rgb, self.flow))
+        return type(self)(rgb, flow, self.label, self.index)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples side by side: `rgb` uint8 [B,T,3,h,w], `flow` uint8 [B,T,2L,h,w] (None for an absent stream, and where
-    every sample was bad), `labels` and `indices` int64 [B]; `bad` maps the ids of unreadable videos to the reason."""
+    """Samples side by side: `rgb` and `flow` as loaded, or as uint8 [B,T,3,h,w] and [B,T,2L,h,w] (None for an absent
+    stream, and where every sample was bad), `labels` and `indices` int64 [B]; `bad` maps the ids of unreadable videos
+    to the reason, and `missing` lists their places among the samples asked for. `preparation.Prepare` makes the
+    network's input of both."""
 
-    rgb: torch.Tensor | None
-    flow: torch.Tensor | None
+    rgb: Frames | None
+    flow: Frames | None
     labels: torch.Tensor
     indices: torch.Tensor
     bad: dict[str, str] = field(default_factory=dict)
+    missing: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -86,13 +91,24 @@ class Batch:
         rgb, flow = (None if x is None else x[start:stop] for x in (self.rgb, self.flow))
         return Batch(rgb, flow, self.labels[start:stop], self.indices[start:stop])
 
+    @property
+    def places(self) -> int:
+        """How many samples were asked for."""
+        return len(self) + len(self.missing)
+
+    def part_of_places(self, start: int, stop: int) -> "Batch":
+        """The readable ones of the samples start..stop-1 that were asked for, without `bad`."""
+        first, last = (place - sum(missing < place for missing in self.missing) for place in (start, stop))
+        return self.part(first, last)
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same on another device; does not wait for copies out of pinned memory."""
         rgb, flow = (None if x is None else x.to(device, non_blocking=True) for x in (self.rgb, self.flow))
-        return Batch(rgb, flow, self.labels.to(device, non_blocking=True), self.indices, self.bad)
+        return Batch(rgb, flow, self.labels.to(device, non_blocking=True), self.indices, self.bad, self.missing)
 
     def pin_memory(self) -> "Batch":
-        return Batch(_pinned(self.rgb), _pinned(self.flow), self.labels.pin_memory(), self.indices, self.bad)
+        rgb, flow = (None if x is None else x.pin_memory() for x in (self.rgb, self.flow))
+        return Batch(rgb, flow, self.labels.pin_memory(), self.indices, self.bad, self.missing)
 
 
 def collate(samples: Sequence[Sample | BadSample]) -> Batch:
@@ -100,21 +116,18 @@ def collate(samples: Sequence[Sample | BadSample]) -> Batch:
     good = [sample for sample in samples if isinstance(sample, Sample)]
     bad = {sample.id: sample.reason for sample in samples if isinstance(sample, BadSample)}
     return Batch(
-        _stacked([sample.rgb for sample in good]),
-        _stacked([sample.flow for sample in good]),
+        _together([sample.rgb for sample in good]),
+        _together([sample.flow for sample in good]),
         torch.tensor([sample.label for sample in good], dtype=torch.int64),
         torch.tensor([sample.index for sample in good], dtype=torch.int64),
         bad,
+        tuple(place for place, sample in enumerate(samples) if isinstance(sample, BadSample)),
     )
 
 
-def _stacked(tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
-    present = [tensor for tensor in tensors if tensor is not None]
-    return torch.stack(present) if present else None
-
-
-def _pinned(tensor: torch.Tensor | None) -> torch.Tensor | None:
-    return None if tensor is None else tensor.pin_memory()
+def _together(clips: Sequence[Clip | None]) -> Clips | None:
+    present = [clip for clip in clips if clip is not None]
+    return Clips(present) if present else None
 
 
 # ------------------------------------------------------------------ data sets
@@ -166,8 +179,7 @@ class TrainingSamples(Dataset[Sample | BadSample]):
             return BadSample(index, video.id, str(error))
         height, width = pixels.sizes()[0]
         crop = draw_crop(self.scheme, height, width, self.size, rng, mirror=self.mirror)
-        rgb, flow = _tensor(pixels.rgb(crop, self.size)), _tensor(pixels.flow(crop, self.size))
-        return Sample(rgb, flow, self.labels[index], index)
+        return Sample(pixels.rgb(crop, self.size), pixels.flow(crop, self.size), self.labels[index], index)
 
 
 class TestSamples(Dataset[TestSample | BadSample]):
@@ -213,23 +225,21 @@ class TestSamples(Dataset[TestSample | BadSample]):
 
 def views_of(
     pixels: Pixels, size: Size, *, views: ViewName, mirror: bool, reference: float
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """What the test shows a network trained at `size` of these pixels: uint8 [V,T,3,h,w] and [V,T,2L,h,w]; None for
-    what they do not hold. Views come first as they are, then all of them mirrored where `mirror` asks for it."""
+) -> tuple[Clips | None, Clips | None]:
+    """What the test shows a network trained at `size` of these pixels: what rgb [V,T,3,h,w] and flow [V,T,2L,h,w] are
+    made of; None for what they do not hold. Views come first as they are, then all of them mirrored where `mirror` asks
+    for it."""
     height, width = pixels.sizes()[0]
     crops, size = view_crops(height, width, views, size, reference=reference)
-    rgb = _with_mirrors([pixels.rgb(crop, size) for crop in crops], mirror_rgb if mirror else None)
-    flow = _with_mirrors([pixels.flow(crop, size) for crop in crops], mirror_x_flow if mirror else None)
+    if mirror:
+        crops = crops + [replace(crop, mirror=True) for crop in crops]
+    whole = Crop(0, 0, height, width)
+    rgb, flow = (_views(clip, crops) for clip in (pixels.rgb(whole, size), pixels.flow(whole, size)))
     return rgb, flow
 
 
-def _with_mirrors(
-    views: list[np.ndarray | None], mirrored: Callable[[np.ndarray], np.ndarray] | None
-) -> torch.Tensor | None:
-    present = [view for view in views if view is not None]
-    if not present:
-        return None
-    return _tensor(np.stack(present if mirrored is None else present + [mirrored(view) for view in present]))
+def _views(clip: Clip | None, crops: Sequence[Crop]) -> Clips | None:
+    return None if clip is None else Clips([replace(clip, crop=crop) for crop in crops])
 
 
 def _labelled(videos: Sequence[Video], labels: Sequence[int]) -> tuple[list[Video], list[int]]:
@@ -242,10 +252,6 @@ def _length(video: Video) -> int:
     if video.frames < 1:
         raise ArtifactError(f"{video.id} has no frames at all: extract it again")
     return video.frames
-
-
-def _tensor(array: np.ndarray | None) -> torch.Tensor | None:
-    return None if array is None else torch.from_numpy(np.ascontiguousarray(array))
 
 
 # ------------------------------------------------------------------ loaders
@@ -274,8 +280,13 @@ def make_loader(
 
 
 def _start_worker(worker: int) -> None:
-    """One thread a worker: OpenCV's and torch's own pools would only fight over the same cores."""
+    """One thread a worker: OpenCV's and torch's own pools would only fight over the same cores. Signals that reach all
+    processes (Ctrl-C, torchrun, batch systems) are the parent's to answer: it still wants the batch of its last update.
+    """
     import cv2
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

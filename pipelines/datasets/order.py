@@ -4,7 +4,7 @@ An epoch goes `factor` times over all n videos, each pass in an order of its own
 together with the epoch it seeds the item's draws (crop, stride, start), so that a sample depends on nothing else.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -56,11 +56,21 @@ def batches_per_epoch(n: int, factor: int, batch: int) -> int:
 class StepSampler:
     """Batch sampler of a whole training step: lists of `Item`, epoch after epoch, from batch number `start` on.
 
-    The number of epochs is the trainer's to decide, so it never ends. Any start gives the batches that a run from 0
-    would have given there.
+    `share(batch)` is what of each batch to make here; by default all of it. The number of epochs is the trainer's to
+    decide, so it never ends. Any start gives the batches that a run from 0 would have given there.
     """
 
-    def __init__(self, n: int, factor: int, batch: int, *, seed: int, step_index: int, start: int = 0) -> None:
+    def __init__(
+        self,
+        n: int,
+        factor: int,
+        batch: int,
+        *,
+        seed: int,
+        step_index: int,
+        start: int = 0,
+        share: Callable[[list[Item]], list[Item]] = lambda batch: batch,
+    ) -> None:
         for flag, value in (("--factor", factor), ("--batch-size", batch)):
             if value < 1:
                 raise UsageError(f"{flag} is {value}, but must be at least 1")
@@ -68,6 +78,7 @@ class StepSampler:
             raise UsageError("there are no training videos to draw from")
         self.n, self.factor, self.batch = n, factor, batch
         self.seed, self.step_index, self.start = seed, step_index, start
+        self.share = share
 
     @property
     def batches_per_epoch(self) -> int:
@@ -84,4 +95,4 @@ class StepSampler:
         for number in range(first, self.batches_per_epoch):
             last = number == self.batches_per_epoch - 1
             places = range(number * self.batch, len(order) if last else (number + 1) * self.batch)
-            yield [Item(epoch, i, int(order[i])) for i in places]
+            yield self.share([Item(epoch, i, int(order[i])) for i in places])

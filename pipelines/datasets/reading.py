@@ -1,7 +1,6 @@
-"""The pixels that some centres of a video need, read once each and laid out as the networks take them.
+"""The pixels that some centres of a video need, read once each.
 
-Letters: T centres, L flow fields of a stack, n m distinct frames and fields, H W stored pixels,
-h w the network's input.
+Letters: T centres, L flow fields of a stack, n m distinct frames and fields, H W stored pixels.
 """
 
 from collections.abc import Iterable
@@ -9,10 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 
 from pipelines.artifacts import ArtifactError
-from pipelines.datasets.augmentation import Crop, Size, apply_crop_flow, apply_crop_rgb
+from pipelines.datasets.augmentation import Crop, Size
 from pipelines.datasets.catalogue import Video
+from pipelines.datasets.clips import Clip
 from pipelines.datasets.handles import Handles
 from pipelines.datasets.sampling import contiguous_runs, flow_indices
 from pipelines.errors import UsageError
@@ -94,13 +95,18 @@ class Pixels:
         sizes += [] if self.fields is None else [self.fields.shape[2:]]
         return sorted(set(sizes))
 
-    def rgb(self, crop: Crop, size: Size) -> np.ndarray | None:
-        """uint8 [T,3,h,w]."""
-        return None if self.frames is None else apply_crop_rgb(self.frames, crop, size)[self.frame_places]
+    def rgb(self, crop: Crop, size: Size) -> Clip | None:
+        """The RGB frames of this crop, cut out, to be resized to `size`."""
+        if self.frames is None:
+            return None
+        return _clip(self.frames.transpose(1, 2, 0, 3), self.frame_places[:, None], crop, size)
 
-    def flow(self, crop: Crop, size: Size) -> np.ndarray | None:
-        """uint8 [T,2L,h,w], x and y in turn."""
+    def flow(self, crop: Crop, size: Size) -> Clip | None:
+        """The flow stacks of this crop, cut out, to be resized to `size`."""
         if self.fields is None:
             return None
-        stacks = apply_crop_flow(self.fields, crop, size)[self.stack_places]
-        return stacks.reshape(len(stacks), -1, *size)
+        return _clip(self.fields.transpose(2, 3, 0, 1), self.stack_places, crop, size)
+
+
+def _clip(pixels: np.ndarray, places: np.ndarray, crop: Crop, size: Size) -> Clip:
+    return Clip(torch.from_numpy(pixels), places, crop, size).cut()

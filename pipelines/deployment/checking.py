@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipelines.datasets.preparation import as_bytes
 from pipelines.datasets.sampling import spread_evenly
 from pipelines.deployment.formats import Run as RunFile
 from pipelines.deployment.model import Deployed
@@ -52,8 +53,8 @@ def _predictor(run: Run, step: str, frames: int, mirrored: bool) -> Predictor:
 
 def _inputs(predictor: Predictor, video: Path) -> dict[str, Tensor]:
     clip = Clip(predictor, video, lambda done, total: None)
-    views = dict(zip(("rgb", "flow"), predictor.views(clip.pixels), strict=True))
-    return {name: view for name, view in views.items() if view is not None}
+    views = dict(zip(("rgb", "flow"), as_bytes(*predictor.views(clip.pixels)), strict=True))
+    return {name: view.contiguous() for name, view in views.items() if view is not None}
 
 
 def check(run_file: RunFile, model: Deployed, run: Run, step: str, video: Path) -> Check:

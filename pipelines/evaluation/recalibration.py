@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from pipelines.models import Normalise, STResNet
+from pipelines.datasets.clips import Frames, joined
+from pipelines.datasets.preparation import Prepare
+from pipelines.models import STResNet
 
 FRAMES_AT_ONCE = 128  # bounds memory as in scoring; enough that the statistics of a batch are near those of all
 
@@ -41,13 +43,13 @@ class _Moments:
 
 @torch.no_grad()
 def recalibrate_batch_norm(
-    network: STResNet, clips: Iterable[tuple[Tensor | None, Tensor | None]], device: torch.device
+    network: STResNet, clips: Iterable[tuple[Frames | None, Frames | None]], device: torch.device
 ) -> int:
     """Replaces the running statistics of `network` (on `device`) by those of `clips`; returns how many there were.
 
-    Each clip is a whole test sample, `rgb` uint8 [V, T, 3, h, w] and `flow` uint8 [V, T, 2L, h, w] (None for a stream
-    that the network has not). While they are taken every batch norm normalises by its batch, clips of one size side by
-    side, dropout is off and no weight changes. Raises `ValueError` where there is no clip.
+    Each clip is a whole test sample, `rgb` and `flow` as loaded or as uint8 [V, T, 3, h, w] and [V, T, 2L, h, w] (None
+    for a stream that the network has not). While they are taken every batch norm normalises by its batch, clips of one
+    size side by side, dropout is off and no weight changes. Raises `ValueError` where there is no clip.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     moments = [_Moments() for _ in norms]
@@ -57,10 +59,10 @@ def recalibrate_batch_norm(
     for norm in norms:
         norm.train()
         norm.momentum = 0.0  # the running statistics are ours to set
-    normalise, clip_count = Normalise().to(device), 0
+    prepare, clip_count = Prepare().to(device), 0
     try:
         for count, rgb, flow in _batches(clips):
-            network(*normalise(_moved(rgb, device), _moved(flow, device)))
+            network(*prepare(_moved(rgb, device), _moved(flow, device)))
             clip_count += count
     finally:
         for hook, norm, momentum in zip(hooks, norms, momenta, strict=True):
@@ -84,15 +86,15 @@ def _adder(moments: _Moments):  # type: ignore[no-untyped-def]  # torch's hooks 
     return add
 
 
-def _moved(clip: Tensor | None, device: torch.device) -> Tensor | None:
+def _moved(clip: Frames | None, device: torch.device) -> Frames | None:
     return None if clip is None else clip.to(device)
 
 
 def _batches(
-    clips: Iterable[tuple[Tensor | None, Tensor | None]],
-) -> Iterator[tuple[int, Tensor | None, Tensor | None]]:
+    clips: Iterable[tuple[Frames | None, Frames | None]],
+) -> Iterator[tuple[int, Frames | None, Frames | None]]:
     """The clips, all views, in batches of one size of picture and at most FRAMES_AT_ONCE frames; with their number."""
-    waiting: list[tuple[Tensor | None, Tensor | None]] = []
+    waiting: list[tuple[Frames | None, Frames | None]] = []
     for clip in clips:
         if waiting and (_shape(clip) != _shape(waiting[0]) or _frames(clip) * (len(waiting) + 1) > FRAMES_AT_ONCE):
             yield _joined(waiting)
@@ -102,16 +104,16 @@ def _batches(
         yield _joined(waiting)
 
 
-def _joined(clips: list[tuple[Tensor | None, Tensor | None]]) -> tuple[int, Tensor | None, Tensor | None]:
+def _joined(clips: list[tuple[Frames | None, Frames | None]]) -> tuple[int, Frames | None, Frames | None]:
     rgb, flow = ([part for part in parts if part is not None] for parts in zip(*clips, strict=True))
-    return len(clips), torch.cat(rgb) if rgb else None, torch.cat(flow) if flow else None
+    return len(clips), joined(rgb) if rgb else None, joined(flow) if flow else None
 
 
-def _shape(clip: tuple[Tensor | None, Tensor | None]) -> list[torch.Size | None]:
+def _shape(clip: tuple[Frames | None, Frames | None]) -> list[tuple[int, ...] | None]:
     return [None if part is None else part.shape for part in clip]
 
 
-def _frames(clip: tuple[Tensor | None, Tensor | None]) -> int:
+def _frames(clip: tuple[Frames | None, Frames | None]) -> int:
     """Frames of all views of a clip."""
     given = next(part for part in clip if part is not None)
     return given.shape[0] * given.shape[1]

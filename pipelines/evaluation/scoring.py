@@ -9,7 +9,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from pipelines.models import Normalise, STResNet
+from pipelines.datasets.clips import Clips, Frames
+from pipelines.datasets.preparation import Prepare
+from pipelines.models import STResNet
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 FRAMES_AT_ONCE = 128  # of the network's input; bounds memory at 224 px and depth 50 to a few GB
@@ -26,7 +28,7 @@ class Scorer:
 
     def __init__(self, network: STResNet, device: torch.device, precision: str = "fp32") -> None:
         self.network = network.to(device).eval()
-        self.normalise = Normalise().to(device)
+        self.prepare = Prepare().to(device)
         self.device = device
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
@@ -38,16 +40,18 @@ class Scorer:
 
     @torch.inference_mode()
     def score(
-        self, rgb: torch.Tensor | None, flow: torch.Tensor | None, windows: Sequence[Sequence[int]]
+        self, rgb: Frames | None, flow: Frames | None, windows: Sequence[Sequence[int]]
     ) -> dict[str, torch.Tensor]:
         """Mean logits of each stream of one video: float64 [C] on the CPU.
 
-        `rgb`: uint8 [V, T, 3, h, w], `flow`: uint8 [V, T, 2L, h, w]; `windows`: index lists into T, each one goes
-        through the network as one sequence. The mean is over views, windows and time steps; over space the network
-        averages before its classifier, which is linear.
+        `rgb`: V views of T frames, as loaded or as uint8 [V, T, 3, h, w]; `flow`: the same of stacks, [V, T, 2L, h, w];
+        `windows`: index lists into T, each one goes through the network as one sequence. The mean is over views,
+        windows and time steps; over space the network averages before its classifier, which is linear.
         """
         given = rgb if rgb is not None else flow
         assert given is not None
+        # All the views of a video share its pixels: they go to the device once.
+        rgb, flow = (x.to(self.device, non_blocking=True) if isinstance(x, Clips) else x for x in (rgb, flow))
         inputs = [(view, list(window)) for view in range(len(given)) for window in windows]
         at_once = max(1, FRAMES_AT_ONCE // max(len(window) for window in windows))
         sums: dict[str, torch.Tensor] = {}
@@ -57,12 +61,15 @@ class Scorer:
                 sums[name] = sums.get(name, 0) + logits.mean(1).double().sum(0).cpu()
         return {name: total / len(inputs) for name, total in sums.items()}
 
-    @staticmethod
-    def _take(clip: torch.Tensor | None, part: list[tuple[int, list[int]]]) -> torch.Tensor | None:
-        return None if clip is None else torch.stack([clip[view, window] for view, window in part])
+    def _take(self, clip: Frames | None, part: list[tuple[int, list[int]]]) -> Frames | None:
+        if isinstance(clip, Clips):
+            return Clips([clip[view].frames(window) for view, window in part])
+        if clip is not None:
+            return torch.stack([clip[view, window] for view, window in part]).to(self.device, non_blocking=True)
+        return None
 
-    def _forward(self, rgb: torch.Tensor | None, flow: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        rgb, flow = (None if x is None else x.to(self.device, non_blocking=True) for x in (rgb, flow))
+    def _forward(self, rgb: Frames | None, flow: Frames | None) -> dict[str, torch.Tensor]:
+        inputs = self.prepare(rgb, flow)
         with torch.autocast(self.device.type, self.dtype or torch.float32, enabled=self.dtype is not None):
-            logits = self.network(*self.normalise(rgb, flow))
+            logits = self.network(*inputs)
         return {name: value.float() for name, value in logits._asdict().items() if value is not None}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pipelines.errors import UsageError
 from pipelines.models.blocks import EXPANSION, BlockOutput, Bottleneck, batch_norm, convolution
+from pipelines.models.dropout import VideoDropout
 from pipelines.models.temporal import TemporalInit, TemporalMaxPool
 
 BLOCKS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -70,7 +71,7 @@ class Stream(nn.Module):
         self.layer3 = Stage(EXPANSION * 2 * width, 4 * width, blocks[2], stride=2, temporal=temporal)
         self.layer4 = Stage(EXPANSION * 4 * width, 8 * width, blocks[3], stride=2, temporal=temporal)
         self.temporal_pool = TemporalMaxPool(*temporal_pool) if temporal_pool else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = VideoDropout(dropout)
         self.fc = nn.Linear(EXPANSION * 8 * width, num_classes)
         nn.init.normal_(self.fc.weight, std=CLASSIFIER_DEVIATION)
         nn.init.zeros_(self.fc.bias)
@@ -88,5 +89,5 @@ class Stream(nn.Module):
         """[N, C, H, W] of the last stage -> logits [B, T', classes], averaged over whatever H and W are."""
         if self.temporal_pool is not None:
             x, frames = self.temporal_pool(x, frames)
-        logits = self.fc(self.dropout(x.mean(dim=(2, 3))))
+        logits = self.fc(self.dropout(x.mean(dim=(2, 3)), frames))
         return logits.unflatten(0, (-1, frames))

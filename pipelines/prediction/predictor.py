@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from pipelines.datasets.augmentation import REFERENCE
+from pipelines.datasets.clips import Clips, Frames
 from pipelines.datasets.loading import views_of
 from pipelines.datasets.reading import Pixels
 from pipelines.devices import memory_errors
@@ -82,14 +83,14 @@ class Predictor:
         """The mean logits of what one span shows."""
         return self.scored(*self.views(pixels), self.cuts)
 
-    def scored(self, rgb: torch.Tensor | None, flow: torch.Tensor | None, cuts: Sequence[Sequence[int]]) -> Logits:
-        """The mean logits of views [V, T, ...], of which the frames of each cut go through the network together."""
+    def scored(self, rgb: Frames | None, flow: Frames | None, cuts: Sequence[Sequence[int]]) -> Logits:
+        """The mean logits of V views of T frames, of which the frames of each cut go through the network together."""
         with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):
             logits = self.scorer.score(rgb, flow, cuts)
         return with_fused({name: values.numpy() for name, values in logits.items()})
 
-    def views(self, pixels: Pixels) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """What goes into the network: uint8 [V, T, 3, h, w] and [V, T, 2L, h, w]."""
+    def views(self, pixels: Pixels) -> tuple[Clips | None, Clips | None]:
+        """What goes into the network: V views of T frames and of T stacks."""
         protocol, reference = self.protocol, REFERENCE[self.recipe["crops"]]
         return views_of(pixels, self.size, views=protocol.views, mirror=protocol.mirror, reference=reference)
 

@@ -43,18 +43,3 @@ def load(path: Path, schema: str) -> dict[str, Any]:
             f"{path} has the schema {found!r}, not {schema!r}: it is not a file of this version of stres"
         )
     return content
-
-
-def random_state() -> dict[str, Any]:
-    """The state of torch's generators, which dropout draws from."""
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Puts `random_state()` back."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])

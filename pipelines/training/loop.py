@@ -1,30 +1,31 @@
-"""One training step from its first update to its last, through interruptions.
+"""One training step from its first update to its last, through interruptions, on one device or many.
 
 Letters: B videos, T frames, C classes.
 """
 
 import contextlib
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
-from torch import nn
 
 from pipelines.datasets.loading import Batch
 from pipelines.datasets.order import batches_per_epoch
+from pipelines.datasets.preparation import Prepare
+from pipelines.errors import Interrupted
 from pipelines.interruption import StopRequest
-from pipelines.models import Normalise
+from pipelines.models import STResNet
+from pipelines.models.dropout import VideoDropout
 from pipelines.progress import OnProgress, Progress
-from pipelines.training.checkpoints import random_state, restore_random_state
 from pipelines.training.loss import correct_videos, video_loss
 from pipelines.training.metrics_log import MetricsLog
-from pipelines.training.moments import MomentsOfUpdate
 from pipelines.training.optimiser import make_optimiser, set_learning_rate
-from pipelines.training.recipes import Step
+from pipelines.training.recipes import STEPS, Step
 from pipelines.training.schedule import learning_rate, total_iterations
+from pipelines.training.sharing import Part, Sharing, parts_of, taking_no_part, without_exchange
 
 Precision = Literal["fp32", "bf16", "fp16"]
 UPDATES_A_LOG_LINE = 10
@@ -32,7 +33,7 @@ UPDATES_A_LOG_LINE = 10
 
 @dataclass
 class StepState:
-    """How far a step has come. `sums` are since the last log line, on the device."""
+    """How far a step has come. `sums` are since the last log line, on the device; they and `bad` are this rank's."""
 
     iteration: int = 0
     seconds: float = 0.0
@@ -42,10 +43,22 @@ class StepState:
 
 
 class StepTrainer:
-    """Trains `model` by one recipe step; everything it needs to continue is in `state_dict()`."""
+    """Trains `model` by one recipe step; everything it needs to continue is in `state_dict()`.
+
+    `seed`: of dropout, whose draws depend on it, the step, the update and the micro-batch, and on nothing else.
+    `sharing`: which part of every batch this process computes, where several train together.
+    """
 
     def __init__(
-        self, model: nn.Module, step: Step, videos: int, device: torch.device, precision: Precision = "fp32"
+        self,
+        model: STResNet,
+        step: Step,
+        videos: int,
+        device: torch.device,
+        precision: Precision = "fp32",
+        *,
+        seed: int = 0,
+        sharing: Sharing | None = None,
     ) -> None:
         self.model = model.to(device)
         self.step = step
@@ -53,7 +66,12 @@ class StepTrainer:
         self.total = total_iterations(step, videos)
         self.device = device
         self.precision = precision
-        self.normalise = Normalise().to(device)
+        self.seed = seed
+        self.sharing = sharing or Sharing(step, videos)
+        self.moments = self.sharing.prepare(model)
+        self.shared_model = self.sharing.wrap(model)
+        self.dropouts = [module for module in model.modules() if isinstance(module, VideoDropout)]
+        self.prepare = Prepare().to(device)
         self.optimiser = make_optimiser(self.model, step)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.state = StepState()
@@ -61,7 +79,7 @@ class StepTrainer:
     def run(
         self,
         batches: Callable[[int], Iterator[Batch]],
-        log: MetricsLog,
+        log: MetricsLog | None,
         stop: StopRequest,
         save: Callable[[], None],
         save_seconds: float,
@@ -69,8 +87,8 @@ class StepTrainer:
     ) -> None:
         """Goes on until the last update.
 
-        `batches(k)` gives the batches from number k on. `save` is called every `save_seconds` and when `stop` was
-        requested, in which case `Interrupted` is raised afterwards.
+        `batches(k)` gives this rank's share of the batches from number k on. `save` is called every `save_seconds` and
+        when `stop` was requested, in which case `Interrupted` is raised afterwards; on all ranks after the same update.
         """
         self.model.train()
         started = saved = time.monotonic()
@@ -86,39 +104,92 @@ class StepTrainer:
             )
             if self.state.iteration == self.total:
                 break
-            if stop.signal_number is not None or now - saved >= save_seconds:
+            signal_number, due = self.sharing.largest([stop.signal_number or 0, now - saved >= save_seconds])
+            if signal_number or due:
                 save()
                 saved = time.monotonic()
-                stop.check()
+            if signal_number:
+                raise Interrupted(int(signal_number))
 
     def update(self, batch: Batch) -> None:
-        """One update from one batch, in micro-batches; damaged samples are noted and left out."""
+        """One update from one batch, in micro-batches; damaged samples are noted and left out.
+
+        A micro-batch is cut by places, so that a damaged sample moves no other one into another. One of which a single
+        video is left is left out too, since batch norm has no statistics of one.
+        """
         self.state.bad.update(batch.bad)
         set_learning_rate(self.optimiser, learning_rate(self.step, self.state.iteration, self.total))
-        count = len(batch.labels)
-        parts = _even_parts(count, self.step.micro_batch)
-        moments = MomentsOfUpdate(self.model, len(parts))
-        for start, stop in parts:
-            self._accumulate(batch.part(start, stop), count)
-            moments.add((stop - start) / count)
-        moments.finish()
+        places = int(self.sharing.sum([batch.places])[0])
+        mine = _cut(batch, self.sharing.parts(places))
+        videos = self._videos_of_parts(places, mine)
+        count = sum(videos)
         if count:
+            used = [content for content in mine if videos[content.part.number]]
+            with self.moments.of_batch([n / count for n in videos]):
+                self._accumulate_all(used, count)
             self.scaler.step(self.optimiser)
             self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
         self.state.iteration += 1
 
-    def _accumulate(self, part: Batch, count: int) -> None:
-        """Adds the gradients of one micro-batch of a batch of `count` videos."""
-        part = part.to(self.device)
+    def _videos_of_parts(self, places: int, mine: "list[_Content]") -> list[int]:
+        """How many videos each micro-batch of the whole batch contributes."""
+        planned = [part.size for part in parts_of(places, self.step.micro_batch)]
+        found = [0] * len(planned)
+        for content in mine:
+            found[content.part.number] = len(content.batch)
+        videos = [int(number) for number in self.sharing.sum(found)]
+        return [0 if n == 1 < size else n for n, size in zip(videos, planned, strict=True)]
+
+    def _accumulate_all(self, mine: "list[_Content]", count: int) -> None:
+        """Adds the gradients of this rank's micro-batches of a batch of `count` videos; the last ones bring those of
+        all ranks together, for which a rank that has none goes through an empty pass."""
+        for content in mine[:-1]:
+            with without_exchange(self.shared_model):
+                self._accumulate(content, count)
+        if mine:
+            self._accumulate(mine[-1], count)
+        else:
+            self._keep_up()
+
+    def _accumulate(self, content: "_Content", count: int) -> None:
+        """Adds the gradients of one micro-batch, or this rank's part of one."""
+        if not len(content.batch):
+            self._keep_up()
+            self.moments.collect(content.part.number)
+            return
+        batch = content.batch.to(self.device)
+        self._seed_dropout(content)
+        inputs = self.prepare(batch.rgb, batch.flow)
         with self._autocast():
-            logits = self.model(*self.normalise(part.rgb, part.flow))
-        loss = video_loss(logits, part.labels, self.step.label_smoothing) / count
-        self.scaler.scale(loss).backward()
-        self._sum("loss", loss.detach() * count)
-        self._sum("videos", part.labels.new_tensor(len(part.labels)))
-        for name, correct in correct_videos(logits, part.labels).items():
+            logits = self.shared_model(*inputs)
+        loss = video_loss(logits, batch.labels, self.step.label_smoothing)
+        # The average over ranks of gradients is to be the sum over all videos divided by their number.
+        self.scaler.scale(loss / (count / self.sharing.size)).backward()
+        self.moments.collect(content.part.number)
+        self._sum("loss", loss.detach())
+        self._sum("videos", batch.labels.new_tensor(len(batch)))
+        for name, correct in correct_videos(logits, batch.labels).items():
             self._sum(f"{name}_accuracy", correct)
+
+    def _keep_up(self) -> None:
+        """A pass that gives nothing, so that whatever ranks do together in one is done on all of them."""
+        frames, channels = self.step.frames, self.model.flow_channels
+        rgb = torch.zeros(1, frames, 3, 32, 32, dtype=torch.uint8, device=self.device)
+        flow = torch.zeros(1, frames, channels, 32, 32, dtype=torch.uint8, device=self.device)
+        inputs = self.prepare(
+            rgb if self.model.appearance is not None else None, flow if self.model.motion is not None else None
+        )
+        with taking_no_part(self.model), self._autocast():
+            logits = self.shared_model(*inputs)
+        loss = video_loss(logits, torch.zeros(1, dtype=torch.int64, device=self.device))
+        self.scaler.scale(0 * loss).backward()
+
+    def _seed_dropout(self, content: "_Content") -> None:
+        seed = (self.seed, STEPS.index(self.step.name), self.state.iteration, content.part.number)
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
+        for dropout in self.dropouts:
+            dropout.share = (content.places, content.part.size)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.precision == "fp32":
@@ -128,24 +199,39 @@ class StepTrainer:
     def _sum(self, name: str, value: torch.Tensor) -> None:
         self.state.sums[name] = self.state.sums.get(name, 0) + value.double()
 
-    def _log(self, log: MetricsLog) -> None:
-        videos = max(1.0, float(self.state.sums.pop("videos", 0)))
-        self.state.last = {name: float(value) / videos for name, value in self.state.sums.items()}
+    def _log(self, log: MetricsLog | None) -> None:
+        self._bring_together()
+        sums = {name: float(value) for name, value in self.state.sums.items()}
+        videos = max(1.0, sums.pop("videos", 0.0))
+        self.state.last = {name: value / videos for name, value in sums.items()}
         self.state.sums = {}
         epoch = self.state.iteration / batches_per_epoch(self.videos, self.step.factor, self.step.batch_size)
         rate = learning_rate(self.step, self.state.iteration - 1, self.total)
-        log.write(
-            self.state.iteration,
-            {**self.state.last, "lr": rate, "epoch": round(epoch, 4), "seconds": round(self.state.seconds, 3)},
-        )
+        line = {**self.state.last, "lr": rate, "epoch": round(epoch, 4), "seconds": round(self.state.seconds, 3)}
+        if log is not None:
+            log.write(self.state.iteration, line)
+
+    def _bring_together(self) -> None:
+        """Gives rank 0 the sums of all ranks, and every rank all that is known of bad videos."""
+        if self.sharing.size == 1:
+            return
+        own = [{name: float(value) for name, value in self.state.sums.items()}, self.state.bad]
+        gathered = self.sharing.gather(own)
+        names = list(dict.fromkeys(name for sums, _ in gathered for name in sums))
+        totals = {name: sum(sums.get(name, 0.0) for sums, _ in gathered) for name in names}
+        self.state.bad = {id_: reason for _, bad in gathered for id_, reason in bad.items()}
+        self.state.sums = {}
+        if self.sharing.ranks.is_first:
+            device = self.device
+            self.state.sums = {n: torch.tensor(v, dtype=torch.float64, device=device) for n, v in totals.items()}
 
     def state_dict(self) -> dict[str, object]:
-        """Everything that continuing needs: weights, optimiser, scaler, random state, position."""
+        """Everything that continuing needs: weights, optimiser, scaler, position. All ranks call it; 0's counts."""
+        self._bring_together()
         return {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "random": random_state(),
             "iteration": self.state.iteration,
             "seconds": self.state.seconds,
             "sums": self.state.sums,
@@ -154,20 +240,31 @@ class StepTrainer:
         }
 
     def load_state_dict(self, content: dict) -> None:
-        """Puts `state_dict()` back, bit for bit."""
+        """Puts `state_dict()` back, bit for bit; all ranks call it with rank 0's."""
         self.model.load_state_dict(content["model"])
         self.optimiser.load_state_dict(content["optimiser"])
         self.scaler.load_state_dict(content["scaler"])
-        restore_random_state(content["random"])
-        sums = {name: value.to(self.device) for name, value in content["sums"].items()}
+        first = self.sharing.ranks.is_first
+        sums = {name: value.to(self.device) for name, value in content["sums"].items()} if first else {}
         self.state = StepState(content["iteration"], content["seconds"], sums, content["bad"], content["last"])
 
 
-def _even_parts(count: int, largest: int) -> list[tuple[int, int]]:
-    """0..count cut into as few parts of at most `largest` as possible, of sizes that differ by one at most. No part is
-    a single one where more than one is allowed, which batch norm has no statistics of: then one part fewer is cut."""
-    parts = -(-count // largest)
-    if largest > 1 and parts > 1 and count < 2 * parts:
-        parts -= 1
-    cuts = [count * part // parts for part in range(parts + 1)] if parts else []
-    return list(itertools.pairwise(cuts))
+@dataclass(frozen=True)
+class _Content:
+    """This rank's part of a micro-batch: the readable videos, and their places in the micro-batch."""
+
+    part: Part
+    batch: Batch
+    places: list[int]
+
+
+def _cut(batch: Batch, parts: list[Part]) -> list[_Content]:
+    """A batch that holds the places of all `parts` end to end, cut into them."""
+    contents, start = [], 0
+    for part in parts:
+        stop = start + part.stop - part.start
+        readable = [place for place in range(start, stop) if place not in batch.missing]
+        places = [place - start + part.start - part.first for place in readable]
+        contents.append(_Content(part, batch.part_of_places(start, stop), places))
+        start = stop
+    return contents

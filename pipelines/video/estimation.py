@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from pipelines.distributed import ranks
 from pipelines.progress import OnProgress, Progress
 from pipelines.workers import Report, run_tasks
 
@@ -54,8 +55,19 @@ def estimate(
 
     `function((task, place), report)` probes one video, in a process as a real run would; `place`, from 0 to 1, says
     where in the video to measure, None to count only. Before anything else it is to report 0 units: what passes until
-    then is the start of the processes, which counts once and not for every video.
+    then is the start of the processes, which counts once and not for every video. Under torchrun rank 0 probes, and
+    the estimate is that of all ranks, each on cores and GPU of its own.
     """
+    return ranks().first_tells(lambda: _estimate(function, to_do, workers, stage, on_progress))
+
+
+def _estimate(
+    function: Callable[[tuple[Task, float | None], Report], Probe],
+    to_do: Sequence[Task],
+    workers: int,
+    stage: str,
+    on_progress: OnProgress,
+) -> Estimate:
     measured = _spread(range(len(to_do)), max(_MEASURED, _MEASURED_A_WORKER * workers))
     counted = sorted(set(_spread(range(len(to_do)), _COUNTED)).difference(measured))
     tasks: list[tuple[Task, float | None]] = [(to_do[i], None) for i in counted]
@@ -69,7 +81,7 @@ def estimate(
             on_progress(Progress(f"{stage} (dry run)", number, len(tasks)))
             if number - len(counted) >= _FEWEST and clock.passed() > _SECONDS:
                 break
-    return _summary(probes, len(to_do), workers, clock.start)
+    return _summary(probes, len(to_do), workers * ranks().size, clock.start)
 
 
 def _summary(probes: Sequence[Probe], videos: int, workers: int, start: float) -> Estimate:

@@ -2,14 +2,15 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pipelines.artifacts import ArtifactError, peek
+from pipelines.distributed import ranks
 from pipelines.errors import UsageError, VideoError
-from pipelines.progress import OnProgress, Progress
+from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.video.estimation import Estimate
 from pipelines.video.resize import stored_size
 from pipelines.video.sources import VideoProblem, VideoSource
@@ -79,22 +80,29 @@ def split_done(
     `changed(task, attributes)` says whether the source is no longer what the artifact was made from. Damaged and
     outdated artifacts are made again. Raises `UsageError` at the first conflict.
     """
-    to_do: list[Task] = []
-    done: list[Task] = []
-    for task in tasks:
-        try:
-            attributes = peek(task.target, schema)
-        except ArtifactError:
-            to_do.append(task)
-            continue
-        difference = conflict(attributes)
-        if difference:
-            raise UsageError(
-                f"{task.target} was made with other settings ({difference}): give the same ones, --overwrite to make "
-                "everything again, or another --workspace"
-            )
-        (to_do if changed(task, attributes) else done).append(task)
-    return to_do, done
+    tasks = list(tasks)
+    found = ranks().first_tells(lambda: [_is_done(task, schema, conflict, changed) for task in tasks])
+    to_do = [task for task, is_done in zip(tasks, found, strict=True) if not is_done]
+    return to_do, [task for task, is_done in zip(tasks, found, strict=True) if is_done]
+
+
+def _is_done(
+    task: Task,
+    schema: str,
+    conflict: Callable[[dict[str, Any]], str],
+    changed: Callable[[Task, dict[str, Any]], bool],
+) -> bool:
+    try:
+        attributes = peek(task.target, schema)
+    except ArtifactError:
+        return False
+    difference = conflict(attributes)
+    if difference:
+        raise UsageError(
+            f"{task.target} was made with other settings ({difference}): give the same ones, --overwrite to make "
+            "everything again, or another --workspace"
+        )
+    return not changed(task, attributes)
 
 
 def size_conflict(attributes: Mapping[str, Any], short_side: int | None) -> str:
@@ -133,27 +141,54 @@ def extract(
 ) -> ExtractResult:
     """Runs `function` on every task to do and records each outcome in `failures.csv` as it comes.
 
+    Under torchrun the ranks share the tasks, the same list on each; rank 0 records, and its result is everybody's.
     Raises `StorageError` where writing fails: that ends the stage.
     """
+    if not ranks().is_first:
+        on_progress = ignore_progress
     workspace.create()
-    remove_left_over_temporary_files(folder)
+    _remove_left_overs(folder)
     meter = _Meter(stage, unit, done=len(done), total=len(done) + len(to_do), on_progress=on_progress)
-    _record_what_is_known(stage, workspace, to_do, done, problems)
-    try:
-        with contextlib.closing(run_tasks(function, to_do, workers, on_units=meter.add)) as outcomes:
+    if ranks().is_first:
+        _record_what_is_known(stage, workspace, to_do, done, problems)
+
+    def work(numbers: Iterator[int]) -> "Generator[tuple[VideoSource, int | VideoError]]":
+        tasks = (to_do[number] for number in numbers)
+        with contextlib.closing(run_tasks(function, tasks, workers, on_units=meter.add)) as outcomes:
             for task, outcome in outcomes:
-                source = task.source
+                yield task.source, outcome
+
+    try:
+        with contextlib.closing(ranks().pool(len(to_do), work)) as outcomes:
+            for rank, (source, outcome) in outcomes:
                 if isinstance(outcome, VideoError):
                     failure = Failure(stage, source.class_name, source.video, str(source.path), str(outcome))
                     record_outcomes(workspace, failed=[failure])
                     meter.finish_video(f"{source.id}: {outcome}")
-                else:
-                    record_outcomes(workspace, succeeded=[(stage, source.class_name, source.video)])
-                    meter.finish_video()
+                    continue
+                record_outcomes(workspace, succeeded=[(stage, source.class_name, source.video)])
+                if rank != ranks().rank:  # its units were reported where they were done
+                    meter.add(outcome)
+                meter.finish_video()
     finally:
-        remove_left_over_temporary_files(folder)  # of processes that died or were stopped
-    remaining = [row for row in read_failures(workspace) if row.stage == stage]
-    return meter.result(skipped=len(done), ignored=ignored, failures=remaining)
+        if ranks().size == 1:
+            remove_left_over_temporary_files(folder)  # of processes that died or were stopped
+
+    def result() -> ExtractResult:
+        remaining = [row for row in read_failures(workspace) if row.stage == stage]
+        return meter.result(skipped=len(done), ignored=ignored, failures=remaining)
+
+    told = ranks().first_tells(result)
+    _remove_left_overs(folder)
+    return told
+
+
+def _remove_left_overs(folder: Path) -> None:
+    """Removes what processes left that died or were stopped. Each machine knows its own; and while one looks, no rank
+    writes, since machines may have the same name."""
+    if ranks().local_rank == 0:
+        remove_left_over_temporary_files(folder)
+    ranks().gather(None)
 
 
 def _record_what_is_known(

@@ -60,7 +60,7 @@ def evaluate(
     debug: options.Debug = False,
 ) -> None:
     """Score the test videos of a run's split: appearance, motion and both fused, from one pass."""
-    with command(as_json, debug) as ui:
+    with command(as_json, debug, shared=True) as ui:
         config = stage.Config(
             workspace=workspace,
             run=run,

@@ -45,7 +45,7 @@ def extract_flow(
 
     The same command again does only what is not done. A video that cannot be read becomes a row of failures.csv.
     """
-    with command(as_json, debug) as ui:
+    with command(as_json, debug, shared=True) as ui:
         config = stage.Config(
             workspace=workspace,
             videos=videos,

@@ -57,6 +57,15 @@ def train(
         float,
         typer.Option(parser=options.number(float, 0), metavar="MINUTES", help="Time between two checkpoints."),
     ] = 5.0,
+    sync_bn: Annotated[
+        bool | None,
+        typer.Option(
+            "--sync-bn/--no-sync-bn",
+            metavar=options.FLAG,
+            help="Under torchrun: processes share each micro-batch and its batch-norm statistics, or deal whole ones; "
+            "default: share where a batch has too few.",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", metavar=options.FLAG, help="Move a run of that name aside and begin anew."),
@@ -131,7 +140,7 @@ def train(
     Four steps: appearance and motion alone, both joined (joint1), and with temporal pooling (joint2). The same command
     continues an interrupted run.
     """
-    with command(as_json, debug) as ui:
+    with command(as_json, debug, shared=True) as ui:
         per_step = {
             "lr": lr,
             "schedule": schedule,
@@ -174,6 +183,7 @@ def train(
             precision=precision,
             workers=workers,
             checkpoint_every=checkpoint_every,
+            sync_bn=sync_bn,
             overwrite=overwrite,
         )
         chosen = [config.step(step) for step in config.selected()]  # wrong numbers show before anything is missed

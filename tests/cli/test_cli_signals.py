@@ -61,14 +61,14 @@ def test_extract_flow_continues_after_ctrl_c(stres, clips, tmp_path):
     assert not (tmp_path / "work" / "failures.csv").exists()
 
 
-def test_train_continues_from_its_checkpoint_after_ctrl_c(stres, workspace):
+def test_train_continues_from_its_checkpoint_after_sigterm(stres, workspace):
     tiny = "--recipe small --width 4 --size 32 --batch-size 2 --iterations 100 --steps appearance --device cpu"
     command = ["train", *tiny.split(), "-w", workspace.root]
     folder = workspace.runs / "split1" / "appearance"
 
-    code, stderr = stop_at(command, "train appearance: ", signal.SIGINT)
+    code, stderr = stop_at(command, "train appearance: ", signal.SIGTERM)
 
-    assert code == 130
+    assert code == 143
     assert stderr.endswith(WORDS)
     assert "Traceback" not in stderr
     assert (folder / "checkpoint.pt").is_file()

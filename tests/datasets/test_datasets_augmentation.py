@@ -6,8 +6,6 @@ import pytest
 from pipelines.datasets.augmentation import (
     REFERENCE,
     Crop,
-    apply_crop_flow,
-    apply_crop_rgb,
     draw_crop,
     view_crops,
 )
@@ -157,44 +155,3 @@ def test_crops_of_the_older_protocols():
     assert view_crops(*PICTURE, "10", INPUT) == view_crops(*PICTURE, "5", INPUT)
     assert view_crops(*PICTURE, "3", INPUT).crops == [Crop(16, 0, 224, 224), centre, Crop(16, 116, 224, 224)]
     assert [crop.top for crop in view_crops(340, 256, "3", INPUT).crops] == [0, 58, 116]
-
-
-# ------------------------------------------------------------------ pixels
-
-
-@pytest.fixture
-def pixels():
-    rng = np.random.default_rng(1)
-    return (
-        rng.integers(0, 256, (3, 40, 50, 3), dtype=np.uint8),
-        rng.integers(0, 256, (3, 20, 40, 50), dtype=np.uint8),
-    )
-
-
-@pytest.mark.parametrize("size", [(24, 30), (20, 16)])
-def test_a_mirrored_sample_is_the_flipped_one_with_x_turned_round(pixels, size):
-    """Both streams: columns reversed; of the flow, x becomes 255 - x and y stays."""
-    frames, fields = pixels
-    plain, mirrored = (Crop(5, 7, 24, 30, mirror) for mirror in (False, True))
-    rgb = apply_crop_rgb(frames, plain, size)
-    assert np.array_equal(apply_crop_rgb(frames, mirrored, size), np.flip(rgb, -1))
-    flow = apply_crop_flow(fields, plain, size)
-    expected = np.flip(flow, -1).copy()
-    expected[:, 0::2] = 255 - expected[:, 0::2]
-    assert np.array_equal(apply_crop_flow(fields, mirrored, size), expected)
-
-
-def test_a_crop_at_the_inputs_size_copies_pixels(pixels):
-    frames, fields = pixels
-    crop = Crop(5, 7, 24, 30)
-    assert np.array_equal(apply_crop_rgb(frames, crop, (24, 30)), frames[:, 5:29, 7:37].transpose(0, 3, 1, 2))
-    assert np.array_equal(apply_crop_flow(fields, crop, (24, 30)), fields[:, :, 5:29, 7:37])
-
-
-def test_resizing_is_bilinear_and_does_not_scale_flow_values():
-    ramp = np.broadcast_to(np.arange(0, 200, 4, dtype=np.uint8), (1, 2, 40, 50))
-    halved = apply_crop_flow(ramp, Crop(0, 0, 40, 50), (20, 25))
-    assert halved.shape == (1, 2, 20, 25)
-    assert np.array_equal(halved[0, 0, 0], np.arange(2, 200, 8))
-    pictures = np.moveaxis(np.repeat(ramp[:, :1], 3, axis=1), 1, -1)
-    assert np.array_equal(apply_crop_rgb(pictures, Crop(0, 0, 40, 50), (20, 25))[0, 1, 3], np.arange(2, 200, 8))

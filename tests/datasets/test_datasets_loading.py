@@ -11,9 +11,11 @@ import torch
 
 from pipelines.artifacts import new_frames_file
 from pipelines.datasets.catalogue import load_catalogue
+from pipelines.datasets.clips import Clips
 from pipelines.datasets.handles import Handles
 from pipelines.datasets.loading import BadSample, Batch, Sample, TestSample, TestSamples, TrainingSamples, make_loader
 from pipelines.datasets.order import Item, StepSampler, epoch_order
+from pipelines.datasets.preparation import Prepare
 from pipelines.datasets.sampling import TemporalSampling, flow_indices, sample_centres
 from pipelines.errors import UsageError
 
@@ -44,9 +46,31 @@ def batches(dataset, workers=0, count=6, **sampler):
     return list(itertools.islice(make_loader(dataset, sampler, workers), count))
 
 
+def rgb_bytes(sample):
+    """The RGB input of a sample or batch on the bytes' scale; those of a test video first by views."""
+    return shown(sample.rgb, "rgb")
+
+
+def flow_bytes(sample):
+    return shown(sample.flow, "flow")
+
+
+def shown(clips, stream):
+    """Undoes the normalising of `Prepare`: what is not resized comes back as the bytes it was."""
+    prepare = Prepare()
+    clips = clips if isinstance(clips, Clips) else Clips([clips])
+    if stream == "rgb":
+        values = prepare(clips, None)[0] * prepare.normalise.rgb_deviation + prepare.normalise.rgb_mean
+    else:
+        values = prepare(None, clips)[1] * 57.6 + 128
+    return values.round().to(torch.int64)
+
+
 def assert_same(first: Batch, second: Batch) -> None:
-    for name in ("rgb", "flow", "labels", "indices"):
+    for name in ("labels", "indices"):
         assert torch.equal(getattr(first, name), getattr(second, name)), name
+    for one, other in zip(Prepare()(first.rgb, first.flow), Prepare()(second.rgb, second.flow), strict=True):
+        assert torch.equal(one, other)
     assert first.bad == second.bad
 
 
@@ -119,28 +143,29 @@ def test_a_sample_holds_the_frames_and_stacks_of_its_centres(videos):
     centres = sample_centres(45, TemporalSampling(3, (2, 4)), np.random.default_rng((5, 2, 3, 8)))
     assert sample.rgb.shape == (3, 3, *SIZE)
     assert sample.flow.shape == (3, 20, *SIZE)
-    assert sample.rgb.dtype == sample.flow.dtype == torch.uint8
+    rgb, flow = rgb_bytes(sample)[0], flow_bytes(sample)[0]
     assert (sample.label, sample.index) == (0, index)
     for place, centre in enumerate(centres):
-        assert abs(int(sample.rgb[place, 0, 16, 30]) - 4 * int(centre) % 200) <= 2  # JPEG
+        assert abs(int(rgb[place, 0, 16, 30]) - 4 * int(centre) % 200) <= 2  # JPEG
         stack = flow_indices(int(centre), 44)
-        assert sample.flow[place, 0::2, 0, 0].tolist() == stack.tolist()
-        assert sample.flow[place, 1::2, 0, 0].tolist() == (100 + stack).tolist()
+        assert flow[place, 0::2, 0, 0].tolist() == stack.tolist()
+        assert flow[place, 1::2, 0, 0].tolist() == (100 + stack).tolist()
 
 
 def test_both_streams_show_the_same_crop_and_are_mirrored_together(videos):
     dataset = training(videos)
     for i in range(12):
         sample = dataset[Item(0, i, 0)]
-        bright_left = int(sample.rgb[0, 0, 0, 0]) > int(sample.rgb[0, 0, 0, -1])
-        x, y = (int(sample.flow[0, channel, 0, 0]) for channel in (0, 1))
+        row = rgb_bytes(sample)[0, 0, 0, 0]
+        bright_left = int(row[0]) > int(row[-1])
+        x, y = (int(flow_bytes(sample)[0, 0, channel, 0, 0]) for channel in (0, 1))
         assert y >= 100
         assert x == (y - 100 if bright_left else 255 - (y - 100))
 
 
 def test_mirrors_can_be_forbidden(videos):
     dataset = training(videos, mirror=False)
-    assert all(int(dataset[Item(0, i, 0)].flow[0, 0].max()) < 100 for i in range(12))
+    assert all(int(flow_bytes(dataset[Item(0, i, 0)])[0, 0, 0].max()) < 100 for i in range(12))
 
 
 @pytest.mark.parametrize(("stream", "absent"), [("appearance", "flow"), ("motion", "rgb")])
@@ -162,7 +187,7 @@ def test_an_unknown_stream_is_refused(videos):
 def test_short_videos_give_whole_samples(videos):
     index = next(i for i, video in enumerate(videos) if video.frames == 6)
     sample = training(videos, scheme="centre")[Item(0, 0, index)]
-    assert sample.flow[:, 0::2, 0, 0].tolist() == [flow_indices(t, 5).tolist() for t in (0, 2, 5)]
+    assert flow_bytes(sample)[0, :, 0::2, 0, 0].tolist() == [flow_indices(t, 5).tolist() for t in (0, 2, 5)]
 
 
 def test_workers_and_interruptions_change_no_sample(videos):
@@ -239,7 +264,7 @@ def test_a_batch_can_be_taken_in_parts(videos):
     [batch] = batches(training(videos), count=1)
     part = batch.part(1, 3).to("cpu")
     assert len(part) == 2
-    assert torch.equal(part.rgb, batch.rgb[1:3])
+    assert torch.equal(rgb_bytes(part), rgb_bytes(batch)[1:3])
     assert torch.equal(part.labels, batch.labels[1:3])
 
 
@@ -251,11 +276,13 @@ def test_a_test_video_comes_whole_with_its_mirrors(videos):
     sample = dataset[0]
     assert sample.rgb.shape == (2, 4, 3, *SIZE)
     assert sample.flow.shape == (2, 4, 20, *SIZE)
-    assert torch.equal(sample.rgb[1], sample.rgb[0].flip(-1))
-    expected = sample.flow[0].flip(-1)
+    rgb, flow = rgb_bytes(sample), flow_bytes(sample)
+    assert torch.equal(rgb[1], rgb[0].flip(-1))
+    expected = flow[0].flip(-1)
     expected[:, 0::2] = 255 - expected[:, 0::2]
-    assert torch.equal(sample.flow[1], expected)
-    assert sample.flow[0, :, 10, 0, 0].tolist() == [5, 8, 11, 14]  # the centres of 20 frames
+    assert torch.equal(flow[1], expected)
+    assert sample.flow[0].pixels is sample.flow[1].pixels
+    assert flow[0, :, 10, 0, 0].tolist() == [5, 8, 11, 14]  # the centres of 20 frames
 
 
 def test_views_are_cut_alike_from_both_streams(videos):
@@ -263,7 +290,8 @@ def test_views_are_cut_alike_from_both_streams(videos):
     sample = dataset[0]
     assert sample.rgb.shape == (5, 2, 3, 16, 16)
     assert sample.flow.shape == (5, 2, 20, 16, 16)
-    assert int(sample.rgb[0, 0, 0, 0, 0]) > int(sample.rgb[1, 0, 0, 0, -1])  # left views are bright
+    rgb = rgb_bytes(sample)
+    assert int(rgb[0, 0, 0, 0, 0]) > int(rgb[1, 0, 0, 0, -1])  # left views are bright
 
 
 def test_the_test_loader_gives_one_video_at_a_time_in_order(workspace, videos):

@@ -12,6 +12,7 @@ from torch import nn
 from pipelines.artifacts import new_flow_file, new_frames_file
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.loading import TestSamples
+from pipelines.datasets.preparation import Prepare
 from pipelines.datasets.sampling import windows
 from pipelines.evaluation import scoring
 from pipelines.evaluation.scoring import Scorer
@@ -226,6 +227,6 @@ def test_fully_convolutional_at_the_training_size_is_the_plain_forward_on_the_ce
     centre = samples(mirrored_workspace, views="center", **settings)["original"]
     found = Scorer(network, CPU).score(full.rgb, full.flow, windows(3, 3))
     with torch.no_grad():
-        logits = copy.deepcopy(network).double().eval()(*normalised(centre.rgb, centre.flow))
+        logits = copy.deepcopy(network).double().eval()(*(x.double() for x in Prepare()(centre.rgb, centre.flow)))
     expected = {name: values[0].mean(0) for name, values in logits._asdict().items()}
     assert_same_scores(found, expected)

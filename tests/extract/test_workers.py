@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import worker_functions
@@ -25,6 +26,26 @@ def test_every_task_is_done_once_whatever_the_number_of_processes() -> None:
     for workers in (1, 3):
         assert outcomes(tasks, workers) == {task: task[1] for task in tasks}
     assert outcomes([]) == {}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_more_tasks_are_taken_than_processes_can_have(workers: int) -> None:
+    """So that other machines can be dealt from the same tasks."""
+    taken: list[int] = []
+
+    def tasks() -> Iterator[Task]:
+        for number in range(6):
+            taken.append(number)
+            yield "say", str(number)
+
+    for done, _ in enumerate(run_tasks(worker_functions.obey, tasks(), workers)):
+        assert len(taken) <= done + workers
+    assert taken == list(range(6))
+
+
+def test_a_signal_to_all_processes_is_the_parents_to_answer() -> None:
+    """torchrun and batch systems send SIGTERM to a whole group: the task is finished, or the parent ends it."""
+    assert outcomes([("kill", str(int(signal.SIGTERM)))], workers=1) == {("kill", "15"): "15"}
 
 
 def test_even_one_worker_is_another_process() -> None:

@@ -13,8 +13,10 @@ from scipy import stats
 from pipelines.artifacts import new_flow_file, new_frames_file
 from pipelines.datasets.augmentation import draw_crop
 from pipelines.datasets.catalogue import load_catalogue
+from pipelines.datasets.clips import Clips
 from pipelines.datasets.loading import TrainingSamples
 from pipelines.datasets.order import Item
+from pipelines.datasets.preparation import as_bytes
 from pipelines.datasets.sampling import TemporalSampling, flow_indices, sample_centres
 from pipelines.training.recipes import PAPER
 from pipelines.workspace import Workspace
@@ -182,7 +184,8 @@ def test_crop_scale_and_mirror_are_the_same_for_all_frames_and_both_streams(ramp
     mirrors = 0
     for place in range(12):
         sample = samples[Item(0, place, 0)]
-        rgb, flow = sample.rgb.numpy().astype(int), sample.flow.numpy().astype(int)
+        bytes_of = as_bytes(Clips([sample.rgb]), Clips([sample.flow]))
+        rgb, flow = (x[0].numpy().astype(int) for x in bytes_of)
         assert rgb.shape == (recipe.frames, 3, 32, 32)
         assert flow.shape == (recipe.frames, 20, 32, 32)
         assert (rgb == rgb[0]).all()

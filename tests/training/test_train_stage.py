@@ -1,8 +1,6 @@
 """The stage `train`: what it leaves, how it continues, what it refuses."""
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +8,7 @@ import pytest
 import torch
 
 from pipelines import train
-from pipelines.errors import Interrupted, MissingError, UsageError
-from pipelines.progress import Progress
+from pipelines.errors import MissingError, UsageError
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run
 from pipelines.workspace import Workspace, read_failures
@@ -67,37 +64,6 @@ def test_the_joint_network_starts_from_the_base_streams_and_keeps_their_keys(wor
     assert kernel.shape[2:] == (3, 1, 1)
     average = base["appearance.layer2.1.conv1.weight"][:, :, None] / 3
     torch.testing.assert_close(kernel, average.expand_as(kernel))
-
-
-class StopAfter:
-    """Sends this process a signal when a step has done so many updates."""
-
-    def __init__(self, phase: str, updates: int, number: int = signal.SIGTERM) -> None:
-        self.phase, self.updates, self.number = phase, updates, number
-
-    def __call__(self, progress: Progress) -> None:
-        if progress.phase == self.phase and progress.done == self.updates:
-            os.kill(os.getpid(), self.number)
-
-
-@pytest.mark.parametrize(
-    ("phase", "updates", "number"),
-    [("train appearance", 1, signal.SIGTERM), ("train motion", 3, signal.SIGINT), ("train joint1", 2, signal.SIGTERM)],
-)
-def test_an_interrupted_run_continues_to_the_same_bits(workspace, phase, updates, number):
-    train.run(config(workspace, name="whole"))
-    with pytest.raises(Interrupted) as stop:
-        train.run(config(workspace, name="parts"), StopAfter(phase, updates, number))
-    assert stop.value.exit_code == 128 + number
-    assert (workspace.runs / "parts" / phase.split()[1] / "checkpoint.pt").exists()
-    torch.manual_seed(12345)  # whatever happened in between
-    train.run(config(workspace, name="parts"))
-    for step in ("appearance", "motion", "joint1"):
-        whole, parts = (weights(workspace.runs / name, step) for name in ("whole", "parts"))
-        assert whole.keys() == parts.keys()
-        for name, value in whole.items():
-            assert torch.equal(value, parts[name]), f"{step} {name}"
-    assert metrics(workspace.runs / "whole") == metrics(workspace.runs / "parts")
 
 
 def test_the_number_of_loader_workers_changes_nothing(workspace):

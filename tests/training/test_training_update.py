@@ -7,10 +7,11 @@ from torch import nn
 
 from pipelines.datasets.loading import Batch
 from pipelines.models import StreamLogits, STResNet
-from pipelines.training.loop import StepTrainer, _even_parts
+from pipelines.training.loop import StepTrainer
 from pipelines.training.loss import correct_videos, video_loss
 from pipelines.training.optimiser import make_optimiser, parameter_kinds, set_learning_rate
 from pipelines.training.recipes import PAPER, override
+from pipelines.training.sharing import even_parts
 
 
 def naive_cross_entropy(logits: np.ndarray, label: int, smoothing: float) -> float:
@@ -91,7 +92,7 @@ def test_two_micro_batches_give_the_mean_gradient_of_their_videos():
     for micro_batch in (4, 2):
         network.zero_grad()
         trainer = StepTrainer(network, override(step, {"micro_batch": micro_batch}), 4, torch.device("cpu"))
-        trainer.normalise.double()
+        trainer.prepare.double()
         seen: dict[str, torch.Tensor] = {}
         trainer.optimiser.register_step_pre_hook(
             lambda *_, seen=seen: seen.update({n: p.grad.clone() for n, p in network.named_parameters()})
@@ -101,7 +102,7 @@ def test_two_micro_batches_give_the_mean_gradient_of_their_videos():
         network.load_state_dict(before)
         gradients.append(seen)
     batch = batch_of(4, 3)
-    naive = video_loss(network(*trainer.normalise(batch.rgb, batch.flow)), batch.labels) / 4
+    naive = video_loss(network(*trainer.prepare(batch.rgb, batch.flow)), batch.labels) / 4
     naive.backward()
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(gradients[0][name], parameter.grad)
@@ -133,4 +134,4 @@ def test_a_batch_without_a_readable_video_changes_nothing_and_is_remembered():
     ],
 )
 def test_micro_batches_are_even_parts(count, largest, parts):
-    assert _even_parts(count, largest) == parts
+    assert even_parts(count, largest) == parts

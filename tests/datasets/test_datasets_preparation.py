@@ -1,0 +1,141 @@
+"""What the device makes of a batch of clips, against the same done sample by sample, pixel by pixel, in float64."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.datasets.augmentation import Crop
+from pipelines.datasets.clips import Clip, Clips, joined
+from pipelines.datasets.preparation import Prepare
+from pipelines.errors import UsageError
+
+RGB_MEAN, RGB_DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+STACKS = np.array([[0, 1, 2], [1, 2, 3], [4, 5, 5]])  # the last as at the end of a short video
+CROPS = [
+    Crop(0, 0, 40, 50),
+    Crop(5, 7, 24, 30),
+    Crop(5, 7, 24, 30, mirror=True),
+    Crop(3, 0, 11, 50, mirror=True),
+    Crop(1, 2, 1, 1),
+]
+SIZES = [(24, 30), (16, 20), (33, 61)]
+
+
+def make_clip(stream, crop, size, seed=0):
+    """Pixels [H, W, n, C] of their own for every seed."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (40, 50, 6, 3 if stream == "rgb" else 2), dtype=np.uint8)
+    places = np.array([[0], [3], [5]]) if stream == "rgb" else STACKS
+    return Clip(torch.from_numpy(pixels), places, crop, size)
+
+
+def prepared(clips, stream):
+    rgb, flow = Prepare()(*((clips, None) if stream == "rgb" else (None, clips)))
+    assert (flow if stream == "rgb" else rgb) is None
+    return rgb if stream == "rgb" else flow
+
+
+def by_hand(clip, stream):
+    """[T, P*C, h, w] in float64, one plane after the other."""
+    crop, frames = clip.crop, []
+    for places in clip.places:
+        planes = []
+        for picture in places:
+            for channel in range(clip.pixels.shape[-1]):
+                plane = clip.pixels[..., picture, channel].numpy().astype(np.float64)
+                plane = plane[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+                if crop.mirror:
+                    plane = plane[:, ::-1]
+                    plane = 255 - plane if stream == "flow" and channel == 0 else plane
+                plane = bilinear(plane, clip.size)
+                if stream == "rgb":
+                    planes.append((plane / 255 - RGB_MEAN[channel]) / RGB_DEVIATION[channel])
+                else:
+                    planes.append((plane - 128) / 57.6)
+        frames.append(planes)
+    return np.array(frames)
+
+
+def bilinear(plane, size):
+    """Between the centres of pixels, edges repeated, nothing smoothed before: OpenCV's INTER_LINEAR."""
+    for axis, length in enumerate(size):
+        given = plane.shape[axis]
+        at = np.clip((np.arange(length) + 0.5) * given / length - 0.5, 0, given - 1)
+        low = np.floor(at).astype(int)
+        share = np.expand_dims(at - low, 1 - axis)
+        plane = plane.take(low, axis) * (1 - share) + plane.take(np.minimum(low + 1, given - 1), axis) * share
+    return plane
+
+
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_batch_is_what_its_samples_are_by_hand(stream, size):
+    clips = [make_clip(stream, crop, size, seed) for seed, crop in enumerate(CROPS)]
+    found = prepared(Clips(clips), stream)
+    assert found.shape == Clips(clips).shape
+    assert found.dtype == torch.float32
+    assert found.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+    for one, clip in zip(found, clips, strict=True):
+        np.testing.assert_allclose(one, by_hand(clip, stream), atol=2e-5)
+
+
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+def test_a_sample_does_not_depend_on_its_batch(stream):
+    clips = [make_clip(stream, crop, (16, 20), seed) for seed, crop in enumerate(CROPS)]
+    together = prepared(Clips(clips), stream)
+    for one, clip in zip(together, clips, strict=True):
+        assert torch.equal(one, prepared(Clips([clip]), stream)[0])
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("crop", [crop for crop in CROPS if not crop.mirror])
+def test_a_mirrored_sample_is_the_flipped_one_with_x_turned_round(crop, size):
+    """Both streams: columns reversed; of the flow, x becomes 255 - x and y stays."""
+    mirrored = Crop(crop.top, crop.left, crop.height, crop.width, mirror=True)
+    plain, other = (prepared(Clips([make_clip("rgb", c, size)]), "rgb") for c in (crop, mirrored))
+    torch.testing.assert_close(other, plain.flip(-1), atol=2e-5, rtol=0)
+    plain, other = (prepared(Clips([make_clip("flow", c, size)]), "flow") * 57.6 + 128 for c in (crop, mirrored))
+    expected = plain.flip(-1)
+    expected[:, :, 0::2] = 255 - expected[:, :, 0::2]
+    torch.testing.assert_close(other, expected, atol=1e-3, rtol=0)
+
+
+def test_a_crop_at_the_inputs_size_keeps_every_byte():
+    clip = make_clip("flow", Crop(5, 7, 24, 30), (24, 30))
+    bytes_ = prepared(Clips([clip]), "flow")[0] * 57.6 + 128
+    expected = clip.pixels[5:29, 7:37][:, :, torch.from_numpy(STACKS)].permute(2, 3, 4, 0, 1).flatten(1, 2)
+    assert torch.equal(bytes_.round().to(torch.uint8), expected)
+
+
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+def test_what_a_clip_ships_is_its_crop_and_shows_the_same(stream):
+    for crop in CROPS:
+        clip = make_clip(stream, crop, (16, 20))
+        cut = clip.cut()
+        assert cut.pixels.numel() == crop.height * crop.width * clip.pixels[0, 0].numel()
+        assert torch.equal(prepared(Clips([cut]), stream), prepared(Clips([clip]), stream))
+
+
+def test_parts_and_frames_of_clips_are_those_of_their_input():
+    clips = Clips([make_clip("flow", crop, (16, 20), seed) for seed, crop in enumerate(CROPS)])
+    whole = prepared(clips, "flow")
+    assert torch.equal(prepared(clips[1:3], "flow"), whole[1:3])
+    assert torch.equal(prepared(clips.frames([2, 0]), "flow"), whole[:, [2, 0]])
+    assert torch.equal(prepared(joined([clips[:2], clips[2:]]), "flow"), whole)
+    assert torch.equal(joined([whole[:2], whole[2:]]), whole)
+
+
+def test_views_of_one_video_share_their_pixels_on_every_device():
+    clip = make_clip("rgb", CROPS[0], (16, 20))
+    views = Clips([clip, Clip(clip.pixels, clip.places, CROPS[2], (16, 20))])
+    moved = views.to("meta")
+    assert moved[0].pixels is moved[1].pixels
+    assert moved.device.type == "meta"
+    assert views.nbytes == clip.pixels.nbytes
+
+
+def test_bytes_that_need_no_resizing_are_normalised_as_they_are():
+    clip = make_clip("flow", Crop(0, 0, 40, 50), (40, 50))
+    dense = clip.pixels[:, :, torch.from_numpy(STACKS)].permute(2, 3, 4, 0, 1).flatten(1, 2)[None]
+    assert torch.equal(Prepare()(None, dense)[1], prepared(Clips([clip]), "flow"))
+    with pytest.raises(UsageError, match="flow must be uint8"):
+        Prepare()(None, dense.float())

@@ -1,0 +1,173 @@
+"""What torchrun starts for the tests: `ranks_script.py NAME FOLDER`, one function below; rank 0 leaves its findings."""
+
+import contextlib
+import os
+import pickle
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from pipelines import evaluate, train
+from pipelines.datasets.loading import Batch
+from pipelines.distributed import ranks
+from pipelines.errors import Interrupted, MissingError
+from pipelines.models import STResNet
+from pipelines.training.loop import StepTrainer
+from pipelines.training.recipes import Step
+from pipelines.training.sharing import Sharing
+from pipelines.training.sync_norm import SyncBatchNorm
+from stres_cli.app import app
+from stres_cli.console import command
+
+# ------------------------------------------------------------------ updates
+
+STEP = Step(
+    "joint1", 1e-4, (1.0,), epochs=9, factor=1, batch_size=7, micro_batch=4, frames=2, dropout=0.5, label_smoothing=0.1
+)
+VIDEOS = 9  # batches of 7 and of 2
+UPDATES = 6
+BAD = {0: {4}, 2: {0, 3, 4}, 4: {0, 1, 2}}  # update -> places that cannot be read, all of them rank 0's
+
+
+def batch_of(update: int, places: list[int]) -> Batch:
+    """The videos in those places of an update's batch, random but the same for whoever asks."""
+    good = [place for place in places if place not in BAD.get(update, ())]
+    rgb, flow = [], []
+    for place in good:
+        generator = torch.Generator().manual_seed(100 * update + place)
+        rgb.append(torch.randint(0, 256, (2, 3, 32, 32), generator=generator, dtype=torch.uint8))
+        flow.append(torch.randint(0, 256, (2, 20, 32, 32), generator=generator, dtype=torch.uint8))
+    missing = tuple(i for i, place in enumerate(places) if place not in good)
+    labels = torch.tensor([place % 3 for place in good], dtype=torch.int64)
+    pictures = (torch.stack(rgb), torch.stack(flow)) if good else (None, None)
+    return Batch(*pictures, labels, labels, {f"a/{update}-{i}": "bad" for i in missing}, missing)
+
+
+def updates(sync_bn: bool | None, step: Step = STEP) -> dict[str, object]:
+    """Some updates in double precision; what they make of the network."""
+    torch.manual_seed(ranks().rank)  # rank 0's weights are to become everybody's
+    network = STResNet(3, depth=26, width=4, dropout=step.dropout).double()
+    sharing = Sharing(step, VIDEOS, sync_bn)
+    trainer = StepTrainer(network, step, VIDEOS, torch.device("cpu"), sharing=sharing)
+    trainer.prepare.double()
+    trainer.model.train()
+    for update in range(UPDATES):
+        places = list(range((7, 2)[update % 2]))
+        trainer.update(batch_of(update, sharing.share(places)))
+    trainer.state_dict()
+    moments = {name: value for name, value in network.state_dict().items() if "running" in name}
+    same = all(other.keys() == moments.keys() for other in ranks().gather(moments))
+    same = same and all(torch.equal(o[k], v) for o in ranks().gather(moments) for k, v in moments.items())
+    sums = {name: float(value) for name, value in trainer.state.sums.items()}
+    return {"model": network.state_dict(), "sums": sums, "bad": trainer.state.bad, "moments agree": same}
+
+
+def synchronised_norm() -> dict[str, torch.Tensor]:
+    """Outputs, gradients and moments where rank 0 has 3 of 4 images, rank 1 the fourth; then rank 1 has none."""
+    torch.manual_seed(0)
+    x, weights = torch.randn(2, 4, 5, 2, 3, dtype=torch.float64) * 3 + 7
+    mine = slice(0, 3) if ranks().is_first else slice(3, 4)
+    norm = SyncBatchNorm(5, momentum=0.05).double()
+    torch.nn.init.normal_(norm.weight)
+    part = x[mine].clone().requires_grad_()
+    y = norm(part)
+    (y * weights[mine]).sum().backward()
+    found = {"y": y.detach(), "dx": part.grad, "running_mean": norm.running_mean, "running_var": norm.running_var}
+    found = {name: torch.cat(ranks().gather(value)) if name in ("y", "dx") else value for name, value in found.items()}
+    found |= {f"d_{name}": sum(ranks().gather(p.grad)) for name, p in norm.named_parameters()}
+    found = {name: value.clone() for name, value in found.items()}
+    norm.absent = not ranks().is_first
+    part = x[mine].clone().requires_grad_()
+    y = norm(part)
+    (y * weights[mine]).sum().backward()
+    return found | {
+        "y without rank 1": y.detach(),
+        "dx without rank 1": part.grad,
+        "absent dx": ranks().gather(part.grad)[1],
+    }
+
+
+def training() -> dict[str, object]:
+    with ranks().process_group(torch.device("cpu")):
+        return {
+            "norm": synchronised_norm(),
+            "together": updates(True),
+            "dealt": updates(False),
+        }
+
+
+# ------------------------------------------------------------------ stages
+
+TINY = {
+    "appearance": {"iterations": 4, "batch_size": 4, "lr": 1e-3},  # gone through together
+    "motion": {"iterations": 5, "batch_size": 4, "micro_batch": 2, "lr": 1e-3},  # dealt
+}
+
+
+def config(folder: Path, name: str, **changes) -> train.Config:
+    defaults = {
+        "recipe": "small",
+        "width": 4,
+        "size": (32, 32),
+        "overrides": TINY,
+        "device": "cpu",
+        "steps": tuple(TINY),
+    }
+    return train.Config(folder / "work", name=name, **(defaults | changes))
+
+
+def command_line(*arguments: object) -> list[int]:
+    """The exit codes of all ranks."""
+    try:
+        app([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return ranks().gather(end.code)
+    raise AssertionError("it did not exit")
+
+
+class StopAfter:
+    """Rank 0, and no other, gets a SIGTERM after an update."""
+
+    def __init__(self, phase: str, update: int) -> None:
+        self.phase, self.update = phase, update
+
+    def __call__(self, progress) -> None:
+        if (progress.phase, progress.done) == (self.phase, self.update):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def working(folder: Path) -> dict[str, object]:
+    """All that goes well, in one launch: loading torch takes longer."""
+    clips = folder / "clips"
+    found = {"training": training()}
+    found |= {"extract": command_line("extract-flow", clips, "-w", folder / "flow", "--method", "farneback", "--json")}
+    train.run(config(folder, "two"))
+    try:
+        train.run(config(folder, "parts"), StopAfter("train motion", 2))
+    except Interrupted as stop:
+        found["stopped"] = ranks().gather(stop.exit_code)
+    with contextlib.suppress(Interrupted):
+        train.run(config(folder, "moved", steps=("motion",)), StopAfter("train motion", 3))
+    found["checkpoint"] = (folder / "work/runs/parts/motion/checkpoint.pt").exists()
+    torch.manual_seed(5)
+    train.run(config(folder, "parts"))
+    result = evaluate.run(evaluate.Config(folder / "work", run="two", step="motion", crops=3, device="cpu"))
+    return found | {"evaluated": ranks().gather(result)}
+
+
+def failing(folder: Path) -> None:
+    """Rank 1 fails while the other waits for it."""
+    with command(False, False, shared=True):
+        if not ranks().is_first:
+            raise MissingError("rank 1 found no cake")
+        ranks().gather(None)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    findings = {"working": working, "failing": failing}[name](folder)
+    if ranks().is_first:
+        (folder / f"{name}.pickle").write_bytes(pickle.dumps(findings))

@@ -1,0 +1,187 @@
+"""Two processes of torchrun do what one does: the same training, every video once, one voice."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks_script
+import torch
+from torch import nn
+
+from pipelines import evaluate, train
+from pipelines.evaluation.scores import read_scores
+from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
+from pipelines.training.runs import Run
+from pipelines.video.synthetic import write_clips
+from pipelines.workspace import Workspace, read_failures
+
+
+def torchrun(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a function of `ranks_script` in two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), "GLOO_SOCKET_IFNAME": "lo"}
+    arguments = [*command, ranks_script.__file__, name, str(folder)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=240)
+        except subprocess.TimeoutExpired:  # ranks that wait for each other
+            process.terminate()  # torchrun ends them
+            stdout, stderr = process.communicate()
+    return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+
+def findings(name: str, folder: Path) -> tuple[Any, subprocess.CompletedProcess[str]]:
+    ended = torchrun(name, folder)
+    assert ended.returncode == 0, ended.stderr
+    return pickle.loads((folder / f"{name}.pickle").read_bytes()), ended
+
+
+@pytest.fixture(scope="module")
+def staged(make_workspace, tmp_path_factory) -> tuple[dict[str, Any], Path, str, str]:
+    folder = tmp_path_factory.mktemp("stages")
+    write_clips(folder / "clips", 1, seed=0)
+    (folder / "clips" / "bad").mkdir()
+    (folder / "clips" / "bad" / "bad.avi").write_text("this is no video")
+    workspace = make_workspace(folder / "work")
+    damaged = workspace.frames_file("wave", "wave4")
+    damaged.write_bytes(damaged.read_bytes()[:-2000])
+    found, ended = findings("working", folder)
+    return found, folder, ended.stdout, ended.stderr
+
+
+# ------------------------------------------------------------------ updates, in double precision
+
+
+@pytest.fixture(scope="module")
+def trained(staged) -> dict[str, Any]:
+    return staged[0]["training"]
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Any]:
+    return ranks_script.updates(None)
+
+
+@pytest.mark.parametrize("way", ["together", "dealt"])
+def test_updates_are_those_of_one_process(trained, alone, way):
+    """Weights, running moments and sums: with a micro-batch each, with a part of each; with short batches that leave a
+    rank without work, damaged videos on one rank only, and dropout."""
+    found = trained[way]
+    assert found["model"].keys() == alone["model"].keys()
+    for name, value in alone["model"].items():
+        torch.testing.assert_close(
+            found["model"][name], value, rtol=1e-7, atol=1e-9, msg=lambda m, name=name: f"{name} {m}"
+        )
+    assert found["sums"] == pytest.approx(alone["sums"], rel=1e-7)
+    assert found["bad"].values() == alone["bad"].values() or set(found["bad"].values()) == {"bad"}
+
+
+@pytest.mark.parametrize("way", ["together", "dealt"])
+def test_running_moments_are_the_same_on_all_ranks(trained, way):
+    assert trained[way]["moments agree"]
+
+
+def plain_norm(videos: slice) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    x, weights = torch.randn(2, 4, 5, 2, 3, dtype=torch.float64) * 3 + 7
+    norm = nn.BatchNorm2d(5, momentum=0.05).double()
+    nn.init.normal_(norm.weight)
+    x = x[videos].clone().requires_grad_()
+    y = norm(x)
+    (y * weights[videos]).sum().backward()
+    gradients = {f"d_{name}": parameter.grad for name, parameter in norm.named_parameters()}
+    moments = {"running_mean": norm.running_mean, "running_var": norm.running_var}
+    return {"y": y.detach(), "dx": x.grad, **gradients, **moments}
+
+
+def test_synchronised_batch_norm_is_that_of_all_images_at_once(trained):
+    whole = plain_norm(slice(0, 4))
+    for name, value in whole.items():
+        torch.testing.assert_close(trained["norm"][name], value, msg=lambda m, name=name: f"{name} {m}")
+
+
+def test_a_rank_without_images_counts_for_nothing_in_it(trained):
+    others = plain_norm(slice(0, 3))
+    torch.testing.assert_close(trained["norm"]["y without rank 1"], others["y"])
+    torch.testing.assert_close(trained["norm"]["dx without rank 1"], others["dx"])
+    assert not trained["norm"]["absent dx"].any()
+
+
+# ------------------------------------------------------------------ stages
+
+
+def weights(folder: Path, run: str, step: str) -> dict[str, torch.Tensor]:
+    return load(Run(folder / "work" / "runs" / run).weights_file(step), WEIGHTS_SCHEMA)["model"]
+
+
+def losses(folder: Path, run: str) -> list[tuple[str, int, float]]:
+    lines = map(json.loads, (folder / "work" / "runs" / run / "metrics.jsonl").read_text().splitlines())
+    return [(line["step"], line["iteration"], line["loss"]) for line in lines]
+
+
+def test_extraction_does_every_video_once_and_says_so_once(staged):
+    found, folder, stdout, stderr = staged
+    result = json.loads(stdout)  # one document, of one rank
+    assert found["extract"] == [1, 1]  # a video failed
+    assert (result["done"], result["failed"], result["skipped"]) == (9, 1, 0)
+    files = list((folder / "flow" / "flow").rglob("*.h5"))
+    assert len(files) == 9
+    assert result["units"] == 9 * 23
+    assert [row.video for row in read_failures(Workspace(folder / "flow"))] == ["bad"]
+    assert stderr.count("\nbad/bad: ") == 1
+
+
+def test_the_loss_curve_is_that_of_one_process(staged):
+    _, folder, _, _ = staged
+    train.run(ranks_script.config(folder, "one"))
+    one, two = losses(folder, "one"), losses(folder, "two")
+    assert [line[:2] for line in one] == [line[:2] for line in two]
+    assert [line[2] for line in one] == pytest.approx([line[2] for line in two], rel=1e-2)
+    assert Run(folder / "work" / "runs" / "one").config() == Run(folder / "work" / "runs" / "two").config()
+
+
+def test_ranks_stop_after_the_same_update_and_continue_to_the_same_bits(staged):
+    found, folder, _, _ = staged
+    assert found["stopped"] == [143, 143]  # only rank 0 had been sent a signal
+    assert found["checkpoint"]
+    for step in ranks_script.TINY:
+        two, parts = weights(folder, "two", step), weights(folder, "parts", step)
+        for name, value in two.items():
+            assert torch.equal(parts[name], value), f"{step} {name}"
+    assert [line[2] for line in losses(folder, "parts")] == pytest.approx([line[2] for line in losses(folder, "two")])
+
+
+def test_one_process_continues_what_two_began(staged):
+    _, folder, _, _ = staged
+    seen: list[int] = []
+    train.run(ranks_script.config(folder, "moved", steps=("motion",)), lambda progress: seen.append(progress.done))
+    assert seen == [0, 4, 5]  # the first comes with the message about a video that is missing
+    two, moved = weights(folder, "two", "motion"), weights(folder, "moved", "motion")
+    for name, value in two.items():
+        torch.testing.assert_close(moved[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_scores_are_those_of_one_process_bit_for_bit(staged):
+    found, folder, _, _ = staged
+    ours, others = found["evaluated"]
+    assert ours == others  # the result is everybody's
+    shared = read_scores(ours.folder / "scores.h5")
+    documents = [(ours.folder / "results.json").read_text()]
+    single = evaluate.run(evaluate.Config(folder / "work", run="two", step="motion", crops=3, device="cpu"))
+    again = read_scores(single.folder / "scores.h5")
+    documents.append((single.folder / "results.json").read_text())
+    assert shared.videos == again.videos
+    assert (shared.motion == again.motion).all()
+    assert documents[0] == documents[1]
+
+
+def test_one_ranks_error_ends_all_and_is_told_once(tmp_path):
+    ended = torchrun("failing", tmp_path)
+    assert ended.returncode != 0
+    assert ended.stderr.count("error: rank 1 found no cake\n") == 1
+    assert "interrupted" not in ended.stderr

@@ -1,0 +1,156 @@
+"""Stopping and continuing: by signals, by kill -9 in the worst moment, and with checkpoints that do not fit."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipelines import train
+from pipelines.errors import Interrupted, MissingError, UsageError
+from pipelines.progress import Progress, ignore_progress
+from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, load
+from pipelines.training.runs import Run
+from pipelines.workspace import Workspace
+
+STEPS = ("appearance", "motion", "joint1", "joint2")
+TINY = {  # six training videos: an epoch has two batches, or three
+    "appearance": {"iterations": 4, "batch_size": 4},
+    "motion": {"iterations": 4, "batch_size": 4, "micro_batch": 2},
+    "joint1": {"iterations": 4, "batch_size": 2, "frames": 2, "stride": (1, 2)},
+    "joint2": {"iterations": 3, "batch_size": 2, "frames": 5, "stride": (1, 1)},
+}
+
+
+def config(root: Path, **changes: Any) -> train.Config:
+    defaults = {"recipe": "small", "width": 4, "size": (32, 32), "overrides": TINY, "device": "cpu", "steps": STEPS}
+    return train.Config(root, **(defaults | changes))
+
+
+def weights(run_folder: Path, step: str) -> dict[str, torch.Tensor]:
+    return load(Run(run_folder).weights_file(step), WEIGHTS_SCHEMA)["model"]
+
+
+def metrics(run_folder: Path) -> list[dict[str, Any]]:
+    lines = (run_folder / "metrics.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in lines]
+
+
+def assert_same(workspace: Workspace, one: str, other: str, steps: tuple[str, ...]) -> None:
+    """Both runs have the same weights, bit for bit, and wrote the same metrics."""
+    for step in steps:
+        ours, others = (weights(workspace.runs / name, step) for name in (one, other))
+        assert ours.keys() == others.keys()
+        for name, value in ours.items():
+            assert torch.equal(value, others[name]), f"{step} {name}"
+    assert metrics(workspace.runs / one) == metrics(workspace.runs / other)
+
+
+class SignalAfter:
+    """Sends this process a signal when a step has done so many updates."""
+
+    def __init__(self, step: str, updates: int, number: int) -> None:
+        self.at, self.number = (f"train {step}", updates), number
+
+    def __call__(self, progress: Progress) -> None:
+        if (progress.phase, progress.done) == self.at:
+            os.kill(os.getpid(), self.number)
+
+
+STOPS = [
+    ("appearance", 1, signal.SIGTERM),
+    ("motion", 3, signal.SIGINT),
+    ("joint1", 2, signal.SIGTERM),
+    ("joint2", 2, signal.SIGINT),
+]
+
+
+def test_a_run_stopped_amid_an_epoch_of_every_step_continues_to_the_same_bits(workspace):
+    train.run(config(workspace.root, name="whole"))
+    for step, updates, number in STOPS:
+        with pytest.raises(Interrupted) as stop:
+            train.run(config(workspace.root, name="parts"), SignalAfter(step, updates, number))
+        assert stop.value.exit_code == 128 + number
+        assert load(workspace.runs / "parts" / step / "checkpoint.pt", CHECKPOINT_SCHEMA)["iteration"] == updates
+        torch.manual_seed(updates)  # whatever happens in between
+    train.run(config(workspace.root, name="parts"))
+    assert_same(workspace, "whole", "parts", STEPS)
+
+
+def test_a_signal_during_the_last_update_ends_the_run_after_that_step(workspace):
+    with pytest.raises(Interrupted):
+        train.run(config(workspace.root), SignalAfter("appearance", 4, signal.SIGTERM))
+    assert Run(workspace.runs / "split1").finished() == ["appearance"]
+    assert not (workspace.runs / "split1" / "motion").exists()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from test_restart import config
+from pipelines import train, workspace
+
+replace, checkpoints = os.replace, []
+
+def kill_in_the_third(source, target):
+    if target.name == "checkpoint.pt":
+        checkpoints.append(target)
+        if len(checkpoints) == 3:  # written, but not yet under its name
+            os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+workspace.os.replace = kill_in_the_third
+train.run(config(Path(sys.argv[1]), name="killed", steps=("motion",), checkpoint_every=0))
+"""
+
+
+def test_kill_9_while_a_checkpoint_is_written_costs_what_came_after_the_one_before(workspace):
+    train.run(config(workspace.root, name="whole", steps=("motion",)))
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]), "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(workspace.root)], env=env, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    folder = workspace.runs / "killed" / "motion"
+    assert load(folder / "checkpoint.pt", CHECKPOINT_SCHEMA)["iteration"] == 2
+    assert len(list(folder.iterdir())) == 2  # and what was being written
+    seen: list[int] = []
+    train.run(config(workspace.root, name="killed", steps=("motion",)), lambda progress: seen.append(progress.done))
+    assert seen[0] == 3
+    assert [file.name for file in folder.iterdir()] == ["weights.pt"]
+    assert_same(workspace, "whole", "killed", ("motion",))
+
+
+@pytest.fixture
+def stopped(workspace) -> Path:
+    """The checkpoint of a run stopped in `motion`."""
+    with pytest.raises(Interrupted):
+        train.run(config(workspace.root, steps=("motion",)), SignalAfter("motion", 2, signal.SIGTERM))
+    return workspace.runs / "split1" / "motion" / "checkpoint.pt"
+
+
+def test_a_damaged_checkpoint_is_an_error_and_no_new_beginning(workspace, stopped):
+    stopped.write_bytes(stopped.read_bytes()[:-1000])
+    with pytest.raises(MissingError, match=r"motion/checkpoint\.pt does not load"):
+        train.run(config(workspace.root, steps=("motion",)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"width": 8}, "network.width was 4 and is now 8"),
+        ({"overrides": {"motion": TINY["motion"] | {"lr": 0.5}}}, "steps.motion.lr was 0.05 and is now 0.5"),
+        ({"seed": 1}, "seed was 0 and is now 1"),
+    ],
+)
+def test_a_checkpoint_of_another_configuration_is_refused_by_name(workspace, stopped, changes, difference):
+    other = config(workspace.root, name="other", steps=("motion",), **changes)
+    with pytest.raises(Interrupted):
+        train.run(other, SignalAfter("motion", 1, signal.SIGTERM))
+    shutil.copy(stopped, workspace.runs / "other" / "motion" / "checkpoint.pt")
+    with pytest.raises(UsageError, match=rf"checkpoint\.pt is of another configuration: {difference}"):
+        train.run(other, ignore_progress)
