@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as stres_cli/__main__.py; pytest-xdist's processes share cores
+# The networks here are tiny: more threads would only wait for one another, in the processes started here too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pipelines.artifacts import new_flow_file, new_frames_file
 from pipelines.datasets.split_lists import Split

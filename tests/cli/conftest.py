@@ -15,9 +15,6 @@ from stres_cli.app import app
 Stres = Callable[..., Any]
 CLIPS_A_CLASS = 4
 
-# The networks here are tiny: more threads would only wait for one another, in the processes started here too.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 
 @pytest.fixture
 def stres(monkeypatch: pytest.MonkeyPatch) -> Stres:

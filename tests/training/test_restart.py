@@ -112,7 +112,11 @@ train.run(config(Path(sys.argv[1]), name="killed", steps=("motion",), checkpoint
 
 def test_kill_9_while_a_checkpoint_is_written_costs_what_came_after_the_one_before(workspace):
     train.run(config(workspace.root, name="whole", steps=("motion",)))
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]), "OMP_NUM_THREADS": "1"}
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
     killed = subprocess.run([sys.executable, "-c", KILLED, str(workspace.root)], env=env, check=False)
     assert killed.returncode == -signal.SIGKILL
     folder = workspace.runs / "killed" / "motion"
