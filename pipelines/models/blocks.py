@@ -47,12 +47,20 @@ class Bottleneck(nn.Module):
                 convolution(in_channels, out_channels, 1, stride=stride), batch_norm(out_channels)
             )
 
-    def forward(self, x: Tensor, frames: int, residual_input: Tensor | None = None) -> BlockOutput:
-        """x and, where it is not x itself, the input of the residual branch: [N, C, H, W] of `frames` a video."""
+    def forward(self, x: Tensor, frames: int, residual_input: Tensor | None = None) -> Tensor:
+        """f(x), for x and, where it is not x itself, the input of the residual branch: [N, C, H, W] of `frames` a
+        video."""
+        return F.relu(self._before_relu(x, frames, residual_input), inplace=True)
+
+    def opened(self, x: Tensor, frames: int) -> BlockOutput:
+        """The same with what stands before the ReLU, for the other stream."""
+        before = self._before_relu(x, frames)
+        return BlockOutput(before, F.relu(before))
+
+    def _before_relu(self, x: Tensor, frames: int, residual_input: Tensor | None = None) -> Tensor:
         residual = self._residual(x if residual_input is None else residual_input, frames)
-        shortcut = x if self.downsample is None else self.downsample(x)
-        before = shortcut + residual
-        return BlockOutput(before, F.relu(before))  # not in place: the other stream may need both
+        # In place: batch norm's backward pass does not look at what it gave.
+        return residual.add_(x if self.downsample is None else self.downsample(x))
 
     def _residual(self, x: Tensor, frames: int) -> Tensor:
         x = F.relu(self.bn1(_convolve(self.conv1, x, frames)), inplace=True)

@@ -26,24 +26,26 @@ class Normalise(nn.Module):
 
     rgb_mean: Tensor
     rgb_deviation: Tensor
-    flow_mean: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         for name, values in (("rgb_mean", RGB_MEAN), ("rgb_deviation", RGB_DEVIATION)):
             self.register_buffer(name, 255 * torch.tensor(values).view(3, 1, 1), persistent=False)
-        self.register_buffer("flow_mean", torch.tensor(FLOW_MEAN), persistent=False)
 
     def forward(self, rgb: Tensor | None, flow: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         return self._rgb(rgb), self._flow(flow)
 
     def frames(self, values: Tensor) -> Tensor:
         """rgb of the bytes' scale, floats too: what resizing has made of bytes."""
-        return (values - self.rgb_mean).div_(self.rgb_deviation)
+        return self._floats(values).sub_(self.rgb_mean).div_(self.rgb_deviation)
 
     def fields(self, values: Tensor) -> Tensor:
         """The same for flow."""
-        return (values - self.flow_mean).div_(FLOW_DEVIATION)
+        return self._floats(values).sub_(FLOW_MEAN).div_(FLOW_DEVIATION)
+
+    def _floats(self, values: Tensor) -> Tensor:
+        """A copy. On its own: subtracting floats from bytes takes 8.5 ms for 40 stacks of 80x64, this and that 3."""
+        return values.to(self.rgb_mean.dtype, copy=True)
 
     def _rgb(self, rgb: Tensor | None) -> Tensor | None:
         if rgb is None:

@@ -3,6 +3,8 @@
 Letters: B videos, T frames, N = B*T frames of all videos end to end, C channels, H W pixels.
 """
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,13 +34,13 @@ class Stage(nn.ModuleList):
 
     def block_a(self, x: Tensor, frames: int) -> BlockOutput:
         """Block a: [N, C, H, W] -> [N, C', H', W'] before and after its ReLU."""
-        return self[0](x, frames)
+        return cast(Bottleneck, self[0]).opened(x, frames)
 
     def from_block_b(self, a: BlockOutput, residual_input: Tensor | None, frames: int) -> Tensor:
         """Block b, with another input of its residual branch where one is given, and the blocks after it."""
-        x = self[1](a.after_relu, frames, residual_input).after_relu
+        x = self[1](a.after_relu, frames, residual_input)
         for block in list(self)[2:]:
-            x = block(x, frames).after_relu
+            x = block(x, frames)
         return x
 
 

@@ -38,7 +38,7 @@ def make_optimiser(model: nn.Module, step: Step) -> torch.optim.SGD:
         }
         for kind, (factor, decays) in RATES.items()
     ]
-    return torch.optim.SGD(groups, lr=step.lr, momentum=step.momentum, nesterov=step.nesterov)
+    return torch.optim.SGD(groups, lr=step.lr, momentum=step.momentum, nesterov=step.nesterov, fused=True)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

@@ -114,7 +114,7 @@ def test_the_network_averages_the_predictions_of_every_place():
     network, (rgb, flow) = make_network(), make_views(height=64, width=96)
     features = {}
     for name, stream in network.streams.items():
-        stream.layer4[1].register_forward_hook(lambda _, __, out, name=name: features.update({name: out.after_relu}))
+        stream.layer4[1].register_forward_hook(lambda _, __, out, name=name: features.update({name: out}))
     found = Scorer(network, CPU).score(rgb, flow, [list(range(6))])
     for name, stream in network.streams.items():
         assert features[name].shape[2:] == (2, 3)

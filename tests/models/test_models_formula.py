@@ -74,8 +74,16 @@ def test_injected_block_b_is_fxa_plus_F_of_xa_combined_with_fxm(randomised, fusi
     y = bn("bn1", over_time(combined, block.conv1.weight)).relu()
     y = bn("bn2", F.conv2d(y, block.conv2.weight, padding=1)).relu()
     expected = xa.clamp(min=0) + bn("bn3", over_time(y, block.conv3.weight))
-    assert_same(out.before_relu, expected)
-    assert_same(out.after_relu, expected.clamp(min=0))
+    assert_same(out, expected.clamp(min=0))
+
+
+def test_an_opened_block_gives_the_same_and_what_stands_before_its_relu(randomised):
+    block = randomised(Bottleneck(8, 4, stride=2)).double()
+    x = torch.randn(2, 8, 6, 6, dtype=torch.float64)
+    before, after = block.opened(x, 1)
+    assert_same(after, block(x, 1))
+    assert_same(before.clamp(min=0), after)
+    assert (before < 0).any()
 
 
 def test_zero_motion_features_add_nothing(small_net, clip):

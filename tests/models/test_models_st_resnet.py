@@ -48,8 +48,8 @@ def test_width_scales_every_channel_count():
 
 
 def test_videos_do_not_see_each_other(small_net, clip):
-    net = small_net(temporal_init="random")
-    rgb, flow = clip()
+    net = small_net(temporal_init="random").double()
+    rgb, flow = clip(dtype=torch.float64)
     with torch.no_grad():
         together, alone = net(rgb, flow), net(rgb[1:], flow[1:])
     for batch, single in zip(together, alone, strict=True):

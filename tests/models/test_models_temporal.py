@@ -5,17 +5,25 @@ import torch
 import torch.nn.functional as F
 
 from pipelines.errors import UsageError
+from pipelines.models import temporal
 from pipelines.models.temporal import TemporalConv, TemporalMaxPool
 
 
+@pytest.mark.parametrize("large", [0, float("inf")], ids=["by products", "by convolution"])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("frames", [1, 2, 5])
-def test_the_convolution_is_conv3d_of_each_video(frames, memory_format):
+def test_the_convolution_and_its_gradients_are_those_of_conv3d_of_each_video(frames, memory_format, large, monkeypatch):
+    monkeypatch.setattr(temporal, "LARGE_PRODUCTS", large)
     layer = TemporalConv(6, 4, "random").double()
-    x = torch.randn(3 * frames, 6, 4, 5, dtype=torch.float64).contiguous(memory_format=memory_format)
+    x = torch.randn(3 * frames, 6, 4, 5, dtype=torch.float64).contiguous(memory_format=memory_format).requires_grad_()
     videos = x.view(3, frames, 6, 4, 5).transpose(1, 2)
     expected = F.conv3d(videos, layer.weight, padding=(1, 0, 0)).transpose(1, 2).flatten(0, 1)
-    torch.testing.assert_close(layer(x, frames), expected)
+    found = layer(x, frames)
+    torch.testing.assert_close(found, expected)
+    upstream = torch.randn_like(expected)
+    gradients = [torch.autograd.grad(y, (x, layer.weight), upstream) for y in (found, expected)]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_average_starts_with_a_third_of_the_1x1_weights_in_each_tap():
