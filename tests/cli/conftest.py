@@ -1,6 +1,5 @@
 """The real commands: in this process for speed, or as `python -m stres_cli` where processes matter."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
