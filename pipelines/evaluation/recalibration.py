@@ -15,7 +15,9 @@ from pipelines.datasets.clips import Frames, joined
 from pipelines.datasets.preparation import Prepare
 from pipelines.models import STResNet
 
-FRAMES_AT_ONCE = 128  # bounds memory as in scoring; enough that the statistics of a batch are near those of all
+PIXELS_AT_ONCE = 16e6
+"""Of a batch: bounds memory (four clips of 25 frames 340x256 with their mirrors). Every batch norm normalises by its
+batch, and the more videos that holds the nearer it is to all: two of 64x64 took away what tells classes apart."""
 
 
 class _Moments:
@@ -93,10 +95,10 @@ def _moved(clip: Frames | None, device: torch.device) -> Frames | None:
 def _batches(
     clips: Iterable[tuple[Frames | None, Frames | None]],
 ) -> Iterator[tuple[int, Frames | None, Frames | None]]:
-    """The clips, all views, in batches of one size of picture and at most FRAMES_AT_ONCE frames; with their number."""
+    """The clips, all views, in batches of one size of picture and at most PIXELS_AT_ONCE; with their number."""
     waiting: list[tuple[Frames | None, Frames | None]] = []
     for clip in clips:
-        if waiting and (_shape(clip) != _shape(waiting[0]) or _frames(clip) * (len(waiting) + 1) > FRAMES_AT_ONCE):
+        if waiting and (_shape(clip) != _shape(waiting[0]) or _pixels(clip) * (len(waiting) + 1) > PIXELS_AT_ONCE):
             yield _joined(waiting)
             waiting = []
         waiting.append(clip)
@@ -113,7 +115,7 @@ def _shape(clip: tuple[Frames | None, Frames | None]) -> list[tuple[int, ...] | 
     return [None if part is None else part.shape for part in clip]
 
 
-def _frames(clip: tuple[Frames | None, Frames | None]) -> int:
-    """Frames of all views of a clip."""
-    given = next(part for part in clip if part is not None)
-    return given.shape[0] * given.shape[1]
+def _pixels(clip: tuple[Frames | None, Frames | None]) -> int:
+    """Pixels of all frames of all views of a clip."""
+    views, frames, _channels, height, width = next(part for part in clip if part is not None).shape
+    return views * frames * height * width

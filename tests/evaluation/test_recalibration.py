@@ -77,7 +77,7 @@ def test_nothing_but_the_running_statistics_changes_and_the_network_is_left_in_e
 def test_how_clips_fall_into_batches_hardly_matters_for_the_first_norm(monkeypatch):
     together, alone = network(), network()
     recalibrate_batch_norm(together, clips(4), CPU)
-    monkeypatch.setattr(recalibration, "FRAMES_AT_ONCE", 1)
+    monkeypatch.setattr(recalibration, "PIXELS_AT_ONCE", 1)
     recalibrate_batch_norm(alone, clips(4), CPU)
     for name in ("running_mean", "running_var"):
         one, other = (getattr(model.appearance.bn1, name) for model in (together, alone))
