@@ -23,6 +23,12 @@ def with_fused(logits: Mapping[str, Array]) -> dict[str, Array]:
     return dict(logits) | ({"fused": (logits["appearance"] + logits["motion"]) / 2} if both else {})
 
 
+def shortest_window(network: STResNet) -> int:
+    """The least frames that a window must have: those that the network pools over."""
+    pools = [stream.temporal_pool for stream in network.streams.values()]
+    return max(1 if pool is None else pool.size for pool in pools)
+
+
 class Scorer:
     """Scores one video at a time with a trained network, which it puts on `device` in evaluation mode."""
 
@@ -31,12 +37,6 @@ class Scorer:
         self.prepare = Prepare().to(device)
         self.device = device
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-
-    @property
-    def shortest(self) -> int:
-        """The least frames that a window must have: those that the network pools over."""
-        pools = [stream.temporal_pool for stream in self.network.streams.values()]
-        return max(1 if pool is None else pool.size for pool in pools)
 
     @torch.inference_mode()
     def score(
