@@ -33,6 +33,11 @@ def numbers(flag: str, text: str | None) -> tuple[int, ...]:
         raise UsageError(f"{flag} {text!r} cannot be read: give whole numbers, such as 1,2,3") from None
 
 
+def names(text: str) -> tuple[str, ...]:
+    """`full,10` as its parts, without the spaces around them."""
+    return tuple(part.strip() for part in text.split(","))
+
+
 def name_and_value(text: str) -> tuple[str, str]:
     """`warps=3` as its two parts. Raises `UsageError`."""
     name, equals, value = text.partition("=")

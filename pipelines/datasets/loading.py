@@ -55,7 +55,7 @@ class Sample:
 @dataclass(frozen=True)
 class TestSample:
     """One video of the test: what `rgb` [V,T,3,h,w] and `flow` [V,T,2L,h,w] are made of; None for a stream not asked
-    for. Views come first as they are, then all of them mirrored."""
+    for. Views come first as they are, then all of them mirrored. They share the pixels of whole pictures."""
 
     __test__ = False  # no test, whatever pytest makes of the name
 
@@ -63,6 +63,19 @@ class TestSample:
     flow: Clips | None
     label: int
     index: int
+
+    def seen(self, size: Size, *, views: ViewName, mirror: bool, reference: float) -> Self:
+        """The same pixels in other views, as `TestSamples` with these settings would give them; copies nothing."""
+        rgb, flow = (
+            None if x is None else _in_views(x[0], size, views=views, mirror=mirror, reference=reference)
+            for x in (self.rgb, self.flow)
+        )
+        return replace(self, rgb=rgb, flow=flow)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device; does not wait for copies out of pinned memory."""
+        rgb, flow = (None if x is None else x.to(device, non_blocking=True) for x in (self.rgb, self.flow))
+        return replace(self, rgb=rgb, flow=flow)
 
     def pin_memory(self) -> Self:
         rgb, flow = (None if x is None else x.pin_memory() for x in (self.rgb, self.flow))
@@ -229,17 +242,21 @@ def views_of(
     """What the test shows a network trained at `size` of these pixels: what rgb [V,T,3,h,w] and flow [V,T,2L,h,w] are
     made of; None for what they do not hold. Views come first as they are, then all of them mirrored where `mirror` asks
     for it."""
-    height, width = pixels.sizes()[0]
-    crops, size = view_crops(height, width, views, size, reference=reference)
-    if mirror:
-        crops = crops + [replace(crop, mirror=True) for crop in crops]
-    whole = Crop(0, 0, height, width)
-    rgb, flow = (_views(clip, crops) for clip in (pixels.rgb(whole, size), pixels.flow(whole, size)))
+    whole = Crop(0, 0, *pixels.sizes()[0])
+    rgb, flow = (
+        None if clip is None else _in_views(clip, size, views=views, mirror=mirror, reference=reference)
+        for clip in (pixels.rgb(whole, size), pixels.flow(whole, size))
+    )
     return rgb, flow
 
 
-def _views(clip: Clip | None, crops: Sequence[Crop]) -> Clips | None:
-    return None if clip is None else Clips([replace(clip, crop=crop) for crop in crops])
+def _in_views(clip: Clip, size: Size, *, views: ViewName, mirror: bool, reference: float) -> Clips:
+    """The views of a clip that holds whole pictures; all share its pixels."""
+    height, width = clip.pixels.shape[:2]
+    crops, size = view_crops(height, width, views, size, reference=reference)
+    if mirror:
+        crops = crops + [replace(crop, mirror=True) for crop in crops]
+    return Clips([replace(clip, crop=crop, size=size) for crop in crops])
 
 
 def _labelled(videos: Sequence[Video], labels: Sequence[int]) -> tuple[list[Video], list[int]]:

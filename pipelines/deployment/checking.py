@@ -15,7 +15,7 @@ from pipelines.datasets.sampling import spread_evenly
 from pipelines.deployment.formats import Run as RunFile
 from pipelines.deployment.model import Deployed
 from pipelines.errors import MissingError, VideoError
-from pipelines.evaluate import Protocol
+from pipelines.evaluation.protocols import Protocol
 from pipelines.prediction.predictor import Clip, Predictor, probabilities
 from pipelines.training.runs import Run
 

@@ -12,6 +12,7 @@ import torch
 from pipelines.datasets.clips import Clips, Frames
 from pipelines.datasets.preparation import Prepare
 from pipelines.models import STResNet
+from pipelines.models.folding import folded
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 FRAMES_AT_ONCE = 128  # of the network's input; bounds memory at 224 px and depth 50 to a few GB
@@ -23,20 +24,20 @@ def with_fused(logits: Mapping[str, Array]) -> dict[str, Array]:
     return dict(logits) | ({"fused": (logits["appearance"] + logits["motion"]) / 2} if both else {})
 
 
+def shortest_window(network: STResNet) -> int:
+    """The least frames that a window must have: those that the network pools over."""
+    pools = [stream.temporal_pool for stream in network.streams.values()]
+    return max(1 if pool is None else pool.size for pool in pools)
+
+
 class Scorer:
-    """Scores one video at a time with a trained network, which it puts on `device` in evaluation mode."""
+    """Scores one video at a time with a trained network: a copy of it on `device`, its batch norms folded."""
 
     def __init__(self, network: STResNet, device: torch.device, precision: str = "fp32") -> None:
-        self.network = network.to(device).eval()
+        self.network = folded(network).to(device)
         self.prepare = Prepare().to(device)
         self.device = device
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-
-    @property
-    def shortest(self) -> int:
-        """The least frames that a window must have: those that the network pools over."""
-        pools = [stream.temporal_pool for stream in self.network.streams.values()]
-        return max(1 if pool is None else pool.size for pool in pools)
 
     @torch.inference_mode()
     def score(

@@ -1,7 +1,7 @@
 """The network of the paper, one module per box of its figure.
 
 `st_resnet` shows how the data flows; `stream`, `blocks`, `connection` and `temporal` are its parts, `normalise` comes
-before it, and `weights` fills it from elsewhere.
+before it, `weights` fills it from elsewhere, and `folding` makes it faster for testing.
 """
 
 from pipelines.models.normalise import Normalise

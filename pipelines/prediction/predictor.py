@@ -16,8 +16,8 @@ from pipelines.datasets.loading import views_of
 from pipelines.datasets.reading import Pixels
 from pipelines.devices import memory_errors
 from pipelines.errors import VideoError
-from pipelines.evaluate import Protocol
-from pipelines.evaluation.scoring import Scorer, with_fused
+from pipelines.evaluation.protocols import Protocol
+from pipelines.evaluation.scoring import Scorer, shortest_window, with_fused
 from pipelines.prediction.flow import FlowOnDemand, trained_flow
 from pipelines.prediction.needs import Needs
 from pipelines.training.runs import Run, load_network, recipe_of
@@ -55,7 +55,7 @@ class Predictor:
         self.scorer = Scorer(load_network(run, protocol.step), device, precision)
         self.streams = frozenset(self.scorer.network.streams)
         self.flow = trained_flow(run, settings.get("flow") or {}, options or {}, "motion" in self.streams, device)
-        self.cuts = protocol.windows(self.recipe["frames"], self.scorer.shortest, run.name)
+        self.cuts = protocol.windows(self.recipe["frames"], shortest_window(self.scorer.network), run.name)
 
     @contextmanager
     def open(self, path: Path) -> Iterator[VideoReader]:

@@ -29,7 +29,8 @@ def evaluate(
     views: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="full (whole frames, the paper's), center, 3, 5, or 10 crops (5 and mirrors)."
+            metavar="NAME[,NAME]",
+            help="full (whole frames, the paper's), center, 3, 5, or 10 crops (5 and mirrors); several in one pass.",
         ),
     ] = "full",
     mirror: Annotated[
@@ -39,7 +40,8 @@ def evaluate(
     temporal: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="sequence (all frames as one, the paper's) or windows (of the training's length)."
+            metavar="NAME[,NAME]",
+            help="sequence (all frames as one, the paper's), windows (of the training's length), or both in one pass.",
         ),
     ] = "sequence",
     recalibrate_bn: Annotated[
@@ -66,9 +68,9 @@ def evaluate(
             run=run,
             step=step,
             crops=crops,
-            views=views,  # type: ignore[arg-type]  # checked by Config
+            views=options.names(views),  # type: ignore[arg-type]  # checked by Config
             mirror=mirror,
-            temporal=temporal,
+            temporal=options.names(temporal),
             recalibrate_bn=recalibrate_bn,
             device=device,
             precision=precision,
@@ -77,22 +79,38 @@ def evaluate(
         )
         result = stage.run(config, ui.on_progress)
         ui.finish(result, exit_code=1 if result.failed or result.missing_videos else 0)
-        ui.out.print(_table(result.results))
-        seconds = f"{result.results['videos']} videos in {result.seconds:.0f} s"
-        ui.out.print(f"{seconds}; scores in {result.folder}", soft_wrap=True)
+        ui.out.print(_table(result))
+        folders = ", ".join(str(evaluation.folder) for evaluation in result.evaluations)
+        videos = f"{result.results['videos']} videos in {result.seconds:.0f} s"
+        ui.out.print(f"{videos}; scores in {folders}", soft_wrap=True)
         if result.failed or result.missing_videos:
             text = f"{len(result.missing_videos)} test videos are missing, {result.failed} could not be read: "
             ui.out.print(text + "the numbers are those of the others", soft_wrap=True)
 
 
-def _table(results: dict[str, Any]) -> Table:
-    protocol = ", ".join(f"{name} {value}" for name, value in results["protocol"].items())
-    title = f"run {results['run']}, {results['step']}: {protocol}"
+def _table(result: stage.Result) -> Table:
+    """All protocols below each other; what they share is in the title, what they do not in a line above each."""
+    protocols = [evaluation.results["protocol"] for evaluation in result.evaluations]
+    shared = {name: value for name, value in protocols[0].items() if all(other[name] == value for other in protocols)}
+    title = f"run {result.run}, {result.results['step']}: {_named(shared)}"
     table = Table("", "top-1", "95 % interval", "top-5", "mean class", title=title)
+    for evaluation, protocol in zip(result.evaluations, protocols, strict=True):
+        own = {name: value for name, value in protocol.items() if name not in shared}
+        if own:
+            table.add_section()
+            table.add_row(_named(own), style="bold")
+        _add_streams(table, evaluation.results)
+    return table
+
+
+def _add_streams(table: Table, results: dict[str, Any]) -> None:
     for stream in ("appearance", "motion", "fused"):
         if stream in results:
             values = results[stream]
             low, high = values["top1_interval"]
             row = [f"{100 * values[name]:.1f} %" for name in ("top1", "top5", "mean_class_accuracy")]
             table.add_row(stream, row[0], f"{100 * low:.1f} - {100 * high:.1f} %", row[1], row[2])
-    return table
+
+
+def _named(protocol: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in protocol.items())

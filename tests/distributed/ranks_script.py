@@ -153,7 +153,8 @@ def working(folder: Path) -> dict[str, object]:
     found["checkpoint"] = (folder / "work/runs/parts/motion/checkpoint.pt").exists()
     torch.manual_seed(5)
     train.run(config(folder, "parts"))
-    result = evaluate.run(evaluate.Config(folder / "work", run="two", step="motion", crops=3, device="cpu"))
+    protocols = {"crops": 3, "views": ("full", "center")}
+    result = evaluate.run(evaluate.Config(folder / "work", run="two", step="motion", device="cpu", **protocols))
     return found | {"evaluated": ranks().gather(result)}
 
 

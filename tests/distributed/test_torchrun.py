@@ -170,14 +170,15 @@ def test_scores_are_those_of_one_process_bit_for_bit(staged):
     found, folder, _, _ = staged
     ours, others = found["evaluated"]
     assert ours == others  # the result is everybody's
-    shared = read_scores(ours.folder / "scores.h5")
-    documents = [(ours.folder / "results.json").read_text()]
-    single = evaluate.run(evaluate.Config(folder / "work", run="two", step="motion", crops=3, device="cpu"))
-    again = read_scores(single.folder / "scores.h5")
-    documents.append((single.folder / "results.json").read_text())
-    assert shared.videos == again.videos
-    assert (shared.motion == again.motion).all()
-    assert documents[0] == documents[1]
+    shared = [read_scores(evaluation.folder / "scores.h5") for evaluation in ours.evaluations]
+    documents = [(evaluation.folder / "results.json").read_text() for evaluation in ours.evaluations]
+    for views, scores, document in zip(("full", "center"), shared, documents, strict=True):
+        config = evaluate.Config(folder / "work", run="two", step="motion", crops=3, views=views, device="cpu")
+        single = evaluate.run(config)
+        again = read_scores(single.folder / "scores.h5")
+        assert scores.videos == again.videos
+        assert (scores.motion == again.motion).all()
+        assert document == (single.folder / "results.json").read_text()
 
 
 def test_one_ranks_error_ends_all_and_is_told_once(tmp_path):

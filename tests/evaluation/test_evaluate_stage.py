@@ -4,23 +4,28 @@ import dataclasses
 import itertools
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import h5py
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from pipelines import evaluate, train
 from pipelines.artifacts import open_file
+from pipelines.datasets.reading import VideoReader
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.metrics import stream_metrics
 from pipelines.evaluation.scores import read_scores
 from pipelines.models import STResNet
 from pipelines.progress import ignore_progress
+from pipelines.reporting.evaluations import find_evaluations
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run
 from pipelines.workspace import Workspace, read_failures
+from stres_cli.app import app
 
 STEPS = ("appearance", "motion", "joint1", "joint2")
 TINY = {
@@ -184,10 +189,14 @@ def test_another_order_of_the_videos_changes_no_score(workspace):
 
 
 def test_the_number_of_loader_workers_changes_no_score(workspace):
-    none, two = (scores_of(evaluated(workspace, workers=workers)) for workers in (0, 2))
-    assert two.videos == none.videos
-    for stream, logits in none.streams.items():
-        np.testing.assert_array_equal(two.streams[stream], logits)
+    found = []
+    for workers in (0, 2):
+        result = evaluated(workspace, workers=workers, views=("full", "center"))
+        found.append([read_scores(evaluation.folder / "scores.h5") for evaluation in result.evaluations])
+    for none, two in zip(*found, strict=True):
+        assert two.videos == none.videos
+        for stream, logits in none.streams.items():
+            np.testing.assert_array_equal(two.streams[stream], logits)
 
 
 def test_results_json_says_what_was_tested_and_how_well(workspace):
@@ -222,6 +231,79 @@ def test_progress_counts_the_videos(workspace):
     evaluated(workspace, reports.append)
     assert [(report.done, report.total) for report in reports] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert {report.phase for report in reports} == {"evaluate"}
+
+
+# ------------------------------------------------------------------ several protocols in one pass
+
+SEVERAL = {"views": ("full", "10", "center"), "temporal": ("sequence", "windows"), "crops": 6}
+
+
+def test_several_protocols_in_one_pass_leave_what_separate_runs_leave(workspace):
+    together = evaluated(workspace, **SEVERAL)
+    folders = [evaluation.folder.name for evaluation in together.evaluations]
+    assert folders == [
+        f"joint1-6frames-{views}-{temporal}"
+        for views in ("full-mirror", "10-mirror", "center-plain")
+        for temporal in ("sequence", "windows")
+    ]
+    assert (together.folder.name, together.results) == (folders[0], together.evaluations[0].results)
+    found = [(evaluation, read_scores(evaluation.folder / "scores.h5")) for evaluation in together.evaluations]
+    shutil.rmtree(workspace.scores)
+    for evaluation, scores in found:
+        settings = {name: evaluation.results["protocol"][name] for name in ("views", "mirror", "temporal")}
+        alone = evaluated(workspace, crops=6, **settings)
+        assert (alone.folder, alone.results) == (evaluation.folder, evaluation.results)
+        for stream, logits in scores_of(alone).streams.items():
+            np.testing.assert_array_equal(scores.streams[stream], logits)
+    assert len({scores.motion.tobytes() for _, scores in found}) == len(found), "the test would not see them exchanged"
+
+
+def test_several_protocols_read_each_video_once(workspace, monkeypatch):
+    read, read_video = [], VideoReader.read
+    monkeypatch.setattr(VideoReader, "read", lambda *given: read.append(given[1].id) or read_video(*given))
+    reports = []
+    evaluated(workspace, reports.append, **SEVERAL)
+    assert read == TEST_VIDEOS
+    assert [(report.done, report.total) for report in reports] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_a_damaged_video_is_left_out_of_every_protocol_and_fails_once(workspace):
+    damage(workspace.flow_file("jump", "jump4"))
+    result = evaluated(workspace, **SEVERAL)
+    assert (result.failed, len(read_failures(workspace))) == (1, 1)
+    for evaluation in result.evaluations:
+        assert evaluation.results["failed"] == ["jump/jump4"]
+        assert len(read_scores(evaluation.folder / "scores.h5").videos) == 3
+
+
+def test_of_several_protocols_the_first_is_the_one_reported(workspace):
+    result = evaluated(workspace, **SEVERAL)
+    (reported,) = find_evaluations(workspace, None, None, ())
+    assert reported.folder == result.evaluations[0].folder
+
+
+def test_a_pass_that_one_protocol_cannot_take_is_refused_before_it_begins(workspace):
+    with pytest.raises(UsageError, match="--crops 4: joint2 of run split1 pools over 5 frames"):
+        evaluated(workspace, step="joint2", crops=4, temporal=("windows", "sequence"))
+    assert not workspace.scores.exists()
+
+
+def test_the_command_takes_lists_and_prints_one_table(workspace):
+    given = ["--crops", "3", "--views", "center, 10", "--temporal", "sequence,windows", "--device", "cpu"]
+    given += ["--run", "split1", "--step", "joint1", "-w", str(workspace.root)]
+    shown = CliRunner().invoke(app, ["evaluate", *given], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0, shown.stderr
+    assert shown.stdout.count("95 % interval") == 1
+    assert "run split1, joint1: frames 3" in shown.stdout
+    assert shown.stdout.count("appearance") == shown.stdout.count("fused") == 4
+    for views, temporal in itertools.product(("center, mirror False", "10, mirror True"), ("sequence", "windows")):
+        assert f"views {views}, temporal {temporal}" in shown.stdout
+    document = json.loads(CliRunner().invoke(app, ["evaluate", *given, "--json"]).stdout)
+    assert document.keys() == {"run", "evaluations", "missing_videos", "failed", "seconds"}
+    assert [Path(one["folder"]).name for one in document["evaluations"]] == [
+        f"joint1-3frames-{views}-{temporal}"
+        for views, temporal in itertools.product(("center-plain", "10-mirror"), ("sequence", "windows"))
+    ]
 
 
 # ------------------------------------------------------------------ which network
@@ -269,15 +351,24 @@ def test_a_run_whose_weights_are_damaged_is_refused(workspace):
 # ------------------------------------------------------------------ which videos
 
 
-def set_flow_bound(workspace, bound):
+def set_flow_attribute(workspace, name, value):
     for file in workspace.flow.glob("*/*.h5"):
         with h5py.File(file, "r+") as flow:
-            flow.attrs["bound"] = bound
+            flow.attrs[name] = value
 
 
-def test_flow_of_another_bound_is_refused_unless_forced(workspace):
-    set_flow_bound(workspace, 5.0)
-    with pytest.raises(UsageError, match=r"bound was 20\.0 and is now 5\.0.*--force"):
+@pytest.mark.parametrize(
+    ("name", "value", "difference"),
+    [
+        ("bound", 5.0, r"bound was 20\.0 and is now 5\.0"),
+        ("method", "tvl1", 'method was "farneback" and is now "tvl1"'),
+        ("method_parameters", '{"winsize": 9}', r"method_parameters\.winsize was null and is now 9"),
+        ("short_side", 64, "short_side was 32 and is now 64"),
+    ],
+)
+def test_other_flow_than_that_of_the_training_is_refused_unless_forced(workspace, name, value, difference):
+    set_flow_attribute(workspace, name, value)
+    with pytest.raises(UsageError, match=f"{difference}.*--force"):
         evaluated(workspace)
     assert evaluated(workspace, force=True).results["videos"] == 4
 
@@ -356,6 +447,12 @@ def test_without_any_flow_the_test_videos_are_missing(workspace):
         ({"temporal": "random"}, "--temporal 'random' is not known: give one of sequence, windows"),
         ({"precision": "int8"}, "--precision 'int8' is not known: give one of fp32, bf16, fp16"),
         ({"crops": 0}, "--crops 0: it must be 1 or more"),
+        ({"views": ("full", "4")}, "--views '4' is not known: give one of full, center, 3, 5, 10"),
+        ({"views": ("full", "")}, "--views '' is not known"),
+        ({"views": ()}, "--views '' is not known"),
+        ({"views": ("full", "10", "full")}, "--views full,10,full names one of them twice"),
+        ({"views": ("full", "10"), "mirror": False}, "without mirrors it is --views 5"),
+        ({"temporal": ("sequence", "windows"), "recalibrate_bn": 2}, "one protocol: give one --views and one --temp"),
     ],
 )
 def test_settings_out_of_range_are_refused(tmp_path, settings, message):

@@ -15,7 +15,7 @@ from pipelines.datasets.loading import TestSamples
 from pipelines.datasets.preparation import Prepare
 from pipelines.datasets.sampling import windows
 from pipelines.evaluation import scoring
-from pipelines.evaluation.scoring import Scorer
+from pipelines.evaluation.scoring import Scorer, shortest_window
 from pipelines.models import STResNet
 from pipelines.workspace import Workspace
 
@@ -153,7 +153,7 @@ def test_half_precision_rounds_the_forward_pass_and_not_the_averages():
 
 @pytest.mark.parametrize(("pool", "shortest"), [(None, 1), ((5, 2), 5)])
 def test_the_shortest_window_is_what_the_network_pools_over(pool, shortest):
-    assert Scorer(make_network(temporal_pool=pool), CPU).shortest == shortest
+    assert shortest_window(make_network(temporal_pool=pool)) == shortest
 
 
 # ------------------------------------------------------------------ from artifacts

@@ -1,0 +1,146 @@
+"""Test videos through a network under several protocols, each video read once for all of them.
+
+Letters: V views, T frames, L flow fields of a stack, h w network input.
+"""
+
+import contextlib
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pipelines.datasets.augmentation import REFERENCE, Size
+from pipelines.datasets.catalogue import Video, unreadable
+from pipelines.datasets.clips import Frames
+from pipelines.datasets.loading import BadSample, TestSample, TestSamples, make_loader
+from pipelines.datasets.sampling import spread_evenly
+from pipelines.devices import loader_workers, memory_errors
+from pipelines.distributed import ranks
+from pipelines.errors import MissingError
+from pipelines.evaluation.protocols import Protocol
+from pipelines.evaluation.recalibration import recalibrate_batch_norm
+from pipelines.evaluation.scoring import Scorer
+from pipelines.evaluation.videos import TestVideos, not_scored
+from pipelines.models import STResNet
+from pipelines.progress import OnProgress, Progress
+from pipelines.workspace import Failure
+
+Logits = dict[str, torch.Tensor]
+"""Of each stream: float64 [C]."""
+Cuts = list[list[int]]
+"""Which of a video's frames go through the network together (`Protocol.windows`)."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What is read of a video, and how: `frames` centres, for a network trained at `size` on `reference` of the box."""
+
+    frames: int
+    size: Size
+    reference: float
+    workers: int
+    device: torch.device
+
+    @classmethod
+    def of(
+        cls, frames: int, settings: dict[str, Any], recipe: dict[str, Any], workers: int, device: torch.device
+    ) -> "Samples":
+        """For a run's `config.json` and the recipe of the step under test."""
+        height, width = settings["size"]
+        return cls(frames, (height, width), REFERENCE[recipe["crops"]], workers, device)
+
+    def read(
+        self, network: STResNet, videos: Sequence[Video], labels: Sequence[int], numbers: Iterable[int] | None = None
+    ) -> Iterator[TestSample | BadSample]:
+        """The pixels of each video in their order, or of those of the given numbers in that order."""
+        samples = TestSamples(
+            videos,
+            labels,
+            size=self.size,
+            crops=self.frames,
+            mirror=False,
+            reference=self.reference,
+            streams=tuple(network.streams),
+            stack=network.flow_channels // 2,
+        )
+        order = range(len(samples)) if numbers is None else numbers
+        return iter(make_loader(samples, order, loader_workers(self.workers, self.device), self.device))
+
+    def seen(self, sample: TestSample, protocol: Protocol) -> TestSample:
+        """The sample in the views of `protocol`."""
+        return sample.seen(self.size, views=protocol.views, mirror=protocol.mirror, reference=self.reference)
+
+
+def score_videos(
+    scorer: Scorer,
+    samples: Samples,
+    protocols: Sequence[tuple[Protocol, Cuts]],
+    test: TestVideos,
+    on_progress: OnProgress,
+) -> tuple[dict[int, list[Logits]], list[Failure]]:
+    """The logits of every readable video under each protocol, by its place in `test.videos`, and all failures; on
+    rank 0, of all ranks."""
+
+    def work(numbers: Iterator[int]) -> Generator[tuple[int, list[Logits] | str]]:
+        """Of each video its logits, or why there are none."""
+        for sample in samples.read(scorer.network, test.videos, test.labels, numbers):
+            if isinstance(sample, BadSample):
+                yield sample.index, sample.reason
+                continue
+            with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):
+                here = sample.to(scorer.device)  # once for all protocols
+                views = [samples.seen(here, protocol) for protocol, _ in protocols]
+                scores = [
+                    scorer.score(seen.rgb, seen.flow, cuts) for seen, (_, cuts) in zip(views, protocols, strict=True)
+                ]
+            yield sample.index, scores
+
+    logits: dict[int, list[Logits]] = {}
+    failures = list(test.damaged)
+    with contextlib.closing(ranks().pool(len(test.videos), work)) as outcomes:
+        for done, (_, (index, outcome)) in enumerate(outcomes, 1):
+            message = ""
+            if isinstance(outcome, str):
+                failures.append(unreadable("evaluate", test.videos[index], outcome))
+                message = not_scored(failures[-1])
+            else:
+                logits[index] = outcome
+            counts = {"failed": len(failures)} if failures else {}
+            on_progress(Progress("evaluate", done, len(test.videos), metrics=counts, message=message))
+    return logits, failures
+
+
+def recalibrate(
+    network: STResNet,
+    samples: Samples,
+    protocol: Protocol,
+    cuts: Cuts,
+    training: Sequence[Video],
+    run: str,
+    on_progress: OnProgress,
+) -> None:
+    """Takes batch norm's statistics from training videos, spaced evenly over their list, seen as `protocol` sees them.
+
+    Raises `MissingError` where none of them can be read.
+    """
+    count = min(protocol.recalibrate_bn, len(training))
+    chosen = [training[i] for i in spread_evenly(0, len(training) - 1, count)] if count else []
+
+    def clips() -> Iterator[tuple[Frames | None, Frames | None]]:
+        for done, sample in enumerate(samples.read(network, chosen, [0] * count), 1):
+            if isinstance(sample, TestSample):  # one that is damaged is the training's to report
+                seen = samples.seen(sample, protocol)
+                for cut in cuts:
+                    rgb, flow = (None if x is None else x.frames(cut) for x in (seen.rgb, seen.flow))
+                    yield rgb, flow
+            on_progress(Progress("recalibrate", done, count))
+
+    try:
+        with memory_errors("use fewer --crops, or --device cpu"):
+            recalibrate_batch_norm(network.to(samples.device), clips(), samples.device)
+    except ValueError:
+        raise MissingError(
+            f"--recalibrate-bn {protocol.recalibrate_bn}: none of {count} training videos of run {run} "
+            "could be read: extract their frames and flow, or leave the option out"
+        ) from None
