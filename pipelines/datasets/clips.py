@@ -21,7 +21,7 @@ from pipelines.datasets.augmentation import Crop, Size
 class Clip:
     """One stream of one sample.
 
-    pixels  uint8 [H, W, n, C]: all channels of a pixel side by side, which is how a resize runs fastest
+    pixels  uint8 [n, C, H, W]
     places  int64 [T, P]: the pictures whose channels, one after the other, are the input of each frame
     crop    the part of the pixels to show, and whether mirrored
     size    (h, w), to which it is resized
@@ -36,17 +36,20 @@ class Clip:
     def shape(self) -> tuple[int, int, int, int]:
         """Of the input that this becomes: (T, P*C, h, w)."""
         frames, pictures = self.places.shape
-        return (frames, pictures * self.pixels.shape[-1], *self.size)
+        return (frames, pictures * self.pixels.shape[1], *self.size)
 
     def frames(self, indices: Sequence[int]) -> "Clip":
         """Only these of the T frames; shares the pixels."""
         return replace(self, places=self.places[list(indices)])
 
+    def shown(self) -> torch.Tensor:
+        """The pixels of the crop, not mirrored: uint8 [n, C, H', W'], a view."""
+        crop = self.crop
+        return self.pixels[..., crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+
     def cut(self) -> "Clip":
         """The same with nothing but the crop's pixels, copied."""
-        crop = self.crop
-        pixels = self.pixels[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-        return replace(self, pixels=pixels.contiguous(), crop=replace(crop, top=0, left=0))
+        return replace(self, pixels=self.shown().clone(), crop=replace(self.crop, top=0, left=0))
 
 
 class Clips(Sequence[Clip]):

@@ -22,8 +22,8 @@ SIZES = [(24, 30), (16, 20), (33, 61)]
 
 
 def make_clip(stream, crop, size, seed=0):
-    """Pixels [H, W, n, C] of their own for every seed."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (40, 50, 6, 3 if stream == "rgb" else 2), dtype=np.uint8)
+    """Pixels of their own for every seed."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 3 if stream == "rgb" else 2, 40, 50), dtype=np.uint8)
     places = np.array([[0], [3], [5]]) if stream == "rgb" else STACKS
     return Clip(torch.from_numpy(pixels), places, crop, size)
 
@@ -40,8 +40,8 @@ def by_hand(clip, stream):
     for places in clip.places:
         planes = []
         for picture in places:
-            for channel in range(clip.pixels.shape[-1]):
-                plane = clip.pixels[..., picture, channel].numpy().astype(np.float64)
+            for channel in range(clip.pixels.shape[1]):
+                plane = clip.pixels[picture, channel].numpy().astype(np.float64)
                 plane = plane[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
                 if crop.mirror:
                     plane = plane[:, ::-1]
@@ -102,7 +102,7 @@ def test_a_mirrored_sample_is_the_flipped_one_with_x_turned_round(crop, size):
 def test_a_crop_at_the_inputs_size_keeps_every_byte():
     clip = make_clip("flow", Crop(5, 7, 24, 30), (24, 30))
     bytes_ = prepared(Clips([clip]), "flow")[0] * 57.6 + 128
-    expected = clip.pixels[5:29, 7:37][:, :, torch.from_numpy(STACKS)].permute(2, 3, 4, 0, 1).flatten(1, 2)
+    expected = clip.pixels[torch.from_numpy(STACKS), :, 5:29, 7:37].flatten(1, 2)
     assert torch.equal(bytes_.round().to(torch.uint8), expected)
 
 
@@ -111,7 +111,7 @@ def test_what_a_clip_ships_is_its_crop_and_shows_the_same(stream):
     for crop in CROPS:
         clip = make_clip(stream, crop, (16, 20))
         cut = clip.cut()
-        assert cut.pixels.numel() == crop.height * crop.width * clip.pixels[0, 0].numel()
+        assert cut.pixels.numel() == crop.height * crop.width * clip.pixels[..., 0, 0].numel()
         assert torch.equal(prepared(Clips([cut]), stream), prepared(Clips([clip]), stream))
 
 
@@ -135,7 +135,7 @@ def test_views_of_one_video_share_their_pixels_on_every_device():
 
 def test_bytes_that_need_no_resizing_are_normalised_as_they_are():
     clip = make_clip("flow", Crop(0, 0, 40, 50), (40, 50))
-    dense = clip.pixels[:, :, torch.from_numpy(STACKS)].permute(2, 3, 4, 0, 1).flatten(1, 2)[None]
+    dense = clip.pixels[torch.from_numpy(STACKS)].flatten(1, 2)[None]
     assert torch.equal(Prepare()(None, dense)[1], prepared(Clips([clip]), "flow"))
     with pytest.raises(UsageError, match="flow must be uint8"):
         Prepare()(None, dense.float())
