@@ -37,7 +37,11 @@ class Normalise(nn.Module):
 
     def frames_(self, values: Tensor) -> Tensor:
         """rgb as floats on 0..255, which is what resizing makes of bytes; changes them in place."""
-        return values.sub_(self.rgb_mean).div_(self.rgb_deviation)
+        # One channel after the other: rows of three to subtract from take six times as long on the CPU.
+        moments = zip(self.rgb_mean.flatten(), self.rgb_deviation.flatten(), strict=True)
+        for channel, (mean, deviation) in enumerate(moments):
+            values.select(-3, channel).sub_(mean).div_(deviation)
+        return values
 
     def fields_(self, values: Tensor) -> Tensor:
         """The same for flow."""

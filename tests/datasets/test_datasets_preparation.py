@@ -1,5 +1,7 @@
 """What the device makes of a batch of clips, against the same done sample by sample, pixel by pixel, in float64."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -131,6 +133,28 @@ def test_views_of_one_video_share_their_pixels_on_every_device():
     assert moved[0].pixels is moved[1].pixels
     assert moved.device.type == "meta"
     assert views.nbytes == clip.pixels.nbytes
+
+
+def test_packed_clips_travel_as_one_buffer_and_parts_of_them_as_their_own_stretch():
+    clips = Clips([make_clip("flow", crop, (16, 20), seed).cut() for seed, crop in enumerate(CROPS)])
+    packed = clips.packed()
+    assert len({clip.pixels.untyped_storage().data_ptr() for clip in packed}) == 1
+    assert packed.nbytes == clips.nbytes == sum(clip.pixels.numel() for clip in clips)
+    part = packed[1:3]
+    assert part.nbytes == clips[1].pixels.numel() + clips[2].pixels.numel()
+    for given, expected in ((packed, clips), (part, clips[1:3]), (clips, clips)):
+        found = pickle.loads(pickle.dumps(given))
+        assert found.nbytes == expected.nbytes
+        assert torch.equal(prepared(found, "flow"), prepared(expected, "flow"))
+
+
+def test_pixels_with_their_channels_innermost_travel_as_they_are():
+    """A decoded frame is [H, W, 3] in memory."""
+    clip = make_clip("rgb", CROPS[2], (16, 20))
+    innermost = Clip(clip.pixels.contiguous(memory_format=torch.channels_last), clip.places, clip.crop, clip.size)
+    for given in (innermost, innermost.cut()):
+        for clips in (Clips([given]), Clips([given]).packed(), pickle.loads(pickle.dumps(Clips([given])))):
+            assert torch.equal(prepared(clips, "rgb"), prepared(Clips([clip]), "rgb"))
 
 
 def test_bytes_that_need_no_resizing_are_normalised_as_they_are():
