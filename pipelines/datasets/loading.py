@@ -91,6 +91,7 @@ class Batch:
     @classmethod
     def joined(cls, parts: Sequence["Batch"]) -> "Batch":
         """The samples of all, in order."""
+        starts = itertools.accumulate((part.places for part in parts), initial=0)
         rgb = [part.rgb for part in parts if part.rgb is not None]
         flow = [part.flow for part in parts if part.flow is not None]
         return cls(
@@ -99,6 +100,7 @@ class Batch:
             torch.cat([part.labels for part in parts]),
             torch.cat([part.indices for part in parts]),
             {id_: reason for part in parts for id_, reason in part.bad.items()},
+            tuple(start + place for part, start in zip(parts, starts, strict=False) for place in part.missing),
         )
 
     def part(self, start: int, stop: int) -> "Batch":
@@ -322,6 +324,7 @@ class _Parts:
     def __iter__(self) -> Iterator[list[Item]]:
         for items in self.sampler:
             parts = [items[start : start + SAMPLES_AT_ONCE] for start in range(0, len(items), SAMPLES_AT_ONCE)]
+            parts = parts or [[]]  # a rank's share of a small batch
             self.counts.append(len(parts))
             yield from parts
 
