@@ -1,30 +1,40 @@
 """Every path that can use a GPU: first checked against the CPU, then timed. One command, one table.
 
-    python benchmarks/gpu.py [--device cuda] [--quick] [--checks-only]
+    python benchmarks/gpu.py [--device cuda] [--quick] [--checks-only] [--only training] [--peak-tflops 989]
 
 Exits with 1 if a check fails. `--device cpu --quick` goes through the same code on small inputs, so that this file is
-known to work before a GPU is at hand. The peer in the timings is torchvision's ResNet of the same depth, one network a
-stream, frames flattened into the batch: the plain way of running two streams.
+known to work before a GPU is at hand. What needs a package that is not there is left out, and said. A training step is
+timed against torchvision's ResNet of the same depth, compiled, bf16, channels_last, on as many pictures; and against
+two of them in eager float32, frames flattened into the batch: the plain way of running two streams.
 """
 
 import argparse
 import contextlib
-import statistics
+import importlib.util
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torchvision
+from plain import (
+    CLASSES,
+    PlainTwoStreams,
+    in_turns,
+    median_seconds,
+    random_batch,
+    random_clip,
+    resnet,
+    training_flops,
+)
 from torch.nn.functional import cross_entropy
 
 from pipelines.datasets.loading import Batch
+from pipelines.devices import available_cores
 from pipelines.evaluation.scoring import Scorer
 from pipelines.models import Normalise, STResNet
 from pipelines.optical_flow import TVL1Parameters, tvl1_flow
@@ -34,7 +44,8 @@ from pipelines.optical_flow.tvl1.reference import compute_flow as tvl1_reference
 from pipelines.training.loop import StepTrainer
 from pipelines.training.recipes import PAPER
 
-CLASSES = 101
+# Dense bf16 operations a second of the chips whose data sheets we know, by a part of their names.
+PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0}
 rows: list[tuple[str, str, str]] = []
 
 
@@ -43,22 +54,38 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="small inputs, few repetitions")
     parser.add_argument("--checks-only", action="store_true", help="no timings")
+    parser.add_argument("--only", choices=("training",), help="no other checks, no other timings")
+    parser.add_argument("--videos", type=int, help="of a training step; default 16, with --quick 2")
+    parser.add_argument("--peak-tflops", type=float, help="of the device in bf16, where this file does not know it")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}, torchvision {torchvision.__version__}")
     torch.manual_seed(0)
-    checks = [check_network(device), check_training(device), check_raft(device), *check_tvl1(device)]
-    size, depth, repeats = (64, 26, 3) if arguments.quick else (224, 50, 10)
-    videos = 2 if arguments.quick else 16
+    checks = [check_network(device), check_training(device)]
+    if arguments.only is None:
+        checks.append(check_raft(device))
+        checks += check_tvl1(device) if present("cv2", "TV-L1") else []
     if not arguments.checks_only:
-        time_training(device, depth, size, videos, repeats)
+        peak = arguments.peak_tflops or next((peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
+        size, depth, repeats = (64, 26, 3) if arguments.quick else (224, 50, 10)
+        time_training(device, depth, size, arguments.videos or (2 if arguments.quick else 16), repeats, peak)
+        time_loader(40 if arguments.quick else 800)
+    if not arguments.checks_only and arguments.only is None:
         time_testing(device, depth, size, repeats)
-        time_tvl1(device, arguments.quick)
+        if present("cv2", "TV-L1"):
+            time_tvl1(device, arguments.quick)
     print("\n| what | result | note |\n|---|---|---|")
     for row in rows:
         print("| " + " | ".join(row) + " |")
     sys.exit(0 if all(checks) else 1)
+
+
+def present(package: str, what: str) -> bool:
+    found = importlib.util.find_spec(package) is not None
+    if not found:
+        print(f"left out: {what}, which needs the package {package}")
+    return found
 
 
 # ------------------------------------------------------------------ checks
@@ -68,7 +95,7 @@ def main() -> None:
 def check_network(device: torch.device) -> bool:
     """Forward pass in float32 without TF32 against float64 on the CPU."""
     network = STResNet(10, depth=26, width=16, temporal_pool=(3, 1)).eval()
-    rgb, flow = Normalise()(*random_clip(2, 5, 64))
+    rgb, flow = Normalise()(*random_clip(2, 5, 64, 64))
     reference = network.double()(rgb.double(), flow.double())
     with exact_float32():
         found = network.float().to(device)(rgb.to(device), flow.to(device))
@@ -80,7 +107,7 @@ def check_training(device: torch.device) -> bool:
     """The loss of three updates against the same three on the CPU."""
     losses = []
     step = replace(PAPER.steps["joint1"], iterations=3, batch_size=4, micro_batch=2, frames=3, lr=1e-4)
-    rgb, flow = random_clip(4, 3, 64)
+    rgb, flow = random_clip(4, 3, 64, 64)
     batch = Batch(rgb, flow, torch.arange(4), torch.arange(4))
     for where in (torch.device("cpu"), device):
         torch.manual_seed(1)
@@ -156,45 +183,87 @@ def exact_float32() -> Iterator[None]:
 # ------------------------------------------------------------------ timings
 
 
-def time_training(device: torch.device, depth: int, size: int, videos: int, repeats: int) -> None:
-    """Images a second of one update of the joint step (2 T images a video), ours and the plain way, in turns."""
-    frames = 5
-    precision = "bf16" if device.type == "cuda" else "fp32"
+def time_training(
+    device: torch.device, depth: int, size: int, videos: int, repeats: int, peak_tflops: float | None
+) -> None:
+    """Images a second of one update of the joint step (2 T images a video), ours and others, in turns."""
+    frames, on_gpu = 5, device.type == "cuda"
+    precision = "bf16" if on_gpu else "fp32"
     step = replace(PAPER.steps["joint1"], batch_size=videos, micro_batch=videos, iterations=10**9)
-    trainer = StepTrainer(STResNet(CLASSES, depth=depth), step, videos, device, precision)
-    trainer.model.train()
-    rgb, flow = random_clip(videos, frames, size)
-    batch = Batch(rgb, flow, torch.arange(videos) % CLASSES, torch.arange(videos)).to(device)
-    plain = PlainTwoStreams(device, depth)
-    ours, peer = in_turns(lambda: trainer.update(batch), lambda: plain.update(batch), device, repeats)
+
+    def trainer(compiled: bool) -> StepTrainer:
+        made = StepTrainer(
+            STResNet(CLASSES, depth=depth), step, videos, device, precision, compile_network=compiled and on_gpu
+        )
+        made.model.train()
+        return made
+
+    batch = random_batch(videos, frames, size, size).to(device)
     images = 2 * frames * videos
+    ours, eager, peer, plain = (
+        trainer(True),
+        trainer(False),
+        OneResNet(device, depth, images, size),
+        PlainTwoStreams(device, depth),
+    )
+    runs = [lambda: ours.update(batch), lambda: eager.update(batch), peer.update, lambda: plain.update(batch)]
+    seconds = in_turns(runs, device, repeats)
+    rgb, flow = (torch.empty(1, frames, channels, size, size) for channels in (3, 20))
+    flops = videos * training_flops(STResNet(CLASSES, depth=depth), rgb, flow)
+    used = f"{flops / seconds[0] / 1e12:.1f} TFLOP/s"
+    if peak_tflops:
+        used += f", {100 * flops / seconds[0] / peak_tflops / 1e12:.0f} % of {peak_tflops:.0f}"
+    kind = f"{precision}, channels_last" + (", compiled" if on_gpu else "")
     what = f"training, depth {depth}, T={frames}, {size} px, {videos} videos"
-    rows.append((what, f"{images / ours:.0f} images/s", f"{precision}, channels_last"))
-    rows.append(("the plain way, eager fp32", f"{images / peer:.0f} images/s", f"ours is {peer / ours:.2f} times that"))
+    rates = [images / each for each in seconds]
+    rows.append((what, f"{rates[0]:.0f} images/s", f"{kind}; {used}"))
+    rows.append(("not compiled", f"{rates[1]:.0f} images/s", f"{precision}, channels_last"))
+    one = f"{kind}; ours is {rates[0] / rates[2]:.2f} of it"
+    rows.append((f"one torchvision ResNet-{depth}, {images} images", f"{rates[2]:.0f} images/s", one))
+    rows.append(
+        (
+            "two of them, the plain way",
+            f"{rates[3]:.0f} images/s",
+            f"eager fp32; ours is {rates[0] / rates[3]:.2f} times it",
+        )
+    )
+    rows.append(("samples that this takes", f"{videos / seconds[0]:.1f} samples/s", "of 2 T images"))
 
 
-class PlainTwoStreams:
-    """Two torchvision ResNets, eager float32, one after the other, frames flattened into the batch."""
+class OneResNet:
+    """torchvision's ResNet as fast as torch makes it: bf16 where there is a GPU, channels_last, compiled."""
 
-    def __init__(self, device: torch.device, depth: int) -> None:
-        def network() -> torchvision.models.ResNet:
-            blocks = {26: [2, 2, 2, 2], 50: [3, 4, 6, 3]}[depth]
-            bottleneck = torchvision.models.resnet.Bottleneck
-            return torchvision.models.ResNet(bottleneck, blocks, num_classes=CLASSES).to(device)
+    def __init__(self, device: torch.device, depth: int, images: int, size: int) -> None:
+        on_gpu = device.type == "cuda"
+        network = resnet(depth, 64, 3).to(device, memory_format=torch.channels_last)
+        self.optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=True)
+        self.network = torch.compile(network, dynamic=False) if on_gpu else network
+        pixels = torch.rand(images, 3, size, size, device=device)
+        self.pixels = pixels.contiguous(memory_format=torch.channels_last)
+        self.labels = torch.arange(images, device=device) % CLASSES
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=on_gpu)
 
-        self.appearance, self.motion = network(), network()
-        self.motion.conv1 = torch.nn.Conv2d(20, 64, 7, 2, 3, bias=False, device=device)
-        self.normalise = Normalise().to(device)
-        parameters = [*self.appearance.parameters(), *self.motion.parameters()]
-        self.optimiser = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
-
-    def update(self, batch: Batch) -> None:
-        rgb, flow = self.normalise(batch.rgb, batch.flow)
-        labels = batch.labels.repeat_interleave(rgb.shape[1])
-        for network, inputs in ((self.appearance, rgb), (self.motion, flow)):
-            cross_entropy(network(inputs.flatten(0, 1)), labels).backward()
+    def update(self) -> None:
+        with self.autocast:
+            logits = self.network(self.pixels)
+        cross_entropy(logits.float(), self.labels).backward()
         self.optimiser.step()
-        self.optimiser.zero_grad()
+        self.optimiser.zero_grad(set_to_none=True)
+
+
+def time_loader(count: int) -> None:
+    """Samples a second of the loader with a process a core, from made-up artifacts."""
+    if not all(present(package, "the loader") for package in ("cv2", "h5py")):
+        return
+    import loading
+
+    with tempfile.TemporaryDirectory() as folder:
+        # Without hdf5plugin there is no Zstandard: gzip instead, which takes longer to read.
+        compression = "zstd" if importlib.util.find_spec("hdf5plugin") else "gzip"
+        videos, _ = loading.make_artifacts(Path(folder), compression)
+        rate = loading.samples_a_second(videos, (224, 224), available_cores(), count)
+    note = f"T=5, 10 fields, {loading.WIDTH}x{loading.HEIGHT} stored, {compression}"
+    rows.append((f"the loader, {available_cores()} processes", f"{rate:.1f} samples/s", note))
 
 
 def time_testing(device: torch.device, depth: int, size: int, repeats: int) -> None:
@@ -228,7 +297,7 @@ def time_tvl1(device: torch.device, quick: bool) -> None:
                 rows.append((what, f"{pairs / seconds:.1f} pairs/s", note))
     compute = partial(tvl1_flow, parameters=TVL1Parameters(warps=warps))
     peer = partial(compute, frame0[:1], frame1[:1], engine="reference")
-    our_seconds, peer_seconds = in_turns(partial(compute, frame0, frame1), peer, device, repeats=1)
+    our_seconds, peer_seconds = in_turns([partial(compute, frame0, frame1), peer], device, repeats=1)
     note = f"1 pair a call; ours, {pairs} a call, is {pairs / our_seconds * peer_seconds:.0f} times that"
     rows.append(("mode cpu, early stop, by plain PyTorch", f"{1 / peer_seconds:.2f} pairs/s", note))
 
@@ -236,6 +305,8 @@ def time_tvl1(device: torch.device, quick: bool) -> None:
 def moving_textures(pairs: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Grey frames uint8 [pairs, height, width] of textures, and the same moved by smooth random flow of some pixels."""
     frames: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    import cv2
+
     grid = np.mgrid[:height, :width].astype(np.float32)
     for seed in range(pairs):
         random = np.random.default_rng(seed)
@@ -249,43 +320,6 @@ def moving_textures(pairs: int, height: int, width: int) -> tuple[torch.Tensor, 
         for side, picture in zip(frames, (texture, moved), strict=True):
             side.append((picture + random.normal(0, 1, picture.shape)).round().clip(0, 255).astype(np.uint8))
     return torch.from_numpy(np.stack(frames[0])), torch.from_numpy(np.stack(frames[1]))
-
-
-def in_turns(
-    first: Callable[[], object], second: Callable[[], object], device: torch.device, repeats: int
-) -> tuple[float, float]:
-    """Median seconds of each, measured alternately after a warm-up."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for repeat in range(repeats + 2):
-        for run, found in zip((first, second), times, strict=True):
-            seconds = once(run, device)
-            if repeat >= 2:
-                found.append(seconds)
-    return statistics.median(times[0]), statistics.median(times[1])
-
-
-def median_seconds(run: Callable[[], object], device: torch.device, repeats: int) -> float:
-    run()
-    return statistics.median(once(run, device) for _ in range(repeats))
-
-
-def once(run: Callable[[], object], device: torch.device) -> float:
-    synchronise(device)
-    started = time.perf_counter()
-    run()
-    synchronise(device)
-    return time.perf_counter() - started
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def random_clip(videos: int, frames: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    rgb = torch.randint(0, 256, (videos, frames, 3, size, size), dtype=torch.uint8)
-    flow = torch.randint(0, 256, (videos, frames, 20, size, size), dtype=torch.uint8)
-    return rgb, flow
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ class Config:
     base_run          the run whose appearance and motion joint1 starts from; None: this one
     weights           "imagenet", "none", "run:NAME[/STEP]" (training/fine_tuning.py) or a file of torchvision's format
     overrides         for each step, fields of `training.recipes.Step` that differ from the recipe's
+    compile           `torch.compile` the network; None: on a GPU, in steps that are long enough for it
     checkpoint_every  minutes between two checkpoints
     sync_bn           under torchrun: whether the processes go through each micro-batch together, with batch-norm
                       statistics over all of it, rather than deal them; None: where a batch has too few to deal
@@ -67,6 +68,7 @@ class Config:
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
+    compile: bool | None = None
     workers: int = 0
     checkpoint_every: float = 5.0
     sync_bn: bool | None = None
@@ -178,6 +180,8 @@ def _begin(
     run: Run, workspace: Workspace, config: Config, precision: "Precision", on_progress: OnProgress
 ) -> "tuple[TrainingData, dict[str, Any], dict[StepName, Start]]":
     """Finds the training data, and what fine-tuning starts from; writes the configuration, or compares it."""
+    from pipelines.devices import resolve_device
+    from pipelines.training.compilation import compiles
     from pipelines.training.configuration import describe_base, write_or_compare
     from pipelines.training.data import find_training_data
 
@@ -192,6 +196,8 @@ def _begin(
     )
     base = _base_run(config, workspace, run)
     settings = _settings(config, data, precision)
+    if compiles(config.compile, resolve_device(config.device)):
+        settings["compile"] = True  # it rounds differently; runs without it, older ones too, say nothing of it
     starts = _starts(config, run, settings, on_progress)
     if base != run:
         settings["base_run"] = describe_base(base, settings, data.split)
@@ -302,6 +308,7 @@ def _train_step(
 
     from pipelines.devices import memory_errors
     from pipelines.interruption import stop_requests
+    from pipelines.training.compilation import compiles, worthwhile
     from pipelines.training.loop import StepTrainer
     from pipelines.training.metrics_log import MetricsLog
     from pipelines.training.sharing import Sharing
@@ -312,7 +319,16 @@ def _train_step(
     torch.manual_seed(config.seed * 1_000_003 + STEPS.index(step.name))
     network, settings = ranks().first_then_others(lambda: _starting_network(run, base, config, step, start, data))
     sharing = Sharing(step, len(data.videos), config.sync_bn)
-    trainer = StepTrainer(network, step, len(data.videos), device, precision, seed=config.seed, sharing=sharing)
+    trainer = StepTrainer(
+        network,
+        step,
+        len(data.videos),
+        device,
+        precision,
+        seed=config.seed,
+        sharing=sharing,
+        compile_network=compiles(config.compile, device) and worthwhile(config.compile, step, len(data.videos)),
+    )
     content = sharing.from_first(_checkpoint(run, step, configuration) if ranks().is_first else None)
     if content is not None:
         trainer.load_state_dict(content)

@@ -21,7 +21,10 @@ from pipelines.workspace import Workspace
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """The marker `cuda`: skipped without a GPU, unless STRES_REQUIRE_CUDA=1 says there must be one."""
+    """The marker `cuda`: skipped without a GPU, unless STRES_REQUIRE_CUDA=1 says there must be one. The marker
+    `compiler`: runs only where STRES_TEST_COMPILER=1 asks for it."""
+    if item.get_closest_marker("compiler") and os.environ.get("STRES_TEST_COMPILER") != "1":
+        pytest.skip("minutes of compiling: STRES_TEST_COMPILER=1 runs it")
     if item.get_closest_marker("cuda") is None or os.environ.get("STRES_REQUIRE_CUDA") == "1":
         return
     import torch

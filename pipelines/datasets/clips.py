@@ -7,9 +7,10 @@ Letters: T frames, P pictures that make one frame's input (1 RGB frame, L flow f
 channels (RGB; x and y), H W their pixels, h w the network's input.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import overload
+from functools import cached_property
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from pipelines.datasets.augmentation import Crop, Size
 class Clip:
     """One stream of one sample.
 
-    pixels  uint8 [H, W, n, C]: all channels of a pixel side by side, which is how a resize runs fastest
+    pixels  uint8 [n, C, H, W]
     places  int64 [T, P]: the pictures whose channels, one after the other, are the input of each frame
     crop    the part of the pixels to show, and whether mirrored
     size    (h, w), to which it is resized
@@ -36,17 +37,20 @@ class Clip:
     def shape(self) -> tuple[int, int, int, int]:
         """Of the input that this becomes: (T, P*C, h, w)."""
         frames, pictures = self.places.shape
-        return (frames, pictures * self.pixels.shape[-1], *self.size)
+        return (frames, pictures * self.pixels.shape[1], *self.size)
 
     def frames(self, indices: Sequence[int]) -> "Clip":
         """Only these of the T frames; shares the pixels."""
         return replace(self, places=self.places[list(indices)])
 
+    def shown(self) -> torch.Tensor:
+        """The pixels of the crop, not mirrored: uint8 [n, C, H', W'], a view."""
+        crop = self.crop
+        return self.pixels[..., crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+
     def cut(self) -> "Clip":
         """The same with nothing but the crop's pixels, copied."""
-        crop = self.crop
-        pixels = self.pixels[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-        return replace(self, pixels=pixels.contiguous(), crop=replace(crop, top=0, left=0))
+        return replace(self, pixels=self.shown().clone(), crop=replace(self.crop, top=0, left=0))
 
 
 class Clips(Sequence[Clip]):
@@ -78,25 +82,89 @@ class Clips(Sequence[Clip]):
     @property
     def nbytes(self) -> int:
         """Of the distinct pixels."""
-        return sum({id(clip.pixels): clip.pixels.nbytes for clip in self.clips}.values())
+        return sum(stop - start for start, stop in self._stretches.values())
 
     def frames(self, indices: Sequence[int]) -> "Clips":
         """Only these of the T frames of each."""
         return Clips([clip.frames(indices) for clip in self.clips])
 
+    def packed(self) -> "Clips":
+        """The same with all pixels end to end in one buffer: one file in shared memory, one copy to a device."""
+        buffer = torch.empty(sum(clip.pixels.numel() for clip in self.clips), dtype=torch.uint8)
+        pieces = buffer.split([clip.pixels.numel() for clip in self.clips])
+        clips = []
+        for clip, piece in zip(self.clips, pieces, strict=True):
+            piece.view(clip.pixels.shape).copy_(clip.pixels)
+            clips.append(replace(clip, pixels=piece.view(clip.pixels.shape)))
+        return Clips(clips)
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Clips":
         """The same on another device."""
-        return self._each(lambda pixels: pixels.to(device, non_blocking=non_blocking))
+        return self._with_buffers([buffer.to(device, non_blocking=non_blocking) for buffer in self._buffers()])
 
     def pin_memory(self) -> "Clips":
-        return self._each(torch.Tensor.pin_memory)
+        return self._with_buffers([buffer.pin_memory() for buffer in self._buffers()])
 
-    def _each(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Clips":
-        done: dict[int, torch.Tensor] = {}  # views share their pixels, before and after
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Buffers and where in them: a tensor each would be an open file each on its way between processes."""
+        return _rebuilt, (self._buffers(), self._where(), self._without_pixels())
+
+    def _buffers(self) -> list[torch.Tensor]:
+        """The stretches of memory that hold the pixels, uint8 [bytes] each."""
+        return [
+            pixels.as_strided((stop - start,), (1,), start)
+            for pixels, start, stop in (
+                (clip.pixels, *self._stretches[_memory(clip)]) for clip in self._first_of_each()
+            )
+        ]
+
+    def _where(self) -> list[tuple[int, int]]:
+        """For each clip the number of its buffer and its place there."""
+        numbers = {_memory(clip): number for number, clip in enumerate(self._first_of_each())}
+        return [
+            (numbers[_memory(clip)], int(clip.pixels.storage_offset()) - self._stretches[_memory(clip)][0])
+            for clip in self.clips
+        ]
+
+    def _first_of_each(self) -> list[Clip]:
+        return list({_memory(clip): clip for clip in reversed(self.clips)}.values())[::-1]
+
+    @cached_property
+    def _stretches(self) -> dict[int, tuple[int, int]]:
+        """The bytes start..stop-1 that these clips take of each piece of memory, of which others may hold more."""
+        found: dict[int, tuple[int, int]] = {}
         for clip in self.clips:
-            if id(clip.pixels) not in done:
-                done[id(clip.pixels)] = function(clip.pixels)
-        return Clips([replace(clip, pixels=done[id(clip.pixels)]) for clip in self.clips])
+            pixels = clip.pixels
+            first = int(pixels.storage_offset())
+            last = first + sum((size - 1) * stride for size, stride in zip(pixels.shape, pixels.stride(), strict=True))
+            start, stop = found.get(_memory(clip), (first, last + 1))
+            found[_memory(clip)] = (min(start, first), max(stop, last + 1))
+        return found
+
+    def _with_buffers(self, buffers: Sequence[torch.Tensor]) -> "Clips":
+        return _rebuilt(buffers, self._where(), self._without_pixels())
+
+    def _without_pixels(self) -> list[tuple[Any, ...]]:
+        return [(clip.pixels.shape, clip.pixels.stride(), clip.places, clip.crop, clip.size) for clip in self.clips]
+
+
+def _rebuilt(
+    buffers: Sequence[torch.Tensor], where: Sequence[tuple[int, int]], rest: Sequence[tuple[Any, ...]]
+) -> Clips:
+    """Views of one place and shape become one tensor again."""
+    views: dict[tuple[Any, ...], torch.Tensor] = {}
+    clips = []
+    for (number, start), (shape, stride, places, crop, size) in zip(where, rest, strict=True):
+        key = (number, start, shape, stride)
+        if key not in views:
+            offset = int(buffers[number].storage_offset()) + start
+            views[key] = buffers[number].as_strided(shape, stride, offset)
+        clips.append(Clip(views[key], places, crop, size))
+    return Clips(clips)
+
+
+def _memory(clip: Clip) -> int:
+    return clip.pixels.untyped_storage()._cdata
 
 
 Frames = torch.Tensor | Clips

@@ -7,14 +7,16 @@ workers and interruptions change no sample. A damaged artifact gives a `BadSampl
 video.
 """
 
+import itertools
 import signal
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pipelines.artifacts import ArtifactError
 from pipelines.datasets.augmentation import (
@@ -27,7 +29,7 @@ from pipelines.datasets.augmentation import (
     view_crops,
 )
 from pipelines.datasets.catalogue import Video
-from pipelines.datasets.clips import Clip, Clips, Frames
+from pipelines.datasets.clips import Clip, Clips, Frames, joined
 from pipelines.datasets.order import Item
 from pipelines.datasets.reading import BOTH_STREAMS, Pixels, StreamName, VideoReader
 from pipelines.datasets.sampling import TemporalSampling, sample_centres, spaced_centres
@@ -99,6 +101,21 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Batch"]) -> "Batch":
+        """The samples of all, in order."""
+        starts = itertools.accumulate((part.places for part in parts), initial=0)
+        rgb = [part.rgb for part in parts if part.rgb is not None]
+        flow = [part.flow for part in parts if part.flow is not None]
+        return cls(
+            joined(rgb) if rgb else None,
+            joined(flow) if flow else None,
+            torch.cat([part.labels for part in parts]),
+            torch.cat([part.indices for part in parts]),
+            {id_: reason for part in parts for id_, reason in part.bad.items()},
+            tuple(start + place for part, start in zip(parts, starts, strict=False) for place in part.missing),
+        )
+
     def part(self, start: int, stop: int) -> "Batch":
         """The samples start..stop-1, without `bad`."""
         rgb, flow = (None if x is None else x[start:stop] for x in (self.rgb, self.flow))
@@ -140,7 +157,9 @@ def collate(samples: Sequence[Sample | BadSample]) -> Batch:
 
 def _together(clips: Sequence[Clip | None]) -> Clips | None:
     present = [clip for clip in clips if clip is not None]
-    return Clips(present) if present else None
+    if not present:
+        return None
+    return Clips(present) if get_worker_info() is None else Clips(present).packed()
 
 
 # ------------------------------------------------------------------ data sets
@@ -273,13 +292,15 @@ def _length(video: Video) -> int:
 
 # ------------------------------------------------------------------ loaders
 
+SAMPLES_AT_ONCE = 4  # of a batch, which a process makes and ships together: what is on its way takes memory
+
 
 def make_loader(
     dataset: TrainingSamples | TestSamples,
     sampler: Iterable[list[Item]] | Iterable[int],
     workers: int = 0,
     device: torch.device | str = "cpu",
-) -> "DataLoader[Any]":
+) -> Iterable[Any]:
     """A loader in the order of `sampler`, whatever the number of `workers`, in pinned memory for a GPU.
 
     Training samples come as `Batch` (`sampler` is a `StepSampler`), test samples one by one (`sampler` lists indices).
@@ -292,8 +313,37 @@ def make_loader(
         options |= {"multiprocessing_context": "forkserver", "worker_init_fn": _start_worker, "prefetch_factor": 2}
     order: Any = sampler
     if isinstance(dataset, TrainingSamples):
-        return DataLoader(dataset, batch_sampler=order, collate_fn=collate, **options)
+        return _Batches(dataset, order, options)
     return DataLoader(dataset, batch_size=None, sampler=order, **options)
+
+
+class _Batches:
+    """Batches put together from parts, on which all processes work: at a batch of 128 samples each would otherwise
+    have two of its own in the making."""
+
+    def __init__(self, dataset: TrainingSamples, sampler: Iterable[list[Item]], options: dict[str, Any]) -> None:
+        self.dataset, self.sampler, self.options = dataset, sampler, options
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = _Parts(self.sampler)
+        parts: Iterator[Batch] = iter(DataLoader(self.dataset, batch_sampler=order, collate_fn=collate, **self.options))
+        for first in parts:
+            yield Batch.joined([first, *itertools.islice(parts, order.counts.popleft() - 1)])
+
+
+class _Parts:
+    """Batch sampler of the parts of each batch; `counts` of how many each has, in order."""
+
+    def __init__(self, sampler: Iterable[list[Item]]) -> None:
+        self.sampler = sampler
+        self.counts: deque[int] = deque()
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        for items in self.sampler:
+            parts = [items[start : start + SAMPLES_AT_ONCE] for start in range(0, len(items), SAMPLES_AT_ONCE)]
+            parts = parts or [[]]  # a rank's share of a small batch
+            self.counts.append(len(parts))
+            yield from parts
 
 
 def _start_worker(worker: int) -> None:

@@ -99,13 +99,13 @@ class Pixels:
         """The RGB frames of this crop, cut out, to be resized to `size`."""
         if self.frames is None:
             return None
-        return _clip(self.frames.transpose(1, 2, 0, 3), self.frame_places[:, None], crop, size)
+        return _clip(self.frames.transpose(0, 3, 1, 2), self.frame_places[:, None], crop, size)
 
     def flow(self, crop: Crop, size: Size) -> Clip | None:
         """The flow stacks of this crop, cut out, to be resized to `size`."""
         if self.fields is None:
             return None
-        return _clip(self.fields.transpose(2, 3, 0, 1), self.stack_places, crop, size)
+        return _clip(self.fields, self.stack_places, crop, size)
 
 
 def _clip(pixels: np.ndarray, places: np.ndarray, crop: Crop, size: Size) -> Clip:

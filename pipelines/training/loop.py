@@ -20,6 +20,7 @@ from pipelines.interruption import StopRequest
 from pipelines.models import STResNet
 from pipelines.models.dropout import VideoDropout
 from pipelines.progress import OnProgress, Progress
+from pipelines.training.compilation import compiled
 from pipelines.training.loss import correct_videos, video_loss
 from pipelines.training.metrics_log import MetricsLog
 from pipelines.training.optimiser import make_optimiser, set_learning_rate
@@ -59,6 +60,7 @@ class StepTrainer:
         *,
         seed: int = 0,
         sharing: Sharing | None = None,
+        compile_network: bool = False,
     ) -> None:
         self.model = model.to(device)
         self.step = step
@@ -70,6 +72,7 @@ class StepTrainer:
         self.sharing = sharing or Sharing(step, videos)
         self.moments = self.sharing.prepare(model)
         self.shared_model = self.sharing.wrap(model)
+        self.network = compiled(self.shared_model) if compile_network else self.shared_model
         self.dropouts = [module for module in model.modules() if isinstance(module, VideoDropout)]
         self.prepare = Prepare().to(device)
         self.optimiser = make_optimiser(self.model, step)
@@ -162,7 +165,7 @@ class StepTrainer:
         self._seed_dropout(content)
         inputs = self.prepare(batch.rgb, batch.flow)
         with self._autocast():
-            logits = self.shared_model(*inputs)
+            logits = self.network(*inputs)
         loss = video_loss(logits, batch.labels, self.step.label_smoothing)
         # The average over ranks of gradients is to be the sum over all videos divided by their number.
         self.scaler.scale(loss / (count / self.sharing.size)).backward()

@@ -52,6 +52,14 @@ def train(
     precision: Annotated[
         str, typer.Option(metavar="NAME", help="auto (bf16 on a GPU, fp32 on the CPU), fp32, bf16 or fp16.")
     ] = "auto",
+    compile_network: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            metavar=options.FLAG,
+            help="torch.compile the network; default: on a GPU, where a step is long enough for it.",
+        ),
+    ] = None,
     workers: options.LoaderWorkers = 0,
     checkpoint_every: Annotated[
         float,
@@ -181,6 +189,7 @@ def train(
             seed=seed,
             device=device,
             precision=precision,
+            compile=compile_network,
             workers=workers,
             checkpoint_every=checkpoint_every,
             sync_bn=sync_bn,

@@ -13,7 +13,16 @@ from pipelines.artifacts import new_frames_file
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.clips import Clips
 from pipelines.datasets.handles import Handles
-from pipelines.datasets.loading import BadSample, Batch, Sample, TestSample, TestSamples, TrainingSamples, make_loader
+from pipelines.datasets.loading import (
+    SAMPLES_AT_ONCE,
+    BadSample,
+    Batch,
+    Sample,
+    TestSample,
+    TestSamples,
+    TrainingSamples,
+    make_loader,
+)
 from pipelines.datasets.order import Item, StepSampler, epoch_order
 from pipelines.datasets.preparation import Prepare
 from pipelines.datasets.sampling import TemporalSampling, flow_indices, sample_centres
@@ -258,6 +267,26 @@ def test_a_batch_of_bad_samples_only_is_empty(workspace, videos):
         path.unlink()
     batch = batches(training(videos), batch=5, factor=1, count=1)[0]
     assert (len(batch), batch.rgb, len(batch.bad)) == (0, None, 5)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_that_comes_in_parts_knows_its_damaged_places(workspace, videos, workers):
+    """Parts of four samples: ten places of five videos, of which one is damaged."""
+    assert SAMPLES_AT_ONCE == 4
+    workspace.flow_file("b", "clip1").unlink()
+    order = next(iter(StepSampler(5, 2, 10, seed=5, step_index=2)))
+    [batch] = batches(training(videos), batch=10, workers=workers, count=1)
+    damaged = [place for place, item in enumerate(order) if videos[item.video].id == "b/clip1"]
+    assert list(batch.missing) == damaged
+    assert batch.indices.tolist() == [item.video for item in order if item.i not in damaged]
+    assert batch.places == 10
+    assert len(batch.rgb) == len(batch) == 10 - len(damaged)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_without_places_is_empty_and_the_next_one_follows(videos, workers):
+    loader = make_loader(training(videos), [[], [Item(0, 0, 3)]], workers)
+    assert [batch.places for batch in loader] == [0, 1]
 
 
 def test_a_batch_can_be_taken_in_parts(videos):

@@ -1,5 +1,7 @@
 """What the device makes of a batch of clips, against the same done sample by sample, pixel by pixel, in float64."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -22,8 +24,8 @@ SIZES = [(24, 30), (16, 20), (33, 61)]
 
 
 def make_clip(stream, crop, size, seed=0):
-    """Pixels [H, W, n, C] of their own for every seed."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (40, 50, 6, 3 if stream == "rgb" else 2), dtype=np.uint8)
+    """Pixels of their own for every seed."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 3 if stream == "rgb" else 2, 40, 50), dtype=np.uint8)
     places = np.array([[0], [3], [5]]) if stream == "rgb" else STACKS
     return Clip(torch.from_numpy(pixels), places, crop, size)
 
@@ -40,8 +42,8 @@ def by_hand(clip, stream):
     for places in clip.places:
         planes = []
         for picture in places:
-            for channel in range(clip.pixels.shape[-1]):
-                plane = clip.pixels[..., picture, channel].numpy().astype(np.float64)
+            for channel in range(clip.pixels.shape[1]):
+                plane = clip.pixels[picture, channel].numpy().astype(np.float64)
                 plane = plane[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
                 if crop.mirror:
                     plane = plane[:, ::-1]
@@ -102,7 +104,7 @@ def test_a_mirrored_sample_is_the_flipped_one_with_x_turned_round(crop, size):
 def test_a_crop_at_the_inputs_size_keeps_every_byte():
     clip = make_clip("flow", Crop(5, 7, 24, 30), (24, 30))
     bytes_ = prepared(Clips([clip]), "flow")[0] * 57.6 + 128
-    expected = clip.pixels[5:29, 7:37][:, :, torch.from_numpy(STACKS)].permute(2, 3, 4, 0, 1).flatten(1, 2)
+    expected = clip.pixels[torch.from_numpy(STACKS), :, 5:29, 7:37].flatten(1, 2)
     assert torch.equal(bytes_.round().to(torch.uint8), expected)
 
 
@@ -111,7 +113,7 @@ def test_what_a_clip_ships_is_its_crop_and_shows_the_same(stream):
     for crop in CROPS:
         clip = make_clip(stream, crop, (16, 20))
         cut = clip.cut()
-        assert cut.pixels.numel() == crop.height * crop.width * clip.pixels[0, 0].numel()
+        assert cut.pixels.numel() == crop.height * crop.width * clip.pixels[..., 0, 0].numel()
         assert torch.equal(prepared(Clips([cut]), stream), prepared(Clips([clip]), stream))
 
 
@@ -133,9 +135,31 @@ def test_views_of_one_video_share_their_pixels_on_every_device():
     assert views.nbytes == clip.pixels.nbytes
 
 
+def test_packed_clips_travel_as_one_buffer_and_parts_of_them_as_their_own_stretch():
+    clips = Clips([make_clip("flow", crop, (16, 20), seed).cut() for seed, crop in enumerate(CROPS)])
+    packed = clips.packed()
+    assert len({clip.pixels.untyped_storage().data_ptr() for clip in packed}) == 1
+    assert packed.nbytes == clips.nbytes == sum(clip.pixels.numel() for clip in clips)
+    part = packed[1:3]
+    assert part.nbytes == clips[1].pixels.numel() + clips[2].pixels.numel()
+    for given, expected in ((packed, clips), (part, clips[1:3]), (clips, clips)):
+        found = pickle.loads(pickle.dumps(given))
+        assert found.nbytes == expected.nbytes
+        assert torch.equal(prepared(found, "flow"), prepared(expected, "flow"))
+
+
+def test_pixels_with_their_channels_innermost_travel_as_they_are():
+    """A decoded frame is [H, W, 3] in memory."""
+    clip = make_clip("rgb", CROPS[2], (16, 20))
+    innermost = Clip(clip.pixels.contiguous(memory_format=torch.channels_last), clip.places, clip.crop, clip.size)
+    for given in (innermost, innermost.cut()):
+        for clips in (Clips([given]), Clips([given]).packed(), pickle.loads(pickle.dumps(Clips([given])))):
+            assert torch.equal(prepared(clips, "rgb"), prepared(Clips([clip]), "rgb"))
+
+
 def test_bytes_that_need_no_resizing_are_normalised_as_they_are():
     clip = make_clip("flow", Crop(0, 0, 40, 50), (40, 50))
-    dense = clip.pixels[:, :, torch.from_numpy(STACKS)].permute(2, 3, 4, 0, 1).flatten(1, 2)[None]
+    dense = clip.pixels[torch.from_numpy(STACKS)].flatten(1, 2)[None]
     assert torch.equal(Prepare()(None, dense)[1], prepared(Clips([clip]), "flow"))
     with pytest.raises(UsageError, match="flow must be uint8"):
         Prepare()(None, dense.float())

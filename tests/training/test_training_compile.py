@@ -1,0 +1,82 @@
+"""`--compile`: the same training, by other code."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import _dynamo
+
+from pipelines.datasets.loading import Batch
+from pipelines.errors import MissingError
+from pipelines.models import STResNet
+from pipelines.training import compilation
+from pipelines.training.compilation import compiles, worthwhile
+from pipelines.training.loop import StepTrainer
+from pipelines.training.recipes import PAPER
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delenv("CXX", raising=False)
+
+
+@pytest.fixture
+def a_compiler(monkeypatch):
+    monkeypatch.setattr(compilation, "missing_for", lambda device: "")
+
+
+def losses(compile_network=False, **network):
+    """The loss of each of three updates."""
+    torch.manual_seed(0)
+    step = replace(PAPER.steps["joint1"], iterations=3, batch_size=2, micro_batch=2, frames=2, lr=0.01)
+    trainer = StepTrainer(STResNet(2, depth=26, width=2, **network), step, 2, CPU, compile_network=compile_network)
+    found = []
+    for _ in range(3):
+        rgb, flow = (torch.randint(0, 256, (2, 2, channels, 32, 32), dtype=torch.uint8) for channels in (3, 20))
+        trainer.update(Batch(rgb, flow, torch.arange(2), torch.arange(2)))
+        found.append(float(trainer.state.sums.pop("loss")))
+    return found
+
+
+def test_the_network_is_captured_whole_and_trains_alike(monkeypatch):
+    """What torch.compile hands to its compiler, run by torch itself: no compiler is needed for this."""
+    monkeypatch.setattr(compilation, "BACKEND", "eager")
+    _dynamo.reset()
+    _dynamo.utils.counters.clear()
+    assert losses(compile_network=True) == pytest.approx(losses(), rel=1e-4)
+    counters = _dynamo.utils.counters
+    assert not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] == 1
+    _dynamo.reset()
+
+
+@pytest.mark.compiler
+def test_compiled_code_trains_alike():
+    _dynamo.reset()
+    stream = {"streams": ("motion",)}
+    found, expected = losses(compile_network=True, **stream), losses(**stream)
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+    assert found == pytest.approx(expected, rel=1e-2)  # so small a network soon enlarges what was rounded otherwise
+
+
+def test_by_default_a_gpu_compiles_and_a_cpu_does_not(a_compiler):
+    assert [compiles(None, device) for device in (CUDA, CPU)] == [True, False]
+    assert [compiles(asked, CPU) for asked in (True, False)] == [True, False]
+    assert [compiles(asked, CUDA) for asked in (True, False)] == [True, False]
+
+
+def test_by_default_short_steps_are_not_compiled():
+    step = PAPER.steps["appearance"]
+    assert [worthwhile(None, replace(step, iterations=n), 10) for n in (999, 1000)] == [False, True]
+    assert worthwhile(True, replace(step, iterations=1), 10)
+
+
+def test_without_a_compiler_a_gpu_trains_as_it_is_and_asking_for_it_names_what_is_missing(no_compiler):
+    assert not compiles(None, CUDA)
+    with pytest.raises(MissingError, match=r"--compile needs a compiler \(g\+\+ or clang\+\+.*--no-compile"):
+        compiles(True, CPU)
+    assert not compiles(False, CPU)
