@@ -258,10 +258,11 @@ def show(lines: Sequence[dict[str, Any]], output: Path | None) -> None:
             if row.data is data and row.accuracy["fused"]:
                 values = " | ".join(shown(row.accuracy[stream]) for stream in STREAMS)
                 print(f"| {row.title} | {row.test} | {len(row.accuracy['fused'])} | {values} |")
-    missing = [f"{row.data.name}: {row.title}, {row.test}: {', '.join(row.missing)}" for row in every if row.missing]
+    missing = [row for row in every if row.missing]
     print("\nnot yet computed:" if missing else "\nnothing is missing")
-    for text in missing:
-        print(f"* {text}")
+    for row in missing:
+        cells = ", ".join(row.missing) if len(row.missing) <= 3 else f"{len(row.missing)} cells"
+        print(f"* {row.data.name}: {row.title}, {row.test}: {cells}")
     if output is not None:
         draw([row for row in every if row.accuracy["fused"]], output / "ablation.png")
 
@@ -300,7 +301,7 @@ def draw(every: Sequence[Row], path: Path) -> None:
         axis.set_xlabel("accuracy, % (one dot a seed)")
         axis.set_title(data.name, loc="left")
         axis.grid(axis="x", alpha=0.3)
-        axis.legend(loc="lower left", fontsize=8)
+        axis.legend(loc="center", fontsize=8)
     figure.savefig(path, dpi=110)
     print(path)
 
