@@ -271,8 +271,7 @@ def views_of(
 
 def _in_views(clip: Clip, size: Size, *, views: ViewName, mirror: bool, reference: float) -> Clips:
     """The views of a clip that holds whole pictures; all share its pixels."""
-    height, width = clip.pixels.shape[:2]
-    crops, size = view_crops(height, width, views, size, reference=reference)
+    crops, size = view_crops(clip.crop.height, clip.crop.width, views, size, reference=reference)
     if mirror:
         crops = crops + [replace(crop, mirror=True) for crop in crops]
     return Clips([replace(clip, crop=crop, size=size) for crop in crops])

@@ -1,5 +1,6 @@
 """`stres evaluate`: a run to scores of its test videos."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -78,7 +79,8 @@ def evaluate(
             force=force,
         )
         result = stage.run(config, ui.on_progress)
-        ui.finish(result, exit_code=1 if result.failed or result.missing_videos else 0)
+        document = {**asdict(result), "folder": result.folder, "results": result.results}
+        ui.finish(document, exit_code=1 if result.failed or result.missing_videos else 0)
         ui.out.print(_table(result))
         folders = ", ".join(str(evaluation.folder) for evaluation in result.evaluations)
         videos = f"{result.results['videos']} videos in {result.seconds:.0f} s"
