@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the small sizes, few repetitions")
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--only", choices=("step", "loader"))
+    parser.add_argument("--small", action="store_true", help="not depth 50")
     arguments = parser.parse_args()
     repeats = 2 if arguments.quick else arguments.repeats
     print(f"{available_cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
@@ -58,7 +59,7 @@ def main() -> None:
         print(
             "| training step | ours, videos/s | plain way | ratio | arithmetic, ours : plain |\n|---|---|---|---|---|"
         )
-        for size in SIZES[:2] if arguments.quick else SIZES:
+        for size in SIZES[:2] if arguments.quick or arguments.small else SIZES:
             print("| " + " | ".join(time_step(size, max(2, round(repeats * size.share_of_repeats)))) + " |", flush=True)
         print()
     if arguments.only != "step":
