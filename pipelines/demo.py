@@ -8,12 +8,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines import evaluate, extract_flow, extract_frames, report, train
 from pipelines.errors import UsageError
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.workspace import Workspace, write_text
+
+if TYPE_CHECKING:
+    from pipelines.datasets.split_lists import Split
 
 TRAIN_CLIPS, TEST_CLIPS = 24, 6  # a class; 9 classes: 216 and 54 clips
 FLOW_BOUND = 2.0  # pixels; the balls move by at most 1.2 a frame
@@ -62,6 +65,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     The same call again continues where it stopped. Raises what the stages raise, `UsageError` where the folder holds
     the demo of another seed.
     """
+    from pipelines.datasets.splits import write_splits
     from pipelines.video.synthetic import CLASSES, write_clips
 
     workspace = Workspace(config.workspace / "demo")
@@ -75,7 +79,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
     on_progress(Progress("make clips", 0, 1, "data set"))
     write_clips(videos, TRAIN_CLIPS + TEST_CLIPS, config.seed)
-    _write_split(workspace)
+    write_splits(workspace.splits, [clip_split(TRAIN_CLIPS, TEST_CLIPS, "stres demo")])
     on_progress(Progress("make clips", 1, 1, "data set"))
     lap("make clips")
     shared: dict[str, Any] = {"workspace": workspace.root, "workers": config.workers}
@@ -138,14 +142,13 @@ def _keep_one_seed(workspace: Workspace, seed: int) -> None:
     write_text(file, f"{seed}\n")
 
 
-def _write_split(workspace: Workspace) -> None:
-    """The first clips of every class train, the last ones test."""
+def clip_split(train_clips: int, test_clips: int, source: str) -> "Split":
+    """The first `train_clips` of every class of synthetic clips train, the `test_clips` after them test."""
     from pipelines.datasets.split_lists import Split
-    from pipelines.datasets.splits import write_splits
     from pipelines.video.synthetic import CLASSES
 
     def ids(numbers: range) -> list[str]:
         return [f"{name}/{name}_{number:03d}" for name in sorted(CLASSES) for number in numbers]
 
-    train_ids, test_ids = ids(range(TRAIN_CLIPS)), ids(range(TRAIN_CLIPS, TRAIN_CLIPS + TEST_CLIPS))
-    write_splits(workspace.splits, [Split(SPLIT, train_ids, test_ids, sorted(CLASSES), "stres demo")])
+    train_ids, test_ids = ids(range(train_clips)), ids(range(train_clips, train_clips + test_clips))
+    return Split(SPLIT, train_ids, test_ids, sorted(CLASSES), source)

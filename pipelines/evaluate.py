@@ -219,12 +219,18 @@ def _leave(
             f"`stres extract-frames` and `stres extract-flow` on them in {workspace.root}"
         )
     unscored = {"missing": test.missing, "failed": [f"{failure.class_name}/{failure.video}" for failure in failures]}
+    provenance = {
+        "run": task.run.name,
+        "split": task.settings["split"],
+        "precision": config.precision,
+        "weights_sha256": task.run.weights_sha256(task.step),
+    }
     evaluations = []
     # The first last: `stres report` takes the newest unless told otherwise.
     for number, protocol in reversed(list(enumerate(task.protocols))):
         folder = workspace.scores / task.run.name / protocol.name
         scores = _gather({i: of_protocols[number] for i, of_protocols in logits.items()}, test, task)
-        evaluations.append(Evaluation(folder, _write(folder, scores, task, protocol, config.precision, unscored)))
+        evaluations.append(Evaluation(folder, _write(folder, scores, protocol, provenance, unscored)))
     return Result(task.run.name, evaluations[::-1], test.missing, len(failures), time.monotonic() - started)
 
 
@@ -247,21 +253,18 @@ def _gather(logits: "dict[int, Logits]", test: TestVideos, task: _Task) -> "Scor
 
 
 def _write(
-    folder: Path, scores: "Scores", task: _Task, protocol: Protocol, precision: str, unscored: dict[str, list[str]]
+    folder: Path,
+    scores: "Scores",
+    protocol: Protocol,
+    provenance: dict[str, Any],
+    unscored: dict[str, list[str]],
 ) -> dict[str, Any]:
     """Writes `scores.h5` and `results.json`; returns the latter's content."""
     from pipelines.evaluation.metrics import results_document
     from pipelines.evaluation.scores import write_scores
 
-    run, split, settings = task.run.name, task.settings["split"], protocol.document()
-    step = {"step": task.step}
-    results = results_document(settings, split, run, scores) | step | unscored
-    provenance = {
-        "run": run,
-        "split": split,
-        "precision": precision,
-        "weights_sha256": task.run.weights_sha256(task.step),
-    }
+    settings, step = protocol.document(), {"step": protocol.step}
+    results = results_document(settings, provenance["split"], provenance["run"], scores) | step | unscored
     write_scores(folder / "scores.h5", scores, provenance | settings | step)
     write_json(folder / "results.json", results)
     return results

@@ -348,7 +348,7 @@ def _train_step(
                 config.checkpoint_every * 60,
                 on_progress,
             )
-            trainer.state_dict()  # brings together what the ranks know
+            trainer.bring_together()
             result = ranks().first_tells(lambda: _finish(run, step, trainer, settings))
             stop.check()  # a signal during the last update: the step is done and saved
     finally:

@@ -57,6 +57,16 @@ Workspace = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")]
+RunOrFolder = Annotated[
+    str | None,
+    typer.Option(
+        "--run", metavar="NAME", help="A run of the workspace, or the folder of another; default: the newest."
+    ),
+]
+UsedStep = Annotated[
+    str | None,
+    typer.Option("--step", metavar="STEP", help="The run's network: a training step, or late; default: the last."),
+]
 Workers = Annotated[int, typer.Option(parser=number(int, 0), metavar="N", help="Worker processes; 0: one a CPU core.")]
 LoaderWorkers = Annotated[
     int,

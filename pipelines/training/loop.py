@@ -203,7 +203,7 @@ class StepTrainer:
         self.state.sums[name] = self.state.sums.get(name, 0) + value.double()
 
     def _log(self, log: MetricsLog | None) -> None:
-        self._bring_together()
+        self.bring_together()
         sums = {name: float(value) for name, value in self.state.sums.items()}
         videos = max(1.0, sums.pop("videos", 0.0))
         self.state.last = {name: value / videos for name, value in sums.items()}
@@ -214,7 +214,7 @@ class StepTrainer:
         if log is not None:
             log.write(self.state.iteration, line)
 
-    def _bring_together(self) -> None:
+    def bring_together(self) -> None:
         """Gives rank 0 the sums of all ranks, and every rank all that is known of bad videos."""
         if self.sharing.size == 1:
             return
@@ -230,7 +230,7 @@ class StepTrainer:
 
     def state_dict(self) -> dict[str, object]:
         """Everything that continuing needs: weights, optimiser, scaler, position. All ranks call it; 0's counts."""
-        self._bring_together()
+        self.bring_together()
         return {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),

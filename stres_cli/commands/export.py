@@ -13,13 +13,8 @@ from stres_cli.console import command, printable
 def export(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .pt2 (torch) or .onnx.")],
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
-    run: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="A run of the workspace, or the folder of another; default: the newest."),
-    ] = None,
-    step: Annotated[
-        str | None, typer.Option(metavar="STEP", help="The run's network: a training step, or late; default: the last.")
-    ] = None,
+    run: options.RunOrFolder = None,
+    step: options.UsedStep = None,
     format_: Annotated[
         str | None, typer.Option("--format", metavar="NAME", help="torch or onnx. Default: by OUT's suffix.")
     ] = None,

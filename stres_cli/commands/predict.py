@@ -19,14 +19,8 @@ def predict(
         typer.Argument(metavar="VIDEOS...", help="Videos, folders of class folders, list files (path label), globs."),
     ],
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
-    run: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="A run of the workspace, or the folder of another; default: the newest."),
-    ] = None,
-    step: Annotated[
-        str | None,
-        typer.Option(metavar="STEP", help="The run's network: a training step, or late; default: the last."),
-    ] = None,
+    run: options.RunOrFolder = None,
+    step: options.UsedStep = None,
     crops: Annotated[
         int | None,
         typer.Option(

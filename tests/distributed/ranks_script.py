@@ -56,7 +56,7 @@ def updates(sync_bn: bool | None, step: Step = STEP) -> dict[str, object]:
     for update in range(UPDATES):
         places = list(range((7, 2)[update % 2]))
         trainer.update(batch_of(update, sharing.share(places)))
-    trainer.state_dict()
+    trainer.bring_together()
     moments = {name: value for name, value in network.state_dict().items() if "running" in name}
     same = all(other.keys() == moments.keys() for other in ranks().gather(moments))
     same = same and all(torch.equal(o[k], v) for o in ranks().gather(moments) for k, v in moments.items())
