@@ -11,13 +11,14 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pipelines import __version__
 from pipelines.errors import MissingError
+from pipelines.hdf5_heap import SoundHeaps
 from pipelines.unfailing_file import UnfailingFile
 from pipelines.workspace import atomic_file, storage_errors
 
@@ -29,6 +30,7 @@ FRAMES_SCHEMA = "stres/frames/1"
 FLOW_SCHEMA = "stres/flow/1"
 JPEG_QUALITY = 95  # DESIGN: measured 7.2 kB for a UCF101 flow plane; the paper's frames are JPEGs too
 
+MOST_PIXELS = 1 << 26  # of a picture: 8192x8192; 8K video has half as many
 _CHUNK_CACHE = 1 << 18  # bytes a data set: one flow field of 341x256, of which readers keep hundreds of files open
 
 Compression = Literal["zstd", "gzip"]
@@ -188,19 +190,18 @@ class _ArtifactFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file = open_file(path)
-        try:
-            check_schema(self.file, path, self.schema)
-            for name in self.datasets:
-                require_plain_dataset(self.file, name, path)
-        except BaseException:
-            self.file.close()
-            raise
+        _examine(path, type(self), *_state(path))
+        self.file = _opened(path)
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
         """All attributes. Read on demand: they take longer than opening the file, and training needs none."""
         return read_attributes(self.file, self.path, self.schema)
+
+    @classmethod
+    def check(cls, file: "h5py.File") -> None:
+        """Raises what `damaged` turns into an `ArtifactError` where the data sets are not what readers rely on."""
+        raise NotImplementedError
 
     def close(self) -> None:
         self.file.close()
@@ -219,6 +220,18 @@ class FrameFile(_ArtifactFile):
 
     schema = FRAMES_SCHEMA
     datasets = ("jpeg", "offsets")
+
+    @classmethod
+    def check(cls, file: "h5py.File") -> None:
+        for name, kind in (("jpeg", "u1"), ("offsets", "i8")):
+            dataset = file[name]
+            if dataset.dtype != kind or dataset.ndim != 1:
+                raise ValueError(f"{name!r} is {dataset.dtype} {dataset.shape}")
+            # Neither is compressed, so that what is not in the file is only claimed.
+            if dataset.id.get_storage_size() < dataset.nbytes:
+                raise ValueError(f"{name!r} claims {dataset.nbytes} bytes and has {dataset.id.get_storage_size()}")
+        if len(file["offsets"]) == 0:
+            raise ValueError("'offsets' is empty")
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -239,7 +252,10 @@ class FrameFile(_ArtifactFile):
         with damaged(self.path):
             if not 0 <= index < len(self):
                 raise IndexError(f"frame {index} of {len(self)}")
-            picture = decode_jpeg(self.file["jpeg"][self.offsets[index] : self.offsets[index + 1]])
+            start, stop = self.offsets[index : index + 2]
+            if not 0 <= start <= stop <= len(self.file["jpeg"]):
+                raise ValueError(f"frame {index} is said to lie at bytes {start} to {stop}")
+            picture = decode_jpeg(self.file["jpeg"][start:stop])
             if picture is None:
                 raise ValueError(f"frame {index} is not a JPEG")
             return picture
@@ -250,6 +266,20 @@ class FlowFile(_ArtifactFile):
 
     schema = FLOW_SCHEMA
     datasets = ("flow",)
+
+    @classmethod
+    def check(cls, file: "h5py.File") -> None:
+        flow = file["flow"]
+        if flow.dtype != "u1" or flow.ndim != 4 or flow.shape[1] != 2:
+            raise ValueError(f"'flow' is {flow.dtype} {flow.shape}, not uint8 [F, 2, H, W]")
+        height, width = flow.shape[2:]
+        if not 1 <= height * width <= MOST_PIXELS:
+            raise ValueError(f"'flow' is of {width}x{height} pixels")
+        if flow.chunks != (1, 2, height, width):
+            raise ValueError(f"'flow' is stored in pieces of {flow.chunks}, not of one field")
+        # A field that is not in the file would be read as zeros.
+        if flow.id.get_num_chunks() != len(flow):
+            raise ValueError(f"'flow' claims {len(flow)} fields and has {flow.id.get_num_chunks()}")
 
     def __len__(self) -> int:
         return self.file["flow"].shape[0]
@@ -263,13 +293,51 @@ class FlowFile(_ArtifactFile):
             return fields
 
 
-def open_file(path: Path) -> "h5py.File":
-    """The HDF5 file, open for reading. Raises `ArtifactError` where it is absent or damaged."""
+def _state(path: Path) -> tuple[int, int, int]:
+    """By what a changed file shows. Raises `ArtifactError` where there is none."""
+    with _openable(path):
+        status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=1 << 17)  # training opens the same ones again and again; about 100 MB of so many
+def _examine(path: Path, kind: type[_ArtifactFile], inode: int, size: int, mtime_ns: int) -> None:
+    """Raises `ArtifactError` where the file is not what `kind` reads, or is not safe to read as any file is."""
+    with open_file(path) as file:
+        check_schema(file, path, kind.schema)
+        for name in kind.datasets:
+            require_plain_dataset(file, name, path)
+        with damaged(path):
+            kind.check(file)
+
+
+@contextlib.contextmanager
+def open_file(path: Path) -> "Iterator[h5py.File]":
+    """The HDF5 file, open for reading with care. Raises `ArtifactError` where it is absent or damaged."""
+    with _openable(path):
+        raw = SoundHeaps(path)
+    # In this order: HDF5 ends the process when it closes a file after what it reads from.
+    with raw, _opened(path, raw) as file:
+        yield file
+
+
+def _opened(path: Path, raw: SoundHeaps | None = None) -> "h5py.File":
+    """The file at `path`, read through `raw` if given."""
     import h5py
     import hdf5plugin  # noqa: F401  (registers the Zstandard filter)
 
+    # HDF5 would load code from here to read a file that asks for an unknown filter: HDF5_PLUGIN_PATH, or a default.
+    while h5py.h5pl.size():
+        h5py.h5pl.remove(0)
+    options: dict[str, Any] = {} if raw else {"locking": False}
+    with _openable(path):
+        return h5py.File(raw or path, "r", rdcc_nbytes=_CHUNK_CACHE, **options)
+
+
+@contextlib.contextmanager
+def _openable(path: Path) -> Iterator[None]:
     try:
-        return h5py.File(path, "r", locking=False, rdcc_nbytes=_CHUNK_CACHE)
+        yield
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing: run the stage that makes it again") from None
     except OSError as error:
@@ -281,14 +349,14 @@ def damaged(path: Path) -> Iterator[None]:
     """Turns whatever HDF5 raises while it reads a broken file into an `ArtifactError`."""
     try:
         yield
-    except (OSError, KeyError, ValueError, IndexError, TypeError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, IndexError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
         raise ArtifactError(f"{path} is damaged ({error}): delete it and run the stage that makes it again") from error
 
 
 def check_schema(file: "h5py.File", path: Path, schema: str) -> None:
     """Raises `ArtifactError` where the file is of another schema."""
     with damaged(path):
-        found = file.attrs.get("schema")
+        found = _value(file, "schema") if "schema" in file.attrs else None
     if found != schema:
         raise ArtifactError(
             f"{path} has the schema {found!r}, not {schema!r}: make it again with this version of stres"
@@ -299,16 +367,30 @@ def read_attributes(file: "h5py.File", path: Path, schema: str) -> dict[str, Any
     """All attributes as plain Python values. Raises `ArtifactError` where the schema is another."""
     check_schema(file, path, schema)
     with damaged(path):
-        return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in file.attrs.items()}
+        return {name: _value(file, name) for name in file.attrs}
+
+
+def _value(file: "h5py.File", name: str) -> Any:
+    """One attribute as a plain Python value."""
+    _require_plain_type(file.attrs.get_id(name).get_type(), name)
+    value = file.attrs[name]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _require_plain_type(kind: "h5py.h5t.TypeID", name: str) -> None:
+    """Refuses all types but numbers and text: HDF5 (2.0) crashes while it converts some damaged ones, and there are
+    references to other things."""
+    import h5py
+
+    text = h5py.h5t.py_create(h5py.string_dtype("utf-8"), logical=True)
+    if kind.get_class() not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM) and kind != text:
+        raise ValueError(f"{name!r} is neither of numbers nor of text")
 
 
 def peek(path: Path, schema: str) -> dict[str, Any]:
     """The attributes of an artifact, without its data. Raises `ArtifactError`."""
-    file = open_file(path)
-    try:
+    with open_file(path) as file:
         return read_attributes(file, path, schema)
-    finally:
-        file.close()
 
 
 def require_plain_dataset(file: "h5py.File", name: str, path: Path) -> None:
@@ -321,6 +403,7 @@ def require_plain_dataset(file: "h5py.File", name: str, path: Path) -> None:
         dataset = file[name]
         if not isinstance(dataset, h5py.Dataset) or dataset.external is not None or dataset.is_virtual:
             raise ValueError(f"{name!r} does not hold its data itself")
+        _require_plain_type(dataset.id.get_type(), name)
 
 
 def method_parameters(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.distributed import launched, local_gpu, ranks
@@ -42,6 +43,16 @@ def available_cores() -> int:
     """The CPU cores this process may use: in a container or a batch job fewer than the machine's, and under torchrun
     its share of them."""
     return max(1, len(os.sched_getaffinity(0)) // ranks().local_size)
+
+
+def available_memory() -> int:
+    """The bytes of memory this process may use: in a container or a batch job fewer than the machine's, and under
+    torchrun its share of them."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):  # cgroup v2, v1
+        with contextlib.suppress(OSError, ValueError):  # absent, or "max"
+            limits.append(int(Path(file).read_text()))
+    return min(limits) // ranks().local_size
 
 
 @contextlib.contextmanager

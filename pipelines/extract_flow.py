@@ -17,6 +17,7 @@ from pipelines.progress import OnProgress, ignore_progress
 from pipelines.video.estimation import estimate
 from pipelines.video.extraction import (
     ExtractResult,
+    check_patience,
     check_workers,
     dry_run_result,
     extract,
@@ -27,6 +28,7 @@ from pipelines.video.extraction import (
 )
 from pipelines.video.resize import check_short_side
 from pipelines.video.sources import VideoList, VideoSource, find_videos
+from pipelines.workers import Limits, memory_share
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -71,6 +73,8 @@ class Config:
     """Videos processed at once; 0: one for each CPU core; where a GPU computes, at most 12 and one for 4 GB of it."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N, for methods that can use a GPU."""
+    patience: float = Limits.patience
+    """Seconds a video may pass without a further pair before it fails."""
     overwrite: bool = False
     """Make everything again, whatever is there."""
     allow_truncated: bool = False
@@ -81,6 +85,7 @@ class Config:
     def __post_init__(self) -> None:
         check_short_side(self.short_side)
         check_workers(self.workers)
+        check_patience(self.patience)
         if self.method not in METHODS:
             raise UsageError(f"--method must be one of {', '.join(METHODS)}, not {self.method!r}")
         check_engine(self.method, self.engine)
@@ -113,9 +118,12 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     done: list[FlowTask] = []
     if not config.overwrite:
         to_do, done = split_done(to_do, FLOW_SCHEMA, lambda made: _conflict(config, settings, made), _changed)
-    workers = config.workers or default_workers(device if method.uses_device else "cpu")
+    where = device if method.uses_device else "cpu"
+    workers = config.workers or default_workers(where)
+    # A GPU's driver maps more memory than anything takes.
+    limits = Limits(config.patience, memory_share(workers) if where == "cpu" else None)
     if config.dry_run:
-        cost = estimate(probe, to_do, workers=workers, stage=STAGE, on_progress=on_progress)
+        cost = estimate(probe, to_do, workers=workers, limits=limits, stage=STAGE, on_progress=on_progress)
         return dry_run_result(STAGE, "pairs", skipped=len(done), ignored=found.ignored, estimate=cost)
     return extract(
         STAGE,
@@ -126,6 +134,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         workspace=workspace,
         folder=workspace.flow,
         workers=workers,
+        limits=limits,
         unit="pairs",
         ignored=found.ignored,
         on_progress=on_progress,

@@ -16,6 +16,7 @@ from pipelines.progress import OnProgress, ignore_progress
 from pipelines.video.estimation import Probe, estimate
 from pipelines.video.extraction import (
     ExtractResult,
+    check_patience,
     check_workers,
     dry_run_result,
     extract,
@@ -28,7 +29,7 @@ from pipelines.video.extraction import (
 )
 from pipelines.video.resize import check_short_side
 from pipelines.video.sources import VideoSource, find_videos
-from pipelines.workers import Report
+from pipelines.workers import Limits, Report, memory_share
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Config:
     """Short side in pixels, enlarging included; None: 256, but nothing enlarged more than 1.25 times."""
     workers: int = 0
     """Videos processed at once; 0: one for each CPU core."""
+    patience: float = Limits.patience
+    """Seconds a video may pass without a further frame before it fails."""
     overwrite: bool = False
     """Make everything again, whatever is there."""
     allow_truncated: bool = False
@@ -65,6 +68,7 @@ class Config:
     def __post_init__(self) -> None:
         check_short_side(self.short_side)
         check_workers(self.workers)
+        check_patience(self.patience)
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
@@ -85,8 +89,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     if not config.overwrite:
         to_do, done = split_done(to_do, FRAMES_SCHEMA, lambda made: _conflict(config, made), source_changed)
     workers = config.workers or available_cores()
+    limits = Limits(config.patience, memory_share(workers))
     if config.dry_run:
-        cost = estimate(_probe, to_do, workers=workers, stage=STAGE, on_progress=on_progress)
+        cost = estimate(_probe, to_do, workers=workers, limits=limits, stage=STAGE, on_progress=on_progress)
         return dry_run_result(STAGE, "frames", skipped=len(done), ignored=found.ignored, estimate=cost)
     return extract(
         STAGE,
@@ -97,6 +102,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         workspace=workspace,
         folder=workspace.frames,
         workers=workers,
+        limits=limits,
         unit="frames",
         ignored=found.ignored,
         on_progress=on_progress,

@@ -237,6 +237,7 @@ def _predict(
             place,
             timeline,
             source.path,
+            predictor.decoder,
             config.allow_truncated,
             draw,
         )

@@ -6,14 +6,18 @@ Each process has a pipe to the parent and gets one task at a time. Processes sta
 
 import contextlib
 import multiprocessing
+import os
+import resource
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
-from pipelines.devices import available_cores
+from pipelines.devices import available_cores, available_memory
 from pipelines.errors import MissingError, StresError, VideoError
 
 Task = TypeVar("Task")
@@ -23,11 +27,31 @@ Report = Callable[[int], None]
 """Told by a task how many further units (frames, pairs) of it are done."""
 
 _PRELOAD = ["numpy", "torch", "cv2", "av", "h5py", "hdf5plugin"]
+NO_MEMORY = "not enough memory for this video: use fewer --workers"
 _PATIENCE = 5.0  # seconds a process gets to end before it is made to
+_TICK = 5.0  # seconds between two looks at who is late
+_LEAST_MEMORY = 4 << 30  # of 16 reference pictures of the largest size, and what is made of them
 
 
 class WorkerDied(VideoError):
-    """The process died under its task."""
+    """The process died under its task, or was ended because the task came no further."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one task may take before it fails, whatever its data make the libraries do.
+
+    patience  seconds without a report of further units
+    memory    bytes, beside what the process takes before its first task; None: as much as there is
+    """
+
+    patience: float = 600.0
+    memory: int | None = None
+
+
+def memory_share(workers: int) -> int:
+    """The bytes that each of so many processes may take of this machine's memory, but at least 4 GiB."""
+    return max(_LEAST_MEMORY, available_memory() // workers)
 
 
 def run_tasks(
@@ -36,13 +60,14 @@ def run_tasks(
     workers: int,
     *,
     on_units: Report = lambda units: None,
+    limits: Limits = Limits(),
 ) -> Generator[tuple[Task, Value | VideoError], None, None]:
     """Works through `tasks` in `workers` processes; yields each task with its outcome, as they finish. No more tasks
     are taken than there are processes for, so that others may be dealt from the same ones.
 
     `function(task, report)` must be importable by name, its tasks and values picklable; what it passes to `report`
     arrives at `on_units`. A `VideoError` is the task's outcome, and so are memory running out, any unexpected
-    exception, and the death of the process, which is replaced. Every other `StresError` (a full disk, missing weights)
+    exception, exceeding the `limits`, and the death of the process, which is replaced. Every other `StresError` (a full disk, missing weights)
     ends the work and is raised here. When the iteration ends early, for whatever reason, the processes are killed:
     use `contextlib.closing`.
     """
@@ -59,7 +84,7 @@ def run_tasks(
             if not waiting and not busy:
                 break
             while len(pool) < min(count, len(waiting) + busy):
-                pool.append(_Worker(function, threads))
+                pool.append(_Worker(function, threads, limits.memory))
             for worker in pool:
                 if worker.idle and waiting and worker.give(waiting[0]):
                     waiting.popleft()
@@ -78,14 +103,22 @@ def run_tasks(
                     worker.close()
                     if worker.busy:
                         yield worker.take(), WorkerDied(content)
+            for worker in [worker for worker in pool if worker.busy and worker.waited > limits.patience]:
+                pool.remove(worker)
+                worker.process.kill()
+                worker.close()
+                yield worker.take(), WorkerDied(no_progress(limits.patience))
         finished = True
     finally:
         _end(pool, gently=finished)
 
 
 def _with_news(pool: "list[_Worker[Task]]") -> "list[_Worker[Task]]":
-    """Waits until a worker has sent something or died."""
-    ready = wait([handle for worker in pool for handle in (worker.connection, worker.process.sentinel)])
+    """Waits until a worker has sent something or died, but not for long; adds to what each has waited."""
+    since = time.monotonic()
+    ready = wait([handle for worker in pool for handle in (worker.connection, worker.process.sentinel)], _TICK)
+    for worker in pool:  # no more than a tick, since all of us may have been stopped for hours
+        worker.waited += min(time.monotonic() - since, _TICK)
     return [worker for worker in pool if worker.connection in ready or worker.process.sentinel in ready]
 
 
@@ -101,15 +134,16 @@ def _end(pool: "list[_Worker[Task]]", *, gently: bool) -> None:
 class _Worker(Generic[Task]):
     """The parent's side of one process."""
 
-    def __init__(self, function: Callable[[Task, Report], Any], threads: int) -> None:
+    def __init__(self, function: Callable[[Task, Report], Any], threads: int, memory: int | None) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOAD)
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, function, threads), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, function, threads, memory), daemon=True)
         self.process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
         self.started = False
         self.task: Task | None = None
+        self.waited = 0.0  # seconds since it was last heard of, or given something
 
     @property
     def busy(self) -> bool:
@@ -125,7 +159,7 @@ class _Worker(Generic[Task]):
             self.connection.send(task)
         except OSError:
             return False
-        self.task = task
+        self.task, self.waited = task, 0.0
         return True
 
     def take(self) -> Task:
@@ -139,7 +173,7 @@ class _Worker(Generic[Task]):
         with contextlib.suppress(EOFError, OSError):
             if self.connection.poll():
                 message = self.connection.recv()
-                self.started = True
+                self.started, self.waited = True, 0.0
                 return message
         how = self._end()
         if not self.started:
@@ -161,21 +195,33 @@ class _Worker(Generic[Task]):
         if self.process.exitcode is None:
             self.process.kill()
             self.process.join()
-        code = self.process.exitcode or 0
-        if code >= 0:
-            return f"exit code {code}"
-        hint = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
-        return f"killed by signal {-code}{hint}"
+        return how_it_ended(self.process.exitcode or 0)
+
+
+def how_it_ended(code: int) -> str:
+    """The exit code of a process in words; negative ones are signals."""
+    if code >= 0:
+        return f"exit code {code}"
+    hint = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
+    return f"killed by signal {-code}{hint}"
+
+
+def no_progress(patience: float) -> str:
+    return f"no progress for {patience:g} s, so its process was ended"
 
 
 # ------------------------------------------------------------------ in the process
 
 
-def _serve(connection: Connection, function: Callable[[Any, Report], Any], threads: int) -> None:
+def _serve(
+    connection: Connection, function: Callable[[Any, Report], Any], threads: int, memory: int | None
+) -> None:
     """Works until the parent closes the pipe, or is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, torchrun and batch systems reach all processes
         signal.signal(number, signal.SIG_IGN)  # the parent decides
     _limit_threads(threads)
+    if memory is not None:
+        limit_memory(memory)
     with contextlib.suppress(EOFError, OSError):
         connection.send(("ready", None))
         while True:
@@ -190,17 +236,33 @@ def _limit_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def limit_memory(beside: int) -> None:
+    """Makes allocating more than `beside` bytes beside what is taken already fail, which is an error of one video; the
+    system would end some process, and not always the right one."""
+    pages = int(open("/proc/self/statm").read().split()[5])  # noqa: SIM115
+    allowed = pages * os.sysconf("SC_PAGE_SIZE") + beside
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (allowed if most < 0 else min(allowed, most), most))
+
+
 def _attempt(function: Callable[[Any, Report], Any], task: Any, connection: Connection) -> tuple[str, Any]:
     def report(units: int) -> None:
         connection.send(("units", units))
 
     try:
         return "done", function(task, report)
-    except VideoError as error:
-        return "failed", str(error)
     except StresError as error:
-        return "raise", (type(error), str(error))
-    except MemoryError:
-        return "failed", "not enough memory for this video: use fewer --workers"
+        if not isinstance(error, VideoError):
+            return "raise", (type(error), str(error))
+        return "failed", failure(error)
     except Exception as error:  # one bad video never ends a run
-        return "failed", f"unexpected error: {type(error).__name__}: {error}"
+        return "failed", failure(error)
+
+
+def failure(error: Exception) -> str:
+    """Why a video fails on which this was raised."""
+    if isinstance(error, VideoError):
+        return str(error)
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch's own kind
+        return NO_MEMORY
+    return f"unexpected error: {type(error).__name__}: {error}"

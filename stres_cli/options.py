@@ -68,6 +68,14 @@ UsedStep = Annotated[
     typer.Option("--step", metavar="STEP", help="The run's network: a training step, or late; default: the last."),
 ]
 Workers = Annotated[int, typer.Option(parser=number(int, 0), metavar="N", help="Worker processes; 0: one a CPU core.")]
+Patience = Annotated[
+    float,
+    typer.Option(
+        parser=number(float, 1),
+        metavar="SECONDS",
+        help="A video that comes no further for so long fails, and its process is replaced.",
+    ),
+]
 LoaderWorkers = Annotated[
     int,
     typer.Option(

@@ -13,7 +13,7 @@ from pipelines.optical_flow.lettering import draw_text, shortened
 from pipelines.prediction.predictor import OnFrames
 from pipelines.prediction.timeline import Timeline
 from pipelines.prediction.timeline_picture import clock
-from pipelines.video.decoding import VideoReader
+from pipelines.video.isolation import Decoder, IsolatedReader
 from pipelines.video.encoding import encode
 from pipelines.video.resize import resize
 
@@ -24,7 +24,9 @@ _SURFACE, _TEXT, _MUTED, _TRACK, _BAR = (20, 24, 29), (240, 243, 246), (154, 164
 _REPORTED = 32
 
 
-def write_overlay(place: Path, timeline: Timeline, video: Path, allow_truncated: bool, on_frames: OnFrames) -> Path:
+def write_overlay(
+    place: Path, timeline: Timeline, video: Path, decoder: Decoder, allow_truncated: bool, on_frames: OnFrames
+) -> Path:
     """Decodes `video` again and writes it with a panel below: time, and the `BEST` classes with their probabilities.
 
     Returns its path, which is `place` with .mp4 added. Raises `VideoError`, `StorageError`, and `UsageError` where
@@ -35,12 +37,12 @@ def write_overlay(place: Path, timeline: Timeline, video: Path, allow_truncated:
         raise UsageError(
             f"--output {place.parent} is where {video} lies, which its overlay would replace: name another"
         )
-    with VideoReader(video, keep_size=True, allow_truncated=allow_truncated) as reader:
+    with decoder.open(video, keep_size=True, allow_truncated=allow_truncated) as reader:
         encode(path, _pictures(reader, timeline, on_frames), timeline.fps)
     return path
 
 
-def _pictures(reader: VideoReader, timeline: Timeline, on_frames: OnFrames) -> Iterator[np.ndarray]:
+def _pictures(reader: IsolatedReader, timeline: Timeline, on_frames: OnFrames) -> Iterator[np.ndarray]:
     width, height = shown_size(reader.width, reader.height)
     edges = np.array(timeline.edges())
     drawn, below = (-1, -1), np.empty(0)

@@ -21,7 +21,7 @@ from pipelines.evaluation.scoring import Scorer, shortest_window, with_fused
 from pipelines.prediction.flow import FlowOnDemand, trained_flow
 from pipelines.prediction.needs import Needs
 from pipelines.training.runs import Run, load_network, recipe_of
-from pipelines.video.decoding import VideoReader
+from pipelines.video.isolation import Decoder, IsolatedReader
 
 Logits = dict[str, np.ndarray]
 """Of each stream, and `fused` where there are both: float64 [C]."""
@@ -49,6 +49,7 @@ class Predictor:
     ) -> None:
         settings = run.config()
         self.protocol, self.allow_truncated = protocol, allow_truncated
+        self.decoder = Decoder()
         self.classes: list[str] = settings["classes"]
         self.size: tuple[int, int] = (settings["size"][0], settings["size"][1])
         self.recipe = recipe_of(settings, protocol.step)
@@ -58,17 +59,17 @@ class Predictor:
         self.cuts = protocol.windows(self.recipe["frames"], shortest_window(self.scorer.network), run.name)
 
     @contextmanager
-    def open(self, path: Path) -> Iterator[VideoReader]:
+    def open(self, path: Path) -> Iterator[IsolatedReader]:
         """The video at the size of the run's flow.
 
         A video that the extracting stages' default rule gives that short side is left to the rule, which does not cut
         a column off pictures of odd width.
         """
-        reader = VideoReader(path, allow_truncated=self.allow_truncated)
+        reader = self.decoder.open(path, allow_truncated=self.allow_truncated)
         short_side = self.flow.short_side
         if short_side is not None and min(reader.width, reader.height) != short_side:
             reader.close()
-            reader = VideoReader(path, short_side, allow_truncated=self.allow_truncated)
+            reader = self.decoder.open(path, short_side, allow_truncated=self.allow_truncated)
         with reader:
             yield reader
 
@@ -128,7 +129,7 @@ class Clip:
 
 def _pick(
     predictor: Predictor, path: Path, length: int, on_frames: OnFrames
-) -> tuple[dict[int, np.ndarray], VideoReader]:
+) -> tuple[dict[int, np.ndarray], IsolatedReader]:
     """The frames that are needed if the video has `length` of them, by index, and the reader that has ended."""
     try:
         needed = predictor.needs(0, length).frames() if length > 0 else set()

@@ -13,13 +13,22 @@ from typing import Self
 import av
 import numpy as np
 
+from pipelines.artifacts import MOST_PIXELS
 from pipelines.errors import VideoError
 from pipelines.video.resize import resize, stored_size
 
 # Only containers that hold their own pictures. Play lists (ffconcat, HLS, SDP, DASH) make FFmpeg open other files and
 # addresses, whatever the name of the file that holds them: they are refused, and so is every protocol but `file`.
 CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,m4v,asf,flv,ogg"
-_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+# No reference to data in another file is followed (mov), and no picture larger than can be stored is allocated.
+_OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": CONTAINERS,
+    "enable_drefs": "0",
+    "use_absolute_path": "0",
+    "max_pixels": str(MOST_PIXELS),
+    "threads": "1",
+}
 
 # HMDB51's containers count one frame more than decodes; a file cut short misses many.
 _FRAMES_FORGIVEN = 2
@@ -112,6 +121,8 @@ class VideoReader:
                 # Counted by the container, but cut away by its own edit list: not missing.
                 self._discarded += packet.is_discard
                 yield from packet.decode()
+        except MemoryError as error:  # of FFmpeg's errors one; what decoded so far is not all that is in the file
+            raise MemoryError from error
         except av.FFmpegError as error:
             self._failure = error
 
@@ -165,6 +176,10 @@ def _video_stream(container: "av.container.InputContainer") -> "av.VideoStream":
     stream = streams[0]
     if stream.codec_context is None:
         raise VideoError("its codec is not known to FFmpeg")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MOST_PIXELS:
+        raise VideoError(f"its pictures of {width}x{height} have more than {MOST_PIXELS} pixels: unsupported")
+    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
     stream.codec_context.thread_type = "NONE"  # several videos are decoded at once, each by a process
     stream.codec_context.thread_count = 1
     return stream

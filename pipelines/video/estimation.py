@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pipelines.distributed import ranks
 from pipelines.progress import OnProgress, Progress
-from pipelines.workers import Report, run_tasks
+from pipelines.workers import Limits, Report, run_tasks
 
 Task = TypeVar("Task")
 
@@ -48,6 +48,7 @@ def estimate(
     to_do: Sequence[Task],
     *,
     workers: int,
+    limits: Limits,
     stage: str,
     on_progress: OnProgress,
 ) -> Estimate:
@@ -58,13 +59,14 @@ def estimate(
     then is the start of the processes, which counts once and not for every video. Under torchrun rank 0 probes, and
     the estimate is that of all ranks, each on cores and GPU of its own.
     """
-    return ranks().first_tells(lambda: _estimate(function, to_do, workers, stage, on_progress))
+    return ranks().first_tells(lambda: _estimate(function, to_do, workers, limits, stage, on_progress))
 
 
 def _estimate(
     function: Callable[[tuple[Task, float | None], Report], Probe],
     to_do: Sequence[Task],
     workers: int,
+    limits: Limits,
     stage: str,
     on_progress: OnProgress,
 ) -> Estimate:
@@ -74,7 +76,7 @@ def _estimate(
     tasks += [(to_do[measured[k]], k * _PLACE % 1) for k in sorted(range(len(measured)), key=lambda k: k * _ORDER % 1)]
     clock = _Clock()
     probes: list[Probe] = []
-    with contextlib.closing(run_tasks(function, tasks, workers, on_units=clock.first_report)) as outcomes:
+    with contextlib.closing(run_tasks(function, tasks, workers, on_units=clock.first_report, limits=limits)) as outcomes:
         for number, (_, outcome) in enumerate(outcomes, start=1):
             if isinstance(outcome, Probe):
                 probes.append(outcome)

@@ -14,7 +14,7 @@ from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.video.estimation import Estimate
 from pipelines.video.resize import stored_size
 from pipelines.video.sources import VideoProblem, VideoSource
-from pipelines.workers import Report, run_tasks
+from pipelines.workers import Limits, Report, run_tasks
 from pipelines.workspace import (
     Failure,
     Workspace,
@@ -66,6 +66,12 @@ def check_workers(workers: int) -> None:
     """Raises `UsageError` for a value of --workers that makes no sense."""
     if not 0 <= workers <= 4096:
         raise UsageError(f"--workers must be 1 or more, or 0 for one for each core, not {workers}")
+
+
+def check_patience(patience: float) -> None:
+    """Raises `UsageError` for a value of --patience that makes no sense."""
+    if not patience >= 1:
+        raise UsageError(f"--patience must be 1 or more seconds, not {patience:g}")
 
 
 def split_done(
@@ -135,6 +141,7 @@ def extract(
     workspace: Workspace,
     folder: Path,
     workers: int,
+    limits: Limits,
     unit: str,
     ignored: int,
     on_progress: OnProgress,
@@ -154,7 +161,7 @@ def extract(
 
     def work(numbers: Iterator[int]) -> "Generator[tuple[VideoSource, int | VideoError]]":
         tasks = (to_do[number] for number in numbers)
-        with contextlib.closing(run_tasks(function, tasks, workers, on_units=meter.add)) as outcomes:
+        with contextlib.closing(run_tasks(function, tasks, workers, on_units=meter.add, limits=limits)) as outcomes:
             for task, outcome in outcomes:
                 yield task.source, outcome
 

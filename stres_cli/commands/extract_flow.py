@@ -36,6 +36,7 @@ def extract_flow(
     allow_truncated: options.AllowTruncated = False,
     device: options.Device = "auto",
     workers: options.Workers = 0,
+    patience: options.Patience = stage.Config.patience,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
@@ -57,6 +58,7 @@ def extract_flow(
             compression=compression,  # type: ignore[arg-type]  # checked by Config
             short_side=short_side,
             workers=workers,
+            patience=patience,
             device=device,
             overwrite=overwrite,
             allow_truncated=allow_truncated,

@@ -1,0 +1,233 @@
+"""Decoding in a process of its own, for commands that look at videos in the process in which they compute.
+
+Codecs crash, hang and take memory on files made to make them: here that costs the one video, and its process is
+replaced. Stages that store something need none of this, since all of their work on a video is a worker's.
+
+Letters: H W pixels.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+import pipelines
+from pipelines.errors import VideoError
+from pipelines.video.decoding import VideoReader
+from pipelines.video.resize import resize, stored_size
+from pipelines.workers import Limits, failure, how_it_ended, limit_memory, memory_share, no_progress
+
+_ABOUT = ("fps", "container_frames", "announced_frames", "source_width", "source_height")
+_NEXT, _PASS, _STOP = range(3)  # what is asked of the process: the next frame, the one after it, no more
+
+Answer = str | dict[str, Any] | None
+"""Why the video fails; what is known of it at its beginning or end; None: there is a frame."""
+
+
+class Decoder:
+    """Opens videos in processes, which start when they are first needed and end with the decoder."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits(memory=memory_share(1))
+        self._idle: list[_Process] = []
+        self.close = weakref.finalize(self, _end_all, self._idle)
+
+    def open(
+        self, path: Path, short_side: int | None = None, *, keep_size: bool = False, allow_truncated: bool = False
+    ) -> "IsolatedReader":
+        """The video, to be read as by `VideoReader`. Raises `VideoError`."""
+        process = self._idle.pop() if self._idle else _Process(self.limits)
+        return IsolatedReader(process, self._idle, path, short_side, keep_size, allow_truncated)
+
+
+class IsolatedReader:
+    """Iterates over the frames of a video once, as `VideoReader` does, whose attributes it has. Made by `Decoder`."""
+
+    fps: float
+    container_frames: int
+    announced_frames: int
+    source_width: int
+    source_height: int
+
+    def __init__(
+        self,
+        process: "_Process",
+        idle: "list[_Process]",
+        path: Path,
+        short_side: int | None,
+        keep_size: bool,
+        allow_truncated: bool,
+    ) -> None:
+        self._process, self._idle = process, idle
+        self.decoded, self.truncated = 0, False
+        self._is_open = False
+        try:
+            vars(self).update(self._ask((os.path.abspath(path), allow_truncated)) or {})
+        except VideoError:
+            self.close()
+            raise
+        self._is_open = True
+        size = (self.source_width, self.source_height)
+        self.width, self.height = size if keep_size else stored_size(*size, short_side)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (picture for _, picture in self.pick(lambda index: True))
+
+    def pick(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, np.ndarray]]:
+        """The frames whose index from 0 is wanted, with it."""
+        while self._is_open:
+            index, is_wanted = self.decoded, wanted(self.decoded)
+            final = self._ask(_NEXT if is_wanted else _PASS)
+            if final is not None:
+                vars(self).update(final)
+                self._is_open = False
+                return
+            self.decoded += 1
+            if is_wanted:
+                picture = self._process.receive_picture((self.source_height, self.source_width, 3))
+                yield index, resize(picture, self.width, self.height)
+
+    def close(self) -> None:
+        """Gives the process back for the next video."""
+        if self._is_open:
+            with contextlib.suppress(VideoError):
+                self._ask(_STOP)
+            self._is_open = False
+        if self._process.is_alive and self._process not in self._idle:
+            self._idle.append(self._process)
+
+    def _ask(self, order: Any) -> dict[str, Any] | None:
+        try:
+            answer = self._process.ask(order)
+            if isinstance(answer, str):
+                raise VideoError(answer)
+        except VideoError:
+            self._is_open = False
+            raise
+        return answer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Process:
+    """The asking side of one process. It needs no `if __name__ == "__main__"` of the program that decodes so."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._connection, theirs = Pipe()
+        code = f"from pipelines.video.isolation import serve; serve({theirs.fileno()}, {limits.memory})"
+        paths = [str(Path(pipelines.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        )
+        theirs.close()  # so that the end of the process is the end of the pipe
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._connection.closed
+
+    def ask(self, order: Any) -> Answer:
+        """Raises `VideoError` where there is no answer."""
+        try:
+            self._connection.send(order)
+            if not self._connection.poll(self.limits.patience):
+                self.end()
+                raise VideoError(no_progress(self.limits.patience))
+            return self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise VideoError(f"the decoder died ({how_it_ended(self.end())}) on this video") from error
+
+    def receive_picture(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The RGB picture that follows an answer: uint8 [H, W, 3]."""
+        picture = np.empty(shape, dtype=np.uint8)
+        try:
+            self._connection.recv_bytes_into(picture.data.cast("B"))
+        except (EOFError, OSError) as error:
+            raise VideoError(f"the decoder died ({how_it_ended(self.end())}) on this video") from error
+        return picture
+
+    def end(self) -> int:
+        """Ends the process; returns its exit code."""
+        self._connection.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(1.0)  # of its own accord, with its own exit code, now that the pipe is closed
+        self._process.kill()
+        return self._process.wait()
+
+
+def _end_all(processes: list[_Process]) -> None:
+    while processes:
+        processes.pop().end()
+
+
+# ------------------------------------------------------------------ in the process
+
+
+class _Stopped(Exception):
+    """No more frames of this video are wanted."""
+
+
+def serve(descriptor: int, memory: int | None) -> None:
+    """Decodes the videos it is asked for until the pipe `descriptor` is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the one that asks decides
+    if memory is not None:
+        limit_memory(memory)
+    connection = Connection(descriptor)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            path, allow_truncated = connection.recv()
+            _decode(Path(path), allow_truncated, connection)
+
+
+def _decode(path: Path, allow_truncated: bool, connection: Connection) -> None:
+    """One video: an answer to being asked for it, then one to each order."""
+    answer: Answer
+    try:
+        reader = VideoReader(path, keep_size=True, allow_truncated=allow_truncated)
+    except Exception as error:
+        connection.send(failure(error))
+        return
+    with reader:
+        connection.send({name: getattr(reader, name) for name in _ABOUT})
+        try:
+            _give_out(reader, connection)
+            answer = {"decoded": reader.decoded, "truncated": reader.truncated}
+        except _Stopped:
+            connection.send({})
+            return
+        except (EOFError, OSError):
+            raise
+        except Exception as error:
+            answer = failure(error)
+        connection.send({} if connection.recv() == _STOP else answer)
+
+
+def _give_out(reader: VideoReader, connection: Connection) -> None:
+    def wanted(index: int) -> bool:
+        order = connection.recv()  # each frame is decoded before it is asked for, while others are computed on
+        if order == _STOP:
+            raise _Stopped
+        connection.send(None)
+        return order == _NEXT
+
+    for _, picture in reader.pick(wanted):
+        connection.send_bytes(picture.data.cast("B"))
