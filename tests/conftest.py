@@ -93,11 +93,15 @@ TINY_STEPS = {
 
 @pytest.fixture(scope="session")
 def trained_on_videos(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Two classes of three lossless clips of 24 frames, 40x32 pixels: two of each train, one tests. Only to be read."""
+    """Only to be read."""
+    return train_on_videos(tmp_path_factory.mktemp("videos"))
+
+
+def train_on_videos(root: Path) -> Trained:
+    """Two classes of three lossless clips of 24 frames, 40x32 pixels: two of each train, one tests."""
     from pipelines import extract_flow, extract_frames, train
     from pipelines.video.synthetic import write_video
 
-    root = tmp_path_factory.mktemp("videos")
     workspace, ids = Workspace(root / "work"), []
     for label, class_name in enumerate(CLASSES):
         for number in range(3):

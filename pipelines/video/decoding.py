@@ -15,6 +15,7 @@ import numpy as np
 
 from pipelines.artifacts import MOST_PIXELS
 from pipelines.errors import VideoError
+from pipelines.video.orientation import Orientation
 from pipelines.video.resize import resize, stored_size
 
 # Only containers that hold their own pictures. Play lists (ffconcat, HLS, SDP, DASH) make FFmpeg open other files and
@@ -39,7 +40,7 @@ class VideoReader:
     """Iterates over the frames of a video once, as a player would show them: uint8 RGB [H, W, 3].
 
     `short_side` is that of `stored_size`; `keep_size=True` gives the frames as they are. Rotation asked for by the
-    container is applied; non-square pixels are not stretched. Memory is bounded by a few frames, whatever T.
+    container is applied, mirroring too; non-square pixels are not stretched. Memory is bounded by a few frames, whatever T.
 
     `fps` (0.0 where unknown), `container_frames` (how many the container counts, 0 where it does not), `source_width`
     and `source_height` (of the picture as shown), `width` and `height` (as given out) are known from the start;
@@ -66,14 +67,14 @@ class VideoReader:
             self._first = next(self._frames, None)
             if self._first is None:
                 raise VideoError(f"no frame can be decoded{self._why()}")
+            self._shape = _shape(self._first)
         except av.FFmpegError as error:
             self.close()
             raise VideoError(f"cannot be decoded ({error.strerror})") from error
         except BaseException:
             self.close()
             raise
-        self._shape = _shape(self._first)
-        self.source_width, self.source_height = _shown_size(self._first)
+        self.source_width, self.source_height = _shown_size(self._shape)
         size = (self.source_width, self.source_height)
         self.width, self.height = size if keep_size else stored_size(*size, short_side)
 
@@ -95,11 +96,11 @@ class VideoReader:
         for large pictures and a third of it for small ones."""
         frame, self._first = self._first, None
         while frame is not None:
-            if _shape(frame) != self._shape:
-                raise VideoError(_changed(self._shape, _shape(frame), self.decoded))
+            if (shape := _shape(frame)) != self._shape:
+                raise VideoError(_changed(self._shape, shape, self.decoded))
             self.decoded += 1
             if wanted(self.decoded - 1):
-                yield self.decoded - 1, resize(_picture(frame), self.width, self.height)
+                yield self.decoded - 1, resize(_picture(frame, shape), self.width, self.height)
             frame = next(self._frames, None)
         self._judge_length()
 
@@ -193,23 +194,23 @@ def _tagged_frames(stream: "av.VideoStream") -> int:
     return 0
 
 
-Shape = tuple[int, int, int]  # coded width and height, quarter turns anticlockwise
+Shape = tuple[int, int, Orientation]  # coded width and height, and how they are shown
 
 
 def _shape(frame: av.VideoFrame) -> Shape:
-    return frame.width, frame.height, round(frame.rotation / 90) % 4
+    return frame.width, frame.height, Orientation.of(frame)
 
 
-def _shown_size(frame: av.VideoFrame) -> tuple[int, int]:
-    width, height, turns = _shape(frame)
-    return (height, width) if turns % 2 else (width, height)
+def _shown_size(shape: Shape) -> tuple[int, int]:
+    width, height, orientation = shape
+    return (height, width) if orientation.transposed else (width, height)
 
 
-def _picture(frame: av.VideoFrame) -> np.ndarray:
+def _picture(frame: av.VideoFrame, shape: Shape) -> np.ndarray:
     """uint8 RGB [H, W, 3], turned as the container asks."""
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _shape(frame)[2]))
+    return np.ascontiguousarray(shape[2].applied(frame.to_ndarray(format="rgb24")))
 
 
 def _changed(before: Shape, after: Shape, index: int) -> str:
-    was, now = (f"{w}x{h}" + (f" turned {90 * turns} degrees" if turns else "") for w, h, turns in (before, after))
+    was, now = (f"{w}x{h}" + (f" {orientation}" if any(orientation) else "") for w, h, orientation in (before, after))
     return f"the picture changes from {was} to {now} at frame {index}: a change of size within a video is unsupported"

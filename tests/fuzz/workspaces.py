@@ -1,0 +1,105 @@
+"""A whole workspace to damage: every kind of file that stres writes, made by the commands themselves."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import conftest
+
+from pipelines import evaluate, train
+from pipelines.progress import Progress
+from pipelines.workspace import Workspace
+
+# The file in the workspace, what reads it, how it is damaged ("json" or bytes), and its share of the inputs.
+TARGETS = (
+    ("frames/jump/jump0.h5", "artifact", "bytes", 16),
+    ("flow/jump/jump0.h5", "artifact", "bytes", 16),
+    ("dataset.json", "evaluate", "json", 3),
+    ("runs/split1/config.json", "evaluate", "json", 7),
+    ("runs/split1/config.json", "predict", "json", 7),
+    ("runs/split1/config.json", "report", "json", 2),
+    ("runs/split1/split.json", "evaluate", "json", 4),
+    ("runs/split1/joint2/weights.pt", "evaluate", "bytes", 5),
+    ("runs/split1/joint2/weights.pt", "weights", "bytes", 3),
+    ("runs/split1/metrics.jsonl", "report", "bytes", 1),
+    ("runs/begun/config.json", "train", "json", 4),
+    ("runs/begun/appearance/checkpoint.pt", "train", "bytes", 5),
+    ("splits/splits.json", "train", "json", 2),
+    ("splits/trainlist01.txt", "train", "bytes", 2),
+    ("splits/trainlist01.txt", "split lists", "bytes", 4),
+    ("splits/testlist01.txt", "split lists", "bytes", 4),
+    ("splits/classInd.txt", "split lists", "bytes", 4),
+    ("scores/split1/{protocol}/scores.h5", "report", "bytes", 4),
+    ("scores/split1/{protocol}/results.json", "report", "json", 3),
+    ("others.csv", "report --with", "bytes", 2),
+    ("others.npz", "report --with", "bytes", 2),
+    ("videos.txt", "list file", "bytes", 4),
+    ("failures.csv", "failures.csv", "bytes", 4),
+)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An undamaged workspace; `protocol` is that of its scores."""
+
+    root: Path
+    protocol: str
+
+    def targets(self) -> Iterator[tuple[str, str, str, int]]:
+        """`TARGETS` with the protocol's name filled in."""
+        for file, kind, how, share in TARGETS:
+            yield file.format(protocol=self.protocol), kind, how, share
+
+    def copy(self, folder: Path, damaged: str, content: bytes) -> Path:
+        """A copy of which one file holds `content`; the others are links to the same files, which nothing rewrites in
+        place. Returns that file."""
+        shutil.copytree(self.root, folder, copy_function=_link)
+        path = folder / damaged
+        path.unlink()
+        path.write_bytes(content)
+        return path
+
+
+def _link(source: str, target: str) -> None:
+    if Path(source).suffix in (".jsonl",):  # is appended to
+        shutil.copy2(source, target)
+    else:
+        Path(target).hardlink_to(source)
+
+
+def write_whole(root: Path) -> Whole:
+    """Videos, artifacts, splits, a finished run with scores, one that was interrupted, and files of others."""
+    trained = conftest.train_on_videos(root)
+    workspace = trained.workspace
+    result = evaluate.run(evaluate.Config(workspace.root, crops=5, device="cpu"))
+    _begin_a_run(workspace)
+    (workspace.root / "videos.txt").write_text("a.avi jump\nb c.mkv wave\n# note\nd.mp4 two words\n")
+    workspace.failures_file.write_text(
+        "stage,class,video,path,reason,time\nextract-frames,a,b,/a/b.avi,the file is empty,2026-01-01T00:00:00+00:00\n"
+    )
+    _write_others(workspace.root)
+    return Whole(workspace.root, result.folder.name)
+
+
+def _begin_a_run(workspace: Workspace) -> None:
+    def interrupt(progress: Progress) -> None:
+        if list(workspace.runs.glob("begun/*/checkpoint.pt")):
+            raise KeyboardInterrupt
+
+    settings = {"recipe": "small", "width": 4, "size": (32, 32), "device": "cpu", "checkpoint_every": 0.0}
+    overrides = {"appearance": {"iterations": 3, "batch_size": 4, "lr": 1e-4}}
+    config = train.Config(workspace.root, name="begun", steps=("appearance",), overrides=overrides, **settings)
+    try:
+        train.run(config, interrupt)
+    except KeyboardInterrupt:
+        return
+    raise AssertionError("nothing was left to continue")
+
+
+def _write_others(root: Path) -> None:
+    import numpy as np
+
+    videos, values = ["jump/jump2", "wave/wave2"], np.array([[0.2, 0.8], [0.6, 0.4]])
+    (root / "others.csv").write_text("video,jump,wave\njump/jump2,0.2,0.8\nwave/wave2,0.6,0.4\n")
+    np.savez(root / "others.npz", videos=videos, logits=values, classes=["jump", "wave"])
