@@ -190,7 +190,8 @@ class _ArtifactFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        _examine(path, type(self), *_state(path))
+        kind: Any = type(self)  # for mypy, which does not know that classes can be hashed
+        _examine(path, kind, _state(path))
         self.file = _opened(path)
 
     @cached_property
@@ -301,8 +302,8 @@ def _state(path: Path) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=1 << 17)  # training opens the same ones again and again; about 100 MB of so many
-def _examine(path: Path, kind: type[_ArtifactFile], inode: int, size: int, mtime_ns: int) -> None:
-    """Raises `ArtifactError` where the file is not what `kind` reads, or is not safe to read as any file is."""
+def _examine(path: Path, kind: Any, state: tuple[int, int, int]) -> None:
+    """Raises `ArtifactError` where the file, in this state, is not what the class `kind` reads, or not safe to read."""
     with open_file(path) as file:
         check_schema(file, path, kind.schema)
         for name in kind.datasets:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipelines.errors import UsageError
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.reporting.result import Result
-from pipelines.workspace import Workspace, remove_left_over_temporary_files
+from pipelines.workspace import Workspace, is_plain_name, remove_left_over_temporary_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,7 @@ class Config:
         names = [("--run", self.run), ("--protocol", self.protocol)]
         names += [("--compare", name) for name in (self.compare or "").split("/", 1) if self.compare is not None]
         for flag, name in names:
-            if name is not None and (name in ("", ".", "..") or "/" in name or "\\" in name):
+            if name is not None and not is_plain_name(name):
                 raise UsageError(f"{flag} {name!r} is not a name: give the name of a folder under scores/, not a path")
         if len(set(self.splits)) != len(self.splits):
             raise UsageError(f"--splits {','.join(map(str, self.splits))} names a split twice: give each once")

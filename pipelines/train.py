@@ -17,7 +17,7 @@ from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.training.fine_tuning import Start, find_source, find_starts, flow_difference
 from pipelines.training.recipes import RECIPES, STEPS, Recipe, Step, StepName, override
 from pipelines.training.runs import Run, find_run
-from pipelines.workspace import Workspace, remove_left_over_temporary_files
+from pipelines.workspace import Workspace, is_plain_name, remove_left_over_temporary_files
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ class Config:
             _one_of("--steps", step, STEPS)
         for step in self.overrides:
             _one_of("a step's override", step, STEPS)
-        if self.name is not None and (Path(self.name).name != self.name or self.name in ("", ".", "..")):
+        if self.name is not None and not is_plain_name(self.name):
             raise UsageError(f"--name {self.name!r} is not a plain folder name")
         base_steps = {"appearance", "motion"} & set(self.selected())
         if self.base_run is not None and base_steps:
@@ -331,7 +331,7 @@ def _train_step(
     )
     content = sharing.from_first(_checkpoint(run, step, configuration) if ranks().is_first else None)
     if content is not None:
-        trainer.load_state_dict(content)
+        _restore(trainer, content, run.checkpoint_file(step.name))
     log = MetricsLog(run.folder, step.name, trainer.state.iteration) if ranks().is_first else None
 
     def save() -> None:
@@ -403,6 +403,17 @@ def _checkpoint(run: Run, step: Step, configuration: dict[str, Any]) -> dict[str
             "step begins anew"
         )
     return content
+
+
+def _restore(trainer: "StepTrainer", content: dict[str, Any], file: Path) -> None:
+    """Continues from a checkpoint. Raises `MissingError` where that holds something else than the step needs."""
+    try:
+        trainer.load_state_dict(content)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise MissingError(
+            f"{file} does not fit ({type(error).__name__}: {reason}): delete it, and the step begins anew"
+        ) from error
 
 
 def _starting_network(

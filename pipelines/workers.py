@@ -67,8 +67,9 @@ def run_tasks(
 
     `function(task, report)` must be importable by name, its tasks and values picklable; what it passes to `report`
     arrives at `on_units`. A `VideoError` is the task's outcome, and so are memory running out, any unexpected
-    exception, exceeding the `limits`, and the death of the process, which is replaced. Every other `StresError` (a full disk, missing weights)
-    ends the work and is raised here. When the iteration ends early, for whatever reason, the processes are killed:
+    exception, exceeding the `limits`, and the death of the process, which is replaced. Every other `StresError` (a full
+    disk, missing weights) ends the work and is raised here. When the iteration ends early, for whatever reason, the
+    processes are killed:
     use `contextlib.closing`.
     """
     remaining = iter(tasks)
@@ -213,9 +214,7 @@ def no_progress(patience: float) -> str:
 # ------------------------------------------------------------------ in the process
 
 
-def _serve(
-    connection: Connection, function: Callable[[Any, Report], Any], threads: int, memory: int | None
-) -> None:
+def _serve(connection: Connection, function: Callable[[Any, Report], Any], threads: int, memory: int | None) -> None:
     """Works until the parent closes the pipe, or is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, torchrun and batch systems reach all processes
         signal.signal(number, signal.SIG_IGN)  # the parent decides

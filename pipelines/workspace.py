@@ -23,6 +23,8 @@ from typing import Any
 from pipelines.errors import MissingError, StorageError
 
 FAILURE_COLUMNS = ("stage", "class", "video", "path", "reason", "time")
+_BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "'")
+_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?")
 _TEMPORARY = re.compile(r"^\..+\.tmp-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}$")
 
 
@@ -82,6 +84,11 @@ class Workspace:
                 f"there is no workspace at {self.root}: run `stres extract-frames` and `stres extract-flow` first, "
                 "or name another with --workspace"
             )
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether `name` is that of one file or folder, and leads nowhere else."""
+    return name not in ("", ".", "..") and not set(name) & {"/", "\0"}
 
 
 # ------------------------------------------------------------------ writing
@@ -219,11 +226,17 @@ class Failure:
 def read_failures(workspace: Workspace) -> list[Failure]:
     """All rows of `failures.csv`; none where there is no such file."""
     try:
-        text = workspace.failures_file.read_text(encoding="utf-8")
+        text = workspace.failures_file.read_text(encoding="utf-8", errors="backslashreplace")
     except FileNotFoundError:
         return []
     rows = csv.DictReader(io.StringIO(text, newline=""))
-    return [Failure(*(row.get(column) or "" for column in FAILURE_COLUMNS)) for row in rows]
+    try:
+        return [Failure(*(typed_text(row.get(column) or "") for column in FAILURE_COLUMNS)) for row in rows]
+    except csv.Error as error:
+        raise MissingError(
+            f"{workspace.failures_file} cannot be read as CSV ({error}): delete it, the next run of each stage lists "
+            "its failures again"
+        ) from error
 
 
 def record_outcomes(
@@ -260,8 +273,19 @@ def record_outcomes(
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(FAILURE_COLUMNS)
         for row in sorted(rows.values(), key=lambda row: row.key):
-            writer.writerow([row.stage, row.class_name, row.video, row.path, row.reason, row.time])
+            cells = (row.stage, row.class_name, row.video, row.path, row.reason, row.time)
+            writer.writerow([spreadsheet_text(cell) for cell in cells])
         write_text(workspace.failures_file, text.getvalue())
+
+
+def spreadsheet_text(text: str) -> str:
+    """A cell of a CSV file that no spreadsheet takes for a formula: a name such as `=cmd|...` gets an apostrophe."""
+    return f"'{text}" if text.startswith(_BEGINS_A_FORMULA) and not _NUMBER.fullmatch(text) else text
+
+
+def typed_text(cell: str) -> str:
+    """The text that `spreadsheet_text` was given."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_BEGINS_A_FORMULA) else cell
 
 
 def _printable(text: str) -> str:

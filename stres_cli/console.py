@@ -34,8 +34,8 @@ class CommandUI:
 
         self.as_json = as_json
         quiet = not ranks().is_first  # one of torchrun's processes speaks for all
-        self.out = Console(stderr=as_json, highlight=False, markup=False, quiet=quiet)
-        self.err = Console(stderr=True, highlight=False, markup=False, quiet=quiet)
+        self.out = _PlainConsole(stderr=as_json, highlight=False, markup=False, emoji=False, quiet=quiet)
+        self.err = _PlainConsole(stderr=True, highlight=False, markup=False, emoji=False, quiet=quiet)
         self.exit_code = 0
         self.document: Any = None
         self._progress = progress_view(self.err)
@@ -91,7 +91,7 @@ def command(as_json: bool, debug: bool, *, shared: bool = False, interrupted: st
             raise
         except (Exception, KeyboardInterrupt, Interrupted) as stop:
             if debug and isinstance(stop, Exception):
-                traceback.print_exc()
+                ui.err.print(traceback.format_exc(), soft_wrap=True)
             ui.fail(*_explain(stop, interrupted))
         else:
             _leave_together(ui)
@@ -119,6 +119,13 @@ def _explain(stop: BaseException, interrupted: str) -> tuple[str, int]:
         return f"stres itself failed, please report it: {first_line} (--debug shows where)", 4
     code = stop.exit_code if isinstance(stop, Interrupted) else 128 + signal.SIGINT
     return interrupted, code
+
+
+class _PlainConsole(Console):
+    """Shows every text without control characters, which move the cursor or rename the window: any may hold names."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
 
 
 def printable(text: str) -> str:

@@ -50,8 +50,8 @@ def _summary(about: Exported) -> str:
     what = kind.get(about.step, "both streams, joined")
     return (
         f"Spatiotemporal residual network (Feichtenhofer, Pinz, Wildes, NIPS 2016): {what}, depth {network['depth']}, "
-        f"width {network['width']}. Run `{about.run.name}`, step `{about.step}`. Any number of videos B, 1 or more; "
-        "normalisation is part of the file."
+        f"width {network['width']}. Run `{_cell(about.run.name)}`, step `{about.step}`. Any number of videos B, 1 or "
+        "more; normalisation is part of the file."
     )
 
 
@@ -96,11 +96,13 @@ def _trained_frames(about: Exported) -> str:
 
 def _flow(about: Exported, stack: int) -> str:
     flow = about.settings.get("flow") or {}
-    parameters = ", ".join(f"{name}={value}" for name, value in (flow.get("method_parameters") or {}).items())
+    parameters = ", ".join(
+        f"{_cell(name)}={_cell(value)}" for name, value in (flow.get("method_parameters") or {}).items()
+    )
     bound = flow.get("bound", 20.0)
     return (
         f"The flow of frame t is that of frames t-{stack // 2} .. t+{stack - stack // 2 - 1}, each to the frame "
-        f"{flow.get('step', 1)} later, by `{flow.get('method')}` ({parameters}) at the size of the whole "
+        f"{flow.get('step', 1)} later, by `{_cell(flow.get('method'))}` ({parameters}) at the size of the whole "
         f"picture; in pixels, clipped to ±{bound:g}, then `round(255 * (v + {bound:g}) / {2 * bound:g})`: 128 is none. "
         "Mirroring a picture turns x round: 255 - value."
     )
@@ -149,7 +151,7 @@ def _accuracy(about: Exported) -> str:
     lines += ["Of the run's test videos, top-1 with its 95 % interval, by `stres evaluate`:", ""]
     lines += ["| protocol | videos | stream | top-1 | mean class |", "|---|---|---|---|---|"]
     for results in rows:
-        protocol = ", ".join(f"{name} {value}" for name, value in results["protocol"].items())
+        protocol = ", ".join(f"{_cell(name)} {_cell(value)}" for name, value in results["protocol"].items())
         for stream in ("appearance", "motion", "fused"):
             if stream in results:
                 values = results[stream]
@@ -190,25 +192,30 @@ def _recipe(about: Exported) -> str:
     lines = [
         "## Training",
         "",
-        f"Recipe `{settings['recipe']}`, split {settings['split']}, seed {settings['seed']}, {videos['count']} videos, "
-        f"initial weights `{settings['weights']}`, precision {settings['precision']}, input "
+        f"Recipe `{_cell(settings['recipe'])}`, split {settings['split']}, seed {settings['seed']}, {videos['count']} "
+        f"videos, initial weights `{_cell(settings['weights'])}`, precision {_cell(settings['precision'])}, input "
         f"{about.size[0]}x{about.size[1]}.",
     ]
     network = settings["network"]
     if "joint" in about.step:
         pick = ("fusion", "direction", "temporal_kernels", "temporal_init")
-        lines += ["", "Connection: " + ", ".join(f"{name.replace('_', ' ')} {network[name]}" for name in pick) + "."]
+        lines += [
+            "",
+            "Connection: " + ", ".join(f"{name.replace('_', ' ')} {_cell(network[name])}" for name in pick) + ".",
+        ]
     for name, step in _steps(about).items():
         lines += ["", f"| {name} | |", "|---|---|"]
-        lines += [f"| {key.replace('_', ' ')} | {_cell(str(value))} |" for key, value in step.items() if key != "name"]
+        lines += [
+            f"| {_cell(key.replace('_', ' '))} | {_cell(value)} |" for key, value in step.items() if key != "name"
+        ]
     return "\n".join(lines)
 
 
 def _provenance(about: Exported) -> str:
     lines = ["## Provenance", "", f"* {about.file}: SHA-256 `{about.sha256}`"]
     lines += [f"* weights of the run: SHA-256 `{about.run.weights_sha256(about.step)}`"]
-    lines += [f"* training videos: SHA-256 of their list `{about.settings['train_videos']['sha256']}`"]
-    lines += [f"* trained with stres {about.settings['stres_version']}"]
+    lines += [f"* training videos: SHA-256 of their list `{_cell(about.settings['train_videos']['sha256'])}`"]
+    lines += [f"* trained with stres {_cell(about.settings['stres_version'])}"]
     lines += ["* exported with " + ", ".join(f"{name} {version}" for name, version in about.versions.items())]
     if about.check is None:
         lines += ["* not checked against the run on a video (`--check VIDEO`)"]
@@ -222,6 +229,10 @@ def _provenance(about: Exported) -> str:
     return "\n".join(lines)
 
 
-def _cell(text: str) -> str:
-    """Text that cannot end a table's cell."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text).replace("|", "\\|")
+def _cell(value: object) -> str:
+    """What came with the run as text that neither ends a table's cell nor is Markdown or HTML."""
+    text = "".join(letter if letter.isprintable() else "\ufffd" for letter in str(value))
+    return "".join(_ENTITIES.get(letter, letter) for letter in text)
+
+
+_ENTITIES = {letter: f"&#{ord(letter)};" for letter in "&<>[]`|"}

@@ -5,13 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.datasets.catalogue import Video, flow_provenance, load_catalogue
-from pipelines.datasets.split_lists import Split
 from pipelines.datasets.splits import resolve
-from pipelines.errors import UsageError
+from pipelines.errors import MissingError, UsageError
 from pipelines.progress import OnProgress, Progress
 from pipelines.training.configuration import first_difference
 from pipelines.training.runs import Run
-from pipelines.workspace import Failure, Workspace, read_json
+from pipelines.workspace import Failure, Workspace
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,14 @@ def find_test_videos(workspace: Workspace, run: Run, settings: Mapping[str, Any]
     catalogue = load_catalogue(workspace)
     if not force:
         _require_same_flow(workspace, run, settings["flow"], flow_provenance(catalogue))
-    split = resolve(Split(**read_json(run.split_file)), catalogue)
+    split = resolve(run.split(), catalogue)
     label = {name: index for index, name in enumerate(settings["classes"])}
+    strange = sorted({video.class_name for video in split.test} - label.keys())
+    if strange:
+        raise MissingError(
+            f"{run.split_file} names videos of class {strange[0]!r}, which {run.config_file} does not have: restore "
+            "both, or train the run again"
+        )
     damaged = {f"{row.class_name}/{row.video}": replace(row, stage="evaluate") for row in catalogue.problems}
     return TestVideos(
         videos=split.test,

@@ -3,7 +3,6 @@
 A load succeeds or raises: every tensor of the network except the classifiers is filled, and every tensor given is used.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.models.st_resnet import StreamName, STResNet
 from pipelines.models.stream import Stream
 from pipelines.models.temporal import TemporalConv
+from pipelines.models.tensor_file import TensorFileError, read_tensors, require_tensors
 
 IMAGENET_DEPTHS = (50, 101, 152)
 IMAGENET_WIDTH = 64
@@ -89,11 +89,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"there is no weights file {path}: give the path of one, or `imagenet`, `run:NAME` or `none`"
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0]
+        content = read_tensors(path)
+    except TensorFileError as error:
         raise MissingError(
-            f"{path} cannot be read as a file of plain tensors ({type(error).__name__}: {reason}): "
+            f"{path} cannot be read as a file of plain tensors ({error}): "
             "fetch it again, or save only a state dict into it"
         ) from error
     return _unwrapped(content, path)
@@ -109,9 +108,10 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
         raise MissingError(f"{path} holds no state dict: save one with torch.save(model.state_dict(), ...)")
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise MissingError(f"{path} holds {type(value).__name__} under {key!r}, not only tensors by name")
+    try:
+        require_tensors(content, str(path))
+    except TensorFileError as error:
+        raise MissingError(f"{error}: fetch it again, or save only a state dict into it") from None
     if all(key.startswith("module.") for key in content):  # saved from within DistributedDataParallel
         return {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)

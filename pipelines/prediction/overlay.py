@@ -13,8 +13,8 @@ from pipelines.optical_flow.lettering import draw_text, shortened
 from pipelines.prediction.predictor import OnFrames
 from pipelines.prediction.timeline import Timeline
 from pipelines.prediction.timeline_picture import clock
-from pipelines.video.isolation import Decoder, IsolatedReader
 from pipelines.video.encoding import encode
+from pipelines.video.isolation import Decoder, IsolatedReader
 from pipelines.video.resize import resize
 
 BEST = 3

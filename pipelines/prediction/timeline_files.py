@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.prediction.timeline import Timeline, Window
 from pipelines.prediction.timeline_picture import draw_timeline
-from pipelines.workspace import write_bytes, write_json, write_text
+from pipelines.workspace import spreadsheet_text, write_bytes, write_json, write_text
 
 SCHEMA = "stres/timeline/1"
 COLUMNS = ("start_seconds", "end_seconds", "start_frame", "end_frame", "class", "probability")
@@ -30,10 +30,11 @@ def write_csv(path: Path, timeline: Timeline) -> None:
     `StorageError`."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, *timeline.classes])
+    classes = [spreadsheet_text(name) for name in timeline.classes]
+    writer.writerow([*COLUMNS, *classes])
     for window in timeline.windows:
         numbers = [f"{probability:.6f}" for probability in window.headline]
-        winner = timeline.classes[window.winner], numbers[window.winner]
+        winner = classes[window.winner], numbers[window.winner]
         times = (f"{frame / timeline.fps:.3f}" for frame in (window.start, window.end))
         writer.writerow([*times, window.start, window.end, *winner, *numbers])
     write_text(path, text.getvalue())

@@ -1,4 +1,7 @@
-"""The report's tables as CSV (UTF-8, comma, a header row); a field is empty where no figure is defined."""
+"""The report's tables as CSV (UTF-8, comma, a header row); a field is empty where no figure is defined.
+
+A name that a spreadsheet would take for a formula begins with an apostrophe.
+"""
 
 import csv
 import io
@@ -6,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.evaluation.metrics import ranks
+from pipelines.workspace import spreadsheet_text
 
 if TYPE_CHECKING:
     from pipelines.evaluation.comparison import Comparison
@@ -162,6 +166,6 @@ def _fraction(value: float | None) -> str:
 def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    for row in (header, *rows):
+        writer.writerow([spreadsheet_text(cell) if isinstance(cell, str) else cell for cell in row])
     return text.getvalue()

@@ -16,7 +16,7 @@ from pipelines.evaluation.metrics import Scored
 from pipelines.evaluation.probabilities import softmax
 from pipelines.optical_flow.colour import flow_to_colour
 from pipelines.optical_flow.picture import motion_of_bytes
-from pipelines.workspace import Workspace
+from pipelines.workspace import Workspace, is_plain_name
 
 LISTED = 48  # the most confident mistakes that all have pictures
 LONG_SIDE = 144  # pixels; a frame of UCF101 then takes 1.5 to 4.4 kB and its flow 1.2 to 2.2 (five clips)
@@ -81,7 +81,7 @@ def thumbnails(
     made: dict[int, Thumbnail] = {}
     size = 0
     for done, index in enumerate(chosen, 1):
-        thumbnail = _thumbnail(workspace, *ids[index].split("/", 1)) if "/" in ids[index] else Thumbnail(None, None)
+        thumbnail = _thumbnail(workspace, ids[index])
         size += thumbnail.bytes
         if size > MOST_BYTES:
             break
@@ -91,7 +91,10 @@ def thumbnails(
     return made
 
 
-def _thumbnail(workspace: Workspace, class_name: str, video: str) -> Thumbnail:
+def _thumbnail(workspace: Workspace, video_id: str) -> Thumbnail:
+    class_name, _, video = video_id.partition("/")
+    if not (is_plain_name(class_name) and is_plain_name(video)):  # scores may come from anywhere
+        return Thumbnail(None, None)
     frame = flow = None
     middle = None
     try:

@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.errors import MissingError
 from pipelines.training.recipes import STEPS
 from pipelines.training.runs import Run
-from pipelines.workspace import Workspace, read_json
+from pipelines.workspace import Workspace, is_plain_name, read_json
 
 MOST_POINTS = 300  # of a curve that is drawn; the table has them all
 
@@ -35,7 +35,7 @@ def with_base_runs(workspace: Workspace, runs: Iterable[str]) -> list[str]:
     configurations = read_configurations(workspace, names)
     for name in names:
         base = configurations.get(name, {}).get("base_run")
-        if isinstance(base, dict) and isinstance(base.get("name"), str):
+        if isinstance(base, dict) and isinstance(base.get("name"), str) and is_plain_name(base["name"]):
             found[base["name"]] = None
         found[name] = None
     return list(found)

@@ -3,14 +3,13 @@
 Both hold plain tensors, numbers and strings, and load with `weights_only=True`: nothing in them is executed.
 """
 
-import pickle
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pipelines.errors import MissingError
+from pipelines.models.tensor_file import TensorFileError, read_tensors
 from pipelines.workspace import atomic_file, storage_errors
 
 CHECKPOINT_SCHEMA = "stres/checkpoint/1"
@@ -29,14 +28,11 @@ def save(path: Path, schema: str, content: dict[str, Any]) -> None:
 def load(path: Path, schema: str) -> dict[str, Any]:
     """Reads what `save` wrote, on the CPU. Raises `MissingError`: it never returns half a file."""
     try:
-        with warnings.catch_warnings():  # torch warns of foreign pickles before it refuses them
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_tensors(path, verify=True)
     except FileNotFoundError:
         raise MissingError(f"{path} is missing: run `stres train` first") from None
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MissingError(f"{path} does not load ({first_line}): delete it, and the step begins anew") from error
+    except TensorFileError as error:
+        raise MissingError(f"{path} does not load ({error}): delete it, and the step begins anew") from error
     found = content.get("schema") if isinstance(content, dict) else None
     if found != schema:
         raise MissingError(

@@ -6,18 +6,21 @@
 `<step>/checkpoint.pt`  continues an interrupted step;  `<step>/weights.pt`  the finished step
 """
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import MissingError, UsageError
 from pipelines.training.recipes import STEPS
-from pipelines.workspace import Workspace, read_json
+from pipelines.training.run_config import checked_config, checked_split
+from pipelines.workspace import Workspace, is_plain_name, read_json
 
 if TYPE_CHECKING:
+    from pipelines.datasets.split_lists import Split
     from pipelines.models import STResNet
 
 LATE_FUSION = "late"  # both base streams side by side, their logits averaged
@@ -55,8 +58,12 @@ class Run:
         return digest.hexdigest()
 
     def config(self) -> dict[str, Any]:
-        """The run's configuration. Raises `MissingError`."""
-        return read_json(self.config_file)
+        """The run's configuration. Raises `MissingError` where it is absent, damaged or lacks what a run needs."""
+        return checked_config(read_json(self.config_file), self.config_file)
+
+    def split(self) -> "Split":
+        """The split that the run was trained on. Raises `MissingError`."""
+        return checked_split(read_json(self.split_file), self.split_file)
 
     def finished(self) -> list[str]:
         """The steps that are done, in the order of training."""
@@ -90,7 +97,7 @@ def find_run(workspace: Workspace, name: str | None) -> Run:
         raise MissingError(f"there is no run in {workspace.runs}: train one with `stres train --split 1`")
     if name is None:
         return Run(runs[-1].parent)
-    if not (workspace.runs / name / "config.json").is_file() or Path(name).name != name:
+    if not is_plain_name(name) or not (workspace.runs / name / "config.json").is_file():
         known = ", ".join(sorted(file.parent.name for file in runs))
         raise MissingError(f"there is no run {name!r} in {workspace.runs}: there are {known}")
     return Run(workspace.runs / name)
@@ -104,23 +111,61 @@ def find_run_or_folder(workspace: Workspace, name: str | None) -> Run:
 
 
 def recipe_of(settings: Mapping[str, Any], step: str) -> dict[str, Any]:
-    """How `step` was trained, of the run whose `config.json` holds `settings`; of late fusion, the motion stream."""
-    return settings["steps"]["motion" if step == LATE_FUSION else step]
+    """How `step` was trained, of the run whose `config.json` holds `settings`; of late fusion, the motion stream.
+
+    Raises `MissingError` where that does not say.
+    """
+    name = "motion" if step == LATE_FUSION else step
+    if name not in settings["steps"]:
+        raise MissingError(f"the run's config.json does not tell how {name} was trained: restore it, or train it again")
+    return settings["steps"][name]
 
 
 def load_network(run: Run, step: str) -> "STResNet":
-    """The network that `step` left (`late`: both base streams without connection), in evaluation mode, on the CPU."""
-    from pipelines.models import STResNet, load_streams
+    """The network that `step` left (`late`: both base streams without connection), in evaluation mode, on the CPU.
+
+    Raises `MissingError` where the weights are absent or damaged, or are of another network than they say.
+    """
+    from pipelines.models import load_streams
     from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 
-    if step == LATE_FUSION:
-        parts = [load(run.weights_file(stream), WEIGHTS_SCHEMA) for stream in ("appearance", "motion")]
-        settings = parts[0]["network"] | {"streams": ("appearance", "motion")}
-        network = STResNet(**settings)
+    names = ("appearance", "motion") if step == LATE_FUSION else (step,)
+    parts = [load(run.weights_file(name), WEIGHTS_SCHEMA) for name in names]
+    with _misfits(run.weights_file(names[0])):
+        settings = parts[0]["network"] | ({"streams": names} if step == LATE_FUSION else {})
+        network = _built(settings, [part["model"] for part in parts])
+        if network.num_classes != len(run.config()["classes"]):
+            raise ValueError(f"it knows {network.num_classes} classes, config.json {len(run.config()['classes'])}")
         for part in parts:
-            load_streams(network, part["model"])
-    else:
-        content = load(run.weights_file(step), WEIGHTS_SCHEMA)
-        network = STResNet(**content["network"])
-        network.load_state_dict(content["model"])
+            if step == LATE_FUSION:
+                load_streams(network, part["model"])
+            else:
+                network.load_state_dict(part["model"])
     return network.eval()
+
+
+def _built(settings: dict[str, Any], states: Sequence[Any]) -> "STResNet":
+    """The network of these settings, if it is no larger than the tensors that are to fill it: what a file only claims
+    takes no memory."""
+    import torch
+
+    from pipelines.models import STResNet
+    from pipelines.models.tensor_file import require_tensors
+
+    given = sum(value.numel() for state in states for value in require_tensors(state, "the model").values())
+    with torch.device("meta"):
+        claimed = sum(parameter.numel() for parameter in STResNet(**settings).parameters())
+    if claimed > given:
+        raise ValueError(f"its network has {claimed} weights, the file {given} numbers")
+    return STResNet(**settings)
+
+
+@contextlib.contextmanager
+def _misfits(path: Path) -> Iterator[None]:
+    from pipelines.models.tensor_file import TensorFileError
+
+    try:
+        yield
+    except (UsageError, TensorFileError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise MissingError(f"{path} holds no network that it describes ({reason}): train the step again") from error

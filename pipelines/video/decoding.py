@@ -39,8 +39,9 @@ _SHARE_FORGIVEN = 0.02
 class VideoReader:
     """Iterates over the frames of a video once, as a player would show them: uint8 RGB [H, W, 3].
 
-    `short_side` is that of `stored_size`; `keep_size=True` gives the frames as they are. Rotation asked for by the
-    container is applied, mirroring too; non-square pixels are not stretched. Memory is bounded by a few frames, whatever T.
+    `short_side` is that of `stored_size`; `keep_size=True` gives the frames as they are. Rotation and
+    mirroring asked for by the container are applied; non-square pixels are not stretched. Memory is bounded by a few
+    frames, whatever T.
 
     `fps` (0.0 where unknown), `container_frames` (how many the container counts, 0 where it does not), `source_width`
     and `source_height` (of the picture as shown), `width` and `height` (as given out) are known from the start;

@@ -76,7 +76,9 @@ def _estimate(
     tasks += [(to_do[measured[k]], k * _PLACE % 1) for k in sorted(range(len(measured)), key=lambda k: k * _ORDER % 1)]
     clock = _Clock()
     probes: list[Probe] = []
-    with contextlib.closing(run_tasks(function, tasks, workers, on_units=clock.first_report, limits=limits)) as outcomes:
+    with contextlib.closing(
+        run_tasks(function, tasks, workers, on_units=clock.first_report, limits=limits)
+    ) as outcomes:
         for number, (_, outcome) in enumerate(outcomes, start=1):
             if isinstance(outcome, Probe):
                 probes.append(outcome)

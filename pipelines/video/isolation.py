@@ -22,7 +22,7 @@ from typing import Any, Self
 import numpy as np
 
 import pipelines
-from pipelines.errors import VideoError
+from pipelines.errors import MissingError, VideoError
 from pipelines.video.decoding import VideoReader
 from pipelines.video.resize import resize, stored_size
 from pipelines.workers import Limits, failure, how_it_ended, limit_memory, memory_share, no_progress
@@ -140,6 +140,10 @@ class _Process:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
         )
         theirs.close()  # so that the end of the process is the end of the pipe
+        try:
+            self._connection.recv()  # it has started, which may take longer than a hanging codec is waited for
+        except EOFError as error:
+            raise MissingError(f"the decoder cannot start ({how_it_ended(self.end())}): see its output above") from error
 
     @property
     def is_alive(self) -> bool:
@@ -193,6 +197,7 @@ def serve(descriptor: int, memory: int | None) -> None:
         limit_memory(memory)
     connection = Connection(descriptor)
     with contextlib.suppress(EOFError, OSError):
+        connection.send("started")
         while True:
             path, allow_truncated = connection.recv()
             _decode(Path(path), allow_truncated, connection)

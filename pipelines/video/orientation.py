@@ -28,7 +28,7 @@ class Orientation(NamedTuple):
         if matrix is None:
             return cls()
         # Column p and row q of what is decoded are shown in column a*p + c*q and row b*p + d*q, up to a shift.
-        a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
+        a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))  # type: ignore[call-overload]
         straight, across = (abs(a), abs(d)), (abs(b), abs(c))
         if max(across) <= _UPRIGHT * min(straight):
             return cls(False, a < 0, d < 0)

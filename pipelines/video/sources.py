@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.errors import MissingError, UsageError
+from pipelines.workspace import is_plain_name
 
 UNLABELLED = "unlabelled"
 VIDEO_SUFFIXES = frozenset(
@@ -157,7 +158,7 @@ def _exists(folder: Path, name: str) -> bool:
 
 
 def _safe_class(label: str, list_file: Path, number: int) -> str:
-    if label in (".", "..") or "/" in label or len(os.fsencode(label)) > 200:
+    if not is_plain_name(label) or len(os.fsencode(label)) > 200:
         raise UsageError(
             f"{list_file}, line {number}: the label {label!r} cannot be a folder's name: a line is `path label`, "
             "the label without '/' and at most 200 bytes long"

@@ -170,6 +170,7 @@ class _Told(StresError):
     """A command's last line."""
 
 
+CLIP = "{folder}/clip.mkv"
 CHECKS: dict[str, Callable[[Input], None]] = {
     "video": _video,
     "artifact": _artifact,
@@ -177,12 +178,14 @@ CHECKS: dict[str, Callable[[Input], None]] = {
     "split lists": _split_lists,
     "weights": _weights,
     "failures.csv": _failures,
-    "evaluate": _command("evaluate", "--crops", "5", "--device", "cpu"),
-    "predict": _command("predict", "{folder}/../clips/jump/jump2.mkv", "--crops", "5", "--device", "cpu"),
+    "evaluate": _command("evaluate", "--run", "split1", "--crops", "5", "--device", "cpu"),
+    "predict": _command(
+        "predict", "{folder}/../clips/jump/jump2.mkv", "--run", "split1", "--crops", "5", "--device", "cpu"
+    ),
     "train": _command(
         *("train", "--recipe", "small", "--width", "4", "--size", "32", "--device", "cpu", "--name", "begun"),
         *("--steps", "appearance", "--iterations", "3", "--batch-size", "4", "--lr", "0.0001"),
     ),
-    "report": _command("report", "--thumbnails", "1"),
-    "report --with": _command("report", "--thumbnails", "0", "--with", "{file}"),
+    "report": _command("report", "--run", "split1", "--thumbnails", "1"),
+    "report --with": _command("report", "--run", "split1", "--thumbnails", "0", "--with", "{file}"),
 }

@@ -8,18 +8,19 @@ import av
 import numpy as np
 
 FRAMES, HEIGHT, WIDTH = 10, 32, 48
-# Container, codec, pixel format.
-_KINDS = (
-    *(("avi", "mpeg4", "yuv420p"), ("avi", "mjpeg", "yuvj420p"), ("avi", "png", "rgb24"), ("avi", "msmpeg4", "yuv420p")),
-    *(("avi", "rawvideo", "gray"), ("avi", "cinepak", "rgb24"), ("avi", "huffyuv", "yuv422p"), ("avi", "utvideo", "gbrp")),
-    *(("mp4", "libx264", "yuv420p"), ("mp4", "libx265", "yuv420p"), ("mp4", "mpeg4", "yuv420p")),
-    *(("mov", "prores_ks", "yuv422p10le"), ("mov", "qtrle", "argb"), ("mov", "qtrle", "gray"), ("mov", "png", "gray16be")),
-    *(("mov", "png", "rgb48be"), ("mov", "v210", "yuv422p10le"), ("mov", "libx264", "yuv444p10le")),
-    *(("mkv", "ffv1", "gray16le"), ("mkv", "ffv1", "yuva420p"), ("mkv", "libx264", "yuv420p")),
-    *(("webm", "libvpx", "yuv420p"), ("webm", "libvpx-vp9", "yuva420p"), ("webm", "libsvtav1", "yuv420p")),
-    *(("mpg", "mpeg2video", "yuv420p"), ("ts", "libx264", "yuv420p"), ("ts", "mpeg2video", "yuv422p")),
-    *(("flv", "flv", "yuv420p"), ("wmv", "wmv2", "yuv420p"), ("3gp", "h263", "yuv420p")),
-)
+_KINDS = """
+avi: mpeg4 yuv420p, mjpeg yuvj420p, png rgb24, msmpeg4 yuv420p, rawvideo gray, cinepak rgb24, huffyuv yuv422p,
+     utvideo gbrp
+mp4: libx264 yuv420p, libx265 yuv420p, mpeg4 yuv420p
+mov: prores_ks yuv422p10le, qtrle argb, qtrle gray, png gray16be, png rgb48be, v210 yuv422p10le, libx264 yuv444p10le
+mkv: ffv1 gray16le, ffv1 yuva420p, libx264 yuv420p
+webm: libvpx yuv420p, libvpx-vp9 yuva420p, libsvtav1 yuv420p
+mpg: mpeg2video yuv420p
+ts: libx264 yuv420p, mpeg2video yuv422p
+flv: flv yuv420p
+wmv: wmv2 yuv420p
+3gp: h263 yuv420p
+"""
 _SIZES = {"h263": (96, 128), "libsvtav1": (64, 64), "libx265": (96, 128)}  # what these encoders can do
 
 
@@ -28,7 +29,7 @@ def write_bases(folder: Path) -> dict[str, bytes]:
     frame rate, a rotation."""
     folder.mkdir(parents=True, exist_ok=True)
     bases = {}
-    for suffix, codec, pixels in _KINDS:
+    for suffix, codec, pixels in _kinds():
         name = f"{codec}-{pixels}.{suffix}"
         height, width = _SIZES.get(codec, (HEIGHT, WIDTH))
         write(folder / name, codec, pixels, height, width)
@@ -45,6 +46,15 @@ def write_bases(folder: Path) -> dict[str, bytes]:
     _write_sound(folder / "sound.mkv")
     bases["sound.mkv"] = (folder / "sound.mkv").read_bytes()
     return bases
+
+
+def _kinds() -> Iterator[tuple[str, str, str]]:
+    """Container's suffix, codec, pixel format."""
+    for line in _KINDS.replace("\n  ", "").strip().splitlines():
+        suffix, kinds = line.split(":")
+        for kind in kinds.split(","):
+            codec, pixels = kind.split()
+            yield suffix, codec, pixels
 
 
 def write(

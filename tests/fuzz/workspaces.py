@@ -18,10 +18,10 @@ TARGETS = (
     ("dataset.json", "evaluate", "json", 3),
     ("runs/split1/config.json", "evaluate", "json", 7),
     ("runs/split1/config.json", "predict", "json", 7),
-    ("runs/split1/config.json", "report", "json", 2),
+    ("runs/split1/config.json", "report", "json", 1),
     ("runs/split1/split.json", "evaluate", "json", 4),
     ("runs/split1/joint2/weights.pt", "evaluate", "bytes", 5),
-    ("runs/split1/joint2/weights.pt", "weights", "bytes", 3),
+    ("others.pt", "weights", "bytes", 3),
     ("runs/split1/metrics.jsonl", "report", "bytes", 1),
     ("runs/begun/config.json", "train", "json", 4),
     ("runs/begun/appearance/checkpoint.pt", "train", "bytes", 5),
@@ -30,10 +30,10 @@ TARGETS = (
     ("splits/trainlist01.txt", "split lists", "bytes", 4),
     ("splits/testlist01.txt", "split lists", "bytes", 4),
     ("splits/classInd.txt", "split lists", "bytes", 4),
-    ("scores/split1/{protocol}/scores.h5", "report", "bytes", 4),
-    ("scores/split1/{protocol}/results.json", "report", "json", 3),
-    ("others.csv", "report --with", "bytes", 2),
-    ("others.npz", "report --with", "bytes", 2),
+    ("scores/split1/{protocol}/scores.h5", "report", "bytes", 2),
+    ("scores/split1/{protocol}/results.json", "report", "json", 2),
+    ("others.csv", "report --with", "bytes", 1),
+    ("others.npz", "report --with", "bytes", 1),
     ("videos.txt", "list file", "bytes", 4),
     ("failures.csv", "failures.csv", "bytes", 4),
 )
@@ -79,6 +79,7 @@ def write_whole(root: Path) -> Whole:
         "stage,class,video,path,reason,time\nextract-frames,a,b,/a/b.avi,the file is empty,2026-01-01T00:00:00+00:00\n"
     )
     _write_others(workspace.root)
+    shutil.copy(trained.video("jump/jump2"), workspace.root / "clip.mkv")
     return Whole(workspace.root, result.folder.name)
 
 
@@ -99,7 +100,9 @@ def _begin_a_run(workspace: Workspace) -> None:
 
 def _write_others(root: Path) -> None:
     import numpy as np
+    import torch
 
     videos, values = ["jump/jump2", "wave/wave2"], np.array([[0.2, 0.8], [0.6, 0.4]])
     (root / "others.csv").write_text("video,jump,wave\njump/jump2,0.2,0.8\nwave/wave2,0.6,0.4\n")
+    torch.save({"conv1.weight": torch.ones(4, 3, 7, 7), "fc.bias": torch.zeros(5)}, root / "others.pt")
     np.savez(root / "others.npz", videos=videos, logits=values, classes=["jump", "wave"])
