@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint check-python clean
+.PHONY: demo test fuzz check-python clean
 
 demo: $(VENV)/.installed
 	$(BIN)/stres demo
@@ -12,7 +12,14 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pip check
 	$(BIN)/python -m pytest -q -n 2
+
+# Thousands of damaged inputs through the real code (docs/reliability.md); INPUTS and SEED say how many and which.
+INPUTS ?= 5000
+SEED ?= 0
+fuzz: $(VENV)/.installed
+	PYTHONPATH=.:tests $(BIN)/python tests/fuzz/fuzzing.py --inputs $(INPUTS) --seed $(SEED)
 
 $(VENV)/.installed: pyproject.toml | check-python
 	$(PYTHON) -m venv $(VENV)

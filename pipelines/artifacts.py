@@ -135,7 +135,7 @@ class FlowWriter(_ArtifactWriter):
 def _filter(compression: Compression) -> dict[str, Any]:
     if compression == "gzip":
         return {"compression": "gzip", "compression_opts": 4}
-    import hdf5plugin
+    from pipelines.hdf5_plugins import hdf5plugin
 
     return dict(hdf5plugin.Zstd(clevel=3))
 
@@ -324,12 +324,8 @@ def open_file(path: Path) -> "Iterator[h5py.File]":
 
 def _opened(path: Path, raw: SoundHeaps | None = None) -> "h5py.File":
     """The file at `path`, read through `raw` if given."""
-    import h5py
-    import hdf5plugin  # noqa: F401  (registers the Zstandard filter)
+    from pipelines.hdf5_plugins import h5py
 
-    # HDF5 would load code from here to read a file that asks for an unknown filter: HDF5_PLUGIN_PATH, or a default.
-    while h5py.h5pl.size():
-        h5py.h5pl.remove(0)
     options: dict[str, Any] = {} if raw else {"locking": False}
     with _openable(path):
         return h5py.File(raw or path, "r", rdcc_nbytes=_CHUNK_CACHE, **options)

@@ -26,7 +26,7 @@ Value = TypeVar("Value")
 Report = Callable[[int], None]
 """Told by a task how many further units (frames, pairs) of it are done."""
 
-_PRELOAD = ["numpy", "torch", "cv2", "av", "h5py", "hdf5plugin"]
+_PRELOAD = ["numpy", "torch", "cv2", "av", "pipelines.hdf5_plugins"]
 NO_MEMORY = "not enough memory for this video: use fewer --workers"
 _PATIENCE = 5.0  # seconds a process gets to end before it is made to
 _TICK = 5.0  # seconds between two looks at who is late

@@ -85,7 +85,7 @@ def read_dataset_file(path: Path) -> dict[tuple[Kind, str, str], Artifact]:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["schema"] != DATASET_SCHEMA:
             return {}
-        settings = [FlowSettings(**each) for each in document["flow_settings"]]
+        settings = [_checked_settings(FlowSettings(**each)) for each in document["flow_settings"]]
         known: dict[tuple[Kind, str, str], Artifact] = {}
         kinds: tuple[Kind, ...] = ("frames", "flow")
         for entry in document["videos"]:
@@ -99,6 +99,19 @@ def read_dataset_file(path: Path) -> dict[tuple[Kind, str, str], Artifact]:
         return known
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return {}
+
+
+def _checked_settings(settings: FlowSettings) -> FlowSettings:
+    """The settings, of the right types. Raises `TypeError`, `ValueError`."""
+    texts = settings.method, settings.method_parameters, settings.flow_input
+    numbers = settings.bound, settings.step, settings.short_side or 0
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(texts)
+    if not all(isinstance(number, int | float) for number in numbers):
+        raise TypeError(numbers)
+    if not isinstance(json.loads(settings.method_parameters), dict):
+        raise TypeError(settings.method_parameters)
+    return settings
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

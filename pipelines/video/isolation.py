@@ -143,7 +143,9 @@ class _Process:
         try:
             self._connection.recv()  # it has started, which may take longer than a hanging codec is waited for
         except EOFError as error:
-            raise MissingError(f"the decoder cannot start ({how_it_ended(self.end())}): see its output above") from error
+            raise MissingError(
+                f"the decoder cannot start ({how_it_ended(self.end())}): see its output above"
+            ) from error
 
     @property
     def is_alive(self) -> bool:

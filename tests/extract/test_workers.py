@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import pytest
 import worker_functions
 
+from pipelines.devices import available_memory
 from pipelines.errors import MissingError, StorageError, VideoError
-from pipelines.workers import WorkerDied, run_tasks
+from pipelines.workers import Limits, WorkerDied, memory_share, run_tasks
 
 Task = tuple[str, str]
 
@@ -77,6 +78,34 @@ def test_errors_of_one_task_are_its_outcome() -> None:
         "bug": "unexpected error: KeyError: 'key'",
         "say": "fine",
     }
+
+
+def test_a_task_without_progress_is_ended_and_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.workers._TICK", 0.1)
+    tasks = [("say", "before"), ("hang", ""), ("say", "after"), ("say", "last")]
+    result = dict(run_tasks(worker_functions.obey, tasks, 1, limits=Limits(patience=2.0)))
+    assert isinstance(result[("hang", "")], WorkerDied)
+    assert str(result.pop(("hang", ""))) == "no progress for 2 s, so its process was ended"
+    assert set(result.values()) == {"before", "after", "last"}
+
+
+def test_a_task_that_reports_may_take_longer_than_patience_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.workers._TICK", 0.1)
+    task = ("slow report", "8")  # half a second each
+    assert dict(run_tasks(worker_functions.obey, [task], 1, limits=Limits(patience=2.0))) == {task: "8"}
+
+
+@pytest.mark.parametrize("what", ["bytes", "tensor"])
+def test_a_task_that_takes_too_much_memory_fails_alone(what: str) -> None:
+    tasks = [("take", what), ("say", "after")]
+    result = dict(run_tasks(worker_functions.obey, tasks, 1, limits=Limits(memory=1 << 29)))
+    assert str(result[("take", what)]) == "not enough memory for this video: use fewer --workers"
+    assert result[("say", "after")] == "after"
+
+
+def test_each_process_may_take_its_share_of_the_machine_but_never_too_little() -> None:
+    assert memory_share(1) == max(4 << 30, available_memory())
+    assert memory_share(10_000) == 4 << 30
 
 
 @pytest.mark.parametrize(("order", "kind"), [("storage", StorageError), ("missing", MissingError)])

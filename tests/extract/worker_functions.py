@@ -29,6 +29,12 @@ def obey(task: tuple[str, str], report: Report) -> str:
     elif order == "report":
         for _ in range(int(argument)):
             report(2)
+    elif order == "slow report":
+        for _ in range(int(argument)):
+            time.sleep(0.5)
+            report(1)
+    elif order == "take":
+        _take(argument, 1 << 30)
     elif order == "pid":
         return str(os.getpid())
     elif order == "hang":
@@ -38,6 +44,15 @@ def obey(task: tuple[str, str], report: Report) -> str:
     elif order == "interrupt":
         os.kill(os.getpid(), signal.SIGINT)
     return argument
+
+
+def _take(what: str, size: int) -> None:
+    if what == "bytes":
+        bytearray(size)
+    else:
+        import torch
+
+        torch.zeros(size, dtype=torch.uint8)
 
 
 def store_or_die(task: object, report: Report) -> int:

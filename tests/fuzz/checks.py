@@ -170,7 +170,6 @@ class _Told(StresError):
     """A command's last line."""
 
 
-CLIP = "{folder}/clip.mkv"
 CHECKS: dict[str, Callable[[Input], None]] = {
     "video": _video,
     "artifact": _artifact,
@@ -179,9 +178,7 @@ CHECKS: dict[str, Callable[[Input], None]] = {
     "weights": _weights,
     "failures.csv": _failures,
     "evaluate": _command("evaluate", "--run", "split1", "--crops", "5", "--device", "cpu"),
-    "predict": _command(
-        "predict", "{folder}/../clips/jump/jump2.mkv", "--run", "split1", "--crops", "5", "--device", "cpu"
-    ),
+    "predict": _command("predict", "{folder}/clip.mkv", "--run", "split1", "--crops", "5", "--device", "cpu"),
     "train": _command(
         *("train", "--recipe", "small", "--width", "4", "--size", "32", "--device", "cpu", "--name", "begun"),
         *("--steps", "appearance", "--iterations", "3", "--batch-size", "4", "--lr", "0.0001"),

@@ -80,14 +80,14 @@ def fuzz(folder: Path, inputs: int, seed: int, *, workers: int = 2, whole: works
     bases = videos.write_bases(folder / "bases")
     number_of_videos = round(_SHARE_OF_VIDEOS * inputs) if whole else inputs
     batch = _Batch(folder / "batch")
-    _run(_damaged_videos(folder / "videos", bases, number_of_videos, seed, batch), workers, tally)
+    run(_damaged_videos(folder / "videos", bases, number_of_videos, seed, batch), workers, tally)
     batch.finish(tally)
     if whole is not None:
-        _run(_damaged_files(folder / "files", whole, inputs - number_of_videos, seed), workers, tally)
+        run(damaged_files(folder / "files", whole, inputs - number_of_videos, seed), workers, tally)
     return tally
 
 
-def _run(inputs: Iterator[checks.Input], workers: int, tally: Tally) -> None:
+def run(inputs: Iterator[checks.Input], workers: int, tally: Tally) -> None:
     limits = Limits(patience=TIME_LIMIT, memory=MEMORY_LIMIT)
     with contextlib.closing(run_tasks(checks.check, inputs, workers, limits=limits)) as outcomes:
         for given, outcome in outcomes:
@@ -122,7 +122,7 @@ def _damaged_videos(
         yield checks.Input("video", path.name, path)
 
 
-def _damaged_files(folder: Path, whole: workspaces.Whole, inputs: int, seed: int) -> Iterator[checks.Input]:
+def damaged_files(folder: Path, whole: workspaces.Whole, inputs: int, seed: int) -> Iterator[checks.Input]:
     """Files of a workspace, by their shares of the inputs."""
     targets = list(whole.targets())
     originals = {file: (whole.root / file).read_bytes() for file, *_ in targets}
@@ -192,6 +192,8 @@ class _Batch:
 
 def main() -> None:
     """Prints what came of it; exit code 1 where there are findings."""
+    from conftest import train_on_videos  # tests/conftest.py, where `make fuzz` says it is
+
     parser = argparse.ArgumentParser(description="Damaged inputs through the real code.")
     parser.add_argument("--inputs", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
@@ -199,7 +201,8 @@ def main() -> None:
     options = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="stres-fuzz-") as folder:
-        whole = workspaces.write_whole(Path(folder) / "whole")
+        trained = train_on_videos(Path(folder) / "trained")
+        whole = workspaces.write_whole(Path(folder) / "whole", trained.workspace, trained.video("jump/jump2"))
         tally = fuzz(Path(folder), options.inputs, options.seed, workers=options.workers, whole=whole)
     document = tally.document() | {"seed": options.seed, "minutes": round((time.monotonic() - started) / 60, 1)}
     sys.stdout.write(json.dumps(document, indent=2) + "\n")

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import conftest
-
 from pipelines import evaluate, train
 from pipelines.progress import Progress
 from pipelines.workspace import Workspace
@@ -68,10 +66,10 @@ def _link(source: str, target: str) -> None:
         Path(target).hardlink_to(source)
 
 
-def write_whole(root: Path) -> Whole:
-    """Videos, artifacts, splits, a finished run with scores, one that was interrupted, and files of others."""
-    trained = conftest.train_on_videos(root)
-    workspace = trained.workspace
+def write_whole(root: Path, trained: Workspace, clip: Path) -> Whole:
+    """Copies a workspace of two classes with a finished run, and adds scores, a run that was interrupted, a video, and
+    files of others."""
+    workspace = Workspace(shutil.copytree(trained.root, root))
     result = evaluate.run(evaluate.Config(workspace.root, crops=5, device="cpu"))
     _begin_a_run(workspace)
     (workspace.root / "videos.txt").write_text("a.avi jump\nb c.mkv wave\n# note\nd.mp4 two words\n")
@@ -79,7 +77,7 @@ def write_whole(root: Path) -> Whole:
         "stage,class,video,path,reason,time\nextract-frames,a,b,/a/b.avi,the file is empty,2026-01-01T00:00:00+00:00\n"
     )
     _write_others(workspace.root)
-    shutil.copy(trained.video("jump/jump2"), workspace.root / "clip.mkv")
+    shutil.copy(clip, workspace.root / "clip.mkv")
     return Whole(workspace.root, result.folder.name)
 
 

@@ -115,7 +115,9 @@ def test_no_cell_is_a_formula_and_none_is_lost() -> None:
 
 def test_failures_of_videos_named_like_formulas_are_text_and_come_back(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    rows = [Failure("extract-frames", "c", name.replace("\t", " "), f"/v/{i}", "r", "t") for i, name in enumerate(HOSTILE)]
+    rows = [
+        Failure("extract-frames", "c", name.replace("\t", " "), f"/v/{i}", "r", "t") for i, name in enumerate(HOSTILE)
+    ]
     record_outcomes(workspace, failed=rows)
     assert sorted(read_failures(workspace), key=lambda row: row.path) == rows
     cells = [cell for row in csv.reader(io.StringIO(workspace.failures_file.read_text())) for cell in row]
@@ -139,6 +141,6 @@ def test_a_terminal_is_sent_no_commands_and_shows_markup_as_it_is(capsys: pytest
     ui.out.print(f"class {hostile}\nnext line", soft_wrap=True)
     ui.fail(hostile, 3)
     out, err = capsys.readouterr()
-    assert "class [red]a[/red] \ufffd]0;title\ufffd\ufffd[2J :smile: \ufffd31m b\nnext line\n" == out
+    assert out == "class [red]a[/red] \ufffd]0;title\ufffd\ufffd[2J :smile: \ufffd31m b\nnext line\n"
     assert "\x1b" not in err
     assert "[red]a[/red]" in err

@@ -1,5 +1,7 @@
 """Frames come out exactly as they went in, or a sentence says why not."""
 
+import struct
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -44,6 +46,113 @@ def test_frames_are_resized_to_the_short_side(tmp_path: Path) -> None:
         assert (reader.source_width, reader.source_height) == (64, 48)
     with VideoReader(tmp_path / "a.mkv", 96, keep_size=True) as reader:
         assert (reader.width, reader.height) == (64, 48)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "forgiven"),
+    [
+        ("a.mov", "png", "rgb48be", 1),
+        ("a.mov", "png", "gray16be", 1),
+        ("a.mkv", "ffv1", "gray16le", 1),
+        ("a.mkv", "ffv1", "gray", 0),
+        ("a.avi", "rawvideo", "bgr24", 0),
+        ("a.mov", "qtrle", "argb", 0),  # transparency is not looked at
+        ("a.mov", "qtrle", "gray", 0),  # decodes as a palette
+        ("a.mov", "prores_ks", "yuva444p10le", 2),
+        ("a.mp4", "libx264", "yuv444p10le", 3),
+        ("a.mkv", "ffv1", "yuv420p16le", 10),
+    ],
+)
+def test_every_pixel_format_comes_out_as_its_picture(
+    tmp_path: Path, name: str, codec: str, pixels: str, forgiven: int
+) -> None:
+    picture = smooth(grey="gray" in pixels)
+    write_frames(tmp_path / name, codec, pixels, [picture] * 2)
+    with VideoReader(tmp_path / name) as reader:
+        frames = list(reader)
+    assert len(frames) == 2
+    assert np.abs(frames[0].astype(int) - picture).max() <= forgiven
+
+
+@pytest.mark.parametrize(
+    ("space", "spread"),
+    [(av.video.reformatter.Colorspace.ITU709, 1), (av.video.reformatter.Colorspace.ITU601, 1), (None, 2)],
+    ids=["BT.709", "BT.601", "full range"],
+)
+def test_colours_are_those_that_the_video_says_it_means(tmp_path: Path, space: int | None, spread: int) -> None:
+    picture = smooth()
+    write_frames(
+        tmp_path / "a.mp4", "libx264", "yuv444p" if space else "yuvj444p", [picture], space=space, spread=spread
+    )
+    with VideoReader(tmp_path / "a.mp4") as reader:
+        (frame,) = reader
+    assert np.abs(frame.astype(int) - picture).max() <= 4
+
+
+def smooth(grey: bool = False) -> np.ndarray:
+    """Colours that any subsampling keeps: uint8 [48, 64, 3]."""
+    y, x = np.mgrid[:48, :64]
+    channels = (x * 4, x * 4, x * 4) if grey else (x * 4, y * 5, (x + y) * 2)
+    return np.stack(channels, axis=-1).astype(np.uint8)
+
+
+def write_frames(
+    path: Path, codec: str, pixels: str, frames: list[np.ndarray], space: int | None = None, spread: int | None = None
+) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options={"crf": "1"} if codec == "libx264" else {})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pixels
+        if space is not None:
+            stream.codec_context.colorspace = space
+        if spread is not None:
+            stream.codec_context.color_range = spread
+        for index, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame = frame.reformat(format=pixels, dst_colorspace=space, dst_color_range=spread)
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+ONE = 1 << 16  # in the fixed-point numbers of a display matrix
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((0, ONE, 0, -ONE, 0), lambda picture: np.rot90(picture, -1)),
+        ((0, -ONE, 0, ONE, 0), lambda picture: np.rot90(picture, 1)),
+        ((-ONE, 0, 0, 0, -ONE), lambda picture: picture[::-1, ::-1]),
+        ((-ONE, 0, 0, 0, ONE), lambda picture: picture[:, ::-1]),
+        ((ONE, 0, 0, 0, -ONE), lambda picture: picture[::-1]),
+        ((0, ONE, 0, ONE, 0), lambda picture: picture.swapaxes(0, 1)),
+        ((2 * ONE, 0, 0, 0, ONE), lambda picture: picture),
+        ((0, 0, 0, 0, 0), lambda picture: picture),
+    ],
+    ids=["right", "left", "about", "mirrored", "upended", "transposed", "stretched", "nothing"],
+)
+def test_a_display_matrix_gives_the_picture_a_player_shows(
+    tmp_path: Path, matrix: tuple[int, ...], shown: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    with VideoReader(film_with_matrix(tmp_path, matrix)) as reader:
+        frames = np.stack(list(reader))
+        assert (reader.source_height, reader.source_width) == frames.shape[1:3]
+    assert np.array_equal(frames, [shown(picture) for picture in texture(2)])
+
+
+def test_other_turns_than_quarters_are_named_as_unsupported(tmp_path: Path) -> None:
+    reason = refused(film_with_matrix(tmp_path, (46341, 46341, 0, -46341, 46341)))
+    assert reason == "its pictures are to be turned by other than quarter turns: unsupported"
+
+
+def film_with_matrix(folder: Path, matrix: tuple[int, ...]) -> Path:
+    path = folder / "a.mov"
+    write_frames(path, "qtrle", "rgb24", list(texture(2)))
+    content = bytearray(path.read_bytes())
+    struct.pack_into(">5i", content, content.index(b"tkhd") + 44, *matrix)
+    path.write_bytes(content)
+    return path
 
 
 def test_rotation_is_applied_as_a_player_would(tmp_path: Path) -> None:
