@@ -187,7 +187,7 @@ SMALL = _recipe(
     (
         _small("appearance", 0.05, 400, 32),
         _small("motion", 0.05, 700, 32),
-        _small("joint1", 0.002, 300, 8, frames=5, stride=(1, 5)),
+        _small("joint1", 0.005, 300, 8, frames=5, stride=(1, 5)),
         _small("joint2", 0.001, 100, 8, frames=11, stride=(1, 5), temporal_pool=(5, 2)),
     ),
     default_steps=("appearance", "motion", "joint1"),
