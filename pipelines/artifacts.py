@@ -38,6 +38,10 @@ class ArtifactError(MissingError):
     """An artifact is absent, damaged or not what its name says."""
 
 
+class SchemaError(ArtifactError):
+    """An artifact is of another kind, or of another version of stres."""
+
+
 # ------------------------------------------------------------------ writing
 
 
@@ -290,9 +294,7 @@ def check_schema(file: "h5py.File", path: Path, schema: str) -> None:
     with damaged(path):
         found = file.attrs.get("schema")
     if found != schema:
-        raise ArtifactError(
-            f"{path} has the schema {found!r}, not {schema!r}: make it again with this version of stres"
-        )
+        raise SchemaError(f"{path} has the schema {found!r}, not {schema!r}: make it again with this version of stres")
 
 
 def read_attributes(file: "h5py.File", path: Path, schema: str) -> dict[str, Any]:
