@@ -20,10 +20,10 @@ from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.verification.commands import commands
 from pipelines.verification.depth import Depth
 from pipelines.verification.faults import NEXT, Fault, FaultKind
-from pipelines.verification.one_video import Listed, VideoReport, VideoTask
 from pipelines.verification.requeue import Requeued, requeue
 from pipelines.verification.runs import RunTask, ScoresTask
 from pipelines.verification.split_lists import check_splits
+from pipelines.verification.video_task import Listed, VideoReport, VideoTask
 from pipelines.verification.whole_set import (
     KINDS,
     check_dataset_file,

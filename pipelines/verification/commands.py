@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pipelines.datasets.dataset_file import FlowSettings, Kind
 from pipelines.errors import StresError
-from pipelines.verification.one_video import VideoReport
 from pipelines.verification.requeue import Requeued
+from pipelines.verification.video_task import VideoReport
 from pipelines.workspace import Workspace
 
 _DEFAULT_METHOD, _DEFAULT_BOUND, _DEFAULT_STEP = "tvl1", 20.0, 1  # of `extract-flow`

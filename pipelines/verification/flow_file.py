@@ -39,6 +39,11 @@ class FlowContent:
         return self.attributes["bound"]
 
     @property
+    def has_motion(self) -> bool:
+        """Whether any field is more than constant; False unless read."""
+        return len(self.small) < len(self.digests)
+
+    @property
     def digest(self) -> str:
         """Of all fields: equal for flow files of equal content and compression; empty unless read."""
         return hashlib.sha256(b"".join(self.digests)).hexdigest() if self.digests else ""

@@ -15,7 +15,6 @@ from pipelines.optical_flow.grey import to_grey
 from pipelines.optical_flow.quantise import dequantise
 from pipelines.verification.faults import Broken
 from pipelines.verification.flow_file import FlowContent, is_constant
-from pipelines.verification.frames_file import FrameContent
 from pipelines.verification.warping import warp
 
 _SATURATED = 0.5  # of all vectors
@@ -62,7 +61,7 @@ def _moved_by(vector: np.ndarray, frame0: np.ndarray, frame1: np.ndarray) -> boo
     return bool(inside.any() and (differences[inside] > _DIFFERS).mean() <= _PART)
 
 
-def check_repeated(flow: FlowFile, content: FlowContent, frames: FrameContent | None) -> None:
+def check_repeated(flow: FlowFile, content: FlowContent, frames: FrameFile | None) -> None:
     """Raises `Broken` where two fields are the same, byte for byte, though their frames are not; judged by frames only:
     a picture that comes again has the same flow again."""
     if frames is None:
@@ -75,12 +74,14 @@ def check_repeated(flow: FlowFile, content: FlowContent, frames: FrameContent | 
     for first, *others in places.values():
         if not others or first in small:
             continue
-        twice += [(first, other) for other in others if _pair(frames, first, content) != _pair(frames, other, content)]
+        pair = _pair(frames, first, content.step)
+        twice += [(first, other) for other in others if _pair(frames, other, content.step) != pair]
     if twice and np.unique(flow.read(twice[0][0], twice[0][0] + 1)).size >= _FEWEST_VALUES:
         first, other = twice[0]
         more = f", and {len(twice) - 1} more" if len(twice) > 1 else ""
         raise Broken("repeated flow", f"fields {first} and {other} are the same{more}, though their frames are not")
 
 
-def _pair(frames: FrameContent, index: int, content: FlowContent) -> tuple[bytes, bytes]:
-    return frames.digests[index], frames.digests[index + content.step]
+def _pair(frames: FrameFile, index: int, step: int) -> tuple[bytes, bytes]:
+    """The two frames of a field, as they are coded."""
+    return frames.read_jpeg(index).tobytes(), frames.read_jpeg(index + step).tobytes()

@@ -5,7 +5,6 @@ Letters: T frames, H W pixels.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,34 +18,24 @@ from pipelines.video.jpeg import decode_jpeg
 _PIECE = 1 << 20  # bytes read at once where HDF5 itself has to check them
 
 
-@dataclass(frozen=True)
-class FrameContent:
-    """What a sound frames artifact holds. `digests` tells equal pictures: of each frame's JPEG, none unless read."""
-
-    attributes: dict[str, Any]
-    digests: list[bytes]
-
-
-def check_frames(file: FrameFile, depth: Depth) -> FrameContent:
+def check_frames(file: FrameFile, depth: Depth) -> None:
     """Checks an open frames artifact. Raises `Broken`, `ArtifactError`."""
     attributes = file.attributes
     _check_offsets(file)
     if len(file) != attributes["source_frames"]:
         raise Broken("inconsistent", f"holds {len(file)} frames, but was made from {attributes['source_frames']}")
     if depth == "quick":
-        return FrameContent(attributes, [])
-    digests, content = [], hashlib.sha256()
+        return
+    content = hashlib.sha256()
     for index, jpeg in enumerate(_jpegs(file)):
         if not jpeg.startswith(b"\xff\xd8"):
             raise Broken("damaged", f"frame {index} is no JPEG")
         if index == 0 or depth == "full":
             _check_picture(jpeg, index, attributes)
-        digests.append(hashlib.blake2b(jpeg, digest_size=16).digest())
         content.update(jpeg)
     content.update(file.offsets.astype("<i8").tobytes())
     if content.hexdigest() != attributes.get("content_sha256"):
         raise Broken("checksum", "its content does not match its content_sha256")
-    return FrameContent(attributes, digests)
 
 
 def _check_offsets(file: FrameFile) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pipelines.datasets.dataset_file import Kind, read_dataset_file, video_id
 from pipelines.verification.faults import Fault
-from pipelines.verification.one_video import VideoReport
 from pipelines.verification.sources import is_imported
+from pipelines.verification.video_task import VideoReport
 from pipelines.workspace import Failure, Workspace, record_outcomes, storage_errors
 
 

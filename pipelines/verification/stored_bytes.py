@@ -6,6 +6,7 @@ there, which decides whether a workspace is read through in minutes or in an hou
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from pipelines.verification.faults import Broken
 
 if TYPE_CHECKING:
     import h5py
+    import numpy as np
 
 _CHECKSUM_BYTES = 4
 _LARGEST_CHUNK = 1 << 24  # bytes stored, up to which the sums of `fletcher32` stay below 2^63
@@ -90,8 +92,16 @@ def fletcher32(content: bytes) -> int:
 
     words = np.frombuffer(content + b"\0" * (len(content) % 2), dtype=">u2").astype(np.int64)
     plain = int(words.sum()) % 65535
-    weighted = int(words @ np.arange(len(words), 0, -1, dtype=np.int64)) % 65535
+    weighted = int(words @ _weights(len(words).bit_length())[-len(words) :]) % 65535 if len(words) else 0
     return weighted << 16 | plain
+
+
+@lru_cache(maxsize=2)
+def _weights(bits: int) -> "np.ndarray":
+    """2^bits, ..., 2, 1: the last n of them are how often each of n words is in the sum of sums."""
+    import numpy as np
+
+    return np.arange(1 << bits, 0, -1, dtype=np.int64)
 
 
 def _matches(computed: int, stored: int) -> bool:

@@ -6,7 +6,6 @@ pixels from elsewhere, and the difference to the first frame grows.
 Letters: H W pixels, P pixels looked at.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -21,7 +20,7 @@ _BLUR = 1.0  # pixels, deviation of a Gaussian
 _CAP = 30.0  # grey levels, the most that one pixel's difference counts
 _LEAST = 0.5  # pixels: shorter vectors, and turns that move a vector by less, tell nothing
 _MOST_PIXELS = 4000  # of a pair, drawn at random
-_SAME_SHOT = 0.5  # correlation of two frames, below which a cut lies between them
+_SAME_SHOT = 0.5  # correlation of two frames, below which, however they are warped, a cut lies between them
 
 
 @dataclass(frozen=True)
@@ -67,13 +66,18 @@ class Evidence:
     def add(self, frame0: np.ndarray, frame1: np.ndarray, field: np.ndarray, bound: float) -> None:
         """Takes in one pair: RGB frames uint8 [H, W, 3] and their field uint8 [2, H, W]; one with a cut in between, or
         without motion, tells nothing."""
-        greys = [_smooth_grey(frame) for frame in (frame0, frame1)]
-        if not same_shot(*greys):
-            return
+        grey0, grey1 = (_smooth_grey(frame) for frame in (frame0, frame1))
         places, vectors = _moving(field, bound)
-        differences = {turn: _differences(greys, places, turn(vectors)) for turn in (AS_IT_IS, *TURNS)}
-        self.moving += places.shape[1]
-        self.still += float(_differences(greys, places, np.zeros_like(vectors)).sum())
+        if not places.size:
+            return
+        x, y = places.astype(int)
+        was, still = grey0[y, x], grey1[y, x]
+        warped = {turn: warp(grey1, places, turn(vectors)) for turn in (AS_IT_IS, *TURNS)}
+        if not any(_alike(was, values) for values in (still, *warped.values())):
+            return
+        differences = {turn: np.minimum(np.abs(values - was), _CAP) for turn, values in warped.items()}
+        self.moving += len(x)
+        self.still += float(np.minimum(np.abs(still - was), _CAP).sum())
         for turn, difference in differences.items():
             self.turned[turn] += float(difference.sum())
         for turn in TURNS:
@@ -92,19 +96,18 @@ class Evidence:
 
 
 def warp(frame: np.ndarray, places: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """`frame` [H, W] at `places` (x, y) [2, ...] plus `vectors` [2, ...], bilinear; outside, the edge's pixels: [...]."""
+    """`frame` [H, W] at `places` (x, y) [2, ...] plus `vectors` [2, ...], bilinear; beyond its edge as at it: [...]."""
     x, y = (np.atleast_2d(axis) for axis in (places + vectors).astype(np.float32))
     warped = cv2.remap(frame, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return warped.reshape(places.shape[1:])
 
 
-def same_shot(grey0: np.ndarray, grey1: np.ndarray) -> bool:
-    """Whether two grey frames [H, W] look like neighbours; of frames without any contrast, True."""
-    few = [grey[::4, ::4].ravel().astype(np.float64) for grey in (grey0, grey1)]
-    deviations = [float(values.std()) for values in few]
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the same may be seen in both, pixel by pixel: [P]; so it may where hardly anything is."""
+    deviations = [float(values.std()) for values in (one, other)]
     if min(deviations) < 1:
         return True
-    together = float(((few[0] - few[0].mean()) * (few[1] - few[1].mean())).mean())
+    together = float(((one - one.mean()) * (other - other.mean())).mean())
     return together > _SAME_SHOT * deviations[0] * deviations[1]
 
 
@@ -121,11 +124,3 @@ def _moving(field: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
         chosen = np.random.default_rng(0).choice(len(x), _MOST_PIXELS, replace=False)
         x, y = x[chosen], y[chosen]
     return np.stack([x, y]).astype(np.float32), flow[:, y, x]
-
-
-def _differences(greys: Sequence[np.ndarray], places: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Absolute differences [P], grey levels, of the second of two frames, warped, to the first."""
-    if not places.size:
-        return np.zeros(0)
-    x, y = places.astype(int)
-    return np.minimum(np.abs(warp(greys[1], places, vectors) - greys[0][y, x]), _CAP)
