@@ -1,5 +1,6 @@
 """What can be wrong with a workspace, by kind, and what to do about each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,7 @@ FaultKind = Literal[
     "temporary files",
 ]
 
+_NAMED = 5  # in one sentence
 _AGAIN = "`stres verify --fix` sets it aside, the extracting command makes it again"
 NEXT: dict[FaultKind, str] = {
     "missing": "run the extracting command again",
@@ -73,6 +75,12 @@ class Fault:
     path: str
     detail: str
     remake: tuple[Kind, ...] = ()
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of many names, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 class Broken(Exception):

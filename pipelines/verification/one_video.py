@@ -167,4 +167,4 @@ def _kind_of(error: ArtifactError) -> FaultKind:
     text = str(error)
     if "truncated file" in text:
         return "truncated"
-    return "checksum" if "checksum" in text else "damaged"
+    return "checksum" if "checksum" in text or "filter returned failure" in text else "damaged"

@@ -75,7 +75,7 @@ def _fits_no_way(evidence: Evidence) -> bool:
     opposite = Turn(False, True, True)
     return (
         evidence.moving >= _FEWEST_FOREIGN
-        and evidence.beside_still(AS_IT_IS) > 1
+        and evidence.beside_still(AS_IT_IS) > _WORSE
         and evidence.ratio(opposite) > _NO_BETTER
     )
 

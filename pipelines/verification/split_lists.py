@@ -7,10 +7,8 @@ from pipelines.datasets.dataset_file import video_id
 from pipelines.datasets.split_lists import Split, list_files
 from pipelines.datasets.splits import resolve, splits_in_use
 from pipelines.errors import StresError
-from pipelines.verification.faults import Fault
+from pipelines.verification.faults import Fault, some
 from pipelines.workspace import Failure, Workspace
-
-_NAMED = 5  # videos or groups in one sentence
 
 
 def check_splits(workspace: Workspace, catalogue: Catalogue, failures: Sequence[Failure]) -> list[Fault]:
@@ -34,16 +32,11 @@ def _faults(split: Split, workspace: Workspace, catalogue: Catalogue, reasons: M
     absent = [*resolved.missing_train, *resolved.missing_test]
     faults = []
     if absent:
-        named = _some([f"{id_} ({reasons[id_]})" if id_ in reasons else id_ for id_ in absent])
+        named = some([f"{id_} ({reasons[id_]})" if id_ in reasons else id_ for id_ in absent])
         of = len(split.train) + len(split.test)
         detail = f"names {of} videos, of which {len(absent)} have no frames or no flow: {named}"
         faults.append(Fault("split names absent videos", split.name, str(workspace.splits), detail))
     if resolved.leaking_groups:
-        detail = f"has videos of {len(resolved.leaking_groups)} groups on both sides: {_some(resolved.leaking_groups)}"
+        detail = f"has videos of {len(resolved.leaking_groups)} groups on both sides: {some(resolved.leaking_groups)}"
         faults.append(Fault("group on both sides", split.name, str(workspace.splits), detail))
     return faults
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

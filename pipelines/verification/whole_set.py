@@ -68,10 +68,12 @@ def find_duplicates(reports: Sequence[VideoReport]) -> list[Fault]:
 
 
 def _twice(
-    fault: FaultKind, kind: Kind, report: VideoReport, group: Iterable[VideoReport], remake: tuple[Kind, ...]
+    fault: FaultKind, kind: Kind, report: VideoReport, group: Sequence[VideoReport], remake: tuple[Kind, ...]
 ) -> Fault:
-    others = ", ".join(other.task.id for other in group if other is not report)
-    return Fault(fault, report.task.id, report.task.path(kind), f"has the same {kind} as {others}", remake)
+    first = group[0] if group[0] is not report else group[1]
+    more = f" and {len(group) - 2} more" if len(group) > 2 else ""
+    detail = f"has the same {kind} as {first.task.id}{more}"
+    return Fault(fault, report.task.id, report.task.path(kind), detail, remake)
 
 
 def _alike(reports: Iterable[VideoReport], digest: Callable[[VideoReport], str]) -> list[list[VideoReport]]:
