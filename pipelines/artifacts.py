@@ -10,6 +10,7 @@ Letters: T frames, F flow fields, H W pixels.
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -38,6 +39,10 @@ Compression = Literal["zstd", "gzip"]
 
 class ArtifactError(MissingError):
     """An artifact is absent, damaged or not what its name says."""
+
+
+class SchemaError(ArtifactError):
+    """An artifact is of another kind, or of another version of stres."""
 
 
 # ------------------------------------------------------------------ writing
@@ -246,17 +251,23 @@ class FrameFile(_ArtifactFile):
         """The RGB frames of these indices, each uint8 [H, W, 3]."""
         return [self.read_one(int(index)) for index in indices]
 
-    def read_one(self, index: int) -> "np.ndarray":
-        """One RGB frame, uint8 [H, W, 3]."""
-        from pipelines.video.jpeg import decode_jpeg
-
+    def read_jpeg(self, index: int) -> "np.ndarray":
+        """One frame as it is coded, uint8 [bytes]."""
         with damaged(self.path):
             if not 0 <= index < len(self):
                 raise IndexError(f"frame {index} of {len(self)}")
             start, stop = self.offsets[index : index + 2]
             if not 0 <= start <= stop <= len(self.file["jpeg"]):
                 raise ValueError(f"frame {index} is said to lie at bytes {start} to {stop}")
-            picture = decode_jpeg(self.file["jpeg"][start:stop])
+            return self.file["jpeg"][start:stop]
+
+    def read_one(self, index: int) -> "np.ndarray":
+        """One RGB frame, uint8 [H, W, 3]."""
+        from pipelines.video.jpeg import decode_jpeg
+
+        jpeg = self.read_jpeg(index)
+        with damaged(self.path):
+            picture = decode_jpeg(jpeg)
             if picture is None:
                 raise ValueError(f"frame {index} is not a JPEG")
             return picture
@@ -276,11 +287,15 @@ class FlowFile(_ArtifactFile):
         height, width = flow.shape[2:]
         if not 1 <= height * width <= MOST_PIXELS:
             raise ValueError(f"'flow' is of {width}x{height} pixels")
-        if flow.chunks != (1, 2, height, width):
-            raise ValueError(f"'flow' is stored in pieces of {flow.chunks}, not of one field")
-        # A field that is not in the file would be read as zeros.
-        if flow.id.get_num_chunks() != len(flow):
-            raise ValueError(f"'flow' claims {len(flow)} fields and has {flow.id.get_num_chunks()}")
+        if flow.chunks is None:
+            stored, claimed = flow.id.get_storage_size(), flow.nbytes
+        else:  # a piece that is not in the file would be read as zeros
+            if math.prod(flow.chunks) > 4 * MOST_PIXELS:
+                raise ValueError(f"'flow' is stored in pieces of {flow.chunks}")
+            stored = flow.id.get_num_chunks()
+            claimed = math.prod(-(-side // piece) for side, piece in zip(flow.shape, flow.chunks, strict=True))
+        if stored < claimed:
+            raise ValueError(f"'flow' of {flow.shape} is not all in the file")
 
     def __len__(self) -> int:
         return self.file["flow"].shape[0]
@@ -355,9 +370,7 @@ def check_schema(file: "h5py.File", path: Path, schema: str) -> None:
     with damaged(path):
         found = _value(file, "schema") if "schema" in file.attrs else None
     if found != schema:
-        raise ArtifactError(
-            f"{path} has the schema {found!r}, not {schema!r}: make it again with this version of stres"
-        )
+        raise SchemaError(f"{path} has the schema {found!r}, not {schema!r}: make it again with this version of stres")
 
 
 def read_attributes(file: "h5py.File", path: Path, schema: str) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def extract(
     workspace: Workspace,
     folder: Path,
     workers: int,
-    limits: Limits,
+    limits: Limits = Limits(),
     unit: str,
     ignored: int,
     on_progress: OnProgress,

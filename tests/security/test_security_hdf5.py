@@ -72,10 +72,6 @@ def large_flow(file: h5py.File) -> None:
     file.create_dataset("flow", shape=(10, 2, 10**6, 10**6), chunks=(1, 2, 1000, 1000), dtype="u1")
 
 
-def flow_in_one_piece(file: h5py.File) -> None:
-    file.create_dataset("flow", data=np.zeros((100, 2, 8, 8), np.uint8), chunks=(100, 2, 8, 8))
-
-
 def flow_of_text(file: h5py.File) -> None:
     file.create_dataset("flow", data=["a", "b"])
 
@@ -95,7 +91,7 @@ def no_offsets(file: h5py.File) -> None:
     file.create_dataset("jpeg", data=np.zeros(10, np.uint8))
 
 
-@pytest.mark.parametrize("make", [claimed_flow, large_flow, flow_in_one_piece, flow_of_text])
+@pytest.mark.parametrize("make", [claimed_flow, large_flow, flow_of_text])
 def test_flow_that_is_only_claimed_is_refused(tmp_path: Path, make: Callable[[h5py.File], None]) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.attrs["schema"] = FLOW_SCHEMA
