@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pipelines.distributed import ranks
 from pipelines.progress import OnProgress, Progress
-from pipelines.workers import Limits, Report, run_tasks
+from pipelines.workers import Limits, Report, run_tasks, usual_limits
 
 Task = TypeVar("Task")
 
@@ -48,7 +48,7 @@ def estimate(
     to_do: Sequence[Task],
     *,
     workers: int,
-    limits: Limits,
+    limits: Limits | None = None,
     stage: str,
     on_progress: OnProgress,
 ) -> Estimate:
@@ -59,6 +59,7 @@ def estimate(
     then is the start of the processes, which counts once and not for every video. Under torchrun rank 0 probes, and
     the estimate is that of all ranks, each on cores and GPU of its own.
     """
+    limits = limits or usual_limits(workers)
     return ranks().first_tells(lambda: _estimate(function, to_do, workers, limits, stage, on_progress))
 
 

@@ -14,7 +14,7 @@ from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.video.estimation import Estimate
 from pipelines.video.resize import stored_size
 from pipelines.video.sources import VideoProblem, VideoSource
-from pipelines.workers import Limits, Report, run_tasks
+from pipelines.workers import Limits, Report, run_tasks, usual_limits
 from pipelines.workspace import (
     Failure,
     Workspace,
@@ -141,18 +141,21 @@ def extract(
     workspace: Workspace,
     folder: Path,
     workers: int,
-    limits: Limits = Limits(),
+    limits: Limits | None = None,
     unit: str,
     ignored: int,
     on_progress: OnProgress,
 ) -> ExtractResult:
     """Runs `function` on every task to do and records each outcome in `failures.csv` as it comes.
 
+    `limits`: of one video; None: the usual ones.
+
     Under torchrun the ranks share the tasks, the same list on each; rank 0 records, and its result is everybody's.
     Raises `StorageError` where writing fails: that ends the stage.
     """
     if not ranks().is_first:
         on_progress = ignore_progress
+    limits = limits or usual_limits(workers)
     workspace.create()
     _remove_left_overs(folder)
     meter = _Meter(stage, unit, done=len(done), total=len(done) + len(to_do), on_progress=on_progress)

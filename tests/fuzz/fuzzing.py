@@ -14,13 +14,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import checks
+import cv2
 import mutations
+import numpy as np
 import videos
 import workspaces
 
@@ -29,7 +31,8 @@ from pipelines.workers import Limits, run_tasks
 
 TIME_LIMIT = 60.0  # seconds, of one input
 MEMORY_LIMIT = 5 << 30  # bytes that one input may make a process take
-_SHARE_OF_VIDEOS = 0.5
+_SHARE_OF_VIDEOS = 0.6
+_SHARE_OF_PICTURES = 0.1
 _BATCH = 50  # videos given to one command
 
 
@@ -75,7 +78,7 @@ class Tally:
 
 
 def fuzz(folder: Path, inputs: int, seed: int, *, workers: int = 2, whole: workspaces.Whole | None = None) -> Tally:
-    """Damages and checks `inputs` files, of which half are videos; without `whole` all of them are."""
+    """Damages and checks `inputs` files, most of them videos; without `whole` all of them are."""
     tally = Tally()
     bases = videos.write_bases(folder / "bases")
     number_of_videos = round(_SHARE_OF_VIDEOS * inputs) if whole else inputs
@@ -118,7 +121,10 @@ def _damaged_videos(
             content = mutations.damaged(bases[name], rng, contents)
         path = folder / f"{number}-{name}"
         path.write_bytes(content)
-        batch.add(path)
+        batch.place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, batch.place)
+        if batch.full():
+            batch.run()
         yield checks.Input("video", path.name, path)
 
 
@@ -138,56 +144,118 @@ def damaged_files(folder: Path, whole: workspaces.Whole, inputs: int, seed: int)
         yield checks.Input(kind, f"{number}-{file}", path, place)
 
 
-# ------------------------------------------------------------------ videos through the command
+# ------------------------------------------------------------------ through the commands that store something
 
 
 class _Batch:
-    """Damaged videos side by side with good ones through `stres extract-frames`: each bad one is a row, each good one
-    is stored."""
+    """Damaged videos side by side with good ones through one command: each bad one is a row, each good one is stored.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.number, self.problems = folder, 0, list[str]()
-        self.folder.mkdir(parents=True)
-        self._count = 0
+    `arguments`: of the command, between its name and the workspace's; `{videos}` is the folder of class folders.
+    `write_good`: writes one good video at a place without suffix; `stored`: the folder of the artifacts.
+    """
 
-    def add(self, path: Path) -> None:
-        place = self.folder / "videos" / "c"
-        place.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, place)
-        self._count += 1
-        if self._count == _BATCH:
-            self._extract()
+    def __init__(
+        self, folder: Path, command: str, arguments: list[str], write_good: Callable[[Path], None], stored: str
+    ) -> None:
+        self.videos, self.work = folder / "videos", folder / "work"
+        self.place = self.videos / "c"
+        self.command, self.arguments, self.write_good, self.stored = command, arguments, write_good, stored
+        self.problems: list[str] = []
+        self.number = 0
 
-    def finish(self, tally: Tally) -> None:
-        if self._count:
-            self._extract()
-        for problem in self.problems:
-            tally.find("extract-frames", problem)
+    def full(self) -> bool:
+        return self.place.is_dir() and sum(1 for _ in self.place.iterdir()) >= _BATCH
 
-    def _extract(self) -> None:
-        self._count, self.number = 0, self.number + 1
-        place, work = self.folder / "videos", self.folder / "work"
+    def run(self) -> None:
+        """Does it, and begins anew."""
+        if not self.place.is_dir():
+            return
+        self.number += 1
         for name in ("good-first", "zz-good-last"):
-            videos.write(place / "c" / f"{name}.avi", "mpeg4", "yuv420p")
-        given = {path.stem for path in (place / "c").iterdir()}
-        command = [sys.executable, "-m", "stres_cli", "extract-frames", str(place), "-w", str(work), "--json"]
-        done = subprocess.run([*command, "--workers", "2", "--patience", "60"], capture_output=True, text=True)
-        self._judge(done, given, {path.stem for path in work.glob("frames/c/*.h5")})
-        shutil.rmtree(place)
-        shutil.rmtree(work, ignore_errors=True)
+            self.write_good(self.place / name)
+        given = {path.stem for path in self.place.iterdir()}
+        arguments = [word.format(videos=self.videos) for word in self.arguments]
+        command = [sys.executable, "-m", "stres_cli", self.command, *arguments, "-w", str(self.work)]
+        done = subprocess.run([*command, "--json", "--workers", "2"], capture_output=True, text=True)
+        self._judge(done, given, {path.stem for path in self.work.glob(f"{self.stored}/c/*.h5")})
+        shutil.rmtree(self.videos)
+        shutil.rmtree(self.work, ignore_errors=True)
 
     def _judge(self, done: "subprocess.CompletedProcess[str]", given: set[str], stored: set[str]) -> None:
         if done.returncode not in (0, 1) or "Traceback" in done.stderr:
-            self.problems.append(f"batch {self.number}: exit code {done.returncode}: {done.stderr[-500:]}")
+            self._note(f"exit code {done.returncode}: {done.stderr[-500:]}")
             return
         rows = {row["video"]: row["reason"] for row in json.loads(done.stdout)["failures"]}
         if not {"good-first", "zz-good-last"} <= stored:
-            self.problems.append(f"batch {self.number}: a good video failed: {rows}")
+            self._note(f"a good video failed: {rows}")
         if rows.keys() & stored or rows.keys() | stored != given:
-            self.problems.append(f"batch {self.number}: {sorted(given - stored - rows.keys())} are neither")
+            self._note(f"{sorted(given - stored - rows.keys())} are neither")
         for video, reason in rows.items():
             if "died" in reason or "unexpected error" in reason:
-                self.problems.append(f"batch {self.number}: {video}: {reason}")
+                self._note(f"{video}: {reason}")
+
+    def _note(self, problem: str) -> None:
+        self.problems.append(f"batch {self.number}: {problem}")
+
+    def tell(self, tally: Tally) -> None:
+        for problem in self.problems:
+            tally.find(self.command, problem)
+
+
+def videos_batch(folder: Path) -> _Batch:
+    def write_good(place: Path) -> None:
+        videos.write(place.with_suffix(".avi"), "mpeg4", "yuv420p")
+
+    return _Batch(folder, "extract-frames", ["{videos}", "--patience", "60"], write_good, "frames")
+
+
+def fuzz_pictures(folder: Path, inputs: int, seed: int, tally: Tally) -> None:
+    """Folders of JPEGs as other tools leave them, one of each video damaged, through `import-frames` and
+    `import-flow`."""
+    batches = (
+        (
+            _Batch(folder / "frames", "import-frames", ["{videos}"], write_frame_pictures, "frames"),
+            write_frame_pictures,
+        ),
+        (
+            _Batch(folder / "flow", "import-flow", ["{videos}", *_FLOW_OPTIONS], write_flow_pictures, "flow"),
+            write_flow_pictures,
+        ),
+    )
+    for number in range(inputs):
+        rng = random.Random(f"{seed} pictures {number}")
+        batch, write = batches[number % 2]
+        write(batch.place / str(number))
+        pictures = sorted((batch.place / str(number)).iterdir())
+        damaged = rng.choice(pictures)
+        damaged.write_bytes(mutations.damaged(damaged.read_bytes(), rng, [path.read_bytes() for path in pictures]))
+        tally.outcomes[batch.command, "in a batch"] += 1
+        if batch.full():
+            batch.run()
+    for batch, _ in batches:
+        batch.run()
+        batch.tell(tally)
+
+
+_FLOW_OPTIONS = ("--method", "tvl1", "--bound", "20")
+
+
+def write_frame_pictures(folder: Path) -> None:
+    """Three frames as denseflow leaves them."""
+    _write_pictures(folder, ["img_{:05d}.jpg"], channels=3)
+
+
+def write_flow_pictures(folder: Path) -> None:
+    """The flow of three pairs of frames as denseflow leaves it."""
+    _write_pictures(folder, ["flow_x_{:05d}.jpg", "flow_y_{:05d}.jpg"], channels=1)
+
+
+def _write_pictures(folder: Path, patterns: list[str], channels: int) -> None:
+    folder.mkdir(parents=True)
+    for number in range(1, 4):
+        texture = np.random.default_rng(number).integers(0, 256, (32, 48, channels), dtype=np.uint8)
+        for pattern in patterns:
+            cv2.imwrite(str(folder / pattern.format(number)), texture)
 
 
 def main() -> None:

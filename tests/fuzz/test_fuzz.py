@@ -25,6 +25,13 @@ def test_damaged_videos_end_as_a_result_or_one_clear_error(tmp_path: Path) -> No
     assert {result for _, result in tally.outcomes} == {"done", "VideoError"}
 
 
+def test_damaged_pictures_of_others_end_as_a_result_or_one_clear_error(tmp_path: Path) -> None:
+    tally = fuzzing.Tally()
+    fuzzing.fuzz_pictures(tmp_path, 40, seed=0, tally=tally)
+    assert tally.findings == []
+    assert tally.inputs == 40
+
+
 def test_damaged_files_end_as_a_result_or_one_clear_error(
     whole: workspaces.Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
