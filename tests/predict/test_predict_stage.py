@@ -14,6 +14,7 @@ from pipelines.optical_flow.farneback import Farneback
 from pipelines.prediction import predictor
 from pipelines.prediction.flow import FlowOnDemand, TrainedFlow
 from pipelines.video.decoding import VideoReader
+from pipelines.video.isolation import Decoder, IsolatedReader
 from pipelines.video.jpeg import as_stored
 from pipelines.video.synthetic import write_video
 from pipelines.workspace import Workspace, read_failures
@@ -126,9 +127,9 @@ def test_flow_is_computed_only_where_a_frame_needs_it(predicted, write_clip, mon
 
 def test_only_frames_that_are_looked_at_become_pixels(predicted, write_clip, monkeypatch):
     kept = []
-    pick = VideoReader.pick
+    pick = IsolatedReader.pick
     monkeypatch.setattr(
-        VideoReader, "pick", lambda self, wanted: (kept.append(pair[0]) or pair for pair in pick(self, wanted))
+        IsolatedReader, "pick", lambda self, wanted: (kept.append(pair[0]) or pair for pair in pick(self, wanted))
     )
     predicted(write_clip("long.mkv", 60), crops=2)
     assert kept == [*range(11), *range(49, 60)]
@@ -137,7 +138,14 @@ def test_only_frames_that_are_looked_at_become_pixels(predicted, write_clip, mon
 @pytest.mark.parametrize("wrong", [0, 3, 23, 25, 400])
 def test_a_container_that_announces_another_number_of_frames_changes_nothing(predicted, monkeypatch, wrong):
     right = predicted("jump/jump2").predictions
-    monkeypatch.setattr(VideoReader, "announced_frames", wrong)
+    opened = Decoder.open
+
+    def open_with_lies(self: Decoder, *given: object, **options: object) -> IsolatedReader:
+        reader = opened(self, *given, **options)  # type: ignore[arg-type]
+        reader.announced_frames = wrong
+        return reader
+
+    monkeypatch.setattr(Decoder, "open", open_with_lies)
     assert predicted("jump/jump2").predictions == right
 
 
