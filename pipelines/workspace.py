@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.errors import MissingError, StorageError
 
@@ -58,6 +58,11 @@ class Workspace:
         return self.root / "reports"
 
     @property
+    def set_aside(self) -> Path:
+        """What `verify --fix` took out of `frames/` and `flow/`."""
+        return self.root / "set-aside"
+
+    @property
     def dataset_file(self) -> Path:
         return self.root / "dataset.json"
 
@@ -70,6 +75,9 @@ class Workspace:
 
     def flow_file(self, class_name: str, video: str) -> Path:
         return self.flow / class_name / f"{video}.h5"
+
+    def artifact_file(self, kind: Literal["frames", "flow"], class_name: str, video: str) -> Path:
+        return self.frames_file(class_name, video) if kind == "frames" else self.flow_file(class_name, video)
 
     def create(self) -> None:
         """Makes the workspace's folder. Raises `StorageError` where that is not allowed."""
@@ -172,13 +180,19 @@ def read_json(path: Path) -> Any:
 def remove_left_over_temporary_files(folder: Path) -> int:
     """Removes temporary files and folders under `folder` whose process (of this host) is gone; returns how many."""
     removed = 0
+    for path in list(left_over_temporary_files(folder)):  # found before any is removed
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            removed += 1
+    return removed
+
+
+def left_over_temporary_files(folder: Path) -> Iterator[Path]:
+    """The temporary files and folders under `folder` whose process (of this host) is gone."""
     for path in folder.rglob(".*.tmp-*"):
         match = _TEMPORARY.match(path.name)
         if match and match["host"] == _host() and not _alive(int(match["pid"])):
-            with contextlib.suppress(OSError):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-                removed += 1
-    return removed
+            yield path
 
 
 def _host() -> str:

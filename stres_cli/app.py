@@ -22,6 +22,7 @@ COMMANDS = {
     "import-flow": "Store flow that another tool left as grey pictures in folders, value for value.",
     "export-flow": "Write the stored flow as grey pictures in folders, for other tools.",
     "show-flow": "Draw the flow of a video: in colours with their key, its magnitude, and as it is stored.",
+    "verify": "Find what is missing, damaged, inconsistent or wrong in the workspace.",
     "train": "Train the two-stream network on one split.",
     "evaluate": "Score the test videos of a run's split: appearance, motion and both fused, from one pass.",
     "report": "Report accuracies and the confusion matrix: in the terminal, as CSV, PNG and one HTML page.",

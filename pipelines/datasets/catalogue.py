@@ -95,10 +95,10 @@ def load_catalogue(workspace: Workspace) -> Catalogue:
     del known
     videos = []
     for (class_name, video), artifacts in sorted(found.items()):
-        contradiction = _contradiction(artifacts)
-        if contradiction:
+        problem = contradiction(artifacts)
+        if problem:
             path = workspace.flow_file(class_name, video)
-            reason = f"{workspace.frames_file(class_name, video)} and {path} {contradiction}: extract both again"
+            reason = f"{workspace.frames_file(class_name, video)} and {path} {problem}: extract both again"
             problems.append(Failure("catalogue", class_name, video, str(path), reason))
         else:
             videos.append(_video(workspace, class_name, video, artifacts))
@@ -155,7 +155,7 @@ def _examine_all(
     found: dict[tuple[str, str], dict[Kind, Artifact]] = {}
     kinds: tuple[tuple[Kind, Path], ...] = (("frames", workspace.frames), ("flow", workspace.flow))
     for kind, folder in kinds:
-        for class_name, video, size, mtime_ns in _artifact_files(folder):
+        for class_name, video, size, mtime_ns in artifact_files(folder):
             artifact = known.get((kind, class_name, video))
             if artifact is None or (artifact.bytes, artifact.mtime_ns) != (size, mtime_ns):
                 path = folder / class_name / f"{video}.h5"
@@ -170,7 +170,7 @@ def _examine_all(
     return found
 
 
-def _artifact_files(folder: Path) -> Iterator[tuple[str, str, int, int]]:
+def artifact_files(folder: Path) -> Iterator[tuple[str, str, int, int]]:
     """(class, video, bytes, mtime_ns) of every `<class>/<video>.h5`; names that begin with a dot are not yet
     whole files."""
     for class_folder in _entries(folder):
@@ -193,7 +193,11 @@ def _entries(folder: Path) -> list["os.DirEntry[str]"]:
 
 
 def _examine(kind: Kind, path: Path, size: int, mtime_ns: int) -> Artifact:
-    attributes = peek(path, FRAMES_SCHEMA if kind == "frames" else FLOW_SCHEMA)
+    return artifact_of(kind, path, peek(path, FRAMES_SCHEMA if kind == "frames" else FLOW_SCHEMA), size, mtime_ns)
+
+
+def artifact_of(kind: Kind, path: Path, attributes: Mapping[str, Any], size: int, mtime_ns: int) -> Artifact:
+    """What the catalogue remembers of the artifact with these attributes. Raises `ArtifactError` for broken ones."""
     try:
         return Artifact(
             bytes=size,
@@ -224,7 +228,7 @@ def _flow_settings(attributes: Mapping[str, Any]) -> FlowSettings:
     )
 
 
-def _contradiction(artifacts: Mapping[Kind, Artifact]) -> str:
+def contradiction(artifacts: Mapping[Kind, Artifact]) -> str:
     """Why the frames and the flow of one name cannot belong together; empty where they can."""
     if len(artifacts) < 2:
         return ""

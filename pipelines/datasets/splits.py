@@ -67,6 +67,14 @@ def prepare_splits(
     elif not in_use or _made_by_another_rule(folder, group_regex, overwrite):
         splits = make_splits([(video.class_name, video.video) for video in catalogue.videos], seed, FOLDS, group_regex)
         write_splits(folder, splits, {"origin": "made", "seed": seed, "folds": FOLDS, "group_regex": group_regex})
+    return splits_in_use(folder, group_regex)
+
+
+def splits_in_use(folder: Path, group_regex: str | None = None) -> list[Split]:
+    """The splits of a workspace's folder with its rule for groups: `group_regex`, else the one they were made with.
+
+    Raises `UsageError` for broken or no lists, `MissingError` for a damaged `splits.json`.
+    """
     rule = group_regex if group_regex is not None else _record(folder).get("group_regex")
     return [replace(split, group_regex=rule) for split in read_splits(folder)]
 

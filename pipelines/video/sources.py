@@ -66,7 +66,7 @@ def find_videos(argument: str | Path, *, to_store: bool = True) -> VideoList:
     if path.is_dir():
         found, ignored = _in_class_folders(path)
     elif path.is_file():
-        found, ignored = ([_source(UNLABELLED, path)] if _is_video(path) else list(listed_videos(path))), 0
+        found, ignored = ([_source(UNLABELLED, path)] if is_video(path) else list(listed_videos(path))), 0
     elif not os.path.lexists(path) and glob.has_magic(str(argument)):
         found, ignored = _matching(str(argument))
     else:
@@ -89,7 +89,8 @@ def _source(class_name: str, path: Path) -> VideoSource:
     return VideoSource(class_name, absolute.stem, absolute)
 
 
-def _is_video(path: Path) -> bool:
+def is_video(path: Path) -> bool:
+    """Whether a file is a video by its name."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
@@ -100,7 +101,7 @@ def _in_class_folders(folder: Path) -> tuple[list[VideoSource], int]:
     """The class is the first folder below `folder`; videos may lie deeper (class/group/clip.avi)."""
     found, ignored = [], 0
     for path in _visible_files(folder):
-        if not _is_video(path):
+        if not is_video(path):
             ignored += 1
             continue
         below = path.relative_to(folder).parts
@@ -180,7 +181,7 @@ def _matching(pattern: str) -> tuple[list[VideoSource], int]:
     found = [
         _source(Path(os.path.abspath(path)).parent.name if by_folder else UNLABELLED, path)
         for path in matches
-        if _is_video(path)
+        if is_video(path)
     ]
     return found, len(matches) - len(found)
 
