@@ -17,9 +17,9 @@ def opened(monkeypatch):
     """The names of the artifacts that were opened."""
     names = []
 
-    def peek(path, schema):
+    def peek(path, schema, wanted):
         names.append(f"{path.parent.parent.name}/{path.name}")
-        return real(path, schema)
+        return real(path, schema, wanted)
 
     real = catalogue_module.peek
     monkeypatch.setattr(catalogue_module, "peek", peek)
