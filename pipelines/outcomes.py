@@ -19,17 +19,16 @@ class Outcomes:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self._failed: list[Failure] = []
-        self._succeeded: list[Key] = []
+        self._waiting: dict[Key, Failure | None] = {}  # the last outcome of each video; None: it succeeded
         self._due = time.monotonic()
 
     def fail(self, failure: Failure) -> None:
-        self._failed.append(failure)
+        self._waiting[failure.key] = failure
         self.write_when_due()
 
     def succeed(self, key: Key) -> None:
         """`key`: stage, class, video."""
-        self._succeeded.append(key)
+        self._waiting[key] = None
         self.write_when_due()
 
     def write_when_due(self) -> None:
@@ -38,11 +37,13 @@ class Outcomes:
             self._write()
 
     def _write(self) -> None:
-        if not self._failed and not self._succeeded:
+        if not self._waiting:
             return
         started = time.monotonic()
-        record_outcomes(self.workspace, failed=self._failed, succeeded=self._succeeded)
-        self._failed, self._succeeded = [], []
+        failed = [failure for failure in self._waiting.values() if failure is not None]
+        succeeded = [key for key, failure in self._waiting.items() if failure is None]
+        record_outcomes(self.workspace, failed=failed, succeeded=succeeded)
+        self._waiting = {}
         now = time.monotonic()
         self._due = now + (now - started) * (1 / _SHARE - 1)
 

@@ -93,7 +93,9 @@ def load_catalogue(workspace: Workspace, on_progress: OnProgress = ignore_progre
     known = read_dataset_file(workspace.dataset_file)
     problems: list[Failure] = []
     found = _examine_all(workspace, known, problems, on_progress)
-    changed = known != {(kind, *name): artifact for name, both in found.items() for kind, artifact in both.items()}
+    changed = len(known) != sum(map(len, found.values())) or any(
+        known.get((kind, *name)) is not artifact for name, both in found.items() for kind, artifact in both.items()
+    )
     del known
     videos = []
     for (class_name, video), artifacts in sorted(found.items()):
