@@ -8,8 +8,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from pipelines.artifacts import new_frames_file
+from pipelines.datasets import loading
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.clips import Clips
 from pipelines.datasets.handles import Handles
@@ -356,3 +358,20 @@ def test_handles_of_another_process_are_forgotten(videos, monkeypatch):
     assert handles.flow(videos[0].flow_file) is not before
     handles.close()
     before.close()
+
+
+def test_loader_processes_get_a_video_with_its_request_and_not_all_of_them(videos, monkeypatch):
+    """So that 200,000 videos cost each process no time and no memory."""
+    shipped = []
+
+    def loader(dataset, **options):
+        shipped.append(len(pickle.dumps(dataset)))
+        return DataLoader(dataset, **options)
+
+    monkeypatch.setattr(loading, "DataLoader", loader)
+    for some in (videos, videos * 100):
+        next(iter(make_loader(training(some), StepSampler(len(some), 1, 3, seed=0, step_index=0))))
+        samples = TestSamples(some, [0] * len(some), size=SIZE)
+        next(iter(make_loader(samples, range(len(some)))))
+    assert shipped[0] == shipped[2]
+    assert shipped[1] == shipped[3]

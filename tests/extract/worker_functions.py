@@ -51,3 +51,12 @@ def store_or_die(task: object, report: Report) -> int:
         assert list(Path(writer.path.parent).glob(".deadly.h5.tmp-*"))
         os.kill(os.getpid(), signal.SIGSEGV)
     return 0
+
+
+def square_or_die(number: int) -> int:
+    """What `look_at_all` is given: dies of 5, refuses 100."""
+    if number == 5:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if number == 100:
+        raise MissingError("there is no hundred")
+    return number * number
