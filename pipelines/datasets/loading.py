@@ -12,7 +12,7 @@ import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ from pipelines.datasets.clips import Clip, Clips, Frames, joined
 from pipelines.datasets.order import Item
 from pipelines.datasets.reading import BOTH_STREAMS, Pixels, StreamName, VideoReader
 from pipelines.datasets.sampling import TemporalSampling, sample_centres, spaced_centres
+from pipelines.errors import MissingError
+from pipelines.workers import start_fork_server
 
 
 @dataclass(frozen=True)
@@ -291,6 +293,8 @@ def _length(video: Video) -> int:
 
 # ------------------------------------------------------------------ loaders
 
+Loaded = TypeVar("Loaded")
+
 SAMPLES_AT_ONCE = 4  # of a batch, which a process makes and ships together: what is on its way takes memory
 
 
@@ -310,10 +314,24 @@ def make_loader(
     options["pin_memory"] = torch.device(device).type == "cuda"
     if workers > 0:
         options |= {"multiprocessing_context": "forkserver", "worker_init_fn": _start_worker, "prefetch_factor": 2}
+        start_fork_server()
     order: Any = sampler
     if isinstance(dataset, TrainingSamples):
         return _Batches(dataset, order, options)
-    return DataLoader(dataset, batch_size=None, sampler=order, **options)
+    return _loaded(DataLoader(dataset, batch_size=None, sampler=order, **options))
+
+
+def _loaded(loader: Iterable[Loaded]) -> Iterator[Loaded]:
+    """What the loader gives. Raises `MissingError` where one of its processes dies."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise MissingError(
+            f"a process that loads videos died, perhaps for want of memory ({error}): the same command continues; "
+            "fewer --workers need less"
+        ) from error
 
 
 class _Batches:
@@ -325,7 +343,7 @@ class _Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         order = _Parts(self.sampler)
-        parts: Iterator[Batch] = iter(DataLoader(self.dataset, batch_sampler=order, collate_fn=collate, **self.options))
+        parts = _loaded(DataLoader(self.dataset, batch_sampler=order, collate_fn=collate, **self.options))
         for first in parts:
             yield Batch.joined([first, *itertools.islice(parts, order.counts.popleft() - 1)])
 
