@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+_REPOSITORY = Path(__file__).resolve().parents[2]  # whose code is to run, whatever is installed
 _POLL = 0.001  # seconds; a temporary file of these clips lives for some milliseconds
 _PATIENCE = 120.0  # seconds a command may take on a busy machine
 _CAP_DAC_OVERRIDE = "dac_override"
@@ -35,6 +36,7 @@ class Running:
                 stderr=output,
                 env=env | {"OMP_NUM_THREADS": "1"},
                 start_new_session=True,
+                cwd=_REPOSITORY,
                 preexec_fn=limit,
             )
 
@@ -66,6 +68,12 @@ class Running:
             return len(seen) - before >= count
 
         return self.wait_for(moment)
+
+    def has_begun(self, line: str, folder: Path) -> bool:
+        """Until it prints a line that begins so, or without one until a file appears below `folder`."""
+        if not line:
+            return self.wait_for_files(folder, 1)
+        return self.wait_for(lambda: any(text.startswith(line) for text in self.printed.splitlines()))
 
     def send(self, number: int, *, to_all: bool = False) -> None:
         """The signal, to the command or to all of its processes, as a terminal's Ctrl-C and batch systems send it."""

@@ -27,12 +27,14 @@ Contents = dict[str, Any]
 
 @dataclass(frozen=True)
 class Stage:
-    """One command: its `options` beside the workspace; `folder`, below the workspace, where it writes."""
+    """One command: its `options` beside the workspace; `folder`, below the workspace, where it writes; the line it
+    prints when it is at work, if it writes nothing for long."""
 
     name: str
     folder: str
     options: str
     takes_videos: bool = False
+    begins: str = ""
 
     def arguments(self, workspace: Path, videos: Path) -> list[str]:
         return [self.name, *([str(videos)] if self.takes_videos else []), "-w", str(workspace), *self.options.split()]
@@ -47,19 +49,19 @@ TRAIN = Stage(
     "--batch-size appearance=4,motion=4,joint1=2,joint2=2 --frames joint1=2,joint2=5 --stride joint1=1-2,joint2=1-1 "
     "--steps appearance,motion,joint1,joint2",
 )
-EVALUATE = Stage("evaluate", "scores", "--crops 5 --device cpu")
+EVALUATE = Stage("evaluate", "scores", "--crops 25 --views full,10 --device cpu", begins="evaluate: ")
 STAGES = (EXTRACT_FRAMES, EXTRACT_FLOW, TRAIN, EVALUATE)
 
 
 def write_clips(folder: Path) -> None:
-    """Class folders of synthetic clips of 24 frames, 64x64 pixels, in turn lossless (mkv) and MPEG-4 (avi)."""
+    """Class folders of synthetic clips of 96 frames, 64x64 pixels, in turn lossless (mkv) and MPEG-4 (avi)."""
     for label, name in enumerate(CLASSES):
         for number in range(CLIPS_A_CLASS):
             write_clip(folder / name / f"{name}_{number}", name, (label, number), lossless=number % 2 == 0)
 
 
 def write_clip(stem: Path, class_name: str, seed: Sequence[int], *, lossless: bool) -> Path:
-    clip = moving_ball(class_name, np.random.default_rng(seed))
+    clip = np.tile(moving_ball(class_name, np.random.default_rng(seed)), (4, 1, 1, 1))
     path = stem.with_suffix(".mkv" if lossless else ".avi")
     if lossless:
         write_video(path, clip, codec="ffv1", pixels="bgr0")
