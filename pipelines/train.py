@@ -456,7 +456,8 @@ def _batches(
         mirror=step.mirror,
         **seeds,
     )
-    sampler = StepSampler(len(data.videos), step.factor, step.batch_size, start=start, share=sharing.share, **seeds)
+    videos = len(data.videos)
+    sampler = StepSampler(videos, step.passes(videos), step.batch_size, start=start, share=sharing.share, **seeds)
     return iter(make_loader(samples, sampler, loader_workers(config.workers, device), device))
 
 

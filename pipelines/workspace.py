@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -130,9 +131,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of 255 bytes is legal: what is added to it must not make it longer than that.
-    stem = path.name.encode("utf-8", "surrogateescape")[:120].decode("utf-8", "ignore")
-    temporary = path.parent / f".{stem}.tmp-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = temporary_name(path)
     try:
         yield temporary
         with storage_errors(path):
@@ -143,6 +142,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that nobody else takes, and that `remove_left_over_temporary_files` knows."""
+    # A name of 255 bytes is legal: what is added to it must not make it longer than that.
+    stem = path.name.encode("utf-8", "surrogateescape")[:120].decode("utf-8", "ignore")
+    return path.parent / f".{stem}.tmp-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -172,17 +178,17 @@ def read_json(path: Path) -> Any:
 
 
 def remove_left_over_temporary_files(folder: Path) -> int:
-    """Removes temporary files under `folder` whose process (of this host) is gone; returns how many."""
+    """Removes temporary files and folders under `folder` whose process (of this host) is gone; returns how many."""
     removed = 0
-    for path in left_over_temporary_files(folder):
+    for path in list(left_over_temporary_files(folder)):  # found before any is removed
         with contextlib.suppress(OSError):
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             removed += 1
     return removed
 
 
 def left_over_temporary_files(folder: Path) -> Iterator[Path]:
-    """The temporary files under `folder` whose process (of this host) is gone."""
+    """The temporary files and folders under `folder` whose process (of this host) is gone."""
     for path in folder.rglob(".*.tmp-*"):
         match = _TEMPORARY.match(path.name)
         if match and match["host"] == _host() and not _alive(int(match["pid"])):
