@@ -13,8 +13,9 @@ from pipelines.verification.warping import AS_IT_IS, TURNS, Evidence, Turn
 
 # Measured on the real clips of docs/verify.md, 8 pairs of each: where the flow is right, no turn of it leaves less than
 # 1.007 times its difference both altogether and where the turn moves pixels, 400 or more of them; and it leaves at most
-# 1.34 of the difference of the frames as they are. Over 1,000 pixels it leaves at most 0.81 of its opposite's difference
-# and 1.12 of the frames'; flow of another video 0.92 to 1.25 of the former and mostly 1.2 to 12 of the latter.
+# 1.34 of the difference of the frames as they are. Over 1,000 pixels it leaves at most 0.81 of what its opposite leaves
+# and 1.12 of the frames' difference; flow of another video leaves 0.92 to 1.25 of the former, and mostly 1.2 to 12 of
+# the latter.
 _PAIRS = 8
 _FEWEST_PIXELS = 400
 _WORSE, _ALTOGETHER = 1.05, 1.02
