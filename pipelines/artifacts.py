@@ -39,6 +39,10 @@ class ArtifactError(MissingError):
     """An artifact is absent, damaged or not what its name says."""
 
 
+class SchemaError(ArtifactError):
+    """An artifact is of another kind, or of another version of stres."""
+
+
 # ------------------------------------------------------------------ writing
 
 
@@ -233,14 +237,20 @@ class FrameFile(_ArtifactFile):
         """The RGB frames of these indices, each uint8 [H, W, 3]."""
         return [self.read_one(int(index)) for index in indices]
 
+    def read_jpeg(self, index: int) -> "np.ndarray":
+        """One frame as it is coded, uint8 [bytes]."""
+        with damaged(self.path):
+            if not 0 <= index < len(self):
+                raise IndexError(f"frame {index} of {len(self)}")
+            return self.file["jpeg"][self.offsets[index] : self.offsets[index + 1]]
+
     def read_one(self, index: int) -> "np.ndarray":
         """One RGB frame, uint8 [H, W, 3]."""
         from pipelines.video.jpeg import decode_jpeg
 
+        jpeg = self.read_jpeg(index)
         with damaged(self.path):
-            if not 0 <= index < len(self):
-                raise IndexError(f"frame {index} of {len(self)}")
-            picture = decode_jpeg(self.file["jpeg"][self.offsets[index] : self.offsets[index + 1]])
+            picture = decode_jpeg(jpeg)
             if picture is None:
                 raise ValueError(f"frame {index} is not a JPEG")
             return picture
@@ -295,9 +305,7 @@ def check_schema(file: "h5py.File", path: Path, schema: str) -> None:
 
 def _require_schema(found: Any, path: Path, schema: str) -> None:
     if found != schema:
-        raise ArtifactError(
-            f"{path} has the schema {found!r}, not {schema!r}: make it again with this version of stres"
-        )
+        raise SchemaError(f"{path} has the schema {found!r}, not {schema!r}: make it again with this version of stres")
 
 
 def read_attributes(file: "h5py.File", path: Path, schema: str, names: Collection[str] | None = None) -> dict[str, Any]:

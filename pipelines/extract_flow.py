@@ -14,6 +14,7 @@ from pipelines.devices import available_cores, resolve_device
 from pipelines.distributed import ranks
 from pipelines.errors import MissingError, UsageError
 from pipelines.optical_flow.methods import METHODS, FlowMethod, check_engine, make_method
+from pipelines.optical_flow.settings import check_settings
 from pipelines.progress import OnProgress, ignore_progress
 from pipelines.video.estimation import estimate
 from pipelines.video.extraction import (
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from pipelines.optical_flow.extraction import FlowTask
 
 STAGE = "extract-flow"
-_COMPRESSIONS = ("zstd", "gzip")
 
 # Decoding, resizing, grey, compressing and writing cost 2 to 4 ms of a core a pair (docs/benchmarks.md), so one feeds
 # 250 to 500 pairs/s and the 4,000 pairs/s of a fast GPU want ten or more. A process's reading and writing threads share
@@ -85,12 +85,7 @@ class Config:
         if self.method not in METHODS:
             raise UsageError(f"--method must be one of {', '.join(METHODS)}, not {self.method!r}")
         check_engine(self.method, self.engine)
-        if not 0 < self.bound < float("inf"):
-            raise UsageError(f"--bound must be a positive number of pixels, not {self.bound}")
-        if self.step < 1:
-            raise UsageError(f"--step must be 1 or more frames, not {self.step}")
-        if self.compression not in _COMPRESSIONS:
-            raise UsageError(f"--compression must be one of {', '.join(_COMPRESSIONS)}, not {self.compression!r}")
+        check_settings(self.bound, self.step, self.compression)
         if self.videos is None and self.short_side is not None:
             raise UsageError("--short-side does not go with flow from frames/, whose size is settled: name VIDEOS")
 

@@ -136,7 +136,9 @@ def _store_frames(task: FrameTask, report: Report) -> int:
             if reader.decoded % _REPORTED == 0:
                 report(_REPORTED)
         report(reader.decoded % _REPORTED)
-        writer.finish({**source_attributes(task, reader.decoded, reader.fps), **picture_attributes(reader)})
+        attributes = {**source_attributes(task, reader.decoded, reader.fps), **picture_attributes(reader)}
+        reader.require_unchanged()
+        writer.finish(attributes)
     return reader.decoded
 
 

@@ -15,6 +15,7 @@ from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, ArtifactError, metho
 from pipelines.bulk import look_at_all
 from pipelines.datasets.dataset_file import (
     Artifact,
+    ArtifactFile,
     FlowSettings,
     Kind,
     read_dataset_file,
@@ -99,10 +100,10 @@ def load_catalogue(workspace: Workspace, on_progress: OnProgress = ignore_progre
     del known
     videos = []
     for (class_name, video), artifacts in sorted(found.items()):
-        contradiction = _contradiction(artifacts)
-        if contradiction:
+        problem = contradiction(artifacts)
+        if problem:
             path = workspace.flow_file(class_name, video)
-            reason = f"{workspace.frames_file(class_name, video)} and {path} {contradiction}: extract both again"
+            reason = f"{workspace.frames_file(class_name, video)} and {path} {problem}: extract both again"
             problems.append(Failure("catalogue", class_name, video, str(path), reason))
         else:
             videos.append(_video(workspace, class_name, video, artifacts))
@@ -158,18 +159,6 @@ _ATTRIBUTES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    """An artifact file that was found."""
-
-    kind: Kind
-    path: str
-    class_name: str
-    video: str
-    bytes: int
-    mtime_ns: int
-
-
 def _examine_all(
     workspace: Workspace,
     known: Mapping[tuple[Kind, str, str], Artifact],
@@ -177,7 +166,7 @@ def _examine_all(
     on_progress: OnProgress,
 ) -> dict[tuple[str, str], dict[Kind, Artifact]]:
     """The artifacts of every (class, video), frames before flow; adds those that cannot be used to `problems`."""
-    files = [*_artifact_files("frames", workspace.frames), *_artifact_files("flow", workspace.flow)]
+    files = [*artifact_files("frames", workspace.frames), *artifact_files("flow", workspace.flow)]
     unknown = [file for file in files if not _is_known(file, known)]
     looks = iter(look_at_all(_examine, unknown, "catalogue", on_progress))
     interned: dict[FlowSettings, FlowSettings] = {}
@@ -193,12 +182,12 @@ def _examine_all(
     return found
 
 
-def _is_known(file: _File, known: Mapping[tuple[Kind, str, str], Artifact]) -> bool:
+def _is_known(file: ArtifactFile, known: Mapping[tuple[Kind, str, str], Artifact]) -> bool:
     artifact = known.get((file.kind, file.class_name, file.video))
     return artifact is not None and (artifact.bytes, artifact.mtime_ns) == (file.bytes, file.mtime_ns)
 
 
-def _artifact_files(kind: Kind, folder: Path) -> Iterator[_File]:
+def artifact_files(kind: Kind, folder: Path) -> Iterator[ArtifactFile]:
     """Every `<class>/<video>.h5`; names that begin with a dot are not yet whole files."""
     for class_folder in _entries(folder):
         if not class_folder.is_dir():
@@ -207,7 +196,7 @@ def _artifact_files(kind: Kind, folder: Path) -> Iterator[_File]:
             if entry.name.endswith(".h5") and entry.is_file():
                 status = entry.stat()
                 video = entry.name.removesuffix(".h5")
-                yield _File(kind, entry.path, class_folder.name, video, status.st_size, status.st_mtime_ns)
+                yield ArtifactFile(kind, entry.path, class_folder.name, video, status.st_size, status.st_mtime_ns)
 
 
 def _entries(folder: Path) -> list["os.DirEntry[str]"]:
@@ -220,17 +209,17 @@ def _entries(folder: Path) -> list["os.DirEntry[str]"]:
         raise MissingError(f"{folder} cannot be listed ({error.strerror}): check its permissions") from error
 
 
-def _examine(file: _File) -> Artifact | ArtifactError:
+def _examine(file: ArtifactFile) -> Artifact | ArtifactError:
     """What is kept of an artifact, or why it cannot be used."""
+    schema = FRAMES_SCHEMA if file.kind == "frames" else FLOW_SCHEMA
     try:
-        return _opened(file)
+        return artifact_of(file, peek(Path(file.path), schema, _ATTRIBUTES))
     except ArtifactError as error:
         return error
 
 
-def _opened(file: _File) -> Artifact:
-    path = Path(file.path)
-    attributes = peek(path, FRAMES_SCHEMA if file.kind == "frames" else FLOW_SCHEMA, _ATTRIBUTES)
+def artifact_of(file: ArtifactFile, attributes: Mapping[str, Any]) -> Artifact:
+    """What the catalogue remembers of the artifact with these attributes. Raises `ArtifactError` for broken ones."""
     try:
         return Artifact(
             bytes=file.bytes,
@@ -244,9 +233,9 @@ def _opened(file: _File) -> Artifact:
             flow_settings=_flow_settings(attributes) if file.kind == "flow" else None,
         )
     except KeyError as error:
-        raise ArtifactError(f"{path} lacks the attribute {error}: delete it and extract it again") from error
+        raise ArtifactError(f"{file.path} lacks the attribute {error}: delete it and extract it again") from error
     except (TypeError, ValueError) as error:
-        raise ArtifactError(f"{path} has a broken attribute ({error}): delete it and extract it again") from error
+        raise ArtifactError(f"{file.path} has a broken attribute ({error}): delete it and extract it again") from error
 
 
 def _flow_settings(attributes: Mapping[str, Any]) -> FlowSettings:
@@ -261,7 +250,7 @@ def _flow_settings(attributes: Mapping[str, Any]) -> FlowSettings:
     )
 
 
-def _contradiction(artifacts: Mapping[Kind, Artifact]) -> str:
+def contradiction(artifacts: Mapping[Kind, Artifact]) -> str:
     """Why the frames and the flow of one name cannot belong together; empty where they can."""
     if len(artifacts) < 2:
         return ""

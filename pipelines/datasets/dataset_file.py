@@ -31,6 +31,18 @@ class FlowSettings:
     flow_input: str  # "video" or "jpeg"
 
 
+@dataclass(frozen=True, slots=True)
+class ArtifactFile:
+    """An artifact file that was found."""
+
+    kind: Kind
+    path: str
+    class_name: str
+    video: str
+    bytes: int
+    mtime_ns: int
+
+
 @dataclass(slots=True)
 class Artifact:
     """What is kept of one artifact file, and by what a change of it shows: size and time of modification."""

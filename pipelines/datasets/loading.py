@@ -13,7 +13,7 @@ import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ from pipelines.datasets.clips import Clip, Clips, Frames, joined
 from pipelines.datasets.order import Item
 from pipelines.datasets.reading import BOTH_STREAMS, Pixels, StreamName, VideoReader
 from pipelines.datasets.sampling import TemporalSampling, sample_centres, spaced_centres
+from pipelines.errors import MissingError
+from pipelines.workers import start_fork_server
 
 
 @dataclass(frozen=True)
@@ -306,6 +308,8 @@ def _length(video: Video) -> int:
 
 # ------------------------------------------------------------------ loaders
 
+Loaded = TypeVar("Loaded")
+
 SAMPLES_AT_ONCE = 4  # of a batch, which a process makes and ships together: what is on its way takes memory
 
 
@@ -325,9 +329,10 @@ def make_loader(
     options["pin_memory"] = torch.device(device).type == "cuda"
     if workers > 0:
         options |= {"multiprocessing_context": "forkserver", "worker_init_fn": _start_worker, "prefetch_factor": 2}
+        start_fork_server()
     if isinstance(dataset, TrainingSamples):
         return _Batches(dataset, cast("Iterable[list[Item]]", sampler), options)
-    return DataLoader(_Maker(dataset), batch_size=None, sampler=_Requests(dataset, sampler), **options)
+    return _loaded(DataLoader(_Maker(dataset), batch_size=None, sampler=_Requests(dataset, sampler), **options))
 
 
 class _Maker(Dataset[Any]):
@@ -353,6 +358,19 @@ class _Requests:
             yield item, *self.dataset.labelled(item)
 
 
+def _loaded(loader: Iterable[Loaded]) -> Iterator[Loaded]:
+    """What the loader gives. Raises `MissingError` where one of its processes dies."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise MissingError(
+            f"a process that loads videos died, perhaps for want of memory ({error}): the same command continues; "
+            "fewer --workers need less"
+        ) from error
+
+
 class _Batches:
     """Batches put together from parts, on which all processes work: at a batch of 128 samples each would otherwise
     have two of its own in the making."""
@@ -363,7 +381,7 @@ class _Batches:
     def __iter__(self) -> Iterator[Batch]:
         order = _Parts(self.dataset, self.sampler)
         loader = DataLoader(_Maker(self.dataset), batch_sampler=order, collate_fn=collate, **self.options)
-        parts: Iterator[Batch] = iter(loader)
+        parts: Iterator[Batch] = _loaded(loader)
         for first in parts:
             yield Batch.joined([first, *itertools.islice(parts, order.counts.popleft() - 1)])
 

@@ -153,7 +153,7 @@ def extract(
     if not ranks().is_first:
         on_progress = ignore_progress
     workspace.create()
-    _remove_left_overs(folder)
+    _remove_left_overs(workspace, folder)
     meter = _Meter(stage, unit, done=len(done), total=len(done) + len(to_do), on_progress=on_progress)
     if ranks().is_first:
         _record_what_is_known(stage, workspace, to_do, done, problems)
@@ -190,14 +190,15 @@ def extract(
         return meter.result(skipped=len(done), ignored=ignored, failures=remaining)
 
     told = ranks().first_tells(result)
-    _remove_left_overs(folder)
+    _remove_left_overs(workspace, folder)
     return told
 
 
-def _remove_left_overs(folder: Path) -> None:
+def _remove_left_overs(workspace: Workspace, folder: Path) -> None:
     """Removes what processes left that died or were stopped. Each machine knows its own; and while one looks, no rank
     writes, since machines may have the same name."""
     if ranks().local_rank == 0:
+        remove_left_over_temporary_files(workspace.root, below=False)
         remove_left_over_temporary_files(folder)
     ranks().gather(None)
 

@@ -23,12 +23,13 @@ from pipelines.datasets.loading import (
     TestSample,
     TestSamples,
     TrainingSamples,
+    _loaded,
     make_loader,
 )
 from pipelines.datasets.order import Item, StepSampler, epoch_order
 from pipelines.datasets.preparation import Prepare
 from pipelines.datasets.sampling import TemporalSampling, flow_indices, sample_centres
-from pipelines.errors import UsageError
+from pipelines.errors import MissingError, UsageError
 
 SIZE = (32, 40)
 
@@ -375,3 +376,16 @@ def test_loader_processes_get_a_video_with_its_request_and_not_all_of_them(video
         next(iter(make_loader(samples, range(len(some)))))
     assert shipped[0] == shipped[2]
     assert shipped[1] == shipped[3]
+
+
+def test_a_loader_whose_process_dies_ends_the_command_with_advice():
+    def dying(message):
+        yield "batch"
+        raise RuntimeError(message)
+
+    batches = _loaded(dying("DataLoader worker (pid(s) 17) exited unexpectedly"))
+    assert next(batches) == "batch"
+    with pytest.raises(MissingError, match=r"want of memory \(DataLoader worker .*fewer --workers"):
+        next(batches)
+    with pytest.raises(RuntimeError, match="another error"):
+        list(_loaded(dying("another error")))
