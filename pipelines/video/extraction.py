@@ -210,16 +210,25 @@ def _record_what_is_known(
     done: Sequence[ExtractTask],
     problems: Iterable[VideoProblem],
 ) -> None:
-    """Enters the videos refused unopened; drops the rows of videos that are done, or whose file no longer exists."""
+    """Enters the videos refused unopened; drops the rows of videos that are done, that stand under another name by now,
+    or whose file no longer exists."""
     refused = [Failure(stage, p.class_name, p.video, str(p.path), p.reason) for p in problems]
     wanted = {(stage, task.source.class_name, task.source.video) for task in to_do}
     stored = {(stage, task.source.class_name, task.source.video) for task in done}
-    gone = {
-        row.key
-        for row in read_failures(workspace)
-        if row.stage == stage and row.key not in wanted and not Path(row.path).exists()
-    }
+    others = [row for row in read_failures(workspace) if row.stage == stage and row.key not in wanted]
+    named = _with_parents(task.source.path for task in (*to_do, *done)) if others else set()
+    gone = {row.key for row in others if row.path in named or not Path(row.path).exists()}
     record_outcomes(workspace, failed=refused, succeeded=stored | gone)
+
+
+def _with_parents(paths: Iterable[Path]) -> set[str]:
+    """The paths and all folders that they lie in."""
+    found: set[str] = set()
+    for path in paths:
+        while str(path) not in found:
+            found.add(str(path))
+            path = path.parent
+    return found
 
 
 class _Meter:

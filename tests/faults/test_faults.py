@@ -44,7 +44,6 @@ QUICK = [
     (EXTRACT_FLOW, "full disk"),
     (EXTRACT_FLOW, "dying worker"),
     (TRAIN, "kill -9"),
-    (TRAIN, "full disk"),
     (TRAIN, "second copy"),
     (EVALUATE, "SIGTERM"),
 ]
