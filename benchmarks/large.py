@@ -104,6 +104,8 @@ def measurements(folder: Path, videos: int) -> Iterator[tuple[str, Callable[[], 
     yield "`train` to its first update", stres(*TRAIN, *here)
     yield "the same with 2 loader processes", stres(*TRAIN, "--workers", "2", *here)
     yield "`evaluate` to its first video", stres("evaluate", "--workers", "1", *here, until="evaluate: ")
+    yield "`verify --quick`", stres("verify", "--quick", *here)
+    yield "`verify`", stres("verify", *here)
     yield "`report`", report
     yield "`extract-frames`, every video broken", lambda: _all_broken(folder, videos)
 
