@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint check-python clean
+.PHONY: demo test faults lint check-python clean
 
 demo: $(VENV)/.installed
 	$(BIN)/stres demo
@@ -13,6 +13,10 @@ test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n 2
+
+# Kills the commands 200 times, and more: half an hour on two cores (docs/reliability.md).
+faults: $(VENV)/.installed
+	$(BIN)/python tests/faults/many.py
 
 $(VENV)/.installed: pyproject.toml | check-python
 	$(PYTHON) -m venv $(VENV)

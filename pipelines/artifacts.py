@@ -10,7 +10,8 @@ Letters: T frames, F flow fields, H W pixels.
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,10 @@ Compression = Literal["zstd", "gzip"]
 
 class ArtifactError(MissingError):
     """An artifact is absent, damaged or not what its name says."""
+
+
+class SchemaError(ArtifactError):
+    """An artifact is of another kind, or of another version of stres."""
 
 
 # ------------------------------------------------------------------ writing
@@ -232,14 +237,20 @@ class FrameFile(_ArtifactFile):
         """The RGB frames of these indices, each uint8 [H, W, 3]."""
         return [self.read_one(int(index)) for index in indices]
 
+    def read_jpeg(self, index: int) -> "np.ndarray":
+        """One frame as it is coded, uint8 [bytes]."""
+        with damaged(self.path):
+            if not 0 <= index < len(self):
+                raise IndexError(f"frame {index} of {len(self)}")
+            return self.file["jpeg"][self.offsets[index] : self.offsets[index + 1]]
+
     def read_one(self, index: int) -> "np.ndarray":
         """One RGB frame, uint8 [H, W, 3]."""
         from pipelines.video.jpeg import decode_jpeg
 
+        jpeg = self.read_jpeg(index)
         with damaged(self.path):
-            if not 0 <= index < len(self):
-                raise IndexError(f"frame {index} of {len(self)}")
-            picture = decode_jpeg(self.file["jpeg"][self.offsets[index] : self.offsets[index + 1]])
+            picture = decode_jpeg(jpeg)
             if picture is None:
                 raise ValueError(f"frame {index} is not a JPEG")
             return picture
@@ -289,24 +300,63 @@ def check_schema(file: "h5py.File", path: Path, schema: str) -> None:
     """Raises `ArtifactError` where the file is of another schema."""
     with damaged(path):
         found = file.attrs.get("schema")
+    _require_schema(found, path, schema)
+
+
+def _require_schema(found: Any, path: Path, schema: str) -> None:
     if found != schema:
-        raise ArtifactError(
-            f"{path} has the schema {found!r}, not {schema!r}: make it again with this version of stres"
-        )
+        raise SchemaError(f"{path} has the schema {found!r}, not {schema!r}: make it again with this version of stres")
 
 
-def read_attributes(file: "h5py.File", path: Path, schema: str) -> dict[str, Any]:
-    """All attributes as plain Python values. Raises `ArtifactError` where the schema is another."""
-    check_schema(file, path, schema)
+def read_attributes(file: "h5py.File", path: Path, schema: str, names: Collection[str] | None = None) -> dict[str, Any]:
+    """The attributes, or those of `names` that there are, as plain Python values. Raises `ArtifactError` where the
+    schema is another."""
+    from h5py import h5a
+
     with damaged(path):
-        return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in file.attrs.items()}
+        stored: list[bytes] = []
+        h5a.iterate(file.id, stored.append)
+        wanted = None if names is None else {"schema", *names}
+        attributes = {
+            name: _attribute(file, name) for name in map(os.fsdecode, stored) if wanted is None or name in wanted
+        }
+    _require_schema(attributes.get("schema"), path, schema)
+    return attributes
 
 
-def peek(path: Path, schema: str) -> dict[str, Any]:
-    """The attributes of an artifact, without its data. Raises `ArtifactError`."""
+def _attribute(file: "h5py.File", name: str) -> Any:
+    """One attribute as a plain Python value.
+
+    Whole numbers, floats and text as we write them are read by h5py's lower layer, in half the time of `file.attrs`: a
+    catalogue may begin with 400,000 files of a dozen each.
+    """
+    import numpy as np
+    from h5py import h5a, h5t, string_dtype
+
+    attribute = h5a.open(file.id, os.fsencode(name))
+    kind = attribute.get_type()
+    if attribute.shape == ():
+        for ours, here, buffer in (
+            (h5t.STD_I64LE, h5t.NATIVE_INT64, np.int64),
+            (h5t.IEEE_F64LE, h5t.NATIVE_DOUBLE, np.float64),
+        ):
+            if kind.equal(ours):
+                number = np.empty((), buffer)
+                attribute.read(number, here)
+                return number.item()
+        if isinstance(kind, h5t.TypeStringID) and kind.is_variable_str():
+            text = np.empty((), string_dtype())
+            attribute.read(text)
+            return text.item().decode("utf-8", "surrogateescape")
+    value = file.attrs[name]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def peek(path: Path, schema: str, names: Collection[str] | None = None) -> dict[str, Any]:
+    """The attributes of an artifact, or those of `names`, without its data. Raises `ArtifactError`."""
     file = open_file(path)
     try:
-        return read_attributes(file, path, schema)
+        return read_attributes(file, path, schema, names)
     finally:
         file.close()
 

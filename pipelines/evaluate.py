@@ -15,7 +15,13 @@ from pipelines.evaluation.protocols import TEMPORALS, VIEWS, Protocol
 from pipelines.evaluation.videos import TestVideos, find_test_videos
 from pipelines.progress import OnProgress, ignore_progress
 from pipelines.training.runs import Run, find_run, load_network, recipe_of
-from pipelines.workspace import Failure, Workspace, record_outcomes, write_json
+from pipelines.workspace import (
+    Failure,
+    Workspace,
+    record_outcomes,
+    remove_left_over_temporary_files,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from pipelines.datasets.augmentation import ViewName
@@ -201,6 +207,8 @@ def _leave(
     started: float,
 ) -> Result:
     """Records what could not be scored and writes what could."""
+    remove_left_over_temporary_files(workspace.root, below=False)
+    remove_left_over_temporary_files(workspace.scores / task.run.name)
     scored = [("evaluate", test.videos[i].class_name, test.videos[i].video) for i in logits]
     record_outcomes(workspace, failed=failures, succeeded=scored)
     if not logits:

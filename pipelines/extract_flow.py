@@ -3,6 +3,7 @@
 Letters: T frames, F = T - step fields, N pairs of a batch, H W pixels.
 """
 
+import functools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from pipelines.devices import available_cores, resolve_device
 from pipelines.distributed import ranks
 from pipelines.errors import MissingError, UsageError
 from pipelines.optical_flow.methods import METHODS, FlowMethod, check_engine, make_method
+from pipelines.optical_flow.settings import check_settings
 from pipelines.progress import OnProgress, ignore_progress
 from pipelines.video.estimation import estimate
 from pipelines.video.extraction import (
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from pipelines.optical_flow.extraction import FlowTask
 
 STAGE = "extract-flow"
-_COMPRESSIONS = ("zstd", "gzip")
 
 # Decoding, resizing, grey, compressing and writing cost 2 to 4 ms of a core a pair (docs/benchmarks.md), so one feeds
 # 250 to 500 pairs/s and the 4,000 pairs/s of a fast GPU want ten or more. A process's reading and writing threads share
@@ -84,12 +85,7 @@ class Config:
         if self.method not in METHODS:
             raise UsageError(f"--method must be one of {', '.join(METHODS)}, not {self.method!r}")
         check_engine(self.method, self.engine)
-        if not 0 < self.bound < float("inf"):
-            raise UsageError(f"--bound must be a positive number of pixels, not {self.bound}")
-        if self.step < 1:
-            raise UsageError(f"--step must be 1 or more frames, not {self.step}")
-        if self.compression not in _COMPRESSIONS:
-            raise UsageError(f"--compression must be one of {', '.join(_COMPRESSIONS)}, not {self.compression!r}")
+        check_settings(self.bound, self.step, self.compression)
         if self.videos is None and self.short_side is not None:
             raise UsageError("--short-side does not go with flow from frames/, whose size is settled: name VIDEOS")
 
@@ -112,7 +108,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     to_do = [_task(config, source, workspace, device, settings) for source in found.videos]
     done: list[FlowTask] = []
     if not config.overwrite:
-        to_do, done = split_done(to_do, FLOW_SCHEMA, lambda made: _conflict(config, settings, made), _changed)
+        to_do, done = split_done(
+            to_do, FLOW_SCHEMA, functools.partial(_conflict, config, settings), _changed, STAGE, on_progress
+        )
     workers = config.workers or default_workers(device if method.uses_device else "cpu")
     if config.dry_run:
         cost = estimate(probe, to_do, workers=workers, stage=STAGE, on_progress=on_progress)

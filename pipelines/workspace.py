@@ -13,16 +13,18 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.errors import MissingError, StorageError
 
 FAILURE_COLUMNS = ("stage", "class", "video", "path", "reason", "time")
+_TEMPORARY_NAMES = ".*.tmp-*"
 _TEMPORARY = re.compile(r"^\..+\.tmp-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}$")
 
 
@@ -57,6 +59,11 @@ class Workspace:
         return self.root / "reports"
 
     @property
+    def set_aside(self) -> Path:
+        """What `verify --fix` took out of `frames/` and `flow/`."""
+        return self.root / "set-aside"
+
+    @property
     def dataset_file(self) -> Path:
         return self.root / "dataset.json"
 
@@ -69,6 +76,9 @@ class Workspace:
 
     def flow_file(self, class_name: str, video: str) -> Path:
         return self.flow / class_name / f"{video}.h5"
+
+    def artifact_file(self, kind: Literal["frames", "flow"], class_name: str, video: str) -> Path:
+        return self.frames_file(class_name, video) if kind == "frames" else self.flow_file(class_name, video)
 
     def create(self) -> None:
         """Makes the workspace's folder. Raises `StorageError` where that is not allowed."""
@@ -122,9 +132,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of 255 bytes is legal: what is added to it must not make it longer than that.
-    stem = path.name.encode("utf-8", "surrogateescape")[:120].decode("utf-8", "ignore")
-    temporary = path.parent / f".{stem}.tmp-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = temporary_name(path)
     try:
         yield temporary
         with storage_errors(path):
@@ -135,6 +143,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that nobody else takes, and that `remove_left_over_temporary_files` knows."""
+    # A name of 255 bytes is legal: what is added to it must not make it longer than that.
+    stem = path.name.encode("utf-8", "surrogateescape")[:120].decode("utf-8", "ignore")
+    return path.parent / f".{stem}.tmp-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -163,16 +178,46 @@ def read_json(path: Path) -> Any:
         raise MissingError(f"{path} cannot be read as JSON ({error}): restore it, or make it again") from error
 
 
-def remove_left_over_temporary_files(folder: Path) -> int:
-    """Removes temporary files under `folder` whose process (of this host) is gone; returns how many."""
+@contextlib.contextmanager
+def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Keeps other processes from locking the folder while the block runs; the system ends that with the process.
+
+    Where another has it locked, waits for its end, or without `wait` gives False at once. Raises `StorageError` where
+    there is no such folder.
+    """
+    with storage_errors(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        except OSError:  # NFS and others lock no folders; then only two commands at once can clash
+            free = True
+        yield free
+    finally:
+        os.close(descriptor)
+
+
+def remove_left_over_temporary_files(folder: Path, *, below: bool = True) -> int:
+    """Removes temporary files and folders in `folder`, and in all folders `below` it, whose process (of this host) is
+    gone; returns how many."""
     removed = 0
-    for path in folder.rglob(".*.tmp-*"):
+    for path in list(left_over_temporary_files(folder, below=below)):  # found before any is removed
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            removed += 1
+    return removed
+
+
+def left_over_temporary_files(folder: Path, *, below: bool = True) -> Iterator[Path]:
+    """The temporary files and folders in `folder`, and in all folders `below` it, whose process (of this host) is
+    gone."""
+    for path in folder.rglob(_TEMPORARY_NAMES) if below else folder.glob(_TEMPORARY_NAMES):
         match = _TEMPORARY.match(path.name)
         if match and match["host"] == _host() and not _alive(int(match["pid"])):
-            with contextlib.suppress(OSError):
-                path.unlink()
-                removed += 1
-    return removed
+            yield path
 
 
 def _host() -> str:
@@ -180,6 +225,9 @@ def _host() -> str:
 
 
 def _alive(pid: int) -> bool:
+    # One that has died but whose parent has not noticed counts as dead: in containers nobody may ever notice.
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -235,7 +283,7 @@ def record_outcomes(
     it disappears with its last row. Raises `StorageError`.
     """
     workspace.create()
-    with _locked(workspace.root):
+    with locked(workspace.root):
         rows = {failure.key: failure for failure in read_failures(workspace)}
         before = dict(rows)
         for key in succeeded:
@@ -267,14 +315,3 @@ def record_outcomes(
 def _printable(text: str) -> str:
     """`text` on one line and in valid UTF-8 (file names may hold other bytes)."""
     return re.sub(r"[\r\n]", " ", text.encode("utf-8", "backslashreplace").decode("utf-8"))
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # NFS and others lock no folders; then only two commands at once can clash
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -18,12 +18,17 @@ COMMANDS = {
     "demo": "Put a small synthetic data set through every stage, and report.",
     "extract-frames": "Store every frame of the videos as JPEG.",
     "extract-flow": "Compute and store the optical flow between consecutive frames.",
+    "import-frames": "Store frames that another tool left as pictures in folders.",
+    "import-flow": "Store flow that another tool left as grey pictures in folders, value for value.",
+    "export-flow": "Write the stored flow as grey pictures in folders, for other tools.",
     "show-flow": "Draw the flow of a video: in colours with their key, its magnitude, and as it is stored.",
+    "verify": "Find what is missing, damaged, inconsistent or wrong in the workspace.",
     "train": "Train the two-stream network on one split.",
     "evaluate": "Score the test videos of a run's split: appearance, motion and both fused, from one pass.",
     "report": "Report accuracies and the confusion matrix: in the terminal, as CSV, PNG and one HTML page.",
     "predict": "Name the classes of videos, straight from their files.",
     "export": "Write a run's network as one file that runs without stres, with its model card.",
+    "doctor": "Look at what the other commands need, and say how to mend what is wrong.",
 }
 
 

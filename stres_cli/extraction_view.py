@@ -8,11 +8,13 @@ from stres_cli.console import CommandUI
 _SHOWN_FAILURES = 10
 
 
-def show(ui: CommandUI, result: ExtractResult, workspace: Path) -> None:
-    """Prints counts, rate and failures, or what a dry run estimates; exit code 1 while failures remain."""
+def show(ui: CommandUI, result: ExtractResult, workspace: Path, *, wanted: str = "videos") -> None:
+    """`wanted`: what the stage looked for, should files have been passed over.
+
+    Prints counts, rate and failures, or what a dry run estimates; exit code 1 while failures remain."""
     ui.finish(result, exit_code=1 if result.failed else 0)
     if result.ignored:
-        ui.out.print(f"{result.ignored} files are not videos by their suffix and were passed over")
+        ui.out.print(f"{result.ignored} files are not {wanted} by their names and were passed over")
     if result.estimate is not None:
         cost = result.estimate
         ui.out.print(

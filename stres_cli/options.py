@@ -102,6 +102,7 @@ ShortSide = Annotated[
         "smaller ones keep their size).",
     ),
 ]
+Compression = Annotated[str, typer.Option(metavar="NAME", help="zstd, or gzip for files that must open anywhere.")]
 MethodOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=VALUE", help="A parameter of the method by its library's name; may be given again."),
@@ -113,5 +114,30 @@ VIDEOS_OR_FRAMES = typer.Argument(
     metavar="VIDEOS",
     help="A folder of class folders, a list file (path label), one video, or a glob; default: the workspace's frames.",
 )
+
+PICTURES = typer.Argument(
+    metavar="DIR",
+    help="Folder of the videos' folders: [CLASS/]VIDEO/, u/VIDEO/ and v/VIDEO/, or VIDEO/u/ and VIDEO/v/.",
+)
+ClassList = Annotated[
+    Path | None,
+    typer.Option(
+        "--list",
+        metavar="PATH",
+        help="Classes by video, where folders do not tell: a folder of split lists, or a file of lines path label.",
+    ),
+]
+Fps = Annotated[
+    float, typer.Option(parser=number(float), metavar="N", help="Frames a second, which pictures do not tell.")
+]
+FirstPicture = Annotated[
+    int | None,
+    typer.Option(
+        "--first",
+        parser=number(int, 0),
+        metavar="N",
+        help="Number of the first picture to take. Default: all of them, from 0 or 1 on.",
+    ),
+]
 
 DEFAULT_WORKSPACE = Path("stres-work")

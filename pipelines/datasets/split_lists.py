@@ -44,16 +44,15 @@ def read_lists(folder: Path) -> list[Split]:
     Raises `UsageError` where there are no lists or both kinds, where one is missing, and, naming file and line, for a
     line that is none, a label that contradicts `classInd.txt` and a video that stands twice in a split.
     """
-    names = [path.name for path in list_files(folder)]
-    ucf101 = any(_UCF101_LIST.match(name) for name in names)
-    hmdb51 = any(_HMDB51_LIST.match(name) for name in names)
-    if ucf101 == hmdb51:
-        problem = "lists of UCF101's and of HMDB51's kind" if ucf101 else "no split lists"
-        raise UsageError(
-            f"{folder} holds {problem}: give a folder with either trainlist01.txt, testlist01.txt, ... or "
-            "<class>_test_split1.txt, ..."
-        )
-    return _read_ucf101(folder) if ucf101 else _read_hmdb51(folder)
+    return [Split(number, sides.train, sides.test, classes, str(folder)) for number, sides, classes in _read(folder)]
+
+
+def listed_ids(folder: Path) -> set[str]:
+    """All videos that the lists of a folder name, those that no split uses (HMDB51's mark 0) as well.
+
+    Raises as `read_lists`.
+    """
+    return {id_ for _, sides, _ in _read(folder) for id_ in sides.named}
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -111,7 +110,24 @@ class _Sides:
             (self.train if side == "train" else self.test).append(id_)
 
 
-def _read_ucf101(folder: Path) -> list[Split]:
+_Numbered = tuple[int, _Sides, list[str]]
+"""A split's number, its sides and all classes."""
+
+
+def _read(folder: Path) -> list[_Numbered]:
+    names = [path.name for path in list_files(folder)]
+    ucf101 = any(_UCF101_LIST.match(name) for name in names)
+    hmdb51 = any(_HMDB51_LIST.match(name) for name in names)
+    if ucf101 == hmdb51:
+        problem = "lists of UCF101's and of HMDB51's kind" if ucf101 else "no split lists"
+        raise UsageError(
+            f"{folder} holds {problem}: give a folder with either trainlist01.txt, testlist01.txt, ... or "
+            "<class>_test_split1.txt, ..."
+        )
+    return _read_ucf101(folder) if ucf101 else _read_hmdb51(folder)
+
+
+def _read_ucf101(folder: Path) -> list[_Numbered]:
     lists = _numbered_lists(folder)
     labels = _read_class_index(folder / _CLASS_INDEX) if (folder / _CLASS_INDEX).exists() else {}
     splits = []
@@ -126,7 +142,7 @@ def _read_ucf101(folder: Path) -> list[Split]:
             for where, line in _lines(paths[side]):
                 sides.add(side, _ucf101_id(side, line, where, labels), where)
         classes = set(labels) or {id_.split("/")[0] for id_ in sides.named}
-        splits.append(Split(number, sides.train, sides.test, sorted(classes), str(folder)))
+        splits.append((number, sides, sorted(classes)))
     return splits
 
 
@@ -183,7 +199,7 @@ def _spelling(class_name: str, labels: dict[str, int], where: str) -> str:
     return alike[0]
 
 
-def _read_hmdb51(folder: Path) -> list[Split]:
+def _read_hmdb51(folder: Path) -> list[_Numbered]:
     found = [(match, path) for path in list_files(folder) if (match := _HMDB51_LIST.match(path.name))]
     classes = sorted({match["class"] for match, _ in found})
     paths = {(int(match["number"]), match["class"]): path for match, path in found}
@@ -200,7 +216,7 @@ def _read_hmdb51(folder: Path) -> list[Split]:
                 if mark not in _HMDB51_SIDES or not clip:
                     raise UsageError(f"{where} must be like 'clip.avi 1' (1 train, 2 test, 0 unused), not {line!r}")
                 sides.add(_HMDB51_SIDES[mark], f"{class_name}/{_without_suffix(clip)}", where)
-        splits.append(Split(number, sides.train, sides.test, classes, str(folder)))
+        splits.append((number, sides, classes))
     return splits
 
 

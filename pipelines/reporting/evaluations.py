@@ -42,7 +42,7 @@ def find_evaluations(
     """
     workspace.require()
     if not splits:
-        return [_load(_newest(_evaluated(workspace, run or "*", protocol)))]
+        return [load_evaluation(_newest(_evaluated(workspace, run or "*", protocol)))]
     runs = [(run or DEFAULT_RUNS).replace(SPLIT_FIELD, str(split)) for split in splits]
     folders = {name: _evaluated(workspace, name, protocol) for name in runs}
     common = set.intersection(*({folder.name for folder in found} for found in folders.values()))
@@ -50,7 +50,7 @@ def find_evaluations(
         have = "; ".join(f"{name}: {_names(found)}" for name, found in folders.items())
         raise MissingError(f"the runs share no protocol ({have}): run `stres evaluate` with the same settings for each")
     chosen = _newest([folder for found in folders.values() for folder in found if folder.name in common]).name
-    evaluations = [_load(workspace.scores / name / chosen) for name in runs]
+    evaluations = [load_evaluation(workspace.scores / name / chosen) for name in runs]
     _check_comparable(evaluations, splits)
     return evaluations
 
@@ -63,7 +63,7 @@ def find_compared(workspace: Workspace, compare: str, evaluations: Sequence[Eval
     where that would compare an evaluation with itself or protocols of different splits differ.
     """
     run, _, what = compare.partition("/")
-    found = [_load(_compared_folder(workspace, run, what, evaluation)) for evaluation in evaluations]
+    found = [load_evaluation(_compared_folder(workspace, run, what, evaluation)) for evaluation in evaluations]
     if found[0].folder == evaluations[0].folder:
         raise UsageError(
             f"--compare {compare} is the very evaluation that is reported: name another run, or a step or protocol of "
@@ -119,7 +119,8 @@ def _names_of_runs(folders: Sequence[Path]) -> str:
     return ", ".join(sorted({folder.parent.name for folder in folders}))
 
 
-def _load(folder: Path) -> Evaluation:
+def load_evaluation(folder: Path) -> Evaluation:
+    """What `evaluate` left in `scores/<run>/<protocol>/`. Raises `MissingError` where it is damaged or incomplete."""
     scores = read_scores(folder / "scores.h5")
     document = read_json(folder / "results.json")
     try:

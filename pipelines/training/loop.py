@@ -208,7 +208,9 @@ class StepTrainer:
         videos = max(1.0, sums.pop("videos", 0.0))
         self.state.last = {name: value / videos for name, value in sums.items()}
         self.state.sums = {}
-        epoch = self.state.iteration / batches_per_epoch(self.videos, self.step.factor, self.step.batch_size)
+        passes = self.step.passes(self.videos)
+        order = self.state.iteration / batches_per_epoch(self.videos, passes, self.step.batch_size)
+        epoch = order * passes / self.step.factor
         rate = learning_rate(self.step, self.state.iteration - 1, self.total)
         line = {**self.state.last, "lr": rate, "epoch": round(epoch, 4), "seconds": round(self.state.seconds, 3)}
         if log is not None:

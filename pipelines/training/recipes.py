@@ -5,6 +5,7 @@ whatever T. A learning rate here is the one of the convolution filters; `optimis
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,7 +27,7 @@ class Step:
     schedule      factors of `lr`, one an epoch, stretched when there are more epochs; or "cosine": 5 % of the
                   iterations linear warm-up, then half a cosine to zero
     epochs        passes of `factor` times over the training videos; not read where `iterations` is given
-    iterations    batches in all; None: as many as the epochs need
+    iterations    batches in all, each of them full; None: as many as the epochs need, of which the last may be smaller
     batch_size    videos between two updates
     micro_batch   videos that go through the network (and its batch norm) together; gradients accumulate over them
     frames        T, RGB frames and flow stacks of one sample
@@ -88,6 +89,16 @@ class Step:
     def streams(self) -> tuple[StreamName, ...]:
         """The streams this step trains."""
         return (self.name,) if self.name == "appearance" or self.name == "motion" else ("appearance", "motion")
+
+    def passes(self, videos: int) -> int:
+        """How often an order of batches goes over that many training videos: `factor` times, which is an epoch, or
+        where `iterations` counts the updates as often as it takes for every batch to be full.
+
+        A small last batch in every pass, as an epoch ends in one, spoils training from scratch on little data: of 38
+        videos the 6 left over by batches of 32 gave half of all updates, with batch-norm statistics of 6, and halved
+        the accuracy (docs/ablation.md).
+        """
+        return self.factor if self.iterations is None else math.lcm(videos, self.batch_size) // videos
 
 
 @dataclass(frozen=True)
@@ -176,7 +187,7 @@ SMALL = _recipe(
     (
         _small("appearance", 0.05, 400, 32),
         _small("motion", 0.05, 700, 32),
-        _small("joint1", 0.002, 300, 8, frames=5, stride=(1, 5)),
+        _small("joint1", 0.005, 300, 8, frames=5, stride=(1, 5)),
         _small("joint2", 0.001, 100, 8, frames=11, stride=(1, 5), temporal_pool=(5, 2)),
     ),
     default_steps=("appearance", "motion", "joint1"),

@@ -6,16 +6,17 @@
 `<step>/checkpoint.pt`  continues an interrupted step;  `<step>/weights.pt`  the finished step
 """
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import MissingError, UsageError
 from pipelines.training.recipes import STEPS
-from pipelines.workspace import Workspace, read_json
+from pipelines.workspace import Workspace, locked, read_json, storage_errors
 
 if TYPE_CHECKING:
     from pipelines.models import STResNet
@@ -80,6 +81,23 @@ class Run:
         if step not in testable:
             raise MissingError(f"run {self.name} has not finished {step!r}; it has {', '.join(testable)}")
         return step
+
+
+@contextlib.contextmanager
+def only_trainer(run: Run) -> Iterator[None]:
+    """Keeps other processes from training into the run while the block runs; makes its folder where there is none.
+
+    Raises `MissingError` where another one is training into it.
+    """
+    with storage_errors(run.folder):
+        run.folder.mkdir(parents=True, exist_ok=True)
+    with locked(run.folder, wait=False) as free:
+        if not free:
+            raise MissingError(
+                f"another process is training the run {run.name} in {run.folder.parent}: wait for it, or give another "
+                "--name"
+            )
+        yield
 
 
 def find_run(workspace: Workspace, name: str | None) -> Run:

@@ -75,7 +75,7 @@ def goes_together(step: Step, videos: int, size: int, sync_bn: bool | None) -> b
 
     Raises `UsageError` where neither way gives every rank something to do.
     """
-    batch = min(step.batch_size, videos * step.factor)
+    batch = min(step.batch_size, videos * step.passes(videos))
     micro_batches = len(even_parts(batch, step.micro_batch))
     together = size > 1 and (micro_batches < size if sync_bn is None else sync_bn)
     largest = min(step.micro_batch, batch)

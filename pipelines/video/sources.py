@@ -13,6 +13,7 @@ from pathlib import Path
 from pipelines.errors import MissingError, UsageError
 
 UNLABELLED = "unlabelled"
+_LONGEST_NAME = 255 - len(".h5")  # bytes
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
     for name in (
@@ -65,7 +66,7 @@ def find_videos(argument: str | Path, *, to_store: bool = True) -> VideoList:
     if path.is_dir():
         found, ignored = _in_class_folders(path)
     elif path.is_file():
-        found, ignored = ([_source(UNLABELLED, path)] if _is_video(path) else list(_listed(path))), 0
+        found, ignored = ([_source(UNLABELLED, path)] if is_video(path) else list(listed_videos(path))), 0
     elif not os.path.lexists(path) and glob.has_magic(str(argument)):
         found, ignored = _matching(str(argument))
     else:
@@ -79,7 +80,7 @@ def find_videos(argument: str | Path, *, to_store: bool = True) -> VideoList:
         )
     if not to_store:
         return VideoList(found, ignored)
-    videos, problems = _refuse_unusable(found)
+    videos, problems = refuse_unusable(found)
     return VideoList(videos, ignored, problems)
 
 
@@ -88,7 +89,8 @@ def _source(class_name: str, path: Path) -> VideoSource:
     return VideoSource(class_name, absolute.stem, absolute)
 
 
-def _is_video(path: Path) -> bool:
+def is_video(path: Path) -> bool:
+    """Whether a file is a video by its name."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
@@ -99,7 +101,7 @@ def _in_class_folders(folder: Path) -> tuple[list[VideoSource], int]:
     """The class is the first folder below `folder`; videos may lie deeper (class/group/clip.avi)."""
     found, ignored = [], 0
     for path in _visible_files(folder):
-        if not _is_video(path):
+        if not is_video(path):
             ignored += 1
             continue
         below = path.relative_to(folder).parts
@@ -123,8 +125,11 @@ def _visible_files(folder: Path) -> Iterator[Path]:
 # ------------------------------------------------------------------ list files
 
 
-def _listed(list_file: Path) -> Iterator[VideoSource]:
-    """The videos of a list file; relative paths are relative to its folder."""
+def listed_videos(list_file: Path) -> Iterator[VideoSource]:
+    """The videos of a list file (`path label` a line), which need not exist; relative paths are relative to its folder.
+
+    Raises `MissingError` where it cannot be read, `UsageError` for one that is none and a label that names no folder.
+    """
     try:
         text = list_file.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     except OSError as error:
@@ -142,7 +147,8 @@ def _listed(list_file: Path) -> Iterator[VideoSource]:
         path, label = (entry, UNLABELLED) if without_label else entry.rsplit(maxsplit=1)
         # Names may begin with "#" (HMDB51 has some): only "# " begins a comment, and only if no such file exists.
         if not _is_comment(entry) or _exists(folder, path):
-            yield _source(_safe_class(label, list_file, number), folder / path)
+            require_class_name(label, f"{list_file}, line {number}")
+            yield _source(label, folder / path)
 
 
 def _is_comment(entry: str) -> bool:
@@ -156,13 +162,13 @@ def _exists(folder: Path, name: str) -> bool:
         return False
 
 
-def _safe_class(label: str, list_file: Path, number: int) -> str:
+def require_class_name(label: str, where: str) -> None:
+    """Raises `UsageError` for a label that cannot be the name of a class's folder."""
     if label in (".", "..") or "/" in label or len(os.fsencode(label)) > 200:
         raise UsageError(
-            f"{list_file}, line {number}: the label {label!r} cannot be a folder's name: a line is `path label`, "
+            f"{where}: the label {label!r} cannot be a folder's name: a line is `path label`, "
             "the label without '/' and at most 200 bytes long"
         )
-    return label
 
 
 # ------------------------------------------------------------------ globs
@@ -175,7 +181,7 @@ def _matching(pattern: str) -> tuple[list[VideoSource], int]:
     found = [
         _source(Path(os.path.abspath(path)).parent.name if by_folder else UNLABELLED, path)
         for path in matches
-        if _is_video(path)
+        if is_video(path)
     ]
     return found, len(matches) - len(found)
 
@@ -183,7 +189,7 @@ def _matching(pattern: str) -> tuple[list[VideoSource], int]:
 # ------------------------------------------------------------------ refusing
 
 
-def _refuse_unusable(found: Iterable[VideoSource]) -> tuple[list[VideoSource], list[VideoProblem]]:
+def refuse_unusable(found: Iterable[VideoSource]) -> tuple[list[VideoSource], list[VideoProblem]]:
     """Parts the videos from those that would overwrite one another or whose name cannot be stored."""
     by_id: dict[tuple[str, str], set[Path]] = defaultdict(set)
     for source in found:
@@ -197,6 +203,9 @@ def _refuse_unusable(found: Iterable[VideoSource]) -> tuple[list[VideoSource], l
             problems.append(VideoProblem(class_name, video, first, reason))
         elif not _is_utf8(str(first)) or not _is_utf8(class_name):
             reason = "the path or label is not valid UTF-8: rename the file"
+            problems.append(VideoProblem(class_name, video, first, reason))
+        elif len(video.encode()) > _LONGEST_NAME:
+            reason = f"the name has more than {_LONGEST_NAME} bytes, too many for a file name with .h5: rename it"
             problems.append(VideoProblem(class_name, video, first, reason))
         else:
             videos.append(VideoSource(class_name, video, first))

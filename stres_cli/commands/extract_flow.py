@@ -29,9 +29,7 @@ def extract_flow(
     step: Annotated[
         int, typer.Option(parser=options.number(int, 1), metavar="N", help="Flow from frame t to frame t+N.")
     ] = 1,
-    compression: Annotated[
-        str, typer.Option(metavar="NAME", help="zstd, or gzip for files that must open anywhere.")
-    ] = "zstd",
+    compression: options.Compression = "zstd",
     short_side: options.ShortSide = None,
     allow_truncated: options.AllowTruncated = False,
     device: options.Device = "auto",

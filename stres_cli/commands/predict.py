@@ -100,7 +100,7 @@ def predict(
         done: list[Prediction] = []
         try:
             result = stage.run(config, ui.on_progress, done.append)
-        except (KeyboardInterrupt, Interrupted):
+        except Interrupted:
             show_partly(ui, done)
             raise
         show(ui, result)

@@ -178,16 +178,16 @@ def no_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_without_a_writable_home_kernels_are_kept_among_the_temporary_files(no_folders: Path) -> None:
-    folder = compilation._cache_folder(208)
+    folder = compilation.cache_folder(208)
     assert folder is not None
     assert folder.parent.parent == no_folders
     assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
 
 
 def test_a_temporary_folder_that_others_can_write_to_is_not_used(no_folders: Path) -> None:
-    compilation._cache_folder(208)
+    compilation.cache_folder(208)
     next(no_folders.iterdir()).chmod(0o777)
-    assert compilation._cache_folder(208) is None
+    assert compilation.cache_folder(208) is None
 
 
 class _Unusable(Exception):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from pipelines.datasets.order import batches_per_epoch
+from pipelines.datasets.order import StepSampler, batches_per_epoch
 from pipelines.errors import UsageError
 from pipelines.training.recipes import PAPER, RECIPES, SMALL, Step, override
 from pipelines.training.schedule import learning_rate, total_iterations
@@ -44,6 +44,18 @@ def test_only_the_papers_second_joint_step_pools_over_time():
 
 def test_the_papers_network_is_a_resnet50_of_full_width_at_224_pixels():
     assert (PAPER.depth, PAPER.width, PAPER.size, PAPER.weights) == (50, 64, (224, 224), "imagenet")
+
+
+@pytest.mark.parametrize("videos", [1, 5, 31, 32, 38, 56, 9537])
+def test_all_batches_of_a_step_of_so_many_iterations_are_full(videos):
+    step = override(SMALL.steps["motion"], {"iterations": 50})
+    sampler = StepSampler(videos, step.passes(videos), step.batch_size, seed=0, step_index=1)
+    assert {len(batch) for batch in itertools.islice(sampler, 2 * sampler.batches_per_epoch)} == {step.batch_size}
+
+
+def test_epochs_end_as_they_do_in_the_paper_with_what_is_left():
+    assert override(SMALL.steps["motion"], {"epochs": 3}).passes(38) == SMALL.steps["motion"].factor
+    assert PAPER.steps["motion"].passes(UCF101_TRAINING_VIDEOS) == 100
 
 
 def test_an_epoch_goes_factor_times_over_the_videos():

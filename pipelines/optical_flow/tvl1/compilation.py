@@ -29,7 +29,7 @@ def compiled_kernel(stride: int) -> Callable[..., None]:
 
 
 def _load_or_compile(stride: int) -> Callable[..., None]:
-    folder = _cache_folder(stride)
+    folder = cache_folder(stride)
     if folder is None:
         _log.warning(_message(stride, "; no cache folder can be written to, so every process does"))
         return _ready(stride, _kernel(None))
@@ -78,7 +78,7 @@ def _ready(stride: int, kernel: Callable[..., None]) -> Callable[..., None]:
 # ------------------------------------------------------------------ the folder
 
 
-def _cache_folder(stride: int) -> Path | None:
+def cache_folder(stride: int) -> Path | None:
     """A folder of our own for exactly this kernel on this kind of processor, that can be written to."""
     name = f"tvl1-{_identity()}-{stride}"
     for parent in _candidates():

@@ -1,0 +1,75 @@
+"""The GPUs: whether torch sees them, their memory, and that a small computation on each comes out right."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.diagnosis.check import Check, Place, failure, in_words, ok, pip_install, warning
+
+if TYPE_CHECKING:
+    import torch
+
+_INDEX = "https://download.pytorch.org/whl/cu130"
+
+
+def check(place: Place) -> list[Check]:
+    try:
+        import torch
+    except BaseException:  # told by the package's own line
+        return []
+    driver = _driver()
+    if not torch.cuda.is_available():
+        return [_without(torch.version.cuda, driver)]
+    return [_check_gpu(number, driver) for number in range(torch.cuda.device_count())]
+
+
+def _driver() -> str:
+    """The NVIDIA driver's version; "" where none is loaded."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    found = re.search(r"\d+\.\d+(\.\d+)?", text)
+    return found.group() if found else "unknown"
+
+
+def _without(built_for: str | None, driver: str) -> Check:
+    if not driver:
+        return ok("GPU", "none: everything runs on the CPU", count=0)
+    if built_for is None:
+        fix = pip_install("--force-reinstall", "torch", "torchvision", "--index-url", _INDEX)
+        return warning("GPU", f"driver {driver}, but this torch is built for the CPU only", fix, count=0)
+    fix = "update the driver, or unset CUDA_VISIBLE_DEVICES; nvidia-smi tells more"
+    return warning("GPU", f"driver {driver}, but torch (CUDA {built_for}) sees no GPU", fix, count=0)
+
+
+def _check_gpu(number: int, driver: str) -> Check:
+    import torch
+
+    subject, fix = f"GPU {number}", f"update the driver ({driver or 'unknown'}), or give --device cpu"
+    try:
+        about = torch.cuda.get_device_properties(number)
+        free, total = torch.cuda.mem_get_info(number)
+        values = {"name": about.name, "driver": driver, "total_bytes": total, "free_bytes": free}
+        values |= {"cuda": torch.version.cuda, "capability": f"{about.major}.{about.minor}"}
+        difference = _largest_difference(torch.device("cuda", number))
+    except Exception as error:
+        return failure(subject, f"does not compute: {in_words(error)}", fix)
+    found = (
+        f"{about.name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free, driver {driver}, CUDA {torch.version.cuda}, "
+        f"capability {about.major}.{about.minor}"
+    )
+    if difference > 1e-2:
+        return failure(subject, f"{found}: computes another product than the CPU (by {difference:.2g})", fix, **values)
+    if free < 4e9:
+        return warning(subject, f"{found}: little memory is left", "nvidia-smi shows which processes hold it", **values)
+    return ok(subject, found, **values)
+
+
+def _largest_difference(device: "torch.device") -> float:
+    """Between a product of matrices computed there and on the CPU."""
+    import torch
+
+    a = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    there = a.to(device)
+    return float((there @ there - (a @ a).to(device)).abs().max())

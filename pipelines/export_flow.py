@@ -1,0 +1,162 @@
+"""Stage `export-flow`: the stored flow as grey pictures in folders, as other tools want it."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipelines.datasets.catalogue import Catalogue, flow_provenance, load_catalogue
+from pipelines.devices import available_cores
+from pipelines.distributed import ranks
+from pipelines.errors import MissingError, UsageError
+from pipelines.layouts.names import FLOW_LAYOUTS
+from pipelines.progress import OnProgress, ignore_progress
+from pipelines.video.estimation import estimate
+from pipelines.video.extraction import ExtractResult, check_workers, dry_run_result, extract, options_difference
+from pipelines.video.sources import VideoList, VideoProblem, VideoSource
+from pipelines.workspace import Workspace, read_json, write_json
+
+if TYPE_CHECKING:
+    from pipelines.layouts.writing import ExportTask
+
+STAGE = "export-flow"
+SCHEMA = "stres/flow-pictures/1"
+FORMATS = ("jpg", "png")
+
+Result = ExtractResult
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of `export-flow`."""
+
+    workspace: Path
+    """The workspace whose `flow/` is read."""
+    output: Path
+    """The folder to write."""
+    layout: str = "authors"
+    """authors, denseflow or mmaction2."""
+    format: Literal["jpg", "png"] = "jpg"
+    """jpg (quality 95), or png, which loses nothing."""
+    workers: int = 0
+    """Videos processed at once; 0: one for each CPU core."""
+    overwrite: bool = False
+    """Write everything again, whatever is there."""
+    dry_run: bool = False
+    """Only estimate videos, fields, disk and time."""
+
+    def __post_init__(self) -> None:
+        check_workers(self.workers)
+        if self.layout not in FLOW_LAYOUTS:
+            raise UsageError(f"--layout must be one of {', '.join(FLOW_LAYOUTS)}, not {self.layout!r}")
+        if self.format not in FORMATS:
+            raise UsageError(f"--format must be one of {', '.join(FORMATS)}, not {self.format!r}")
+
+
+def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
+    """Writes the pictures of all videos that have none yet, and `flow.json`, which says what they are.
+
+    Damaged artifacts, and two of one name where the layout has no folders for classes, are rows of `failures.csv`.
+    Raises `MissingError` where there is no flow, `UsageError` where the folder holds pictures of another kind,
+    `StorageError` where writing fails.
+    """
+    from pipelines.layouts.writing import is_done, partial_folder, probe, write_pictures
+
+    workspace = Workspace(config.workspace)
+    tasks, problems, about = ranks().first_tells(lambda: _find(config, workspace))
+    ranks().first_tells(lambda: _settle(config, about))
+    finished = ranks().first_tells(lambda: [not config.overwrite and is_done(task) for task in tasks])
+    to_do = [task for task, is_finished in zip(tasks, finished, strict=True) if not is_finished]
+    done = [task for task, is_finished in zip(tasks, finished, strict=True) if is_finished]
+    workers = config.workers or available_cores()
+    if config.dry_run:
+        cost = estimate(probe, to_do, workers=workers, stage=STAGE, on_progress=on_progress)
+        return dry_run_result(STAGE, "pairs", skipped=len(done), ignored=0, estimate=cost)
+    partial = partial_folder(config.output.absolute())
+    result = extract(
+        STAGE,
+        write_pictures,
+        to_do,
+        done,
+        problems,
+        workspace=workspace,
+        folder=partial,
+        workers=workers,
+        unit="pairs",
+        ignored=0,
+        on_progress=on_progress,
+    )
+    with contextlib.suppress(OSError):  # there is none, another rank was first, or another command is at work
+        partial.rmdir()
+    return result
+
+
+def _find(config: Config, workspace: Workspace) -> "tuple[list[ExportTask], list[VideoProblem], dict[str, Any]]":
+    """The videos to write, those that cannot be, and what is the same for all."""
+    from pipelines.layouts.writing import ExportTask
+
+    catalogue = load_catalogue(workspace)
+    found = _videos(catalogue, workspace, one_name=FLOW_LAYOUTS[config.layout].trees is not None)
+    if not found.videos and not found.problems:
+        raise MissingError(f"no flow in {workspace.flow}: run `stres extract-flow` first")
+    made = flow_provenance(catalogue)
+    fields = {(video.class_name, video.video): video.flow_fields for video in catalogue.videos}
+    tasks = [
+        ExportTask(
+            source=source,
+            target=config.output.absolute(),
+            fields=fields[source.class_name, source.video],
+            step=int(made["step"]),
+            layout=config.layout,
+            format=config.format,
+        )
+        for source in found.videos
+    ]
+    kept = {name: made.get(name) for name in ("method", "method_parameters", "bound", "step")}
+    first = FLOW_LAYOUTS[config.layout].first
+    return (
+        tasks,
+        found.problems,
+        {
+            "schema": SCHEMA,
+            "layout": config.layout,
+            "format": config.format,
+            "first": first,
+            **kept,
+        },
+    )
+
+
+def _videos(catalogue: Catalogue, workspace: Workspace, *, one_name: bool) -> VideoList:
+    """`one_name`: videos of several classes must not have the same name."""
+    videos, by_name = [], dict[str, VideoSource]()
+    problems = [
+        VideoProblem(row.class_name, row.video, Path(row.path), row.reason)
+        for row in catalogue.problems
+        if Path(row.path).is_relative_to(workspace.flow)
+    ]
+    for video in catalogue.videos:
+        if video.flow_file is None:
+            continue
+        source = VideoSource(video.class_name, video.video, video.flow_file)
+        first = by_name.setdefault(source.video, source)
+        if one_name and first is not source:
+            reason = f"{first.id} has the same name, and --layout authors has no folders for classes: use another"
+            problems.append(VideoProblem(source.class_name, source.video, source.path, reason))
+        else:
+            videos.append(source)
+    return VideoList(videos, problems=problems)
+
+
+def _settle(config: Config, about: dict[str, Any]) -> None:
+    """Writes `flow.json`. Raises `UsageError` where there is one that says otherwise."""
+    path = config.output / "flow.json"
+    if path.exists() and not config.overwrite:
+        before = read_json(path)
+        difference = options_difference(before if isinstance(before, dict) else {}, about)
+        if difference:
+            raise UsageError(
+                f"{config.output} holds flow of another kind ({difference}): give another folder, or --overwrite"
+            )
+    if not config.dry_run:
+        write_json(path, about)

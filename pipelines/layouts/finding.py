@@ -1,0 +1,162 @@
+"""Which videos a folder of pictures holds, however it is laid out.
+
+    <video>/img_00001.jpg                  frames; class folders may stand above
+    <video>/flow_x_00000.jpg, flow_y_...   flow in one folder a video
+    u/<video>/frame000001.jpg, v/...       flow in two trees
+    <video>/u/frame_0000000001.jpg, v/...  flow in two folders a video
+
+The outermost folder is the class where there is one, as for videos.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pipelines.errors import MissingError, VideoError
+from pipelines.layouts.classes import Classes
+from pipelines.layouts.names import COMPONENT_FOLDERS, OTHER_COMPONENT, read_name
+from pipelines.layouts.pictures import Series, is_within
+from pipelines.video.sources import UNLABELLED, VideoProblem, VideoSource, refuse_unusable
+
+_LAYOUTS = {
+    "frames": "<class>/<video>/frame000001.jpg or img_00001.jpg",
+    "flow": "u/<video>/frame000001.jpg and v/..., or <class>/<video>/flow_x_00001.jpg (or x_00001.jpg) and y",
+}
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """One video: its source, whose path is the folder of its (first) pictures, and its series: frames, or x and y."""
+
+    source: VideoSource
+    series: tuple[Series, ...]
+
+
+@dataclass
+class FolderList:
+    """The videos found, those refused, and how many files have names that mean nothing here."""
+
+    folders: list[PictureFolder] = field(default_factory=list)
+    problems: list[VideoProblem] = field(default_factory=list)
+    ignored: int = 0
+
+
+def find_folders(root: Path, content: Literal["frames", "flow"], class_list: Path | None) -> FolderList:
+    """The videos below `root` that have pictures of this content; `class_list` is `Classes`' source.
+
+    Holds the folders' names in memory, not those of their files. Raises `MissingError` where there are none.
+    """
+    if not root.is_dir():
+        raise MissingError(f"there is no folder {root}: give one of pictures, {_LAYOUTS[content]}")
+    found = _Found(Path(os.path.abspath(root)), Classes(class_list))
+    look = found.add_frames if content == "frames" else found.add_flow
+    for folder, names in _folders(found.root, found.refuse):
+        look(folder, names)
+    found.pair_components()
+    listed = found.result()
+    if not listed.folders and not listed.problems:
+        raise MissingError(f"no {content} in {root} ({listed.ignored} other files): known are {_LAYOUTS[content]}")
+    return listed
+
+
+def _folders(root: Path, refuse: Callable[[Path, str], None]) -> Iterator[tuple[Path, list[str]]]:
+    """All folders from `root` down but hidden ones, with their files' names. Links out of `root` are refused."""
+    real_root = os.path.realpath(root)
+    seen: set[str] = set()
+
+    def unreadable(error: OSError) -> None:
+        refuse(Path(error.filename), f"cannot be listed ({error.strerror})")
+
+    for parent, folders, files in os.walk(root, onerror=unreadable, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if not is_within(real, real_root):
+            refuse(Path(parent), f"is a link to a place outside {root}: import that folder by its own name")
+        if real in seen or not is_within(real, real_root):
+            folders.clear()
+            continue
+        seen.add(real)
+        yield Path(parent), [name for name in files if not name.startswith(".")]
+
+
+class _Found:
+    """Gathers the videos of a walk."""
+
+    def __init__(self, root: Path, classes: Classes) -> None:
+        self.root, self.classes = root, classes
+        self.ignored = 0
+        self._videos: dict[Path, tuple[VideoSource, tuple[Series, ...]]] = {}
+        self._problems: list[VideoProblem] = []
+        self._halves: dict[tuple[str, ...], dict[str, Path]] = {}
+
+    def add_frames(self, folder: Path, names: list[str]) -> None:
+        frames = sum(read_name(name, "frames") is not None for name in names)
+        self.ignored += sum(read_name(name, "component") is None for name in names)
+        if frames and self._component(folder) is None:
+            self._add(folder, self._parts(folder), (Series(folder, "frames", self.root),))
+
+    def add_flow(self, folder: Path, names: list[str]) -> None:
+        x, y = (any(read_name(name, component) for name in names) for component in ("x", "y"))
+        self.ignored += sum(read_name(name, "component") is None for name in names)
+        if x and y:
+            series = Series(folder, "x", self.root), Series(folder, "y", self.root)
+            self._add(folder, self._parts(folder), series)
+        elif (at := self._component(folder)) is not None:
+            if any(read_name(name, "component") for name in names):
+                self._add_half(folder, at)
+        elif x or y:
+            there, missing = ("x", "y") if x else ("y", "x")
+            self.refuse(folder, f"has flow pictures of {there}, but none of {missing}")
+
+    def _add_half(self, folder: Path, at: int) -> None:
+        """Keeps a component's folder, `at` being the part of its path that says so, until the other one is found."""
+        parts = self._parts(folder)
+        component, other = parts[at].lower(), OTHER_COMPONENT[parts[at].lower()]
+        rest = (*parts[:at], *parts[at + 1 :])
+        halves = self._halves.setdefault((*sorted((component, other)), *rest), {})
+        halves[COMPONENT_FOLDERS[component]] = folder
+        halves.setdefault(COMPONENT_FOLDERS[other], self.root.joinpath(*parts[:at], other, *parts[at + 1 :]))
+
+    def pair_components(self) -> None:
+        """Makes a video of each pair of component folders."""
+        for (_, _, *rest), halves in self._halves.items():
+            absent = next((folder for folder in halves.values() if not folder.is_dir()), None)
+            if absent is None:
+                series = tuple(Series(halves[component], "component", self.root) for component in ("x", "y"))
+                self._add(halves["x"], tuple(rest), series)
+            else:
+                self.refuse(halves["x"], f"lacks one component: there is no {absent}", tuple(rest))
+
+    def refuse(self, folder: Path, reason: str, parts: tuple[str, ...] | None = None) -> None:
+        """Notes a folder that cannot be used; `parts` of its path are those that name class and video."""
+        parts = self._parts(folder) if parts is None else parts
+        class_name = parts[0] if len(parts) > 1 else UNLABELLED
+        self._problems.append(VideoProblem(class_name, self._name(parts), folder, reason))
+
+    def result(self) -> FolderList:
+        videos, problems = refuse_unusable(source for source, _ in self._videos.values())
+        folders = [PictureFolder(source, self._videos[source.path][1]) for source in videos]
+        return FolderList(folders, [*self._problems, *problems], self.ignored)
+
+    def _add(self, folder: Path, parts: tuple[str, ...], series: tuple[Series, ...]) -> None:
+        try:
+            class_name, video = self.classes.of(parts[:-1], self._name(parts))
+        except VideoError as error:
+            self.refuse(folder, str(error), parts)
+            return
+        self._videos[folder] = VideoSource(class_name, video, folder), series
+
+    def _parts(self, folder: Path) -> tuple[str, ...]:
+        return folder.relative_to(self.root).parts
+
+    def _name(self, parts: tuple[str, ...]) -> str:
+        return parts[-1] if parts else self.root.name
+
+    def _component(self, folder: Path) -> int | None:
+        """Which part of the folder's path stands for a component: the last part, or the first that could."""
+        parts = [part.lower() for part in self._parts(folder)]
+        if parts and parts[-1] in COMPONENT_FOLDERS:
+            return len(parts) - 1
+        return next((at for at, part in enumerate(parts) if part in COMPONENT_FOLDERS), None)

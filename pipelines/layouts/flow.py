@@ -1,0 +1,78 @@
+"""The flow of one video, from its pictures to its file, as a worker process of `import-flow` stores it.
+
+Letters: F fields, n of them at once, H W pixels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipelines.artifacts import FRAMES_SCHEMA, Compression, FlowWriter, new_flow_file
+from pipelines.layouts.importing import (
+    ImportTask,
+    PictureBytes,
+    Size,
+    import_attributes,
+    listed,
+    measured,
+    require_match,
+    require_one_size,
+)
+from pipelines.layouts.pictures import decode_component
+from pipelines.video.estimation import Probe
+from pipelines.workers import Report
+
+_AT_ONCE = 16  # fields read, appended and reported together
+
+
+@dataclass(frozen=True)
+class FlowTask(ImportTask):
+    """`settings`: the attributes that say how the flow was made."""
+
+    compression: Compression
+    settings: Mapping[str, Any]
+
+
+def store_flow(task: FlowTask, report: Report) -> int:
+    """Stores one video's flow, the values as they are; returns F. Raises `VideoError`, `StorageError`."""
+    x, y = listed(task)
+    fields, read = len(x.paths), PictureBytes()
+    with new_flow_file(task.target, task.compression) as writer:
+        size = _append(x.paths, y.paths, read, writer, report)
+        frames = fields + task.step
+        has = f"{fields} fields of {size[0]}x{size[1]}, the flow of {frames} frames"
+        require_match(task, FRAMES_SCHEMA, has, frames, size)
+        writer.finish({**import_attributes(task, (x, y), read, frames, size, size), **task.settings})
+    return fields
+
+
+def probe(task_and_place: tuple[FlowTask, float | None], report: Report) -> Probe:
+    """Counts a video's fields; with a place in it, imports its beginning into memory."""
+    task, place = task_and_place
+    report(0)
+
+    def append(file: h5py.File, paths: list[list[Path]]) -> None:
+        _append(paths[0], paths[1], PictureBytes(), FlowWriter(Path("probe"), file, task.compression), report)
+
+    return measured(listed(task), None if place is None else append)
+
+
+def _append(x: Sequence[Path], y: Sequence[Path], read: PictureBytes, writer: FlowWriter, report: Report) -> Size:
+    """Appends the fields of these components; returns their size."""
+    paths = [path for pair in zip(x, y, strict=True) for path in pair]
+    size: Size | None = None
+    for start in range(0, len(paths), 2 * _AT_ONCE):
+        planes = []
+        for path in paths[start : start + 2 * _AT_ONCE]:
+            plane = decode_component(read.read(path), path)
+            require_one_size(path, (plane.shape[1], plane.shape[0]), size)
+            size = plane.shape[1], plane.shape[0]
+            planes.append(plane)
+        writer.append(np.stack(planes).reshape(-1, 2, *planes[0].shape))
+        report(len(planes) // 2)
+    assert size is not None
+    return size

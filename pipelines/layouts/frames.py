@@ -1,0 +1,97 @@
+"""The frames of one video, from its pictures to its file, as a worker process of `import-frames` stores them.
+
+Letters: T frames, H W pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from pipelines.artifacts import FLOW_SCHEMA, FrameWriter, new_frames_file
+from pipelines.layouts.importing import (
+    ImportTask,
+    PictureBytes,
+    Size,
+    import_attributes,
+    listed,
+    measured,
+    require_match,
+    require_one_size,
+)
+from pipelines.layouts.pictures import decode_frame, is_jpeg
+from pipelines.video.estimation import Probe
+from pipelines.video.jpeg import encode_jpeg
+from pipelines.video.resize import resize, stored_size
+from pipelines.workers import Report
+
+AS_FOUND = 0
+"""The attribute `jpeg_quality` where JPEGs were taken as they are: with which one they were made is not known."""
+_REPORTED = 16  # frames between two reports of progress
+
+
+@dataclass(frozen=True)
+class FramesTask(ImportTask):
+    """`short_side`: pictures of another one are resized; None: all stay as they are."""
+
+    short_side: int | None
+
+
+def store_frames(task: FramesTask, report: Report) -> int:
+    """Stores one video; returns T. Raises `VideoError`, `StorageError`."""
+    (found,) = listed(task)
+    frames, read = len(found.paths), PictureBytes()
+    with new_frames_file(task.target) as writer:
+        appended = _append(found.paths, task.short_side, read, writer, report)
+        has = f"{frames} frames of {appended.stored[0]}x{appended.stored[1]}"
+        require_match(task, FLOW_SCHEMA, has, frames, appended.stored)
+        about = import_attributes(task, [found], read, frames, appended.stored, appended.source)
+        writer.finish(about if appended.coded else {**about, "jpeg_quality": AS_FOUND})
+    return frames
+
+
+def probe(task_and_place: tuple[FramesTask, float | None], report: Report) -> Probe:
+    """Counts a video's frames; with a place in it, imports its beginning into memory: frames cost the same
+    everywhere."""
+    task, place = task_and_place
+    report(0)
+
+    def append(file: h5py.File, paths: list[list[Path]]) -> None:
+        _append(paths[0], task.short_side, PictureBytes(), FrameWriter(Path("probe"), file), report)
+
+    return measured(listed(task), None if place is None else append)
+
+
+@dataclass
+class _Appended:
+    """The sizes of a video's pictures, and whether any had to be coded here."""
+
+    source: Size
+    stored: Size
+    coded: bool = False
+
+
+def _append(
+    paths: Sequence[Path], short_side: int | None, read: PictureBytes, writer: FrameWriter, report: Report
+) -> _Appended:
+    """Appends all pictures. JPEGs keep their bytes, unless their size is not the one asked for."""
+    appended: _Appended | None = None
+    for number, path in enumerate(paths, start=1):
+        data = read.read(path)
+        picture = decode_frame(data, path)
+        size = picture.shape[1], picture.shape[0]
+        require_one_size(path, size, appended.source if appended else None)
+        if appended is None:
+            appended = _Appended(size, size if short_side is None else stored_size(*size, short_side))
+        if is_jpeg(data) and size == appended.stored:
+            writer.append(np.frombuffer(data, np.uint8))
+        else:
+            appended.coded = True
+            writer.append(encode_jpeg(resize(picture, *appended.stored)))
+        if number % _REPORTED == 0:
+            report(_REPORTED)
+    report(len(paths) % _REPORTED)
+    assert appended is not None
+    return appended

@@ -1,0 +1,235 @@
+"""What importing frames and importing flow share: which videos are to do, their provenance, and whether both belong
+together.
+"""
+
+import hashlib
+import io
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, ArtifactError, peek
+from pipelines.devices import available_cores
+from pipelines.distributed import ranks
+from pipelines.errors import UsageError, VideoError
+from pipelines.layouts.finding import PictureFolder, find_folders
+from pipelines.layouts.pictures import Pictures, Series, list_pictures, read_picture
+from pipelines.progress import OnProgress
+from pipelines.video.estimation import Probe, estimate
+from pipelines.video.extraction import (
+    ExtractResult,
+    check_workers,
+    dry_run_result,
+    extract,
+    library_versions,
+    split_done,
+)
+from pipelines.video.sources import VideoSource
+from pipelines.workers import Report
+from pipelines.workspace import Workspace
+
+if TYPE_CHECKING:
+    import h5py
+
+_MEASURED = 64  # pictures of each kind, for an estimate
+Size = tuple[int, int]
+"""Width and height, pixels."""
+
+
+@dataclass(frozen=True)
+class ImportTask:
+    """One video's pictures, where they go, and what the user said of them."""
+
+    source: VideoSource
+    series: tuple[Series, ...]
+    """Of frames one, of flow two: x and y."""
+    target: Path
+    other: Path
+    """The artifact of the same video that must fit: flow for frames, frames for flow."""
+    fps: float
+    first: int | None
+    step: int
+
+
+Task = TypeVar("Task", bound=ImportTask)
+
+
+class ImportConfig(Protocol):
+    """The settings that both stages have."""
+
+    @property
+    def workspace(self) -> Path: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def class_list(self) -> Path | None: ...
+    @property
+    def fps(self) -> float: ...
+    @property
+    def first(self) -> int | None: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def overwrite(self) -> bool: ...
+    @property
+    def dry_run(self) -> bool: ...
+
+
+def check_config(config: ImportConfig) -> None:
+    """Raises `UsageError` for a value out of range."""
+    check_workers(config.workers)
+    if not 0 < config.fps <= 1000:
+        raise UsageError(f"--fps must be more than 0 and at most 1000, not {config.fps}")
+    if config.first is not None and config.first < 0:
+        raise UsageError(f"--first must be 0 or more, not {config.first}")
+
+
+def run_import(
+    stage: str,
+    content: Literal["frames", "flow"],
+    config: ImportConfig,
+    *,
+    make_task: Callable[[PictureFolder, Workspace], Task],
+    conflict: Callable[[dict[str, Any]], str],
+    store: Callable[[Task, Report], int],
+    probe: Callable[[tuple[Task, float | None], Report], Probe],
+    on_progress: OnProgress,
+) -> ExtractResult:
+    """Imports all videos that are not stored yet, or estimates that. `conflict` is `split_done`'s; `store` imports one
+    video in a process of its own, `probe` measures one for `estimate`.
+
+    Raises `MissingError` where there are no videos, `UsageError` where artifacts were made with other settings,
+    `StorageError` where writing fails.
+    """
+    workspace = Workspace(config.workspace)
+    found = ranks().first_tells(lambda: find_folders(config.folder, content, config.class_list))
+    to_do = [make_task(folder, workspace) for folder in found.folders]
+    done: list[Task] = []
+    schema, unit = {"frames": (FRAMES_SCHEMA, "frames"), "flow": (FLOW_SCHEMA, "pairs")}[content]
+    if not config.overwrite:
+        to_do, done = split_done(to_do, schema, conflict, _changed, stage, on_progress)
+    workers = config.workers or available_cores()
+    if config.dry_run:
+        cost = estimate(probe, to_do, workers=workers, stage=stage, on_progress=on_progress)
+        return dry_run_result(stage, unit, skipped=len(done), ignored=found.ignored, estimate=cost)
+    return extract(
+        stage,
+        store,
+        to_do,
+        done,
+        found.problems,
+        workspace=workspace,
+        folder=workspace.frames if content == "frames" else workspace.flow,
+        workers=workers,
+        unit=unit,
+        ignored=found.ignored,
+        on_progress=on_progress,
+    )
+
+
+def _changed(task: ImportTask, attributes: dict[str, Any]) -> bool:
+    """Whether the pictures are of another number or size than when the artifact was made; missing ones have not
+    changed."""
+    if not task.source.path.is_dir():
+        return False
+    try:
+        return attributes.get("source_bytes") != sum(pictures.bytes for pictures in listed(task))
+    except VideoError:
+        return True
+
+
+# ------------------------------------------------------------------ one video, in a worker process
+
+
+def listed(task: ImportTask) -> list[Pictures]:
+    """The pictures of each series. Raises `VideoError` where they are incomplete, or not the same in both."""
+    found = [list_pictures(series, first=task.first, step=task.step) for series in task.series]
+    x, y = found[0], found[-1]
+    if (len(x.paths), x.first) != (len(y.paths), y.first):
+        raise VideoError(f"has {_described(x)}, but {_described(y)}")
+    return found
+
+
+def _described(pictures: Pictures) -> str:
+    last = pictures.first + len(pictures.paths) - 1
+    return f"{len(pictures.paths)} pictures {pictures.pattern} ({pictures.first}..{last})"
+
+
+class PictureBytes:
+    """Reads pictures one after the other, counting and hashing what they hold."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._digest = hashlib.sha256()
+
+    def read(self, path: Path) -> bytes:
+        """Raises `VideoError`."""
+        data = read_picture(path)
+        self.bytes += len(data)
+        self._digest.update(data)
+        return data
+
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+def import_attributes(
+    task: ImportTask, found: Iterable[Pictures], read: PictureBytes, frames: int, stored: Size, source: Size
+) -> dict[str, Any]:
+    """What both artifacts say of where they come from; `frames` is T, of which the video was made."""
+    return {
+        "source": " ".join(pictures.pattern for pictures in found),
+        "source_sha256": read.sha256(),
+        "source_bytes": read.bytes,
+        "source_frames": frames,
+        "fps": float(task.fps),
+        "short_side": min(stored),
+        "width": stored[0],
+        "height": stored[1],
+        "source_width": source[0],
+        "source_height": source[1],
+        "container_frames": 0,
+        "library_versions": library_versions(),
+    }
+
+
+def require_one_size(path: Path, size: Size, before: Size | None) -> None:
+    """Raises `VideoError` where a picture is not of the same size as those before it."""
+    if before is not None and size != before:
+        raise VideoError(
+            f"{path.name} is of {size[0]}x{size[1]} pixels, the pictures before it of {before[0]}x{before[1]}"
+        )
+
+
+def require_match(task: ImportTask, schema: str, has: str, frames: int, size: Size) -> None:
+    """Raises `VideoError` where the video's other artifact is of another number of frames or another size.
+
+    `has` says in words what this one is made of.
+    """
+    try:
+        other: Mapping[str, Any] = peek(task.other, schema)
+    except ArtifactError:  # absent, or to be made again
+        return
+    theirs = other.get("source_frames"), other.get("width"), other.get("height")
+    if theirs != (frames, *size):
+        raise VideoError(f"has {has}, but {task.other} is of {theirs[0]} frames of {theirs[1]}x{theirs[2]}")
+
+
+# ------------------------------------------------------------------ what it will cost
+
+
+def measured(found: Sequence[Pictures], append: Callable[["h5py.File", list[list[Path]]], None] | None) -> Probe:
+    """How many pictures a video has, and with `append`, which stores those it is given in an HDF5 file, what storing
+    all would take, from its first ones."""
+    import h5py
+
+    count = len(found[0].paths)
+    if append is None:
+        return Probe(count)
+    started, content = time.perf_counter(), io.BytesIO()
+    with h5py.File(content, "w") as file:
+        append(file, [pictures.paths[:_MEASURED] for pictures in found])
+    share = min(count, _MEASURED) / count
+    return Probe(count, (time.perf_counter() - started) / share, content.getbuffer().nbytes / share)

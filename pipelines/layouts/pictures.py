@@ -1,0 +1,211 @@
+"""The pictures of one video in a folder: in order, complete, and none larger than it may be.
+
+What a stranger's folder holds is not trusted: links lead nowhere outside it, and a picture's size is read from its
+header before anything is decoded.
+
+Letters: H W pixels.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipelines.errors import VideoError
+from pipelines.layouts.names import Kind, PictureName, read_name
+from pipelines.video.jpeg import decode_jpeg
+
+MOST_PIXELS = 1 << 25
+"""Of one picture: 8K video has 33.2 million."""
+MOST_BYTES = 1 << 26
+"""Of one file."""
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8"
+_JPEG_END = b"\xff\xd9"
+# Start-of-frame markers, which tell the size; C4, C8 and CC among these numbers mean other things.
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
+
+
+@dataclass(frozen=True)
+class Series:
+    """The pictures of one kind in one folder; `root` is the folder given by the user, which nothing leads out of."""
+
+    folder: Path
+    kind: Kind
+    root: Path
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The files of a series, in order, and the name pattern that they share."""
+
+    paths: list[Path]
+    first: int
+    pattern: str
+
+    @property
+    def bytes(self) -> int:
+        """Of all files together. Raises `VideoError` where one is gone."""
+        try:
+            return sum(path.stat().st_size for path in self.paths)
+        except OSError as error:
+            raise VideoError(f"{error.filename} cannot be read ({error.strerror})") from error
+
+
+# ------------------------------------------------------------------ which files
+
+
+def list_pictures(series: Series, *, first: int | None = None, step: int = 1) -> Pictures:
+    """The series' pictures by number, without a gap from 0 or 1, or from `first`, on.
+
+    `step`: frames that a flow picture must span where its name tells. Raises `VideoError` naming the file that is
+    missing, there twice, of another name or step, no file, or a link out of the folder.
+    """
+    named = _named(series)
+    if first is not None:
+        named = {number: found for number, found in named.items() if number >= first}
+    numbers = sorted(named)
+    if not numbers:
+        raise VideoError(f"{series.folder} holds no such pictures" + (f" from number {first} on" if first else ""))
+    one = min(named[numbers[0]], key=lambda entry: entry[0].name)
+    _require_gapless(numbers, first, one[0].name)
+    paths = []
+    for number in numbers:
+        path, name = _only(named[number])
+        _require_alike(path, name, one[1], step)
+        paths.append(path)
+    return Pictures(paths, numbers[0], str(series.folder / f"{one[1].prefix}*{one[0].suffix}"))
+
+
+def _named(series: Series) -> dict[int, list[tuple[Path, PictureName]]]:
+    """The files whose name is one of the series', by number."""
+    named: dict[int, list[tuple[Path, PictureName]]] = {}
+    root = os.path.realpath(series.root)
+    try:
+        with os.scandir(series.folder) as entries:
+            for entry in entries:
+                if name := read_name(entry.name, series.kind):
+                    _require_own_file(entry, root)
+                    named.setdefault(name.number, []).append((Path(entry.path), name))
+    except OSError as error:
+        raise VideoError(f"{series.folder} cannot be listed ({error.strerror})") from error
+    return named
+
+
+def _require_own_file(entry: "os.DirEntry[str]", root: str) -> None:
+    if entry.is_symlink() and not is_within(os.path.realpath(entry.path), root):
+        raise VideoError(f"{entry.path} is a link to a place outside {root}: put the picture itself there")
+    if not entry.is_file():
+        raise VideoError(f"{entry.path} is not a file")
+
+
+def is_within(path: str, root: str) -> bool:
+    """Whether the real path is `root` or lies below it."""
+    return path == root or path.startswith(root.rstrip("/") + "/")
+
+
+def _require_gapless(numbers: list[int], first: int | None, name: str) -> None:
+    if numbers[0] != first if first is not None else numbers[0] > 1:
+        wanted = "0 or 1" if first is None else str(first)
+        raise VideoError(f"its pictures begin with {name}, not with number {wanted}")
+    for expected, number in enumerate(numbers, start=numbers[0]):
+        if number != expected:
+            raise VideoError(f"picture {expected} of {numbers[0]}..{numbers[-1]} is missing (as in {name})")
+
+
+def _only(found: Iterable[tuple[Path, PictureName]]) -> tuple[Path, PictureName]:
+    one, *others = sorted(found, key=lambda entry: entry[0].name)
+    if others:
+        raise VideoError(f"{one[0].name} and {others[0][0].name} have the same number")
+    return one
+
+
+def _require_alike(path: Path, name: PictureName, one: PictureName, step: int) -> None:
+    if name.prefix != one.prefix:
+        raise VideoError(f"holds pictures of two names, {one.prefix}* and {name.prefix}*: part them by folders")
+    if name.step is not None and name.step < 0:
+        raise VideoError(f"{path.name} is flow backwards in time, which is unsupported")
+    if name.step is not None and name.step != step:
+        raise VideoError(f"{path.name} is flow over {name.step} frames: give --step {name.step}")
+
+
+# ------------------------------------------------------------------ what they hold
+
+
+def read_picture(path: Path) -> bytes:
+    """A JPEG's or PNG's bytes, whole and of a size that can be decoded. Raises `VideoError`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise VideoError(f"{path.name} cannot be read ({error.strerror})") from error
+    if len(data) > MOST_BYTES:
+        raise VideoError(f"{path.name} has more than {MOST_BYTES >> 20} MiB")
+    size = picture_size(data)
+    if size is None:
+        raise VideoError(f"{path.name} is neither a JPEG nor a PNG, or is cut off")
+    if size[0] * size[1] > MOST_PIXELS:
+        raise VideoError(f"{path.name} claims {size[0]}x{size[1]} pixels; at most {MOST_PIXELS >> 20} Mi are decoded")
+    return data
+
+
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) as the header of a JPEG or PNG has it; None for other files, and for those cut off."""
+    if data.startswith(_PNG):
+        if len(data) < 24 or b"IEND" not in data[-16:]:
+            return None
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    # A JPEG that is cut off decodes to a picture whose rest is grey: only its missing end tells.
+    if is_jpeg(data) and data.rstrip(b"\0").endswith(_JPEG_END):
+        return _jpeg_size(data)
+    return None
+
+
+def is_jpeg(data: bytes) -> bool:
+    return data.startswith(_JPEG)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    at = 2
+    while at + 9 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:  # padding
+            at += 1
+        elif marker in _ALONE:
+            at += 2
+        elif marker in _FRAME_MARKERS:
+            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def decode_frame(data: bytes, path: Path) -> np.ndarray:
+    """RGB uint8 [H, W, 3]. Raises `VideoError`."""
+    picture = decode_jpeg(np.frombuffer(data, np.uint8))  # which reads PNG as well
+    if picture is None:
+        raise VideoError(f"{path.name} cannot be decoded")
+    return picture
+
+
+def decode_component(data: bytes, path: Path) -> np.ndarray:
+    """One component of flow: grey uint8 [H, W], the values as they are. Raises `VideoError` for colour and 16 bits."""
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        picture = None
+    if picture is None:
+        raise VideoError(f"{path.name} cannot be decoded")
+    if picture.dtype != np.uint8:
+        raise VideoError(f"{path.name} does not have 8 bits a pixel but {8 * picture.dtype.itemsize}")
+    if picture.ndim == 3:
+        if (picture != picture[..., :1]).any():
+            raise VideoError(f"{path.name} is a colour picture, not one component of flow in grey")
+        picture = picture[..., 0]
+    return picture

@@ -1,0 +1,141 @@
+"""The flow of one video, from its file to pictures, as a worker process of `export-flow` writes them.
+
+Letters: F fields, n of them at once, H W pixels.
+"""
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from pipelines.artifacts import JPEG_QUALITY, ArtifactError, FlowFile
+from pipelines.errors import VideoError
+from pipelines.layouts.names import FLOW_LAYOUTS
+from pipelines.video.estimation import Probe
+from pipelines.video.sources import VideoSource
+from pipelines.workers import Report
+from pipelines.workspace import storage_errors, temporary_name
+
+Format = Literal["jpg", "png"]
+_AT_ONCE = 16  # fields read, written and reported together
+_MEASURED = 64  # fields, for an estimate
+
+
+@dataclass(frozen=True)
+class ExportTask:
+    """One flow artifact, `source.path`, and the folder to write its pictures below."""
+
+    source: VideoSource
+    target: Path
+    fields: int
+    step: int
+    layout: str
+    format: Format
+
+    @property
+    def partial(self) -> Path:
+        """Where folders grow until they are whole."""
+        return partial_folder(self.target)
+
+    def folders(self) -> list[Path]:
+        """What it makes: one folder, or one for x and one for y."""
+        names = FLOW_LAYOUTS[self.layout].folders(self.source.class_name, self.source.video)
+        return [self.target / name for name in names]
+
+
+def partial_folder(output: Path) -> Path:
+    return output / ".partial"
+
+
+def is_done(task: ExportTask) -> bool:
+    """Whether its folders hold as many pictures as there are fields, and are younger than the artifact."""
+    folders = task.folders()
+    wanted = 2 * task.fields // len(folders)
+    with contextlib.suppress(OSError):
+        made = task.source.path.stat().st_mtime_ns
+        return all(folder.stat().st_mtime_ns >= made and _count(folder) == wanted for folder in folders)
+    return False
+
+
+def _count(folder: Path) -> int:
+    with os.scandir(folder) as entries:
+        return sum(1 for _ in entries)
+
+
+def write_pictures(task: ExportTask, report: Report) -> int:
+    """Writes one video's flow; returns F. Raises `VideoError`, `StorageError`.
+
+    Its folders take their names when they are whole. Their pictures are not synced one by one, which would take
+    longer than all the rest.
+    """
+    final = task.folders()
+    with _new_folders(task.partial, final) as temporary, _opened(task) as file:
+        for start in range(0, len(file), _AT_ONCE):
+            fields = file.read(start, min(start + _AT_ONCE, len(file)))
+            for index, field in enumerate(fields, start=start):
+                for component, plane in enumerate(field):
+                    folder = temporary[component % len(temporary)]
+                    name = FLOW_LAYOUTS[task.layout].name(component, index, task.step, task.format)
+                    with storage_errors(final[0]):
+                        (folder / name).write_bytes(_encode(plane, task.format))
+            report(len(fields))
+        return len(file)
+
+
+@contextlib.contextmanager
+def _opened(task: ExportTask) -> Iterator[FlowFile]:
+    try:
+        with FlowFile(task.source.path) as file:
+            yield file
+    except ArtifactError as error:
+        raise VideoError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _new_folders(partial: Path, final: list[Path]) -> Iterator[list[Path]]:
+    """Folders to fill, which take their final names, in place of what has them, when the block ends well."""
+    temporary, replaced = ([temporary_name(partial / path.name) for path in final] for _ in range(2))
+    try:
+        with storage_errors(partial):
+            for folder in temporary:
+                folder.mkdir(parents=True)
+        yield temporary
+        for folder, before, path in zip(temporary, replaced, final, strict=True):
+            with storage_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if path.exists():
+                    os.replace(path, before)
+                os.replace(folder, path)
+    finally:
+        for folder in (*temporary, *replaced):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _encode(plane: np.ndarray, format_: Format) -> bytes:
+    """Grey uint8 [H, W] as the bytes of a file. Raises `VideoError` for a picture too large for a JPEG."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if format_ == "jpg" else []
+    done, data = cv2.imencode(f".{format_}", np.ascontiguousarray(plane), options)
+    if not done:
+        raise VideoError(f"fields of {plane.shape[1]}x{plane.shape[0]} cannot be written as {format_}")
+    return data.tobytes()
+
+
+def probe(task_and_place: tuple[ExportTask, float | None], report: Report) -> Probe:
+    """Counts a video's fields; with a place in it, codes its beginning."""
+    task, place = task_and_place
+    report(0)
+    if place is None or not task.fields:
+        return Probe(task.fields)
+    started = time.perf_counter()
+    with _opened(task) as file:
+        fields = file.read(0, min(_MEASURED, len(file)))
+    size = sum(len(_encode(plane, task.format)) for field in fields for plane in field)
+    share = len(fields) / task.fields
+    return Probe(task.fields, (time.perf_counter() - started) / share, size / share)

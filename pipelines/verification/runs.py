@@ -1,0 +1,110 @@
+"""Whether runs and scores can be read, and scores are those of the weights that lie there now; in a worker process."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.errors import MissingError
+from pipelines.verification.depth import Depth
+from pipelines.verification.faults import Fault
+from pipelines.workspace import Workspace, read_json
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """A run to check: `runs/<name>/`."""
+
+    folder: Path
+    depth: Depth
+
+    @property
+    def id(self) -> str:
+        return f"runs/{self.folder.name}"
+
+    def check(self) -> list[Fault]:
+        from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA
+        from pipelines.training.recipes import STEPS
+        from pipelines.training.runs import Run
+
+        run = Run(self.folder)
+        faults = [
+            self._fault(path, fault) for path in (run.config_file, run.split_file) if (fault := _json_fault(path))
+        ]
+        for step in STEPS:
+            files = (run.checkpoint_file(step), CHECKPOINT_SCHEMA), (run.weights_file(step), WEIGHTS_SCHEMA)
+            for path, schema in files:
+                if path.exists() and (fault := _checkpoint_fault(path, schema, self.depth)):
+                    faults.append(self._fault(path, fault))
+        return faults
+
+    def died(self, reason: str) -> list[Fault]:
+        return [self._fault(self.folder, f"cannot be checked: {reason}")]
+
+    def _fault(self, path: Path, detail: str) -> Fault:
+        return Fault("run", self.id, str(path), detail)
+
+
+def _json_fault(path: Path) -> str:
+    try:
+        document = read_json(path)
+    except MissingError as error:
+        return str(error)
+    return "" if isinstance(document, dict) else f"{path} does not hold a JSON object"
+
+
+def _checkpoint_fault(path: Path, schema: str, depth: Depth) -> str:
+    """Why a checkpoint cannot be trusted; empty where it can. Its zip archive has a checksum for each of its tensors,
+    which torch does not look at when it loads them."""
+    from pipelines.training.checkpoints import load
+
+    try:
+        if depth != "quick":
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                return f"{path} is damaged ({damaged} does not match its checksum)"
+        load(path, schema)
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+        return f"{path} is damaged ({error})"
+    except MissingError as error:
+        return str(error)
+    return ""
+
+
+@dataclass(frozen=True)
+class ScoresTask:
+    """Scores to check: `scores/<run>/<protocol>/`."""
+
+    workspace: Workspace
+    folder: Path
+    depth: Depth
+
+    @property
+    def id(self) -> str:
+        return f"scores/{self.folder.parent.name}/{self.folder.name}"
+
+    def check(self) -> list[Fault]:
+        from pipelines.reporting.evaluations import load_evaluation
+
+        try:
+            attributes = load_evaluation(self.folder).attributes
+        except (MissingError, ValueError) as error:
+            return self._faults(str(error))
+        return self._faults(self._outdated(attributes)) if self.depth != "quick" else []
+
+    def died(self, reason: str) -> list[Fault]:
+        return self._faults(f"cannot be checked: {reason}")
+
+    def _outdated(self, attributes: dict[str, object]) -> str:
+        """Why these are not the scores of the run of that name; empty where they are, or there is no such run."""
+        from pipelines.training.runs import Run
+
+        run, step = Run(self.workspace.runs / self.folder.parent.name), attributes.get("step")
+        if step not in run.testable() or "weights_sha256" not in attributes:
+            return ""
+        if run.weights_sha256(str(step)) == attributes["weights_sha256"]:
+            return ""
+        return f"they were made with other weights than run {run.name} has now"
+
+    def _faults(self, detail: str) -> list[Fault]:
+        return [Fault("scores", self.id, str(self.folder), detail)] if detail else []

@@ -1,0 +1,133 @@
+"""What only shows when all videos are seen together: what is missing, what comes twice, what differs from the rest."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from pipelines.datasets.dataset_file import FlowSettings, Kind, read_dataset_file, video_id
+from pipelines.verification.faults import Fault, FaultKind
+from pipelines.verification.video_task import VideoReport, VideoTask
+from pipelines.video.sources import is_video
+from pipelines.workspace import Failure, Workspace
+
+KINDS: tuple[Kind, ...] = ("frames", "flow")
+
+
+def find_missing(workspace: Workspace, tasks: Sequence[VideoTask], failures: Iterable[Failure]) -> list[Fault]:
+    """Videos with frames but no flow, or the reverse, and those that a stage could not make; where a kind is not there
+    at all, one fault that says so."""
+    reasons = {(kind_of_stage(row.stage), row.class_name, row.video): row for row in failures}
+    faults = []
+    for kind in KINDS:
+        folder = workspace.frames if kind == "frames" else workspace.flow
+        if not any(kind in task.artifacts for task in tasks):
+            detail = f"none of {len(tasks)} videos has {kind}: run `stres extract-{kind}`"
+            faults.append(Fault("missing", kind, str(folder), detail))
+            continue
+        for task in tasks:
+            if kind not in task.artifacts:
+                row = reasons.get((kind, task.class_name, task.video))
+                why = f" ({row.stage}: {row.reason})" if row else ""
+                path = folder / task.class_name / f"{task.video}.h5"
+                faults.append(Fault("missing", task.id, str(path), f"has no {kind}{why}", (kind,)))
+    return faults + _lost(tasks, reasons.values())
+
+
+def _lost(tasks: Iterable[VideoTask], failures: Iterable[Failure]) -> list[Fault]:
+    """Videos of which nothing is there but the row that says why."""
+    there = {(task.class_name, task.video) for task in tasks}
+    lost: dict[tuple[str, str], Failure] = {
+        (row.class_name, row.video): row
+        for row in failures
+        if kind_of_stage(row.stage) and (row.class_name, row.video) not in there
+    }
+    return [
+        Fault("missing", video_id(*key), row.path, f"has neither frames nor flow ({row.stage}: {row.reason})")
+        for key, row in sorted(lost.items())
+    ]
+
+
+def kind_of_stage(stage: str) -> Kind | None:
+    """What a stage that makes artifacts makes."""
+    return next((kind for kind in KINDS if stage in (f"extract-{kind}", f"import-{kind}")), None)
+
+
+def find_duplicates(reports: Sequence[VideoReport]) -> list[Fault]:
+    """Videos with the same content under two names. Where one was made from a file of another name, its artifact is
+    wrong; where all pictures are the same too, the data set itself has the video twice."""
+    faults = []
+    for group in _alike(reports, lambda report: report.flow_digest):
+        astray = _astray(group, "flow")
+        if astray or len({report.frames_digest or report.task.id for report in group}) > 1:
+            faults += [_twice("duplicated flow", "flow", report, group, ("flow",)) for report in astray or group]
+    for group in _alike(reports, lambda report: report.frames_digest):
+        astray = _astray(group, "frames")
+        remake: tuple[Kind, ...] = ("frames",) if astray else ()
+        faults += [_twice("duplicated video", "frames", report, group, remake) for report in astray or group[1:]]
+    return faults
+
+
+def _twice(
+    fault: FaultKind, kind: Kind, report: VideoReport, group: Sequence[VideoReport], remake: tuple[Kind, ...]
+) -> Fault:
+    first = group[0] if group[0] is not report else group[1]
+    more = f" and {len(group) - 2} more" if len(group) > 2 else ""
+    detail = f"has the same {kind} as {first.task.id}{more}"
+    return Fault(fault, report.task.id, report.task.path(kind), detail, remake)
+
+
+def _alike(reports: Iterable[VideoReport], digest: Callable[[VideoReport], str]) -> list[list[VideoReport]]:
+    """Groups of two and more with the same digest."""
+    groups = defaultdict(list)
+    for report in reports:
+        if digest(report):
+            groups[digest(report)].append(report)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _astray(group: Iterable[VideoReport], kind: Kind) -> list[VideoReport]:
+    """Those whose artifact was made from a video file of another name."""
+    named = ((report, Path(report.artifacts[kind].source)) for report in group)
+    return [report for report, source in named if is_video(source) and source.stem != report.task.video]
+
+
+def find_odd_settings(reports: Iterable[VideoReport]) -> list[Fault]:
+    """Flow files with other settings than most have."""
+    with_flow = [report for report in reports if "flow" in report.artifacts]
+    usual = usual_settings(with_flow)
+    faults = []
+    for report in with_flow:
+        settings = report.artifacts["flow"].flow_settings
+        assert settings is not None
+        for name in ("method", "method_parameters", "bound", "step"):
+            own, others = getattr(settings, name), getattr(usual, name)
+            if own != others:
+                detail = f"its flow has {name} {own}, most have {others}"
+                faults.append(Fault("settings", report.task.id, report.task.path("flow"), detail, ("flow",)))
+                break
+    return faults
+
+
+def usual_settings(reports: Iterable[VideoReport]) -> FlowSettings | None:
+    """The flow settings that most videos have; None without any."""
+    found = (report.artifacts["flow"].flow_settings for report in reports if "flow" in report.artifacts)
+    most = Counter(settings for settings in found if settings is not None).most_common(1)
+    return most[0][0] if most else None
+
+
+def check_dataset_file(workspace: Workspace, reports: Iterable[VideoReport]) -> list[Fault]:
+    """Entries of `dataset.json` that would be believed (size and time are the file's) but are not what the file says.
+    One that is only out of date is no fault: the next command sees that and opens the file."""
+    known = read_dataset_file(workspace.dataset_file)
+    wrong = [
+        report.task.id
+        for report in reports
+        for kind, artifact in report.artifacts.items()
+        if (entry := known.get((kind, report.task.class_name, report.task.video))) is not None
+        and (entry.bytes, entry.mtime_ns) == (artifact.bytes, artifact.mtime_ns)
+        and entry != artifact
+    ]
+    if not wrong:
+        return []
+    detail = f"does not say of {len(wrong)} artifacts what these say themselves, such as {wrong[0]}'s"
+    return [Fault("dataset file", "dataset.json", str(workspace.dataset_file), detail)]

@@ -1,0 +1,205 @@
+"""Stage `verify`: reads the whole workspace, and finds what is missing, damaged, inconsistent or wrong.
+
+Each video is checked by a worker process, alone, and the frames and flow of all videos are then compared with one
+another. Nothing is written unless it is to be mended (`fix`).
+"""
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipelines.datasets.catalogue import Catalogue, Video, artifact_files
+from pipelines.datasets.dataset_file import ArtifactFile, Kind
+from pipelines.devices import available_cores
+from pipelines.errors import MissingError, StresError
+from pipelines.progress import OnProgress, Progress, ignore_progress
+from pipelines.verification.commands import commands
+from pipelines.verification.depth import Depth
+from pipelines.verification.faults import NEXT, Fault, FaultKind
+from pipelines.verification.requeue import Requeued, requeue
+from pipelines.verification.runs import RunTask, ScoresTask
+from pipelines.verification.split_lists import check_splits
+from pipelines.verification.video_task import VideoReport, VideoTask
+from pipelines.verification.whole_set import (
+    KINDS,
+    check_dataset_file,
+    find_duplicates,
+    find_missing,
+    find_odd_settings,
+    usual_settings,
+)
+from pipelines.video.extraction import check_workers
+from pipelines.workers import Report, run_tasks
+from pipelines.workspace import (
+    Workspace,
+    left_over_temporary_files,
+    read_failures,
+    remove_left_over_temporary_files,
+    storage_errors,
+)
+
+STAGE = "verify"
+
+Task = VideoTask | RunTask | ScoresTask
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of `verify`."""
+
+    workspace: Path
+    """The workspace to check."""
+    depth: Depth = "stored"
+    """quick: attributes and shapes; stored: every stored byte, and a sample of what they mean; full: everything
+    decoded."""
+    fix: bool = False
+    """Set aside what is broken and queue it to be made again."""
+    workers: int = 0
+    """Videos checked at once; 0: one for each CPU core."""
+
+    def __post_init__(self) -> None:
+        check_workers(self.workers)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was checked and what was found."""
+
+    videos: int
+    files: int
+    gigabytes: float
+    """Of the frames and flow files."""
+    seconds: float
+    faults: list[Fault]
+    """By kind, in the order of `faults.NEXT`, then by subject."""
+    counts: dict[FaultKind, int]
+    """Faults of each kind that was found."""
+    sources_absent: int
+    """Videos whose source is no longer there, so that it could not be compared."""
+    not_oriented: int
+    """Videos with frames and flow in which too little moves to see that the flow is the right way round."""
+    requeued: list[Requeued] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+    """What makes the queued artifacts again."""
+
+
+def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
+    """Checks everything in the workspace.
+
+    Raises `MissingError` where there is no workspace, or nothing in it; with `fix` `StorageError` where writing fails.
+    """
+    started = time.monotonic()
+    workspace = Workspace(config.workspace)
+    workspace.require()
+    videos = _videos(workspace, config.depth)
+    others = _runs_and_scores(workspace, config.depth)
+    if not videos and not others:
+        raise MissingError(f"there is nothing to verify in {workspace.root}: run `stres extract-frames` first")
+    reports, faults = _check_each([*others, *videos], config.workers or available_cores(), on_progress)
+    faults += _check_together(workspace, videos, reports)
+    faults.sort(key=lambda fault: ([*NEXT].index(fault.kind), fault.subject, fault.path))
+    requeued: list[Requeued] = []
+    if config.fix:
+        requeued = requeue(workspace, reports, faults)
+        _remove_rubbish(workspace, faults)
+    listed = [file for task in videos for file in task.artifacts.values()]
+    both = [report for report in reports if len(report.artifacts) == len(KINDS)]
+    return Result(
+        videos=len(videos),
+        files=len(listed),
+        gigabytes=sum(file.bytes for file in listed) / 1e9,
+        seconds=time.monotonic() - started,
+        faults=faults,
+        counts=dict(Counter(fault.kind for fault in faults)),
+        sources_absent=sum(report.source_absent for report in reports),
+        not_oriented=0 if config.depth == "quick" else sum(not report.oriented for report in both),
+        requeued=requeued,
+        commands=commands(workspace, requeued, reports, usual_settings(reports)),
+    )
+
+
+# ------------------------------------------------------------------ what there is
+
+
+def _videos(workspace: Workspace, depth: Depth) -> list[VideoTask]:
+    found: dict[tuple[str, str], dict[Kind, ArtifactFile]] = {}
+    for kind in KINDS:
+        for file in artifact_files(kind, workspace.root / kind):
+            found.setdefault((file.class_name, file.video), {})[kind] = file
+    return [VideoTask(*name, artifacts, depth) for name, artifacts in sorted(found.items())]
+
+
+def _runs_and_scores(workspace: Workspace, depth: Depth) -> list[Task]:
+    runs = sorted(path.parent for path in workspace.runs.glob("*/config.json"))
+    scores = sorted(path.parent for path in workspace.scores.glob("*/*/scores.h5"))
+    return [*(RunTask(path, depth) for path in runs), *(ScoresTask(workspace, path, depth) for path in scores)]
+
+
+# ------------------------------------------------------------------ one by one
+
+
+def check_one(task: Task, report: Report) -> VideoReport | list[Fault]:
+    """What a worker process does."""
+    return task.check()
+
+
+def _check_each(tasks: Sequence[Task], workers: int, on_progress: OnProgress) -> tuple[list[VideoReport], list[Fault]]:
+    """The reports of all videos, in order, and the faults of all tasks."""
+    reports: dict[str, VideoReport] = {}
+    faults: list[Fault] = []
+
+    def tell(done: int, message: str = "") -> None:
+        on_progress(Progress(STAGE, done, len(tasks), "checks", {"faults": len(faults)}, message))
+
+    tell(0)
+    with contextlib.closing(run_tasks(check_one, tasks, workers)) as outcomes:
+        for done, (task, outcome) in enumerate(outcomes, start=1):
+            found = task.died(str(outcome)) if isinstance(outcome, StresError) else outcome
+            if isinstance(found, VideoReport):
+                reports[found.task.id] = found
+                found = found.faults
+            faults += found
+            tell(done)
+    return [reports[id_] for id_ in sorted(reports)], faults
+
+
+# ------------------------------------------------------------------ together
+
+
+def _check_together(workspace: Workspace, videos: list[VideoTask], reports: list[VideoReport]) -> list[Fault]:
+    failures = read_failures(workspace)
+    temporary = [
+        Fault("temporary files", path.parent.name, str(path), "its process is gone")
+        for path in left_over_temporary_files(workspace.root)
+    ]
+    return [
+        *find_missing(workspace, videos, failures),
+        *find_duplicates(reports),
+        *find_odd_settings(reports),
+        *check_dataset_file(workspace, reports),
+        *check_splits(workspace, _listed_catalogue(workspace, videos), failures),
+        *temporary,
+    ]
+
+
+def _listed_catalogue(workspace: Workspace, tasks: Sequence[VideoTask]) -> Catalogue:
+    """The videos by the names of their files: what splits look up; one that is damaged is not absent as well."""
+    unknown: dict[str, Any] = {"frames": 0, "flow_fields": 0, "fps": 0.0, "width": 0, "height": 0}
+    unknown |= {"source": "", "source_sha256": "", "flow_settings": None}
+    videos = [
+        Video(workspace, task.class_name, task.video, "frames" in task.artifacts, "flow" in task.artifacts, **unknown)
+        for task in tasks
+    ]
+    return Catalogue(sorted({task.class_name for task in tasks}), videos, [])
+
+
+def _remove_rubbish(workspace: Workspace, faults: Sequence[Fault]) -> None:
+    """Removes what is made again without being asked for."""
+    remove_left_over_temporary_files(workspace.root)
+    if any(fault.kind == "dataset file" for fault in faults):
+        with storage_errors(workspace.dataset_file):
+            workspace.dataset_file.unlink(missing_ok=True)

@@ -1,0 +1,48 @@
+"""`stres doctor`: whether this machine can do what the other commands need."""
+
+from rich.text import Text
+
+from pipelines import doctor as stage
+from pipelines.diagnosis.check import Check
+from stres_cli import options
+from stres_cli.console import CommandUI, command, printable
+
+_MARKS = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failure": ("FAIL", "bold red")}
+
+
+def doctor(
+    workspace: options.Workspace = options.DEFAULT_WORKSPACE,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Look at what the other commands need, and say how to mend what is wrong.
+
+    Versions, GPUs, decoders, disk, HDF5 and the speed of flow are tried out, which takes about 20 seconds; half a
+    minute more where TV-L1 is not compiled yet. Exit code 3 if something needed is broken.
+    """
+    with command(as_json, debug, interrupted="interrupted: nothing is left behind") as ui:
+        result = stage.run(stage.Config(workspace, device), ui.on_progress)
+        ui.finish(result, exit_code=3 if result.failures else 0)
+        show(ui, result)
+
+
+def show(ui: CommandUI, result: stage.Result) -> None:
+    """Prints a line for each check, and below those that are not ok what mends them."""
+    width = max(len(check.subject) for checks in result.checks.values() for check in checks)
+    for heading, checks in result.checks.items():
+        if checks:
+            ui.out.print(Text(heading, style="bold"))
+        for check in checks:
+            _show_check(ui, check, width)
+    ui.out.print(
+        f"{result.failures} failures, {result.warnings} warnings; looked for {result.seconds:.0f} s", soft_wrap=True
+    )
+
+
+def _show_check(ui: CommandUI, check: Check, width: int) -> None:
+    mark, style = _MARKS[check.status]
+    line = Text.assemble("  ", (f"{mark:4}", style), f"  {check.subject:{width}}  ", printable(check.found))
+    ui.out.print(line, soft_wrap=True)
+    if check.fix:
+        ui.out.print(Text(f"        {'':{width}}  -> {printable(check.fix)}", style=style), soft_wrap=True)

@@ -1,0 +1,72 @@
+"""How what `verify` found looks: a table of the kinds of faults, then each fault; plain lines where no terminal is."""
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.verification.faults import NEXT, Fault, FaultKind
+from stres_cli.console import printable
+
+if TYPE_CHECKING:
+    from pipelines.verify import Result
+
+SHOWN = 5  # faults of a kind; all of them are in the document of --json
+
+
+def show(result: "Result", console: Console) -> None:
+    """Prints everything. Names come from folders of data: they are shown without control characters."""
+    rate = result.videos / max(result.seconds, 1e-9)
+    console.print(
+        f"{result.videos} videos, {result.files} files, {result.gigabytes:.3g} GB in {result.seconds:.1f} s "
+        f"({rate:.0f} videos/s)",
+        soft_wrap=True,
+    )
+    if result.sources_absent:
+        console.print(f"{result.sources_absent} source videos are gone and were not compared", soft_wrap=True)
+    if result.not_oriented:
+        console.print(
+            f"in {result.not_oriented} videos too little moves to see whether their flow is the right way round",
+            soft_wrap=True,
+        )
+    if not result.faults:
+        console.print(Text("no faults", style="green"))
+        return
+    if console.is_terminal:
+        console.print(_table(result))
+    for kind, faults in groupby(result.faults, key=lambda fault: fault.kind):
+        _show_kind(kind, list(faults), console)
+    _show_queue(result, console)
+
+
+def _table(result: "Result") -> Table:
+    table = Table("fault", "number", "what to do", title=f"{len(result.faults)} faults")
+    table.columns[1].justify = "right"
+    for kind, number in result.counts.items():
+        table.add_row(Text(kind, style="red"), str(number), NEXT[kind])
+    return table
+
+
+def _show_kind(kind: FaultKind, faults: list[Fault], console: Console) -> None:
+    if console.is_terminal:
+        console.print(Text(f"{kind}: {len(faults)}", style="bold"))
+    else:
+        console.print(f"{kind}: {len(faults)}; {NEXT[kind]}", soft_wrap=True)
+    for fault in faults[:SHOWN]:
+        console.print(Text(printable(f"  {fault.subject}: {fault.detail}")), soft_wrap=True)
+    if len(faults) > SHOWN:
+        console.print(f"  and {len(faults) - SHOWN} more: --json lists all", style="dim")
+
+
+def _show_queue(result: "Result", console: Console) -> None:
+    if not result.requeued:
+        return
+    console.print(
+        f"{len(result.requeued)} artifacts are queued in failures.csv; what was there lies in set-aside/. "
+        "To make them again, give the command that made them:",
+        soft_wrap=True,
+    )
+    for line in result.commands:
+        console.print(Text(printable(f"  {line}")), soft_wrap=True)
