@@ -10,7 +10,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from itertools import islice
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -187,10 +187,12 @@ class _Worker(Generic[Task]):
 def start_fork_server() -> None:
     """Starts the process from which all others are forked, if it does not run yet.
 
-    Signals that reach all processes of a command do not reach it: it would end amid its imports, and print where.
+    Signals that reach all processes of a command do not reach it: it would end amid its imports, and print where, or
+    later, and leave nobody to say when the others have ended.
     Raises `MissingError` where there is no place for its socket.
     """
     forkserver.set_forkserver_preload(_PRELOAD)
+    resource_tracker.ensure_running()  # the server would start it, and that lets the signals through again
     held_back = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         forkserver.ensure_running()
