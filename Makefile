@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test fuzz check-python clean
+.PHONY: demo test fuzz faults check-python clean
 
 demo: $(VENV)/.installed
 	$(BIN)/stres demo
@@ -20,6 +20,10 @@ INPUTS ?= 5000
 SEED ?= 0
 fuzz: $(VENV)/.installed
 	PYTHONPATH=.:tests $(BIN)/python tests/fuzz/fuzzing.py --inputs $(INPUTS) --seed $(SEED)
+
+# Kills the commands 200 times, and more: half an hour on two cores (docs/reliability.md).
+faults: $(VENV)/.installed
+	$(BIN)/python tests/faults/many.py
 
 $(VENV)/.installed: pyproject.toml | check-python
 	$(PYTHON) -m venv $(VENV)

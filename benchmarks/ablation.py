@@ -2,7 +2,8 @@
 
     python benchmarks/ablation.py weizmann --data DIR [--folds 1,2,3] [--seeds 0,1,2] [--cells NAME,NAME] [--minutes M]
     python benchmarks/ablation.py synthetic [...]
-    python benchmarks/ablation.py flow --data DIR [...]    # Weizmann's motion stream on flow of other methods and sizes
+    python benchmarks/ablation.py flow --data DIR [...]        # Weizmann's motion stream on other flow
+    python benchmarks/ablation.py validation --data DIR [...]  # settings, compared on actors held out of the training
     python benchmarks/ablation.py table [--output DIR]
 
 DIR holds `videos/<class>/*.avi` and `splits3/` in UCF101's list format. Every cell is a fold, a seed and a variant;
@@ -18,13 +19,14 @@ import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pipelines import demo, evaluate, extract_flow, extract_frames, train
+from pipelines.datasets.split_lists import Split, read_lists
 from pipelines.datasets.splits import write_splits
 from pipelines.evaluation.scores import read_scores
 from pipelines.video.synthetic import write_clips
@@ -82,13 +84,34 @@ class Data:
     def is_synthetic(self) -> bool:
         return self.name == "synthetic"
 
+    @property
+    def makes_splits(self) -> bool:
+        return self.name in ("synthetic", "validation")
+
 
 def _weizmann(name: str, variants: dict[str, Variant], **flow: Any) -> Data:
     return Data(name, (1, 2, 3), {"recipe": "small", "size": (64, 80)}, flow, variants)
 
 
+def _joint1(title: str, **changes: Any) -> Variant:
+    return Variant(title, {"overrides": {"joint1": changes}}, tests=TEMPORALS)
+
+
 # Motion at 80x64 is mostly below 2 px.
-WEIZMANN = _weizmann("weizmann", {"motion": MOTION, **VARIANTS}, method="farneback", bound=3.0)
+FARNEBACK: dict[str, Any] = {"method": "farneback", "bound": 3.0}
+WEIZMANN = _weizmann("weizmann", {"motion": MOTION, **VARIANTS}, **FARNEBACK)
+VALIDATION = _weizmann(
+    "validation",
+    {
+        "late": VARIANTS["late"],
+        "joint": replace(VARIANTS["joint"], title="joint: recipe small", tests=TEMPORALS),
+        "rate 0.002": _joint1("joint: rate 0.002", lr=0.002),
+        "short": _joint1("joint: rate 0.004, 200 updates", lr=0.004, iterations=200),
+        "sharp": _joint1("joint: no label smoothing", label_smoothing=0.0),
+        "dropout 0.2": _joint1("joint: dropout 0.2", dropout=0.2),
+    },
+    **FARNEBACK,
+)
 FLOWS = tuple(
     _weizmann(f"weizmann, {title}", {"motion": MOTION}, **flow)
     for title, flow in {
@@ -106,13 +129,13 @@ SYNTHETIC = Data(
     {**demo.NETWORK, "overrides": demo.OVERRIDES},
     {"method": "farneback", "bound": demo.FLOW_BOUND},
 )
-DATA = {"weizmann": (WEIZMANN,), "synthetic": (SYNTHETIC,), "flow": FLOWS}
+DATA = {"weizmann": (WEIZMANN,), "synthetic": (SYNTHETIC,), "flow": FLOWS, "validation": (VALIDATION,)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=(*DATA, "table"))
-    parser.add_argument("--data", type=Path, help="weizmann, flow: the folder of videos/ and splits3/")
+    parser.add_argument("--data", type=Path, help="all but synthetic: the folder of videos/ and splits3/")
     parser.add_argument("--workspace", type=Path, default=Path("ablation-work"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--folds", type=_numbers, help="default: all")
@@ -155,7 +178,7 @@ def compute(data: Data, name: str, fold: int, seed: int, arguments: argparse.Nam
     base = f"fold{fold}-seed{seed}"
     shared: dict[str, Any] = {"workspace": workspace.root, "device": arguments.device}
     training: dict[str, Any] = {**shared, **data.training, "split": fold, "seed": seed}
-    if not data.is_synthetic:
+    if not data.makes_splits:
         training["splits_dir"] = arguments.data / "splits3"
     started = time.monotonic()
     train.run(train.Config(**training, name=base, steps=STEPS.get(variant.step, BASE)))
@@ -194,9 +217,23 @@ def prepare(data: Data, seed: int, arguments: argparse.Namespace) -> Workspace:
     else:
         workspace = Workspace(folder)
         videos = arguments.data / "videos"
+        if data.makes_splits:
+            write_splits(workspace.splits, [held_out(split) for split in read_lists(arguments.data / "splits3")])
     extract_frames.run(extract_frames.Config(workspace.root, str(videos), **short_side))
     extract_flow.run(extract_flow.Config(workspace.root, str(videos), **data.flow))
     return workspace
+
+
+def held_out(split: Split) -> Split:
+    """Every third of a split's training actors, from the second on, tests what the others train; the split's own
+    test actors take no part."""
+
+    def actor(id_: str) -> str:
+        return id_.split("/")[1].split("_")[0]
+
+    tested = sorted({actor(id_) for id_ in split.train})[1::3]
+    train_ids, test_ids = ([id_ for id_ in split.train if (actor(id_) in tested) == test] for test in (False, True))
+    return replace(split, train=train_ids, test=test_ids, source="training actors held out")
 
 
 def digest(data: Data, name: str) -> str:

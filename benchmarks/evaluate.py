@@ -1,26 +1,32 @@
 """Videos a second of testing, end to end and of the network alone, against the plain per-frame eager way.
 
-    python benchmarks/evaluate.py [--videos 2] [--crops 5] [--repeats 3] [--depth 50] [--size 224] [--device cpu]
+    python benchmarks/evaluate.py [--videos 2] [--crops 5] [--repeats 3] [--depth 50] [--width 64] [--size 224 | 64x80]
 
 The plain way: two torchvision ResNets in eager float32 with the same weights, batch norm as its own layer, NCHW, the
 frames of a video as one batch and then their mirrors; frames and flow read from the same files, one after the other.
 The run under test is `late`, the two base streams side by side, since that is what ResNets of single frames can
 compute; so both must give the same logits, which is checked. The network joined by fusion and temporal kernels, which
-has no such peer, is compared with itself without folding. All ways run in turns; medians. Videos are made up, of
-340x256 pixels for an input of 224, so that neither way resizes anything.
+has no such peer, is compared with itself without folding.
+
+Each side has a process of its own, ours with its memory kept as the commands do it (`pipelines.memory`); all run in
+turns. End to end is from the run's files to the logits, loading the weights included, on both sides; ours moreover
+writes its results. Videos are made up, of 340x256 pixels for an input of 224, so that neither way resizes anything.
 """
 
 import argparse
+import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-import torchvision
+from plain import resnet, synchronise
 
 from pipelines import evaluate, train
 from pipelines.artifacts import new_flow_file, new_frames_file, open_file
@@ -28,14 +34,17 @@ from pipelines.datasets.sampling import spaced_centres
 from pipelines.datasets.split_lists import Split
 from pipelines.datasets.splits import write_splits
 from pipelines.evaluation.scores import read_scores
+from pipelines.memory import keep_freed_memory
 from pipelines.models import STResNet
 from pipelines.models.folding import folded
-from pipelines.models.stream import BLOCKS
 from pipelines.training.runs import Run, load_network
 from pipelines.workspace import Workspace
 
 CLASSES, FRAMES = ("jump", "run", "sit", "wave"), 60
 MEAN, DEVIATION = (np.array(x, np.float32) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+Ways = dict[str, Callable[[], Any]]
+Scores = dict[str, np.ndarray]
+"""The fused logits [C] of every test video, by its id."""
 
 
 def main() -> None:
@@ -44,64 +53,117 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--depth", type=int, default=50)
-    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--size", type=network_size, default=(224, 224))
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     print(f"torch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads, {arguments}")
     with tempfile.TemporaryDirectory() as folder:
-        workspace = make_run(Path(folder), arguments)
-        plain = PlainTwoStreams(workspace, arguments)
-        rows = [*end_to_end(workspace, plain, arguments), *network_alone(workspace, plain, arguments)]
+        make_run(Path(folder), arguments)
+        ours, plain = (Side(make, folder, arguments) for make in (our_ways, plain_ways))
+        for scope, videos in (("end to end", arguments.videos), ("network alone", 1)):
+            compare(scope, ours, plain, videos, arguments.repeats)
+        for side in (ours, plain):
+            side.close()
+
+
+def compare(scope: str, ours: "Side", plain: "Side", videos: int, repeats: int) -> None:
+    """Prints a table of the ways of this scope: medians, ratios within a round."""
+    names = [name for name in ours.names if name.startswith(scope)]
+    turns = [(plain.time(scope)[0], *(ours.time(name)[0] for name in names)) for _ in range(repeats + 1)]
+    rounds = turns[1:]  # the first warms up
     print("\n| what | videos/s | times the plain way |\n|---|---|---|")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
+    for name, seconds in zip([f"the plain way, {scope}", *names], zip(*rounds, strict=True), strict=True):
+        ratio = statistics.median(times[0] / each for times, each in zip(rounds, seconds, strict=True))
+        print(f"| {name} | {videos / statistics.median(seconds):.3f} | {ratio:.2f} |", flush=True)
+    expected = plain.time(scope)[1]
+    for name in names if scope == "end to end" else []:
+        found = ours.time(name)[1]
+        same = sum(int(found[video].argmax() == expected[video].argmax()) for video in expected)
+        error = max(np.abs(found[v] - expected[v]).max() for v in expected) / max(
+            np.abs(e).max() for e in expected.values()
+        )
+        print(
+            f"{name}: same class for {same} of {len(expected)}; largest difference of the logits, relative: {error:.1e}"
+        )
 
 
-# ------------------------------------------------------------------ what is timed
+# ------------------------------------------------------------------ a process a side
 
 
-def end_to_end(workspace: Workspace, plain: "PlainTwoStreams", arguments: argparse.Namespace) -> list[tuple[str, ...]]:
-    """From the files to the logits, without loading weights (the plain way) and with all of it (ours)."""
-    config = evaluate.Config(
-        workspace.root, "split1", "late", crops=arguments.crops, device=arguments.device, workers=0
-    )
-    found: dict[str, evaluate.Result] = {}
-    expected: dict[str, np.ndarray] = {}
-    ours, theirs = in_turns(
-        [lambda: found.update(ours=evaluate.run(config)), lambda: expected.update(plain.evaluate())], arguments
-    )
-    scores = read_scores(found["ours"].folder / "scores.h5")
-    wanted = np.stack([expected[video] for video in scores.videos])
-    same = int((scores.fused.argmax(1) == wanted.argmax(1)).sum())
-    error = np.abs(scores.fused - wanted).max() / np.abs(wanted).max()
-    print(f"same class for {same} of {len(wanted)} videos; largest difference of the logits, relative: {error:.1e}")
-    return [
-        ("`evaluate`, end to end", f"{arguments.videos / ours:.3f}", f"{theirs / ours:.2f}"),
-        ("the plain way, end to end", f"{arguments.videos / theirs:.3f}", "1"),
-    ]
+class Side:
+    """A process with its ways, each called by name."""
+
+    def __init__(self, make: Callable[..., Ways], folder: str, arguments: argparse.Namespace) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, make, folder, arguments), daemon=True)
+        self.process.start()
+        self.names: list[str] = self.connection.recv()
+
+    def time(self, name: str) -> tuple[float, Any]:
+        """Seconds that the way took, and what it gave."""
+        self.connection.send(name)
+        return self.connection.recv()
+
+    def close(self) -> None:
+        self.connection.send(None)
+        self.process.join()
 
 
-@torch.inference_mode()
-def network_alone(
-    workspace: Workspace, plain: "PlainTwoStreams", arguments: argparse.Namespace
-) -> list[tuple[str, ...]]:
-    """One video and its mirror: [2, T, C, h, w]."""
+def serve(connection: Connection, make: Callable[..., Ways], folder: str, arguments: argparse.Namespace) -> None:
+    ways = make(Workspace(Path(folder) / "work"), arguments)
+    connection.send(list(ways))
+    while (name := connection.recv()) is not None:
+        started = time.perf_counter()
+        found = ways[name]()
+        synchronise(torch.device(arguments.device))
+        connection.send((time.perf_counter() - started, found))
+
+
+def our_ways(workspace: Workspace, arguments: argparse.Namespace) -> Ways:
+    keep_freed_memory()
     late = load_network(Run(workspace.runs / "split1"), "late").to(arguments.device)
-    joint = STResNet(len(CLASSES), depth=arguments.depth).eval().to(arguments.device)
-    height, width = stored_size(arguments.size)
-    rgb, flow = (torch.randn(2, arguments.crops, c, height, width, device=arguments.device) for c in (3, 20))
-    last = [x.movedim(2, -1).contiguous().movedim(-1, 2) for x in (rgb, flow)]  # as `Prepare` leaves them
-    networks = [folded(late), late, folded(joint), joint]
-    ways: list[Callable[[], object]] = [lambda network=network: network(*last) for network in networks]
-    seconds = in_turns([*ways, lambda: [plain.forward(rgb[view], flow[view]) for view in range(2)]], arguments)
-    names = (
-        "network alone, both streams",
-        "the same without folding",
-        "network alone, joined, temporal kernels",
-        "the same without folding",
-        "the plain way, both ResNets",
-    )
-    return [(name, f"{1 / s:.3f}", f"{seconds[-1] / s:.2f}") for name, s in zip(names, seconds, strict=True)]
+    joint = STResNet(len(CLASSES), depth=arguments.depth, width=arguments.width).eval().to(arguments.device)
+    rgb, flow = (x.movedim(2, -1).contiguous().movedim(-1, 2) for x in one_video(arguments))  # as `Prepare` leaves them
+
+    def end_to_end(precision: str) -> Scores:
+        crops, device = arguments.crops, arguments.device
+        config = evaluate.Config(workspace.root, "split1", "late", crops=crops, device=device, precision=precision)
+        scores = read_scores(evaluate.run(config).folder / "scores.h5")
+        return dict(zip(scores.videos, scores.fused, strict=True))
+
+    @torch.inference_mode()
+    def alone(network: STResNet, precision: str = "fp32") -> None:
+        with torch.autocast(arguments.device, torch.bfloat16, enabled=precision == "bf16"):
+            network(rgb, flow)
+
+    late_folded, joint_folded = folded(late), folded(joint)
+    return {
+        "end to end, `evaluate`": lambda: end_to_end("fp32"),
+        "end to end, `evaluate --precision bf16`": lambda: end_to_end("bf16"),
+        "network alone, both streams": lambda: alone(late_folded),
+        "network alone, not folded": lambda: alone(late),
+        "network alone, bf16": lambda: alone(late_folded, "bf16"),
+        "network alone, joined, temporal kernels": lambda: alone(joint_folded),
+        "network alone, joined, not folded": lambda: alone(joint),
+        "network alone, joined, bf16": lambda: alone(joint_folded, "bf16"),
+    }
+
+
+def plain_ways(workspace: Workspace, arguments: argparse.Namespace) -> Ways:
+    plain = PlainTwoStreams(workspace, arguments)
+    rgb, flow = one_video(arguments)
+    return {
+        "end to end": lambda: PlainTwoStreams(workspace, arguments).evaluate(),
+        "network alone": lambda: [plain.forward(rgb[view], flow[view]) for view in range(2)] and None,
+    }
+
+
+def one_video(arguments: argparse.Namespace) -> list[torch.Tensor]:
+    """Both inputs of a video and its mirror: [2, T, C, h, w]."""
+    size = stored_size(arguments.size)
+    return [torch.randn(2, arguments.crops, channels, *size, device=arguments.device) for channels in (3, 20)]
 
 
 class PlainTwoStreams:
@@ -112,10 +174,8 @@ class PlainTwoStreams:
         weights = load_network(Run(workspace.runs / "split1"), "late").state_dict()
         self.networks = {}
         for name, channels in (("appearance", 3), ("motion", 20)):
-            network = torchvision.models.ResNet(
-                torchvision.models.resnet.Bottleneck, list(BLOCKS[arguments.depth]), num_classes=len(CLASSES)
-            )
-            network.conv1 = torch.nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+            network = resnet(arguments.depth, arguments.width, channels)
+            network.fc = torch.nn.Linear(network.fc.in_features, len(CLASSES))
             own = {key.partition(".")[2]: value for key, value in weights.items() if key.startswith(f"{name}.")}
             network.load_state_dict({key: value.contiguous() for key, value in own.items()})
             self.networks[name] = network.eval().to(arguments.device)
@@ -156,26 +216,19 @@ class PlainTwoStreams:
         return (self.networks["appearance"](rgb) + self.networks["motion"](flow)).mean(0) / 2
 
 
-def in_turns(ways: list[Callable[[], object]], arguments: argparse.Namespace) -> list[float]:
-    """Median seconds of each, measured alternately after a warm-up."""
-    times: list[list[float]] = [[] for _ in ways]
-    for repeat in range(arguments.repeats + 1):
-        for way, found in zip(ways, times, strict=True):
-            started = time.perf_counter()
-            way()
-            if arguments.device != "cpu":
-                torch.cuda.synchronize()
-            if repeat:
-                found.append(time.perf_counter() - started)
-    return [statistics.median(found) for found in times]
-
-
 # ------------------------------------------------------------------ a run to test
 
 
-def stored_size(size: int) -> tuple[int, int]:
-    """256x340 for 224."""
-    return size * 8 // 7, round(size * 340 / 224)
+def network_size(text: str) -> tuple[int, int]:
+    """`224` or `64x80` as height and width."""
+    height, _, width = text.partition("x")
+    return int(height), int(width or height)
+
+
+def stored_size(size: tuple[int, int]) -> tuple[int, int]:
+    """256x340 for 224; another shape's own eighth more."""
+    height, width = size
+    return height * 8 // 7, round(height * 340 / 224) if height == width else width * 8 // 7
 
 
 def test_ids(videos: int) -> list[str]:
@@ -195,7 +248,8 @@ def make_run(root: Path, arguments: argparse.Namespace) -> Workspace:
             workspace.root,
             steps=("appearance", "motion"),
             depth=arguments.depth,
-            size=(arguments.size, arguments.size),
+            width=arguments.width,
+            size=arguments.size,
             weights="none",
             overrides={"appearance": few, "motion": few},
             device=arguments.device,

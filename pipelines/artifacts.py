@@ -11,7 +11,8 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -368,21 +369,56 @@ def damaged(path: Path) -> Iterator[None]:
 def check_schema(file: "h5py.File", path: Path, schema: str) -> None:
     """Raises `ArtifactError` where the file is of another schema."""
     with damaged(path):
-        found = _value(file, "schema") if "schema" in file.attrs else None
+        found = _attribute(file, "schema") if "schema" in file.attrs else None
+    _require_schema(found, path, schema)
+
+
+def _require_schema(found: Any, path: Path, schema: str) -> None:
     if found != schema:
         raise SchemaError(f"{path} has the schema {found!r}, not {schema!r}: make it again with this version of stres")
 
 
-def read_attributes(file: "h5py.File", path: Path, schema: str) -> dict[str, Any]:
-    """All attributes as plain Python values. Raises `ArtifactError` where the schema is another."""
-    check_schema(file, path, schema)
+def read_attributes(file: "h5py.File", path: Path, schema: str, names: Collection[str] | None = None) -> dict[str, Any]:
+    """The attributes, or those of `names` that there are, as plain Python values. Raises `ArtifactError` where the
+    schema is another."""
+    from h5py import h5a
+
     with damaged(path):
-        return {name: _value(file, name) for name in file.attrs}
+        stored: list[bytes] = []
+        h5a.iterate(file.id, stored.append)
+        wanted = None if names is None else {"schema", *names}
+        attributes = {
+            name: _attribute(file, name) for name in map(os.fsdecode, stored) if wanted is None or name in wanted
+        }
+    _require_schema(attributes.get("schema"), path, schema)
+    return attributes
 
 
-def _value(file: "h5py.File", name: str) -> Any:
-    """One attribute as a plain Python value."""
-    _require_plain_type(file.attrs.get_id(name).get_type(), name)
+def _attribute(file: "h5py.File", name: str) -> Any:
+    """One attribute as a plain Python value.
+
+    Whole numbers, floats and text as we write them are read by h5py's lower layer, in half the time of `file.attrs`: a
+    catalogue may begin with 400,000 files of a dozen each.
+    """
+    import numpy as np
+    from h5py import h5a, h5t, string_dtype
+
+    attribute = h5a.open(file.id, os.fsencode(name))
+    kind = attribute.get_type()
+    if attribute.shape == ():
+        for ours, here, buffer in (
+            (h5t.STD_I64LE, h5t.NATIVE_INT64, np.int64),
+            (h5t.IEEE_F64LE, h5t.NATIVE_DOUBLE, np.float64),
+        ):
+            if kind.equal(ours):
+                number = np.empty((), buffer)
+                attribute.read(number, here)
+                return number.item()
+        if kind == _text_type():
+            text = np.empty((), string_dtype())
+            attribute.read(text)
+            return text.item().decode("utf-8", "surrogateescape")
+    _require_plain_type(kind, name)
     value = file.attrs[name]
     return value.tolist() if hasattr(value, "tolist") else value
 
@@ -390,17 +426,24 @@ def _value(file: "h5py.File", name: str) -> Any:
 def _require_plain_type(kind: "h5py.h5t.TypeID", name: str) -> None:
     """Refuses all types but numbers and text: HDF5 (2.0) crashes while it converts some damaged ones, and there are
     references to other things."""
-    import h5py
+    from h5py import h5t
 
-    text = h5py.h5t.py_create(h5py.string_dtype("utf-8"), logical=True)
-    if kind.get_class() not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM) and kind != text:
+    if kind.get_class() not in (h5t.INTEGER, h5t.FLOAT, h5t.ENUM) and kind != _text_type():
         raise ValueError(f"{name!r} is neither of numbers nor of text")
 
 
-def peek(path: Path, schema: str) -> dict[str, Any]:
-    """The attributes of an artifact, without its data. Raises `ArtifactError`."""
+@lru_cache(maxsize=1)
+def _text_type() -> "h5py.h5t.TypeID":
+    """Of the text that we write: UTF-8 of any length."""
+    from h5py import h5t, string_dtype
+
+    return h5t.py_create(string_dtype("utf-8"), logical=True)
+
+
+def peek(path: Path, schema: str, names: Collection[str] | None = None) -> dict[str, Any]:
+    """The attributes of an artifact, or those of `names`, without its data. Raises `ArtifactError`."""
     with open_file(path) as file:
-        return read_attributes(file, path, schema)
+        return read_attributes(file, path, schema, names)
 
 
 def require_plain_dataset(file: "h5py.File", name: str, path: Path) -> None:

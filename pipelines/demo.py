@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines import evaluate, extract_flow, extract_frames, report, train
 from pipelines.errors import UsageError
 from pipelines.progress import OnProgress, Progress, ignore_progress
-from pipelines.workspace import Workspace, write_text
+from pipelines.workspace import Workspace, locked, write_text
 
 if TYPE_CHECKING:
     from pipelines.datasets.split_lists import Split
@@ -79,7 +79,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
     on_progress(Progress("make clips", 0, 1, "data set"))
     write_clips(videos, TRAIN_CLIPS + TEST_CLIPS, config.seed)
-    write_splits(workspace.splits, [clip_split(TRAIN_CLIPS, TEST_CLIPS, "stres demo")])
+    with locked(workspace.root):
+        write_splits(workspace.splits, [clip_split(TRAIN_CLIPS, TEST_CLIPS, "stres demo")])
     on_progress(Progress("make clips", 1, 1, "data set"))
     lap("make clips")
     shared: dict[str, Any] = {"workspace": workspace.root, "workers": config.workers}

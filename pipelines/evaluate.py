@@ -15,11 +15,15 @@ from pipelines.evaluation.protocols import TEMPORALS, VIEWS, Protocol
 from pipelines.evaluation.videos import TestVideos, find_test_videos
 from pipelines.progress import OnProgress, ignore_progress
 from pipelines.training.runs import Run, find_run, load_network, recipe_of
-from pipelines.workspace import Failure, Workspace, record_outcomes, write_json
+from pipelines.workspace import (
+    Failure,
+    Workspace,
+    record_outcomes,
+    remove_left_over_temporary_files,
+    write_json,
+)
 
 if TYPE_CHECKING:
-    import torch
-
     from pipelines.datasets.augmentation import ViewName
     from pipelines.evaluation.one_pass import Logits
     from pipelines.evaluation.scores import Scores
@@ -140,13 +144,14 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     Raises `MissingError` where run, frames or flow are missing, `UsageError` where the workspace's flow contradicts
     what the run was trained with, or the network cannot be tested as asked.
     """
+    from pipelines.devices import testing_device
     from pipelines.evaluation.one_pass import Samples, recalibrate, score_videos
     from pipelines.evaluation.scoring import Scorer, shortest_window
 
     started = time.monotonic()
     workspace = Workspace(config.workspace)
     task = ranks().first_tells(lambda: _choose(workspace, config))
-    device = _device(config)
+    device = testing_device(config.device, config.precision)
     network = load_network(task.run, task.step)
     shortest = shortest_window(network)
     protocols = [(p, p.windows(task.recipe["frames"], shortest, task.run.name)) for p in task.protocols]
@@ -189,15 +194,6 @@ def _choose(workspace: Workspace, config: Config) -> _Task:
     return _Task(run, run.config(), step, config.protocols(step))
 
 
-def _device(config: Config) -> "torch.device":
-    from pipelines.devices import resolve_device
-
-    device = resolve_device(config.device)
-    if config.precision != "fp32" and device.type != "cuda":
-        raise UsageError(f"--precision {config.precision} needs a GPU; on the CPU use fp32")
-    return device
-
-
 # ------------------------------------------------------------------ what is left
 
 
@@ -211,6 +207,8 @@ def _leave(
     started: float,
 ) -> Result:
     """Records what could not be scored and writes what could."""
+    remove_left_over_temporary_files(workspace.root, below=False)
+    remove_left_over_temporary_files(workspace.scores / task.run.name)
     scored = [("evaluate", test.videos[i].class_name, test.videos[i].video) for i in logits]
     record_outcomes(workspace, failed=failures, succeeded=scored)
     if not logits:

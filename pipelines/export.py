@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipelines import __version__
 from pipelines.errors import UsageError
 from pipelines.training.runs import Run, find_run_or_folder
-from pipelines.workspace import Workspace, atomic_file, storage_errors, write_text
+from pipelines.workspace import (
+    Workspace,
+    atomic_file,
+    remove_left_over_temporary_files,
+    storage_errors,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from pipelines.deployment.checking import Check
@@ -95,6 +101,7 @@ def run(config: Config) -> Result:
     model = deployed(load_network(trained, step))
     size = (settings["size"][0], settings["size"][1])
     content = EXPORT[config.chosen_format](model, size, _about(trained, step, settings))
+    remove_left_over_temporary_files(config.output.parent, below=False)
     with atomic_file(config.output) as temporary:
         with storage_errors(config.output):
             temporary.write_bytes(content)

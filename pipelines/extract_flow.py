@@ -3,6 +3,7 @@
 Letters: T frames, F = T - step fields, N pairs of a batch, H W pixels.
 """
 
+import functools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +113,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     to_do = [_task(config, source, workspace, device, settings) for source in found.videos]
     done: list[FlowTask] = []
     if not config.overwrite:
-        to_do, done = split_done(to_do, FLOW_SCHEMA, lambda made: _conflict(config, settings, made), _changed)
+        to_do, done = split_done(
+            to_do, FLOW_SCHEMA, functools.partial(_conflict, config, settings), _changed, STAGE, on_progress
+        )
     where = device if method.uses_device else "cpu"
     workers = config.workers or default_workers(where)
     # A GPU's driver maps more memory than anything takes.

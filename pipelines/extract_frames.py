@@ -3,6 +3,7 @@
 Letters: T frames, H W pixels.
 """
 
+import functools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -87,7 +88,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     ]
     done: list[FrameTask] = []
     if not config.overwrite:
-        to_do, done = split_done(to_do, FRAMES_SCHEMA, lambda made: _conflict(config, made), source_changed)
+        to_do, done = split_done(
+            to_do, FRAMES_SCHEMA, functools.partial(_conflict, config), source_changed, STAGE, on_progress
+        )
     workers = config.workers or available_cores()
     limits = Limits(config.patience, memory_share(workers))
     if config.dry_run:
@@ -139,7 +142,9 @@ def _store_frames(task: FrameTask, report: Report) -> int:
             if reader.decoded % _REPORTED == 0:
                 report(_REPORTED)
         report(reader.decoded % _REPORTED)
-        writer.finish({**source_attributes(task, reader.decoded, reader.fps), **picture_attributes(reader)})
+        attributes = {**source_attributes(task, reader.decoded, reader.fps), **picture_attributes(reader)}
+        reader.require_unchanged()
+        writer.finish(attributes)
     return reader.decoded
 
 

@@ -3,6 +3,7 @@
 Letters: F fields.
 """
 
+import functools
 import json
 import re
 from dataclasses import dataclass, field
@@ -100,7 +101,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         "flow",
         config,
         make_task=make_task,
-        conflict=lambda made: options_difference(made, settings),
+        conflict=functools.partial(options_difference, wanted=settings),
         store=store_flow,
         probe=probe,
         on_progress=on_progress,

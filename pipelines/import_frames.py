@@ -3,6 +3,7 @@
 Letters: T frames, H W pixels.
 """
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         "frames",
         config,
         make_task=make_task,
-        conflict=lambda made: _conflict(config, made),
+        conflict=functools.partial(_conflict, config),
         store=store_frames,
         probe=probe,
         on_progress=on_progress,

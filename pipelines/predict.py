@@ -62,7 +62,7 @@ class Config:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: str = "fp32"
-    """fp32; bf16 or fp16 on a GPU."""
+    """fp32 or bf16; fp16 on a GPU."""
     method_options: dict[str, str] = field(default_factory=dict)
     """`weights` of the run's flow method, where they are a file."""
     allow_truncated: bool = False
@@ -174,18 +174,15 @@ def _sources(config: Config) -> tuple[list[VideoSource], list[Failure]]:
 
 
 def _predictor(config: Config, trained: Run) -> "Predictor":
-    from pipelines.devices import resolve_device
+    from pipelines.devices import testing_device
     from pipelines.prediction.predictor import Predictor
 
     step = trained.choose(config.step)
     settings = config.protocol_settings(_crops_of_a_window(trained, step) if config.timeline else CROPS)
-    device = resolve_device(config.device)
-    if config.precision != "fp32" and device.type != "cuda":
-        raise UsageError(f"--precision {config.precision} needs a GPU; on the CPU use fp32")
     return Predictor(
         trained,
         settings.protocol(step),
-        device,
+        testing_device(config.device, config.precision),
         precision=config.precision,
         options=config.method_options,
         allow_truncated=config.allow_truncated,

@@ -4,6 +4,7 @@ Reads `frames/` and `flow/`; leaves `runs/<name>/`. The same configuration under
 stopped; another one is refused.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +17,8 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.training.fine_tuning import Start, find_source, find_starts, flow_difference
 from pipelines.training.recipes import RECIPES, STEPS, Recipe, Step, StepName, override
-from pipelines.training.runs import Run, find_run
-from pipelines.workspace import Workspace, is_plain_name, remove_left_over_temporary_files
+from pipelines.training.runs import Run, find_run, only_trainer
+from pipelines.workspace import Workspace, is_plain_name, remove_left_over_temporary_files, storage_errors
 
 if TYPE_CHECKING:
     import torch
@@ -158,12 +159,15 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     device = resolve_device(config.device)
     precision = _precision(config.precision, device)
     this = Run(workspace.runs / config.run_name)
-    data, settings, starts = ranks().first_tells(lambda: _begin(this, workspace, config, precision, on_progress))
-    base = _base_run(config, workspace, this)
-    _require_shareable(config, len(data.videos))
     results: list[StepResult] = []
     unreadable: dict[str, str] = {}
-    with ranks().process_group(device):
+    with contextlib.ExitStack() as held:
+        data, settings, starts = ranks().first_tells(
+            lambda: _begin(this, workspace, config, precision, held, on_progress)
+        )
+        base = _base_run(config, workspace, this)
+        _require_shareable(config, len(data.videos))
+        held.enter_context(ranks().process_group(device))
         for name in config.selected():
             step, start = config.step(name), starts.get(name)
             configuration = _step_settings(settings, step)
@@ -177,9 +181,15 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
 
 def _begin(
-    run: Run, workspace: Workspace, config: Config, precision: "Precision", on_progress: OnProgress
+    run: Run,
+    workspace: Workspace,
+    config: Config,
+    precision: "Precision",
+    held: contextlib.ExitStack,
+    on_progress: OnProgress,
 ) -> "tuple[TrainingData, dict[str, Any], dict[StepName, Start]]":
-    """Finds the training data, and what fine-tuning starts from; writes the configuration, or compares it."""
+    """Finds the training data, and what fine-tuning starts from; writes the configuration, or compares it. Until `held`
+    is closed, no other process trains into the run."""
     from pipelines.devices import resolve_device
     from pipelines.training.compilation import compiles
     from pipelines.training.configuration import describe_base, write_or_compare
@@ -203,6 +213,8 @@ def _begin(
         settings["base_run"] = describe_base(base, settings, data.split)
     if config.overwrite:
         _move_aside(run)
+    held.enter_context(only_trainer(run))
+    remove_left_over_temporary_files(workspace.root, below=False)
     remove_left_over_temporary_files(run.folder)
     write_or_compare(run, settings, data.split)
     return data, settings, starts
@@ -278,8 +290,9 @@ def _starts(config: Config, this: Run, settings: dict[str, Any], on_progress: On
 
 def _move_aside(run: Run) -> None:
     if run.folder.exists():
-        number = next(n for n in range(1, 10_000) if not run.folder.with_name(f"{run.name}.old{n}").exists())
-        run.folder.rename(run.folder.with_name(f"{run.name}.old{number}"))
+        with only_trainer(run), storage_errors(run.folder):
+            number = next(n for n in range(1, 10_000) if not run.folder.with_name(f"{run.name}.old{n}").exists())
+            run.folder.rename(run.folder.with_name(f"{run.name}.old{number}"))
 
 
 def _one_of(flag: str, value: str, accepted: Sequence[str] | Mapping[str, Any]) -> None:
@@ -364,6 +377,7 @@ def _finished(run: Run, step: Step) -> tuple[StepResult, dict[str, str]] | None:
     if not run.weights_file(step.name).exists():
         return None
     done = load(run.weights_file(step.name), WEIGHTS_SCHEMA)
+    _remove_checkpoint(run, step)  # of a process that was killed before it could
     return StepResult(step.name, done["iterations"], done["seconds"], done["metrics"], True), done["bad"]
 
 
@@ -377,8 +391,16 @@ def _finish(
     summary = {"iterations": state.iteration, "seconds": state.seconds, "metrics": state.last, "bad": state.bad}
     model = {name: value.cpu() for name, value in trainer.model.state_dict().items()}
     save(run.weights_file(step.name), WEIGHTS_SCHEMA, {"network": settings, "model": model, **summary})
-    run.checkpoint_file(step.name).unlink(missing_ok=True)
+    _remove_checkpoint(run, step)
     return StepResult(step.name, state.iteration, state.seconds, state.last, False), state.bad
+
+
+def _remove_checkpoint(run: Run, step: Step) -> None:
+    """Of a finished step, which does not need it."""
+    file = run.checkpoint_file(step.name)
+    if file.exists():  # a read-only disk refuses to remove even what is not there
+        with storage_errors(file):
+            file.unlink()
 
 
 def _save_checkpoint(run: Run, step: Step, content: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A file for HDF5 to write to on a disk that may be full."""
+"""A file for HDF5 and PyTorch to write to on a disk that may be full."""
 
 import io
 from pathlib import Path
@@ -6,11 +6,12 @@ from typing import Any
 
 
 class UnfailingFile(io.RawIOBase):
-    """Never tells HDF5 of a write that failed, but its owner, through `check`.
+    """Never tells the library that writes of a write that failed, but its owner, through `check`.
 
     HDF5 holds data back for later, cannot let go of it when writing fails, reports that from where nothing can catch
     it, and then ends the process with a segmentation fault (h5py 3.16 on a full disk). So each video would fail as
-    "the worker process died", instead of the command ending with "the disk is full".
+    "the worker process died", instead of the command ending with "the disk is full". PyTorch's zip writer raises an
+    error that does not say why.
     """
 
     def __init__(self, path: Path) -> None:

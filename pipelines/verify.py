@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.datasets.catalogue import Catalogue, Video, artifact_files
-from pipelines.datasets.dataset_file import Kind
+from pipelines.datasets.dataset_file import ArtifactFile, Kind
 from pipelines.devices import available_cores
 from pipelines.errors import MissingError, StresError
 from pipelines.progress import OnProgress, Progress, ignore_progress
@@ -23,7 +23,7 @@ from pipelines.verification.faults import NEXT, Fault, FaultKind
 from pipelines.verification.requeue import Requeued, requeue
 from pipelines.verification.runs import RunTask, ScoresTask
 from pipelines.verification.split_lists import check_splits
-from pipelines.verification.video_task import Listed, VideoReport, VideoTask
+from pipelines.verification.video_task import VideoReport, VideoTask
 from pipelines.verification.whole_set import (
     KINDS,
     check_dataset_file,
@@ -126,11 +126,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
 
 def _videos(workspace: Workspace, depth: Depth) -> list[VideoTask]:
-    found: dict[tuple[str, str], dict[Kind, Listed]] = {}
+    found: dict[tuple[str, str], dict[Kind, ArtifactFile]] = {}
     for kind in KINDS:
-        for class_name, video, size, mtime_ns in artifact_files(workspace.root / kind):
-            path = workspace.artifact_file(kind, class_name, video)
-            found.setdefault((class_name, video), {})[kind] = Listed(path, size, mtime_ns)
+        for file in artifact_files(kind, workspace.root / kind):
+            found.setdefault((file.class_name, file.video), {})[kind] = file
     return [VideoTask(*name, artifacts, depth) for name, artifacts in sorted(found.items())]
 
 

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -31,6 +32,13 @@ NO_MEMORY = "not enough memory for this video: use fewer --workers"
 _PATIENCE = 5.0  # seconds a process gets to end before it is made to
 _TICK = 5.0  # seconds between two looks at who is late
 _LEAST_MEMORY = 4 << 30  # of 16 reference pictures of the largest size, and what is made of them
+_LOST_STARTS = 3  # processes in a row that may be killed before they come to work
+
+
+_CANNOT_START = (
+    "worker processes cannot start ({}): see their output above; a script that starts a stage must do so under "
+    '`if __name__ == "__main__":`, and not be read from standard input'
+)
 
 
 class WorkerDied(VideoError):
@@ -82,6 +90,7 @@ def run_tasks(
     count = max(1, len(waiting))
     threads = max(1, available_cores() // count)
     pool: list[_Worker[Task]] = []
+    lost_starts = 0
     finished = False
     try:
         while True:
@@ -96,7 +105,9 @@ def run_tasks(
                     waiting.popleft()
             for worker in _with_news(pool):
                 kind, content = worker.receive()
-                if kind == "units":
+                if kind == "ready":
+                    lost_starts = 0
+                elif kind == "units":
                     on_units(content)
                 elif kind == "raise":
                     raise content[0](content[1])
@@ -106,9 +117,14 @@ def run_tasks(
                     yield worker.take(), VideoError(content)
                 elif kind == "died":
                     pool.remove(worker)
+                    was_killed = worker.was_killed
                     worker.close()
                     if worker.busy:
-                        yield worker.take(), WorkerDied(content)
+                        yield worker.take(), WorkerDied(f"the worker process died ({content}) on this video")
+                    elif not worker.started:
+                        lost_starts += 1
+                        if not was_killed or lost_starts > _LOST_STARTS:
+                            raise MissingError(_CANNOT_START.format(content))
             for worker in [worker for worker in pool if worker.busy and worker.waited > limits.patience]:
                 pool.remove(worker)
                 worker.process.kill()
@@ -141,8 +157,8 @@ class _Worker(Generic[Task]):
     """The parent's side of one process."""
 
     def __init__(self, function: Callable[[Task, Report], Any], threads: int, memory: int | None) -> None:
+        start_fork_server()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_PRELOAD)
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, function, threads, memory), daemon=True)
         self.process.start()
@@ -159,6 +175,12 @@ class _Worker(Generic[Task]):
     def idle(self) -> bool:
         return self.started and not self.busy
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether a signal ended the process, or its fork server died, after which nobody knows (code 255)."""
+        code = self.process.exitcode or 0
+        return code < 0 or code == 255
+
     def give(self, task: Task) -> bool:
         """Hands over a task; False if the process has died meanwhile, which `receive` will tell."""
         try:
@@ -174,20 +196,14 @@ class _Worker(Generic[Task]):
         return task
 
     def receive(self) -> tuple[str, Any]:
-        """The next message: its kind and content. Raises `MissingError` if the process never came to work."""
+        """The next message: its kind and content; where there is none because the process has ended, how it did."""
         # What was sent before the end still counts.
         with contextlib.suppress(EOFError, OSError):
             if self.connection.poll():
                 message = self.connection.recv()
                 self.started, self.waited = True, 0.0
                 return message
-        how = self._end()
-        if not self.started:
-            raise MissingError(
-                f"worker processes cannot start ({how}): see their output above; a script that starts a stage must do "
-                'so under `if __name__ == "__main__":`, and not be read from standard input'
-            )
-        return "died", f"the worker process died ({how}) on this video"
+        return "died", self._end()
 
     def close(self) -> None:
         """Sees to it that the process has ended."""
@@ -214,6 +230,27 @@ def how_it_ended(code: int) -> str:
 
 def no_progress(patience: float) -> str:
     return f"no progress for {patience:g} s, so its process was ended"
+
+
+def start_fork_server() -> None:
+    """Starts the process from which all others are forked, if it does not run yet.
+
+    Signals that reach all processes of a command do not reach it: it would end amid its imports, and print where, or
+    later, and leave nobody to say when the others have ended.
+    Raises `MissingError` where there is no place for its socket.
+    """
+    forkserver.set_forkserver_preload(_PRELOAD)
+    resource_tracker.ensure_running()  # the server would start it, and that lets the signals through again
+    held_back = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        forkserver.ensure_running()
+    except OSError as error:
+        raise MissingError(
+            f"worker processes cannot start ({error.strerror or error}): they need a folder for temporary files with "
+            "some room in it; free some space in /tmp, or name another folder in the environment variable TMPDIR"
+        ) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held_back)
 
 
 # ------------------------------------------------------------------ in the process

@@ -26,6 +26,7 @@ from pipelines.errors import MissingError, StorageError
 FAILURE_COLUMNS = ("stage", "class", "video", "path", "reason", "time")
 _BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "'")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?")
+_TEMPORARY_NAMES = ".*.tmp-*"
 _TEMPORARY = re.compile(r"^\..+\.tmp-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}$")
 
 
@@ -184,19 +185,43 @@ def read_json(path: Path) -> Any:
         raise MissingError(f"{path} cannot be read as JSON ({error}): restore it, or make it again") from error
 
 
-def remove_left_over_temporary_files(folder: Path) -> int:
-    """Removes temporary files and folders under `folder` whose process (of this host) is gone; returns how many."""
+@contextlib.contextmanager
+def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Keeps other processes from locking the folder while the block runs; the system ends that with the process.
+
+    Where another has it locked, waits for its end, or without `wait` gives False at once. Raises `StorageError` where
+    there is no such folder.
+    """
+    with storage_errors(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        except OSError:  # NFS and others lock no folders; then only two commands at once can clash
+            free = True
+        yield free
+    finally:
+        os.close(descriptor)
+
+
+def remove_left_over_temporary_files(folder: Path, *, below: bool = True) -> int:
+    """Removes temporary files and folders in `folder`, and in all folders `below` it, whose process (of this host) is
+    gone; returns how many."""
     removed = 0
-    for path in list(left_over_temporary_files(folder)):  # found before any is removed
+    for path in list(left_over_temporary_files(folder, below=below)):  # found before any is removed
         with contextlib.suppress(OSError):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             removed += 1
     return removed
 
 
-def left_over_temporary_files(folder: Path) -> Iterator[Path]:
-    """The temporary files and folders under `folder` whose process (of this host) is gone."""
-    for path in folder.rglob(".*.tmp-*"):
+def left_over_temporary_files(folder: Path, *, below: bool = True) -> Iterator[Path]:
+    """The temporary files and folders in `folder`, and in all folders `below` it, whose process (of this host) is
+    gone."""
+    for path in folder.rglob(_TEMPORARY_NAMES) if below else folder.glob(_TEMPORARY_NAMES):
         match = _TEMPORARY.match(path.name)
         if match and match["host"] == _host() and not _alive(int(match["pid"])):
             yield path
@@ -207,6 +232,9 @@ def _host() -> str:
 
 
 def _alive(pid: int) -> bool:
+    # One that has died but whose parent has not noticed counts as dead: in containers nobody may ever notice.
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -268,7 +296,7 @@ def record_outcomes(
     it disappears with its last row. Raises `StorageError`.
     """
     workspace.create()
-    with _locked(workspace.root):
+    with locked(workspace.root):
         rows = {failure.key: failure for failure in read_failures(workspace)}
         before = dict(rows)
         for key in succeeded:
@@ -311,14 +339,3 @@ def typed_text(cell: str) -> str:
 def _printable(text: str) -> str:
     """`text` on one line and in valid UTF-8 (file names may hold other bytes)."""
     return re.sub(r"[\r\n]", " ", text.encode("utf-8", "backslashreplace").decode("utf-8"))
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # NFS and others lock no folders; then only two commands at once can clash
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -21,9 +21,9 @@ from rich.text import Text
 
 from pipelines.distributed import launched, ranks
 from pipelines.errors import Interrupted, StresError, UsageError
+from pipelines.interruption import StopRequest
 from pipelines.progress import Progress
-
-INTERRUPTED = "interrupted: what is done is kept; the same command continues"
+from stres_cli import INTERRUPTED
 
 
 class CommandUI:
@@ -38,10 +38,12 @@ class CommandUI:
         self.err = _PlainConsole(stderr=True, highlight=False, markup=False, emoji=False, quiet=quiet)
         self.exit_code = 0
         self.document: Any = None
+        self.stop = StopRequest()
         self._progress = progress_view(self.err)
 
     def on_progress(self, progress: Progress) -> None:
-        """The stage's `on_progress`."""
+        """The stage's `on_progress`. Raises `Interrupted` where a signal's own exception was lost."""
+        self.stop.check()
         self._progress.show(progress)
         if progress.message:
             self.err.print(Text(printable(progress.message), style="yellow"), soft_wrap=True)
@@ -75,24 +77,26 @@ class CommandUI:
 
 @contextlib.contextmanager
 def command(as_json: bool, debug: bool, *, shared: bool = False, interrupted: str = INTERRUPTED) -> Iterator[CommandUI]:
-    """Runs a command's body: errors become one sentence and their exit code, SIGTERM an orderly end.
+    """Runs a command's body: errors become one sentence and their exit code, SIGINT and SIGTERM an orderly end.
 
     `shared`: the command divides its work between the processes of torchrun; others refuse to be started by it.
     `interrupted`: what a user who stopped the command has to know.
     Raises `typer.Exit` with 1, 2, 3, 4, 130 or 143 (DESIGN, "Exit codes").
     """
     ui = CommandUI(as_json)
-    with _terminable():
+    with _stoppable(ui.stop):
         try:
             if launched() and not shared:
                 raise UsageError("this command's work is not shared by several processes: start it without torchrun")
             yield ui
         except typer.Exit:
             raise
-        except (Exception, KeyboardInterrupt, Interrupted) as stop:
-            if debug and isinstance(stop, Exception):
+        except (Exception, Interrupted) as error:
+            if debug and isinstance(error, Exception):
                 ui.err.print(traceback.format_exc(), soft_wrap=True)
-            ui.fail(*_explain(stop, interrupted))
+            if ui.stop.signal_number is not None:  # whatever became of its exception: amid an import it is another one
+                error = Interrupted(ui.stop.signal_number)
+            ui.fail(*_explain(error, interrupted))
         else:
             _leave_together(ui)
         finally:
@@ -110,15 +114,14 @@ def _leave_together(ui: CommandUI) -> None:
     ranks().first_tells(ui.print_document)
 
 
-def _explain(stop: BaseException, interrupted: str) -> tuple[str, int]:
+def _explain(error: Exception | Interrupted, interrupted: str) -> tuple[str, int]:
     """The sentence for what ended a command, and its exit code."""
-    if isinstance(stop, StresError):
-        return str(stop), stop.exit_code
-    if isinstance(stop, Exception):
-        first_line = f"{type(stop).__name__}: {stop}".partition("\n")[0]
-        return f"stres itself failed, please report it: {first_line} (--debug shows where)", 4
-    code = stop.exit_code if isinstance(stop, Interrupted) else 128 + signal.SIGINT
-    return interrupted, code
+    if isinstance(error, Interrupted):
+        return interrupted, error.exit_code
+    if isinstance(error, StresError):
+        return str(error), error.exit_code
+    first_line = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return f"stres itself failed, please report it: {first_line} (--debug shows where)", 4
 
 
 class _PlainConsole(Console):
@@ -134,21 +137,27 @@ def printable(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM raises `Interrupted` in the main thread, so that every `finally` runs."""
+def _stoppable(request: StopRequest) -> Iterator[None]:
+    """SIGINT and SIGTERM raise `Interrupted` in the main thread, so that every `finally` runs, and are noted: what is
+    raised amid an import or a destructor may be swallowed, or come out as another exception."""
 
-    def terminate(number: int, frame: FrameType | None) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        request.signal_number = number
         raise Interrupted(number)
 
+    before = {}
     try:
-        before = signal.signal(signal.SIGTERM, terminate)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, stop)
     except ValueError:  # not the main thread: the caller keeps its own handling
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # ------------------------------------------------------------------ JSON

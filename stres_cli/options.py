@@ -57,6 +57,7 @@ Workspace = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")]
+TestPrecision = Annotated[str, typer.Option(metavar="NAME", help="fp32 or bf16; fp16 on a GPU.")]
 RunOrFolder = Annotated[
     str | None,
     typer.Option(

@@ -255,3 +255,29 @@ def test_frames_that_are_no_jpegs_are_refused(tmp_path):
 
     with FrameFile(path) as file, pytest.raises(ArtifactError, match="frame 0 is not a JPEG"):
         file.read([0])
+
+
+def test_attributes_are_those_that_h5py_reads_as_plain_values(tmp_path: Path, flow_path: Path) -> None:
+    more = {
+        "whole": 2**62,
+        "unsigned": np.uint64(2**64 - 1),
+        "small": np.int16(-3),
+        "big endian": np.array(7, dtype=">i8"),
+        "half": np.float32(0.1),
+        "yes": True,
+        "text": "über",
+        "nothing": "",
+        "fixed": np.bytes_(b"abc"),
+        "row": np.arange(3),
+        "one": np.array([5]),
+        "names": ["a", "ü"],
+    }
+    with h5py.File(flow_path, "r+") as file:
+        for name, value in more.items():
+            file.attrs[name] = value
+        file.attrs["beyond"] = h5py.Empty("f")
+        expected = {name: v.tolist() if hasattr(v, "tolist") else v for name, v in file.attrs.items()}
+    found = peek(flow_path, FLOW_SCHEMA)
+    assert found == expected
+    assert {name: type(value) for name, value in found.items()} == {n: type(v) for n, v in expected.items()}
+    assert peek(flow_path, FLOW_SCHEMA, {"bound", "absent"}) == {"schema": FLOW_SCHEMA, "bound": 20.0}

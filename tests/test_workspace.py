@@ -14,6 +14,7 @@ from pipelines.workspace import (
     Failure,
     Workspace,
     atomic_file,
+    locked,
     read_failures,
     read_json,
     record_outcomes,
@@ -105,6 +106,51 @@ def test_left_over_temporary_files_go_with_their_process(tmp_path):
     assert not left.exists()
     assert other_host.exists()
     assert all(path.exists() for path in unrelated)
+
+
+def test_the_temporary_file_of_a_process_that_nobody_has_buried_goes(tmp_path):
+    """In a container whose first process buries no others, a killed worker stays in the table of processes."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        pass
+    with atomic_file(tmp_path / "a.h5") as temporary:
+        left = temporary.with_name(temporary.name.replace(f"-{os.getpid()}-", f"-{process.pid}-"))
+        left.touch()
+        temporary.touch()
+
+        assert remove_left_over_temporary_files(tmp_path) == 1
+    process.wait()
+    assert names(tmp_path) == {"a.h5"}
+
+
+def test_left_over_temporary_files_are_sought_below_a_folder_or_not(tmp_path):
+    (tmp_path / "deep").mkdir()
+    dead = multiprocessing.get_context("spawn").Process()
+    dead.start()
+    dead.join()
+    for folder in (tmp_path, tmp_path / "deep"):
+        with atomic_file(folder / "a.h5") as temporary:
+            name = temporary.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-")
+            temporary.touch()
+        (folder / name).touch()
+
+    assert remove_left_over_temporary_files(tmp_path, below=False) == 1
+    assert remove_left_over_temporary_files(tmp_path) == 1
+
+
+def test_a_locked_folder_is_free_again_with_the_end_of_its_process(tmp_path):
+    holder = (
+        "import sys, time; from pathlib import Path; from pipelines.workspace import locked\n"
+        "with locked(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", holder, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with locked(tmp_path, wait=False) as free:
+            assert not free
+        process.kill()
+    with locked(tmp_path, wait=False) as free:
+        assert free
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, ArtifactError, method_parameters, peek
+from pipelines.bulk import look_at_all
 from pipelines.datasets.dataset_file import (
     Artifact,
+    ArtifactFile,
     FlowSettings,
     Kind,
     read_dataset_file,
@@ -21,6 +23,7 @@ from pipelines.datasets.dataset_file import (
     write_dataset_file,
 )
 from pipelines.errors import MissingError
+from pipelines.progress import OnProgress, ignore_progress
 from pipelines.workspace import Failure, Workspace
 
 UNLABELLED = "unlabelled"  # the class of a video that was given without one
@@ -80,7 +83,7 @@ class Catalogue:
     problems: list[Failure]
 
 
-def load_catalogue(workspace: Workspace) -> Catalogue:
+def load_catalogue(workspace: Workspace, on_progress: OnProgress = ignore_progress) -> Catalogue:
     """Lists `frames/*/*.h5` and `flow/*/*.h5`; opens only what is new or changed since `dataset.json` was written.
 
     A damaged artifact is a row of `problems` and counts as absent; a frames and a flow file of one name that come from
@@ -90,8 +93,10 @@ def load_catalogue(workspace: Workspace) -> Catalogue:
     workspace.require()
     known = read_dataset_file(workspace.dataset_file)
     problems: list[Failure] = []
-    found = _examine_all(workspace, known, problems)
-    changed = known != {(kind, *name): artifact for name, both in found.items() for kind, artifact in both.items()}
+    found = _examine_all(workspace, known, problems, on_progress)
+    changed = len(known) != sum(map(len, found.values())) or any(
+        known.get((kind, *name)) is not artifact for name, both in found.items() for kind, artifact in both.items()
+    )
     del known
     videos = []
     for (class_name, video), artifacts in sorted(found.items()):
@@ -146,40 +151,52 @@ def _require_same_flow(first: Video, other: Video) -> None:
 
 # ------------------------------------------------------------------ artifacts
 
+_ATTRIBUTES = frozenset(
+    (
+        *("source_frames", "fps", "width", "height", "source", "source_sha256"),
+        *("method", "method_parameters", "bound", "step", "short_side", "flow_input"),
+    )
+)
+
 
 def _examine_all(
-    workspace: Workspace, known: Mapping[tuple[Kind, str, str], Artifact], problems: list[Failure]
+    workspace: Workspace,
+    known: Mapping[tuple[Kind, str, str], Artifact],
+    problems: list[Failure],
+    on_progress: OnProgress,
 ) -> dict[tuple[str, str], dict[Kind, Artifact]]:
-    """The artifacts of every (class, video); adds those that cannot be used to `problems`."""
+    """The artifacts of every (class, video), frames before flow; adds those that cannot be used to `problems`."""
+    files = [*artifact_files("frames", workspace.frames), *artifact_files("flow", workspace.flow)]
+    unknown = [file for file in files if not _is_known(file, known)]
+    looks = iter(look_at_all(_examine, unknown, "catalogue", on_progress))
     interned: dict[FlowSettings, FlowSettings] = {}
     found: dict[tuple[str, str], dict[Kind, Artifact]] = {}
-    kinds: tuple[tuple[Kind, Path], ...] = (("frames", workspace.frames), ("flow", workspace.flow))
-    for kind, folder in kinds:
-        for class_name, video, size, mtime_ns in artifact_files(folder):
-            artifact = known.get((kind, class_name, video))
-            if artifact is None or (artifact.bytes, artifact.mtime_ns) != (size, mtime_ns):
-                path = folder / class_name / f"{video}.h5"
-                try:
-                    artifact = _examine(kind, path, size, mtime_ns)
-                except ArtifactError as error:
-                    problems.append(Failure("catalogue", class_name, video, str(path), str(error)))
-                    continue
-            if artifact.flow_settings is not None:
-                artifact.flow_settings = interned.setdefault(artifact.flow_settings, artifact.flow_settings)
-            found.setdefault((class_name, video), {})[kind] = artifact
+    for file in files:
+        artifact = known[file.kind, file.class_name, file.video] if _is_known(file, known) else next(looks)
+        if not isinstance(artifact, Artifact):
+            problems.append(Failure("catalogue", file.class_name, file.video, file.path, str(artifact)))
+            continue
+        if artifact.flow_settings is not None:
+            artifact.flow_settings = interned.setdefault(artifact.flow_settings, artifact.flow_settings)
+        found.setdefault((file.class_name, file.video), {})[file.kind] = artifact
     return found
 
 
-def artifact_files(folder: Path) -> Iterator[tuple[str, str, int, int]]:
-    """(class, video, bytes, mtime_ns) of every `<class>/<video>.h5`; names that begin with a dot are not yet
-    whole files."""
+def _is_known(file: ArtifactFile, known: Mapping[tuple[Kind, str, str], Artifact]) -> bool:
+    artifact = known.get((file.kind, file.class_name, file.video))
+    return artifact is not None and (artifact.bytes, artifact.mtime_ns) == (file.bytes, file.mtime_ns)
+
+
+def artifact_files(kind: Kind, folder: Path) -> Iterator[ArtifactFile]:
+    """Every `<class>/<video>.h5`; names that begin with a dot are not yet whole files."""
     for class_folder in _entries(folder):
         if not class_folder.is_dir():
             continue
         for entry in _entries(Path(class_folder.path)):
             if entry.name.endswith(".h5") and entry.is_file():
                 status = entry.stat()
-                yield class_folder.name, entry.name.removesuffix(".h5"), status.st_size, status.st_mtime_ns
+                video = entry.name.removesuffix(".h5")
+                yield ArtifactFile(kind, entry.path, class_folder.name, video, status.st_size, status.st_mtime_ns)
 
 
 def _entries(folder: Path) -> list["os.DirEntry[str]"]:
@@ -192,28 +209,33 @@ def _entries(folder: Path) -> list["os.DirEntry[str]"]:
         raise MissingError(f"{folder} cannot be listed ({error.strerror}): check its permissions") from error
 
 
-def _examine(kind: Kind, path: Path, size: int, mtime_ns: int) -> Artifact:
-    return artifact_of(kind, path, peek(path, FRAMES_SCHEMA if kind == "frames" else FLOW_SCHEMA), size, mtime_ns)
+def _examine(file: ArtifactFile) -> Artifact | ArtifactError:
+    """What is kept of an artifact, or why it cannot be used."""
+    schema = FRAMES_SCHEMA if file.kind == "frames" else FLOW_SCHEMA
+    try:
+        return artifact_of(file, peek(Path(file.path), schema, _ATTRIBUTES))
+    except ArtifactError as error:
+        return error
 
 
-def artifact_of(kind: Kind, path: Path, attributes: Mapping[str, Any], size: int, mtime_ns: int) -> Artifact:
+def artifact_of(file: ArtifactFile, attributes: Mapping[str, Any]) -> Artifact:
     """What the catalogue remembers of the artifact with these attributes. Raises `ArtifactError` for broken ones."""
     try:
         return Artifact(
-            bytes=size,
-            mtime_ns=mtime_ns,
+            bytes=file.bytes,
+            mtime_ns=file.mtime_ns,
             frames=int(attributes["source_frames"]),
             fps=float(attributes.get("fps", 0.0)),
             width=int(attributes.get("width", 0)),
             height=int(attributes.get("height", 0)),
             source=str(attributes.get("source", "")),
             source_sha256=str(attributes.get("source_sha256", "")),
-            flow_settings=_flow_settings(attributes) if kind == "flow" else None,
+            flow_settings=_flow_settings(attributes) if file.kind == "flow" else None,
         )
     except KeyError as error:
-        raise ArtifactError(f"{path} lacks the attribute {error}: delete it and extract it again") from error
+        raise ArtifactError(f"{file.path} lacks the attribute {error}: delete it and extract it again") from error
     except (TypeError, ValueError) as error:
-        raise ArtifactError(f"{path} has a broken attribute ({error}): delete it and extract it again") from error
+        raise ArtifactError(f"{file.path} has a broken attribute ({error}): delete it and extract it again") from error
 
 
 def _flow_settings(attributes: Mapping[str, Any]) -> FlowSettings:

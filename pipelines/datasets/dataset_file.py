@@ -1,12 +1,14 @@
 """`dataset.json`: what the catalogue remembers of every artifact, so that it need not open it again."""
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.workspace import write_text
+from pipelines.workspace import atomic_file, storage_errors
 
 DATASET_SCHEMA = "stres/dataset/1"
 Kind = Literal["frames", "flow"]
@@ -27,6 +29,18 @@ class FlowSettings:
     step: int  # frames
     short_side: int | None  # pixels
     flow_input: str  # "video" or "jpeg"
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactFile:
+    """An artifact file that was found."""
+
+    kind: Kind
+    path: str
+    class_name: str
+    video: str
+    bytes: int
+    mtime_ns: int
 
 
 @dataclass(slots=True)
@@ -53,26 +67,40 @@ def write_dataset_file(
     """One line a video, so that the file of a large data set stays small and its differences can be read. An artifact's
     entry holds only what differs from its video's."""
     settings: dict[FlowSettings, int] = {}
-    lines = []
-    for (class_name, video), artifacts in sorted(found.items()):
-        first = next(iter(artifacts.values()))
-        entry: dict[str, Any] = {"id": video_id(class_name, video), "class": class_name, "video": video}
-        entry |= {name: getattr(first, name) for name in _SHARED}
-        for kind, artifact in artifacts.items():
-            part: dict[str, Any] = {"bytes": artifact.bytes, "mtime_ns": artifact.mtime_ns}
-            part |= {name: getattr(artifact, name) for name in _SHARED if getattr(artifact, name) != entry[name]}
+    for _, artifacts in sorted(found.items()):
+        for artifact in artifacts.values():
             if artifact.flow_settings is not None:
-                part["flow_settings"] = settings.setdefault(artifact.flow_settings, len(settings))
-            entry[f"{kind}_artifact"] = part
-        lines.append(_json(entry))
-    head = {
-        "schema": DATASET_SCHEMA,
-        "classes": classes,
-        "flow_settings": [asdict(each) for each in settings],
-    }
-    text = "{\n" + ",\n".join(f"{_json(name)}: {_json(value)}" for name, value in head.items())
-    text += ',\n"videos": [\n' + ",\n".join(lines) + "\n]\n}\n"
-    write_text(path, text)
+                settings.setdefault(artifact.flow_settings, len(settings))
+    head = {"schema": DATASET_SCHEMA, "classes": classes, "flow_settings": [asdict(each) for each in settings]}
+    entries = (_json(_entry(*name, artifacts, settings)) for name, artifacts in sorted(found.items()))
+    with (
+        atomic_file(path) as temporary,
+        storage_errors(path),
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
+        file.write("{\n")
+        file.writelines(f"{_json(name)}: {_json(value)},\n" for name, value in head.items())
+        file.write(_VIDEOS + next(entries, ""))
+        file.writelines(f",\n{entry}" for entry in entries)
+        file.write(f"\n{_END}}}\n")
+
+
+_VIDEOS, _END = '"videos": [\n', "]\n"
+
+
+def _entry(
+    class_name: str, video: str, artifacts: Mapping[Kind, Artifact], settings: Mapping[FlowSettings, int]
+) -> dict[str, Any]:
+    first = next(iter(artifacts.values()))
+    entry: dict[str, Any] = {"id": video_id(class_name, video), "class": class_name, "video": video}
+    entry |= {name: getattr(first, name) for name in _SHARED}
+    for kind, artifact in artifacts.items():
+        part: dict[str, Any] = {"bytes": artifact.bytes, "mtime_ns": artifact.mtime_ns}
+        part |= {name: getattr(artifact, name) for name in _SHARED if getattr(artifact, name) != entry[name]}
+        if artifact.flow_settings is not None:
+            part["flow_settings"] = settings[artifact.flow_settings]
+        entry[f"{kind}_artifact"] = part
+    return entry
 
 
 def _json(value: Any) -> str:
@@ -80,23 +108,16 @@ def _json(value: Any) -> str:
 
 
 def read_dataset_file(path: Path) -> dict[tuple[Kind, str, str], Artifact]:
-    """What `dataset.json` remembers of each artifact; nothing where it is absent, damaged or of another version."""
+    """What `dataset.json` remembers of each artifact; nothing where it is absent, damaged, of another version or not
+    laid out as `write_dataset_file` does."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["schema"] != DATASET_SCHEMA:
-            return {}
-        settings = [_checked_settings(FlowSettings(**each)) for each in document["flow_settings"]]
-        known: dict[tuple[Kind, str, str], Artifact] = {}
-        kinds: tuple[Kind, ...] = ("frames", "flow")
-        for entry in document["videos"]:
-            for kind in kinds:
-                part = entry.get(f"{kind}_artifact")
-                if part is not None:
-                    merged = {name: entry[name] for name in _SHARED} | {"flow_settings": None} | part
-                    if kind == "flow":
-                        merged["flow_settings"] = settings[part["flow_settings"]]
-                    known[kind, entry["class"], entry["video"]] = _checked(merged)
-        return known
+        with path.open(encoding="utf-8") as lines:
+            head = "".join(itertools.takewhile(lambda line: line != _VIDEOS, lines))
+            document = json.loads(head.rstrip().removesuffix(",") + "}")
+            if document["schema"] != DATASET_SCHEMA:
+                return {}
+            settings = [_checked_settings(FlowSettings(**each)) for each in document["flow_settings"]]
+            return dict(_artifacts(lines, settings))
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return {}
 
@@ -112,6 +133,28 @@ def _checked_settings(settings: FlowSettings) -> FlowSettings:
     if not isinstance(json.loads(settings.method_parameters), dict):
         raise TypeError(settings.method_parameters)
     return settings
+
+
+def _artifacts(
+    lines: Iterable[str], settings: Sequence[FlowSettings]
+) -> Iterator[tuple[tuple[Kind, str, str], Artifact]]:
+    """Those of the lines up to the end of the list, parsed one by one: all entries at once of 200,000 videos take half
+    a gigabyte. Raises `ValueError` where the end is missing, and what comes of entries that are none."""
+    kinds: tuple[Kind, ...] = ("frames", "flow")
+    for line in lines:
+        if line == _END:
+            return
+        if line == "\n":  # no videos
+            continue
+        entry = json.loads(line.rstrip().removesuffix(","))
+        for kind in kinds:
+            part = entry.get(f"{kind}_artifact")
+            if part is not None:
+                merged = {name: entry[name] for name in _SHARED} | {"flow_settings": None} | part
+                if kind == "flow":
+                    merged["flow_settings"] = settings[part["flow_settings"]]
+                yield (kind, sys.intern(entry["class"]), entry["video"]), _checked(merged)
+    raise ValueError("it is cut off")
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

@@ -17,7 +17,7 @@ from pipelines.datasets.catalogue import Catalogue, Video
 from pipelines.datasets.group_splits import FOLDS, leaking_groups, make_splits
 from pipelines.datasets.split_lists import Split, list_files, read_lists, ucf101_lists
 from pipelines.errors import MissingError, UsageError
-from pipelines.workspace import Workspace, read_json, storage_errors, write_bytes, write_json
+from pipelines.workspace import Workspace, locked, read_json, storage_errors, write_bytes, write_json
 
 SPLITS_SCHEMA = "stres/splits/1"
 SPLITS_FILE = "splits.json"
@@ -61,13 +61,16 @@ def prepare_splits(
     were made with, unless `overwrite`; and for broken lists. Raises `MissingError` where there is no `splits_dir`.
     """
     folder = workspace.splits
-    in_use = bool(list_files(folder))
-    if splits_dir is not None:
-        _use_lists(folder, splits_dir, group_regex, overwrite)
-    elif not in_use or _made_by_another_rule(folder, group_regex, overwrite):
-        splits = make_splits([(video.class_name, video.video) for video in catalogue.videos], seed, FOLDS, group_regex)
-        write_splits(folder, splits, {"origin": "made", "seed": seed, "folds": FOLDS, "group_regex": group_regex})
-    return splits_in_use(folder, group_regex)
+    with locked(workspace.root):  # trainings on several splits may start at once
+        _end_interrupted_replacement(folder)
+        in_use = bool(list_files(folder))
+        if splits_dir is not None:
+            _use_lists(folder, splits_dir, group_regex, overwrite)
+        elif not in_use or _made_by_another_rule(folder, group_regex, overwrite):
+            ids = [(video.class_name, video.video) for video in catalogue.videos]
+            splits = make_splits(ids, seed, FOLDS, group_regex)
+            write_splits(folder, splits, {"origin": "made", "seed": seed, "folds": FOLDS, "group_regex": group_regex})
+        return splits_in_use(folder, group_regex)
 
 
 def splits_in_use(folder: Path, group_regex: str | None = None) -> list[Split]:
@@ -166,6 +169,19 @@ def _replace(folder: Path, files: Mapping[str, bytes], record: Mapping[str, Any]
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _end_interrupted_replacement(folder: Path) -> None:
+    """Puts back the lists that a process killed between two renamings had moved away, and removes what it left.
+
+    The caller has the workspace locked, so no replacement is going on.
+    """
+    for old in folder.parent.glob(f".{folder.name}.old-*"):
+        if not folder.exists():
+            with storage_errors(folder):
+                old.rename(folder)
+    for left in (*folder.parent.glob(f".{folder.name}.old-*"), *folder.parent.glob(f".{folder.name}.new-*")):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _record(folder: Path) -> dict[str, Any]:

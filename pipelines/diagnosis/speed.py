@@ -70,7 +70,7 @@ def _check_speed(place: Place) -> list[Check]:
     hours = UCF101_FIELDS / pairs / 3600
     found = (
         f"{pairs:.3g} pairs/s with {METHOD} at 340x256 on {device}, {workers} processes: UCF101's "
-        f"{UCF101_FIELDS / 1e6:.2f} million fields would take {hours:.2g} hours"
+        f"{UCF101_FIELDS / 1e6:.2f} million fields would take {hours:.{0 if hours >= 10 else 1}f} hours"
     )
     return [ok("flow", found, pairs_per_second=pairs, hours_for_ucf101=hours, device=device, workers=workers)]
 

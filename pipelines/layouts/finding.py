@@ -18,7 +18,7 @@ from pipelines.errors import MissingError, VideoError
 from pipelines.layouts.classes import Classes
 from pipelines.layouts.names import COMPONENT_FOLDERS, OTHER_COMPONENT, read_name
 from pipelines.layouts.pictures import Series, is_within
-from pipelines.video.sources import VideoProblem, VideoSource, refuse_unusable
+from pipelines.video.sources import UNLABELLED, VideoProblem, VideoSource, refuse_unusable
 
 _LAYOUTS = {
     "frames": "<class>/<video>/frame000001.jpg or img_00001.jpg",
@@ -105,33 +105,34 @@ class _Found:
             self._add(folder, self._parts(folder), series)
         elif (at := self._component(folder)) is not None:
             if any(read_name(name, "component") for name in names):
-                parts = self._parts(folder)
-                rest = (*parts[:at], *parts[at + 1 :])
-                self._halves.setdefault((*sorted((parts[at].lower(), _other(parts[at]))), *rest), {})[
-                    COMPONENT_FOLDERS[parts[at].lower()]
-                ] = folder
+                self._add_half(folder, at)
         elif x or y:
             there, missing = ("x", "y") if x else ("y", "x")
             self.refuse(folder, f"has flow pictures of {there}, but none of {missing}")
 
+    def _add_half(self, folder: Path, at: int) -> None:
+        """Keeps a component's folder, `at` being the part of its path that says so, until the other one is found."""
+        parts = self._parts(folder)
+        component, other = parts[at].lower(), OTHER_COMPONENT[parts[at].lower()]
+        rest = (*parts[:at], *parts[at + 1 :])
+        halves = self._halves.setdefault((*sorted((component, other)), *rest), {})
+        halves[COMPONENT_FOLDERS[component]] = folder
+        halves.setdefault(COMPONENT_FOLDERS[other], self.root.joinpath(*parts[:at], other, *parts[at + 1 :]))
+
     def pair_components(self) -> None:
         """Makes a video of each pair of component folders."""
         for (_, _, *rest), halves in self._halves.items():
-            if len(halves) == 2:
+            absent = next((folder for folder in halves.values() if not folder.is_dir()), None)
+            if absent is None:
                 series = tuple(Series(halves[component], "component", self.root) for component in ("x", "y"))
                 self._add(halves["x"], tuple(rest), series)
-                continue
-            (folder,) = halves.values()
-            at = self._component(folder)
-            assert at is not None
-            parts = list(self._parts(folder))
-            parts[at] = _other(parts[at])
-            self.refuse(folder, f"has no other component: there is no {self.root.joinpath(*parts)}")
+            else:
+                self.refuse(halves["x"], f"lacks one component: there is no {absent}", tuple(rest))
 
-    def refuse(self, folder: Path, reason: str) -> None:
-        """Notes a folder that cannot be used."""
-        parts = self._parts(folder)
-        class_name = parts[0] if len(parts) > 1 else ""
+    def refuse(self, folder: Path, reason: str, parts: tuple[str, ...] | None = None) -> None:
+        """Notes a folder that cannot be used; `parts` of its path are those that name class and video."""
+        parts = self._parts(folder) if parts is None else parts
+        class_name = parts[0] if len(parts) > 1 else UNLABELLED
         self._problems.append(VideoProblem(class_name, self._name(parts), folder, reason))
 
     def result(self) -> FolderList:
@@ -143,7 +144,7 @@ class _Found:
         try:
             class_name, video = self.classes.of(parts[:-1], self._name(parts))
         except VideoError as error:
-            self.refuse(folder, str(error))
+            self.refuse(folder, str(error), parts)
             return
         self._videos[folder] = VideoSource(class_name, video, folder), series
 
@@ -159,7 +160,3 @@ class _Found:
         if parts and parts[-1] in COMPONENT_FOLDERS:
             return len(parts) - 1
         return next((at for at, part in enumerate(parts) if part in COMPONENT_FOLDERS), None)
-
-
-def _other(component: str) -> str:
-    return OTHER_COMPONENT[component.lower()]

@@ -109,7 +109,7 @@ def run_import(
     done: list[Task] = []
     schema, unit = {"frames": (FRAMES_SCHEMA, "frames"), "flow": (FLOW_SCHEMA, "pairs")}[content]
     if not config.overwrite:
-        to_do, done = split_done(to_do, schema, conflict, _changed)
+        to_do, done = split_done(to_do, schema, conflict, _changed, stage, on_progress)
     workers = config.workers or available_cores()
     if config.dry_run:
         cost = estimate(probe, to_do, workers=workers, stage=stage, on_progress=on_progress)

@@ -190,6 +190,7 @@ class _DecodedFrames:
 
     def attributes(self) -> dict[str, Any]:
         about_source = source_attributes(self.task, self.reader.decoded, self.reader.fps)
+        self.reader.require_unchanged()
         return {**about_source, **picture_attributes(self.reader)}
 
     def __enter__(self) -> Self:

@@ -3,13 +3,15 @@
 Both hold plain tensors, numbers and strings, and load with `weights_only=True`: nothing in them is executed.
 """
 
+import contextlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
 from pipelines.errors import MissingError
 from pipelines.models.tensor_file import TensorFileError, read_tensors
+from pipelines.unfailing_file import UnfailingFile
 from pipelines.workspace import atomic_file, storage_errors
 
 CHECKPOINT_SCHEMA = "stres/checkpoint/1"
@@ -18,11 +20,9 @@ WEIGHTS_SCHEMA = "stres/weights/1"
 
 def save(path: Path, schema: str, content: dict[str, Any]) -> None:
     """Writes `content` whole or not at all. Raises `StorageError`."""
-    with atomic_file(path) as temporary, storage_errors(path):
-        try:
-            torch.save({"schema": schema, **content}, temporary)
-        except RuntimeError as error:  # torch's zip writer reports a full disk so
-            raise OSError(str(error)) from error
+    with atomic_file(path) as temporary, storage_errors(path), contextlib.closing(UnfailingFile(temporary)) as file:
+        torch.save({"schema": schema, **content}, cast("IO[bytes]", file))  # its zip writer hides why a write failed
+        file.check()
 
 
 def load(path: Path, schema: str) -> dict[str, Any]:

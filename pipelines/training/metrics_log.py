@@ -1,9 +1,10 @@
 """What training writes down as it goes: one JSON line every few updates, and TensorBoard where it is installed."""
 
+import contextlib
 import json
 from pathlib import Path
-from typing import Any
 
+from pipelines.training.tensorboard_log import TensorBoardLog
 from pipelines.workspace import storage_errors, write_text
 
 
@@ -20,7 +21,7 @@ class MetricsLog:
         self._keep_lines_before(begin)
         with storage_errors(self.path):
             self._file = self.path.open("a", encoding="utf-8")
-        self._board = _tensorboard(run_folder / "tensorboard" / step, begin)
+        self._board = TensorBoardLog(run_folder / "tensorboard" / step, begin)
 
     def _keep_lines_before(self, begin: int) -> None:
         if not self.path.exists():
@@ -42,19 +43,9 @@ class MetricsLog:
         with storage_errors(self.path):
             self._file.write(json.dumps({"step": self.step, "iteration": iteration, **values}) + "\n")
             self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, iteration)
+        self._board.write(iteration, values)
 
     def close(self) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
-
-
-def _tensorboard(folder: Path, begin: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:  # the optional extra `tensorboard`
-        return None
-    return SummaryWriter(str(folder), purge_step=begin + 1)
+        with contextlib.suppress(OSError):  # of what `write` has told it could not write
+            self._file.close()
+        self._board.close()

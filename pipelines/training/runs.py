@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import MissingError, UsageError
 from pipelines.training.recipes import STEPS
 from pipelines.training.run_config import checked_config, checked_split
-from pipelines.workspace import Workspace, is_plain_name, read_json
+from pipelines.workspace import Workspace, is_plain_name, locked, read_json, storage_errors
 
 if TYPE_CHECKING:
     from pipelines.datasets.split_lists import Split
@@ -87,6 +87,23 @@ class Run:
         if step not in testable:
             raise MissingError(f"run {self.name} has not finished {step!r}; it has {', '.join(testable)}")
         return step
+
+
+@contextlib.contextmanager
+def only_trainer(run: Run) -> Iterator[None]:
+    """Keeps other processes from training into the run while the block runs; makes its folder where there is none.
+
+    Raises `MissingError` where another one is training into it.
+    """
+    with storage_errors(run.folder):
+        run.folder.mkdir(parents=True, exist_ok=True)
+    with locked(run.folder, wait=False) as free:
+        if not free:
+            raise MissingError(
+                f"another process is training the run {run.name} in {run.folder.parent}: wait for it, or give another "
+                "--name"
+            )
+        yield
 
 
 def find_run(workspace: Workspace, name: str | None) -> Run:

@@ -5,6 +5,7 @@ Letters: F fields, H W pixels.
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class _Check:
         if "frames" not in self.task.artifacts:
             return None
         with self._noting("frames"):
-            file = self.opened.enter_context(FrameFile(self.task.artifacts["frames"].path))
+            file = self.opened.enter_context(FrameFile(Path(self.task.artifacts["frames"].path)))
             artifact = self._described("frames", file.attributes)
             check_frames(file, self.task.depth)
             self._keep("frames", artifact, file.attributes)
@@ -81,7 +82,7 @@ class _Check:
         if "flow" not in self.task.artifacts:
             return None, None
         with self._noting("flow"):
-            file = self.opened.enter_context(FlowFile(self.task.artifacts["flow"].path))
+            file = self.opened.enter_context(FlowFile(Path(self.task.artifacts["flow"].path)))
             artifact = self._described("flow", file.attributes)
             content = check_flow(file, self.task.depth)
             self._keep("flow", artifact, file.attributes)
@@ -90,8 +91,7 @@ class _Check:
 
     def _described(self, kind: Kind, attributes: dict[str, Any]) -> Artifact:
         self.sources[kind] = str(attributes.get("source", ""))
-        listed = self.task.artifacts[kind]
-        return artifact_of(kind, listed.path, attributes, listed.bytes, listed.mtime_ns)
+        return artifact_of(self.task.artifacts[kind], attributes)
 
     def _keep(self, kind: Kind, artifact: Artifact, attributes: dict[str, Any]) -> None:
         self.artifacts[kind], self.attributes[kind] = artifact, attributes

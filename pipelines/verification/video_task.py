@@ -1,20 +1,10 @@
 """A video to check, and what its checks found: what travels to a worker process and back."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from pipelines.datasets.dataset_file import Artifact, Kind, video_id
+from pipelines.datasets.dataset_file import Artifact, ArtifactFile, Kind, video_id
 from pipelines.verification.depth import Depth
 from pipelines.verification.faults import Fault
-
-
-@dataclass(frozen=True)
-class Listed:
-    """An artifact as it stands in its folder."""
-
-    path: Path
-    bytes: int
-    mtime_ns: int
 
 
 @dataclass(frozen=True)
@@ -23,7 +13,7 @@ class VideoTask:
 
     class_name: str
     video: str
-    artifacts: dict[Kind, Listed]
+    artifacts: dict[Kind, ArtifactFile]
     depth: Depth
 
     @property
@@ -31,7 +21,7 @@ class VideoTask:
         return video_id(self.class_name, self.video)
 
     def path(self, kind: Kind) -> str:
-        return str(self.artifacts[kind].path)
+        return self.artifacts[kind].path
 
     def check(self) -> "VideoReport":
         """In a worker process, where what it takes is loaded."""

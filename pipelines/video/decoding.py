@@ -60,6 +60,7 @@ class VideoReader:
         self.truncated = False
         self._failure: av.FFmpegError | None = None
         self._discarded = 0
+        self._status = _require_readable_file(path)
         self._container = _open(path)
         try:
             self._stream = _video_stream(self._container)
@@ -105,6 +106,15 @@ class VideoReader:
             frame = next(self._frames, None)
         self._judge_length()
 
+    def require_unchanged(self) -> None:
+        """Raises `VideoError` where the file is no longer what was opened: what decoded may be of two versions."""
+        try:
+            now = os.stat(self.path)
+        except OSError as error:
+            raise VideoError(f"the file cannot be read ({error.strerror})") from error
+        if _version(now) != _version(self._status):
+            raise VideoError("the file changed while it was read: run the same command again")
+
     def close(self) -> None:
         self._container.close()
 
@@ -145,7 +155,6 @@ def is_truncated(decoded: int, counted: int) -> bool:
 
 
 def _open(path: Path) -> "av.container.InputContainer":
-    _require_readable_file(path)
     av.logging.set_level(None)  # FFmpeg would write its warnings over the progress display
     try:
         # "file:" and an absolute path: nothing in a name can be read as a protocol or an option.
@@ -156,7 +165,7 @@ def _open(path: Path) -> "av.container.InputContainer":
         raise VideoError(f"not a video, or cut off before its index ({error.strerror})") from error
 
 
-def _require_readable_file(path: Path) -> None:
+def _require_readable_file(path: Path) -> os.stat_result:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -169,6 +178,11 @@ def _require_readable_file(path: Path) -> None:
         raise VideoError(f"the file cannot be read ({error.strerror})") from error
     if status.st_size == 0:
         raise VideoError("the file is empty")
+    return status
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _video_stream(container: "av.container.InputContainer") -> "av.VideoStream":

@@ -1,6 +1,7 @@
 """What the two extracting stages share: which videos are to do, doing them in processes, and accounting for each."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pipelines.artifacts import ArtifactError, peek
+from pipelines.bulk import look_at_all
+from pipelines.datasets.catalogue import load_catalogue
 from pipelines.distributed import ranks
 from pipelines.errors import UsageError, VideoError
+from pipelines.outcomes import Outcomes
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.video.estimation import Estimate
 from pipelines.video.resize import stored_size
@@ -75,28 +79,30 @@ def check_patience(patience: float) -> None:
 
 
 def split_done(
-    tasks: Iterable[Task],
+    tasks: Sequence[Task],
     schema: str,
     conflict: Callable[[dict[str, Any]], str],
     changed: Callable[[Task, dict[str, Any]], bool],
+    stage: str,
+    on_progress: OnProgress,
 ) -> tuple[list[Task], list[Task]]:
     """Parts the tasks into those to do and those already done.
 
     `conflict(attributes)` names the difference between an artifact's settings and those asked for ("" for none);
-    `changed(task, attributes)` says whether the source is no longer what the artifact was made from. Damaged and
-    outdated artifacts are made again. Raises `UsageError` at the first conflict.
+    `changed(task, attributes)` says whether the source is no longer what the artifact was made from; both picklable.
+    Damaged and outdated artifacts are made again. Raises `UsageError` at the first conflict.
     """
-    tasks = list(tasks)
-    found = ranks().first_tells(lambda: [_is_done(task, schema, conflict, changed) for task in tasks])
-    to_do = [task for task, is_done in zip(tasks, found, strict=True) if not is_done]
-    return to_do, [task for task, is_done in zip(tasks, found, strict=True) if is_done]
+    is_done = functools.partial(_is_done, schema, conflict, changed)
+    found = ranks().first_tells(lambda: look_at_all(is_done, tasks, f"{stage} (what is done)", on_progress))
+    to_do = [task for task, done in zip(tasks, found, strict=True) if done is not True]
+    return to_do, [task for task, done in zip(tasks, found, strict=True) if done is True]
 
 
 def _is_done(
-    task: Task,
     schema: str,
     conflict: Callable[[dict[str, Any]], str],
     changed: Callable[[Task, dict[str, Any]], bool],
+    task: Task,
 ) -> bool:
     try:
         attributes = peek(task.target, schema)
@@ -157,26 +163,30 @@ def extract(
         on_progress = ignore_progress
     limits = limits or usual_limits(workers)
     workspace.create()
-    _remove_left_overs(folder)
+    _remove_left_overs(workspace, folder)
     meter = _Meter(stage, unit, done=len(done), total=len(done) + len(to_do), on_progress=on_progress)
     if ranks().is_first:
         _record_what_is_known(stage, workspace, to_do, done, problems)
 
+    def on_units(units: int) -> None:
+        meter.add(units)
+        recorded.write_when_due()
+
     def work(numbers: Iterator[int]) -> "Generator[tuple[VideoSource, int | VideoError]]":
         tasks = (to_do[number] for number in numbers)
-        with contextlib.closing(run_tasks(function, tasks, workers, on_units=meter.add, limits=limits)) as outcomes:
+        with contextlib.closing(run_tasks(function, tasks, workers, on_units=on_units, limits=limits)) as outcomes:
             for task, outcome in outcomes:
                 yield task.source, outcome
 
     try:
-        with contextlib.closing(ranks().pool(len(to_do), work)) as outcomes:
+        with Outcomes(workspace) as recorded, contextlib.closing(ranks().pool(len(to_do), work)) as outcomes:
             for rank, (source, outcome) in outcomes:
                 if isinstance(outcome, VideoError):
                     failure = Failure(stage, source.class_name, source.video, str(source.path), str(outcome))
-                    record_outcomes(workspace, failed=[failure])
+                    recorded.fail(failure)
                     meter.finish_video(f"{source.id}: {outcome}")
                     continue
-                record_outcomes(workspace, succeeded=[(stage, source.class_name, source.video)])
+                recorded.succeed((stage, source.class_name, source.video))
                 if rank != ranks().rank:  # its units were reported where they were done
                     meter.add(outcome)
                 meter.finish_video()
@@ -185,18 +195,20 @@ def extract(
             remove_left_over_temporary_files(folder)  # of processes that died or were stopped
 
     def result() -> ExtractResult:
+        load_catalogue(workspace, on_progress)  # so that `train` finds `dataset.json` and need not open what is new
         remaining = [row for row in read_failures(workspace) if row.stage == stage]
         return meter.result(skipped=len(done), ignored=ignored, failures=remaining)
 
     told = ranks().first_tells(result)
-    _remove_left_overs(folder)
+    _remove_left_overs(workspace, folder)
     return told
 
 
-def _remove_left_overs(folder: Path) -> None:
+def _remove_left_overs(workspace: Workspace, folder: Path) -> None:
     """Removes what processes left that died or were stopped. Each machine knows its own; and while one looks, no rank
     writes, since machines may have the same name."""
     if ranks().local_rank == 0:
+        remove_left_over_temporary_files(workspace.root, below=False)
         remove_left_over_temporary_files(folder)
     ranks().gather(None)
 
@@ -208,16 +220,25 @@ def _record_what_is_known(
     done: Sequence[ExtractTask],
     problems: Iterable[VideoProblem],
 ) -> None:
-    """Enters the videos refused unopened; drops the rows of videos that are done, or whose file no longer exists."""
+    """Enters the videos refused unopened; drops the rows of videos that are done, that stand under another name by now,
+    or whose file no longer exists."""
     refused = [Failure(stage, p.class_name, p.video, str(p.path), p.reason) for p in problems]
     wanted = {(stage, task.source.class_name, task.source.video) for task in to_do}
     stored = {(stage, task.source.class_name, task.source.video) for task in done}
-    gone = {
-        row.key
-        for row in read_failures(workspace)
-        if row.stage == stage and row.key not in wanted and not Path(row.path).exists()
-    }
+    others = [row for row in read_failures(workspace) if row.stage == stage and row.key not in wanted]
+    named = _with_parents(task.source.path for task in (*to_do, *done)) if others else set()
+    gone = {row.key for row in others if row.path in named or not Path(row.path).exists()}
     record_outcomes(workspace, failed=refused, succeeded=stored | gone)
+
+
+def _with_parents(paths: Iterable[Path]) -> set[str]:
+    """The paths and all folders that they lie in."""
+    found: set[str] = set()
+    for path in paths:
+        while str(path) not in found:
+            found.add(str(path))
+            path = path.parent
+    return found
 
 
 class _Meter:

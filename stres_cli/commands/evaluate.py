@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from pipelines import evaluate as stage
+from pipelines.memory import keep_freed_memory
 from stres_cli import options
 from stres_cli.console import command
 
@@ -54,7 +55,7 @@ def evaluate(
         ),
     ] = 0,
     device: options.Device = "auto",
-    precision: Annotated[str, typer.Option(metavar="NAME", help="fp32; bf16 or fp16 on a GPU.")] = "fp32",
+    precision: options.TestPrecision = "fp32",
     workers: options.LoaderWorkers = 0,
     force: Annotated[
         bool, typer.Option("--force", metavar=options.FLAG, help="Accept flow made otherwise than in training.")
@@ -78,6 +79,7 @@ def evaluate(
             workers=workers,
             force=force,
         )
+        keep_freed_memory()
         result = stage.run(config, ui.on_progress)
         document = {**asdict(result), "folder": result.folder, "results": result.results}
         ui.finish(document, exit_code=1 if result.failed or result.missing_videos else 0)

@@ -7,6 +7,7 @@ import typer
 
 from pipelines import predict as stage
 from pipelines.errors import Interrupted
+from pipelines.memory import keep_freed_memory
 from pipelines.prediction.results import Prediction
 from stres_cli import options
 from stres_cli.console import command
@@ -58,7 +59,7 @@ def predict(
         typer.Option(metavar="DIR", help="Folder of the timelines' files. Default: predictions/ in the workspace."),
     ] = None,
     device: options.Device = "auto",
-    precision: Annotated[str, typer.Option(metavar="NAME", help="fp32; bf16 or fp16 on a GPU.")] = "fp32",
+    precision: options.TestPrecision = "fp32",
     method_option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="weights=FILE, where the run's flow method has them in one."),
@@ -95,10 +96,11 @@ def predict(
             method_options=dict(options.name_and_value(text) for text in method_option or []),
             allow_truncated=allow_truncated,
         )
+        keep_freed_memory()
         done: list[Prediction] = []
         try:
             result = stage.run(config, ui.on_progress, done.append)
-        except (KeyboardInterrupt, Interrupted):
+        except Interrupted:
             show_partly(ui, done)
             raise
         show(ui, result)

@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-WORDS = "interrupted: what is done is kept; the same command continues\n"
+from pipelines.progress import Progress
+from stres_cli import INTERRUPTED
+
+WORDS = f"{INTERRUPTED}\n"
 
 
 def stop_at(arguments, line_begins, number):
@@ -92,3 +95,44 @@ def test_the_document_says_that_it_was_interrupted(stres, monkeypatch, number, c
     assert shown.exit_code == code
     assert f'"exit_code": {code}' in shown.stdout
     assert shown.stderr == WORDS
+
+
+@pytest.mark.parametrize("becomes", [RecursionError, None], ids=["another exception", "nothing"])
+def test_a_signal_that_an_import_swallows_ends_the_command_all_the_same(stres, monkeypatch, becomes):
+    """torch, interrupted amid its import, has raised a RecursionError instead."""
+
+    def run(config, on_progress):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException:
+            if becomes is not None:
+                raise becomes from None
+        on_progress(Progress("report", 0, 1))
+        pytest.fail("the command goes on")
+
+    monkeypatch.setattr("pipelines.report.run", run)
+    shown = stres("report")
+
+    assert shown.exit_code == 130
+    assert shown.stderr == WORDS
+
+
+STARTING = """
+import signal, sys, types
+number = signal.Signals[sys.argv[1]]
+if len(sys.argv) > 2:
+    signal.signal(number, signal.SIG_IGN)
+sys.modules["stres_cli.app"] = module = types.ModuleType("stres_cli.app")
+module.app = lambda: signal.raise_signal(number)  # in the place of imports
+from stres_cli.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_before_the_command_has_begun_is_no_traceback(name, code):
+    stopped = subprocess.run([sys.executable, "-c", STARTING, name], capture_output=True, text=True, check=False)
+    assert (stopped.returncode, stopped.stderr) == (code, WORDS)
+
+    nohup = subprocess.run([sys.executable, "-c", STARTING, name, "ignored"], capture_output=True, check=False)
+    assert (nohup.returncode, nohup.stderr) == (0, b"")

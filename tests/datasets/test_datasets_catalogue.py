@@ -1,5 +1,6 @@
 """The catalogue is derived from the artifacts; `dataset.json` only spares opening them."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 
+from pipelines import bulk
 from pipelines.datasets import catalogue as catalogue_module
 from pipelines.datasets.catalogue import flow_provenance, load_catalogue
 from pipelines.errors import MissingError
@@ -17,9 +19,9 @@ def opened(monkeypatch):
     """The names of the artifacts that were opened."""
     names = []
 
-    def peek(path, schema):
+    def peek(path, schema, wanted):
         names.append(f"{path.parent.parent.name}/{path.name}")
-        return real(path, schema)
+        return real(path, schema, wanted)
 
     real = catalogue_module.peek
     monkeypatch.setattr(catalogue_module, "peek", peek)
@@ -100,6 +102,38 @@ def test_a_missing_or_broken_dataset_json_is_made_again(workspace, add_video, co
         workspace.dataset_file.write_text(content)
     assert load_catalogue(workspace) == first
     assert workspace.dataset_file.read_text() == good
+
+
+def test_a_dataset_json_that_was_cut_or_laid_out_anew_is_made_again(workspace, add_video):
+    add_video("a", "one")
+    add_video("a", "two")
+    first = load_catalogue(workspace)
+    good = workspace.dataset_file.read_text()
+    assert list(json.loads(good)) == ["schema", "classes", "flow_settings", "videos"]
+    for content in (good[: good.index("two")], good.replace("]\n}", ""), json.dumps(json.loads(good), indent=1)):
+        workspace.dataset_file.write_text(content)
+        assert load_catalogue(workspace) == first
+        assert workspace.dataset_file.read_text() == good
+
+
+def test_an_artifact_that_stays_damaged_does_not_have_dataset_json_written_again(workspace, add_video):
+    add_video("a", "one")
+    workspace.frames_file("a", "two").write_bytes(b"no HDF5")
+    assert [row.video for row in load_catalogue(workspace).problems] == ["two"]
+    before = workspace.dataset_file.stat().st_mtime_ns
+    assert [row.video for row in load_catalogue(workspace).problems] == ["two"]
+    assert workspace.dataset_file.stat().st_mtime_ns == before
+
+
+def test_very_many_artifacts_are_examined_by_processes_alike(workspace, add_video, monkeypatch):
+    for number in range(4):
+        add_video("ab"[number % 2], f"v{number}")
+    workspace.flow_file("a", "v0").write_bytes(b"no HDF5")
+    expected = load_catalogue(workspace)
+    workspace.dataset_file.unlink()
+    monkeypatch.setattr(bulk, "FEW", 1)
+    assert load_catalogue(workspace) == expected
+    assert len(expected.problems) == 1
 
 
 def test_an_entry_of_dataset_json_with_wrong_types_is_not_believed(workspace, add_video):

@@ -8,8 +8,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from pipelines.artifacts import new_frames_file
+from pipelines.datasets import loading
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.clips import Clips
 from pipelines.datasets.handles import Handles
@@ -21,12 +23,13 @@ from pipelines.datasets.loading import (
     TestSample,
     TestSamples,
     TrainingSamples,
+    _loaded,
     make_loader,
 )
 from pipelines.datasets.order import Item, StepSampler, epoch_order
 from pipelines.datasets.preparation import Prepare
 from pipelines.datasets.sampling import TemporalSampling, flow_indices, sample_centres
-from pipelines.errors import UsageError
+from pipelines.errors import MissingError, UsageError
 
 SIZE = (32, 40)
 
@@ -356,3 +359,33 @@ def test_handles_of_another_process_are_forgotten(videos, monkeypatch):
     assert handles.flow(videos[0].flow_file) is not before
     handles.close()
     before.close()
+
+
+def test_loader_processes_get_a_video_with_its_request_and_not_all_of_them(videos, monkeypatch):
+    """So that 200,000 videos cost each process no time and no memory."""
+    shipped = []
+
+    def loader(dataset, **options):
+        shipped.append(len(pickle.dumps(dataset)))
+        return DataLoader(dataset, **options)
+
+    monkeypatch.setattr(loading, "DataLoader", loader)
+    for some in (videos, videos * 100):
+        next(iter(make_loader(training(some), StepSampler(len(some), 1, 3, seed=0, step_index=0))))
+        samples = TestSamples(some, [0] * len(some), size=SIZE)
+        next(iter(make_loader(samples, range(len(some)))))
+    assert shipped[0] == shipped[2]
+    assert shipped[1] == shipped[3]
+
+
+def test_a_loader_whose_process_dies_ends_the_command_with_advice():
+    def dying(message):
+        yield "batch"
+        raise RuntimeError(message)
+
+    batches = _loaded(dying("DataLoader worker (pid(s) 17) exited unexpectedly"))
+    assert next(batches) == "batch"
+    with pytest.raises(MissingError, match=r"want of memory \(DataLoader worker .*fewer --workers"):
+        next(batches)
+    with pytest.raises(RuntimeError, match="another error"):
+        list(_loaded(dying("another error")))

@@ -306,6 +306,15 @@ def test_an_interrupted_exchange_of_lists_leaves_the_old_ones(workspace, catalog
     assert prepare_splits(workspace, catalogue) == before
 
 
+def test_an_exchange_killed_between_its_two_renamings_leaves_the_old_lists(workspace, catalogue):
+    before = prepare_splits(workspace, catalogue, seed=1)
+    workspace.splits.rename(workspace.root / ".splits.old-01234567")
+    write(workspace.root / ".splits.new-01234567", **{"trainlist01.txt": "half a file"})
+
+    assert prepare_splits(workspace, catalogue, seed=2) == before
+    assert [path.name for path in workspace.root.glob("*splits*")] == ["splits"]
+
+
 def test_resolving_finds_videos_and_hides_nothing(workspace, catalogue, add_video):
     add_video("Walk", "no_flow", 12, flow=None)
     split = Split(

@@ -333,7 +333,7 @@ def test_a_run_of_appearance_only_has_only_appearance(workspace):
         ({"run": "alone", "step": "motion"}, MissingError, "has not finished 'motion'; it has appearance"),
         ({"run": "alone", "step": "late"}, MissingError, "has not finished 'late'; it has appearance"),
         ({"step": "joint2", "crops": 4}, UsageError, "--crops 4: joint2 of run split1 pools over 5 frames"),
-        ({"precision": "bf16"}, UsageError, "--precision bf16 needs a GPU"),
+        ({"precision": "fp16"}, UsageError, "--precision fp16 needs a GPU; on the CPU use fp32 or bf16"),
     ],
 )
 def test_a_network_that_cannot_be_tested_is_refused_by_name(workspace, settings, error, message):

@@ -11,9 +11,10 @@ import pytest
 
 from pipelines import __version__
 from pipelines.artifacts import FRAMES_SCHEMA, FrameFile, peek
-from pipelines.errors import UsageError
-from pipelines.extract_frames import Config, run
+from pipelines.errors import UsageError, VideoError
+from pipelines.extract_frames import Config, FrameTask, _store_frames, run
 from pipelines.progress import Progress
+from pipelines.video.sources import VideoSource
 from pipelines.video.synthetic import write_video
 from pipelines.workspace import Failure, Workspace, read_failures, record_outcomes
 
@@ -213,6 +214,28 @@ def test_a_full_disk_ends_the_command(videos: Path, workspace: Workspace, write_
     assert "pipelines.errors.StorageError: cannot write" in done.stderr
     assert read_failures(workspace) == []
     assert [path for path in workspace.frames.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("in_place", [True, False], ids=["written over", "replaced"])
+def test_a_source_that_changes_while_it_is_read_is_a_row(
+    videos: Path, workspace: Workspace, write_clip: WriteClip, in_place: bool
+) -> None:
+    """Else frames of the old file would carry the hash of the new one, and pass for done ever after."""
+    path = videos / "a" / "clip.mkv"
+    write_clip(path, frames=40)
+    write_clip(videos / "other.mkv", frames=20)
+    target = workspace.frames_file("a", "clip")
+
+    def change(units: int) -> None:
+        other = videos / "other.mkv"
+        if in_place and other.exists():
+            path.write_bytes(other.read_bytes())
+        elif other.exists():
+            other.rename(path)
+
+    with pytest.raises(VideoError, match="the file changed while it was read"):
+        _store_frames(FrameTask(VideoSource("a", "clip", path), target, None, allow_truncated=True), change)
+    assert not target.exists()
 
 
 def test_a_dry_run_estimates_and_writes_nothing(videos: Path, workspace: Workspace, write_clip: WriteClip) -> None:

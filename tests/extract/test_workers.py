@@ -1,12 +1,14 @@
 """Processes that die, fail or hang take nothing with them but their own task."""
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import worker_functions
@@ -153,3 +155,41 @@ def test_processes_that_cannot_start_are_one_clear_error() -> None:
     done = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, timeout=60)
     assert "MissingError: worker processes cannot start" in done.stderr
     assert '__name__ == "__main__"' in done.stderr
+
+
+def test_a_process_killed_before_it_comes_to_work_is_replaced(tmp_path: Path) -> None:
+    """The first one is, as when memory runs out: no video is to blame."""
+    tasks = [(str(tmp_path / "killed"), str(number)) for number in range(3)]
+    assert dict(run_tasks(worker_functions.DiesOnArrival(tmp_path / "killed", 1), tasks, 1)) == {
+        task: task[1] for task in tasks
+    }
+
+
+def test_processes_that_are_all_killed_before_they_come_to_work_end_the_command(tmp_path: Path) -> None:
+    function = worker_functions.DiesOnArrival(tmp_path / "killed", 100)
+    with pytest.raises(
+        MissingError, match=r"worker processes cannot start .killed by signal 9, perhaps for want of mem"
+    ):
+        list(run_tasks(function, [("", "x")], 1))
+
+
+def test_no_room_for_temporary_files_is_a_full_disk_and_not_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pipelines.workers.forkserver.ensure_running", full)
+    with pytest.raises(MissingError, match=r"No space left on device.*TMPDIR"):
+        outcomes([("say", "x")])
+
+
+def test_signals_to_all_processes_do_not_end_the_fork_server() -> None:
+    """Without it nobody knows when a killed process has ended, and its temporary file stays."""
+    script = (
+        "from multiprocessing import forkserver; from pathlib import Path; from pipelines import workers\n"
+        "workers._PRELOAD = []; workers.start_fork_server()\n"
+        "print(Path(f'/proc/{forkserver._forkserver._forkserver_pid}/status').read_text())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    blocked = int(next(line for line in done.stdout.splitlines() if line.startswith("SigBlk:")).split()[1], 16)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        assert blocked & 1 << number - 1

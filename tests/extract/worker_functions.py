@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from pipelines.errors import MissingError, StorageError, VideoError
 from pipelines.workers import Report
@@ -66,3 +67,29 @@ def store_or_die(task: object, report: Report) -> int:
         assert list(Path(writer.path.parent).glob(".deadly.h5.tmp-*"))
         os.kill(os.getpid(), signal.SIGSEGV)
     return 0
+
+
+def square_or_die(number: int) -> int:
+    """What `look_at_all` is given: dies of 5, refuses 100."""
+    if number == 5:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if number == 100:
+        raise MissingError("there is no hundred")
+    return number * number
+
+
+class DiesOnArrival:
+    """Kills the process that receives it, before that comes to work, so many times; says its task afterwards."""
+
+    def __init__(self, folder: Path, times: int) -> None:
+        self.folder, self.times = folder, times
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.folder.mkdir(exist_ok=True)
+        if len(list(self.folder.iterdir())) < self.times:
+            (self.folder / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def __call__(self, task: tuple[str, str], report: Report) -> str:
+        return task[1]

@@ -170,15 +170,12 @@ def test_a_real_folder_of_one_video(empty):
 # ------------------------------------------------------------------ classes
 
 
-def test_classes_of_videos_side_by_side(write_pictures, folder, empty, tmp_path):
+def test_classes_of_videos_side_by_side(write_pictures, folder, empty):
     for video in ("v_HandStandPushups_g01_c01", "v_Punch_g03_c01", "other"):
-        write_flow(write_pictures, folder, name=f"u/{video}")  # no class folder: `u` is one of a component
-    for pattern in ("flow_x_{:05d}.jpg", "flow_y_{:05d}.jpg"):
-        write_pictures(tmp_path / "flat/v_Punch_g03_c01" / pattern, 3)
-        write_pictures(tmp_path / "flat/v_HandStandPushups_g01_c01" / pattern, 3)
-        write_pictures(tmp_path / "flat/other" / pattern, 3)
+        for component in "xy":
+            write_pictures(folder / video / f"flow_{component}_{{:05d}}.jpg", 3)
 
-    run(config(empty, tmp_path / "flat"))
+    run(config(empty, folder))
 
     assert sorted(path.relative_to(empty.flow).as_posix() for path in empty.flow.rglob("*.h5")) == [
         "HandstandPushups/v_HandStandPushups_g01_c01.h5",
@@ -207,6 +204,7 @@ def test_a_list_decides_on_class_and_spelling(write_pictures, folder, empty, tmp
     assert empty.flow_file("jump", "c").is_file()
     assert result.failed == 1
     assert reason(empty) == f"{lists} does not name it"
+    assert run(config(empty, folder)).failed == 0  # without the list its folder says what it is
 
 
 def test_a_list_cannot_name_a_folder_outside(write_pictures, folder, empty, tmp_path):
@@ -328,13 +326,18 @@ def test_16_bits_a_value_are_refused(write_pictures, folder, empty):
     assert reason(empty) == "flow_x_00000.png does not have 8 bits a pixel but 16"
 
 
-def test_a_tree_without_its_other_is_named(write_pictures, folder, empty):
+@pytest.mark.parametrize("component", ["u", "v"])
+def test_a_tree_without_its_other_is_named_until_it_is_there(write_pictures, folder, empty, component):
     write_flow(write_pictures, folder, "the authors' gpu_flow")
-    (folder / "v").rename(folder / "elsewhere")
+    (folder / component).rename(folder / "elsewhere")
 
     run(config(empty, folder))
+    (row,) = read_failures(empty)
+    (folder / "elsewhere").rename(folder / component)
 
-    assert reason(empty) == f"has no other component: there is no {folder}/v/walk/a"
+    assert (row.class_name, row.video) == ("walk", "a")
+    assert row.reason == f"lacks one component: there is no {folder}/{component}/walk/a"
+    assert run(config(empty, folder)).failed == 0
 
 
 def test_links_to_folders_are_followed_only_within(write_pictures, folder, empty, tmp_path):
@@ -347,6 +350,9 @@ def test_links_to_folders_are_followed_only_within(write_pictures, folder, empty
 
     assert (result.done, result.failed) == (1, 1)
     assert reason(empty) == f"is a link to a place outside {folder}: import that folder by its own name"
+    (folder / "run").unlink()
+    write_flow(write_pictures, folder, name="run/b")
+    assert run(config(empty, folder)).failed == 0
 
 
 def test_a_step_in_the_names_must_be_the_one_said(write_pictures, folder, empty):

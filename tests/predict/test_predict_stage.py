@@ -252,7 +252,7 @@ def test_options_must_not_change_the_flow(predicted):
         ({"run": "other"}, MissingError, "no run 'other' in .*: there are split1"),
         ({"step": "joint2", "crops": 4}, UsageError, "--crops 4: joint2 of run split1 pools over 5 frames"),
         ({"views": "7"}, UsageError, "--views '7' is not known"),
-        ({"precision": "bf16"}, UsageError, "--precision bf16 needs a GPU"),
+        ({"precision": "fp16"}, UsageError, "--precision fp16 needs a GPU; on the CPU use fp32 or bf16"),
         ({"window": "2"}, UsageError, "--window 2 goes with --timeline only"),
         ({"overlay": True}, UsageError, "--overlay goes with --timeline only"),
         ({"timeline": True, "window": "two"}, UsageError, "--window 'two' cannot be read: give seconds, such as 2"),

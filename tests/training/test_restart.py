@@ -16,7 +16,7 @@ from pipelines import train
 from pipelines.errors import Interrupted, MissingError, UsageError
 from pipelines.progress import Progress, ignore_progress
 from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, load
-from pipelines.training.runs import Run
+from pipelines.training.runs import Run, only_trainer
 from pipelines.workspace import Workspace
 
 STEPS = ("appearance", "motion", "joint1", "joint2")
@@ -158,3 +158,20 @@ def test_a_checkpoint_of_another_configuration_is_refused_by_name(workspace, sto
     shutil.copy(stopped, workspace.runs / "other" / "motion" / "checkpoint.pt")
     with pytest.raises(UsageError, match=rf"checkpoint\.pt is of another configuration: {difference}"):
         train.run(other, ignore_progress)
+
+
+def test_a_second_training_of_a_run_is_refused_while_the_first_goes_on(workspace):
+    with only_trainer(Run(workspace.runs / "split1")):
+        for changes in ({}, {"overwrite": True}):
+            with pytest.raises(MissingError, match="another process is training the run split1"):
+                train.run(config(workspace.root, **changes))
+    assert not (workspace.runs / "split1" / "config.json").exists()
+
+
+def test_killed_between_the_weights_and_the_removal_of_the_checkpoint(workspace, stopped):
+    kept = stopped.read_bytes()
+    train.run(config(workspace.root, steps=("motion",)))
+    stopped.write_bytes(kept)
+
+    assert train.run(config(workspace.root, steps=("motion",))).steps[0].already_done
+    assert not stopped.exists()

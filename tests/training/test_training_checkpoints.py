@@ -1,13 +1,17 @@
 """Checkpoints load whole or raise; nothing in them is executed."""
 
+import contextlib
+import json
 import os
 import pickle
+import resource
 
 import pytest
 import torch
 
-from pipelines.errors import MissingError
+from pipelines.errors import MissingError, StorageError
 from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, load, save
+from pipelines.training.metrics_log import MetricsLog
 
 
 def test_what_was_saved_is_loaded(tmp_path):
@@ -58,3 +62,56 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):
     with pytest.raises(MissingError, match="does not load"):
         load(file, WEIGHTS_SCHEMA)
     assert not trap.exists()
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """Writing beyond so many bytes fails, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("room", [0, 1000, 20_000])
+def test_a_full_disk_is_named_and_leaves_the_checkpoint_before(tmp_path, room):
+    path = tmp_path / "checkpoint.pt"
+    save(path, CHECKPOINT_SCHEMA, {"iteration": 1})
+
+    with largest_file(room), pytest.raises(StorageError, match=r"checkpoint\.pt: the file would grow too large"):
+        save(path, CHECKPOINT_SCHEMA, {"iteration": 2, "model": {"weight": torch.rand(100, 100)}})
+
+    assert load(path, CHECKPOINT_SCHEMA)["iteration"] == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_named_by_the_log_and_the_half_line_goes(tmp_path):
+    log = MetricsLog(tmp_path, "motion", begin=0)
+    log.write(10, {"loss": 1.0})
+
+    with largest_file(log.path.stat().st_size + 5):
+        with pytest.raises(StorageError, match=r"metrics\.jsonl: the file would"):
+            log.write(20, {"loss": 0.5})
+        log.close()
+
+    assert not log.path.read_bytes().endswith(b"\n")
+    MetricsLog(tmp_path, "motion", begin=10).close()
+    assert [json.loads(line)["iteration"] for line in log.path.read_text().splitlines()] == [10]
+
+
+def test_tensorboard_has_every_point_at_once_and_forgets_those_after_the_checkpoint(tmp_path):
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
+    killed, again = (MetricsLog(tmp_path, "motion", begin) for begin in (0, 10))
+    killed.write(10, {"loss": 1.0})
+    killed.write(20, {"loss": 0.5})  # and nothing is closed
+    again.write(20, {"loss": 0.25})
+
+    files = sorted((tmp_path / "tensorboard" / "motion").iterdir())
+    first, second = ([*loader.EventFileLoader(str(file)).Load()] for file in files)
+    points = [(event.step, value.tag) for event in first for value in event.summary.value]
+    assert points == [(10, "loss"), (20, "loss")]
+    assert [event.step for event in second if event.HasField("session_log")] == [11]
+    killed.close()
+    again.close()

@@ -1,0 +1,36 @@
+"""Freed memory that is kept serves the next block."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import platform, resource, sys
+from pipelines.memory import keep_freed_memory
+
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+for _ in range(3):
+    before = faults()
+    bytearray(b"x") * (1 << 27)  # 128 MB, written
+print(faults() - before, platform.libc_ver()[0])
+"""
+
+
+def page_faults(how: str) -> int:
+    """Pages that the system had to provide for a block of 128 MB when such a block had just been freed."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True, timeout=60)
+    pages, *library = done.stdout.split()
+    if library != ["glibc"]:
+        pytest.skip("another C library than glibc")
+    return int(pages)
+
+
+def test_kept_memory_is_used_again():
+    assert page_faults("kept") < 16
+    assert page_faults("given back") > 32, "the test would not see a difference"
