@@ -428,7 +428,9 @@ def _require_plain_type(kind: "h5py.h5t.TypeID", name: str) -> None:
     references to other things."""
     from h5py import h5t
 
-    if kind.get_class() not in (h5t.INTEGER, h5t.FLOAT, h5t.ENUM) and kind != _text_type():
+    is_number = kind.get_class() in (h5t.INTEGER, h5t.FLOAT, h5t.ENUM)
+    is_fixed_text = isinstance(kind, h5t.TypeStringID) and not kind.is_variable_str()
+    if not (is_number or is_fixed_text or kind == _text_type()):
         raise ValueError(f"{name!r} is neither of numbers nor of text")
 
 

@@ -167,4 +167,6 @@ def _kind_of(error: ArtifactError) -> FaultKind:
     text = str(error)
     if "truncated file" in text:
         return "truncated"
+    if "not all in the file" in text:
+        return "inconsistent"
     return "checksum" if "checksum" in text or "filter returned failure" in text else "damaged"
