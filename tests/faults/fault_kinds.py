@@ -160,7 +160,7 @@ def dying_worker(case: Case) -> bool:
     extracts = case.stage in EXTRACTIONS
     case.options = () if extracts else ("--workers", "2")
     running = case.start()
-    struck = case.wait(running) if extracts else running.wait_for(running.workers)
+    struck = case.wait(running)
     workers = running.workers()
     if workers:
         with contextlib.suppress(ProcessLookupError):

@@ -50,7 +50,7 @@ class Campaign:
     def case(self, stage: Stage, fault: str) -> Case:
         """Under a seed of its own, from which the moments follow."""
         self.cases += 1
-        in_a_row = _MOST_KILLS_IN_A_ROW if fault == "kill -9" else 1  # each leaves less to do
+        parts = _MOST_KILLS_IN_A_ROW if fault == "kill -9" else 2  # each kill of a row leaves less to do
         self.references.after(stage)
         folder = self.root / f"{self.cases:04d}-{stage.name}-{fault.replace(' ', '-')}"
         workspace = self.references.workspace(stage, folder / "work")
@@ -62,8 +62,8 @@ class Campaign:
             self.references,
             lambda arguments: run(arguments, folder / "rerun"),
             random.Random(f"{self.seed} {self.cases}"),
-            max(1, files // in_a_row),
-            seconds / in_a_row,
+            max(1, files // parts),
+            seconds / parts,
         )
 
     def strike(self, stage: Stage, fault: str, times: int) -> int:
