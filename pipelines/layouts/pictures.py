@@ -16,18 +16,15 @@ import numpy as np
 
 from pipelines.errors import VideoError
 from pipelines.layouts.names import Kind, PictureName, read_name
-from pipelines.video.jpeg import decode_jpeg
+from pipelines.video.jpeg import decode_picture, is_jpeg, jpeg_size
 
 MOST_PIXELS = 1 << 25
 """Of one picture: 8K video has 33.2 million."""
 MOST_BYTES = 1 << 26
 """Of one file."""
 _PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
 # Start-of-frame markers, which tell the size; C4, C8 and CC among these numbers mean other things.
-_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 
 
 @dataclass(frozen=True)
@@ -161,34 +158,13 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     # A JPEG that is cut off decodes to a picture whose rest is grey: only its missing end tells.
     if is_jpeg(data) and data.rstrip(b"\0").endswith(_JPEG_END):
-        return _jpeg_size(data)
-    return None
-
-
-def is_jpeg(data: bytes) -> bool:
-    return data.startswith(_JPEG)
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    at = 2
-    while at + 9 <= len(data):
-        if data[at] != 0xFF:
-            return None
-        marker = data[at + 1]
-        if marker == 0xFF:  # padding
-            at += 1
-        elif marker in _ALONE:
-            at += 2
-        elif marker in _FRAME_MARKERS:
-            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        return jpeg_size(data)
     return None
 
 
 def decode_frame(data: bytes, path: Path) -> np.ndarray:
     """RGB uint8 [H, W, 3]. Raises `VideoError`."""
-    picture = decode_jpeg(np.frombuffer(data, np.uint8))  # which reads PNG as well
+    picture = decode_picture(np.frombuffer(data, np.uint8))
     if picture is None:
         raise VideoError(f"{path.name} cannot be decoded")
     return picture

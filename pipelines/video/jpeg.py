@@ -9,8 +9,8 @@ import numpy as np
 from pipelines.artifacts import JPEG_QUALITY, MOST_PIXELS
 from pipelines.errors import VideoError
 
-_HEAD = 1 << 16  # bytes; OpenCV's and FFmpeg's headers take a few hundred
-_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # ITU-T T.81, table B.1
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # ITU-T T.81, table B.1
+_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 
 
 def encode_jpeg(picture: np.ndarray) -> np.ndarray:
@@ -27,24 +27,38 @@ def encode_jpeg(picture: np.ndarray) -> np.ndarray:
 def decode_jpeg(jpeg: np.ndarray) -> np.ndarray | None:
     """uint8 [bytes] to RGB uint8 [H, W, 3]; None for what is no JPEG, or one that claims to be larger than any here."""
     # OpenCV would look for every format it knows, and allocate gigabytes on a header's word.
-    if not 1 <= _claimed_pixels(bytes(jpeg[:_HEAD])) <= MOST_PIXELS:
-        return None
+    size = jpeg_size(bytes(jpeg))
+    return decode_picture(jpeg) if size and 1 <= size[0] * size[1] <= MOST_PIXELS else None
+
+
+def decode_picture(data: np.ndarray) -> np.ndarray | None:
+    """uint8 [bytes] of any format that OpenCV reads to RGB uint8 [H, W, 3]; None where it cannot."""
     try:
-        picture = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error:  # of an empty or an absurdly large one
         return None
     return None if picture is None else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
-def _claimed_pixels(head: bytes) -> int:
-    """H * W by the header of a JPEG; 0 for what has none."""
-    at = 2 if head[:2] == b"\xff\xd8" else len(head)
-    while at + 9 <= len(head) and head[at] == 0xFF:
-        marker, length = head[at + 1], int.from_bytes(head[at + 2 : at + 4])
-        if marker in _START_OF_FRAME:
-            return int.from_bytes(head[at + 5 : at + 7]) * int.from_bytes(head[at + 7 : at + 9])
-        at += 2 + length
-    return 0
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) by the header of a JPEG; None for what has none."""
+    at = 2 if is_jpeg(data) else len(data)
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _FRAME_MARKERS:
+            return int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
+        if marker == 0xFF:  # padding
+            at += 1
+        elif marker in _ALONE:
+            at += 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return None
+
+
+def is_jpeg(data: bytes) -> bool:
+    """Whether the bytes begin as a JPEG's do."""
+    return data.startswith(b"\xff\xd8\xff")
 
 
 def as_stored(picture: np.ndarray) -> np.ndarray:

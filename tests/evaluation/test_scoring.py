@@ -160,13 +160,15 @@ def test_the_shortest_window_is_what_the_network_pools_over(pool, shortest):
 
 
 def write_video(workspace: Workspace, video: str, pictures: np.ndarray, fields: np.ndarray) -> None:
-    """The pictures are stored as PNG, which the reader takes too: a mirrored JPEG is not the JPEG of the mirrored."""
+    """The pictures are of one colour in each of a JPEG's blocks of 8x8 pixels: of others, a mirrored JPEG is not the
+    JPEG of the mirrored one."""
+    exact = [cv2.IMWRITE_JPEG_QUALITY, 100, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     height, width = pictures.shape[1:3]
     about = {"fps": 25.0, "source": video, "source_sha256": video, "source_frames": len(pictures)}
     about |= {"short_side": height, "width": width, "height": height}
     with new_frames_file(workspace.frames_file("jump", video)) as file:
         for picture in pictures:
-            file.append(cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1])
+            file.append(cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), exact)[1])
         file.finish(about)
     settings = {"method": "farneback", "method_parameters": json.dumps({}), "bound": 20.0, "step": 1}
     with new_flow_file(workspace.flow_file("jump", video)) as file:
@@ -179,7 +181,7 @@ def mirrored_workspace(tmp_path):
     """One video, the same seen in a mirror, and the same in a mirror that forgets to turn the x-flow round."""
     workspace = Workspace(tmp_path / "work")
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (8, 32, 40, 3), dtype=np.uint8)
+    pictures = rng.integers(0, 256, (8, 4, 5, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
     fields = rng.integers(0, 256, (7, 2, 32, 40), dtype=np.uint8)
     flipped = fields[..., ::-1]
     turned = flipped.copy()
