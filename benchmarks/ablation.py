@@ -344,7 +344,7 @@ def draw(every: Sequence[Row], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    panels = [data for data in itertools.chain(*DATA.values()) if any(row.data is data for row in every)]
+    panels = [data for data in (WEIZMANN, SYNTHETIC) if any(row.data is data for row in every)]
     heights = [sum(row.data is data for row in every) for data in panels]
     figure, axes = plt.subplots(
         len(panels),

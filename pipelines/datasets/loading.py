@@ -336,8 +336,8 @@ def make_loader(
 
 
 class _Maker(Dataset[Any]):
-    """What makes samples, without the videos: each comes along with its request. A loader process that starts with all
-    200,000 takes a second longer and 70 MB more, and every further one as much again."""
+    """What makes samples, without the videos: each comes along with its request, so that a loader process need not be
+    given 200,000 of them."""
 
     def __init__(self, dataset: TrainingSamples | TestSamples) -> None:
         self.dataset = copy.copy(dataset)
