@@ -24,7 +24,6 @@ MOST_BYTES = 1 << 26
 """Of one file."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_END = b"\xff\xd9"
-# Start-of-frame markers, which tell the size; C4, C8 and CC among these numbers mean other things.
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import numpy as np
 from pipelines.artifacts import JPEG_QUALITY, MOST_PIXELS
 from pipelines.errors import VideoError
 
-_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # ITU-T T.81, table B.1
+# Start-of-frame markers, which tell the size; C4, C8 and CC among these numbers mean other things (ITU-T T.81, B.1).
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 
 
