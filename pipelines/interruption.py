@@ -24,7 +24,8 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """While the block runs, the first SIGINT or SIGTERM only sets the request; a second one raises `Interrupted`.
 
-    Outside the main thread, where Python allows no handlers, the request is never set.
+    Outside the main thread, where Python allows no handlers, and for a signal that the command was started to ignore,
+    as a shell's background jobs are, the request is never set.
     """
     request = StopRequest()
 
@@ -36,7 +37,8 @@ def stop_requests() -> Iterator[StopRequest]:
     before = {}
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, note)
     except ValueError:
         yield request
         return

@@ -6,12 +6,13 @@ from typing import Any
 
 
 class UnfailingFile(io.RawIOBase):
-    """Never tells the library that writes of a write that failed, but its owner, through `check`.
+    """Never tells the library that writes of a write that failed, or came too late, but its owner, through `check`.
 
     HDF5 holds data back for later, cannot let go of it when writing fails, reports that from where nothing can catch
     it, and then ends the process with a segmentation fault (h5py 3.16 on a full disk). So each video would fail as
     "the worker process died", instead of the command ending with "the disk is full". PyTorch's zip writer raises an
-    error that does not say why.
+    error that does not say why. Either may still hold the file, and write to it, after an interruption has made its
+    owner close it: that is dropped.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,7 +29,7 @@ class UnfailingFile(io.RawIOBase):
         view = memoryview(data).cast("B")
         size = len(view)
         try:
-            while len(view) and self._error is None:
+            while len(view) and self._error is None and not self._file.closed:
                 view = view[self._file.write(view) :]
         except OSError as error:
             self._error = error
@@ -36,7 +37,7 @@ class UnfailingFile(io.RawIOBase):
 
     def truncate(self, size: int | None = None) -> int:
         try:
-            return self._file.truncate(size)
+            return (size or 0) if self._file.closed else self._file.truncate(size)
         except OSError as error:
             self._error = self._error or error
             return size or 0
@@ -45,16 +46,16 @@ class UnfailingFile(io.RawIOBase):
         """Fills `buffer`, with zeros where a write was lost."""
         view = memoryview(buffer).cast("B")
         size = len(view)
-        while len(view) and (count := self._file.readinto(view)):
+        while len(view) and not self._file.closed and (count := self._file.readinto(view)):
             view = view[count:]
         view[:] = bytes(len(view))
         return size
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
+        return offset if self._file.closed else self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        return self._file.tell()
+        return 0 if self._file.closed else self._file.tell()
 
     def readable(self) -> bool:
         return True
@@ -66,5 +67,5 @@ class UnfailingFile(io.RawIOBase):
         return True
 
     def close(self) -> None:
+        """Lets go of the file on the disk. Not of `io`'s own state, in which every call would be an error."""
         self._file.close()
-        super().close()

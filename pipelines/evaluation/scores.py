@@ -18,6 +18,7 @@ import numpy as np
 from pipelines import __version__
 from pipelines.artifacts import damaged, new_file, open_file, read_attributes, require_plain_dataset
 from pipelines.errors import MissingError
+from pipelines.interruption import stop_requests
 from pipelines.workspace import storage_errors
 
 SCORES_SCHEMA = "stres/scores/1"
@@ -85,18 +86,22 @@ class Scores:
 
 
 def write_scores(path: Path, scores: Scores, attributes: Mapping[str, Any]) -> None:
-    """Writes `scores` to `path` atomically, with the provenance `attributes` beside them. Raises `StorageError`."""
+    """Writes `scores` to `path` atomically, with the provenance `attributes` beside them.
+
+    Raises `StorageError`, and after the writing `Interrupted`: HDF5 must not be left amid a call.
+    """
     import h5py
 
     text = h5py.string_dtype("utf-8")
     complete = {**attributes, "schema": SCORES_SCHEMA, "stres_version": __version__, "content_sha256": _digest(scores)}
-    with new_file(path) as file, storage_errors(path):
+    with stop_requests() as stop, new_file(path) as file, storage_errors(path):
         file.create_dataset("videos", data=_utf8(scores.videos), dtype=text)
         for name, values in _arrays(scores):
             file.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
         file.attrs.create("classes", _utf8(scores.classes), dtype=text)
         for name, value in sorted(complete.items()):
             file.attrs[name] = value
+    stop.check()
 
 
 def read_scores(path: Path) -> Scores:

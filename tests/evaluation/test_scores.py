@@ -1,5 +1,6 @@
 """`scores.h5`: what is written is read, in the agreed layout; what is damaged or foreign is refused."""
 
+import signal
 from pathlib import Path
 
 import h5py
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.artifacts import ArtifactError, peek
-from pipelines.errors import MissingError, StorageError
+from pipelines.errors import Interrupted, MissingError, StorageError
 from pipelines.evaluation.scores import SCORES_SCHEMA, Scores, read_scores, write_scores
 
 CLASSES = ["bend", "größer", "a b"]
@@ -48,6 +49,20 @@ def test_the_file_has_the_agreed_layout(path: Path) -> None:
 def test_a_name_that_is_not_utf8_is_kept_readable(tmp_path: Path) -> None:
     write_scores(tmp_path / "s.h5", example(videos=["a/\udcff", "b", "c"]), {})
     assert read_scores(tmp_path / "s.h5").videos[0] == "a/\\udcff"
+
+
+def test_an_interruption_waits_until_the_file_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_dataset = h5py.Group.create_dataset
+
+    def pressed_ctrl_c(group: h5py.Group, name: str, **options: object) -> h5py.Dataset:
+        if name == "labels":
+            signal.raise_signal(signal.SIGINT)
+        return create_dataset(group, name, **options)
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", pressed_ctrl_c)
+    with pytest.raises(Interrupted):
+        write_scores(tmp_path / "s.h5", example(), {})
+    assert read_scores(tmp_path / "s.h5").videos == VIDEOS
 
 
 def test_one_class_is_enough(tmp_path: Path) -> None:
