@@ -4,6 +4,7 @@
     python benchmarks/ablation.py synthetic [...]
     python benchmarks/ablation.py flow --data DIR [...]        # Weizmann's motion stream on other flow
     python benchmarks/ablation.py validation --data DIR [...]  # settings, compared on actors held out of the training
+    python benchmarks/ablation.py precision --data DIR [...]    # Weizmann trained in bf16
     python benchmarks/ablation.py table [--output DIR]
 
 DIR holds `videos/<class>/*.avi` and `splits3/` in UCF101's list format. Every cell is a fold, a seed and a variant;
@@ -121,6 +122,10 @@ FLOWS = tuple(
         "farneback enlarged 3 times": {"method": "farneback", "bound": 9.0, "short_side": 192},
     }.items()
 )
+PRECISION = _weizmann(
+    "weizmann, bf16", {name: WEIZMANN.variants[name] for name in ("motion", "late", "joint")}, **FARNEBACK
+)
+PRECISION.training["precision"] = "bf16"
 # A third of the demo's training clips a class, since with 24 everything joined is right.
 SYNTHETIC_TRAIN, SYNTHETIC_TEST = 8, 12
 SYNTHETIC = Data(
@@ -129,7 +134,13 @@ SYNTHETIC = Data(
     {**demo.NETWORK, "overrides": demo.OVERRIDES},
     {"method": "farneback", "bound": demo.FLOW_BOUND},
 )
-DATA = {"weizmann": (WEIZMANN,), "synthetic": (SYNTHETIC,), "flow": FLOWS, "validation": (VALIDATION,)}
+DATA = {
+    "weizmann": (WEIZMANN,),
+    "synthetic": (SYNTHETIC,),
+    "flow": FLOWS,
+    "precision": (PRECISION,),
+    "validation": (VALIDATION,),
+}
 
 
 def main() -> None:

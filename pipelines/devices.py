@@ -39,8 +39,8 @@ def resolve_device(name: str) -> "torch.device":
     return torch.device(kind, int(index)) if index else torch.device(kind)
 
 
-def testing_device(name: str, precision: str) -> "torch.device":
-    """The device of that name, for a test at that precision. Raises `UsageError` where it cannot compute so."""
+def device_for(name: str, precision: str) -> "torch.device":
+    """The device of that name, to compute at that precision. Raises `UsageError` where it cannot."""
     device = resolve_device(name)
     if precision == "fp16" and device.type != "cuda":
         raise UsageError("--precision fp16 needs a GPU; on the CPU use fp32 or bf16")

@@ -144,14 +144,14 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     Raises `MissingError` where run, frames or flow are missing, `UsageError` where the workspace's flow contradicts
     what the run was trained with, or the network cannot be tested as asked.
     """
-    from pipelines.devices import testing_device
+    from pipelines.devices import device_for
     from pipelines.evaluation.one_pass import Samples, recalibrate, score_videos
     from pipelines.evaluation.scoring import Scorer, shortest_window
 
     started = time.monotonic()
     workspace = Workspace(config.workspace)
     task = ranks().first_tells(lambda: _choose(workspace, config))
-    device = testing_device(config.device, config.precision)
+    device = device_for(config.device, config.precision)
     network = load_network(task.run, task.step)
     shortest = shortest_window(network)
     protocols = [(p, p.windows(task.recipe["frames"], shortest, task.run.name)) for p in task.protocols]

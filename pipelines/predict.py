@@ -174,7 +174,7 @@ def _sources(config: Config) -> tuple[list[VideoSource], list[Failure]]:
 
 
 def _predictor(config: Config, trained: Run) -> "Predictor":
-    from pipelines.devices import testing_device
+    from pipelines.devices import device_for
     from pipelines.prediction.predictor import Predictor
 
     step = trained.choose(config.step)
@@ -182,7 +182,7 @@ def _predictor(config: Config, trained: Run) -> "Predictor":
     return Predictor(
         trained,
         settings.protocol(step),
-        testing_device(config.device, config.precision),
+        device_for(config.device, config.precision),
         precision=config.precision,
         options=config.method_options,
         allow_truncated=config.allow_truncated,

@@ -148,7 +148,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     Raises `UsageError` where the run of that name has another configuration, `MissingError` where frames, flow,
     weights or a base step are missing, `Interrupted` after a signal, with a checkpoint written.
     """
-    from pipelines.devices import resolve_device
+    from pipelines.devices import device_for
     from pipelines.training.data import record_unreadable
 
     started = time.monotonic()
@@ -156,7 +156,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         on_progress = ignore_progress
     workspace = Workspace(config.workspace)
     workspace.require()
-    device = resolve_device(config.device)
+    device = device_for(config.device, config.precision)
     precision = _precision(config.precision, device)
     this = Run(workspace.runs / config.run_name)
     results: list[StepResult] = []
@@ -499,6 +499,4 @@ def _precision(asked: str, device: "torch.device") -> "Precision":
 
     if asked == "auto":
         return "fp32" if device.type != "cuda" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    if asked != "fp32" and device.type != "cuda":
-        raise UsageError(f"--precision {asked} needs a GPU; on the CPU use fp32")
     return cast("Precision", asked)

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from pipelines import train as stage
 from pipelines.errors import UsageError
+from pipelines.memory import keep_freed_memory
 from pipelines.training.recipes import CROP_SCHEMES, RECIPES, STEPS, Step
 from stres_cli import options, step_values
 from stres_cli.console import CommandUI, command
@@ -50,7 +51,7 @@ def train(
     seed: options.Seed = 0,
     device: options.Device = "auto",
     precision: Annotated[
-        str, typer.Option(metavar="NAME", help="auto (bf16 on a GPU, fp32 on the CPU), fp32, bf16 or fp16.")
+        str, typer.Option(metavar="NAME", help="auto (bf16 on a GPU, fp32 on the CPU), fp32, bf16; fp16 on a GPU.")
     ] = "auto",
     compile_network: Annotated[
         bool | None,
@@ -203,6 +204,7 @@ def train(
 
 
 def _run(ui: CommandUI, config: stage.Config) -> None:
+    keep_freed_memory()
     result = stage.run(config, ui.on_progress)
     ui.finish(result, exit_code=1 if result.failed else 0)
     table = Table("step", title=f"run {result.run}")

@@ -3,7 +3,7 @@
 import pytest
 
 
-@pytest.mark.parametrize(("command", "arguments"), [("evaluate", []), ("predict", ["clip.avi"])])
+@pytest.mark.parametrize(("command", "arguments"), [("train", []), ("evaluate", []), ("predict", ["clip.avi"])])
 def test_commands_that_run_the_network_keep_freed_memory(stres, monkeypatch, tmp_path, command, arguments):
     called = []
     monkeypatch.setattr(f"stres_cli.commands.{command}.keep_freed_memory", lambda: called.append(command))

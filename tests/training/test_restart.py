@@ -71,15 +71,16 @@ STOPS = [
 ]
 
 
-def test_a_run_stopped_amid_an_epoch_of_every_step_continues_to_the_same_bits(workspace):
-    train.run(config(workspace.root, name="whole"))
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_stopped_amid_an_epoch_of_every_step_continues_to_the_same_bits(workspace, precision):
+    train.run(config(workspace.root, name="whole", precision=precision))
     for step, updates, number in STOPS:
         with pytest.raises(Interrupted) as stop:
-            train.run(config(workspace.root, name="parts"), SignalAfter(step, updates, number))
+            train.run(config(workspace.root, name="parts", precision=precision), SignalAfter(step, updates, number))
         assert stop.value.exit_code == 128 + number
         assert load(workspace.runs / "parts" / step / "checkpoint.pt", CHECKPOINT_SCHEMA)["iteration"] == updates
         torch.manual_seed(updates)  # whatever happens in between
-    train.run(config(workspace.root, name="parts"))
+    train.run(config(workspace.root, name="parts", precision=precision))
     assert_same(workspace, "whole", "parts", STEPS)
 
 

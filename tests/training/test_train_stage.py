@@ -136,6 +136,11 @@ def test_an_unknown_split_names_those_there_are(workspace):
         train.run(config(workspace, split=7))
 
 
+def test_fp16_without_a_gpu_is_refused(workspace):
+    with pytest.raises(UsageError, match="--precision fp16 needs a GPU; on the CPU use fp32 or bf16"):
+        train.run(config(workspace, precision="fp16"))
+
+
 def test_a_damaged_training_video_is_left_out_and_named(workspace):
     file = workspace.flow_file("jump", "jump1")
     content = bytearray(file.read_bytes())

@@ -109,6 +109,27 @@ def test_two_micro_batches_give_the_mean_gradient_of_their_videos():
         torch.testing.assert_close(gradients[1][name], parameter.grad)
 
 
+def test_bf16_gives_the_gradient_of_double_precision_to_its_rounding():
+    """Batch norm is in evaluation mode here: from the statistics of a few videos of noise it magnifies rounding."""
+    step = override(PAPER.steps["joint1"], {"batch_size": 4, "frames": 3, "dropout": 0.0})
+    gradients = {}
+    for precision in ("bf16", "double"):
+        torch.manual_seed(0)
+        network = STResNet(3, depth=26, width=16).eval()
+        trainer = StepTrainer(network, step, 4, torch.device("cpu"), "bf16" if precision == "bf16" else "fp32")
+        if precision == "double":
+            network.double()
+            trainer.prepare.double()
+        trainer.optimiser.register_step_pre_hook(
+            lambda *_, name=precision, network=network: gradients.update(
+                {name: torch.cat([p.grad.double().flatten() for p in network.parameters()])}
+            )
+        )
+        trainer.update(batch_of(4, 3))
+    difference = (gradients["bf16"] - gradients["double"]).norm() / gradients["double"].norm()
+    assert 1e-4 < difference < 0.1
+
+
 def test_a_batch_without_a_readable_video_changes_nothing_and_is_remembered():
     network = STResNet(3, depth=26, width=4)
     trainer = StepTrainer(network, PAPER.steps["joint1"], 4, torch.device("cpu"))
