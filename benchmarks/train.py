@@ -4,12 +4,14 @@
 
 Runs on the CPU; `gpu.py` holds the same for a GPU. The plain way is two torchvision ResNets of the same depth and width
 in eager float32, one after the other, frames flattened into the batch (`plain.py`). A step is forward, loss, backward
-and update from bytes that lie in memory. Rows are medians of steps taken in turns.
+and update from bytes that lie in memory. Rows are medians of steps taken in turns. All of it keeps freed memory, as
+`stres train` does and the plain way on its own would not (`pipelines/memory.py`).
 """
 
 import argparse
 import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import loading
@@ -17,6 +19,7 @@ import torch
 from plain import CLASSES, PlainTwoStreams, in_turns, random_batch, resnet, training_flops
 
 from pipelines.devices import available_cores
+from pipelines.memory import keep_freed_memory
 from pipelines.models import STResNet
 from pipelines.training.loop import StepTrainer
 from pipelines.training.recipes import PAPER
@@ -53,11 +56,13 @@ def main() -> None:
     parser.add_argument("--only", choices=("step", "loader"))
     parser.add_argument("--small", action="store_true", help="not depth 50")
     arguments = parser.parse_args()
+    keep_freed_memory()
     repeats = 2 if arguments.quick else arguments.repeats
     print(f"{available_cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     if arguments.only != "loader":
         print(
-            "| training step | ours, videos/s | plain way | ratio | arithmetic, ours : plain |\n|---|---|---|---|---|"
+            "| training step | ours, videos/s | bf16 | plain way | ratio | bf16 | arithmetic, ours : plain |\n"
+            "|---|---|---|---|---|---|---|"
         )
         for size in SIZES[:2] if arguments.quick or arguments.small else SIZES:
             print("| " + " | ".join(time_step(size, max(2, round(repeats * size.share_of_repeats)))) + " |", flush=True)
@@ -69,14 +74,16 @@ def main() -> None:
 def time_step(size: Size, repeats: int) -> list[str]:
     torch.manual_seed(0)
     step = replace(PAPER.steps["joint1"], batch_size=size.videos, micro_batch=size.videos, iterations=10**9)
-    trainer = StepTrainer(network(size), step, size.videos, CPU)
-    trainer.model.train()
+    trainers = [StepTrainer(network(size), step, size.videos, CPU, precision) for precision in ("fp32", "bf16")]
+    for trainer in trainers:
+        trainer.model.train()
     plain = PlainTwoStreams(CPU, size.depth, size.width)
     batch = random_batch(size.videos, size.frames, size.height, size.columns)
-    ours, peer = in_turns([lambda: trainer.update(batch), lambda: plain.update(batch)], CPU, repeats, warm_up=1)
+    runs = [partial(trainable.update, batch) for trainable in (*trainers, plain)]
+    *ours, peer = in_turns(runs, CPU, repeats, warm_up=1)
     what = f"{size.name}: depth {size.depth}, width {size.width}, {size.columns}x{size.height}, batch {size.videos}"
-    rates = (f"{size.videos / seconds:.2f}" for seconds in (ours, peer))
-    return [what, *rates, f"{peer / ours:.2f}", f"{arithmetic(size):.2f}"]
+    rates = (f"{size.videos / seconds:.2f}" for seconds in (*ours, peer))
+    return [what, *rates, *(f"{peer / seconds:.2f}" for seconds in ours), f"{arithmetic(size):.2f}"]
 
 
 def network(size: Size) -> STResNet:
