@@ -59,6 +59,12 @@ class _Command(TyperCommand):
         hidden = [one.get_usage_pieces(ctx) for one in self.params if getattr(one, "hidden", False)]
         return [piece for piece in shown if [piece] not in hidden]
 
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.metavar = ""  # it would be shown as an option that takes a value
+        return option
+
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         as_json = "--json" in args
         try:

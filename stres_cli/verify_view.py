@@ -4,6 +4,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -19,9 +20,9 @@ SHOWN = 5  # faults of a kind; all of them are in the document of --json
 def show(result: "Result", console: Console) -> None:
     """Prints everything. Names come from folders of data: they are shown without control characters."""
     rate = result.videos / max(result.seconds, 1e-9)
+    size = decimal(round(1e9 * result.gigabytes))
     console.print(
-        f"{result.videos} videos, {result.files} files, {result.gigabytes:.3g} GB in {result.seconds:.1f} s "
-        f"({rate:.0f} videos/s)",
+        f"{result.videos} videos, {result.files} files, {size} in {result.seconds:.1f} s ({rate:.0f} videos/s)",
         soft_wrap=True,
     )
     if result.sources_absent:

@@ -14,12 +14,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pipelines.artifacts import MOST_PIXELS
 from pipelines.errors import VideoError
 from pipelines.layouts.names import Kind, PictureName, read_name
 from pipelines.video.jpeg import decode_picture, is_jpeg, jpeg_size
 
-MOST_PIXELS = 1 << 25
-"""Of one picture: 8K video has 33.2 million."""
 MOST_BYTES = 1 << 26
 """Of one file."""
 _PNG = b"\x89PNG\r\n\x1a\n"
