@@ -17,7 +17,7 @@ from stres_cli.prediction_view import show, show_partly
 def predict(
     videos: Annotated[
         list[str],
-        typer.Argument(metavar="VIDEOS...", help="Videos, folders of class folders, list files (path label), globs."),
+        typer.Argument(metavar="VIDEOS", help="Videos, folders of class folders, list files (path label), globs."),
     ],
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
     run: options.RunOrFolder = None,
