@@ -122,10 +122,12 @@ FLOWS = tuple(
         "farneback enlarged 3 times": {"method": "farneback", "bound": 9.0, "short_side": 192},
     }.items()
 )
-PRECISION = _weizmann(
-    "weizmann, bf16", {name: WEIZMANN.variants[name] for name in ("motion", "late", "joint")}, **FARNEBACK
+PRECISION = replace(
+    WEIZMANN,
+    name="weizmann, bf16",
+    training=WEIZMANN.training | {"precision": "bf16"},
+    variants={name: WEIZMANN.variants[name] for name in ("motion", "late", "joint")},
 )
-PRECISION.training["precision"] = "bf16"
 # A third of the demo's training clips a class, since with 24 everything joined is right.
 SYNTHETIC_TRAIN, SYNTHETIC_TEST = 8, 12
 SYNTHETIC = Data(
