@@ -26,6 +26,7 @@ FRAMES, HEIGHT, WIDTH = 12, 32, 40
 BOUND = 5.0
 _BLOCK = 4096  # bytes; what a file system leaves out where a file has a hole
 _NUMBER = 4  # bytes of an artifact's content that say which video it is
+_FIRST = 1 << 24  # what stands in the first video's place is less in its frames, more in its flow
 _JPEG_DENSITY = 14  # where a JFIF header has four bytes that no decoder looks at
 
 
@@ -109,7 +110,7 @@ class _Template:
         content, file = bytearray(self.content), bytearray(self.file)
         before = hashlib.sha256(content).hexdigest().encode()
         for data, at in ((content, self.number_in_content), (file, self.number_in_file)):
-            data[at : at + _NUMBER] = number.to_bytes(_NUMBER, "big")
+            data[at : at + _NUMBER] = (_FIRST + number).to_bytes(_NUMBER, "big")
         after = hashlib.sha256(content).hexdigest().encode()
         with path.open("wb", buffering=0) as out:
             data = bytes(file).replace(before, after).replace(str(Name.of(0)).encode(), str(name).encode())
