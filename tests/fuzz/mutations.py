@@ -3,6 +3,7 @@
 What is done to an input is a function of its generator, so that every finding can be made again from its number.
 """
 
+import copy
 import json
 import random
 from typing import Any
@@ -100,4 +101,4 @@ def _changed(value: Any, rng: random.Random) -> Any:
         else:
             value[key] = _changed(value[key], rng)
         return value
-    return [value] if rng.random() < 0.1 else rng.choice(_WORTHLESS)
+    return [value] if rng.random() < 0.1 else copy.deepcopy(rng.choice(_WORTHLESS))  # the next change may go into it
