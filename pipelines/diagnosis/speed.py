@@ -32,12 +32,13 @@ def check(place: Place) -> list[Check]:
 
 
 def _check_cache() -> Check:
-    from pipelines.optical_flow.tvl1.compilation import cache_folder, compiled_kernel
-    from pipelines.optical_flow.tvl1.numba_engine import stride_for
-
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         found = "NUMBA_DISABLE_JIT is set: TV-L1 would be interpreted, thousands of times slower"
         return failure("Numba cache", found, "unset NUMBA_DISABLE_JIT")
+
+    from pipelines.optical_flow.tvl1.compilation import cache_folder, compiled_kernel
+    from pipelines.optical_flow.tvl1.numba_engine import stride_for
+
     stride = stride_for(340)
     folder = cache_folder(stride)
     if folder is None:

@@ -1,5 +1,6 @@
 """`doctor` on this machine, and on one that is made to look broken: every fault is a line with its fix."""
 
+import importlib
 import json
 import os
 import shutil
@@ -346,6 +347,7 @@ def test_a_gpu_computes(place):
 
 
 def test_a_device_that_is_not_there_and_a_jit_that_is_off_are_failures(monkeypatch, tmp_path):
+    importlib.import_module("numba")  # it reads the variable once: later tests in this process want it unset
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
 
     cache, flow = speed.check(Place(tmp_path, "cuda:99"))
