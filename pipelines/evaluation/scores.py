@@ -108,7 +108,8 @@ def read_scores(path: Path) -> Scores:
     """The scores at `path`. Raises `ArtifactError` where it is absent, damaged, foreign or reaches into other files."""
     with open_file(path) as file:
         attributes = read_attributes(file, path, SCORES_SCHEMA)
-        streams = [stream for stream in STREAMS if file.get(stream, getlink=True) is not None]
+        with damaged(path):
+            streams = [stream for stream in STREAMS if file.get(stream, getlink=True) is not None]
         for name in ("videos", "labels", *streams):
             require_plain_dataset(file, name, path)
         with damaged(path):

@@ -223,7 +223,11 @@ def _shown_size(shape: Shape) -> tuple[int, int]:
 
 def _picture(frame: av.VideoFrame, shape: Shape) -> np.ndarray:
     """uint8 RGB [H, W, 3], turned as the container asks."""
-    return np.ascontiguousarray(shape[2].applied(frame.to_ndarray(format="rgb24")))
+    try:
+        picture = frame.to_ndarray(format="rgb24")
+    except av.FFmpegError as error:  # colours of a kind that is reserved, or that nothing converts
+        raise VideoError(f"its pictures cannot be converted to RGB ({error.strerror})") from error
+    return np.ascontiguousarray(shape[2].applied(picture))
 
 
 def _changed(before: Shape, after: Shape, index: int) -> str:

@@ -89,6 +89,15 @@ def test_a_changed_score_is_refused(path: Path) -> None:
         read_scores(path)
 
 
+def test_a_file_whose_links_cannot_be_followed_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(group: h5py.Group, name: str, **options: object) -> None:
+        raise RuntimeError("Unable to synchronously check link existence (addr overflow)")
+
+    monkeypatch.setattr(h5py.Group, "get", broken)
+    with pytest.raises(ArtifactError, match="is damaged"):
+        read_scores(path)
+
+
 def test_another_schema_is_refused(path: Path) -> None:
     with h5py.File(path, "a") as file:
         file.attrs["schema"] = "stres/flow/1"

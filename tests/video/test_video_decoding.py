@@ -217,6 +217,18 @@ def test_decoding_that_fails_midway_is_truncation_with_the_decoders_reason(tmp_p
         list(reader)
 
 
+def test_colours_that_nothing_converts_are_named_as_unsupported(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", rate=25, width=64, height=48, pix_fmt="yuv420p")
+        stream.codec_context.colorspace = 8  # YCgCo
+        for picture in texture(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    with VideoReader(path) as reader, pytest.raises(VideoError, match="cannot be converted to RGB"):
+        list(reader)
+
+
 def test_a_change_of_size_within_a_video_is_unsupported(tmp_path: Path) -> None:
     streams = []
     for name, size in (("a", (48, 64)), ("b", (64, 80))):
