@@ -215,8 +215,23 @@ def _decode(path: Path, allow_truncated: bool, connection: Connection) -> None:
         return
     with reader:
         connection.send({name: getattr(reader, name) for name in _ABOUT})
+        is_asked = False  # for a picture that has not been sent
+
+        def wanted(index: int) -> bool:
+            nonlocal is_asked
+            order = connection.recv()  # each frame is decoded before it is asked for, while others are computed on
+            if order == _STOP:
+                raise _Stopped
+            is_asked = order == _NEXT
+            if not is_asked:
+                connection.send(None)
+            return is_asked
+
         try:
-            _give_out(reader, connection)
+            for _, picture in reader.pick(wanted):
+                connection.send(None)
+                connection.send_bytes(picture.data.cast("B"))
+                is_asked = False
             answer = {"decoded": reader.decoded, "truncated": reader.truncated}
         except _Stopped:
             connection.send({})
@@ -225,16 +240,5 @@ def _decode(path: Path, allow_truncated: bool, connection: Connection) -> None:
             raise
         except Exception as error:
             answer = failure(error)
-        connection.send({} if connection.recv() == _STOP else answer)
-
-
-def _give_out(reader: VideoReader, connection: Connection) -> None:
-    def wanted(index: int) -> bool:
-        order = connection.recv()  # each frame is decoded before it is asked for, while others are computed on
-        if order == _STOP:
-            raise _Stopped
-        connection.send(None)
-        return order == _NEXT
-
-    for _, picture in reader.pick(wanted):
-        connection.send_bytes(picture.data.cast("B"))
+        is_stopped = not is_asked and connection.recv() == _STOP
+        connection.send({} if is_stopped else answer)

@@ -11,7 +11,9 @@ import pytest
 
 from pipelines.errors import VideoError
 from pipelines.video.decoding import CONTAINERS, VideoReader, is_truncated
+from pipelines.video.isolation import Decoder
 from pipelines.video.synthetic import write_video
+from pipelines.workers import Limits
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -227,6 +229,13 @@ def test_colours_that_nothing_converts_are_named_as_unsupported(tmp_path: Path) 
         container.mux(stream.encode())
     with VideoReader(path) as reader, pytest.raises(VideoError, match="cannot be converted to RGB"):
         list(reader)
+    decoder = Decoder(Limits(patience=20))
+    with decoder.open(path) as isolated, pytest.raises(VideoError, match="cannot be converted to RGB"):
+        list(isolated)
+    with decoder.open(path) as isolated:  # the process lives, and serves the next
+        assert list(isolated.pick(lambda index: False)) == []
+        assert isolated.decoded == 3
+    decoder.close()
 
 
 def test_a_change_of_size_within_a_video_is_unsupported(tmp_path: Path) -> None:
