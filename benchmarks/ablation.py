@@ -4,14 +4,15 @@
     python benchmarks/ablation.py synthetic [...]
     python benchmarks/ablation.py flow --data DIR [...]        # Weizmann's motion stream on other flow
     python benchmarks/ablation.py validation --data DIR [...]  # settings, compared on actors held out of the training
-    python benchmarks/ablation.py precision --data DIR [...]    # Weizmann trained in bf16
+    python benchmarks/ablation.py precision --data DIR [...]   # Weizmann trained in bf16
+    python benchmarks/ablation.py splits9 --data DIR [...]     # Weizmann, one actor left out a fold
     python benchmarks/ablation.py table [--output DIR]
 
-DIR holds `videos/<class>/*.avi` and `splits3/` in UCF101's list format. Every cell is a fold, a seed and a variant;
-each test of it appends a line to `--results` (JSON lines), and lines that are there are not computed again, on whatever
-machine: call it as often as there is time, `--minutes` says when to begin no further cell, an interrupted one
-continues. Base streams are trained once a fold and seed and shared by all variants. `table` prints what there is, says
-which cells are missing, and draws the figure. docs/ablation.md explains the variants and the result.
+DIR holds `videos/<class>/*.avi`, and `splits3/` or `splits9/` in UCF101's list format. Every cell is a fold, a seed
+and a variant; each test of it appends a line to `--results` (JSON lines), and lines that are there are not computed
+again, on whatever machine: call it as often as there is time, `--minutes` says when to begin no further cell, an
+interrupted one continues. Base streams are trained once a fold and seed and shared by all variants. `table` prints what
+there is, says which cells are missing, and draws the figure. docs/ablation.md explains the variants and the result.
 """
 
 import argparse
@@ -80,6 +81,7 @@ class Data:
     training: dict[str, Any]
     flow: dict[str, Any]
     variants: dict[str, Variant] = field(default_factory=lambda: VARIANTS)
+    splits: str = "splits3"  # the folder of `--data` that the folds are read from
 
     @property
     def is_synthetic(self) -> bool:
@@ -128,6 +130,13 @@ PRECISION = replace(
     training=WEIZMANN.training | {"precision": "bf16"},
     variants={name: WEIZMANN.variants[name] for name in ("motion", "late", "joint")},
 )
+LEAVE_ONE_OUT = replace(
+    WEIZMANN,
+    name="weizmann, 9 folds",
+    folds=tuple(range(1, 10)),
+    variants={name: WEIZMANN.variants[name] for name in ("motion", "late", "joint")},
+    splits="splits9",
+)
 # A third of the demo's training clips a class, since with 24 everything joined is right.
 SYNTHETIC_TRAIN, SYNTHETIC_TEST = 8, 12
 SYNTHETIC = Data(
@@ -142,13 +151,14 @@ DATA = {
     "flow": FLOWS,
     "precision": (PRECISION,),
     "validation": (VALIDATION,),
+    "splits9": (LEAVE_ONE_OUT,),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=(*DATA, "table"))
-    parser.add_argument("--data", type=Path, help="all but synthetic: the folder of videos/ and splits3/")
+    parser.add_argument("--data", type=Path, help="all but synthetic: the folder of videos/ and the split lists")
     parser.add_argument("--workspace", type=Path, default=Path("ablation-work"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--folds", type=_numbers, help="default: all")
@@ -192,7 +202,7 @@ def compute(data: Data, name: str, fold: int, seed: int, arguments: argparse.Nam
     shared: dict[str, Any] = {"workspace": workspace.root, "device": arguments.device}
     training: dict[str, Any] = {**shared, **data.training, "split": fold, "seed": seed}
     if not data.makes_splits:
-        training["splits_dir"] = arguments.data / "splits3"
+        training["splits_dir"] = arguments.data / data.splits
     started = time.monotonic()
     train.run(train.Config(**training, name=base, steps=STEPS.get(variant.step, BASE)))
     run = base
@@ -231,7 +241,7 @@ def prepare(data: Data, seed: int, arguments: argparse.Namespace) -> Workspace:
         workspace = Workspace(folder)
         videos = arguments.data / "videos"
         if data.makes_splits:
-            write_splits(workspace.splits, [held_out(split) for split in read_lists(arguments.data / "splits3")])
+            write_splits(workspace.splits, [held_out(split) for split in read_lists(arguments.data / data.splits)])
     extract_frames.run(extract_frames.Config(workspace.root, str(videos), **short_side))
     extract_flow.run(extract_flow.Config(workspace.root, str(videos), **data.flow))
     return workspace
