@@ -3,10 +3,13 @@
 Interpreted, an iteration takes a tenth of a second: pictures are small, of several tiles all the same.
 """
 
+import importlib.util
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -20,6 +23,8 @@ from pipelines.optical_flow.tvl1.flow import resolve_engine
 
 SCRIPT = Path(__file__).with_name("interpret_triton.py")
 PROJECT = Path(__file__).parents[2]
+TRITON = importlib.util.find_spec("triton")
+COMPILER = TRITON and Path(TRITON.origin or "").with_name("backends").joinpath("nvidia", "bin", "ptxas").exists()
 
 
 def moving_texture(height: int, width: int, shift: tuple[float, float], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -114,6 +119,31 @@ def test_a_pair_has_the_same_flow_whatever_batch_it_stands_in(interpreted):
 def test_identical_frames_have_no_flow(interpreted):
     assert not interpreted["stopping"][1].any()
     assert not interpreted["lazy"][1].any()
+
+
+@pytest.mark.skipif(not COMPILER, reason="no Triton with NVIDIA's assembler is installed")
+def test_every_kernel_compiles_for_a_gpu_that_is_not_here(tmp_path):
+    """Which the interpreter says nothing about."""
+    report = tmp_path / "report.jsonl"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, str(SCRIPT.with_name("compile_triton.py")), str(report)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    kernels = [json.loads(line) for line in report.read_text().splitlines()]
+    names = {kernel["kernel"] for kernel in kernels}
+    assert names == {name for name, function in vars(triton_kernels()).items() if is_launched(name, function)}
+    assert not any(kernel["spilled bytes"] for kernel in kernels)
+
+
+def triton_kernels() -> ModuleType:
+    from pipelines.optical_flow.tvl1 import triton_kernels
+
+    return triton_kernels
+
+
+def is_launched(name: str, function: Any) -> bool:
+    """Whether the host calls it: the others, which kernels call, begin with an underscore."""
+    return hasattr(function, "run") and not name.startswith("_")
 
 
 def test_without_a_gpu_the_engine_says_what_to_do():

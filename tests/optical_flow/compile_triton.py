@@ -1,0 +1,69 @@
+"""Compiles every launch of the Triton engine for an H100 or H200 without one: a process of its own, as Triton's driver
+and launches are replaced.
+
+    python compile_triton.py REPORT
+
+REPORT: what the assembler says, a JSON line for each compiled kernel.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from pipelines.optical_flow import TVL1Parameters
+from pipelines.optical_flow.tvl1 import triton_solver
+
+PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
+compiled: dict[str, Any] = {}
+
+
+class Driver:
+    """As much of a driver as compiling asks for."""
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def compile_only(kernel: Any, grid: tuple[int, ...]) -> Any:
+    def launch(*arguments: Any, **options: Any) -> None:
+        made = kernel.run(*arguments, grid=grid, warmup=True, **options)
+        compiled[f"{kernel.fn.__name__} {made.hash}"] = made
+
+    return launch
+
+
+triton.runtime.driver.set_active(Driver())
+JITFunction.__getitem__ = compile_only
+torch.set_num_threads(1)
+frames = torch.zeros((4, 256, 340), dtype=torch.uint8)
+for mode in ("cpu", "cuda"):
+    parameters = TVL1Parameters(mode=mode, nscales=2, warps=1)
+    solver = triton_solver.Solver(frames, 4, parameters, is_full=False)
+    solver.solve(frames, frames, torch.empty((4, 2, 256, 340)))  # nothing is active, so one block a warp
+    for iterations, median in sorted(set(triton_solver._plan(parameters))):
+        solver._block(0, iterations, median)
+
+with Path(sys.argv[1]).open("w") as report:
+    for name, kernel in compiled.items():
+        with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+            file.write(kernel.asm["ptx"])
+            file.flush()
+            command = [str(PTXAS), "-v", "--gpu-name=sm_90a", file.name, "-o", "/dev/null"]
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        spilled = sum(int(count) for count in re.findall(r"(\d+) bytes spill", said))
+        report.write(json.dumps({"kernel": name.split()[0], "spilled bytes": spilled}) + "\n")
