@@ -64,11 +64,11 @@ class TemporalConv(nn.Module):
 
     def _by_products(self, x: Tensor, frames: int) -> bool:
         """On the CPU at full precision, where the products are large: a compiler, an export and cuDNN know convolutions
-        better."""
-        work = frames * x.shape[2:].numel() * self.weight.shape[:2].numel()  # multiplications of a tap and a video
-        if x.device.type != "cpu" or work < LARGE_PRODUCTS:
+        better. Asked first, as an exported network's frames have no number to compare."""
+        if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
             return False
-        return not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+        work = frames * x.shape[2:].numel() * self.weight.shape[:2].numel()  # multiplications of a tap and a video
+        return work >= LARGE_PRODUCTS
 
     def extra_repr(self) -> str:
         out_channels, in_channels = self.weight.shape[:2]

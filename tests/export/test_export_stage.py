@@ -19,6 +19,7 @@ from pipelines.deployment.checking import clip_inputs
 from pipelines.deployment.model import deployed
 from pipelines.errors import MissingError, StorageError, UsageError
 from pipelines.evaluation.scoring import Scorer
+from pipelines.models import temporal
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load, save
 from pipelines.training.runs import Run, load_network
 from stres_cli.app import app
@@ -119,6 +120,27 @@ def test_with_temporal_pooling_from_seven_frames_on(joint2, trained_on_videos, v
 def test_fewer_frames_than_pooling_needs_are_refused_by_the_file(joint2):
     with pytest.raises(AssertionError, match=">= 7"):
         joint2.run(random_pixels(1, 6))
+
+
+def test_a_network_that_computes_long_videos_otherwise_is_exported_for_all(trained_on_videos, tmp_path, monkeypatch):
+    """From some number of frames on the run's own network multiplies matrices (`TemporalConv`)."""
+    counts = []
+    conv, by_products = temporal.TemporalConv, temporal.TemporalConv._by_products
+
+    def counted(self, x, frames):
+        found = by_products(self, x, frames)
+        if not torch.compiler.is_compiling():
+            counts.append(found)
+        return found
+
+    monkeypatch.setattr(conv, "_by_products", counted)
+    monkeypatch.setattr(temporal, "LARGE_PRODUCTS", 10_000)
+    config = export.Config(tmp_path / "model.pt2", trained_on_videos.workspace.root, step="joint1")
+    run_file = formats.run_torch(export.run(config).file, OUTPUTS)
+    for frames, some in ((1, False), (25, True)):
+        counts.clear()
+        assert_gives_what_the_run_gives(run_file, trained_on_videos, "joint1", 1, frames)
+        assert any(counts) == some
 
 
 @needs_onnx

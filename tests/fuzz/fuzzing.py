@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ MEMORY_LIMIT = 5 << 30  # bytes that one input may make a process take
 _SHARE_OF_VIDEOS = 0.6
 _SHARE_OF_PICTURES = 0.1
 _BATCH = 50  # videos given to one command
+_BATCH_LIMIT = 1200.0  # seconds
 
 
 @dataclass
@@ -82,10 +83,13 @@ def fuzz(folder: Path, inputs: int, seed: int, *, workers: int = 2, whole: works
     tally = Tally()
     bases = videos.write_bases(folder / "bases")
     number_of_videos = round(_SHARE_OF_VIDEOS * inputs) if whole else inputs
-    batch = videos_batch(folder / "batch")
-    run(_damaged_videos(folder / "videos", bases, number_of_videos, seed, batch), workers, tally)
-    batch.run()
-    batch.tell(tally)
+    batches = [videos_batch(folder / "batch")]
+    if whole is not None:
+        batches.append(predicted_batch(folder / "predicted", whole))
+    run(_damaged_videos(folder / "videos", bases, number_of_videos, seed, batches), workers, tally)
+    for batch in batches:
+        batch.run()
+        batch.tell(tally)
     if whole is not None:
         pictures = round(_SHARE_OF_PICTURES * inputs)
         fuzz_pictures(folder / "pictures", pictures, seed, tally)
@@ -108,9 +112,10 @@ def run(inputs: Iterator[checks.Input], workers: int, tally: Tally) -> None:
 
 
 def _damaged_videos(
-    folder: Path, bases: dict[str, bytes], inputs: int, seed: int, batch: "_Batch"
+    folder: Path, bases: dict[str, bytes], inputs: int, seed: int, batches: "Sequence[_Batch]"
 ) -> Iterator[checks.Input]:
-    """Every lying header once, as far as there is room for them, then damaged bases; all are given to `batch` too."""
+    """Every lying header once, as far as there is room for them, then damaged bases; `batches` are given all of them
+    too."""
     folder.mkdir(parents=True)
     lies = list(videos.lying_headers(bases))
     random.Random(seed).shuffle(lies)
@@ -124,10 +129,8 @@ def _damaged_videos(
             content = mutations.damaged(bases[name], rng, contents)
         path = folder / f"{number}-{name}"
         path.write_bytes(content)
-        batch.place.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, batch.place)
-        if batch.full():
-            batch.run()
+        for batch in batches:
+            batch.add(path)
         yield checks.Input("video", path.name, path)
 
 
@@ -151,20 +154,33 @@ def damaged_files(folder: Path, whole: workspaces.Whole, inputs: int, seed: int)
 
 
 class _Batch:
-    """Damaged videos side by side with good ones through one command: each bad one is a row, each good one is stored.
+    """Damaged videos side by side with good ones through one command: each bad one is a row, each good one is done.
 
     `arguments`: of the command, between its name and the workspace's; `{videos}` is the folder of class folders.
-    `write_good`: writes one good video at a place without suffix; `stored`: the folder of the artifacts.
+    `write_good`: writes one good video at a place without suffix; `done`: the videos that were done, from the workspace
+    and the command's document.
     """
 
     def __init__(
-        self, folder: Path, command: str, arguments: list[str], write_good: Callable[[Path], None], stored: str
+        self,
+        folder: Path,
+        command: str,
+        arguments: list[str],
+        write_good: Callable[[Path], None],
+        done: Callable[[Path, dict[str, Any]], set[str]],
     ) -> None:
         self.videos, self.work = folder / "videos", folder / "work"
         self.place = self.videos / "c"
-        self.command, self.arguments, self.write_good, self.stored = command, arguments, write_good, stored
+        self.command, self.arguments, self.write_good, self.done = command, arguments, write_good, done
         self.problems: list[str] = []
         self.number = 0
+
+    def add(self, video: Path) -> None:
+        """A copy of it, and the command if there are enough."""
+        self.place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(video, self.place)
+        if self.full():
+            self.run()
 
     def full(self) -> bool:
         return self.place.is_dir() and sum(1 for _ in self.place.iterdir()) >= _BATCH
@@ -178,21 +194,25 @@ class _Batch:
             self.write_good(self.place / name)
         given = {path.stem for path in self.place.iterdir()}
         arguments = [word.format(videos=self.videos) for word in self.arguments]
-        command = [sys.executable, "-m", "stres_cli", self.command, *arguments, "-w", str(self.work)]
-        done = subprocess.run([*command, "--json", "--workers", "2"], capture_output=True, text=True)
-        self._judge(done, given, {path.stem for path in self.work.glob(f"{self.stored}/c/*.h5")})
+        command = [sys.executable, "-m", "stres_cli", self.command, *arguments, "-w", str(self.work), "--json"]
+        try:
+            self._judge(subprocess.run(command, capture_output=True, text=True, timeout=_BATCH_LIMIT), given)
+        except subprocess.TimeoutExpired:
+            self._note(f"not done after {_BATCH_LIMIT:.0f} s")
         shutil.rmtree(self.videos)
         shutil.rmtree(self.work, ignore_errors=True)
 
-    def _judge(self, done: "subprocess.CompletedProcess[str]", given: set[str], stored: set[str]) -> None:
-        if done.returncode not in (0, 1) or "Traceback" in done.stderr:
-            self._note(f"exit code {done.returncode}: {done.stderr[-500:]}")
+    def _judge(self, process: "subprocess.CompletedProcess[str]", given: set[str]) -> None:
+        if process.returncode not in (0, 1) or "Traceback" in process.stderr:
+            self._note(f"exit code {process.returncode}: {process.stderr[-500:]}")
             return
-        rows = {row["video"]: row["reason"] for row in json.loads(done.stdout)["failures"]}
-        if not {"good-first", "zz-good-last"} <= stored:
+        document = json.loads(process.stdout)
+        rows = {row["video"]: row["reason"] for row in document["failures"]}
+        done = self.done(self.work, document)
+        if not {"good-first", "zz-good-last"} <= done:
             self._note(f"a good video failed: {rows}")
-        if rows.keys() & stored or rows.keys() | stored != given:
-            self._note(f"{sorted(given - stored - rows.keys())} are neither")
+        if rows.keys() & done or rows.keys() | done != given:
+            self._note(f"{sorted(given - done - rows.keys())} are neither")
         for video, reason in rows.items():
             if "died" in reason or "unexpected error" in reason:
                 self._note(f"{video}: {reason}")
@@ -206,10 +226,35 @@ class _Batch:
 
 
 def videos_batch(folder: Path) -> _Batch:
-    def write_good(place: Path) -> None:
-        videos.write(place.with_suffix(".avi"), "mpeg4", "yuv420p")
+    """Through `extract-frames`."""
+    return _Batch(folder, "extract-frames", ["{videos}", "--patience", "60", *_TWO], write_good_video, stored("frames"))
 
-    return _Batch(folder, "extract-frames", ["{videos}", "--patience", "60"], write_good, "frames")
+
+def predicted_batch(folder: Path, whole: workspaces.Whole) -> _Batch:
+    """Through `predict`, by the whole workspace's run."""
+
+    def predicted(work: Path, document: dict[str, Any]) -> set[str]:
+        return {Path(row["video"]).stem for row in document["predictions"]}
+
+    run_ = str(whole.root / "runs" / "split1")
+    arguments = ["{videos}", "--run", run_, "--crops", "5", "--device", "cpu"]
+    return _Batch(folder, "predict", arguments, write_good_video, predicted)
+
+
+def write_good_video(place: Path) -> None:
+    videos.write(place.with_suffix(".avi"), "mpeg4", "yuv420p")
+
+
+def stored(folder: str) -> Callable[[Path, dict[str, Any]], set[str]]:
+    """The artifacts in the workspace's folder of that name."""
+
+    def videos_of(work: Path, document: dict[str, Any]) -> set[str]:
+        return {path.stem for path in work.glob(f"{folder}/c/*.h5")}
+
+    return videos_of
+
+
+_TWO = ("--workers", "2")
 
 
 def fuzz_pictures(folder: Path, inputs: int, seed: int, tally: Tally) -> None:
@@ -217,11 +262,11 @@ def fuzz_pictures(folder: Path, inputs: int, seed: int, tally: Tally) -> None:
     `import-flow`."""
     batches = (
         (
-            _Batch(folder / "frames", "import-frames", ["{videos}"], write_frame_pictures, "frames"),
+            _Batch(folder / "frames", "import-frames", ["{videos}", *_TWO], write_frame_pictures, stored("frames")),
             write_frame_pictures,
         ),
         (
-            _Batch(folder / "flow", "import-flow", ["{videos}", *_FLOW_OPTIONS], write_flow_pictures, "flow"),
+            _Batch(folder / "flow", "import-flow", ["{videos}", *_FLOW_OPTIONS], write_flow_pictures, stored("flow")),
             write_flow_pictures,
         ),
     )
@@ -240,7 +285,7 @@ def fuzz_pictures(folder: Path, inputs: int, seed: int, tally: Tally) -> None:
         batch.tell(tally)
 
 
-_FLOW_OPTIONS = ("--method", "tvl1", "--bound", "20")
+_FLOW_OPTIONS = ("--method", "tvl1", "--bound", "20", *_TWO)
 
 
 def write_frame_pictures(folder: Path) -> None:
