@@ -7,7 +7,7 @@ and time of modification are what they were; a missing or damaged `dataset.json`
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Video:
     source: str
     source_sha256: str
     flow_settings: FlowSettings | None
+    damage: str = ""
+    """Why it cannot be read, in `with_damaged`'s catalogue; empty for all others."""
 
     @property
     def id(self) -> str:
@@ -111,6 +113,29 @@ def load_catalogue(workspace: Workspace, on_progress: OnProgress = ignore_progre
     if changed or not workspace.dataset_file.exists():
         write_dataset_file(workspace.dataset_file, catalogue.classes, found)
     return catalogue
+
+
+def with_damaged(workspace: Workspace, catalogue: Catalogue) -> Catalogue:
+    """The same where what is in `problems` counts as present, with the reason as its `damage`: what a training is made
+    of must not depend on which of its files can be read today."""
+    videos = {video.id: video for video in catalogue.videos}
+    for row in catalogue.problems:
+        known = videos.get(video_id(row.class_name, row.video)) or _unknown(workspace, row.class_name, row.video)
+        videos[known.id] = replace(
+            known,
+            has_frames=workspace.frames_file(row.class_name, row.video).exists(),
+            has_flow=workspace.flow_file(row.class_name, row.video).exists(),
+            damage=row.reason,
+        )
+    return Catalogue(
+        sorted({video.class_name for video in videos.values()}),
+        sorted(videos.values(), key=lambda video: (video.class_name, video.video)),
+        catalogue.problems,
+    )
+
+
+def _unknown(workspace: Workspace, class_name: str, video: str) -> Video:
+    return Video(workspace, class_name, video, False, False, 0, 0, 0.0, 0, 0, "", "", None)
 
 
 def flow_provenance(catalogue: Catalogue) -> dict[str, Any]:

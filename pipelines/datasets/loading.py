@@ -301,6 +301,8 @@ def _labelled(videos: Sequence[Video], labels: Sequence[int]) -> tuple[list[Vide
 
 
 def _length(video: Video) -> int:
+    if video.damage:
+        raise ArtifactError(video.damage)
     if video.frames < 1:
         raise ArtifactError(f"{video.id} has no frames at all: extract it again")
     return video.frames

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.datasets.catalogue import Catalogue, Video, flow_provenance, load_catalogue, unreadable
+from pipelines.datasets.catalogue import Video, flow_provenance, load_catalogue, unreadable, with_damaged
 from pipelines.datasets.split_lists import Split
 from pipelines.datasets.splits import ResolvedSplit, prepare_splits, resolve
 from pipelines.errors import MissingError, UsageError
@@ -17,7 +17,7 @@ from pipelines.workspace import Failure, Workspace, record_outcomes
 class TrainingData:
     """The training side of one split.
 
-    videos, labels  the videos with frames and flow, and the index of each one's class in `classes`
+    videos, labels  the videos with frames and flow, readable or not, and the index of each one's class in `classes`
     split           the split as its lists name it, whether the workspace has the videos or not
     flow            provenance that all flow files share
     """
@@ -42,7 +42,7 @@ def find_training_data(
     on_progress: OnProgress,
 ) -> TrainingData:
     """Raises `UsageError` for a split that there is not, `MissingError` where it has no usable training video."""
-    catalogue: Catalogue = load_catalogue(workspace)
+    catalogue = with_damaged(workspace, load_catalogue(workspace))
     splits = prepare_splits(
         workspace, catalogue, splits_dir=splits_dir, seed=seed, group_regex=group_regex, overwrite=overwrite_splits
     )
@@ -54,7 +54,12 @@ def find_training_data(
             f"none of the {len(split.train)} training videos of split {split_number} has frames and flow in "
             f"{workspace.root}: run `stres extract-frames` and `stres extract-flow` on the videos first"
         )
-    in_training = set(split.train)
+    if all(video.damage for video in resolved.train):
+        raise MissingError(
+            f"none of the {len(resolved.train)} training videos of split {split_number} can be read, for example: "
+            f"{resolved.train[0].damage}"
+        )
+    in_training = {*split.train, *(video.id for video in resolved.train)}
     return TrainingData(
         classes=resolved.classes,
         videos=resolved.train,
@@ -90,9 +95,11 @@ def record_unreadable(
     """Writes rows of `failures.csv` for damaged artifacts and for videos found unreadable while training (id ->
     reason), removes those of videos that were read again; returns how many there are."""
     by_id = {video.id: video for video in data.videos}
-    failed = [unreadable("train", by_id[id_], reason) for id_, reason in reasons.items()]
-    failed += [replace(row, stage="train") for row in data.problems]
-    good = [("train", video.class_name, video.video) for video in data.videos if video.id not in reasons]
+    known = [replace(row, stage="train") for row in data.problems]
+    failed = [unreadable("train", by_id[id_], reason) for id_, reason in reasons.items() if not by_id[id_].damage]
+    failed += {row.key: row for row in known}.values()
+    bad = {row.key for row in failed}
+    good = {("train", video.class_name, video.video) for video in data.videos} - bad
     record_outcomes(workspace, failed=failed, succeeded=good)
     for row in failed:
         text = f"left out of training: {row.class_name}/{row.video}: {row.reason}"

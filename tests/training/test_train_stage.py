@@ -153,6 +153,44 @@ def test_a_damaged_training_video_is_left_out_and_named(workspace):
     assert str(file) in rows[0].reason
 
 
+@pytest.mark.parametrize("kinds", [("frames",), ("flow",), ("frames", "flow")])
+@pytest.mark.parametrize("damaged_first", [True, False])
+def test_a_run_continues_although_one_of_its_videos_was_cut_or_mended_meanwhile(workspace, kinds, damaged_first):
+    def stop(progress):
+        if list(workspace.runs.glob("*/motion/checkpoint.pt")):
+            raise KeyboardInterrupt
+
+    files = [workspace.root / kind / "jump" / "jump1.h5" for kind in kinds]
+    whole = [file.read_bytes() for file in files]
+    cut = [content[: len(content) // 2] for content in whole]
+    settings = {"steps": ("motion",), "checkpoint_every": 0.0}
+    put(files, cut if damaged_first else whole)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(config(workspace, **settings), stop)
+    put(files, whole if damaged_first else cut)
+    messages = []
+    result = train.run(config(workspace, **settings), lambda progress: messages.append(progress.message))
+    assert (result.train_videos, result.missing_videos, result.failed) == (6, [], 1)
+    [row] = read_failures(workspace)
+    assert (row.stage, row.video) == ("train", "jump1")
+    assert "truncated" in row.reason
+    assert sum("jump1" in message for message in messages) == 1
+
+
+def put(files, contents):
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+
+
+def test_a_training_of_damaged_videos_alone_says_so(workspace):
+    for file in workspace.flow.rglob("*.h5"):
+        file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(
+        MissingError, match=r"none of the 6 training videos of split 1 can be read, .*\.h5"
+    ):
+        train.run(config(workspace, steps=("motion",)))
+
+
 def test_training_videos_of_the_split_that_are_not_there_are_counted(workspace):
     workspace.flow_file("wave", "wave2").unlink()
     messages = []
