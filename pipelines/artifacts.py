@@ -322,8 +322,7 @@ def _examine(path: Path, kind: Any, state: tuple[int, int, int]) -> None:
     """Raises `ArtifactError` where the file, in this state, is not what the class `kind` reads, or not safe to read."""
     with open_file(path) as file:
         check_schema(file, path, kind.schema)
-        for name in kind.datasets:
-            require_plain_dataset(file, name, path)
+        require_own_data(file, kind.datasets, path)
         with damaged(path):
             kind.check(file)
 
@@ -448,17 +447,42 @@ def peek(path: Path, schema: str, names: Collection[str] | None = None) -> dict[
         return read_attributes(file, path, schema, names)
 
 
-def require_plain_dataset(file: "h5py.File", name: str, path: Path) -> None:
-    """Refuses what could make HDF5 read another file: links out, external storage, virtual data sets."""
+def require_own_data(file: "h5py.File", names: Collection[str], path: Path) -> None:
+    """Refuses a file unless `names` are data sets of its own, of numbers or text; and one with anything, be it never
+    read, that could make HDF5 read another file: links out, external storage, virtual data sets."""
+    with damaged(path):
+        if set(file) - set(names):
+            problem = file.visititems_links(lambda name, link: _leads_out(file, name, link))
+            if problem is not None:
+                raise ValueError(problem)
+        for name in names:
+            _require_own_dataset(file, name)
+
+
+def _require_own_dataset(file: "h5py.File", name: str) -> None:
     import h5py
 
-    with damaged(path):
-        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            raise KeyError(f"no data set {name!r} of its own")
-        dataset = file[name]
-        if not isinstance(dataset, h5py.Dataset) or dataset.external is not None or dataset.is_virtual:
-            raise ValueError(f"{name!r} does not hold its data itself")
-        _require_plain_type(dataset.id.get_type(), name)
+    link = file.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        raise KeyError(f"no data set {name!r} of its own")
+    problem = _leads_out(file, name, link)
+    if problem is not None:
+        raise ValueError(problem)
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f"{name!r} is no data set")
+    _require_plain_type(dataset.id.get_type(), name)
+
+
+def _leads_out(file: "h5py.File", name: str, link: Any) -> str | None:
+    import h5py
+
+    if isinstance(link, h5py.ExternalLink):
+        return f"{name!r} is a link into another file"
+    found = file[name] if isinstance(link, h5py.HardLink) else None
+    if isinstance(found, h5py.Dataset) and (found.external is not None or found.is_virtual):
+        return f"{name!r} does not hold its data itself"
+    return None
 
 
 def method_parameters(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -247,6 +247,22 @@ def test_data_that_lies_elsewhere_is_refused(tmp_path, make):
         FlowFile(tmp_path / "flow.h5")
 
 
+@pytest.mark.parametrize("make", [external_link, external_storage, virtual_dataset])
+@pytest.mark.parametrize("place", ["evil", "group/evil"])
+def test_what_leads_out_of_the_file_is_refused_also_where_nobody_reads_it(tmp_path, flow_path, make, place):
+    outside = tmp_path / "secret.h5"
+    with h5py.File(outside, "w") as file:
+        file["flow"] = np.zeros((1, 2, 4, 4), np.uint8)
+    FlowFile(flow_path).close()
+    with h5py.File(flow_path, "r+") as file:
+        make(file.create_group("made"), outside)
+        file.move("made/flow", place)
+        del file["made"]
+
+    with pytest.raises(ArtifactError, match=f"'{place}' (is a link into another file|does not hold its data itself)"):
+        FlowFile(flow_path)
+
+
 def test_frames_that_are_no_jpegs_are_refused(tmp_path):
     path = tmp_path / "frames.h5"
     with new_frames_file(path) as writer:

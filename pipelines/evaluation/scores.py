@@ -16,7 +16,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from pipelines import __version__
-from pipelines.artifacts import damaged, new_file, open_file, read_attributes, require_plain_dataset
+from pipelines.artifacts import (
+    damaged,
+    new_file,
+    open_file,
+    read_attributes,
+    require_own_data,
+)
 from pipelines.errors import MissingError
 from pipelines.interruption import stop_requests
 from pipelines.workspace import storage_errors
@@ -110,8 +116,7 @@ def read_scores(path: Path) -> Scores:
         attributes = read_attributes(file, path, SCORES_SCHEMA)
         with damaged(path):
             streams = [stream for stream in STREAMS if file.get(stream, getlink=True) is not None]
-        for name in ("videos", "labels", *streams):
-            require_plain_dataset(file, name, path)
+        require_own_data(file, ("videos", "labels", *streams), path)
         with damaged(path):
             scores = Scores(
                 videos=file["videos"].asstr()[:].tolist(),

@@ -185,9 +185,7 @@ def put(files, contents):
 def test_a_training_of_damaged_videos_alone_says_so(workspace):
     for file in workspace.flow.rglob("*.h5"):
         file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(
-        MissingError, match=r"none of the 6 training videos of split 1 can be read, .*\.h5"
-    ):
+    with pytest.raises(MissingError, match=r"none of the 6 training videos of split 1 can be read, .*\.h5"):
         train.run(config(workspace, steps=("motion",)))
 
 
