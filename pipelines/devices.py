@@ -1,7 +1,10 @@
 """Which device computes, and with which number of threads."""
 
 import contextlib
+import importlib.util
 import os
+import shutil
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +48,32 @@ def device_for(name: str, precision: str) -> "torch.device":
     if precision == "fp16" and device.type != "cuda":
         raise UsageError("--precision fp16 needs a GPU; on the CPU use fp32 or bf16")
     return device
+
+
+def missing_to_compile(device: "torch.device") -> str:
+    """What this machine lacks of what torch.compile and Triton need to make code for the device; empty for nothing."""
+    variable, compilers = ("CXX", ("g++", "clang++")) if device.type == "cpu" else ("CC", ("gcc", "clang"))
+    if not any(map(shutil.which, (os.environ.get(variable) or compilers[0], *compilers))):
+        return f"a compiler ({' or '.join(compilers)}, or what the environment's {variable} names)"
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "Python's header files (the package python3-dev or python3-devel)"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "Triton (the package `triton`, which torch's CUDA wheels bring)"
+    return ""
+
+
+@contextlib.contextmanager
+def repeatable() -> Iterator[None]:
+    """cuDNN takes none of its algorithms whose result differs from run to run, so that a training that was interrupted
+    continues to the same bits on a GPU too."""
+    import torch
+
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
 
 
 def available_cores() -> int:

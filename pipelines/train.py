@@ -148,7 +148,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     Raises `UsageError` where the run of that name has another configuration, `MissingError` where frames, flow,
     weights or a base step are missing, `Interrupted` after a signal, with a checkpoint written.
     """
-    from pipelines.devices import device_for
+    from pipelines.devices import device_for, repeatable
     from pipelines.training.data import record_unreadable
 
     started = time.monotonic()
@@ -168,6 +168,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         base = _base_run(config, workspace, this)
         _require_shareable(config, len(data.videos))
         held.enter_context(ranks().process_group(device))
+        held.enter_context(repeatable())
         for name in config.selected():
             step, start = config.step(name), starts.get(name)
             configuration = _step_settings(settings, step)
@@ -498,5 +499,11 @@ def _precision(asked: str, device: "torch.device") -> "Precision":
     import torch
 
     if asked == "auto":
-        return "fp32" if device.type != "cuda" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        return (
+            "fp32"
+            if device.type != "cuda"
+            else "bf16"
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else "fp16"
+        )
     return cast("Precision", asked)

@@ -121,7 +121,7 @@ class Batch:
 
     def part(self, start: int, stop: int) -> "Batch":
         """The samples start..stop-1, without `bad`."""
-        rgb, flow = (None if x is None else x[start:stop] for x in (self.rgb, self.flow))
+        rgb, flow = (None if x is None or start >= stop else x[start:stop] for x in (self.rgb, self.flow))
         return Batch(rgb, flow, self.labels[start:stop], self.indices[start:stop])
 
     @property

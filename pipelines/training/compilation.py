@@ -1,11 +1,9 @@
 """`torch.compile` for training: whether to, and with what."""
 
-import importlib.util
-import os
-import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pipelines.devices import missing_to_compile
 from pipelines.errors import MissingError
 from pipelines.training.recipes import Step
 from pipelines.training.schedule import total_iterations
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 BACKEND = "inductor"
+_SIZES = 64  # of micro-batches in a step: every number of damaged videos in one makes another; beyond, uncompiled
 WORTHWHILE = 1000  # updates of a step: compiling takes a minute or more, once for each size of a micro-batch
 
 
@@ -23,7 +22,7 @@ def compiles(asked: bool | None, device: "torch.device") -> bool:
 
     Raises `MissingError` where it is asked for and cannot be.
     """
-    missing = missing_for(device) if asked is not False else ""
+    missing = missing_to_compile(device) if asked is not False else ""
     if asked and missing:
         raise MissingError(f"--compile needs {missing}: install it, or train with --no-compile")
     return bool(asked) or (asked is None and device.type == "cuda" and not missing)
@@ -34,19 +33,13 @@ def worthwhile(asked: bool | None, step: Step, videos: int) -> bool:
     return bool(asked) or total_iterations(step, videos) >= WORTHWHILE
 
 
-def missing_for(device: "torch.device") -> str:
-    """What of torch.compile's needs is not on this machine; empty where nothing is."""
-    variable, compilers = ("CXX", ("g++", "clang++")) if device.type == "cpu" else ("CC", ("gcc", "clang"))
-    if not any(map(shutil.which, (os.environ.get(variable) or compilers[0], *compilers))):
-        return f"a compiler ({' or '.join(compilers)}, or what the environment's {variable} names)"
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        return "Triton (the package `triton`, which torch's CUDA wheels bring)"
-    return ""
-
-
 def compiled(network: "nn.Module") -> "Callable[..., Any]":
     """The same function, compiled at its first call and again for every other size of input; the weights stay those of
-    `network`. Sizes are constants, since kernels for any size are slower and a step has few."""
+    `network`. Sizes are constants, since kernels for any size are slower and a step has few.
+
+    What was compiled before is forgotten: a step's code must not depend on the steps that this process trained."""
     import torch
 
+    torch._dynamo.reset()
+    torch._dynamo.config.recompile_limit = _SIZES
     return torch.compile(network, dynamic=False, backend=BACKEND)

@@ -75,7 +75,7 @@ class StepTrainer:
         self.network = compiled(self.shared_model) if compile_network else self.shared_model
         self.dropouts = [module for module in model.modules() if isinstance(module, VideoDropout)]
         self.prepare = Prepare().to(device)
-        self.optimiser = make_optimiser(self.model, step)
+        self.optimiser = make_optimiser(self.model, step, may_skip=precision == "fp16")
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.state = StepState()
 
@@ -171,7 +171,7 @@ class StepTrainer:
         self.scaler.scale(loss / (count / self.sharing.size)).backward()
         self.moments.collect(content.part.number)
         self._sum("loss", loss.detach())
-        self._sum("videos", batch.labels.new_tensor(len(batch)))
+        self._sum("videos", batch.labels.new_full((), len(batch)))
         for name, correct in correct_videos(logits, batch.labels).items():
             self._sum(f"{name}_accuracy", correct)
 

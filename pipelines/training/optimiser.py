@@ -27,8 +27,12 @@ def parameter_kinds(model: nn.Module) -> dict[str, str]:
     return kinds
 
 
-def make_optimiser(model: nn.Module, step: Step) -> torch.optim.SGD:
-    """One parameter group a kind; `set_learning_rate` gives each its share of the scheduled rate."""
+def make_optimiser(model: nn.Module, step: Step, *, may_skip: bool = False) -> torch.optim.SGD:
+    """One parameter group a kind; `set_learning_rate` gives each its share of the scheduled rate.
+
+    `may_skip`: a gradient scaler will leave out updates. The fused kernel would take the momentum of a first update
+    that was left out from memory that nothing was written to.
+    """
     kinds = parameter_kinds(model)
     groups = [
         {
@@ -38,7 +42,7 @@ def make_optimiser(model: nn.Module, step: Step) -> torch.optim.SGD:
         }
         for kind, (factor, decays) in RATES.items()
     ]
-    return torch.optim.SGD(groups, lr=step.lr, momentum=step.momentum, nesterov=step.nesterov, fused=True)
+    return torch.optim.SGD(groups, lr=step.lr, momentum=step.momentum, nesterov=step.nesterov, fused=not may_skip)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

@@ -92,7 +92,7 @@ def _all_moments(values: Tensor, absent: bool) -> tuple[Tensor, Tensor, Tensor]:
     own = values.new_zeros(distributed.get_world_size(), 2 * channels + 1)
     if not absent:
         variance, mean = torch.var_mean(values, (0, 2, 3), correction=0)
-        own[distributed.get_rank()] = torch.cat([mean, variance, mean.new_tensor([values.numel() / channels])])
+        own[distributed.get_rank()] = torch.cat([mean, variance, mean.new_full((1,), values.numel() / channels)])
     distributed.all_reduce(own)  # every row but one's own is zero: this gathers them
     means, variances, counts = own[:, :channels], own[:, channels:-1], own[:, -1:]
     count = counts.sum()

@@ -26,7 +26,7 @@ def no_compiler(monkeypatch):
 
 @pytest.fixture
 def a_compiler(monkeypatch):
-    monkeypatch.setattr(compilation, "missing_for", lambda device: "")
+    monkeypatch.setattr(compilation, "missing_to_compile", lambda device: "")
 
 
 def losses(compile_network=False, **network):
@@ -73,6 +73,25 @@ def test_by_default_short_steps_are_not_compiled():
     step = PAPER.steps["appearance"]
     assert [worthwhile(None, replace(step, iterations=n), 10) for n in (999, 1000)] == [False, True]
     assert worthwhile(True, replace(step, iterations=1), 10)
+
+
+def test_more_sizes_of_micro_batches_than_dynamo_keeps_by_itself_are_all_compiled(monkeypatch):
+    """The last batches of passes have sizes of their own, and every damaged video makes another."""
+    monkeypatch.setattr(compilation, "BACKEND", "eager")
+    network = compilation.compiled(torch.nn.Linear(2, 2))
+    _dynamo.utils.counters.clear()
+    for size in range(2, 22):
+        network(torch.zeros(size, 2))
+    assert _dynamo.utils.counters["stats"]["unique_graphs"] == 20
+    compilation.compiled(torch.nn.Linear(2, 2))(torch.zeros(2, 2))  # of the next step
+    assert _dynamo.utils.counters["stats"]["unique_graphs"] == 21
+    _dynamo.reset()
+
+
+def test_without_python_s_headers_nothing_is_compiled(monkeypatch):
+    monkeypatch.setattr("pipelines.devices.sysconfig.get_path", lambda name: "/nowhere")
+    with pytest.raises(MissingError, match="--compile needs Python's header files"):
+        compiles(True, CPU)
 
 
 def test_without_a_compiler_a_gpu_trains_as_it_is_and_asking_for_it_names_what_is_missing(no_compiler):

@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from pipelines.datasets.augmentation import Crop
+from pipelines.datasets.clips import Clip, Clips
 from pipelines.datasets.loading import Batch
 from pipelines.models import StreamLogits, STResNet
 from pipelines.training.loop import StepTrainer
@@ -140,6 +142,56 @@ def test_a_batch_without_a_readable_video_changes_nothing_and_is_remembered():
     assert trainer.state.bad == {"a/b": "damaged"}
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_a_micro_batch_without_a_readable_video_leaves_the_others():
+    """As loaded: clips, of which there can be none of no shape."""
+    step = override(PAPER.steps["joint1"], {"batch_size": 4, "micro_batch": 2, "frames": 2, "dropout": 0.0})
+    losses = []
+    for missing in ((0, 1), ()):
+        torch.manual_seed(0)
+        trainer = StepTrainer(STResNet(3, depth=26, width=4), step, 4, torch.device("cpu"))
+        trainer.update(loaded(2 if missing else 0, 2, missing))
+        losses.append(float(trainer.state.sums["loss"]))
+    assert losses[0] == losses[1] > 0
+
+
+def loaded(damaged: int, good: int, missing: tuple[int, ...]) -> Batch:
+    """A batch of clips whose first places were damaged."""
+    generator = torch.Generator().manual_seed(1)
+    rgb, flow = (
+        Clips(
+            [
+                Clip(
+                    torch.randint(0, 256, (2, channels, 32, 32), dtype=torch.uint8, generator=generator),
+                    np.arange(2)[:, None],
+                    Crop(0, 0, 32, 32),
+                    (32, 32),
+                )
+                for _ in range(good)
+            ]
+        )
+        for channels in (3, 20)
+    )
+    indices = torch.arange(good)
+    return Batch(rgb, flow, indices % 3, indices, dict.fromkeys("ab"[:damaged], "damaged"), missing)
+
+
+def test_an_update_that_overflows_in_fp16_is_left_out_and_the_next_is_as_the_first_would_be():
+    step = override(PAPER.steps["joint1"], {"batch_size": 2, "frames": 2, "dropout": 0.0})
+    torch.manual_seed(0)
+    network = STResNet(3, depth=26, width=4)
+    trainer = StepTrainer(network, step, 4, torch.device("cpu"), "fp16")
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60, backoff_factor=2.0**-50)
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    trainer.update(batch_of(2, 2))
+    assert all(torch.equal(value, before[name]) for name, value in network.named_parameters())
+    for _ in range(2):
+        trainer.update(batch_of(2, 2))
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+    momenta = [state["momentum_buffer"] for state in trainer.optimiser.state.values()]
+    assert momenta
+    assert all(momentum.isfinite().all() for momentum in momenta)
 
 
 @pytest.mark.parametrize(

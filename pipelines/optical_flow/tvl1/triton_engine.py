@@ -6,10 +6,12 @@ Letters: N pairs of frames, H W pixels.
 import gc
 import threading
 from contextlib import nullcontext
+from functools import lru_cache
 
 import torch
 
-from pipelines.errors import UsageError
+from pipelines.devices import missing_to_compile
+from pipelines.errors import MissingError, UsageError
 from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
 from pipelines.optical_flow.tvl1.triton_solver import INTERPRETED, Solver, bytes_per_pair
 
@@ -27,10 +29,12 @@ def compute_flow(frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Par
     """uint8 [N, H, W] twice to float32 [N, 2, H, W], on the frames' GPU; what does not fit its memory, in parts.
 
     Buffers and graphs for the last size of frames are kept for the next call. Raises `UsageError` for frames on the CPU
-    (unless Triton interprets), `torch.OutOfMemoryError` where not even one pair fits.
+    (unless Triton interprets), `MissingError` without a C compiler, `torch.OutOfMemoryError` where not even one pair
+    fits.
     """
     if not frame0.is_cuda and not INTERPRETED:
         raise UsageError(f"--engine triton needs a GPU, not {frame0.device}: use --device cuda, or --engine auto")
+    _require_compiler(frame0.device)
     with _only_thread, torch.cuda.device(frame0.device) if frame0.is_cuda else nullcontext():
         flow = torch.empty((len(frame0), 2, *frame0.shape[1:]), device=frame0.device)
         start = 0
@@ -42,6 +46,13 @@ def compute_flow(frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Par
     return flow
 
 
+@lru_cache(maxsize=1)
+def _require_compiler(device: torch.device) -> None:
+    missing = "" if INTERPRETED else missing_to_compile(device)
+    if missing:
+        raise MissingError(f"TV-L1 on a GPU needs {missing}: install it, or compute on the CPU with --device cpu")
+
+
 def _solver_for(frames: torch.Tensor, parameters: TVL1Parameters) -> Solver:
     """One for frames of this size with room for as many as possible: the last one where it serves."""
     wanted = min(len(frames), MOST_PAIRS)
@@ -49,6 +60,8 @@ def _solver_for(frames: torch.Tensor, parameters: TVL1Parameters) -> Solver:
     for kept_key, solver in _kept:
         if kept_key == key and (solver.capacity >= wanted or solver.is_full):
             return solver
+    for _, solver in _kept:
+        solver.looks.wait_for_last_call()  # its memory may be given to this stream's work next
     _kept.clear()
     solver = _largest_solver(frames, min(1 << (wanted - 1).bit_length(), MOST_PAIRS), parameters)
     _kept.append((key, solver))
