@@ -2,21 +2,28 @@
 
     python benchmarks/gpu.py [--device cuda] [--quick] [--checks-only] [--only training] [--peak-tflops 989]
 
-Exits with 1 if a check fails. `--device cpu --quick` goes through the same code on small inputs, so that this file is
-known to work before a GPU is at hand. What needs a package that is not there is left out, and said. A training step is
-timed against torchvision's ResNet of the same depth, compiled, bf16, channels_last, on as many pictures; and against
-two of them in eager float32, frames flattened into the batch: the plain way of running two streams.
+Exits with 1 if a check fails or a part ends in an error; the others are done all the same, and every row is printed at
+once. `--device cpu --quick` goes through the same code on small inputs, so that this file is known to work before a GPU
+is at hand. What needs a package that is not there is left out, and said. A training step is timed against torchvision's
+ResNet of the same depth, compiled, bf16, channels_last, on as many pictures; and against two of them in eager float32,
+frames flattened into the batch: the baseline of running two streams.
+
+Where the package is not installed: `PYTHONPATH=. python benchmarks/gpu.py`. On one H100 or H200 all of it should take
+4 to 7 minutes, of which compiling two networks is half; `--checks-only` one.
 """
 
 import argparse
 import contextlib
+import copy
 import importlib.util
 import sys
 import tempfile
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,20 +40,38 @@ from plain import (
 )
 from torch.nn.functional import cross_entropy
 
+from pipelines.datasets.augmentation import Crop
+from pipelines.datasets.clips import Clip, Clips
 from pipelines.datasets.loading import Batch
-from pipelines.devices import available_cores
+from pipelines.datasets.preparation import Prepare
+from pipelines.devices import available_cores, repeatable
 from pipelines.evaluation.scoring import Scorer
 from pipelines.models import Normalise, STResNet
 from pipelines.optical_flow import TVL1Parameters, tvl1_flow
 from pipelines.optical_flow.methods import make_method
 from pipelines.optical_flow.tvl1.flow import resolve_engine
 from pipelines.optical_flow.tvl1.reference import compute_flow as tvl1_reference
-from pipelines.training.loop import StepTrainer
+from pipelines.training.loop import Precision, StepTrainer
 from pipelines.training.recipes import PAPER
 
 # Dense bf16 operations a second of the chips whose data sheets we know, by a part of their names.
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0}
-rows: list[tuple[str, str, str]] = []
+failed: list[str] = []
+
+
+def add_row(row: tuple[str, str, str]) -> None:
+    """Prints it at once: what comes after may fail or take too long."""
+    print("| " + " | ".join(row) + " |", flush=True)
+
+
+def attempt(what: Callable[..., None], *arguments: Any) -> None:
+    """Whatever one part raises is a row, and the other parts go on."""
+    try:
+        what(*arguments)
+    except Exception as error:
+        failed.append(what.__name__)
+        traceback.print_exc()
+        add_row((what.__name__, "FAILED", f"{type(error).__name__}: {error}".splitlines()[0][:200]))
 
 
 def main() -> None:
@@ -62,23 +87,27 @@ def main() -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}, torchvision {torchvision.__version__}")
     torch.manual_seed(0)
-    checks = [check_network(device), check_training(device)]
+    print("\n| what | result | note |\n|---|---|---|")
+    for check in (check_network, check_preparation, check_training, check_continuing):
+        attempt(check, device)
+    if device.type == "cuda":
+        attempt(check_fp16, device)
+        attempt(check_compiled, device)
     if arguments.only is None:
-        checks.append(check_raft(device))
-        checks += check_tvl1(device) if present("cv2", "TV-L1") else []
+        attempt(check_raft, device)
+        if present("cv2", "TV-L1"):
+            attempt(check_tvl1, device)
     if not arguments.checks_only:
         peak = arguments.peak_tflops or next((peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
         size, depth, repeats = (64, 26, 3) if arguments.quick else (224, 50, 10)
-        time_training(device, depth, size, arguments.videos or (2 if arguments.quick else 16), repeats, peak)
-        time_loader(40 if arguments.quick else 800)
+        videos = arguments.videos or (2 if arguments.quick else 16)
+        attempt(time_training, device, depth, size, videos, repeats, peak)
+        attempt(time_loader, 40 if arguments.quick else 800)
     if not arguments.checks_only and arguments.only is None:
-        time_testing(device, depth, size, repeats)
+        attempt(time_testing, device, depth, size, repeats)
         if present("cv2", "TV-L1"):
-            time_tvl1(device, arguments.quick)
-    print("\n| what | result | note |\n|---|---|---|")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
-    sys.exit(0 if all(checks) else 1)
+            attempt(time_tvl1, device, arguments.quick)
+    sys.exit(1 if failed else 0)
 
 
 def present(package: str, what: str) -> bool:
@@ -92,7 +121,7 @@ def present(package: str, what: str) -> bool:
 
 
 @torch.inference_mode()
-def check_network(device: torch.device) -> bool:
+def check_network(device: torch.device) -> None:
     """Forward pass in float32 without TF32 against float64 on the CPU."""
     network = STResNet(10, depth=26, width=16, temporal_pool=(3, 1)).eval()
     rgb, flow = Normalise()(*random_clip(2, 5, 64, 64))
@@ -100,26 +129,96 @@ def check_network(device: torch.device) -> bool:
     with exact_float32():
         found = network.float().to(device)(rgb.to(device), flow.to(device))
     error = max(relative_error(a.cpu().double(), b) for a, b in zip(found, reference, strict=True))
-    return verdict("network, float32, against float64 on the CPU", error, 1e-4)
+    verdict("network, float32, against float64 on the CPU", error, 1e-4)
 
 
-def check_training(device: torch.device) -> bool:
+def check_preparation(device: torch.device) -> None:
+    """What the device makes of a loader's pixels: cut, resized, mirrored, normalised, stacked."""
+    batch = clips_batch(4, 3)
+    expected = Prepare()(batch.rgb, batch.flow)
+    there = batch.to(device)
+    found = Prepare().to(device)(there.rgb, there.flow)
+    error = max(relative_error(a.cpu(), b) for a, b in zip(found, expected, strict=True) if a is not None)
+    verdict("preparation of clips, against the CPU", error, 1e-3)  # where one byte is rounded the other way: 1e-2
+
+
+def check_training(device: torch.device) -> None:
     """The loss of three updates against the same three on the CPU."""
+    with exact_float32():
+        losses = [loss_of_three(small_trainer(where)) for where in (torch.device("cpu"), device)]
+    verdict("loss of three updates, against the CPU", abs(losses[1] / losses[0] - 1), 1e-3)
+
+
+def check_continuing(device: torch.device) -> None:
+    """Three updates, and as many in a new trainer from the state after the first."""
+    whole, begun = small_trainer(device), small_trainer(device)
+    batch = clips_batch(4, 3)
+    with repeatable():
+        for _ in range(3):
+            whole.update(batch)
+        begun.update(batch)
+        continued = small_trainer(device)
+        continued.load_state_dict(copy.deepcopy(begun.state_dict()))
+        for _ in range(2):
+            continued.update(batch)
+    pairs = zip(continued.model.state_dict().values(), whole.model.state_dict().values(), strict=True)
+    verdict("three updates, interrupted and not", float(sum(not torch.equal(a, b) for a, b in pairs)), 0)
+
+
+def check_fp16(device: torch.device) -> None:
+    """An update that overflows is left out; those after it stay near bf16's."""
     losses = []
-    step = replace(PAPER.steps["joint1"], iterations=3, batch_size=4, micro_batch=2, frames=3, lr=1e-4)
-    rgb, flow = random_clip(4, 3, 64, 64)
-    batch = Batch(rgb, flow, torch.arange(4), torch.arange(4))
-    for where in (torch.device("cpu"), device):
-        torch.manual_seed(1)
-        trainer = StepTrainer(STResNet(4, depth=26, width=16), step, 4, where)
-        with exact_float32():
-            for _ in range(3):
-                trainer.update(batch)
-        losses.append(float(trainer.state.sums["loss"]))
-    return verdict("loss of three updates, against the CPU", abs(losses[1] / losses[0] - 1), 1e-3)
+    for precision in ("bf16", "fp16"):
+        trainer = small_trainer(device, precision)
+        if precision == "fp16":
+            trainer.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**60, backoff_factor=2.0**-50)
+            trainer.update(clips_batch(4, 3))
+            trainer.state.sums.clear()
+        losses.append(loss_of_three(trainer))
+    verdict("fp16 after an overflow, against bf16", abs(losses[1] / losses[0] - 1), 5e-2)
 
 
-def check_raft(device: torch.device) -> bool:
+def check_compiled(device: torch.device) -> None:
+    losses = [loss_of_three(small_trainer(device, "bf16", compile_network=compiled)) for compiled in (False, True)]
+    verdict("loss of three updates, compiled, bf16, against not compiled", abs(losses[1] / losses[0] - 1), 2e-2)
+
+
+def small_trainer(device: torch.device, precision: Precision = "fp32", **settings: Any) -> StepTrainer:
+    """Of a small network, always the same."""
+    torch.manual_seed(1)
+    step = replace(PAPER.steps["joint1"], iterations=10, batch_size=4, micro_batch=2, frames=3, lr=1e-4)
+    trainer = StepTrainer(STResNet(4, depth=26, width=16), step, 4, device, precision, **settings)
+    trainer.model.train()
+    return trainer
+
+
+def loss_of_three(trainer: StepTrainer) -> float:
+    for _ in range(3):
+        trainer.update(clips_batch(4, 3))
+    return float(trainer.state.sums["loss"])
+
+
+def clips_batch(videos: int, frames: int) -> Batch:
+    """Noise as a loader brings it: 70x90 pixels, of which 56x72 become 64x64, every second video mirrored."""
+    random = np.random.default_rng(0)
+    rgb, flow = (
+        Clips(
+            [
+                Clip(
+                    torch.from_numpy(random.integers(0, 256, (frames * each, channels, 70, 90), dtype=np.uint8)),
+                    np.arange(frames * each).reshape(frames, each),
+                    Crop(3, 5, 56, 72, mirror=video % 2 == 1),
+                    (64, 64),
+                )
+                for video in range(videos)
+            ]
+        )
+        for each, channels in ((1, 3), (10, 2))
+    )
+    return Batch(rgb, flow, torch.arange(videos), torch.arange(videos))
+
+
+def check_raft(device: torch.device) -> None:
     """RAFT with made-up weights (none are needed to compare devices)."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "raft.pth"
@@ -130,16 +229,15 @@ def check_raft(device: torch.device) -> bool:
         with exact_float32():
             there = frames.to(device)
             found = make_method("raft", options, str(device)).flow(there[:-1], there[1:])
-    return verdict("RAFT, against the CPU", relative_error(found.cpu().double(), expected.double()), 1e-3)
+    verdict("RAFT, against the CPU", relative_error(found.cpu().double(), expected.double()), 1e-3)
 
 
-def check_tvl1(device: torch.device) -> list[bool]:
+def check_tvl1(device: torch.device) -> None:
     """The device's engine of TV-L1 against the reference in float64 on the CPU; and pairs alone against all together.
 
     Run to its end the estimator is chaotic in a few pixels: there the median end-point difference is what counts.
     """
     frame0, frame1 = moving_textures(2, 41, 55)
-    good = []
     for mode in ("cpu", "cuda"):
         short = TVL1Parameters(mode=mode, nscales=2, warps=2, inner_iterations=10, outer_iterations=1, epsilon=0)
         full = TVL1Parameters(mode=mode, warps=2)
@@ -148,19 +246,19 @@ def check_tvl1(device: torch.device) -> list[bool]:
             [tvl1_flow(frame0, frame1, parameters=parameters, device=device).cpu() for parameters in (short, full)],
         )
         what = f"TV-L1, mode {mode}"
-        good.append(verdict(f"{what}, 20 iterations a level", relative_error(found[0].double(), expected[0]), 1e-4))
+        verdict(f"{what}, 20 iterations a level", relative_error(found[0].double(), expected[0]), 1e-4)
         median = float((found[1] - expected[1]).norm(dim=1).median() / expected[1].norm(dim=1).median())
-        good.append(verdict(f"{what}, to its end, medians over the pixels", median, 5e-3))
+        verdict(f"{what}, to its end, medians over the pixels", median, 5e-3)
         pairs = zip(frame0.split(1), frame1.split(1), strict=True)
         alone = torch.cat([tvl1_flow(*pair, parameters=full, device=device).cpu() for pair in pairs])
-        good.append(verdict(f"{what}, pairs alone against all together", relative_error(found[1], alone), 0))
-    return good
+        verdict(f"{what}, pairs alone against all together", relative_error(found[1], alone), 0)
 
 
-def verdict(what: str, error: float, bound: float) -> bool:
+def verdict(what: str, error: float, bound: float) -> None:
     good = error <= bound  # false for NaN
-    rows.append((what, "equal" if good else "DIFFERENT", f"relative error {error:.1e}, allowed {bound:.0e}"))
-    return good
+    if not good:
+        failed.append(what)
+    add_row((what, "equal" if good else "DIFFERENT", f"relative error {error:.1e}, allowed {bound:.0e}"))
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -198,6 +296,10 @@ def time_training(
         made.model.train()
         return made
 
+    def as_in_training(made: StepTrainer) -> None:
+        with repeatable():
+            made.update(batch)
+
     batch = random_batch(videos, frames, size, size).to(device)
     images = 2 * frames * videos
     ours, eager, peer, plain = (
@@ -206,7 +308,7 @@ def time_training(
         OneResNet(device, depth, images, size),
         PlainTwoStreams(device, depth),
     )
-    runs = [lambda: ours.update(batch), lambda: eager.update(batch), peer.update, lambda: plain.update(batch)]
+    runs = [lambda: as_in_training(ours), lambda: as_in_training(eager), peer.update, lambda: plain.update(batch)]
     seconds = in_turns(runs, device, repeats)
     rgb, flow = (torch.empty(1, frames, channels, size, size) for channels in (3, 20))
     flops = videos * training_flops(STResNet(CLASSES, depth=depth), rgb, flow)
@@ -216,18 +318,18 @@ def time_training(
     kind = f"{precision}, channels_last" + (", compiled" if on_gpu else "")
     what = f"training, depth {depth}, T={frames}, {size} px, {videos} videos"
     rates = [images / each for each in seconds]
-    rows.append((what, f"{rates[0]:.0f} images/s", f"{kind}; {used}"))
-    rows.append(("not compiled", f"{rates[1]:.0f} images/s", f"{precision}, channels_last"))
+    add_row((what, f"{rates[0]:.0f} images/s", f"{kind}; {used}"))
+    add_row(("not compiled", f"{rates[1]:.0f} images/s", f"{precision}, channels_last"))
     one = f"{kind}; ours is {rates[0] / rates[2]:.2f} of it"
-    rows.append((f"one torchvision ResNet-{depth}, {images} images", f"{rates[2]:.0f} images/s", one))
-    rows.append(
+    add_row((f"one torchvision ResNet-{depth}, {images} images", f"{rates[2]:.0f} images/s", one))
+    add_row(
         (
-            "two of them, the plain way",
+            "two of them, the baseline",
             f"{rates[3]:.0f} images/s",
             f"eager fp32; ours is {rates[0] / rates[3]:.2f} times it",
         )
     )
-    rows.append(("samples that this takes", f"{videos / seconds[0]:.1f} samples/s", "of 2 T images"))
+    add_row(("samples that this takes", f"{videos / seconds[0]:.1f} samples/s", "of 2 T images"))
 
 
 class OneResNet:
@@ -263,23 +365,23 @@ def time_loader(count: int) -> None:
         videos, _ = loading.make_artifacts(Path(folder), compression)
         rate = loading.samples_a_second(videos, (224, 224), available_cores(), count)
     note = f"T=5, 10 fields, {loading.WIDTH}x{loading.HEIGHT} stored, {compression}"
-    rows.append((f"the loader, {available_cores()} processes", f"{rate:.1f} samples/s", note))
+    add_row((f"the loader, {available_cores()} processes", f"{rate:.1f} samples/s", note))
 
 
 def time_testing(device: torch.device, depth: int, size: int, repeats: int) -> None:
     """Seconds of one video by the paper's protocol: 25 frames, whole pictures, mirrored."""
     height, width = size * 8 // 7, (size * 4 // 3) * 8 // 7 // 2 * 2
-    rgb = torch.randint(0, 256, (2, 25, 3, height, width), dtype=torch.uint8)
-    flow = torch.randint(0, 256, (2, 25, 20, height, width), dtype=torch.uint8)
+    rgb = torch.randint(0, 256, (2, 25, 3, height, width), dtype=torch.uint8, device=device)
+    flow = torch.randint(0, 256, (2, 25, 20, height, width), dtype=torch.uint8, device=device)
     windows = [list(range(25))]
     full = Scorer(STResNet(CLASSES, depth=depth), device)
     seconds = median_seconds(lambda: full.score(rgb, flow, windows), device, repeats)
     what = f"testing, depth {depth}, 25 frames of {width}x{height}, mirrored"
-    rows.append((what, f"{1 / seconds:.2f} videos/s", "fp32"))
+    add_row((what, f"{1 / seconds:.2f} videos/s", "fp32, convolutions in TF32" if device.type == "cuda" else "fp32"))
     if device.type == "cuda":
         half = Scorer(full.network, device, "bf16")
         seconds = median_seconds(lambda: half.score(rgb, flow, windows), device, repeats)
-        rows.append((what, f"{1 / seconds:.2f} videos/s", "bf16"))
+        add_row((what, f"{1 / seconds:.2f} videos/s", "bf16"))
 
 
 def time_tvl1(device: torch.device, quick: bool) -> None:
@@ -291,15 +393,16 @@ def time_tvl1(device: torch.device, quick: bool) -> None:
         for mode in ("cpu", "cuda"):
             for stop, epsilon in (("early stop", 0.01), ("300 iterations always", 0.0)):
                 compute = partial(tvl1_flow, parameters=TVL1Parameters(mode=mode, epsilon=epsilon, warps=warps))
-                seconds = median_seconds(partial(compute, frame0, frame1), device, repeats=1 if quick else 3)
+                once = quick or (epsilon == 0 and pairs == 256)  # ten seconds and more
+                seconds = median_seconds(partial(compute, frame0, frame1), device, repeats=1 if once else 3)
                 what = f"TV-L1, {width}x{height}, mode {mode}, {stop}"
                 note = f"engine {resolve_engine('auto', device)}, {pairs} pairs a call"
-                rows.append((what, f"{pairs / seconds:.1f} pairs/s", note))
+                add_row((what, f"{pairs / seconds:.1f} pairs/s", note))
     compute = partial(tvl1_flow, parameters=TVL1Parameters(warps=warps))
     peer = partial(compute, frame0[:1], frame1[:1], engine="reference")
     our_seconds, peer_seconds = in_turns([partial(compute, frame0, frame1), peer], device, repeats=1)
     note = f"1 pair a call; ours, {pairs} a call, is {pairs / our_seconds * peer_seconds:.0f} times that"
-    rows.append(("mode cpu, early stop, by plain PyTorch", f"{1 / peer_seconds:.2f} pairs/s", note))
+    add_row(("mode cpu, early stop, by plain PyTorch", f"{1 / peer_seconds:.2f} pairs/s", note))
 
 
 def moving_textures(pairs: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
