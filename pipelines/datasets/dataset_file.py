@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.provenance import made_by
 from pipelines.workspace import atomic_file, storage_errors
 
 DATASET_SCHEMA = "stres/dataset/1"
@@ -71,7 +72,8 @@ def write_dataset_file(
         for artifact in artifacts.values():
             if artifact.flow_settings is not None:
                 settings.setdefault(artifact.flow_settings, len(settings))
-    head = {"schema": DATASET_SCHEMA, "classes": classes, "flow_settings": [asdict(each) for each in settings]}
+    flow_settings = [asdict(each) for each in settings]
+    head = {**made_by(DATASET_SCHEMA, "h5py"), "classes": classes, "flow_settings": flow_settings}
     entries = (_json(_entry(*name, artifacts, settings)) for name, artifacts in sorted(found.items()))
     with (
         atomic_file(path) as temporary,

@@ -17,6 +17,7 @@ from pipelines.datasets.catalogue import Catalogue, Video
 from pipelines.datasets.group_splits import FOLDS, leaking_groups, make_splits
 from pipelines.datasets.split_lists import Split, list_files, read_lists, ucf101_lists
 from pipelines.errors import MissingError, UsageError
+from pipelines.provenance import made_by
 from pipelines.workspace import Workspace, locked, read_json, storage_errors, write_bytes, write_json
 
 SPLITS_SCHEMA = "stres/splits/1"
@@ -161,7 +162,7 @@ def _replace(folder: Path, files: Mapping[str, bytes], record: Mapping[str, Any]
         for name, content in sorted(files.items()):
             write_bytes(new / name, content)
             digest.update(name.encode("utf-8", "surrogateescape") + b"\0" + content + b"\0")
-        write_json(new / SPLITS_FILE, {"schema": SPLITS_SCHEMA, **record, "lists_sha256": digest.hexdigest()})
+        write_json(new / SPLITS_FILE, {**made_by(SPLITS_SCHEMA, "numpy"), **record, "lists_sha256": digest.hexdigest()})
         with storage_errors(folder):
             if folder.exists():
                 folder.rename(old)

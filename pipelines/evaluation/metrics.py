@@ -12,9 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipelines.evaluation.scores import Scores
+from pipelines.provenance import made_by
 
 RESAMPLES = 2000  # the ends of a 95 % interval then move by less than a tenth of its width from seed to seed
 SEED = 0
+RESULTS_SCHEMA = "stres/results/1"
 PROTOCOL_KEYS = ("frames", "views", "mirror", "temporal")
 OPTIONAL_PROTOCOL_KEYS = ("recalibrate_bn",)  # there only where it was done
 
@@ -82,7 +84,8 @@ class ConfusedPair:
 def results_document(protocol: Mapping[str, Any], split: int, run: str, scores: Scores) -> dict[str, Any]:
     """The content of `results.json`: JSON types only; a stream that was not evaluated is absent.
 
-    `protocol` has the keys `frames`, `views`, `mirror`, `temporal`, and may have `recalibrate_bn`.
+    Its `scores_sha256` is the `content_sha256` of the `scores.h5` beside it. `protocol` has the keys `frames`, `views`,
+    `mirror`, `temporal`, and may have `recalibrate_bn`.
     """
     if set(protocol) - set(OPTIONAL_PROTOCOL_KEYS) != set(PROTOCOL_KEYS):
         raise ValueError(f"a protocol has the keys {', '.join(PROTOCOL_KEYS)}, not {', '.join(protocol)}")
@@ -95,7 +98,7 @@ def results_document(protocol: Mapping[str, Any], split: int, run: str, scores: 
     for stream in scores.streams:
         metrics = asdict(stream_metrics([scores], stream))
         document[stream] = {key: list(value) if isinstance(value, tuple) else value for key, value in metrics.items()}
-    return document
+    return document | made_by(RESULTS_SCHEMA, "numpy") | {"scores_sha256": scores.digest()}
 
 
 # ------------------------------------------------------------------ accuracies and their intervals

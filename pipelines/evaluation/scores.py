@@ -8,6 +8,7 @@ Of a file name that is not valid UTF-8 the offending bytes are stored as `\\udcf
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from pipelines import __version__
 from pipelines.artifacts import (
     damaged,
     new_file,
@@ -25,6 +25,7 @@ from pipelines.artifacts import (
 )
 from pipelines.errors import MissingError
 from pipelines.interruption import stop_requests
+from pipelines.provenance import made_by
 from pipelines.workspace import storage_errors
 
 SCORES_SCHEMA = "stres/scores/1"
@@ -69,6 +70,15 @@ class Scores:
         """The stream a single number stands for: fused where there is one, otherwise motion, otherwise appearance."""
         return list(self.streams)[-1]
 
+    def digest(self) -> str:
+        """SHA-256 of all that is here."""
+        digest = hashlib.sha256()
+        for name in (*_utf8(self.videos), *_utf8(self.classes)):
+            digest.update(name + b"\0")
+        for name, values in _arrays(self):
+            digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
+
     def _check_labels(self) -> None:
         if len(set(self.videos)) != len(self.videos):
             raise ValueError("a video stands twice in the scores")
@@ -99,7 +109,9 @@ def write_scores(path: Path, scores: Scores, attributes: Mapping[str, Any]) -> N
     import h5py
 
     text = h5py.string_dtype("utf-8")
-    complete = {**attributes, "schema": SCORES_SCHEMA, "stres_version": __version__, "content_sha256": _digest(scores)}
+    made = made_by(SCORES_SCHEMA, "opencv", "numpy", "torch")
+    made["library_versions"] = json.dumps(made["library_versions"])
+    complete = {**attributes, **made, "content_sha256": scores.digest()}
     with stop_requests() as stop, new_file(path) as file, storage_errors(path):
         file.create_dataset("videos", data=_utf8(scores.videos), dtype=text)
         for name, values in _arrays(scores):
@@ -124,7 +136,7 @@ def read_scores(path: Path) -> Scores:
                 classes=[str(name) for name in attributes["classes"]],
                 **{stream: file[stream][:] for stream in streams},
             )
-            if attributes.get("content_sha256") != _digest(scores):
+            if attributes.get("content_sha256") != scores.digest():
                 raise ValueError("its content does not match its checksum")
         return scores
 
@@ -136,12 +148,3 @@ def _arrays(scores: Scores) -> list[tuple[str, np.ndarray]]:
 def _utf8(names: list[str]) -> np.ndarray:
     """Bytes of valid UTF-8: object [n]."""
     return np.array([name.encode("utf-8", "backslashreplace") for name in names], dtype=object)
-
-
-def _digest(scores: Scores) -> str:
-    digest = hashlib.sha256()
-    for name in (*_utf8(scores.videos), *_utf8(scores.classes)):
-        digest.update(name + b"\0")
-    for name, values in _arrays(scores):
-        digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()

@@ -23,8 +23,8 @@ from pipelines.video.extraction import (
     check_workers,
     dry_run_result,
     extract,
-    library_versions,
     split_done,
+    stored_library_versions,
 )
 from pipelines.video.sources import VideoSource
 from pipelines.workers import Report
@@ -191,7 +191,7 @@ def import_attributes(
         "source_width": source[0],
         "source_height": source[1],
         "container_frames": 0,
-        "library_versions": library_versions(),
+        "library_versions": stored_library_versions(),
     }
 
 

@@ -21,7 +21,7 @@ from pipelines.optical_flow.methods import FlowMethod, make_method
 from pipelines.optical_flow.quantise import quantise
 from pipelines.prefetch import prefetch
 from pipelines.video.decoding import VideoReader
-from pipelines.video.extraction import library_versions, picture_attributes, source_attributes
+from pipelines.video.extraction import picture_attributes, source_attributes, stored_library_versions
 from pipelines.video.sources import VideoSource
 from pipelines.workers import Report
 
@@ -224,7 +224,7 @@ class _StoredFrames:
     def attributes(self) -> dict[str, Any]:
         made = self.file.attributes
         kept = {name: made[name] for name in self._KEPT if name in made}
-        return {**kept, "frames_sha256": made["content_sha256"], "library_versions": library_versions()}
+        return {**kept, "frames_sha256": made["content_sha256"], "library_versions": stored_library_versions()}
 
     def __enter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@ import torch
 
 from pipelines.errors import MissingError
 from pipelines.models.tensor_file import TensorFileError, read_tensors
+from pipelines.provenance import made_by
 from pipelines.unfailing_file import UnfailingFile
 from pipelines.workspace import atomic_file, storage_errors
 
@@ -21,7 +22,9 @@ WEIGHTS_SCHEMA = "stres/weights/1"
 def save(path: Path, schema: str, content: dict[str, Any]) -> None:
     """Writes `content` whole or not at all. Raises `StorageError`."""
     with atomic_file(path) as temporary, storage_errors(path), contextlib.closing(UnfailingFile(temporary)) as file:
-        torch.save({"schema": schema, **content}, cast("IO[bytes]", file))  # its zip writer hides why a write failed
+        torch.save(
+            made_by(schema, "numpy", "torch") | content, cast("IO[bytes]", file)
+        )  # its zip writer hides why a write failed
         file.check()
 
 

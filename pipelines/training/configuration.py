@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines import __version__
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import UsageError
+from pipelines.provenance import made_by
 from pipelines.training.runs import Run
 from pipelines.workspace import write_json
 
 RUN_SCHEMA = "stres/run/1"
-_MAY_DIFFER = ("stres_version",)
+_MAY_DIFFER = ("stres_version", "library_versions")
 
 
 def write_or_compare(run: Run, settings: Mapping[str, Any], split: Split) -> None:
@@ -56,8 +56,7 @@ def describe_base(base: Run, settings: Mapping[str, Any], split: Split) -> dict[
 
 def _document(settings: Mapping[str, Any], split: Split) -> dict[str, Any]:
     document = {
-        "schema": RUN_SCHEMA,
-        "stres_version": __version__,
+        **made_by(RUN_SCHEMA, "opencv", "numpy", "torch"),
         **settings,
         "split_sha256": digest([split.train, split.test]),
     }

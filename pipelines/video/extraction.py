@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pipelines.distributed import ranks
 from pipelines.errors import UsageError, VideoError
 from pipelines.outcomes import Outcomes
 from pipelines.progress import OnProgress, Progress, ignore_progress
+from pipelines.provenance import library_versions
 from pipelines.video.estimation import Estimate
 from pipelines.video.resize import stored_size
 from pipelines.video.sources import VideoProblem, VideoSource
@@ -306,7 +308,7 @@ def source_attributes(task: ExtractTask, frames: int, fps: float) -> dict[str, A
         "source_bytes": size,
         "source_frames": frames,
         "fps": fps,
-        "library_versions": library_versions(),
+        "library_versions": stored_library_versions(),
     }
 
 
@@ -325,17 +327,9 @@ def picture_attributes(reader: "VideoReader") -> dict[str, Any]:
     return attributes
 
 
-def library_versions() -> str:
-    """The versions of the libraries that decide what is stored, as JSON."""
-    import json
-
-    import av
-    import cv2
-    import numpy
-    import torch
-
-    modules = {"av": av, "opencv": cv2, "numpy": numpy, "torch": torch}
-    return json.dumps({name: str(module.__version__) for name, module in modules.items()})
+def stored_library_versions() -> str:
+    """The versions of the libraries that decide what an artifact holds, as JSON."""
+    return json.dumps(library_versions("av", "opencv", "numpy", "torch"))
 
 
 def options_difference(attributes: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
