@@ -28,7 +28,7 @@ def require(packages: Sequence[str], purpose: str) -> None:
     """Raises `MissingError` naming the packages that are not installed."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        raise MissingError(f"{purpose} needs {' and '.join(missing)}: pip install 'stres[export]'")
+        raise MissingError(f"{purpose} needs {' and '.join(missing)}: pip install '.[export]' in the checkout of stres")
 
 
 def export_torch(model: Deployed, size: tuple[int, int], settings: Mapping[str, Any]) -> bytes:

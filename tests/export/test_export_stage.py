@@ -330,7 +330,7 @@ def test_where_nothing_can_be_written_nothing_is_left(trained_on_videos, tmp_pat
 
 def test_without_the_extra_its_name_is_told(trained_on_videos, tmp_path, monkeypatch):
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingError, match=r"--format onnx needs onnx and onnxscript: pip install 'stres\[export\]'"):
+    with pytest.raises(MissingError, match=r"--format onnx needs onnx and onnxscript: pip install '\.\[export\]'"):
         export.run(export.Config(tmp_path / "model.onnx", trained_on_videos.workspace.root))
     assert list(tmp_path.iterdir()) == []
 
