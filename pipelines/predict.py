@@ -4,13 +4,15 @@ What comes out is what `evaluate` would give for the video's frames and flow, ha
 run was trained on. Letters: C classes.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import evaluate
+from pipelines.distributed import ranks
 from pipelines.errors import MissingError, StorageError, UsageError, VideoError
 from pipelines.prediction.account import STAGE, Account
 from pipelines.prediction.lengths import Length
@@ -116,33 +118,38 @@ def run(
     on_progress: OnProgress = ignore_progress,
     on_prediction: OnPrediction = _ignore_prediction,
 ) -> Result:
-    """Predicts every video; `on_prediction` is told of each as it is done.
+    """Predicts every video; `on_prediction` is told of each as it is done. Under torchrun the ranks share the videos,
+    and rank 0 is told.
 
     Videos that cannot be read are listed in the result and in the workspace's `failures.csv`. Raises `MissingError`
     where run, videos or what computes the flow are missing, `UsageError` where the run cannot be tested so,
     `StorageError` where timelines cannot be written.
     """
-    trained = find_run_or_folder(Workspace(config.workspace), config.run)
-    sources, failures = _sources(config)
+    trained = ranks().first_tells(lambda: find_run_or_folder(Workspace(config.workspace), config.run))
+    sources, failures = ranks().first_tells(lambda: _sources(config))
     predictor = _predictor(config, trained)
+    if not ranks().is_first:
+        on_progress = ignore_progress
     started = time.monotonic()
     progress = Account(on_progress, len(sources), len(failures))
     for failure in failures:
         progress.failed(failure)
-    predictions: list[Prediction] = []
-    for source, place in _with_places(config, sources):
-        try:
-            prediction = _predict(config, predictor, trained, source, place, progress)
-        except VideoError as error:
-            failures.append(Failure(STAGE, source.class_name, source.video, str(source.path), str(error)))
-            progress.failed(failures[-1])
-            continue
-        predictions.append(prediction)
-        on_prediction(prediction)
-        progress.predicted(prediction)
-    _record(config, predictions, failures, on_progress)
+    outcomes = _predict_each(config, predictor, trained, sources, progress, on_prediction)
+    predictions = [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
+    failures += [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+
+    def result() -> Result:
+        _record(config, predictions, failures, on_progress)
+        return _result(predictor, trained, predictions, failures, time.monotonic() - started)
+
+    return ranks().first_tells(result)
+
+
+def _result(
+    predictor: "Predictor", trained: Run, predictions: list[Prediction], failures: list[Failure], seconds: float
+) -> Result:
     protocol = predictor.protocol
-    seconds, video_seconds = time.monotonic() - started, sum(prediction.seconds for prediction in predictions)
+    video_seconds = sum(prediction.seconds for prediction in predictions)
     return Result(
         run=trained.name,
         step=protocol.step,
@@ -206,7 +213,40 @@ def _with_places(config: Config, sources: Sequence[VideoSource]) -> Iterator[tup
         yield source, free
 
 
-# ------------------------------------------------------------------ one video
+# ------------------------------------------------------------------ one by one
+
+
+def _predict_each(
+    config: Config,
+    predictor: "Predictor",
+    trained: Run,
+    sources: Sequence[VideoSource],
+    progress: Account,
+    on_prediction: OnPrediction,
+) -> list[Prediction | Failure]:
+    """What became of each video, in their order; on rank 0, of all ranks. Raises `StorageError`."""
+    places = list(_with_places(config, sources))
+
+    def work(numbers: Iterator[int]) -> Generator[tuple[int, Prediction | Failure]]:
+        for number in numbers:
+            source, place = places[number]
+            outcome: Prediction | Failure
+            try:
+                outcome = _predict(config, predictor, trained, source, place, progress)
+            except VideoError as error:
+                outcome = Failure(STAGE, source.class_name, source.video, str(source.path), str(error))
+            yield number, outcome
+
+    found: dict[int, Prediction | Failure] = {}
+    with contextlib.closing(ranks().pool(len(places), work)) as outcomes:
+        for _, (number, outcome) in outcomes:
+            found[number] = outcome
+            if isinstance(outcome, Failure):
+                progress.failed(outcome)
+                continue
+            on_prediction(outcome)
+            progress.predicted(outcome)
+    return [found[number] for number in sorted(found)]
 
 
 def _predict(

@@ -7,7 +7,7 @@ another. Nothing is written unless it is to be mended (`fix`).
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from pipelines.datasets.catalogue import Catalogue, Video, artifact_files
 from pipelines.datasets.dataset_file import ArtifactFile, Kind
 from pipelines.devices import available_cores
+from pipelines.distributed import ranks
 from pipelines.errors import MissingError, StresError
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.verification.commands import commands
@@ -88,18 +89,28 @@ class Result:
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
-    """Checks everything in the workspace.
+    """Checks everything in the workspace; under torchrun the ranks share the videos, and rank 0 does the rest.
 
     Raises `MissingError` where there is no workspace, or nothing in it; with `fix` `StorageError` where writing fails.
     """
     started = time.monotonic()
     workspace = Workspace(config.workspace)
-    workspace.require()
-    videos = _videos(workspace, config.depth)
-    others = _runs_and_scores(workspace, config.depth)
-    if not videos and not others:
-        raise MissingError(f"there is nothing to verify in {workspace.root}: run `stres extract-frames` first")
+    videos, others = ranks().first_tells(lambda: _what_there_is(workspace, config.depth))
+    if not ranks().is_first:
+        on_progress = ignore_progress
     reports, faults = _check_each([*others, *videos], config.workers or available_cores(), on_progress)
+    return ranks().first_tells(lambda: _conclude(workspace, config, videos, reports, faults, started))
+
+
+def _conclude(
+    workspace: Workspace,
+    config: Config,
+    videos: list[VideoTask],
+    reports: list[VideoReport],
+    faults: list[Fault],
+    started: float,
+) -> Result:
+    """Adds what shows only when all videos are seen together, and mends. Raises `StorageError`."""
     faults += _check_together(workspace, videos, reports)
     faults.sort(key=lambda fault: ([*NEXT].index(fault.kind), fault.subject, fault.path))
     requeued: list[Requeued] = []
@@ -125,6 +136,16 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 # ------------------------------------------------------------------ what there is
 
 
+def _what_there_is(workspace: Workspace, depth: Depth) -> tuple[list[VideoTask], list[Task]]:
+    """The videos to check, and the runs and scores. Raises `MissingError` where there are none of them."""
+    workspace.require()
+    videos = _videos(workspace, depth)
+    others = _runs_and_scores(workspace, depth)
+    if not videos and not others:
+        raise MissingError(f"there is nothing to verify in {workspace.root}: run `stres extract-frames` first")
+    return videos, others
+
+
 def _videos(workspace: Workspace, depth: Depth) -> list[VideoTask]:
     found: dict[tuple[str, str], dict[Kind, ArtifactFile]] = {}
     for kind in KINDS:
@@ -148,7 +169,14 @@ def check_one(task: Task, report: Report) -> VideoReport | list[Fault]:
 
 
 def _check_each(tasks: Sequence[Task], workers: int, on_progress: OnProgress) -> tuple[list[VideoReport], list[Fault]]:
-    """The reports of all videos, in order, and the faults of all tasks."""
+    """The reports of all videos, in order, and the faults of all tasks; on rank 0, of all ranks."""
+
+    def work(numbers: Iterator[int]) -> Generator[VideoReport | list[Fault]]:
+        shared = (tasks[number] for number in numbers)
+        with contextlib.closing(run_tasks(check_one, shared, workers)) as outcomes:
+            for task, outcome in outcomes:
+                yield task.died(str(outcome)) if isinstance(outcome, StresError) else outcome
+
     reports: dict[str, VideoReport] = {}
     faults: list[Fault] = []
 
@@ -156,9 +184,8 @@ def _check_each(tasks: Sequence[Task], workers: int, on_progress: OnProgress) ->
         on_progress(Progress(STAGE, done, len(tasks), "checks", {"faults": len(faults)}, message))
 
     tell(0)
-    with contextlib.closing(run_tasks(check_one, tasks, workers)) as outcomes:
-        for done, (task, outcome) in enumerate(outcomes, start=1):
-            found = task.died(str(outcome)) if isinstance(outcome, StresError) else outcome
+    with contextlib.closing(ranks().pool(len(tasks), work)) as outcomes:
+        for done, (_, found) in enumerate(outcomes, start=1):
             if isinstance(found, VideoReport):
                 reports[found.task.id] = found
                 found = found.faults

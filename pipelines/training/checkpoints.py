@@ -22,9 +22,8 @@ WEIGHTS_SCHEMA = "stres/weights/1"
 def save(path: Path, schema: str, content: dict[str, Any]) -> None:
     """Writes `content` whole or not at all. Raises `StorageError`."""
     with atomic_file(path) as temporary, storage_errors(path), contextlib.closing(UnfailingFile(temporary)) as file:
-        torch.save(
-            made_by(schema, "numpy", "torch") | content, cast("IO[bytes]", file)
-        )  # its zip writer hides why a write failed
+        whole = made_by(schema, "numpy", "torch") | content
+        torch.save(whole, cast("IO[bytes]", file))  # its zip writer hides why a write failed
         file.check()
 
 

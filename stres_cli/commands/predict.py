@@ -76,7 +76,8 @@ def predict(
     Frames and flow are made as those that the run was trained on, only where they are looked at; nothing is stored but
     timelines.
     """
-    with command(as_json, debug, interrupted="interrupted: what was predicted until then stands above") as ui:
+    interrupted = "interrupted: what was predicted until then stands above"
+    with command(as_json, debug, shared=True, interrupted=interrupted) as ui:
         config = stage.Config(
             videos=videos,
             workspace=workspace,

@@ -34,7 +34,7 @@ def verify(
     By default every stored byte is checked against its checksum, and by warping frames whether the flow is theirs and
     the right way round. The exit code is 1 where there are faults. Nothing is changed without --fix.
     """
-    with command(as_json, debug, interrupted="interrupted: give the command again") as ui:
+    with command(as_json, debug, shared=True, interrupted="interrupted: give the command again") as ui:
         if quick and full:
             raise UsageError("--quick and --full contradict each other: give one of them")
         from stres_cli.verify_view import show  # loads rich.table, which --help can do without

@@ -1,15 +1,18 @@
 """What torchrun starts for the tests: `ranks_script.py NAME FOLDER`, one function below; rank 0 leaves its findings."""
 
 import contextlib
+import io
 import os
 import pickle
 import signal
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import torch
 
-from pipelines import evaluate, train
+from pipelines import evaluate, predict, train, verify
 from pipelines.datasets.loading import Batch
 from pipelines.distributed import ranks
 from pipelines.errors import Interrupted, MissingError
@@ -18,6 +21,7 @@ from pipelines.training.loop import StepTrainer
 from pipelines.training.recipes import Step
 from pipelines.training.sharing import Sharing
 from pipelines.training.sync_norm import SyncBatchNorm
+from pipelines.workers import run_tasks
 from stres_cli.app import app
 from stres_cli.console import command
 
@@ -158,6 +162,78 @@ def working(folder: Path) -> dict[str, object]:
     return found | {"evaluated": ranks().gather(result)}
 
 
+# ------------------------------------------------------------------ looking at many videos
+
+DEADLY = "wave/wave0"
+predict_one = predict._predict
+
+
+def check_or_die(task: verify.Task, report: Callable[[int], None]) -> object:
+    """A check under which one video's worker process dies."""
+    if task.id == DEADLY:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return verify.check_one(task, report)
+
+
+class Noted:
+    """What this rank works on. The first video waits until every rank has one, however slowly some start."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def add(self, name: str) -> None:
+        if not self.names:
+            ranks().gather(None)
+        self.names.append(name)
+
+    def tasks(self, function: object, tasks: Iterable[verify.Task], workers: int) -> Iterator[object]:
+        """In place of `run_tasks`."""
+
+        def noted() -> Iterator[verify.Task]:
+            for task in tasks:
+                self.add(task.id)
+                yield task
+
+        return run_tasks(check_or_die, noted(), workers)
+
+    def predict(self, config, predictor, trained, source, *others):
+        """In place of `predict._predict`."""
+        self.add(source.video)
+        return predict_one(config, predictor, trained, source, *others)
+
+
+def told(*arguments: object) -> dict[str, object]:
+    """Of each rank: the exit code, what it wrote, and what it worked on."""
+    noted, out, err = Noted(), io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(verify, "run_tasks", noted.tasks),
+        mock.patch.object(predict, "_predict", noted.predict),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        codes = command_line(*arguments)
+    said = ranks().gather((out.getvalue(), err.getvalue()))
+    return {
+        "codes": codes,
+        "out": [o for o, _ in said],
+        "err": [e for _, e in said],
+        "work": ranks().gather(noted.names),
+    }
+
+
+def looking(folder: Path) -> dict[str, object]:
+    """The commands that look at many videos and store little, on `folder/work` and `folder/clips`."""
+    work = ("-w", folder / "work", "--json")
+    videos = ("predict", folder / "clips", *work, "--step", "joint1", "--device", "cpu")
+    timeline = (folder / "absent.avi", "--timeline", "--overlay", "--window", "12f", "--crops", 2)
+    return {
+        "verify": told("verify", *work, "--workers", 1),
+        "predict": told(*videos, "--crops", 3),
+        "timeline": told(*videos, *timeline),
+        "fix": told("verify", "--fix", *work, "--workers", 1),
+    }
+
+
 def failing(folder: Path) -> None:
     """Rank 1 fails while the other waits for it."""
     with command(False, False, shared=True):
@@ -169,6 +245,6 @@ def failing(folder: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     name, folder = sys.argv[1], Path(sys.argv[2])
-    findings = {"working": working, "failing": failing}[name](folder)
+    findings = {"working": working, "looking": looking, "failing": failing}[name](folder)
     if ranks().is_first:
         (folder / f"{name}.pickle").write_bytes(pickle.dumps(findings))

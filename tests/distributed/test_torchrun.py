@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -160,7 +161,7 @@ def test_one_process_continues_what_two_began(staged):
     _, folder, _, _ = staged
     seen: list[int] = []
     train.run(ranks_script.config(folder, "moved", steps=("motion",)), lambda progress: seen.append(progress.done))
-    assert seen == [0, 4, 5]  # the first comes with the message about a video that is missing
+    assert seen == [4, 5]
     two, moved = weights(folder, "two", "motion"), weights(folder, "moved", "motion")
     for name, value in two.items():
         torch.testing.assert_close(moved[name], value, rtol=1e-3, atol=1e-4)
@@ -179,6 +180,89 @@ def test_scores_are_those_of_one_process_bit_for_bit(staged):
         assert scores.videos == again.videos
         assert (scores.motion == again.motion).all()
         assert document == (single.folder / "results.json").read_text()
+
+
+# ------------------------------------------------------------------ looking at many videos
+
+LOOKS = ("verify", "predict", "timeline", "fix")
+
+
+@pytest.fixture(scope="module")
+def looked(trained_on_videos, tmp_path_factory) -> tuple[dict[str, Any], dict[str, Any], Path]:
+    """What two processes and one say of the same videos; the workspaces they leave are `two` and `work`."""
+    folder = tmp_path_factory.mktemp("looks")
+    shutil.copytree(trained_on_videos.videos, folder / "clips")
+    bad = folder / "clips" / "jump" / "jump1.mkv"
+    bad.write_bytes(bad.read_bytes()[:300])
+
+    def prepare() -> None:
+        shutil.copytree(trained_on_videos.workspace.root, folder / "work")
+        damaged = Workspace(folder / "work").frames_file("jump", "jump1")
+        damaged.write_bytes(damaged.read_bytes()[:-2000])
+
+    prepare()
+    two, _ = findings("looking", folder)
+    (folder / "work").rename(folder / "two")
+    prepare()
+    return two, ranks_script.looking(folder), folder
+
+
+def document(told: dict[str, Any]) -> dict[str, Any]:
+    """What rank 0 printed, but for the time it took."""
+    everything = json.loads(told["out"][0])
+    return {name: value for name, value in everything.items() if "_per_second" not in name and name != "seconds"}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_each_video_is_one_ranks_and_all_ranks_have_some(looked, look):
+    two, one, _ = looked
+    first, second = two[look]["work"]
+    assert first
+    assert second
+    assert sorted(first + second) == sorted(one[look]["work"][0])
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_two_processes_say_what_one_says_in_one_voice(looked, look):
+    two, one, _ = looked
+    assert two[look]["codes"] == [1, 1] == 2 * one[look]["codes"]
+    assert document(two[look]) == document(one[look])
+    assert (two[look]["out"][1], two[look]["err"][1]) == ("", "")
+    assert two[look]["err"][0].count("jump1.mkv: ") == one[look]["err"][0].count("jump1.mkv: ")
+
+
+def test_what_is_bad_is_among_what_they_say(looked):
+    two, _, _ = looked
+    faults = {fault["subject"]: fault for fault in document(two["verify"])["faults"]}
+    assert faults["jump/jump1"]["kind"] == "truncated"
+    assert "the worker process died" in faults[ranks_script.DEADLY]["detail"]
+    for look, bad in {"predict": ["jump1"], "timeline": ["absent", "jump1"]}.items():
+        assert [row["video"] for row in document(two[look])["failures"]] == bad
+        assert len(document(two[look])["predictions"]) == 5
+
+
+def test_two_processes_leave_what_one_leaves(looked):
+    """Timelines and their pictures, what `--fix` sets aside, and the rows of `failures.csv`."""
+    _, _, folder = looked
+    roots = folder / "two", folder / "work"
+    two, one = ({path.relative_to(root): path for path in root.rglob("*") if path.is_file()} for root in roots)
+    assert two.keys() == one.keys()
+    assert sum(path.parts[0] == "predictions" for path in one) == 5 * len(("csv", "json", "png", "mp4"))
+    for name in one:  # x264 writes other bytes each time it is given the same pictures
+        if name.suffix != ".mp4" and name.name != "failures.csv":
+            assert two[name].read_bytes() == one[name].read_bytes(), name
+    rows, others = ([(*row.key, row.path, row.reason) for row in read_failures(Workspace(root))] for root in roots)
+    assert rows == others
+    assert {(stage, video) for stage, _, video, _, _ in rows} == {
+        ("predict", "absent"),
+        ("predict", "jump1"),
+        ("extract-frames", "jump1"),
+        ("extract-flow", "wave0"),
+        ("extract-frames", "wave0"),
+    }
+
+
+# ------------------------------------------------------------------ errors
 
 
 def test_one_ranks_error_ends_all_and_is_told_once(tmp_path):

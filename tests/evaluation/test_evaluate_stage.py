@@ -214,7 +214,11 @@ def test_results_json_says_what_was_tested_and_how_well(workspace):
         assert found.keys() == {*numbers, *(f"{number}_interval" for number in numbers)}
         assert found["top1"] == np.mean(scores.streams[stream].argmax(1) == scores.labels)
         assert found["top1_interval"] == list(stream_metrics([scores], stream).top1_interval)
-    assert document.keys() == {"protocol", "split", "run", "videos", "step", "missing", "failed"}
+    made = {"schema", "stres_version", "library_versions", "scores_sha256"}
+    assert document.keys() == {"protocol", "split", "run", "videos", "step", "missing", "failed", *made}
+    with h5py.File(result.folder / "scores.h5") as file:
+        assert document["scores_sha256"] == file.attrs["content_sha256"]
+        assert json.loads(file.attrs["library_versions"]).keys() == {"numpy", "opencv", "torch"}
 
 
 def test_scores_say_where_they_come_from(workspace):

@@ -123,9 +123,12 @@ def test_confused_pairs_stand_in_falling_order() -> None:
     assert pairs == [("b", "a", 2, pytest.approx(2 / 3)), ("c", "b", 1, 1), ("a", "b", 1, pytest.approx(1 / 6))]
 
 
+PROVENANCE = ("schema", "stres_version", "library_versions", "scores_sha256")
+
+
 def test_the_results_document_has_the_agreed_keys() -> None:
     document = results_document(PROTOCOL, 1, "split1", random_scores())
-    assert list(document) == ["protocol", "split", "run", "videos", "appearance", "motion", "fused"]
+    assert list(document) == ["protocol", "split", "run", "videos", "appearance", "motion", "fused", *PROVENANCE]
     assert (document["protocol"], document["split"], document["videos"]) == (PROTOCOL, 1, 300)
     measures = ("top1", "top5", "mean_class_accuracy")
     assert list(document["fused"]) == [key for name in measures for key in (name, f"{name}_interval")]
@@ -134,7 +137,7 @@ def test_the_results_document_has_the_agreed_keys() -> None:
 
 
 def test_the_results_document_leaves_out_a_stream_that_was_not_evaluated() -> None:
-    assert list(results_document(PROTOCOL, 1, "r", scores_of([0], [0], 2)))[4:] == ["fused"]
+    assert list(results_document(PROTOCOL, 1, "r", scores_of([0], [0], 2)))[4:] == ["fused", *PROVENANCE]
 
 
 def test_the_results_document_refuses_an_incomplete_protocol() -> None:

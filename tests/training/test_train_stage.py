@@ -44,6 +44,8 @@ def test_all_four_steps_leave_weights_metrics_and_their_configuration(workspace)
     assert Run(folder).finished() == list(STEPS)
     document = json.loads((folder / "config.json").read_text())
     assert document["classes"] == ["jump", "wave"]
+    for made in (document, load(Run(folder).weights_file("joint2"), WEIGHTS_SCHEMA)):
+        assert made["library_versions"]["torch"] == torch.__version__
     assert document["network"]["num_classes"] == 2
     assert document["steps"]["joint1"]["stride"] == [1, 2]
     assert document["flow"]["method"] == "farneback"
