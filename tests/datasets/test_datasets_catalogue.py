@@ -109,7 +109,7 @@ def test_a_dataset_json_that_was_cut_or_laid_out_anew_is_made_again(workspace, a
     add_video("a", "two")
     first = load_catalogue(workspace)
     good = workspace.dataset_file.read_text()
-    assert list(json.loads(good)) [3:] == ["classes", "flow_settings", "videos"]
+    assert list(json.loads(good))[3:] == ["classes", "flow_settings", "videos"]
     for content in (good[: good.index("two")], good.replace("]\n}", ""), json.dumps(json.loads(good), indent=1)):
         workspace.dataset_file.write_text(content)
         assert load_catalogue(workspace) == first
