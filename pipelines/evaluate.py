@@ -25,6 +25,7 @@ from pipelines.workspace import (
 
 if TYPE_CHECKING:
     from pipelines.datasets.augmentation import ViewName
+    from pipelines.evaluation.estimation import Estimate, Measured
     from pipelines.evaluation.one_pass import Logits
     from pipelines.evaluation.scores import Scores
 
@@ -37,6 +38,7 @@ class Config:
 
     views, temporal  one or several; every combination is a protocol, and each video is read once for all of them
     force            accept flow that was made otherwise than the run's training flow
+    dry_run          only estimate time and disk
     """
 
     workspace: Path
@@ -51,6 +53,7 @@ class Config:
     precision: str = "fp32"
     workers: int = 0
     force: bool = False
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         if self.crops < 1:
@@ -119,6 +122,7 @@ class Result:
 
     missing_videos  ids of the test videos that have no frames or no flow
     failed          how many others could not be read (rows of `failures.csv`)
+    estimate        of a dry run, which leaves nothing and has no `evaluations`
     """
 
     run: str
@@ -126,6 +130,7 @@ class Result:
     missing_videos: list[str]
     failed: int
     seconds: float
+    estimate: "Estimate | None" = None
 
     @property
     def folder(self) -> Path:
@@ -139,12 +144,14 @@ class Result:
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
-    """Scores every test video of the run's split once; under torchrun the ranks share them, and rank 0 writes.
+    """Scores every test video of the run's split once; under torchrun the ranks share them, and rank 0 writes. A
+    dry run scores some of them, on rank 0, and writes nothing.
 
     Raises `MissingError` where run, frames or flow are missing, `UsageError` where the workspace's flow contradicts
     what the run was trained with, or the network cannot be tested as asked.
     """
     from pipelines.devices import device_for
+    from pipelines.evaluation.estimation import measure
     from pipelines.evaluation.one_pass import Samples, recalibrate, score_videos
     from pipelines.evaluation.scoring import Scorer, shortest_window
 
@@ -155,14 +162,21 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     network = load_network(task.run, task.step)
     shortest = shortest_window(network)
     protocols = [(p, p.windows(task.recipe["frames"], shortest, task.run.name)) for p in task.protocols]
-    test = ranks().first_tells(lambda: find_test_videos(workspace, task.run, task.settings, config.force))
+    test = ranks().first_tells(
+        lambda: find_test_videos(workspace, task.run, task.settings, config.force, write=not config.dry_run)
+    )
     if not ranks().is_first:
         on_progress = ignore_progress
     test.tell(on_progress)
     samples = Samples.of(config.crops, task.settings, task.recipe, config.workers, device)
-    if config.recalibrate_bn:
+    if config.recalibrate_bn and not config.dry_run:
         recalibrate(network, samples, *protocols[0], test.training, task.run.name, on_progress)
     scorer = Scorer(network, device, config.precision)
+    if config.dry_run:
+        cost = ranks().first_tells(
+            lambda: _estimate(workspace, config, task, test, measure(scorer, samples, protocols, test, on_progress))
+        )
+        return Result(task.run.name, [], test.missing, 0, time.monotonic() - started, cost)
     logits, failures = score_videos(scorer, samples, protocols, test, on_progress)
     return ranks().first_tells(lambda: _leave(workspace, config, task, test, logits, failures, started))
 
@@ -212,17 +226,9 @@ def _leave(
     scored = [("evaluate", test.videos[i].class_name, test.videos[i].video) for i in logits]
     record_outcomes(workspace, failed=failures, succeeded=scored)
     if not logits:
-        raise MissingError(
-            f"no test video of run {task.run.name} could be scored: {test.why_none(failures)}; run "
-            f"`stres extract-frames` and `stres extract-flow` on them in {workspace.root}"
-        )
+        raise _nothing_scored(workspace, task, test, failures)
     unscored = {"missing": test.missing, "failed": [f"{failure.class_name}/{failure.video}" for failure in failures]}
-    provenance = {
-        "run": task.run.name,
-        "split": task.settings["split"],
-        "precision": config.precision,
-        "weights_sha256": task.run.weights_sha256(task.step),
-    }
+    provenance = _provenance(config, task)
     evaluations = []
     # The first last: `stres report` takes the newest unless told otherwise.
     for number, protocol in reversed(list(enumerate(task.protocols))):
@@ -230,6 +236,27 @@ def _leave(
         scores = _gather({i: of_protocols[number] for i, of_protocols in logits.items()}, test, task)
         evaluations.append(Evaluation(folder, _write(folder, scores, protocol, provenance, unscored)))
     return Result(task.run.name, evaluations[::-1], test.missing, len(failures), time.monotonic() - started)
+
+
+def _nothing_scored(workspace: Workspace, task: _Task, test: TestVideos, failures: list[Failure]) -> MissingError:
+    return MissingError(
+        f"no test video of run {task.run.name} could be scored: {test.why_none(failures)}; run "
+        f"`stres extract-frames` and `stres extract-flow` on them in {workspace.root}"
+    )
+
+
+def _provenance(config: Config, task: _Task) -> dict[str, Any]:
+    """What scores carry of where they come from, beside their protocol."""
+    return {
+        "run": task.run.name,
+        "split": task.settings["split"],
+        "precision": config.precision,
+        "weights_sha256": task.run.weights_sha256(task.step),
+    }
+
+
+def _attributes(protocol: Protocol, provenance: dict[str, Any]) -> dict[str, Any]:
+    return provenance | protocol.document() | {"step": protocol.step}
 
 
 def _gather(logits: "dict[int, Logits]", test: TestVideos, task: _Task) -> "Scores":
@@ -263,6 +290,25 @@ def _write(
 
     settings, step = protocol.document(), {"step": protocol.step}
     results = results_document(settings, provenance["split"], provenance["run"], scores) | step | unscored
-    write_scores(folder / "scores.h5", scores, provenance | settings | step)
+    write_scores(folder / "scores.h5", scores, _attributes(protocol, provenance))
     write_json(folder / "results.json", results)
     return results
+
+
+# ------------------------------------------------------------------ dry run
+
+
+def _estimate(workspace: Workspace, config: Config, task: _Task, test: TestVideos, measured: "Measured") -> "Estimate":
+    """What scoring all test videos will take, from what was measured on some. Raises `MissingError` without any."""
+    from pipelines.evaluation.estimation import Estimate
+    from pipelines.evaluation.scores import size_of_scores
+
+    if not test.videos:
+        raise _nothing_scored(workspace, task, test, test.damaged)
+    bytes_of_scores = 0
+    if measured.logits is not None:
+        scores = _gather(dict.fromkeys(range(len(test.videos)), measured.logits), test, task)
+        provenance = _provenance(config, task)
+        bytes_of_scores = sum(size_of_scores(scores, _attributes(p, provenance)) for p in task.protocols)
+    recalibrated = min(config.recalibrate_bn, len(test.training))
+    return Estimate.of(len(test.videos), recalibrated, measured, bytes_of_scores)

@@ -7,7 +7,7 @@ stopped; another one is refused.
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipelines.datasets.loading import Batch
     from pipelines.models import STResNet
     from pipelines.training.data import TrainingData
+    from pipelines.training.estimation import Estimate, StepEstimate
     from pipelines.training.loop import Precision, StepTrainer
     from pipelines.training.sharing import Sharing
 
@@ -47,6 +48,7 @@ class Config:
     checkpoint_every  minutes between two checkpoints
     sync_bn           under torchrun: whether the processes go through each micro-batch together, with batch-norm
                       statistics over all of it, rather than deal them; None: where a batch has too few to deal
+    dry_run           only estimate time, disk and memory of what is still to do
     """
 
     workspace: Path
@@ -74,6 +76,7 @@ class Config:
     checkpoint_every: float = 5.0
     sync_bn: bool | None = None
     overwrite: bool = False
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         _one_of("--recipe", self.recipe, RECIPES)
@@ -131,7 +134,8 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Result:
-    """What training left. `failed`: training videos that could not be read (rows of `failures.csv`)."""
+    """What training left. `failed`: training videos that could not be read (rows of `failures.csv`); `estimate`: of a
+    dry run, which leaves nothing and has no `steps`."""
 
     run: str
     folder: Path
@@ -140,10 +144,12 @@ class Result:
     missing_videos: list[str]
     failed: int
     seconds: float
+    estimate: "Estimate | None" = None
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """Trains the selected steps one after the other; under torchrun all ranks train together, and rank 0 writes.
+    A dry run measures some updates of each instead, and writes nothing.
 
     Raises `UsageError` where the run of that name has another configuration, `MissingError` where frames, flow,
     weights or a base step are missing, `Interrupted` after a signal, with a checkpoint written.
@@ -169,6 +175,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         _require_shareable(config, len(data.videos))
         held.enter_context(ranks().process_group(device))
         held.enter_context(repeatable())
+        if config.dry_run:
+            cost = _estimate(this, base, config, settings, starts, data, device, precision, on_progress)
+            seconds = time.monotonic() - started
+            return Result(this.name, this.folder, [], len(data.videos), data.missing, 0, seconds, cost)
         for name in config.selected():
             step, start = config.step(name), starts.get(name)
             configuration = _step_settings(settings, step)
@@ -190,7 +200,7 @@ def _begin(
     on_progress: OnProgress,
 ) -> "tuple[TrainingData, dict[str, Any], dict[StepName, Start]]":
     """Finds the training data, and what fine-tuning starts from; writes the configuration, or compares it. Until `held`
-    is closed, no other process trains into the run."""
+    is closed, no other process trains into the run. A dry run only compares."""
     from pipelines.devices import resolve_device
     from pipelines.training.compilation import compiles
     from pipelines.training.configuration import describe_base, write_or_compare
@@ -203,6 +213,7 @@ def _begin(
         seed=config.seed,
         group_regex=config.group_regex,
         overwrite_splits=config.overwrite,
+        write=not config.dry_run,
         on_progress=on_progress,
     )
     base = _base_run(config, workspace, run)
@@ -212,6 +223,10 @@ def _begin(
     starts = _starts(config, run, settings, on_progress)
     if base != run:
         settings["base_run"] = describe_base(base, settings, data.split)
+    if config.dry_run:
+        if not config.overwrite:
+            write_or_compare(run, settings, data.split, write=False)
+        return data, settings, starts
     if config.overwrite:
         _move_aside(run)
     held.enter_context(only_trainer(run))
@@ -318,20 +333,63 @@ def _train_step(
 ) -> tuple[StepResult, dict[str, str]]:
     """Trains one step from its checkpoint, which must be of the same `configuration`, or its start; leaves
     `weights.pt`. Also returns the unreadable videos."""
-    import torch
-
     from pipelines.devices import memory_errors
     from pipelines.interruption import stop_requests
-    from pipelines.training.compilation import compiles, worthwhile
-    from pipelines.training.loop import StepTrainer
     from pipelines.training.metrics_log import MetricsLog
-    from pipelines.training.sharing import Sharing
 
     finished = ranks().first_tells(lambda: _finished(run, step))
     if finished is not None:
         return finished
+    trainer, settings = _trainer(run, base, config, step, start, configuration, data, device, precision)
+    log = MetricsLog(run.folder, step.name, trainer.state.iteration) if ranks().is_first else None
+
+    def save() -> None:
+        content = {"configuration": configuration, **trainer.state_dict()}
+        ranks().first_tells(lambda: _save_checkpoint(run, step, content))
+
+    try:
+        with stop_requests() as stop, memory_errors("give a smaller --micro-batch"):
+            trainer.run(
+                lambda start: _batches(config, step, data, device, start, trainer.sharing),
+                log,
+                stop,
+                save,
+                config.checkpoint_every * 60,
+                on_progress,
+            )
+            trainer.bring_together()
+            result = ranks().first_tells(lambda: _finish(run, step, trainer, settings))
+            stop.check()  # a signal during the last update: the step is done and saved
+    finally:
+        if log is not None:
+            log.close()
+    return result
+
+
+def _trainer(
+    run: Run,
+    base: Run,
+    config: Config,
+    step: Step,
+    start: Start | None,
+    configuration: dict[str, Any],
+    data: "TrainingData",
+    device: "torch.device",
+    precision: "Precision",
+    to_come: Collection[str] = (),
+) -> "tuple[StepTrainer, dict[str, Any]]":
+    """What trains a step from its checkpoint, which must be of the same `configuration`, or its start; and the settings
+    that build its network again. What the steps `to_come` will leave is not asked for."""
+    import torch
+
+    from pipelines.training.compilation import compiles, worthwhile
+    from pipelines.training.loop import StepTrainer
+    from pipelines.training.sharing import Sharing
+
     torch.manual_seed(config.seed * 1_000_003 + STEPS.index(step.name))
-    network, settings = ranks().first_then_others(lambda: _starting_network(run, base, config, step, start, data))
+    network, settings = ranks().first_then_others(
+        lambda: _starting_network(run, base, config, step, start, data, to_come)
+    )
     sharing = Sharing(step, len(data.videos), config.sync_bn)
     trainer = StepTrainer(
         network,
@@ -346,29 +404,7 @@ def _train_step(
     content = sharing.from_first(_checkpoint(run, step, configuration) if ranks().is_first else None)
     if content is not None:
         _restore(trainer, content, run.checkpoint_file(step.name))
-    log = MetricsLog(run.folder, step.name, trainer.state.iteration) if ranks().is_first else None
-
-    def save() -> None:
-        content = {"configuration": configuration, **trainer.state_dict()}
-        ranks().first_tells(lambda: _save_checkpoint(run, step, content))
-
-    try:
-        with stop_requests() as stop, memory_errors("give a smaller --micro-batch"):
-            trainer.run(
-                lambda start: _batches(config, step, data, device, start, sharing),
-                log,
-                stop,
-                save,
-                config.checkpoint_every * 60,
-                on_progress,
-            )
-            trainer.bring_together()
-            result = ranks().first_tells(lambda: _finish(run, step, trainer, settings))
-            stop.check()  # a signal during the last update: the step is done and saved
-    finally:
-        if log is not None:
-            log.close()
-    return result
+    return trainer, settings
 
 
 def _finished(run: Run, step: Step) -> tuple[StepResult, dict[str, str]] | None:
@@ -389,11 +425,17 @@ def _finish(
     from pipelines.training.checkpoints import WEIGHTS_SCHEMA, save
 
     state = trainer.state
-    summary = {"iterations": state.iteration, "seconds": state.seconds, "metrics": state.last, "bad": state.bad}
-    model = {name: value.cpu() for name, value in trainer.model.state_dict().items()}
-    save(run.weights_file(step.name), WEIGHTS_SCHEMA, {"network": settings, "model": model, **summary})
+    save(run.weights_file(step.name), WEIGHTS_SCHEMA, _weights(trainer, settings))
     _remove_checkpoint(run, step)
     return StepResult(step.name, state.iteration, state.seconds, state.last, False), state.bad
+
+
+def _weights(trainer: "StepTrainer", settings: dict[str, Any]) -> dict[str, Any]:
+    """The content of `weights.pt`."""
+    state = trainer.state
+    summary = {"iterations": state.iteration, "seconds": state.seconds, "metrics": state.last, "bad": state.bad}
+    model = {name: value.cpu() for name, value in trainer.model.state_dict().items()}
+    return {"network": settings, "model": model, **summary}
 
 
 def _remove_checkpoint(run: Run, step: Step) -> None:
@@ -440,9 +482,16 @@ def _restore(trainer: "StepTrainer", content: dict[str, Any], file: Path) -> Non
 
 
 def _starting_network(
-    run: Run, base: Run, config: Config, step: Step, start: Start | None, data: "TrainingData"
+    run: Run,
+    base: Run,
+    config: Config,
+    step: Step,
+    start: Start | None,
+    data: "TrainingData",
+    to_come: Collection[str],
 ) -> "tuple[STResNet, dict[str, Any]]":
-    """The network as `step` begins (PAPER.md, "Training": starts from), and the settings that build it again."""
+    """The network as `step` begins (PAPER.md, "Training": starts from), and the settings that build it again. It stays
+    random where it starts from steps `to_come`, of a dry run."""
     from pipelines.models import STResNet, load_pretrained, load_streams
     from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 
@@ -458,10 +507,12 @@ def _starting_network(
         start.fill(network)
         return network, settings
     if step.name in ("appearance", "motion"):
-        load_pretrained(network, config.weights or config.base.weights)
+        load_pretrained(network, config.weights or config.base.weights, download=not config.dry_run)
         return network, settings
     sources = [(base, "appearance"), (base, "motion")] if step.name == "joint1" else [(run, "joint1")]
     for source, name in sources:
+        if name in to_come:
+            continue
         if not source.weights_file(name).exists():
             raise MissingError(
                 f"{step.name} starts from {name}, which run {source.name} has not finished: add it to --steps"
@@ -493,6 +544,70 @@ def _batches(
     videos = len(data.videos)
     sampler = StepSampler(videos, step.passes(videos), step.batch_size, start=start, share=sharing.share, **seeds)
     return iter(make_loader(samples, sampler, loader_workers(config.workers, device), device))
+
+
+# ------------------------------------------------------------------ dry run
+
+
+def _estimate(
+    run: Run,
+    base: Run,
+    config: Config,
+    settings: dict[str, Any],
+    starts: Mapping[StepName, Start],
+    data: "TrainingData",
+    device: "torch.device",
+    precision: "Precision",
+    on_progress: OnProgress,
+) -> "Estimate":
+    """What the steps that are still to do will take, from some updates of each."""
+    from pipelines.training.estimation import Estimate
+
+    if config.overwrite:  # moves the run aside, so that none of its files counts
+        empty = Run(run.folder / ".none" / run.name)
+        run, base = empty, empty if base == run else base
+    finished = ranks().first_tells(run.finished)
+    to_do = [name for name in config.selected() if name not in finished]
+    steps = [
+        _estimate_step(run, base, config, name, settings, starts.get(name), data, device, precision, to_do, on_progress)
+        for name in to_do
+    ]
+    return Estimate.of(steps, [name for name in config.selected() if name in finished])
+
+
+def _estimate_step(
+    run: Run,
+    base: Run,
+    config: Config,
+    name: StepName,
+    settings: dict[str, Any],
+    start: Start | None,
+    data: "TrainingData",
+    device: "torch.device",
+    precision: "Precision",
+    to_do: Collection[StepName],
+    on_progress: OnProgress,
+) -> "StepEstimate":
+    """What a step will take; it starts from random weights where those of steps `to_do` are not there yet."""
+    from pipelines.devices import memory_errors
+    from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, size
+    from pipelines.training.estimation import StepEstimate, measure
+
+    step = config.step(name)
+    configuration = _step_settings(settings, step)
+    trainer, network = _trainer(run, base, config, step, start, configuration, data, device, precision, to_do)
+    begin = trainer.state.iteration
+    with memory_errors("give a smaller --micro-batch"):
+        measured = measure(
+            trainer, lambda start: _batches(config, step, data, device, start, trainer.sharing), on_progress
+        )
+    return StepEstimate.of(
+        trainer,
+        begin,
+        measured,
+        weights_bytes=size(WEIGHTS_SCHEMA, _weights(trainer, network)),
+        checkpoint_bytes=size(CHECKPOINT_SCHEMA, {"configuration": configuration, **trainer.state_dict()}),
+    )
 
 
 def _precision(asked: str, device: "torch.device") -> "Precision":

@@ -19,6 +19,7 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from pipelines.progress import Progress
+from stres_cli.quantities import duration
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -142,14 +143,14 @@ class _Begun:
         seconds, done = time.monotonic() - self._time, progress.done - self.done
         if done and seconds > 0 and progress.done < progress.total:
             rate = done / seconds
-            parts.append(f"{rate:.3g} {progress.unit}/s, {_duration((progress.total - progress.done) / rate)} left")
+            parts.append(f"{rate:.3g} {progress.unit}/s, {duration((progress.total - progress.done) / rate)} left")
         if progress.metrics:
             parts.append(_describe(progress.metrics))
         return ", ".join(parts)
 
     def summary(self, progress: Progress) -> str:
         """What it came to: "train motion: 120/120 updates in 38 s, loss 0.9"."""
-        counted = f"{progress.done}/{progress.total} {progress.unit} in {_duration(time.monotonic() - self._time)}"
+        counted = f"{progress.done}/{progress.total} {progress.unit} in {duration(time.monotonic() - self._time)}"
         return ", ".join([f"{progress.phase}: {counted}", *([_describe(progress.metrics)] if progress.metrics else [])])
 
 
@@ -163,9 +164,3 @@ def _describe(metrics: Mapping[str, float | int | str]) -> str:
         f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}"
         for name, value in metrics.items()
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

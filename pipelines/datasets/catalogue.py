@@ -85,12 +85,12 @@ class Catalogue:
     problems: list[Failure]
 
 
-def load_catalogue(workspace: Workspace, on_progress: OnProgress = ignore_progress) -> Catalogue:
+def load_catalogue(workspace: Workspace, on_progress: OnProgress = ignore_progress, *, write: bool = True) -> Catalogue:
     """Lists `frames/*/*.h5` and `flow/*/*.h5`; opens only what is new or changed since `dataset.json` was written.
 
     A damaged artifact is a row of `problems` and counts as absent; a frames and a flow file of one name that come from
-    different videos are a row too and both count as absent. Raises `MissingError` without a workspace, `StorageError`
-    where `dataset.json` cannot be written.
+    different videos are a row too and both count as absent. Without `write`, `dataset.json` stays as it is. Raises
+    `MissingError` without a workspace, `StorageError` where `dataset.json` cannot be written.
     """
     workspace.require()
     known = read_dataset_file(workspace.dataset_file)
@@ -110,7 +110,7 @@ def load_catalogue(workspace: Workspace, on_progress: OnProgress = ignore_progre
         else:
             videos.append(_video(workspace, class_name, video, artifacts))
     catalogue = Catalogue(sorted({video.class_name for video in videos}), videos, problems)
-    if changed or not workspace.dataset_file.exists():
+    if write and (changed or not workspace.dataset_file.exists()):
         write_dataset_file(workspace.dataset_file, catalogue.classes, found)
     return catalogue
 

@@ -54,22 +54,33 @@ def prepare_splits(
     seed: int = 0,
     group_regex: str | None = None,
     overwrite: bool = False,
+    *,
+    write: bool = True,
 ) -> list[Split]:
     """The splits in use, brought about where there are none yet: copied from `splits_dir`, or made from the catalogue.
 
     What is in use stays: another `seed` alone changes nothing, so that runs with several seeds share their splits.
+    Without `write` nothing is brought about, and those that would be come back.
     Raises `UsageError` where `splits_dir` holds other lists than those in use, or `group_regex` is another than they
     were made with, unless `overwrite`; and for broken lists. Raises `MissingError` where there is no `splits_dir`.
     """
     folder = workspace.splits
     with locked(workspace.root):  # trainings on several splits may start at once
-        _end_interrupted_replacement(folder)
+        if write:
+            _end_interrupted_replacement(folder)
         in_use = bool(list_files(folder))
         if splits_dir is not None:
-            _use_lists(folder, splits_dir, group_regex, overwrite)
+            files = _other_lists(folder, splits_dir, overwrite)
+            if files and not write:
+                return [replace(split, group_regex=group_regex) for split in read_splits(splits_dir)]
+            if files:
+                _replace(folder, files, {"origin": "lists", "source": str(splits_dir), "group_regex": group_regex})
         elif not in_use or _made_by_another_rule(folder, group_regex, overwrite):
             ids = [(video.class_name, video.video) for video in catalogue.videos]
             splits = make_splits(ids, seed, FOLDS, group_regex)
+            if not write:
+                ucf101_lists(splits)  # refuses ids that a list cannot hold
+                return [replace(split, group_regex=group_regex) for split in splits]
             write_splits(folder, splits, {"origin": "made", "seed": seed, "folds": FOLDS, "group_regex": group_regex})
         return splits_in_use(folder, group_regex)
 
@@ -207,18 +218,19 @@ def _made_by_another_rule(folder: Path, group_regex: str | None, overwrite: bool
     return True
 
 
-def _use_lists(folder: Path, splits_dir: Path, group_regex: str | None, overwrite: bool) -> None:
-    """Copies the lists of `splits_dir` to `folder`, unless they are there already."""
+def _other_lists(folder: Path, splits_dir: Path, overwrite: bool) -> dict[str, bytes]:
+    """The list files of `splits_dir` by name, which are to replace those of `folder`; empty where they are there
+    already."""
     if not splits_dir.is_dir():
         raise MissingError(f"--splits {splits_dir}: there is no such folder")
     read_lists(splits_dir)  # broken lists never become those in use
     files = {path.name: path.read_bytes() for path in list_files(splits_dir)}
     in_use = {path.name: path.read_bytes() for path in list_files(folder)}
     if in_use == files:
-        return
+        return {}
     if in_use and not overwrite:
         raise UsageError(
             f"--splits {splits_dir} holds other lists than those in use in {folder}: leave --splits away to go on "
             "with those, use another --workspace, or give --overwrite to replace them"
         )
-    _replace(folder, files, {"origin": "lists", "source": str(splits_dir), "group_regex": group_regex})
+    return files

@@ -4,6 +4,7 @@ Letters: V views, T frames, L flow fields of a stack, h w network input.
 """
 
 import contextlib
+import functools
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,25 @@ class Samples:
         return sample.seen(self.size, views=protocol.views, mirror=protocol.mirror, reference=self.reference)
 
 
+def scored(
+    scorer: Scorer,
+    samples: Samples,
+    protocols: Sequence[tuple[Protocol, Cuts]],
+    test: TestVideos,
+    numbers: Iterable[int],
+) -> Generator[tuple[int, list[Logits] | str]]:
+    """Of each video of those numbers its logits under each protocol, or why there are none."""
+    for sample in samples.read(scorer.network, test.videos, test.labels, numbers):
+        if isinstance(sample, BadSample):
+            yield sample.index, sample.reason
+            continue
+        with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):
+            here = sample.to(scorer.device)  # once for all protocols
+            views = [samples.seen(here, protocol) for protocol, _ in protocols]
+            scores = [scorer.score(seen.rgb, seen.flow, cuts) for seen, (_, cuts) in zip(views, protocols, strict=True)]
+        yield sample.index, scores
+
+
 def score_videos(
     scorer: Scorer,
     samples: Samples,
@@ -81,23 +101,9 @@ def score_videos(
 ) -> tuple[dict[int, list[Logits]], list[Failure]]:
     """The logits of every readable video under each protocol, by its place in `test.videos`, and all failures; on
     rank 0, of all ranks."""
-
-    def work(numbers: Iterator[int]) -> Generator[tuple[int, list[Logits] | str]]:
-        """Of each video its logits, or why there are none."""
-        for sample in samples.read(scorer.network, test.videos, test.labels, numbers):
-            if isinstance(sample, BadSample):
-                yield sample.index, sample.reason
-                continue
-            with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):
-                here = sample.to(scorer.device)  # once for all protocols
-                views = [samples.seen(here, protocol) for protocol, _ in protocols]
-                scores = [
-                    scorer.score(seen.rgb, seen.flow, cuts) for seen, (_, cuts) in zip(views, protocols, strict=True)
-                ]
-            yield sample.index, scores
-
     logits: dict[int, list[Logits]] = {}
     failures = list(test.damaged)
+    work = functools.partial(scored, scorer, samples, protocols, test)
     with contextlib.closing(ranks().pool(len(test.videos), work)) as outcomes:
         for done, (_, (index, outcome)) in enumerate(outcomes, 1):
             message = ""

@@ -8,11 +8,12 @@ Of a file name that is not valid UTF-8 the offending bytes are stored as `\\udcf
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from pipelines.errors import MissingError
 from pipelines.interruption import stop_requests
 from pipelines.provenance import made_by
 from pipelines.workspace import storage_errors
+
+if TYPE_CHECKING:
+    import h5py
 
 SCORES_SCHEMA = "stres/scores/1"
 Stream = Literal["appearance", "motion", "fused"]
@@ -106,20 +110,34 @@ def write_scores(path: Path, scores: Scores, attributes: Mapping[str, Any]) -> N
 
     Raises `StorageError`, and after the writing `Interrupted`: HDF5 must not be left amid a call.
     """
+    with stop_requests() as stop, new_file(path) as file, storage_errors(path):
+        _fill(file, scores, attributes)
+    stop.check()
+
+
+def size_of_scores(scores: Scores, attributes: Mapping[str, Any]) -> int:
+    """The bytes of the file that `write_scores` would write."""
+    import h5py
+
+    memory = io.BytesIO()
+    with h5py.File(memory, "w") as file:
+        _fill(file, scores, attributes)
+    return memory.getbuffer().nbytes
+
+
+def _fill(file: "h5py.File", scores: Scores, attributes: Mapping[str, Any]) -> None:
     import h5py
 
     text = h5py.string_dtype("utf-8")
     made = made_by(SCORES_SCHEMA, "opencv", "numpy", "torch")
     made["library_versions"] = json.dumps(made["library_versions"])
     complete = {**attributes, **made, "content_sha256": scores.digest()}
-    with stop_requests() as stop, new_file(path) as file, storage_errors(path):
-        file.create_dataset("videos", data=_utf8(scores.videos), dtype=text)
-        for name, values in _arrays(scores):
-            file.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
-        file.attrs.create("classes", _utf8(scores.classes), dtype=text)
-        for name, value in sorted(complete.items()):
-            file.attrs[name] = value
-    stop.check()
+    file.create_dataset("videos", data=_utf8(scores.videos), dtype=text)
+    for name, values in _arrays(scores):
+        file.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
+    file.attrs.create("classes", _utf8(scores.classes), dtype=text)
+    for name, value in sorted(complete.items()):
+        file.attrs[name] = value
 
 
 def read_scores(path: Path) -> Scores:

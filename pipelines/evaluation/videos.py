@@ -48,13 +48,15 @@ class TestVideos:
         return " and ".join(reasons)
 
 
-def find_test_videos(workspace: Workspace, run: Run, settings: Mapping[str, Any], force: bool) -> TestVideos:
-    """The test videos of `run`, whose `config.json` holds `settings`.
+def find_test_videos(
+    workspace: Workspace, run: Run, settings: Mapping[str, Any], force: bool, *, write: bool = True
+) -> TestVideos:
+    """The test videos of `run`, whose `config.json` holds `settings`. Without `write`, `dataset.json` stays as it is.
 
     Raises `UsageError` where the workspace's flow is not what the run was trained with, unless `force`; `MissingError`
     without a workspace.
     """
-    catalogue = load_catalogue(workspace)
+    catalogue = load_catalogue(workspace, write=write)
     if not force:
         _require_same_flow(workspace, run, settings["flow"], flow_provenance(catalogue))
     split = resolve(run.split(), catalogue)

@@ -22,11 +22,11 @@ IMAGENET_WIDTH = 64
 _CLASSIFIER = ("fc.weight", "fc.bias")
 
 
-def load_pretrained(model: STResNet, source: str | Path) -> None:
+def load_pretrained(model: STResNet, source: str | Path, *, download: bool = True) -> None:
     """Fills every stream of `model`, except its classifiers, by `source`.
 
     `"imagenet"`: torchvision's IMAGENET1K_V1 weights of the model's depth (docs/recipe.md says why not V2), downloaded
-    once to the torch hub's folder;
+    once to the torch hub's folder (without `download` nothing is loaded until they are there);
     `"none"`: nothing is loaded; else the path of a torchvision ResNet's state dict as `torch.save` writes it, plain or
     under the key `state_dict`, with or without `module.` before its keys. Raises `UsageError` where there are no
     ImageNet weights of that depth and width, `MissingError` where the file is absent, holds anything but tensors, or
@@ -34,7 +34,9 @@ def load_pretrained(model: STResNet, source: str | Path) -> None:
     """
     if str(source) == "none":
         return
-    path = _imagenet_file(model.depth, model.width) if str(source) == "imagenet" else Path(source)
+    path = _imagenet_file(model.depth, model.width, download) if str(source) == "imagenet" else Path(source)
+    if path is None:
+        return
     state = read_state_dict(path)
     for stream in model.streams.values():
         _load_torchvision(stream, state, str(path))
@@ -120,8 +122,8 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
 # ------------------------------------------------------------------ ImageNet
 
 
-def _imagenet_file(depth: int, width: int) -> Path:
-    """The torch hub's copy of torchvision's weights, downloaded where it is not there yet."""
+def _imagenet_file(depth: int, width: int, download: bool) -> Path | None:
+    """The torch hub's copy of torchvision's weights, downloaded where it is not there yet; without `download` None."""
     import torchvision
 
     if depth not in IMAGENET_DEPTHS or width != IMAGENET_WIDTH:
@@ -132,6 +134,8 @@ def _imagenet_file(depth: int, width: int) -> Path:
     url = torchvision.models.get_model_weights(f"resnet{depth}")["IMAGENET1K_V1"].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     if not path.is_file():
+        if not download:
+            return None
         _download(url, path)
     return path
 

@@ -4,6 +4,7 @@ Both hold plain tensors, numbers and strings, and load with `weights_only=True`:
 """
 
 import contextlib
+import io
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -27,6 +28,13 @@ def save(path: Path, schema: str, content: dict[str, Any]) -> None:
         file.check()
 
 
+def size(schema: str, content: dict[str, Any]) -> int:
+    """The bytes of the file that `save` would write."""
+    counter = _Counter()
+    torch.save({"schema": schema, **content}, cast("IO[bytes]", counter))
+    return counter.bytes
+
+
 def load(path: Path, schema: str) -> dict[str, Any]:
     """Reads what `save` wrote, on the CPU. Raises `MissingError`: it never returns half a file."""
     try:
@@ -41,3 +49,15 @@ def load(path: Path, schema: str) -> dict[str, Any]:
             f"{path} has the schema {found!r}, not {schema!r}: it is not a file of this version of stres"
         )
     return content
+
+
+class _Counter(io.RawIOBase):
+    """Counts what is written to it, and keeps nothing."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        self.bytes += size
+        return size

@@ -16,16 +16,17 @@ RUN_SCHEMA = "stres/run/1"
 _MAY_DIFFER = ("stres_version", "library_versions")
 
 
-def write_or_compare(run: Run, settings: Mapping[str, Any], split: Split) -> None:
+def write_or_compare(run: Run, settings: Mapping[str, Any], split: Split, *, write: bool = True) -> None:
     """Writes `config.json` and `split.json` of a new run; of an old one checks that this continues it.
 
     `settings` holds everything that decides the result; `settings["steps"]` only the steps of this call, which a run
-    collects. Raises `UsageError` naming the first difference.
+    collects. Without `write` it only checks. Raises `UsageError` naming the first difference.
     """
     document = _document(settings, split)
     if not run.config_file.exists():
-        write_json(run.split_file, dataclasses.asdict(split))
-        write_json(run.config_file, document)
+        if write:
+            write_json(run.split_file, dataclasses.asdict(split))
+            write_json(run.config_file, document)
         return
     old = run.config()
     steps = old.get("steps", {}) | document["steps"]
@@ -35,7 +36,7 @@ def write_or_compare(run: Run, settings: Mapping[str, Any], split: Split) -> Non
             f"run {run.name} was begun with another configuration: {difference}; give the same options to continue it, "
             "another --name, or --overwrite to begin anew"
         )
-    if steps != old.get("steps"):
+    if write and steps != old.get("steps"):
         write_json(run.config_file, old | {"steps": steps})
 
 

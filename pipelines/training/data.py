@@ -39,12 +39,20 @@ def find_training_data(
     seed: int,
     group_regex: str | None,
     overwrite_splits: bool,
+    write: bool = True,
     on_progress: OnProgress,
 ) -> TrainingData:
-    """Raises `UsageError` for a split that there is not, `MissingError` where it has no usable training video."""
-    catalogue = with_damaged(workspace, load_catalogue(workspace))
+    """Without `write`, `dataset.json` and the splits stay as they are. Raises `UsageError` for a split that there
+    is not, `MissingError` where it has no usable training video."""
+    catalogue = with_damaged(workspace, load_catalogue(workspace, write=write))
     splits = prepare_splits(
-        workspace, catalogue, splits_dir=splits_dir, seed=seed, group_regex=group_regex, overwrite=overwrite_splits
+        workspace,
+        catalogue,
+        splits_dir=splits_dir,
+        seed=seed,
+        group_regex=group_regex,
+        overwrite=overwrite_splits,
+        write=write,
     )
     split = _choose(splits, split_number)
     resolved = resolve(split, catalogue)

@@ -10,6 +10,7 @@ from pipelines import evaluate as stage
 from pipelines.memory import keep_freed_memory
 from stres_cli import options
 from stres_cli.console import command
+from stres_cli.estimate_view import show_evaluation
 
 
 def evaluate(
@@ -60,6 +61,7 @@ def evaluate(
     force: Annotated[
         bool, typer.Option("--force", metavar=options.FLAG, help="Accept flow made otherwise than in training.")
     ] = False,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -78,9 +80,14 @@ def evaluate(
             precision=precision,
             workers=workers,
             force=force,
+            dry_run=dry_run,
         )
         keep_freed_memory()
         result = stage.run(config, ui.on_progress)
+        if result.estimate is not None:
+            ui.finish(result)
+            show_evaluation(ui, result.run, result.estimate)
+            return
         document = {**asdict(result), "folder": result.folder, "results": result.results}
         ui.finish(document, exit_code=1 if result.failed or result.missing_videos else 0)
         ui.out.print(_table(result))

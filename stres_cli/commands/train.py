@@ -13,6 +13,7 @@ from pipelines.memory import keep_freed_memory
 from pipelines.training.recipes import CROP_SCHEMES, RECIPES, STEPS, Step
 from stres_cli import options, step_values
 from stres_cli.console import CommandUI, command
+from stres_cli.estimate_view import show_training
 
 _RECIPE = "Recipe (VALUE for all steps, or STEP=VALUE,STEP=VALUE)"
 _NETWORK = "Network (where no default stands: the recipe's)"
@@ -79,6 +80,7 @@ def train(
         bool,
         typer.Option("--overwrite", metavar=options.FLAG, help="Move a run of that name aside and begin anew."),
     ] = False,
+    dry_run: options.DryRun = False,
     recipe: Annotated[
         str,
         typer.Option(
@@ -195,6 +197,7 @@ def train(
             checkpoint_every=checkpoint_every,
             sync_bn=sync_bn,
             overwrite=overwrite,
+            dry_run=dry_run,
         )
         chosen = [config.step(step) for step in config.selected()]  # wrong numbers show before anything is missed
         if show_recipe:
@@ -207,6 +210,9 @@ def _run(ui: CommandUI, config: stage.Config) -> None:
     keep_freed_memory()
     result = stage.run(config, ui.on_progress)
     ui.finish(result, exit_code=1 if result.failed else 0)
+    if result.estimate is not None:
+        show_training(ui, result.run, result.estimate)
+        return
     table = Table("step", title=f"run {result.run}")
     for heading in ("updates", "minutes", "training loss", "accuracy"):
         table.add_column(heading, justify="right")

@@ -86,6 +86,19 @@ def test_train_continues_from_its_checkpoint_after_sigterm(stres, workspace):
     assert not (folder / "checkpoint.pt").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_dry_run_of_training_that_is_stopped_leaves_nothing(workspace, number):
+    before = sorted(workspace.root.rglob("*"))
+    tiny = "--recipe small --width 4 --size 32 --iterations 100 --device cpu --dry-run"
+
+    code, stderr = stop_at(["train", *tiny.split(), "-w", workspace.root], "train appearance (dry run): ", number)
+
+    assert code == 128 + number
+    assert stderr.endswith(WORDS)
+    assert "Traceback" not in stderr
+    assert sorted(workspace.root.rglob("*")) == before
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_document_says_that_it_was_interrupted(stres, monkeypatch, number, code):
     monkeypatch.setattr("pipelines.report.run", lambda config, on_progress: signal.raise_signal(number))

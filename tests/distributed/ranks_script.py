@@ -156,9 +156,12 @@ def working(folder: Path) -> dict[str, object]:
         train.run(config(folder, "moved", steps=("motion",)), StopAfter("train motion", 3))
     found["checkpoint"] = (folder / "work/runs/parts/motion/checkpoint.pt").exists()
     torch.manual_seed(5)
+    found["dry training"] = ranks().gather(train.run(config(folder, "dry", dry_run=True)).estimate)
     train.run(config(folder, "parts"))
     protocols = {"crops": 3, "views": ("full", "center")}
     result = evaluate.run(evaluate.Config(folder / "work", run="two", step="motion", device="cpu", **protocols))
+    dry = evaluate.Config(folder / "work", run="two", step="motion", device="cpu", dry_run=True, **protocols)
+    found["dry test"] = ranks().gather(evaluate.run(dry).estimate)
     return found | {"evaluated": ranks().gather(result)}
 
 

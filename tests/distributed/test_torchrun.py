@@ -182,6 +182,23 @@ def test_scores_are_those_of_one_process_bit_for_bit(staged):
         assert document == (single.folder / "results.json").read_text()
 
 
+def test_a_dry_run_measures_training_as_all_ranks_do_it(staged):
+    found, folder, _, _ = staged
+    for cost in found["dry training"]:
+        assert [(step.step, step.updates, step.measured_updates) for step in cost.steps] == [
+            ("appearance", 4, 3),
+            ("motion", 5, 4),
+        ]
+    assert not (folder / "work" / "runs" / "dry").exists()
+
+
+def test_a_dry_run_divides_the_test_by_the_ranks(staged):
+    cost, other = staged[0]["dry test"]
+    assert cost == other  # what rank 0 measured is everybody's
+    assert cost.videos == 3  # a fourth is damaged
+    assert cost.hours == cost.seconds_per_video * 3 / 2 / 3600
+
+
 # ------------------------------------------------------------------ looking at many videos
 
 LOOKS = ("verify", "predict", "timeline", "fix")

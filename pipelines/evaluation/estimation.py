@@ -1,0 +1,89 @@
+"""What scoring the test videos will take, from some of them. Writes nothing."""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from pipelines.datasets.sampling import spread_evenly
+from pipelines.devices import loader_workers
+from pipelines.distributed import ranks
+from pipelines.evaluation.one_pass import Cuts, Logits, Samples, scored
+from pipelines.evaluation.protocols import Protocol
+from pipelines.evaluation.scoring import Scorer
+from pipelines.evaluation.videos import TestVideos
+from pipelines.progress import OnProgress, Progress
+
+# Measured videos: this many, or three rounds of the loader processes, or what so many seconds are enough for.
+_VIDEOS, _ROUNDS, _SECONDS = 8, 3, 20.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of some videos, and the logits of one of them under one protocol (None: none could be read)."""
+
+    seconds: list[float]
+    logits: Logits | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What scoring will take.
+
+    videos             test videos to score
+    recalibrated       training videos that `--recalibrate-bn` reads before, counted as long as a test video
+    seconds_per_video  the mean of `measured_videos`, in all protocols; 0 where none of them could be read
+    hours              of all ranks together
+    gigabytes          of `scores.h5`, of all protocols
+    """
+
+    videos: int
+    recalibrated: int
+    seconds_per_video: float
+    measured_videos: int
+    hours: float
+    gigabytes: float
+
+    @classmethod
+    def of(cls, videos: int, recalibrated: int, measured: Measured, bytes_of_scores: int) -> Self:
+        """Under torchrun each rank scores its share of the videos, and recalibrates for itself."""
+        seconds = statistics.mean(measured.seconds) if measured.seconds else 0.0
+        return cls(
+            videos=videos,
+            recalibrated=recalibrated,
+            seconds_per_video=seconds,
+            measured_videos=len(measured.seconds),
+            hours=seconds * (videos / ranks().size + recalibrated) / 3600,
+            gigabytes=bytes_of_scores / 1e9,
+        )
+
+
+def measure(
+    scorer: Scorer,
+    samples: Samples,
+    protocols: Sequence[tuple[Protocol, Cuts]],
+    test: TestVideos,
+    on_progress: OnProgress,
+) -> Measured:
+    """Scores videos spread evenly over the list. The first of each loader process only warm up, where there are others:
+    they come all at once."""
+    warm_up = max(1, loader_workers(samples.workers, samples.device))
+    count = min(len(test.videos), warm_up + max(_VIDEOS, _ROUNDS * warm_up))
+    chosen = spread_evenly(0, len(test.videos) - 1, count).tolist() if count else []
+    seconds: list[float] = []
+    logits: Logits | None = None
+    on_progress(Progress("evaluate (dry run)", 0, count))
+    started = last = time.monotonic()
+    with contextlib.closing(scored(scorer, samples, protocols, test, chosen)) as outcomes:
+        for done, (_, outcome) in enumerate(outcomes, 1):
+            now = time.monotonic()
+            if not isinstance(outcome, str):
+                seconds.append(now - last)
+                logits = outcome[0]
+            last = now
+            on_progress(Progress("evaluate (dry run)", done, count))
+            if done > warm_up and now - started >= _SECONDS:
+                break
+    return Measured(seconds[warm_up:] or seconds, logits)

@@ -1,0 +1,168 @@
+"""What a training will take, from some updates of each step: time, disk, memory. Writes nothing."""
+
+import math
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+
+from pipelines.datasets.loading import Batch
+from pipelines.interruption import StopRequest
+from pipelines.progress import OnProgress, Progress
+from pipelines.training.loop import StepTrainer
+
+# Of a step, after the first update, which warms up: whichever comes first ends the measuring.
+_UPDATES, _SECONDS = 20, 20.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Some updates of a step: seconds of each, and the most memory taken until then, in GB (`peak_memory`)."""
+
+    seconds: list[float]
+    memory: float
+
+
+@dataclass(frozen=True)
+class StepEstimate:
+    """What the rest of a step will take.
+
+    videos                training videos
+    updates, done         updates still to do, and those that its checkpoint has
+    batch_size            videos of an update
+    seconds_per_update    the median of `measured_updates`
+    weights_gigabytes     of the file that the finished step leaves
+    checkpoint_gigabytes  of the file that continues it; while it is replaced there are two
+    memory_gigabytes      `peak_memory` until the end of its measuring
+    """
+
+    step: str
+    videos: int
+    updates: int
+    done: int
+    batch_size: int
+    seconds_per_update: float
+    measured_updates: int
+    hours: float
+    weights_gigabytes: float
+    checkpoint_gigabytes: float
+    memory_gigabytes: float
+
+    @classmethod
+    def of(
+        cls, trainer: StepTrainer, begin: int, measured: Measured, *, weights_bytes: int, checkpoint_bytes: int
+    ) -> Self:
+        """Of a step that continues at update `begin`, of whose updates some were measured."""
+        seconds = statistics.median(measured.seconds)
+        updates = trainer.total - begin
+        return cls(
+            step=trainer.step.name,
+            videos=trainer.videos,
+            updates=updates,
+            done=begin,
+            batch_size=min(trainer.step.batch_size, trainer.videos * trainer.step.passes(trainer.videos)),
+            seconds_per_update=seconds,
+            measured_updates=len(measured.seconds),
+            hours=seconds * updates / 3600,
+            weights_gigabytes=weights_bytes / 1e9,
+            checkpoint_gigabytes=checkpoint_bytes / 1e9,
+            memory_gigabytes=measured.memory,
+        )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take until its selected steps are finished.
+
+    finished          selected steps that there is nothing to do for
+    gigabytes         of the weights that the others leave
+    peak_gigabytes    the most that there is of their weights and checkpoints at once
+    memory_gigabytes  the most memory that measuring took (`peak_memory`)
+    """
+
+    steps: list[StepEstimate]
+    finished: list[str]
+    hours: float
+    gigabytes: float
+    peak_gigabytes: float
+    memory_gigabytes: float
+
+    @classmethod
+    def of(cls, steps: Sequence[StepEstimate], finished: Sequence[str]) -> Self:
+        """Of steps in the order of training."""
+        weights = peak = 0.0
+        for step in steps:
+            peak = max(peak, weights + 2 * step.checkpoint_gigabytes)
+            weights += step.weights_gigabytes
+        return cls(
+            steps=list(steps),
+            finished=list(finished),
+            hours=sum(step.hours for step in steps),
+            gigabytes=weights,
+            peak_gigabytes=max(peak, weights),
+            memory_gigabytes=max((step.memory_gigabytes for step in steps), default=0.0),
+        )
+
+
+def measure(trainer: StepTrainer, batches: Callable[[int], Iterator[Batch]], on_progress: OnProgress) -> Measured:
+    """Trains on for up to 20 updates or 20 seconds, and one update more, which warms up and does not count where there
+    is another. All ranks stop after the same update.
+
+    `batches` as in `StepTrainer.run`. One update longer than 20 seconds is enough, unless that compiled the network.
+    """
+    laps = _Laps(trainer, on_progress)
+    trainer.run(lambda start: laps.until_enough(batches(start)), None, StopRequest(), _nothing, math.inf, laps.end)
+    memory = trainer.sharing.largest([peak_memory(trainer.device)])[0]
+    return Measured(laps.seconds[1:] or laps.seconds, memory)
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that this process has taken of a GPU, or of the machine where the CPU computes (loader processes
+    not counted), in GB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+class _Laps:
+    """Takes the time from the end of one update to that of the next: waiting for the loader is a part of it."""
+
+    def __init__(self, trainer: StepTrainer, on_progress: OnProgress) -> None:
+        self.trainer, self.on_progress = trainer, on_progress
+        self.compiling = trainer.network is not trainer.shared_model
+        self.total = min(1 + _UPDATES, trainer.total - trainer.state.iteration)
+        self.seconds: list[float] = []
+        self._report()
+        self._last = time.monotonic()
+
+    def until_enough(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches, until on any rank there have been enough of them."""
+        while not self.trainer.sharing.largest([self._enough()])[0]:
+            yield next(batches)
+
+    def _enough(self) -> bool:
+        if not self.seconds:
+            return False
+        first, *others = self.seconds
+        return len(others) >= _UPDATES or sum(others) >= _SECONDS or (first >= _SECONDS and not self.compiling)
+
+    def end(self, _progress: Progress) -> None:
+        """To be called at the end of an update."""
+        if self.trainer.device.type == "cuda":
+            torch.cuda.synchronize(self.trainer.device)
+        now = time.monotonic()
+        self.seconds.append(now - self._last)
+        self._last = now
+        self._report()
+
+    def _report(self) -> None:
+        phase = f"train {self.trainer.step.name} (dry run)"
+        self.on_progress(Progress(phase, len(self.seconds), self.total, "updates"))
+
+
+def _nothing() -> None:
+    """In the place of saving."""

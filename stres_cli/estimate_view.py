@@ -1,0 +1,62 @@
+"""What a dry run of `train` or `evaluate` found, in words."""
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from stres_cli.console import CommandUI
+from stres_cli.quantities import duration, size
+
+if TYPE_CHECKING:
+    from pipelines.evaluation.estimation import Estimate as EvaluationEstimate
+    from pipelines.training.estimation import Estimate as TrainingEstimate
+
+
+def show_training(ui: CommandUI, run: str, cost: "TrainingEstimate") -> None:
+    """A row for each step that is still to do, and what all of them take."""
+    if cost.finished:
+        ui.out.print(f"{', '.join(cost.finished)} done before", soft_wrap=True)
+    if not cost.steps:
+        ui.out.print(f"run {run} has nothing left to do", soft_wrap=True)
+        return
+    title = f"run {run}: still to do, on {cost.steps[0].videos} training videos"
+    table = Table("step", title=title)
+    for heading in ("updates", "batch", "s/update", "time", "weights", "checkpoint"):
+        table.add_column(heading, justify="right")
+    for step in cost.steps:
+        table.add_row(
+            step.step,
+            f"{step.updates} of {step.done + step.updates}" if step.done else str(step.updates),
+            str(step.batch_size),
+            f"{step.seconds_per_update:.3g}",
+            duration(3600 * step.hours),
+            size(step.weights_gigabytes),
+            size(step.checkpoint_gigabytes),
+        )
+    ui.out.print(table)
+    measured = sum(step.measured_updates for step in cost.steps)
+    ui.out.print(
+        f"in all about {cost.hours:.2g} hours ({duration(3600 * cost.hours)}), measured on {measured} updates; "
+        f"{size(cost.gigabytes)} of weights, with checkpoints at most {size(cost.peak_gigabytes)} at once; "
+        f"{size(cost.memory_gigabytes)} of memory",
+        soft_wrap=True,
+    )
+
+
+def show_evaluation(ui: CommandUI, run: str, cost: "EvaluationEstimate") -> None:
+    """One row."""
+    if not cost.measured_videos:
+        ui.out.print(f"{cost.videos} videos to score; none of those tried could be read", soft_wrap=True)
+        return
+    table = Table(title=f"run {run}: to score")
+    for heading in ("videos", "s/video", "measured on", "time", "scores.h5"):
+        table.add_column(heading, justify="right")
+    table.add_row(
+        str(cost.videos) + (f" (and {cost.recalibrated} to recalibrate)" if cost.recalibrated else ""),
+        f"{cost.seconds_per_video:.3g}",
+        str(cost.measured_videos),
+        duration(3600 * cost.hours),
+        size(cost.gigabytes),
+    )
+    ui.out.print(table)
+    ui.out.print(f"in all about {cost.hours:.2g} hours and {size(cost.gigabytes)}", soft_wrap=True)

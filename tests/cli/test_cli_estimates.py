@@ -1,0 +1,84 @@
+"""`--dry-run` of `train` and `evaluate`: a table for people, a document for programs."""
+
+import json
+
+import pytest
+
+from stres_cli.quantities import duration, size
+
+TINY = "--recipe small --width 4 --size 32 --batch-size 2 --iterations 3 --steps appearance,motion --device cpu"
+
+
+def test_a_dry_run_of_training_shows_a_row_for_each_step(stres, workspace):
+    before = sorted(workspace.root.rglob("*"))
+
+    shown = stres("train", *TINY.split(), "--dry-run", "-w", workspace.root)
+
+    assert shown.exit_code == 0, shown.stderr
+    assert "run split1: still to do, on 6 training videos" in shown.stdout
+    rows = [line.strip("│ ").split("│") for line in shown.stdout.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in row[:3]] for row in rows] == [["appearance", "3", "2"], ["motion", "3", "2"]]
+    assert "train motion (dry run): 3/3 updates" in shown.stderr
+    assert "in all about " in shown.stdout
+    assert sorted(workspace.root.rglob("*")) == before
+
+
+def test_a_dry_run_of_a_finished_run_says_that_nothing_is_left(stres, trained_on_videos):
+    options = "--recipe small --width 4 --size 32 --device cpu --iterations 2 --batch-size 4 --lr 1e-4"
+    arguments = [*options.split(), "--steps", "motion", "--dry-run", "-w", trained_on_videos.workspace.root]
+
+    shown = stres("train", *arguments)
+
+    assert shown.exit_code == 0, shown.stderr
+    assert shown.stdout == "motion done before\nrun split1 has nothing left to do\n"
+
+
+def test_the_document_of_a_dry_run_of_training(stres, workspace):
+    shown = stres("train", *TINY.split(), "--dry-run", "--json", "-w", workspace.root)
+
+    document = json.loads(shown.stdout)
+    assert (document["run"], document["steps"]) == ("split1", [])
+    cost = document["estimate"]
+    assert cost.keys() == {"steps", "finished", "hours", "gigabytes", "peak_gigabytes", "memory_gigabytes"}
+    assert [(step["step"], step["videos"], step["updates"]) for step in cost["steps"]] == [
+        ("appearance", 6, 3),
+        ("motion", 6, 3),
+    ]
+
+
+def test_a_dry_run_of_testing(stres, trained_on_videos):
+    arguments = ["evaluate", "--crops", 5, "--device", "cpu", "--dry-run", "-w", trained_on_videos.workspace.root]
+    before = sorted(trained_on_videos.workspace.root.rglob("*"))
+
+    shown, document = stres(*arguments), json.loads(stres(*arguments, "--json").stdout)
+
+    assert shown.exit_code == 0, shown.stderr
+    assert "run split1: to score" in shown.stdout
+    assert "evaluate (dry run): 2/2 videos" in shown.stderr
+    assert (document["run"], document["evaluations"], document["estimate"]["videos"]) == ("split1", [], 2)
+    assert sorted(trained_on_videos.workspace.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "command", ["train --size tall", "train --steps jump", "evaluate --views 7", "evaluate --run a"]
+)
+def test_a_dry_run_refuses_what_the_command_refuses(stres, trained_on_videos, command):
+    arguments = [*command.split(), "-w", trained_on_videos.workspace.root]
+
+    dry, real = stres(*arguments, "--dry-run"), stres(*arguments)
+
+    assert dry.exit_code == real.exit_code in (2, 3)
+    assert dry.stderr == real.stderr
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "text"),
+    [(12.34, "12 GB"), (1.26, "1.3 GB"), (0.3401, "340 MB"), (0.0052, "5.2 MB"), (5.1e-5, "51 kB"), (1e-7, "0.1 kB")],
+)
+def test_sizes_in_words(gigabytes, text):
+    assert size(gigabytes) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(8.4, "8 s"), (65, "1 min 05 s"), (9900, "2 h 45 min")])
+def test_durations_in_words(seconds, text):
+    assert duration(seconds) == text
