@@ -28,9 +28,10 @@ import torch
 
 from pipelines.artifacts import new_flow_file
 from pipelines.devices import resolve_device
-from pipelines.extract_flow import Config, Result, default_workers, run
+from pipelines.extract_flow import Config, Result, run
 from pipelines.optical_flow.grey import to_grey
 from pipelines.optical_flow.methods import FlowMethod, make_method
+from pipelines.optical_flow.processes import default_workers
 from pipelines.optical_flow.quantise import quantise
 from pipelines.video.decoding import VideoReader
 from pipelines.video.resize import resize

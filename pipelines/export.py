@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines import __version__
 from pipelines.errors import UsageError
+from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.training.runs import Run, find_run_or_folder
 from pipelines.workspace import (
     Workspace,
@@ -19,6 +20,7 @@ from pipelines.workspace import (
 
 if TYPE_CHECKING:
     from pipelines.deployment.checking import Check
+    from pipelines.deployment.model import Deployed
 
 Format = Literal["torch", "onnx"]
 SUFFIXES: dict[str, Format] = {".pt2": "torch", ".onnx": "onnx"}
@@ -29,17 +31,17 @@ EXPORT_SCHEMA = "stres/export/1"
 class Config:
     """Settings of `export`."""
 
-    output: Path
-    """The file to write, a .pt2 or .onnx."""
+    output: Path | None
+    """The file to write, a .pt2 or .onnx; None: `<run>-<step>.pt2` (or .onnx) in the current folder."""
     workspace: Path
     run: str | None = None
     """A run of the workspace, or the folder of one that lies elsewhere; None: the newest."""
     step: str | None = None
     """Which of the run's networks: a training step, or `late`; None: the last."""
     format: Format | None = None
-    """torch (`torch.export`) or onnx; None: by the suffix."""
+    """torch (`torch.export`) or onnx; None: by the suffix, else torch."""
     check: Path | None = None
-    """A video on which the exported file is compared with the run."""
+    """A video on which the exported file is compared with the run; None: noise."""
     overwrite: bool = False
     """Replace the file and its card."""
 
@@ -47,24 +49,37 @@ class Config:
         formats = tuple(SUFFIXES.values())
         if self.format is not None and self.format not in formats:
             raise UsageError(f"--format {self.format!r} is not known: give one of {', '.join(formats)}")
+        if self.output is None:
+            return
         if self.output.suffix.lower() not in SUFFIXES:
             raise UsageError(f"OUT must end in {' or '.join(SUFFIXES)}, not {self.output.name!r}")
-        if self.format not in (None, self.chosen_format):
+        if self.format not in (None, SUFFIXES[self.output.suffix.lower()]):
             raise UsageError(
                 f"--format {self.format} does not go with {self.output.name!r}: .pt2 is torch's, .onnx is onnx's"
             )
-        for path in (self.output, self.card):
-            if path.exists() and not self.overwrite:
-                raise UsageError(f"{path} is there already: give --overwrite to replace it, or name another file")
+        self.require_free(self.output)
 
     @property
     def chosen_format(self) -> Format:
-        return SUFFIXES[self.output.suffix.lower()]
+        return self.format or (SUFFIXES[self.output.suffix.lower()] if self.output else "torch")
 
-    @property
-    def card(self) -> Path:
-        """The model card: the file's name with .md added."""
-        return self.output.with_name(f"{self.output.name}.md")
+    def file(self, run: str, step: str) -> Path:
+        """The file to write. Raises `UsageError` where it may not be replaced."""
+        if self.output is not None:
+            return self.output
+        suffix = next(suffix for suffix, format_ in SUFFIXES.items() if format_ == self.chosen_format)
+        self.require_free(path := Path(f"{run}-{step}{suffix}"))
+        return path
+
+    def require_free(self, file: Path) -> None:
+        for path in (file, card_of(file)):
+            if path.exists() and not self.overwrite:
+                raise UsageError(f"{path} is there already: give --overwrite to replace it, or name another file")
+
+
+def card_of(file: Path) -> Path:
+    """The model card: the file's name with .md added."""
+    return file.with_name(f"{file.name}.md")
 
 
 @dataclass(frozen=True)
@@ -82,16 +97,17 @@ class Result:
     outputs: dict[str, str]
     fewest_frames: int
     """The least T."""
-    check: "Check | None"
+    check: "Check"
 
 
-def run(config: Config) -> Result:
-    """Writes the file, and its card beside it.
+def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
+    """Writes the file, and its card beside it, once the written file gives what the run gives.
 
     Raises `MissingError` where the run or a package is missing, or the check fails: then nothing is written;
     `StorageError` where writing fails.
     """
-    from pipelines.deployment.formats import EXPORT
+    from pipelines.deployment import checking
+    from pipelines.deployment.formats import EXPORT, RUN
     from pipelines.deployment.model import deployed
     from pipelines.training.runs import load_network
 
@@ -100,21 +116,25 @@ def run(config: Config) -> Result:
     settings = trained.config()
     model = deployed(load_network(trained, step))
     size = (settings["size"][0], settings["size"][1])
+    file = config.file(trained.name, step)
+    on_progress(Progress("export", 0, 2, unit="steps"))
     content = EXPORT[config.chosen_format](model, size, _about(trained, step, settings))
-    remove_left_over_temporary_files(config.output.parent, below=False)
-    with atomic_file(config.output) as temporary:
-        with storage_errors(config.output):
+    on_progress(Progress("export", 1, 2, unit="steps"))
+    remove_left_over_temporary_files(file.parent, below=False)
+    with atomic_file(file) as temporary:
+        with storage_errors(file):
             temporary.write_bytes(content)
-        check = _check(config, temporary, model, trained, step)
+        check = checking.check(RUN[config.chosen_format](temporary, model.outputs), model, trained, step, config.check)
     digest = hashlib.sha256(content).hexdigest()
-    write_text(config.card, _card(config, trained, step, settings, digest, check, model))
+    write_text(card_of(file), _card(config, file, trained, step, settings, digest, check, model))
+    on_progress(Progress("export", 2, 2, unit="steps"))
     classes = len(settings["classes"])
     return Result(
         run=trained.name,
         step=step,
         format=config.chosen_format,
-        file=config.output,
-        card=config.card,
+        file=file,
+        card=card_of(file),
         bytes=len(content),
         sha256=digest,
         inputs={name: f"uint8 [B, T, {channels}, {size[0]}, {size[1]}]" for name, channels in model.inputs.items()},
@@ -122,15 +142,6 @@ def run(config: Config) -> Result:
         fewest_frames=model.fewest_frames,
         check=check,
     )
-
-
-def _check(config: Config, file: Path, model: Any, trained: Run, step: str) -> "Check | None":
-    if config.check is None:
-        return None
-    from pipelines.deployment.checking import check
-    from pipelines.deployment.formats import RUN
-
-    return check(RUN[config.chosen_format](file, model.outputs), model, trained, step, config.check)
 
 
 def _about(trained: Run, step: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -148,13 +159,20 @@ def _about(trained: Run, step: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _card(
-    config: Config, trained: Run, step: str, settings: dict[str, Any], digest: str, check: "Check | None", model: Any
+    config: Config,
+    file: Path,
+    trained: Run,
+    step: str,
+    settings: dict[str, Any],
+    digest: str,
+    check: "Check",
+    model: "Deployed",
 ) -> str:
     from pipelines.deployment.card import Exported, write_card
 
     packages = ("torch",) if config.chosen_format == "torch" else ("torch", "onnx", "onnxscript")
     about = Exported(
-        file=config.output.name,
+        file=file.name,
         format=config.chosen_format,
         sha256=digest,
         run=trained,

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, ArtifactError, Compression, peek
-from pipelines.devices import available_cores, resolve_device
+from pipelines.devices import resolve_device
 from pipelines.distributed import ranks
 from pipelines.errors import MissingError, UsageError
 from pipelines.optical_flow.methods import METHODS, FlowMethod, check_engine, make_method
+from pipelines.optical_flow.processes import default_workers
 from pipelines.optical_flow.settings import check_settings
 from pipelines.progress import OnProgress, ignore_progress
 from pipelines.video.estimation import estimate
@@ -37,13 +38,6 @@ if TYPE_CHECKING:
     from pipelines.optical_flow.extraction import FlowTask
 
 STAGE = "extract-flow"
-
-# Decoding, resizing, grey, compressing and writing cost 2 to 4 ms of a core a pair (docs/benchmarks.md), so one feeds
-# 250 to 500 pairs/s and the 4,000 pairs/s of a fast GPU want ten or more. A process's reading and writing threads share
-# what Python locks, so count one core to a process: one for each core, but no more than 12. Each holds a CUDA context
-# (about 0.5 GB) and the method's buffers (TV-L1 at 340x256: 10 MB a pair, up to 256 pairs): 4 GB are allowed for.
-_MOST_PROCESSES_A_GPU = 12
-_GPU_BYTES_A_PROCESS = 4 * 10**9
 
 Result = ExtractResult
 
@@ -137,20 +131,6 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         ignored=found.ignored,
         on_progress=on_progress,
     )
-
-
-def default_workers(device: str) -> int:
-    """How many processes work where flow is computed on `device`."""
-    if device == "cpu":
-        return available_cores()
-    import torch
-
-    return processes_for_gpu(available_cores(), torch.cuda.get_device_properties(device).total_memory)
-
-
-def processes_for_gpu(cores: int, memory: int) -> int:
-    """How many processes share a GPU of that many bytes."""
-    return max(1, min(cores, _MOST_PROCESSES_A_GPU, memory // _GPU_BYTES_A_PROCESS))
 
 
 def _task(

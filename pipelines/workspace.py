@@ -124,9 +124,11 @@ def _storage_message(path: Path, error: OSError) -> str:
         errno.EROFS: "the file system is read-only: choose another --workspace",
         errno.EACCES: "permission denied: choose another --workspace or change its permissions",
         errno.EPERM: "permission denied: choose another --workspace or change its permissions",
+        errno.ENOENT: "there is no such folder, and none can be made there: choose another place",
+        errno.ENOTDIR: "a part of this path is a file: choose another place",
     }
-    reason = advice.get(number, f"{error.strerror or error}") if number is not None else str(error)
-    return f"cannot write {path}: {reason}"
+    told = f"{error.strerror or error}: choose another place, or run the same command again when it is mended"
+    return f"cannot write {path}: {advice.get(number, told) if number is not None else told}"
 
 
 @contextlib.contextmanager

@@ -18,7 +18,16 @@ from pipelines.datasets.group_splits import FOLDS, leaking_groups, make_splits
 from pipelines.datasets.split_lists import Split, list_files, read_lists, ucf101_lists
 from pipelines.errors import MissingError, UsageError
 from pipelines.provenance import made_by
-from pipelines.workspace import Workspace, locked, read_json, storage_errors, write_bytes, write_json
+from pipelines.workspace import (
+    Workspace,
+    locked,
+    read_json,
+    remove_left_over_temporary_files,
+    storage_errors,
+    temporary_name,
+    write_bytes,
+    write_json,
+)
 
 SPLITS_SCHEMA = "stres/splits/1"
 SPLITS_FILE = "splits.json"
@@ -166,8 +175,7 @@ def _unambiguous(names: Iterable[str]) -> dict[str, str]:
 
 def _replace(folder: Path, files: Mapping[str, bytes], record: Mapping[str, Any]) -> None:
     """Puts a new folder in the place of `folder` in one renaming, so that no half of a set of lists is ever in use."""
-    new = folder.with_name(f".{folder.name}.new-{secrets.token_hex(4)}")
-    old = folder.with_name(f".{folder.name}.old-{secrets.token_hex(4)}")
+    new, old = temporary_name(folder), folder.with_name(f".{folder.name}.old-{secrets.token_hex(4)}")
     digest = hashlib.sha256()
     try:
         for name, content in sorted(files.items()):
@@ -192,8 +200,9 @@ def _end_interrupted_replacement(folder: Path) -> None:
         if not folder.exists():
             with storage_errors(folder):
                 old.rename(folder)
-    for left in (*folder.parent.glob(f".{folder.name}.old-*"), *folder.parent.glob(f".{folder.name}.new-*")):
+    for left in folder.parent.glob(f".{folder.name}.old-*"):
         shutil.rmtree(left, ignore_errors=True)
+    remove_left_over_temporary_files(folder.parent, below=False)
 
 
 def _record(folder: Path) -> dict[str, Any]:

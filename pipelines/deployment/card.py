@@ -26,7 +26,7 @@ class Exported:
     settings: Mapping[str, Any]
     size: tuple[int, int]
     versions: Mapping[str, str]
-    check: Check | None
+    check: Check
 
 
 def write_card(about: Exported, model: Deployed) -> str:
@@ -217,15 +217,11 @@ def _provenance(about: Exported) -> str:
     lines += [f"* training videos: SHA-256 of their list `{_cell(about.settings['train_videos']['sha256'])}`"]
     lines += [f"* trained with stres {_cell(about.settings['stres_version'])}"]
     lines += ["* exported with " + ", ".join(f"{name} {version}" for name, version in about.versions.items())]
-    if about.check is None:
-        lines += ["* not checked against the run on a video (`--check VIDEO`)"]
-    else:
-        check = about.check
-        shapes = ", ".join(f"B {videos} T {frames}" for videos, frames in check.shapes)
-        lines += [
-            f"* checked against the run on {_cell(Path(check.video).name)} ({shapes}): largest difference of an output "
-            f"{check.largest_difference:.1e}"
-        ]
+    check = about.check
+    what = _cell(Path(check.video).name) if check.video else "noise"
+    shapes = ", ".join(f"B {videos} T {frames}" for videos, frames in check.shapes)
+    difference = f"largest difference of an output {check.largest_difference:.1e}"
+    lines += [f"* checked against the run on {what} ({shapes}): {difference}"]
     return "\n".join(lines)
 
 

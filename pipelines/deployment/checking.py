@@ -1,4 +1,4 @@
-"""An exported file against the run it was made from, on a real video.
+"""An exported file against the run it was made from, on a real video or on noise.
 
 Letters: V views, B videos, T frames.
 """
@@ -13,22 +13,23 @@ from torch import Tensor
 from pipelines.datasets.preparation import as_bytes
 from pipelines.datasets.sampling import spread_evenly
 from pipelines.deployment.formats import Run as RunFile
-from pipelines.deployment.model import Deployed
+from pipelines.deployment.model import Deployed, random_inputs
 from pipelines.errors import MissingError, VideoError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.prediction.predictor import Clip, Predictor, probabilities
 from pipelines.training.runs import Run
 
 TOLERANCE = 1e-4
-"""Largest difference allowed of any logit or probability: what float32 rounding explains."""
+"""Largest difference allowed of any logit or probability, or of what the largest one is, if that is more than 1: what
+float32 rounding explains."""
 _FRAMES = 25
 
 
 @dataclass(frozen=True)
 class Check:
-    """How far the exported file is from the run; `class_name` is what both see in the video."""
+    """How far the exported file is from the run; `class_name` is what both see in the video (None: in noise)."""
 
-    video: str
+    video: str | None
     class_name: str
     probability: float
     largest_difference: float
@@ -57,15 +58,15 @@ def _inputs(predictor: Predictor, video: Path) -> dict[str, Tensor]:
     return {name: view.contiguous() for name, view in views.items() if view is not None}
 
 
-def check(run_file: RunFile, model: Deployed, run: Run, step: str, video: Path) -> Check:
-    """Compares on one video and its mirror image, together and alone, with many frames and few.
+def check(run_file: RunFile, model: Deployed, run: Run, step: str, video: Path | None) -> Check:
+    """Compares on one video and its mirror image (None: on two of noise), together and alone, with many frames and few.
 
     Raises `MissingError` where a difference is above `TOLERANCE` or the video cannot be read.
     """
     frames = max(_FRAMES, model.fewest_frames)
     predictor = _predictor(run, step, frames, mirrored=True)
     try:
-        inputs = _inputs(predictor, video)
+        inputs = _inputs(predictor, video) if video else _noise(model, run, frames)
     except VideoError as error:
         raise MissingError(f"--check {video}: {error}: name another video") from error
     assert list(inputs) == list(model.inputs)
@@ -73,18 +74,24 @@ def check(run_file: RunFile, model: Deployed, run: Run, step: str, video: Path) 
     largest = max(_difference(run_file, predictor, inputs, *shape) for shape in shapes)
     if not largest <= TOLERANCE:  # NaN is not either
         raise MissingError(
-            f"the exported file differs from the run by {largest:.2g} on {video}, more than {TOLERANCE:g}: it is not "
-            "written; try the other --format, and report it"
+            f"the exported file differs from the run by {largest:.2g} on {video or 'noise'}, more than {TOLERANCE:g}: "
+            "it is not written; try the other --format, and report it"
         )
     logits = _reference(predictor, inputs, 0, list(range(frames)))
     headline = list(logits.values())[-1]
     best = int(np.argmax(headline))
     probability = list(probabilities(logits).values())[-1][best]
-    return Check(str(video), predictor.classes[best], probability, largest, shapes)
+    return Check(str(video) if video else None, predictor.classes[best], probability, largest, shapes)
+
+
+def _noise(model: Deployed, run: Run, frames: int) -> dict[str, Tensor]:
+    height, width = run.config()["size"]
+    return dict(zip(model.inputs, random_inputs(model, (height, width), 2, frames), strict=True))
 
 
 def _difference(run_file: RunFile, predictor: Predictor, inputs: dict[str, Tensor], videos: int, frames: int) -> float:
-    """The largest of any output, for the first `videos` views and so many frames spread over the video."""
+    """The largest of any output, as `TOLERANCE` means it, for the first `videos` views and so many frames spread over
+    the video."""
     total = next(iter(inputs.values())).shape[1]
     chosen = spread_evenly(0, total - 1, frames).tolist()
     found = run_file([value[:videos, chosen].contiguous() for value in inputs.values()])
@@ -95,7 +102,8 @@ def _difference(run_file: RunFile, predictor: Predictor, inputs: dict[str, Tenso
         expected = {str(name): logits[name] for name in predictor.streams} | {"probabilities": np.array(headline)}
         for name, values in expected.items():
             difference = np.abs(found[name][view].double().numpy() - values)
-            worst = float(np.maximum(worst, difference.max()))  # keeps NaN
+            scale = max(1.0, float(np.abs(values).max()))
+            worst = float(np.maximum(worst, difference.max() / scale))  # keeps NaN
     return worst
 
 

@@ -93,7 +93,7 @@ def run_torch(path: Path, outputs: Sequence[str]) -> Run:
 
 def run_onnx(path: Path, outputs: Sequence[str]) -> Run:
     """The .onnx file at `path`, by onnxruntime on the CPU. Raises `MissingError` without it."""
-    require(("onnxruntime",), "--check of an .onnx file")
+    require(("onnxruntime",), "comparing an .onnx file with the run")
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])

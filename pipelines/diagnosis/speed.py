@@ -56,7 +56,7 @@ def _check_speed(place: Place) -> list[Check]:
     """As many processes as `extract-flow` would start, each on a clip of its own."""
     from pipelines.devices import resolve_device
     from pipelines.errors import StresError
-    from pipelines.extract_flow import default_workers
+    from pipelines.optical_flow.processes import default_workers
 
     try:
         device = str(resolve_device(place.device))

@@ -21,7 +21,7 @@ Array = TypeVar("Array", "np.ndarray", "torch.Tensor")
 def quantise(flow: Array, bound: float) -> Array:
     """Clips `flow` (floats, pixels, any shape) to [-bound, bound] and maps it to uint8 0..255, rounding half to even.
 
-    Computed in float32 as `v * (127.5 / bound) + 127.5`, the formula above rearranged so that zero is exactly 127.5,
+    Computed in float64 as `v * (127.5 / bound) + 127.5`, the formula above rearranged so that zero is exactly 127.5,
     and therefore 128, whatever the bound. NaN counts as no motion.
     Raises `UsageError` unless bound > 0.
     """
@@ -29,11 +29,11 @@ def quantise(flow: Array, bound: float) -> Array:
     scale = 127.5 / bound
     if isinstance(flow, np.ndarray):
         known = np.nan_to_num(flow.astype(np.float32, copy=False), nan=0.0, posinf=bound, neginf=-bound)
-        return np.rint(np.clip(known, -bound, bound) * np.float32(scale) + np.float32(127.5)).astype(np.uint8)
+        return np.rint(np.clip(known, -bound, bound).astype(np.float64) * scale + 127.5).astype(np.uint8)
     import torch
 
-    known_tensor = flow.to(torch.float32).nan_to_num(nan=0.0, posinf=bound, neginf=-bound)
-    return known_tensor.clamp(-bound, bound).mul(scale).add(127.5).round().to(torch.uint8)
+    known_tensor = flow.to(torch.float32).nan_to_num(nan=0.0, posinf=bound, neginf=-bound).clamp_(-bound, bound)
+    return known_tensor.to(torch.float64).mul_(scale).add_(127.5).round_().to(torch.uint8)
 
 
 def dequantise(fields: Array, bound: float) -> Array:

@@ -31,7 +31,7 @@ def save(path: Path, schema: str, content: dict[str, Any]) -> None:
 def size(schema: str, content: dict[str, Any]) -> int:
     """The bytes of the file that `save` would write."""
     counter = _Counter()
-    torch.save({"schema": schema, **content}, cast("IO[bytes]", counter))
+    torch.save(made_by(schema, "numpy", "torch") | content, cast("IO[bytes]", counter))
     return counter.bytes
 
 

@@ -1,5 +1,6 @@
 """Split lists of both formats, splits made from groups, and what a workspace does with them."""
 
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,7 @@ from pipelines.datasets.group_splits import group_of, leaking_groups
 from pipelines.datasets.split_lists import Split, list_files
 from pipelines.datasets.splits import make_splits, prepare_splits, read_splits, resolve, write_splits
 from pipelines.errors import MissingError, UsageError
+from pipelines.workspace import temporary_name
 
 OFFICIAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "splits"
 needs_lists = pytest.mark.skipif(not OFFICIAL.is_dir(), reason="the official lists are not here")
@@ -309,7 +311,8 @@ def test_an_interrupted_exchange_of_lists_leaves_the_old_ones(workspace, catalog
 def test_an_exchange_killed_between_its_two_renamings_leaves_the_old_lists(workspace, catalogue):
     before = prepare_splits(workspace, catalogue, seed=1)
     workspace.splits.rename(workspace.root / ".splits.old-01234567")
-    write(workspace.root / ".splits.new-01234567", **{"trainlist01.txt": "half a file"})
+    left_over = temporary_name(workspace.splits).name.replace(f"-{os.getpid()}-", "-999999999-")
+    write(workspace.root / left_over, **{"trainlist01.txt": "half a file"})
 
     assert prepare_splits(workspace, catalogue, seed=2) == before
     assert [path.name for path in workspace.root.glob("*splits*")] == ["splits"]

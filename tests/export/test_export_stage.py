@@ -277,6 +277,7 @@ def test_the_card_says_what_there_is_to_know(joint1, trained_on_videos):
 
 def test_accuracy_is_only_that_of_these_weights(joint1, trained_on_videos, tmp_path, monkeypatch):
     monkeypatch.setitem(formats.EXPORT, "torch", lambda *arguments: b"as if exported")
+    monkeypatch.setitem(formats.RUN, "torch", lambda path, outputs: run_itself(trained_on_videos))
     for folder in ("runs", "scores"):
         shutil.copytree(trained_on_videos.workspace.root / folder, tmp_path / folder)
     weights = Run(tmp_path / "runs" / "split1").weights_file("joint1")
@@ -328,6 +329,36 @@ def test_where_nothing_can_be_written_nothing_is_left(trained_on_videos, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_a_name_and_a_video_the_file_is_named_after_the_run_and_checked_on_noise(
+    trained_on_videos, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(formats.EXPORT, "torch", lambda *arguments: b"as if exported")
+    monkeypatch.setitem(formats.RUN, "torch", lambda path, outputs: run_itself(trained_on_videos))
+    config = export.Config(None, trained_on_videos.workspace.root, step="joint1")
+    seen = []
+    result = export.run(config, lambda progress: seen.append((progress.done, progress.total)))
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["split1-joint1.pt2", "split1-joint1.pt2.md"]
+    assert (result.check.video, result.check.shapes) == (None, [(2, 25), (1, 25), (1, 1)])
+    assert "checked against the run on noise" in result.card.read_text(encoding="utf-8")
+    with pytest.raises(UsageError, match=r"split1-joint1.pt2 is there already: give --overwrite"):
+        export.run(config)
+
+
+@pytest.mark.parametrize("wrong", [2e-4, float("nan")])
+def test_noise_too_tells_a_wrong_file(trained_on_videos, tmp_path, monkeypatch, wrong):
+    def run_wrongly(path, outputs):
+        right = run_itself(trained_on_videos)
+        return lambda inputs: (found := right(inputs)) | {"motion": found["motion"] + wrong}
+
+    monkeypatch.setitem(formats.EXPORT, "torch", lambda *arguments: b"as if exported")
+    monkeypatch.setitem(formats.RUN, "torch", run_wrongly)
+    with pytest.raises(MissingError, match=r"the exported file differs from the run by .* on noise"):
+        export.run(export.Config(tmp_path / "model.pt2", trained_on_videos.workspace.root, step="joint1"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_the_extra_its_name_is_told(trained_on_videos, tmp_path, monkeypatch):
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingError, match=r"--format onnx needs onnx and onnxscript: pip install '\.\[export\]'"):
@@ -336,7 +367,7 @@ def test_without_the_extra_its_name_is_told(trained_on_videos, tmp_path, monkeyp
 
 
 def test_the_command_says_what_the_file_takes_and_where_the_card_lies(joint1, trained_on_videos, monkeypatch):
-    monkeypatch.setattr(export, "run", lambda config: joint1)
+    monkeypatch.setattr(export, "run", lambda config, on_progress: joint1)
     arguments = ["export", "x.pt2", "-w", str(trained_on_videos.workspace.root)]
     shown = CliRunner().invoke(app, arguments, prog_name="stres")
     assert shown.exit_code == 0

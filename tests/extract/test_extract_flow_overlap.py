@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import extract_flow
 from pipelines.artifacts import FlowWriter
 from pipelines.errors import StorageError, VideoError
 from pipelines.optical_flow import extraction
 from pipelines.optical_flow.extraction import FlowTask, quantised_flow, store_flow
+from pipelines.optical_flow.processes import processes_for_gpu
 from pipelines.video.decoding import VideoReader
 from pipelines.video.sources import VideoSource
 
@@ -200,4 +200,4 @@ def test_on_a_gpu_flow_is_quantised_there_and_arrives_whole(device: str) -> None
     ("cores", "gigabytes", "processes"), [(2, 16, 2), (16, 80, 12), (16, 24, 6), (64, 140, 12), (8, 3, 1)]
 )
 def test_processes_of_a_gpu_fit_its_memory(cores: int, gigabytes: int, processes: int) -> None:
-    assert extract_flow.processes_for_gpu(cores, gigabytes * 10**9) == processes
+    assert processes_for_gpu(cores, gigabytes * 10**9) == processes

@@ -19,7 +19,7 @@ def naive(flow: np.ndarray, bound: float) -> np.ndarray:
 def test_bytes_are_the_papers_formula(bound: float) -> None:
     flow = np.random.default_rng(0).normal(0, bound, 200_000).astype(np.float32)
     exact = naive(flow, bound)
-    clear = np.abs(exact - np.floor(exact) - 0.5) > 1e-4  # float32 may fall on either side of a tie
+    clear = np.abs(exact - np.floor(exact) - 0.5) > 1e-12  # rounding may take a tie to either side
     assert clear.mean() > 0.999
     assert np.array_equal(quantise(flow, bound)[clear], np.rint(exact)[clear])
 
