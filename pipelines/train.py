@@ -8,7 +8,7 @@ import contextlib
 import json
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +18,7 @@ from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.training.fine_tuning import Start, find_source, find_starts, flow_difference
 from pipelines.training.recipes import RECIPES, STEPS, Recipe, Step, StepName, override
 from pipelines.training.runs import Run, find_run, only_trainer
+from pipelines.training.step_files import StepFiles, StepResult
 from pipelines.workspace import Workspace, is_plain_name, remove_left_over_temporary_files, storage_errors
 
 if TYPE_CHECKING:
@@ -122,17 +123,6 @@ class Config:
 
 
 @dataclass(frozen=True)
-class StepResult:
-    """What one step came to; `metrics` are those of its last log line."""
-
-    step: str
-    iterations: int
-    seconds: float
-    metrics: dict[str, float]
-    already_done: bool
-
-
-@dataclass(frozen=True)
 class Result:
     """What training left. `failed`: training videos that could not be read (rows of `failures.csv`); `estimate`: of a
     dry run, which leaves nothing and has no `steps`."""
@@ -167,6 +157,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     this = Run(workspace.runs / config.run_name)
     results: list[StepResult] = []
     unreadable: dict[str, str] = {}
+    cost: Estimate | None = None
     with contextlib.ExitStack() as held:
         data, settings, starts = ranks().first_tells(
             lambda: _begin(this, workspace, config, precision, held, on_progress)
@@ -175,20 +166,19 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         _require_shareable(config, len(data.videos))
         held.enter_context(ranks().process_group(device))
         held.enter_context(repeatable())
+        training = _Training(this, base, config, data, settings, starts, device, precision, on_progress)
         if config.dry_run:
-            cost = _estimate(this, base, config, settings, starts, data, device, precision, on_progress)
-            seconds = time.monotonic() - started
-            return Result(this.name, this.folder, [], len(data.videos), data.missing, 0, seconds, cost)
-        for name in config.selected():
-            step, start = config.step(name), starts.get(name)
-            configuration = _step_settings(settings, step)
-            result, found = _train_step(
-                this, base, config, step, start, configuration, data, device, precision, on_progress
-            )
-            results.append(result)
-            unreadable |= found
-    failed = ranks().first_tells(lambda: record_unreadable(workspace, data, unreadable, on_progress))
-    return Result(this.name, this.folder, results, len(data.videos), data.missing, failed, time.monotonic() - started)
+            cost = training.estimate()
+        else:
+            for name in config.selected():
+                result, found = training.train(config.step(name))
+                results.append(result)
+                unreadable |= found
+    failed = 0
+    if not config.dry_run:
+        failed = ranks().first_tells(lambda: record_unreadable(workspace, data, unreadable, on_progress))
+    seconds = time.monotonic() - started
+    return Result(this.name, this.folder, results, len(data.videos), data.missing, failed, seconds, cost)
 
 
 def _begin(
@@ -263,11 +253,6 @@ def _settings(config: Config, data: "TrainingData", precision: str) -> dict[str,
     }
 
 
-def _step_settings(settings: dict[str, Any], step: Step) -> dict[str, Any]:
-    """The run's settings with one step's, as JSON gives them back: what a checkpoint of that step has to fit."""
-    return json.loads(json.dumps(settings | {"steps": {step.name: settings["steps"][step.name]}}))
-
-
 def _network(config: Config, data: "TrainingData") -> dict[str, Any]:
     return {
         "num_classes": len(data.classes),
@@ -316,309 +301,189 @@ def _one_of(flag: str, value: str, accepted: Sequence[str] | Mapping[str, Any]) 
         raise UsageError(f"{flag} {value!r} is not known: give one of {', '.join(accepted)}")
 
 
-# ------------------------------------------------------------------ one step
+# ------------------------------------------------------------------ the steps
 
 
-def _train_step(
-    run: Run,
-    base: Run,
-    config: Config,
-    step: Step,
-    start: Start | None,
-    configuration: dict[str, Any],
-    data: "TrainingData",
-    device: "torch.device",
-    precision: "Precision",
-    on_progress: OnProgress,
-) -> tuple[StepResult, dict[str, str]]:
-    """Trains one step from its checkpoint, which must be of the same `configuration`, or its start; leaves
-    `weights.pt`. Also returns the unreadable videos."""
-    from pipelines.devices import memory_errors
-    from pipelines.interruption import stop_requests
-    from pipelines.training.metrics_log import MetricsLog
+@dataclass(frozen=True)
+class _Training:
+    """What the steps of one call share. `settings`: the content of the run's `config.json`; `starts`: what those steps
+    begin with that begin with another run's weights; `to_come`: in a dry run, the steps whose weights are not there."""
 
-    finished = ranks().first_tells(lambda: _finished(run, step))
-    if finished is not None:
-        return finished
-    trainer, settings = _trainer(run, base, config, step, start, configuration, data, device, precision)
-    log = MetricsLog(run.folder, step.name, trainer.state.iteration) if ranks().is_first else None
+    run: Run
+    base: Run
+    config: Config
+    data: "TrainingData"
+    settings: dict[str, Any]
+    starts: Mapping[StepName, Start]
+    device: "torch.device"
+    precision: "Precision"
+    on_progress: OnProgress
+    to_come: Collection[StepName] = ()
 
-    def save() -> None:
-        content = {"configuration": configuration, **trainer.state_dict()}
-        ranks().first_tells(lambda: _save_checkpoint(run, step, content))
+    def train(self, step: Step) -> tuple[StepResult, dict[str, str]]:
+        """Trains one step from its checkpoint, or its start; leaves `weights.pt`. Also returns the videos that could
+        not be read."""
+        from pipelines.devices import memory_errors
+        from pipelines.interruption import stop_requests
+        from pipelines.training.metrics_log import MetricsLog
 
-    try:
-        with stop_requests() as stop, memory_errors("give a smaller --micro-batch"):
-            trainer.run(
-                lambda start: _batches(config, step, data, device, start, trainer.sharing),
-                log,
-                stop,
-                save,
-                config.checkpoint_every * 60,
-                on_progress,
-            )
-            trainer.bring_together()
-            result = ranks().first_tells(lambda: _finish(run, step, trainer, settings))
-            stop.check()  # a signal during the last update: the step is done and saved
-    finally:
-        if log is not None:
-            log.close()
-    return result
+        files = self._files(step)
+        finished = ranks().first_tells(files.finished)
+        if finished is not None:
+            return finished
+        trainer, network = self._trainer(step, files)
+        log = MetricsLog(self.run.folder, step.name, trainer.state.iteration) if ranks().is_first else None
 
+        def save() -> None:
+            content = files.content(trainer)
+            ranks().first_tells(lambda: files.save(content))
 
-def _trainer(
-    run: Run,
-    base: Run,
-    config: Config,
-    step: Step,
-    start: Start | None,
-    configuration: dict[str, Any],
-    data: "TrainingData",
-    device: "torch.device",
-    precision: "Precision",
-    to_come: Collection[str] = (),
-) -> "tuple[StepTrainer, dict[str, Any]]":
-    """What trains a step from its checkpoint, which must be of the same `configuration`, or its start; and the settings
-    that build its network again. What the steps `to_come` will leave is not asked for."""
-    import torch
+        try:
+            with stop_requests() as stop, memory_errors("give a smaller --micro-batch"):
+                trainer.run(
+                    lambda start: self._batches(step, start, trainer.sharing),
+                    log,
+                    stop,
+                    save,
+                    self.config.checkpoint_every * 60,
+                    self.on_progress,
+                )
+                trainer.bring_together()
+                result = ranks().first_tells(lambda: files.finish(trainer, network))
+                stop.check()  # a signal during the last update: the step is done and saved
+        finally:
+            if log is not None:
+                log.close()
+        return result
 
-    from pipelines.training.compilation import compiles, worthwhile
-    from pipelines.training.loop import StepTrainer
-    from pipelines.training.sharing import Sharing
+    def estimate(self) -> "Estimate":
+        """What the steps that are still to do will take, from some updates of each."""
+        from pipelines.training.estimation import Estimate
 
-    torch.manual_seed(config.seed * 1_000_003 + STEPS.index(step.name))
-    network, settings = ranks().first_then_others(
-        lambda: _starting_network(run, base, config, step, start, data, to_come)
-    )
-    sharing = Sharing(step, len(data.videos), config.sync_bn)
-    trainer = StepTrainer(
-        network,
-        step,
-        len(data.videos),
-        device,
-        precision,
-        seed=config.seed,
-        sharing=sharing,
-        compile_network=compiles(config.compile, device) and worthwhile(config.compile, step, len(data.videos)),
-    )
-    content = sharing.from_first(_checkpoint(run, step, configuration) if ranks().is_first else None)
-    if content is not None:
-        _restore(trainer, content, run.checkpoint_file(step.name))
-    return trainer, settings
+        run, base = self.run, self.base
+        if self.config.overwrite:  # moves the run aside, so that none of its files counts
+            run = Run(run.folder / ".none" / run.name)
+            base = run if base == self.run else base
+        finished = ranks().first_tells(run.finished)
+        to_do = [name for name in self.config.selected() if name not in finished]
+        training = replace(self, run=run, base=base, to_come=to_do)
+        steps = [training.estimate_step(self.config.step(name)) for name in to_do]
+        return Estimate.of(steps, [name for name in self.config.selected() if name in finished])
 
+    def estimate_step(self, step: Step) -> "StepEstimate":
+        """What a step will take; it starts from random weights where those of steps `to_come` are not there yet."""
+        from pipelines.devices import memory_errors
+        from pipelines.training.estimation import StepEstimate, measure
 
-def _finished(run: Run, step: Step) -> tuple[StepResult, dict[str, str]] | None:
-    """What a step came to that was finished before."""
-    from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
+        files = self._files(step)
+        trainer, network = self._trainer(step, files)
+        begin = trainer.state.iteration
+        with memory_errors("give a smaller --micro-batch"):
+            measured = measure(trainer, lambda start: self._batches(step, start, trainer.sharing), self.on_progress)
+        weights, checkpoint = files.sizes(trainer, network)
+        return StepEstimate.of(trainer, begin, measured, weights_bytes=weights, checkpoint_bytes=checkpoint)
 
-    if not run.weights_file(step.name).exists():
-        return None
-    done = load(run.weights_file(step.name), WEIGHTS_SCHEMA)
-    _remove_checkpoint(run, step)  # of a process that was killed before it could
-    return StepResult(step.name, done["iterations"], done["seconds"], done["metrics"], True), done["bad"]
+    def _files(self, step: Step) -> StepFiles:
+        configuration = self.settings | {"steps": {step.name: self.settings["steps"][step.name]}}
+        return StepFiles(self.run, step, json.loads(json.dumps(configuration)))  # as JSON gives it back
 
+    def _trainer(self, step: Step, files: StepFiles) -> "tuple[StepTrainer, dict[str, Any]]":
+        """What trains a step from its checkpoint, or its start; and the settings that build its network again."""
+        import torch
 
-def _finish(
-    run: Run, step: Step, trainer: "StepTrainer", settings: dict[str, Any]
-) -> tuple[StepResult, dict[str, str]]:
-    """Writes `weights.pt`, which ends the step."""
-    from pipelines.training.checkpoints import WEIGHTS_SCHEMA, save
+        from pipelines.training.compilation import compiles, worthwhile
+        from pipelines.training.loop import StepTrainer
+        from pipelines.training.sharing import Sharing
 
-    state = trainer.state
-    save(run.weights_file(step.name), WEIGHTS_SCHEMA, _weights(trainer, settings))
-    _remove_checkpoint(run, step)
-    return StepResult(step.name, state.iteration, state.seconds, state.last, False), state.bad
-
-
-def _weights(trainer: "StepTrainer", settings: dict[str, Any]) -> dict[str, Any]:
-    """The content of `weights.pt`."""
-    state = trainer.state
-    summary = {"iterations": state.iteration, "seconds": state.seconds, "metrics": state.last, "bad": state.bad}
-    model = {name: value.cpu() for name, value in trainer.model.state_dict().items()}
-    return {"network": settings, "model": model, **summary}
-
-
-def _remove_checkpoint(run: Run, step: Step) -> None:
-    """Of a finished step, which does not need it."""
-    file = run.checkpoint_file(step.name)
-    if file.exists():  # a read-only disk refuses to remove even what is not there
-        with storage_errors(file):
-            file.unlink()
-
-
-def _save_checkpoint(run: Run, step: Step, content: dict[str, Any]) -> None:
-    from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, save
-
-    save(run.checkpoint_file(step.name), CHECKPOINT_SCHEMA, content)
-
-
-def _checkpoint(run: Run, step: Step, configuration: dict[str, Any]) -> dict[str, Any] | None:
-    """What an interrupted step left. Raises `UsageError` where that is of another configuration."""
-    from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, load
-    from pipelines.training.configuration import first_difference
-
-    file = run.checkpoint_file(step.name)
-    if not file.exists():
-        return None
-    content = load(file, CHECKPOINT_SCHEMA)
-    difference = first_difference(content.get("configuration"), configuration)
-    if difference:
-        raise UsageError(
-            f"{file} is of another configuration: {difference}; put the right file in its place, or delete it and the "
-            "step begins anew"
+        config, videos = self.config, len(self.data.videos)
+        torch.manual_seed(config.seed * 1_000_003 + STEPS.index(step.name))
+        network, settings = ranks().first_then_others(lambda: self._starting_network(step))
+        sharing = Sharing(step, videos, config.sync_bn)
+        trainer = StepTrainer(
+            network,
+            step,
+            videos,
+            self.device,
+            self.precision,
+            seed=config.seed,
+            sharing=sharing,
+            compile_network=compiles(config.compile, self.device) and worthwhile(config.compile, step, videos),
         )
-    return content
+        content = sharing.from_first(files.saved() if ranks().is_first else None)
+        if content is not None:
+            files.restore(trainer, content)
+        return trainer, settings
 
+    def _starting_network(self, step: Step) -> "tuple[STResNet, dict[str, Any]]":
+        """The network as `step` begins, and the settings that build it again. It stays random where it starts from
+        steps `to_come`."""
+        from pipelines.models import STResNet, load_pretrained
 
-def _restore(trainer: "StepTrainer", content: dict[str, Any], file: Path) -> None:
-    """Continues from a checkpoint. Raises `MissingError` where that holds something else than the step needs."""
-    try:
-        trainer.load_state_dict(content)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise MissingError(
-            f"{file} does not fit ({type(error).__name__}: {reason}): delete it, and the step begins anew"
-        ) from error
-
-
-def _starting_network(
-    run: Run,
-    base: Run,
-    config: Config,
-    step: Step,
-    start: Start | None,
-    data: "TrainingData",
-    to_come: Collection[str],
-) -> "tuple[STResNet, dict[str, Any]]":
-    """The network as `step` begins (PAPER.md, "Training": starts from), and the settings that build it again. It stays
-    random where it starts from steps `to_come`, of a dry run."""
-    from pipelines.models import STResNet, load_pretrained, load_streams
-    from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
-
-    settings = _network(config, data) | {
-        "dropout": step.dropout,
-        "temporal_pool": step.temporal_pool,
-        "streams": step.streams,
-    }
-    if step.name in ("appearance", "motion"):
-        settings |= {"fusion": "none", "direction": "none", "temporal_kernels": False}
-    network = STResNet(**settings)
-    if start is not None:
-        start.fill(network)
+        config = self.config
+        settings = _network(config, self.data) | {
+            "dropout": step.dropout,
+            "temporal_pool": step.temporal_pool,
+            "streams": step.streams,
+        }
+        is_base = step.name in ("appearance", "motion")
+        if is_base:
+            settings |= {"fusion": "none", "direction": "none", "temporal_kernels": False}
+        network = STResNet(**settings)
+        start = self.starts.get(step.name)
+        if start is not None:
+            start.fill(network)
+        elif is_base:
+            load_pretrained(network, config.weights or config.base.weights, download=not config.dry_run)
+        else:
+            self._fill_from_steps_before(network, step)
         return network, settings
-    if step.name in ("appearance", "motion"):
-        load_pretrained(network, config.weights or config.base.weights, download=not config.dry_run)
-        return network, settings
-    sources = [(base, "appearance"), (base, "motion")] if step.name == "joint1" else [(run, "joint1")]
-    for source, name in sources:
-        if name in to_come:
-            continue
-        if not source.weights_file(name).exists():
-            raise MissingError(
-                f"{step.name} starts from {name}, which run {source.name} has not finished: add it to --steps"
-            )
-        load_streams(network, load(source.weights_file(name), WEIGHTS_SCHEMA)["model"])
-    return network, settings
 
+    def _fill_from_steps_before(self, network: "STResNet", step: Step) -> None:
+        from pipelines.models import load_streams
+        from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 
-def _batches(
-    config: Config, step: Step, data: "TrainingData", device: "torch.device", start: int, sharing: "Sharing"
-) -> "Iterator[Batch]":
-    """This rank's share of the batches of a step from number `start` on; the same ones for any number of workers."""
-    from pipelines.datasets.loading import TrainingSamples, make_loader
-    from pipelines.datasets.order import StepSampler
-    from pipelines.datasets.sampling import TemporalSampling
-    from pipelines.devices import loader_workers
+        before: list[tuple[Run, StepName]] = [(self.run, "joint1")]
+        if step.name == "joint1":
+            before = [(self.base, "appearance"), (self.base, "motion")]
+        for run, name in before:
+            if name in self.to_come:
+                continue
+            if not run.weights_file(name).exists():
+                raise MissingError(
+                    f"{step.name} starts from {name}, which run {run.name} has not finished: add it to --steps"
+                )
+            load_streams(network, load(run.weights_file(name), WEIGHTS_SCHEMA)["model"])
 
-    seeds = {"seed": config.seed, "step_index": STEPS.index(step.name)}
-    samples = TrainingSamples(
-        data.videos,
-        data.labels,
-        sampling=TemporalSampling(step.frames, step.stride, STACK),
-        scheme=step.crops,
-        size=config.size or config.base.size,
-        streams=step.streams,
-        mirror=step.mirror,
-        **seeds,
-    )
-    videos = len(data.videos)
-    sampler = StepSampler(videos, step.passes(videos), step.batch_size, start=start, share=sharing.share, **seeds)
-    return iter(make_loader(samples, sampler, loader_workers(config.workers, device), device))
+    def _batches(self, step: Step, start: int, sharing: "Sharing") -> "Iterator[Batch]":
+        """This rank's share of the batches of a step from number `start` on; the same ones for any number of
+        workers."""
+        from pipelines.datasets.loading import TrainingSamples, make_loader
+        from pipelines.datasets.order import StepSampler
+        from pipelines.datasets.sampling import TemporalSampling
+        from pipelines.devices import loader_workers
 
-
-# ------------------------------------------------------------------ dry run
-
-
-def _estimate(
-    run: Run,
-    base: Run,
-    config: Config,
-    settings: dict[str, Any],
-    starts: Mapping[StepName, Start],
-    data: "TrainingData",
-    device: "torch.device",
-    precision: "Precision",
-    on_progress: OnProgress,
-) -> "Estimate":
-    """What the steps that are still to do will take, from some updates of each."""
-    from pipelines.training.estimation import Estimate
-
-    if config.overwrite:  # moves the run aside, so that none of its files counts
-        empty = Run(run.folder / ".none" / run.name)
-        run, base = empty, empty if base == run else base
-    finished = ranks().first_tells(run.finished)
-    to_do = [name for name in config.selected() if name not in finished]
-    steps = [
-        _estimate_step(run, base, config, name, settings, starts.get(name), data, device, precision, to_do, on_progress)
-        for name in to_do
-    ]
-    return Estimate.of(steps, [name for name in config.selected() if name in finished])
-
-
-def _estimate_step(
-    run: Run,
-    base: Run,
-    config: Config,
-    name: StepName,
-    settings: dict[str, Any],
-    start: Start | None,
-    data: "TrainingData",
-    device: "torch.device",
-    precision: "Precision",
-    to_do: Collection[StepName],
-    on_progress: OnProgress,
-) -> "StepEstimate":
-    """What a step will take; it starts from random weights where those of steps `to_do` are not there yet."""
-    from pipelines.devices import memory_errors
-    from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, size
-    from pipelines.training.estimation import StepEstimate, measure
-
-    step = config.step(name)
-    configuration = _step_settings(settings, step)
-    trainer, network = _trainer(run, base, config, step, start, configuration, data, device, precision, to_do)
-    begin = trainer.state.iteration
-    with memory_errors("give a smaller --micro-batch"):
-        measured = measure(
-            trainer, lambda start: _batches(config, step, data, device, start, trainer.sharing), on_progress
+        config, videos = self.config, len(self.data.videos)
+        seeds = {"seed": config.seed, "step_index": STEPS.index(step.name)}
+        samples = TrainingSamples(
+            self.data.videos,
+            self.data.labels,
+            sampling=TemporalSampling(step.frames, step.stride, STACK),
+            scheme=step.crops,
+            size=config.size or config.base.size,
+            streams=step.streams,
+            mirror=step.mirror,
+            **seeds,
         )
-    return StepEstimate.of(
-        trainer,
-        begin,
-        measured,
-        weights_bytes=size(WEIGHTS_SCHEMA, _weights(trainer, network)),
-        checkpoint_bytes=size(CHECKPOINT_SCHEMA, {"configuration": configuration, **trainer.state_dict()}),
-    )
+        sampler = StepSampler(videos, step.passes(videos), step.batch_size, start=start, share=sharing.share, **seeds)
+        return iter(make_loader(samples, sampler, loader_workers(config.workers, self.device), self.device))
 
 
 def _precision(asked: str, device: "torch.device") -> "Precision":
+    """`auto`: bf16 on a GPU, fp16 on one that computes no bf16, fp32 on a CPU."""
     import torch
 
-    if asked == "auto":
-        return (
-            "fp32"
-            if device.type != "cuda"
-            else "bf16"
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else "fp16"
-        )
-    return cast("Precision", asked)
+    if asked != "auto":
+        return cast("Precision", asked)
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

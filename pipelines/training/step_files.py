@@ -1,0 +1,119 @@
+"""The files of one step of a run: `checkpoint.pt`, which continues it, and `weights.pt`, which ends it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import MissingError, UsageError
+from pipelines.training.recipes import Step
+from pipelines.training.runs import Run
+from pipelines.workspace import storage_errors
+
+if TYPE_CHECKING:
+    from pipelines.training.loop import StepTrainer
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step came to; `metrics` are those of its last log line."""
+
+    step: str
+    iterations: int
+    seconds: float
+    metrics: dict[str, float]
+    already_done: bool
+
+
+@dataclass(frozen=True)
+class StepFiles:
+    """Those of `step`. `configuration`: the run's, of all steps with this one's alone, which a checkpoint has to fit.
+
+    Methods that write raise `StorageError`, those that read `MissingError` for what is damaged.
+    """
+
+    run: Run
+    step: Step
+    configuration: dict[str, Any]
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.run.checkpoint_file(self.step.name)
+
+    @property
+    def weights(self) -> Path:
+        return self.run.weights_file(self.step.name)
+
+    def finished(self) -> tuple[StepResult, dict[str, str]] | None:
+        """What the step came to, and the unreadable videos, if it was finished before."""
+        from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
+
+        if not self.weights.exists():
+            return None
+        done = load(self.weights, WEIGHTS_SCHEMA)
+        self._remove_checkpoint()  # of a process that was killed before it could
+        return StepResult(self.step.name, done["iterations"], done["seconds"], done["metrics"], True), done["bad"]
+
+    def finish(self, trainer: "StepTrainer", network: dict[str, Any]) -> tuple[StepResult, dict[str, str]]:
+        """Writes `weights.pt`, with the settings that build the `network` again."""
+        from pipelines.training.checkpoints import WEIGHTS_SCHEMA, save
+
+        state = trainer.state
+        save(self.weights, WEIGHTS_SCHEMA, _weights(trainer, network))
+        self._remove_checkpoint()
+        return StepResult(self.step.name, state.iteration, state.seconds, state.last, False), state.bad
+
+    def content(self, trainer: "StepTrainer") -> dict[str, Any]:
+        """That of the checkpoint: all ranks ask for it, and rank 0 writes it."""
+        return {"configuration": self.configuration, **trainer.state_dict()}
+
+    def save(self, content: dict[str, Any]) -> None:
+        """Writes `checkpoint.pt`."""
+        from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, save
+
+        save(self.checkpoint, CHECKPOINT_SCHEMA, content)
+
+    def saved(self) -> dict[str, Any] | None:
+        """What an interrupted step left. Raises `UsageError` where that is of another configuration."""
+        from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, load
+        from pipelines.training.configuration import first_difference
+
+        if not self.checkpoint.exists():
+            return None
+        content = load(self.checkpoint, CHECKPOINT_SCHEMA)
+        difference = first_difference(content.get("configuration"), self.configuration)
+        if difference:
+            raise UsageError(
+                f"{self.checkpoint} is of another configuration: {difference}; put the right file in its place, or "
+                "delete it and the step begins anew"
+            )
+        return content
+
+    def restore(self, trainer: "StepTrainer", content: dict[str, Any]) -> None:
+        """Continues from a checkpoint. Raises `MissingError` where that holds something else than the step needs."""
+        try:
+            trainer.load_state_dict(content)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise MissingError(
+                f"{self.checkpoint} does not fit ({type(error).__name__}: {reason}): delete it, and the step begins "
+                "anew"
+            ) from error
+
+    def sizes(self, trainer: "StepTrainer", network: dict[str, Any]) -> tuple[int, int]:
+        """The bytes that `weights.pt` and `checkpoint.pt` would have."""
+        from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, size
+
+        return size(WEIGHTS_SCHEMA, _weights(trainer, network)), size(CHECKPOINT_SCHEMA, self.content(trainer))
+
+    def _remove_checkpoint(self) -> None:
+        """Of a finished step, which does not need it."""
+        if self.checkpoint.exists():  # a read-only disk refuses to remove even what is not there
+            with storage_errors(self.checkpoint):
+                self.checkpoint.unlink()
+
+
+def _weights(trainer: "StepTrainer", network: dict[str, Any]) -> dict[str, Any]:
+    state = trainer.state
+    summary = {"iterations": state.iteration, "seconds": state.seconds, "metrics": state.last, "bad": state.bad}
+    model = {name: value.cpu() for name, value in trainer.model.state_dict().items()}
+    return {"network": network, "model": model, **summary}
