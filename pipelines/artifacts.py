@@ -452,9 +452,10 @@ def require_own_data(file: "h5py.File", names: Collection[str], path: Path) -> N
     read, that could make HDF5 read another file: links out, external storage, virtual data sets."""
     with damaged(path):
         if set(file) - set(names):
-            problem = file.visititems_links(lambda name, link: _leads_out(file, name, link))
-            if problem is not None:
-                raise ValueError(problem)
+            everything: list[str] = []
+            file.visit_links(everything.append)  # an exception in what it calls would be lost
+            for name in everything:
+                _require_kept_inside(file, name)
         for name in names:
             _require_own_dataset(file, name)
 
@@ -462,27 +463,24 @@ def require_own_data(file: "h5py.File", names: Collection[str], path: Path) -> N
 def _require_own_dataset(file: "h5py.File", name: str) -> None:
     import h5py
 
-    link = file.get(name, getlink=True)
-    if not isinstance(link, h5py.HardLink):
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise KeyError(f"no data set {name!r} of its own")
-    problem = _leads_out(file, name, link)
-    if problem is not None:
-        raise ValueError(problem)
+    _require_kept_inside(file, name)
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"{name!r} is no data set")
     _require_plain_type(dataset.id.get_type(), name)
 
 
-def _leads_out(file: "h5py.File", name: str, link: Any) -> str | None:
+def _require_kept_inside(file: "h5py.File", name: str) -> None:
     import h5py
 
+    link = file.get(name, getlink=True)
     if isinstance(link, h5py.ExternalLink):
-        return f"{name!r} is a link into another file"
+        raise ValueError(f"{name!r} is a link into another file")
     found = file[name] if isinstance(link, h5py.HardLink) else None
     if isinstance(found, h5py.Dataset) and (found.external is not None or found.is_virtual):
-        return f"{name!r} does not hold its data itself"
-    return None
+        raise ValueError(f"{name!r} does not hold its data itself")
 
 
 def method_parameters(attributes: Mapping[str, Any]) -> dict[str, Any]:

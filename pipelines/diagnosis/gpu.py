@@ -20,7 +20,7 @@ def check(place: Place) -> list[Check]:
     driver = _driver()
     if not torch.cuda.is_available():
         return [_without(torch.version.cuda, driver)]
-    return [_check_gpu(number, driver) for number in range(torch.cuda.device_count())]
+    return [*(_check_gpu(number, driver) for number in range(torch.cuda.device_count())), _check_compiler()]
 
 
 def _driver() -> str:
@@ -64,6 +64,19 @@ def _check_gpu(number: int, driver: str) -> Check:
     if free < 4e9:
         return warning(subject, f"{found}: little memory is left", "nvidia-smi shows which processes hold it", **values)
     return ok(subject, found, **values)
+
+
+def _check_compiler() -> Check:
+    """What TV-L1 on a GPU cannot do without, and training gets slower without."""
+    import torch
+
+    from pipelines.devices import missing_to_compile
+
+    missing = missing_to_compile(torch.device("cuda"))
+    if missing:
+        found = f"without {missing} there is no TV-L1 on the GPU, and training is not compiled"
+        return failure("GPU compiler", found, "apt install gcc python3-dev, or what your system calls them")
+    return ok("GPU compiler", "Triton finds what it needs")
 
 
 def _largest_difference(device: "torch.device") -> float:

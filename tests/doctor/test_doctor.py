@@ -338,6 +338,17 @@ def test_without_a_gpu_it_depends_on_whether_there_should_be_one(driver, built_f
     assert found in check.found
 
 
+def test_a_gpu_without_a_compiler_is_a_failure_that_says_what_it_costs(monkeypatch):
+    monkeypatch.setattr("pipelines.devices.importlib.util.find_spec", lambda name: True)
+    assert gpu._check_compiler().status == "ok"
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    check = gpu._check_compiler()
+    assert check.status == "failure"
+    assert "without a compiler (gcc or clang" in check.found
+    assert "gcc" in check.fix
+
+
 @pytest.mark.cuda
 def test_a_gpu_computes(place):
     check = named(gpu.check(place), "GPU 0")
