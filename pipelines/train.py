@@ -213,6 +213,7 @@ def _begin(
     starts = _starts(config, run, settings, on_progress)
     if base != run:
         settings["base_run"] = describe_base(base, settings, data.split)
+    _require_weights(config, run, starts, settings)
     if config.dry_run:
         if not config.overwrite:
             write_or_compare(run, settings, data.split, write=False)
@@ -224,6 +225,16 @@ def _begin(
     remove_left_over_temporary_files(run.folder)
     write_or_compare(run, settings, data.split)
     return data, settings, starts
+
+
+def _require_weights(config: Config, run: Run, starts: Collection[str], settings: Mapping[str, Any]) -> None:
+    """Raises `MissingError` before a run is begun where a base step's weights are not to be had."""
+    from pipelines.models.weights import read_pretrained
+
+    finished = [] if config.overwrite else run.finished()
+    if {"appearance", "motion"} & set(config.selected()) - {*starts, *finished}:
+        network, source = settings["network"], config.weights or config.base.weights
+        read_pretrained(network["depth"], network["width"], source, download=not config.dry_run)
 
 
 def _require_shareable(config: Config, videos: int) -> None:

@@ -32,14 +32,19 @@ def load_pretrained(model: STResNet, source: str | Path, *, download: bool = Tru
     ImageNet weights of that depth and width, `MissingError` where the file is absent, holds anything but tensors, or
     does not fit.
     """
+    state = read_pretrained(model.depth, model.width, source, download=download)
+    if state is not None:
+        for stream in model.streams.values():
+            _load_torchvision(stream, state, f"the weights {source}")
+
+
+def read_pretrained(depth: int, width: int, source: str | Path, *, download: bool = True) -> dict[str, Tensor] | None:
+    """The tensors that `load_pretrained` would fill a network of that depth and width with; None for nothing. Raises as
+    that does, but for tensors that do not fit."""
     if str(source) == "none":
-        return
-    path = _imagenet_file(model.depth, model.width, download) if str(source) == "imagenet" else Path(source)
-    if path is None:
-        return
-    state = read_state_dict(path)
-    for stream in model.streams.values():
-        _load_torchvision(stream, state, str(path))
+        return None
+    path = _imagenet_file(depth, width, download) if str(source) == "imagenet" else Path(source)
+    return None if path is None else read_state_dict(path)
 
 
 def load_torchvision_state(

@@ -133,6 +133,15 @@ def test_a_base_run_beside_base_steps_is_refused(workspace):
         config(workspace, base_run="base")
 
 
+def test_a_run_is_not_begun_without_the_weights_it_starts_from(workspace):
+    settings = {"steps": ("motion",), "weights": "absent.pth"}
+    with pytest.raises(MissingError, match=r"there is no weights file absent\.pth"):
+        train.run(config(workspace, **settings))
+    assert not (workspace.runs / "split1").exists()
+    train.run(config(workspace, steps=("motion",)))
+    train.run(config(workspace, **settings | {"weights": None}))
+
+
 def test_an_unknown_split_names_those_there_are(workspace):
     with pytest.raises(UsageError, match="--split 7: there are the splits 1"):
         train.run(config(workspace, split=7))
