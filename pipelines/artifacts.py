@@ -33,6 +33,7 @@ FLOW_SCHEMA = "stres/flow/1"
 JPEG_QUALITY = 95  # DESIGN: measured 7.2 kB for a UCF101 flow plane; the paper's frames are JPEGs too
 
 MOST_PIXELS = 1 << 26  # of a picture: 8192x8192; 8K video has half as many
+_MOST_LINKS = 1000  # in a file: each is looked at
 _CHUNK_CACHE = 1 << 18  # bytes a data set: one flow field of 341x256, of which readers keep hundreds of files open
 
 Compression = Literal["zstd", "gzip"]
@@ -454,6 +455,8 @@ def require_own_data(file: "h5py.File", names: Collection[str], path: Path) -> N
         if set(file) - set(names):
             everything: list[str] = []
             file.visit_links(everything.append)  # an exception in what it calls would be lost
+            if len(everything) > _MOST_LINKS:
+                raise ValueError(f"{len(everything)} groups and data sets are in it, where 3 are enough")
             for name in everything:
                 _require_kept_inside(file, name)
         for name in names:

@@ -75,6 +75,11 @@ class CommandUI:
             print_json(self.document)
 
 
+def interrupted_text(dry_run: bool) -> str:
+    """What a user who stopped a command has to know."""
+    return "interrupted: nothing was written" if dry_run else INTERRUPTED
+
+
 @contextlib.contextmanager
 def command(as_json: bool, debug: bool, *, shared: bool = False, interrupted: str = INTERRUPTED) -> Iterator[CommandUI]:
     """Runs a command's body: errors become one sentence and their exit code, SIGINT and SIGTERM an orderly end.

@@ -16,8 +16,9 @@ from pipelines.deployment.formats import Run as RunFile
 from pipelines.deployment.model import Deployed, random_inputs
 from pipelines.errors import MissingError, VideoError
 from pipelines.evaluation.protocols import Protocol
+from pipelines.evaluation.scoring import Scorer, with_fused
 from pipelines.prediction.predictor import Clip, Predictor, probabilities
-from pipelines.training.runs import Run
+from pipelines.training.runs import Run, load_network
 
 TOLERANCE = 1e-4
 """Largest difference allowed of any logit or probability, or of what the largest one is, if that is more than 1: what
@@ -64,24 +65,24 @@ def check(run_file: RunFile, model: Deployed, run: Run, step: str, video: Path |
     Raises `MissingError` where a difference is above `TOLERANCE` or the video cannot be read.
     """
     frames = max(_FRAMES, model.fewest_frames)
-    predictor = _predictor(run, step, frames, mirrored=True)
+    scorer = Scorer(load_network(run, step), torch.device("cpu"))
     try:
-        inputs = _inputs(predictor, video) if video else _noise(model, run, frames)
+        inputs = _inputs(_predictor(run, step, frames, mirrored=True), video) if video else _noise(model, run, frames)
     except VideoError as error:
         raise MissingError(f"--check {video}: {error}: name another video") from error
     assert list(inputs) == list(model.inputs)
     shapes = [(2, frames), (1, frames), (1, model.fewest_frames)]
-    largest = max(_difference(run_file, predictor, inputs, *shape) for shape in shapes)
+    largest = max(_difference(run_file, scorer, inputs, *shape) for shape in shapes)
     if not largest <= TOLERANCE:  # NaN is not either
         raise MissingError(
             f"the exported file differs from the run by {largest:.2g} on {video or 'noise'}, more than {TOLERANCE:g}: "
             "it is not written; try the other --format, and report it"
         )
-    logits = _reference(predictor, inputs, 0, list(range(frames)))
+    logits = _reference(scorer, inputs, 0, list(range(frames)))
     headline = list(logits.values())[-1]
     best = int(np.argmax(headline))
     probability = list(probabilities(logits).values())[-1][best]
-    return Check(str(video) if video else None, predictor.classes[best], probability, largest, shapes)
+    return Check(str(video) if video else None, run.config()["classes"][best], probability, largest, shapes)
 
 
 def _noise(model: Deployed, run: Run, frames: int) -> dict[str, Tensor]:
@@ -89,7 +90,7 @@ def _noise(model: Deployed, run: Run, frames: int) -> dict[str, Tensor]:
     return dict(zip(model.inputs, random_inputs(model, (height, width), 2, frames), strict=True))
 
 
-def _difference(run_file: RunFile, predictor: Predictor, inputs: dict[str, Tensor], videos: int, frames: int) -> float:
+def _difference(run_file: RunFile, scorer: Scorer, inputs: dict[str, Tensor], videos: int, frames: int) -> float:
     """The largest of any output, as `TOLERANCE` means it, for the first `videos` views and so many frames spread over
     the video."""
     total = next(iter(inputs.values())).shape[1]
@@ -97,9 +98,9 @@ def _difference(run_file: RunFile, predictor: Predictor, inputs: dict[str, Tenso
     found = run_file([value[:videos, chosen].contiguous() for value in inputs.values()])
     worst = 0.0
     for view in range(videos):
-        logits = _reference(predictor, inputs, view, chosen)
+        logits = _reference(scorer, inputs, view, chosen)
         headline = list(probabilities(logits).values())[-1]
-        expected = {str(name): logits[name] for name in predictor.streams} | {"probabilities": np.array(headline)}
+        expected = {str(name): logits[name] for name in scorer.network.streams} | {"probabilities": np.array(headline)}
         for name, values in expected.items():
             difference = np.abs(found[name][view].double().numpy() - values)
             scale = max(1.0, float(np.abs(values).max()))
@@ -107,7 +108,8 @@ def _difference(run_file: RunFile, predictor: Predictor, inputs: dict[str, Tenso
     return worst
 
 
-def _reference(predictor: Predictor, inputs: dict[str, Tensor], view: int, frames: list[int]) -> dict[str, np.ndarray]:
-    """The run's own logits, by the path that `evaluate` takes."""
+def _reference(scorer: Scorer, inputs: dict[str, Tensor], view: int, frames: list[int]) -> dict[str, np.ndarray]:
+    """The run's own logits as `evaluate` has them, float64 [C] each."""
     rgb, flow = (inputs[name][view : view + 1] if name in inputs else None for name in ("rgb", "flow"))
-    return predictor.scored(rgb, flow, [frames])
+    logits = scorer.score(rgb, flow, [frames])
+    return with_fused({name: values.numpy() for name, values in logits.items()})

@@ -32,8 +32,10 @@ def write_or_compare(run: Run, settings: Mapping[str, Any], split: Split, *, wri
     steps = old.get("steps", {}) | document["steps"]
     difference = first_difference(old | {"steps": steps | old.get("steps", {})}, document | {"steps": steps})
     if difference:
+        other_videos = difference.startswith("train_videos")
+        same = "extract again what is missing of its videos" if other_videos else "give the same options"
         raise UsageError(
-            f"run {run.name} was begun with another configuration: {difference}; give the same options to continue it, "
+            f"run {run.name} was begun with another configuration: {difference}; {same} to continue it, "
             "another --name, or --overwrite to begin anew"
         )
     if write and steps != old.get("steps"):

@@ -9,7 +9,7 @@ from rich.table import Table
 from pipelines import evaluate as stage
 from pipelines.memory import keep_freed_memory
 from stres_cli import options
-from stres_cli.console import command
+from stres_cli.console import command, interrupted_text
 from stres_cli.estimate_view import show_evaluation
 
 
@@ -66,7 +66,7 @@ def evaluate(
     debug: options.Debug = False,
 ) -> None:
     """Score the test videos of a run's split: appearance, motion and both fused, from one pass."""
-    with command(as_json, debug, shared=True) as ui:
+    with command(as_json, debug, shared=True, interrupted=interrupted_text(dry_run)) as ui:
         config = stage.Config(
             workspace=workspace,
             run=run,

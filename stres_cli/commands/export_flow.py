@@ -8,7 +8,7 @@ import typer
 from pipelines import export_flow as stage
 from pipelines.layouts.names import FLOW_LAYOUTS
 from stres_cli import options
-from stres_cli.console import command
+from stres_cli.console import command, interrupted_text
 from stres_cli.extraction_view import show
 
 
@@ -35,7 +35,7 @@ def export_flow(
 
     OUT/flow.json says what they are: layout, method, bound, step. The same command again does only what is not done.
     """
-    with command(as_json, debug, shared=True) as ui:
+    with command(as_json, debug, shared=True, interrupted=interrupted_text(dry_run)) as ui:
         config = stage.Config(
             workspace=workspace,
             output=output,

@@ -7,7 +7,7 @@ import typer
 from pipelines import extract_flow as stage
 from pipelines.optical_flow.methods import ENGINES, METHODS
 from stres_cli import options
-from stres_cli.console import command
+from stres_cli.console import command, interrupted_text
 from stres_cli.extraction_view import show
 
 
@@ -44,7 +44,7 @@ def extract_flow(
 
     The same command again does only what is not done. A video that cannot be read becomes a row of failures.csv.
     """
-    with command(as_json, debug, shared=True) as ui:
+    with command(as_json, debug, shared=True, interrupted=interrupted_text(dry_run)) as ui:
         config = stage.Config(
             workspace=workspace,
             videos=videos,

@@ -8,7 +8,7 @@ import typer
 from pipelines import import_flow as stage
 from pipelines.optical_flow.methods import METHODS
 from stres_cli import options
-from stres_cli.console import command
+from stres_cli.console import command, interrupted_text
 from stres_cli.extraction_view import show
 
 
@@ -47,7 +47,7 @@ def import_flow(
     Videos whose x and y differ in number, or that do not fit their stored frames (one more than fields), become rows
     of failures.csv. The same command again does only what is not done.
     """
-    with command(as_json, debug, shared=True) as ui:
+    with command(as_json, debug, shared=True, interrupted=interrupted_text(dry_run)) as ui:
         config = stage.Config(
             workspace=workspace,
             folder=folder,

@@ -7,7 +7,7 @@ import typer
 
 from pipelines import import_frames as stage
 from stres_cli import options
-from stres_cli.console import command
+from stres_cli.console import command, interrupted_text
 from stres_cli.extraction_view import show
 
 
@@ -36,7 +36,7 @@ def import_frames(
     JPEGs keep their bytes. Gaps in the numbers, other sizes and pictures that cannot be decoded make a video a row of
     failures.csv. The same command again does only what is not done.
     """
-    with command(as_json, debug, shared=True) as ui:
+    with command(as_json, debug, shared=True, interrupted=interrupted_text(dry_run)) as ui:
         config = stage.Config(
             workspace=workspace,
             folder=folder,

@@ -12,7 +12,7 @@ from pipelines.errors import UsageError
 from pipelines.memory import keep_freed_memory
 from pipelines.training.recipes import CROP_SCHEMES, RECIPES, STEPS, Step
 from stres_cli import options, step_values
-from stres_cli.console import CommandUI, command
+from stres_cli.console import CommandUI, command, interrupted_text
 from stres_cli.estimate_view import show_training
 
 _RECIPE = "Recipe (VALUE for all steps, or STEP=VALUE,STEP=VALUE)"
@@ -151,7 +151,7 @@ def train(
     Four steps: appearance and motion alone, both joined (joint1), and with temporal pooling (joint2). The same command
     continues an interrupted run.
     """
-    with command(as_json, debug, shared=True) as ui:
+    with command(as_json, debug, shared=True, interrupted=interrupted_text(dry_run)) as ui:
         per_step = {
             "lr": lr,
             "schedule": schedule,

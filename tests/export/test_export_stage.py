@@ -346,6 +346,17 @@ def test_without_a_name_and_a_video_the_file_is_named_after_the_run_and_checked_
         export.run(config)
 
 
+def test_a_run_on_flow_that_stres_cannot_compute_is_exported_all_the_same(trained_on_videos, tmp_path, monkeypatch):
+    shutil.copytree(trained_on_videos.workspace.runs / "split1", tmp_path / "run")
+    document = json.loads((tmp_path / "run" / "config.json").read_text())
+    document["flow"]["method"] = "brox"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(document))
+    monkeypatch.setitem(formats.EXPORT, "torch", lambda *arguments: b"as if exported")
+    monkeypatch.setitem(formats.RUN, "torch", lambda path, outputs: run_itself(trained_on_videos))
+    export.run(export.Config(tmp_path / "model.pt2", tmp_path, run=str(tmp_path / "run"), step="joint1"))
+    assert (tmp_path / "model.pt2").exists()
+
+
 @pytest.mark.parametrize("wrong", [2e-4, float("nan")])
 def test_noise_too_tells_a_wrong_file(trained_on_videos, tmp_path, monkeypatch, wrong):
     def run_wrongly(path, outputs):
@@ -361,7 +372,9 @@ def test_noise_too_tells_a_wrong_file(trained_on_videos, tmp_path, monkeypatch, 
 
 def test_without_the_extra_its_name_is_told(trained_on_videos, tmp_path, monkeypatch):
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingError, match=r"--format onnx needs onnx and onnxscript: pip install '\.\[export\]'"):
+    with pytest.raises(
+        MissingError, match=r"--format onnx needs onnx and onnxscript and onnxruntime: pip install '\.\[export\]'"
+    ):
         export.run(export.Config(tmp_path / "model.onnx", trained_on_videos.workspace.root))
     assert list(tmp_path.iterdir()) == []
 

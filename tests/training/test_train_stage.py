@@ -193,6 +193,18 @@ def put(files, contents):
         file.write_bytes(content)
 
 
+def test_a_video_that_is_gone_is_to_be_extracted_again_before_a_run_continues(workspace):
+    train.run(config(workspace, steps=("motion",)))
+    file = workspace.flow_file("jump", "jump1")
+    content = file.read_bytes()
+    file.unlink()
+    told = r"train_videos\.count was 6 and is now 5; extract again what is missing of its videos to continue it"
+    with pytest.raises(UsageError, match=told):
+        train.run(config(workspace, steps=("appearance", "motion")))
+    file.write_bytes(content)
+    train.run(config(workspace, steps=("appearance", "motion")))
+
+
 def test_a_training_of_damaged_videos_alone_says_so(workspace):
     for file in workspace.flow.rglob("*.h5"):
         file.write_bytes(file.read_bytes()[:1000])
