@@ -36,7 +36,7 @@ def show_training(ui: CommandUI, run: str, cost: "TrainingEstimate") -> None:
     ui.out.print(table)
     measured = sum(step.measured_updates for step in cost.steps)
     ui.out.print(
-        f"in all about {cost.hours:.2g} hours ({duration(3600 * cost.hours)}), measured on {measured} updates; "
+        f"in all about {duration(3600 * cost.hours)}, measured on {measured} updates; "
         f"{size(cost.gigabytes)} of weights, with checkpoints at most {size(cost.peak_gigabytes)} at once; "
         f"{size(cost.memory_gigabytes)} of memory",
         soft_wrap=True,
@@ -59,4 +59,4 @@ def show_evaluation(ui: CommandUI, run: str, cost: "EvaluationEstimate") -> None
         size(cost.gigabytes),
     )
     ui.out.print(table)
-    ui.out.print(f"in all about {cost.hours:.2g} hours and {size(cost.gigabytes)}", soft_wrap=True)
+    ui.out.print(f"in all about {duration(3600 * cost.hours)} and {size(cost.gigabytes)}", soft_wrap=True)
