@@ -288,8 +288,8 @@ def _write(
     from pipelines.evaluation.metrics import results_document
     from pipelines.evaluation.scores import write_scores
 
-    settings, step = protocol.document(), {"step": protocol.step}
-    results = results_document(settings, provenance["split"], provenance["run"], scores) | step | unscored
+    results = results_document(protocol.document(), provenance["split"], provenance["run"], scores)
+    results |= {"step": protocol.step} | unscored
     write_scores(folder / "scores.h5", scores, _attributes(protocol, provenance))
     write_json(folder / "results.json", results)
     return results

@@ -8,11 +8,10 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from pipelines.datasets.catalogue import Catalogue, Video, artifact_files
+from pipelines.datasets.catalogue import Catalogue, artifact_files, unexamined
 from pipelines.datasets.dataset_file import ArtifactFile, Kind
 from pipelines.devices import available_cores
 from pipelines.distributed import ranks
@@ -215,10 +214,12 @@ def _check_together(workspace: Workspace, videos: list[VideoTask], reports: list
 
 def _listed_catalogue(workspace: Workspace, tasks: Sequence[VideoTask]) -> Catalogue:
     """The videos by the names of their files: what splits look up; one that is damaged is not absent as well."""
-    unknown: dict[str, Any] = {"frames": 0, "flow_fields": 0, "fps": 0.0, "width": 0, "height": 0}
-    unknown |= {"source": "", "source_sha256": "", "flow_settings": None}
     videos = [
-        Video(workspace, task.class_name, task.video, "frames" in task.artifacts, "flow" in task.artifacts, **unknown)
+        replace(
+            unexamined(workspace, task.class_name, task.video),
+            has_frames="frames" in task.artifacts,
+            has_flow="flow" in task.artifacts,
+        )
         for task in tasks
     ]
     return Catalogue(sorted({task.class_name for task in tasks}), videos, [])

@@ -120,7 +120,7 @@ def with_damaged(workspace: Workspace, catalogue: Catalogue) -> Catalogue:
     of must not depend on which of its files can be read today."""
     videos = {video.id: video for video in catalogue.videos}
     for row in catalogue.problems:
-        known = videos.get(video_id(row.class_name, row.video)) or _unknown(workspace, row.class_name, row.video)
+        known = videos.get(video_id(row.class_name, row.video)) or unexamined(workspace, row.class_name, row.video)
         videos[known.id] = replace(
             known,
             has_frames=workspace.frames_file(row.class_name, row.video).exists(),
@@ -134,7 +134,8 @@ def with_damaged(workspace: Workspace, catalogue: Catalogue) -> Catalogue:
     )
 
 
-def _unknown(workspace: Workspace, class_name: str, video: str) -> Video:
+def unexamined(workspace: Workspace, class_name: str, video: str) -> Video:
+    """A video of which nothing is known but its name."""
     return Video(workspace, class_name, video, False, False, 0, 0, 0.0, 0, 0, "", "", None)
 
 

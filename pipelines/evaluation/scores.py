@@ -17,13 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from pipelines.artifacts import (
-    damaged,
-    new_file,
-    open_file,
-    read_attributes,
-    require_own_data,
-)
+from pipelines.artifacts import damaged, new_file, open_file, read_attributes, require_own_data
 from pipelines.errors import MissingError
 from pipelines.interruption import stop_requests
 from pipelines.provenance import made_by

@@ -6,25 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_training import STEPS, TINY, config
 
 from pipelines import train
 from pipelines.errors import MissingError, UsageError
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run
-from pipelines.workspace import Workspace, read_failures
-
-STEPS = ("appearance", "motion", "joint1", "joint2")
-TINY = {
-    "appearance": {"iterations": 4, "batch_size": 4},
-    "motion": {"iterations": 4, "batch_size": 4},
-    "joint1": {"iterations": 4, "batch_size": 2, "frames": 2, "stride": (1, 2)},
-    "joint2": {"iterations": 3, "batch_size": 2, "frames": 5, "stride": (1, 1)},
-}
-
-
-def config(workspace: Workspace, **changes: Any) -> train.Config:
-    defaults = {"recipe": "small", "width": 4, "size": (32, 32), "overrides": TINY, "device": "cpu"}
-    return train.Config(workspace.root, **(defaults | changes))
+from pipelines.workspace import read_failures
 
 
 def weights(run_folder: Path, step: str) -> dict[str, torch.Tensor]:

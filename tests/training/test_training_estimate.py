@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_training
+from tiny_training import STEPS
 
 from pipelines import train
 from pipelines.errors import Interrupted, StresError
@@ -16,18 +18,9 @@ from pipelines.training import estimation
 from pipelines.training.runs import Run
 from pipelines.workspace import Workspace
 
-STEPS = ("appearance", "motion", "joint1", "joint2")
-TINY = {
-    "appearance": {"iterations": 4, "batch_size": 4},
-    "motion": {"iterations": 4, "batch_size": 4},
-    "joint1": {"iterations": 4, "batch_size": 2, "frames": 2, "stride": (1, 2)},
-    "joint2": {"iterations": 3, "batch_size": 2, "frames": 5, "stride": (1, 1)},
-}
-
 
 def config(workspace: Workspace, **changes: Any) -> train.Config:
-    defaults = {"recipe": "small", "width": 4, "size": (32, 32), "overrides": TINY, "device": "cpu", "steps": STEPS}
-    return train.Config(workspace.root, **(defaults | changes))
+    return tiny_training.config(workspace, **({"steps": STEPS} | changes))
 
 
 def estimate(workspace: Workspace, **changes: Any) -> estimation.Estimate:
