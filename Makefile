@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test fuzz faults check-python clean
+.PHONY: demo test docs fuzz faults check-python clean
 
 demo: $(VENV)/.installed
 	$(BIN)/stres demo
@@ -11,9 +11,15 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/python -m pip check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	$(BIN)/python -m pytest -q -n 2
+
+# The documentation as a site, in build/site; a broken link or a docstring that does not parse fails.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # Thousands of damaged inputs through the real code (docs/reliability.md); INPUTS and SEED say how many and which.
 INPUTS ?= 5000

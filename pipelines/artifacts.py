@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FRAMES_SCHEMA = "stres/frames/1"
 FLOW_SCHEMA = "stres/flow/1"
-JPEG_QUALITY = 95  # DESIGN: measured 7.2 kB for a UCF101 flow plane; the paper's frames are JPEGs too
+JPEG_QUALITY = 95  # the paper's frames are JPEGs too (paper.md 1.1)
 
 MOST_PIXELS = 1 << 26  # of a picture: 8192x8192; 8K video has half as many
 _MOST_LINKS = 1000  # in a file: each is looked at

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipelines.training.loop import Precision, StepTrainer
     from pipelines.training.sharing import Sharing
 
-STACK = 10  # L, flow fields of one motion input (PAPER.md, "Inputs")
+STACK = 10  # L, flow fields of one motion input (paper.md 1.4)
 FUSIONS = ("add", "multiply", "none")
 DIRECTIONS = ("motion-to-appearance", "appearance-to-motion", "both", "none")
 TEMPORAL_INITS = ("average", "centre", "random")

@@ -1,6 +1,6 @@
 """The folder that holds every artifact: where things lie, how they are written whole, and which videos failed.
 
-Layout (DESIGN): `frames/<class>/<video>.h5`, `flow/<class>/<video>.h5`, `splits/`, `runs/<name>/`,
+Layout (docs/artifacts.md): `frames/<class>/<video>.h5`, `flow/<class>/<video>.h5`, `splits/`, `runs/<name>/`,
 `scores/<run>/<protocol>/`, `reports/`, `failures.csv`, `dataset.json`.
 """
 

@@ -86,7 +86,7 @@ def command(as_json: bool, debug: bool, *, shared: bool = False, interrupted: st
 
     `shared`: the command divides its work between the processes of torchrun; others refuse to be started by it.
     `interrupted`: what a user who stopped the command has to know.
-    Raises `typer.Exit` with 1, 2, 3, 4, 130 or 143 (DESIGN, "Exit codes").
+    Raises `typer.Exit` with 1, 2, 3, 4, 130 or 143 (README, "When something goes wrong").
     """
     ui = CommandUI(as_json)
     with _stoppable(ui.stop):

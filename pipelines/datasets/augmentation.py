@@ -1,5 +1,5 @@
-"""Which part of the pictures a sample shows: crops and mirrors of the training, views of the test (PAPER, below the
-table of the training and "Testing").
+"""Which part of the pictures a sample shows: crops and mirrors of the training, views of the test (paper.md 3.4
+and 4.2).
 
 A crop holds for all frames of a sample and for both streams. `H W` are the stored picture, `h w` the network's input.
 The paper's lengths (224, 256, ...) belong to a short side of 256 and a square input. Here each is a fraction of the

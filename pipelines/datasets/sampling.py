@@ -1,4 +1,4 @@
-"""Which frames of a video make a sample (PAPER: "Inputs", "Training", "Testing").
+"""Which frames of a video make a sample (paper.md 1.4, 3.5 and 4.1).
 
 Pure functions of (length, settings, generator). N is the number of frames of the video, T that of the sample, L the
 flow fields of a stack. A *centre* is the index of an RGB frame; its stack is the L fields t - L/2 .. t + L/2 - 1.
@@ -65,7 +65,7 @@ def sample_centres(length: int, sampling: TemporalSampling, rng: np.random.Gener
 
 
 def spaced_centres(length: int, crops: int = 25, stack: int = 10, flow_step: int = 1) -> np.ndarray:
-    """The centres of the test (PAPER "Testing"): int64 [crops], spread evenly over the valid ones, of which the first
+    """The centres of the test (paper.md 4.1): int64 [crops], spread evenly over the valid ones, of which the first
     and the last are always among them; a single one is the middle. Videos without a valid centre: over all frames."""
     valid = _centres_in_use(length, stack, flow_step)
     return spread_evenly(valid[0], valid[-1], crops)

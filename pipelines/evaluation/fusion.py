@@ -1,7 +1,7 @@
 """Two streams fused with one weight, and what every other weight would have given.
 
 Letters: V videos, C classes. The fused score is `w * first + (1 - w) * second`; the paper's is w = 0.5 of the logits
-(PAPER.md, "Testing").
+(paper.md 4.1).
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How a video is tested (PAPER.md, "Testing"), by name."""
+"""How a video is tested (paper.md 4), by name."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ TEMPORALS = ("sequence", "windows")
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a video is tested (PAPER.md, "Testing").
+    """How a video is tested (paper.md 4).
 
     step      which of the run's networks: a training step, or `late` for the two base streams side by side
     frames    centres spaced evenly over the video

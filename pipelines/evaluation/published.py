@@ -1,4 +1,4 @@
-"""The published numbers that a result on UCF101 or HMDB51 stands beside (PAPER.md, "Published accuracy").
+"""The published numbers that a result on UCF101 or HMDB51 stands beside (paper.md 5).
 
 A data set is recognised by its number of classes and some of their names, spelled as one likes.
 """

@@ -1,4 +1,4 @@
-"""The logits of one video: windows over time, views and mirrors through the network, all averaged (PAPER "Testing").
+"""The logits of one video: windows over time, views and mirrors through the network, all averaged (paper.md 4).
 
 Letters: V views, T frames, T' time steps after pooling, L stack, C classes, h w network input.
 """
@@ -19,7 +19,7 @@ FRAMES_AT_ONCE = 128  # of the network's input; bounds memory at 224 px and dept
 
 
 def with_fused(logits: Mapping[str, Array]) -> dict[str, Array]:
-    """The logits of the streams, and where there are both `fused`, their mean (PAPER.md, "Testing")."""
+    """The logits of the streams, and where there are both `fused`, their mean (paper.md 4.1)."""
     both = {"appearance", "motion"} <= logits.keys()
     return dict(logits) | ({"fused": (logits["appearance"] + logits["motion"]) / 2} if both else {})
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipelines.models.temporal import TemporalConv, TemporalInit
 
 EXPANSION = 4
-BATCH_NORM_MOMENTUM = 0.05  # PAPER, Training: running moments take the new batch with this weight
+BATCH_NORM_MOMENTUM = 0.05  # paper.md 3.2: running moments take the new batch with this weight
 
 
 class BlockOutput(NamedTuple):
@@ -29,7 +29,7 @@ class BlockOutput(NamedTuple):
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 beside a shortcut: `in_channels` -> 4 `width` channels.
 
-    With `temporal` given, both 1x1 convolutions are 3x1x1 over time, started that way (PAPER 2).
+    With `temporal` given, both 1x1 convolutions are 3x1x1 over time, started that way (paper.md 2.2).
     """
 
     def __init__(self, in_channels: int, width: int, *, stride: int = 1, temporal: TemporalInit | None = None) -> None:

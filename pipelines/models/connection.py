@@ -1,4 +1,4 @@
-"""How one stream enters the other, at block b of every stage (PAPER 1).
+"""How one stream enters the other, at block b of every stage (paper.md 2.1).
 
     appearance:   block a --> x_a --> relu --> f(x_a) ------------ shortcut of block b
                                |

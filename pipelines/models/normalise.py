@@ -11,7 +11,7 @@ from pipelines.errors import UsageError
 # Of torchvision's ImageNet weights, on a scale of 0..1.
 RGB_MEAN = (0.485, 0.456, 0.406)
 RGB_DEVIATION = (0.229, 0.224, 0.225)
-# PAPER, Inputs: "no motion" is 128; 57.6 is 255 times ImageNet's mean deviation, which suits first layers made for RGB.
+# paper.md 1.4: "no motion" is 128; 57.6 is 255 times ImageNet's mean deviation, which suits first layers made for RGB.
 FLOW_MEAN = 128.0
 FLOW_DEVIATION = 57.6
 

@@ -1,4 +1,4 @@
-"""The spatiotemporal residual network (PAPER, Network): two ResNets, joined at block b of every stage.
+"""The spatiotemporal residual network (paper.md 2): two ResNets, joined at block b of every stage.
 
 Letters: B videos, T frames, T' frames after temporal pooling, L flow fields of a stack, H W pixels.
 """
@@ -32,10 +32,10 @@ class STResNet(nn.Module):
     num_classes: classes of each of the two classifiers.
     depth: 26, 50, 101 or 152 layers, all of bottleneck blocks. width: channels of the first layer; 64 is the paper's.
     flow_channels: 2L, x and y of L flow fields.
-    fusion, direction: how one stream enters the other, and which (PAPER 1). With "none" for either, or with one stream
-        only, nothing is connected.
-    temporal_kernels, temporal_init: 3x1x1 kernels in block b of every stage, and how they start (PAPER 2).
-    temporal_pool: None, or (size, stride) in frames of the max pooling after the last stage (PAPER 3).
+    fusion, direction: how one stream enters the other, and which (paper.md 2.1). With "none" for either, or with only
+        one stream, nothing is connected.
+    temporal_kernels, temporal_init: 3x1x1 kernels in block b of every stage, and how they start (paper.md 2.2).
+    temporal_pool: None, or (size, stride) in frames of the max pooling after the last stage (paper.md 2.3).
     dropout: probability, before the classifiers.
     streams: the streams to build; one alone is what the base steps train.
 
@@ -116,7 +116,7 @@ class STResNet(nn.Module):
         self, appearance_stage: Stage, motion_stage: Stage, appearance: Tensor, motion: Tensor, frames: int
     ) -> tuple[Tensor, Tensor]:
         a, m = appearance_stage.block_a(appearance, frames), motion_stage.block_a(motion, frames)
-        # PAPER 1: f(x_a) + F(x_a + f(x_m)); and the same with the streams exchanged.
+        # paper.md 2.1, eq. 3: f(x_a) + F(x_a + f(x_m)); and the same with the streams exchanged.
         appearance = appearance_stage.from_block_b(a, self.connection.into_appearance(a, m), frames)
         motion = motion_stage.from_block_b(m, self.connection.into_motion(m, a), frames)
         return appearance, motion

@@ -14,7 +14,7 @@ from pipelines.models.dropout import VideoDropout
 from pipelines.models.temporal import TemporalInit, TemporalMaxPool
 
 BLOCKS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-CLASSIFIER_DEVIATION = 0.01  # PAPER 6
+CLASSIFIER_DEVIATION = 0.01  # paper.md 2.6
 
 
 class Stage(nn.ModuleList):
@@ -27,7 +27,7 @@ class Stage(nn.ModuleList):
         super().__init__(
             [
                 Bottleneck(in_channels, width, stride=stride),
-                Bottleneck(out_channels, width, temporal=temporal),  # PAPER 2: block b of every stage
+                Bottleneck(out_channels, width, temporal=temporal),  # paper.md 2.2: block b of every stage
                 *(Bottleneck(out_channels, width) for _ in range(blocks - 2)),
             ]
         )

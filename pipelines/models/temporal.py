@@ -1,4 +1,4 @@
-"""What looks along time: the 3x1x1 convolution of block b and the temporal max pooling (PAPER 2 and 3).
+"""What looks along time: the 3x1x1 convolution of block b and the temporal max pooling (paper.md 2.2 and 2.3).
 
 Letters: B videos, T frames, N = B*T frames of all videos end to end, C channels, H W pixels.
 """
@@ -42,8 +42,8 @@ class TemporalConv(nn.Module):
     def inflate(self, pointwise: Tensor) -> Tensor:
         """[C', C, 1, 1] -> [C', C, 3, 1, 1]: the weights this layer starts from, given those of the 1x1 convolution.
 
-        `average`: a third of them in each tap, which leaves a constant video unchanged away from its ends (PAPER 2);
-        `centre`: all of them in the middle tap, which changes no video; `random`: Kaiming over all taps instead.
+        `average`: a third of them in each tap, which leaves a constant video unchanged away from its ends
+        (paper.md 2.2); `centre`: all of them in the middle tap, which changes no video; `random`: Kaiming over all.
         """
         taps = pointwise.unsqueeze(2).expand(-1, -1, TAPS, -1, -1)
         if self.init == "average":
@@ -120,7 +120,7 @@ def _shifted(video: Tensor, by: int) -> Tensor:
 
 
 class TemporalMaxPool(nn.Module):
-    """The maximum over `size` neighbouring frames, every `stride` frames, without padding (PAPER 3).
+    """The maximum over `size` neighbouring frames, every `stride` frames, without padding (paper.md 2.3).
 
     Takes [N, C, H, W] of T frames a video and gives T' = (T - size) // stride + 1 frames a video, and T'.
     Raises `UsageError` where T < size.

@@ -53,9 +53,9 @@ def load_torchvision_state(
     """Fills a stream from the state dict of a torchvision bottleneck ResNet, of any number of classes.
 
     `target`: the stream, or a network of which the stream named `stream` is meant. 1x1 weights become temporal kernels
-    as the network's `temporal_init` says (PAPER 2), an RGB first layer becomes one of more channels (PAPER 5), and the
-    classifier stays as it is (PAPER 6). Raises `MissingError` naming the first tensors that do not fit; then nothing
-    has been changed. Raises `UsageError` where the network has not that stream.
+    as the network's `temporal_init` says (paper.md 2.2), an RGB first layer becomes one of more channels (2.5), and the
+    classifier stays as it is (2.6). Raises `MissingError` naming the first tensors that do not fit; then nothing has
+    been changed. Raises `UsageError` where the network lacks that stream.
     """
     _load_torchvision(_stream(target, stream) if isinstance(target, STResNet) else target, state_dict, "the state dict")
 
@@ -185,7 +185,7 @@ def _with_classifier_of(stream: Stream, state: Mapping[str, Tensor]) -> dict[str
 
 
 def _for_channels(filters: Tensor, channels: int) -> Tensor:
-    """RGB filters for `channels` inputs: the mean over RGB, repeated (PAPER 5); the same where these are three."""
+    """RGB filters for `channels` inputs: the mean over RGB, repeated (paper.md 2.5); the same where these are three."""
     if channels == 3:
         return filters
     return filters.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)

@@ -1,6 +1,6 @@
 """Flow in pixels to bytes and back, and the one rule by which stored flow is mirrored.
 
-A byte is `round(255 * (v + bound) / (2 * bound))` of the value v clipped to [-bound, bound] (PAPER "Inputs"): 0 stands
+A byte is `round(255 * (v + bound) / (2 * bound))` of the value v clipped to [-bound, bound] (paper.md 1.2): 0 stands
 for -bound, 255 for +bound, and no motion, which falls on 127.5, is 128. One step is 2 * bound / 255 pixels, 0.157 at
 the usual bound of 20. Every function takes NumPy arrays and PyTorch tensors alike and returns the kind it was given.
 """

@@ -1,4 +1,4 @@
-"""The loss of PAPER.md 4: both streams' cross-entropies, summed over time steps, averaged over videos."""
+"""The loss of paper.md 2.4: both streams' cross-entropies, summed over time steps, averaged over videos."""
 
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,7 @@
 """Batch norm's running moments under accumulated gradients: they move once an update, as the authors' do.
 
 Torch moves them at every forward pass. In MatConvNet the moments of the sub-batches of an update add up like gradients,
-weighted by their videos, and the running ones take that mean once, with the weight 0.05 (PAPER, Training). With 32
+weighted by their videos, and the running ones take that mean once, with the weight 0.05 (paper.md 3.2). With 32
 micro-batches an update torch's rule would give the update the weight 1 - 0.95^32 = 0.81, most of it to the last few.
 
 Letters: K channels of all batch norms together.

@@ -1,4 +1,4 @@
-"""SGD with the paper's rates and decays by kind of parameter (PAPER.md, "Training")."""
+"""SGD with the paper's rates and decays by kind of parameter (paper.md 3.1)."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""The training steps as data: PAPER.md's table, and what works from scratch on small data.
+"""The training steps as data: the table of paper.md 3.3, and what works from scratch on small data.
 
 A recipe is four named steps; every number of a step can be overridden (`override`). A video counts once in a batch,
 whatever T. A learning rate here is the one of the convolution filters; `optimiser.py` derives the others.
@@ -118,7 +118,7 @@ def _recipe(name: str, steps: Iterable[Step], **network: Any) -> Recipe:
     return Recipe(name=name, steps={step.name: step for step in steps}, **network)
 
 
-# PAPER.md, "Training". Batch-norm statistics are taken over 32 images, or 4 videos of T frames.
+# paper.md 3.2 and 3.3. Batch-norm statistics are taken over 32 images, or 4 videos of T frames.
 PAPER = _recipe(
     "paper",
     (

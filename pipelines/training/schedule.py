@@ -16,7 +16,7 @@ def total_iterations(step: Step, videos: int) -> int:
 def learning_rate(step: Step, iteration: int, total: int) -> float:
     """The filters' rate at update `iteration` (from 0) of `total`.
 
-    A list of factors is spread evenly: with as many epochs as factors, one factor an epoch (PAPER.md's table).
+    A list of factors is spread evenly: with as many epochs as factors, one factor an epoch (paper.md 3.3).
     """
     if step.schedule == "cosine":
         warm_up = max(1, round(WARM_UP * total))

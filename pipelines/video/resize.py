@@ -19,7 +19,7 @@ def stored_size(width: int, height: int, short_side: int | None) -> tuple[int, i
     """The (width, height) at which a picture of `width` x `height` is stored.
 
     With `short_side` the short side is exactly that, enlarging included, since it was asked for, and the long side
-    is the floor made even: 320x240 becomes 340x256 at 256 (PAPER "Inputs").
+    is the floor made even: 320x240 becomes 340x256 at 256 (paper.md 1.1).
 
     Without (None) the short side is 256, but nothing is enlarged more than 1.25 times: UCF101's and HMDB51's 240
     rows become the paper's 256, which its crops are made for, while small clips (80x64) keep their own size, since

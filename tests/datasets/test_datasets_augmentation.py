@@ -1,4 +1,4 @@
-"""Crops, mirrors and views (PAPER, below the table of the training and "Testing")."""
+"""Crops, mirrors and views (paper.md 3.4 and 4.2)."""
 
 import numpy as np
 import pytest

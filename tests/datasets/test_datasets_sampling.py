@@ -1,4 +1,4 @@
-"""Temporal sampling on index lists worked out by hand (PAPER: "Inputs", "Training", "Testing")."""
+"""Temporal sampling on index lists worked out by hand (paper.md 1.4, 3.5 and 4.1)."""
 
 import numpy as np
 import pytest

@@ -46,7 +46,7 @@ def make_views(views=3, frames=6, height=32, width=40):
 
 
 def normalised(rgb, flow):
-    """PAPER, "Inputs": ImageNet's mean and deviation on 0..1; (value - 128) / 57.6."""
+    """paper.md 1.3 and 1.4: ImageNet's mean and deviation on 0..1; (value - 128) / 57.6."""
     mean, deviation = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (MEAN, DEVIATION))
     return (rgb.double() / 255 - mean) / deviation, (flow.double() - 128) / 57.6
 
@@ -110,7 +110,7 @@ def test_temporal_kernels_see_what_stands_in_their_window():
 
 
 def test_the_network_averages_the_predictions_of_every_place():
-    """Fully convolutional: the classifier at each place of the last feature map, averaged, as PAPER has it."""
+    """Fully convolutional: the classifier at each place of the last feature map, averaged, as paper.md 4.1 has it."""
     network, (rgb, flow) = make_network(), make_views(height=64, width=96)
     features = {}
     for name, stream in network.streams.items():

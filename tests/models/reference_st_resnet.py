@@ -1,4 +1,4 @@
-"""The network of PAPER.md 1-3 once more, as plain functions of a state dict, to compare with.
+"""The network of paper.md 2.1 to 2.3 once more, as plain functions of a state dict, to compare with.
 
 Written independently of `pipelines.models`: everything is a 3-D operation on [B, C, T, H, W], with conv3d for every
 convolution and batch norm over all of B, T, H and W.

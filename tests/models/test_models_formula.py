@@ -1,4 +1,4 @@
-"""The network against the formulas of PAPER.md 1-3, written out in `reference_st_resnet`."""
+"""The network against the formulas of paper.md 2.1 to 2.3, written out in `reference_st_resnet`."""
 
 import pytest
 import torch
@@ -89,8 +89,8 @@ def test_an_opened_block_gives_the_same_and_what_stands_before_its_relu(randomis
 def test_zero_motion_features_add_nothing(small_net, clip):
     """f(x_m) = 0 leaves f(x_a) + F(x_a), whatever the motion input and weights are.
 
-    This is not the unconnected f(x_a) + F(f(x_a)): x_a enters the sum before its ReLU (PAPER 1). The two agree where
-    x_a is nowhere negative, which the next test shows.
+    This is not the unconnected f(x_a) + F(f(x_a)): x_a enters the sum before its ReLU (paper.md 2.1). The two agree
+    where x_a is nowhere negative, which the next test shows.
     """
     net = small_net()
     rgb, flow = clip()

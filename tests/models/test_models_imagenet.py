@@ -113,11 +113,11 @@ def test_every_tensor_of_both_streams_arrives(made_up, filled):
         assert arrived.keys() == given.keys()
         for key, value in arrived.items():
             if key == "conv1.weight" and name == "motion":
-                expected = torch.stack([given[key].mean(1)] * 20, dim=1)  # PAPER 5
+                expected = torch.stack([given[key].mean(1)] * 20, dim=1)  # paper.md 2.5
             elif value.ndim == 5:
-                expected = torch.stack([given[key] / 3] * 3, dim=2)  # PAPER 2
+                expected = torch.stack([given[key] / 3] * 3, dim=2)  # paper.md 2.2
             elif key.startswith("fc."):
-                expected = None  # PAPER 6: new
+                expected = None  # paper.md 2.6: new
             else:
                 expected = given[key]
             assert expected is None or torch.equal(value, expected), f"{name} {key}"

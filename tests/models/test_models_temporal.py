@@ -1,4 +1,4 @@
-"""Temporal kernels and temporal pooling (PAPER 2 and 3)."""
+"""Temporal kernels and temporal pooling (paper.md 2.2 and 2.3)."""
 
 import pytest
 import torch

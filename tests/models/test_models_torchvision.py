@@ -18,7 +18,7 @@ def pair(randomised, stream, depth, **settings):
         theirs.conv1 = nn.Conv2d(20, 64, 7, stride=2, padding=3, bias=False)
     for module in randomised(theirs).modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.05  # PAPER, Training
+            module.momentum = 0.05  # paper.md 3.2
     ours = STResNet(CLASSES, depth=depth, temporal_init="centre", **settings).eval()
     load_torchvision_state(ours, theirs.state_dict(), stream)
     getattr(ours, stream).fc.load_state_dict(theirs.fc.state_dict())

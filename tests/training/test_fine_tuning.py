@@ -83,7 +83,7 @@ def test_a_step_keeps_everything_but_the_classifiers_of_other_classes(three_clas
     new, old = weights(three_classes, "new", step), weights(three_classes, "old", step)
     assert_kept(new, old, classifiers=False)
     fresh = torch.cat([value.flatten() for key, value in new.items() if key.endswith("fc.weight")])
-    assert fresh.std().item() == pytest.approx(0.01, rel=0.15)  # PAPER 6
+    assert fresh.std().item() == pytest.approx(0.01, rel=0.15)  # paper.md 2.6
     for key, value in new.items():
         if key.endswith("fc.bias"):
             assert value.shape == (3,)

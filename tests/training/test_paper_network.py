@@ -1,4 +1,4 @@
-"""PAPER.md's "Network" and "Where ours differs", where they say what the recipe's networks hold."""
+"""paper.md 2 and 7, where they say what the recipe's networks hold."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""One sample by PAPER.md's "Inputs" and "Training", against all there can be: centres, strides, crops, mirrors."""
+"""One sample by paper.md 1.6, 3.4 and 3.5, against all there can be: centres, strides, crops, mirrors."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Updates by PAPER.md's "Training", worked out beside the trainer: statistics, loss, gradients, rates, moments."""
+"""Updates by paper.md 3, worked out beside the trainer: statistics, loss, gradients, rates, moments."""
 
 import math
 
@@ -17,7 +17,7 @@ from pipelines.training.schedule import learning_rate, total_iterations
 CLASSES, FRAMES = 3, 3
 RATE = 1e-4
 DECAY = 0.05  # the paper's 5e-4 would hide in the last digits; that it is 5e-4 is in test_training_recipe.py
-RATE_AND_DECAY = {  # PAPER: filters; biases of the classifiers; batch norm's scale and shift
+RATE_AND_DECAY = {  # paper.md 3.1: filters; biases of the classifiers; batch norm's scale and shift
     "filter": (1, DECAY),
     "bias": (2, 0),
     "scale": (2, 0),

@@ -1,4 +1,4 @@
-"""PAPER.md's training table, line by line, and what overriding may do."""
+"""The table of paper.md 3.3, line by line, and what overriding may do."""
 
 import itertools
 import math

@@ -86,7 +86,7 @@ def batch_of(videos: int, frames: int) -> Batch:
 
 
 def test_two_micro_batches_give_the_mean_gradient_of_their_videos():
-    """Batch norm is in evaluation mode here, since its statistics are per micro-batch on purpose (PAPER.md)."""
+    """Batch norm is in evaluation mode here, since its statistics are per micro-batch on purpose (paper.md 3.2)."""
     torch.manual_seed(0)
     network = STResNet(3, depth=26, width=4).double().eval()
     step = override(PAPER.steps["joint1"], {"batch_size": 4, "frames": 3})
