@@ -1,8 +1,10 @@
 """The outcome of an extracting stage, in words."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.video.extraction import ExtractResult
+from pipelines.workspace import Failure
 from stres_cli.console import CommandUI
 
 _SHOWN_FAILURES = 10
@@ -22,15 +24,24 @@ def show(ui: CommandUI, result: ExtractResult, workspace: Path, *, wanted: str =
             f"hours and {cost.gigabytes:.2g} GB, measured on {cost.measured_videos} of them",
             soft_wrap=True,
         )
+        if cost.failures:
+            ui.out.print(f"{len(cost.failures)} of the videos looked at fail:", soft_wrap=True)
+        _show_failures(ui, cost.failures)
         return
     ui.out.print(
         f"{result.done} videos done, {result.skipped} done before, {result.failed} failed; "
         f"{result.units} {result.unit} in {result.seconds:.1f} s ({result.units_per_second:.1f} {result.unit}/s)",
         soft_wrap=True,
     )
-    for failure in result.failures[:_SHOWN_FAILURES]:
-        ui.out.print(f"  {failure.class_name}/{failure.video}: {failure.reason}", soft_wrap=True)
+    _show_failures(ui, result.failures)
     if result.failed:
         ui.out.print(
             f"all failures are in {workspace / 'failures.csv'}; they are tried again at every run", soft_wrap=True
         )
+
+
+def _show_failures(ui: CommandUI, failures: Sequence[Failure]) -> None:
+    for failure in failures[:_SHOWN_FAILURES]:
+        ui.out.print(f"  {failure.class_name}/{failure.video}: {failure.reason}", soft_wrap=True)
+    if len(failures) > _SHOWN_FAILURES:
+        ui.out.print(f"  and {len(failures) - _SHOWN_FAILURES} more")

@@ -3,14 +3,22 @@
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 from pipelines.distributed import ranks
 from pipelines.progress import OnProgress, Progress
+from pipelines.video.sources import VideoSource
 from pipelines.workers import Limits, Report, run_tasks, usual_limits
+from pipelines.workspace import Failure
 
-Task = TypeVar("Task")
+
+class _OfOneVideo(Protocol):
+    @property
+    def source(self) -> VideoSource: ...
+
+
+Task = TypeVar("Task", bound=_OfOneVideo)
 
 _COUNTED = 200
 # Time and size of a pair differ by a factor of two between videos: of 24, the mean is known to about a tenth.
@@ -30,6 +38,8 @@ class Estimate:
     hours: float
     measured_videos: int
     """From how many videos the time and size of a frame were taken; 0: none could be, and both are unknown."""
+    failures: list[Failure] = field(default_factory=list)
+    """The videos looked at that a run would fail, and those under which a process died; recorded nowhere."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +87,25 @@ def _estimate(
     tasks += [(to_do[measured[k]], k * _PLACE % 1) for k in sorted(range(len(measured)), key=lambda k: k * _ORDER % 1)]
     clock = _Clock()
     probes: list[Probe] = []
+    failures: list[Failure] = []
     with contextlib.closing(
         run_tasks(function, tasks, workers, on_units=clock.first_report, limits=limits)
     ) as outcomes:
-        for number, (_, outcome) in enumerate(outcomes, start=1):
+        for number, ((task, _), outcome) in enumerate(outcomes, start=1):
+            message = ""
             if isinstance(outcome, Probe):
                 probes.append(outcome)
-            on_progress(Progress(f"{stage} (dry run)", number, len(tasks)))
+            else:
+                source = task.source
+                failures.append(Failure(stage, source.class_name, source.video, str(source.path), str(outcome)))
+                message = f"{source.id}: {outcome}"
+            on_progress(Progress(f"{stage} (dry run)", number, len(tasks), message=message))
             if number - len(counted) >= _FEWEST and clock.passed() > _SECONDS:
                 break
-    return _summary(probes, len(to_do), workers * ranks().size, clock.start)
+    return _summary(probes, failures, len(to_do), workers * ranks().size, clock.start)
 
 
-def _summary(probes: Sequence[Probe], videos: int, workers: int, start: float) -> Estimate:
+def _summary(probes: Sequence[Probe], failures: list[Failure], videos: int, workers: int, start: float) -> Estimate:
     """Videos that could not be probed count as average ones."""
     frames = round(sum(probe.frames for probe in probes) / max(len(probes), 1) * videos)
     timed = [probe for probe in probes if probe.seconds]
@@ -106,6 +122,7 @@ def _summary(probes: Sequence[Probe], videos: int, workers: int, start: float) -
         gigabytes=scale * sum(probe.bytes for probe in timed) / 1e9,
         hours=seconds / 3600 if timed else 0.0,
         measured_videos=len(timed),
+        failures=failures,
     )
 
 

@@ -62,7 +62,7 @@ class ExtractResult:
     seconds: float
     failures: list[Failure] = field(default_factory=list)
     estimate: Estimate | None = None
-    """Of a dry run, which leaves all counts but `skipped` and `ignored` at 0."""
+    """Of a dry run, which leaves all counts at 0 but `skipped`, `ignored` and `failed`: the estimate's failures."""
 
 
 # ------------------------------------------------------------------ what is to do
@@ -285,7 +285,7 @@ class _Meter:
 
 
 def dry_run_result(stage: str, unit: str, *, skipped: int, ignored: int, estimate: Estimate) -> ExtractResult:
-    return ExtractResult(stage, 0, skipped, 0, ignored, unit, 0, 0.0, 0.0, estimate=estimate)
+    return ExtractResult(stage, 0, skipped, len(estimate.failures), ignored, unit, 0, 0.0, 0.0, estimate=estimate)
 
 
 # ------------------------------------------------------------------ provenance

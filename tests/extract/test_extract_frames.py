@@ -242,9 +242,12 @@ def test_a_dry_run_estimates_and_writes_nothing(videos: Path, workspace: Workspa
     for number in range(4):
         write_clip(videos / f"c/{number}.avi", frames=8)
     (videos / "c/bad.avi").touch()
-    cost = run(config(workspace, videos, dry_run=True)).estimate
+    result = run(config(workspace, videos, dry_run=True))
+    cost = result.estimate
     assert cost is not None
     assert (cost.videos, cost.frames) == (5, 40)  # the unreadable one counts as an average one
+    assert [(row.video, row.reason) for row in cost.failures] == [("bad", "the file is empty")]
+    assert result.failed == 1
     assert cost.measured_videos >= 2
     assert 0 < cost.hours < 1
     assert not workspace.root.exists()

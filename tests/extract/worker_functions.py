@@ -93,3 +93,13 @@ class DiesOnArrival:
 
     def __call__(self, task: tuple[str, str], report: Report) -> str:
         return task[1]
+
+
+def probe_or_die(task_and_place: tuple[Any, float | None], report: Report) -> Any:
+    """Probes a video for a dry run, but dies of one called `deadly`."""
+    from pipelines.video.estimation import Probe
+
+    task, place = task_and_place
+    if task.source.video == "deadly":
+        os.kill(os.getpid(), signal.SIGABRT)
+    return Probe(8) if place is None else Probe(8, 0.1, 100.0)
