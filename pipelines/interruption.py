@@ -7,9 +7,12 @@ from types import FrameType
 
 from pipelines.errors import Interrupted
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C; what `kill`, batch systems and torchrun send; a terminal or an ssh connection that closes."""
+
 
 class StopRequest:
-    """Whether SIGINT (Ctrl-C) or SIGTERM has arrived."""
+    """Whether one of the `STOP_SIGNALS` has arrived."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -22,21 +25,22 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """While the block runs, the first SIGINT or SIGTERM only sets the request; a second one raises `Interrupted`.
+    """While the block runs, the first of the `STOP_SIGNALS` only sets the request; a second one raises `Interrupted`.
 
     Outside the main thread, where Python allows no handlers, and for a signal that the command was started to ignore,
-    as a shell's background jobs are, the request is never set.
+    as by nohup and for a shell's background jobs, the request is never set.
     """
     request = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
-        if request.signal_number is not None:
+        if request.signal_number is None:
+            request.signal_number = number
+        elif number != signal.SIGHUP:  # of which a closed terminal sends two: its own and its shell's
             raise Interrupted(number)
-        request.signal_number = number
 
     before = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, note)
     except ValueError:

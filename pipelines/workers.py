@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from pipelines.devices import available_cores, available_memory
 from pipelines.errors import MissingError, StresError, VideoError
+from pipelines.interruption import STOP_SIGNALS
 
 Task = TypeVar("Task")
 Value = TypeVar("Value")
@@ -241,7 +242,7 @@ def start_fork_server() -> None:
     """
     forkserver.set_forkserver_preload(_PRELOAD)
     resource_tracker.ensure_running()  # the server would start it, and that lets the signals through again
-    held_back = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    held_back = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         forkserver.ensure_running()
     except OSError as error:
@@ -258,7 +259,7 @@ def start_fork_server() -> None:
 
 def _serve(connection: Connection, function: Callable[[Any, Report], Any], threads: int, memory: int | None) -> None:
     """Works until the parent closes the pipe, or is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, torchrun and batch systems reach all processes
+    for number in STOP_SIGNALS:  # they reach all processes of a terminal or a job
         signal.signal(number, signal.SIG_IGN)  # the parent decides
     _limit_threads(threads)
     if memory is not None:

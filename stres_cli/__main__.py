@@ -1,27 +1,37 @@
 """`stres` and `python -m stres_cli`."""
 
 import contextlib
+import errno
+import io
 import os
+import select
 import signal
 import sys
 from types import FrameType
+from typing import Any
 
+from pipelines.interruption import STOP_SIGNALS
 from stres_cli import INTERRUPTED
 
 
 def main() -> None:
     """Runs the command line; the process ends with the exit code of the command."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup and others may have asked
             signal.signal(number, _leave)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a locale may lack a letter
+    _open_what_is_closed()
+    output = _Output(1)
+    sys.stdout, sys.stderr = _text(output, sys.stdout), _text(_Output(2), sys.stderr)
     # Before torch loads OpenMP: threads that spin while they wait make a training step 5 to 10 times slower as soon as
     # another process wants a core (measured: 0.5 s against 4 s on two busy cores).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from stres_cli.app import app  # takes a tenth of a second, in which a signal may arrive
 
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+        sys.exit(output.exit_code(code))
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -31,6 +41,63 @@ def _leave(number: int, frame: FrameType | None) -> None:
         sys.stderr.write(f"{INTERRUPTED}\n")
         sys.stderr.flush()
     os._exit(128 + number)
+
+
+# ------------------------------------------------------------------ standard output and error
+
+
+class _Output(io.FileIO):
+    """Standard output or error, which may be full, or whose reader may have left: that ends no work. What cannot be
+    written is dropped, and `exit_code` tells of it."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Takes all of `data`, whether it can be written or not."""
+        while self._error is None:
+            try:
+                if (count := super().write(data)) is not None:
+                    return count
+                select.select([], [self], [])  # a pipe that another process has made non-blocking, and which is full
+            except OSError as error:
+                self._error = error
+        return memoryview(data).nbytes
+
+    def exit_code(self, code: int) -> int:
+        """The command's exit code; 3, with a sentence on stderr, where its work is done but its result is lost. A
+        reader that has left wants no more of it."""
+        sys.stdout.flush()
+        if self._error is None or self._error.errno == errno.EPIPE or code not in (0, 1):
+            return code
+        reason = self._error.strerror or self._error
+        sys.stderr.write(
+            f"error: the command has done its work, but its result cannot be written to standard output ({reason}): "
+            "send it elsewhere, or free some space, and give the same command again\n"
+        )
+        return 3
+
+
+def _open_what_is_closed() -> None:
+    """Descriptors 0 to 2 are standard input, output and error for every library and every process that is started:
+    where one is closed (`>&-`), the next file to be opened would take its number, and what is printed."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it takes the lowest number that is free
+
+
+def _text(output: _Output, stream: Any) -> io.TextIOWrapper:
+    """`output` for text, as Python has set up `stream`, which is None where it was closed."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(output),
+        encoding=stream.encoding if stream else "utf-8",
+        errors="backslashreplace",  # a locale may lack a letter
+        line_buffering=stream.line_buffering if stream else False,
+        write_through=stream.write_through if stream else False,
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from pipelines.distributed import launched, ranks
 from pipelines.errors import Interrupted, StresError, UsageError
-from pipelines.interruption import StopRequest
+from pipelines.interruption import STOP_SIGNALS, StopRequest
 from pipelines.progress import Progress
 from stres_cli import INTERRUPTED
 
@@ -82,11 +82,11 @@ def interrupted_text(dry_run: bool) -> str:
 
 @contextlib.contextmanager
 def command(as_json: bool, debug: bool, *, shared: bool = False, interrupted: str = INTERRUPTED) -> Iterator[CommandUI]:
-    """Runs a command's body: errors become one sentence and their exit code, SIGINT and SIGTERM an orderly end.
+    """Runs a command's body: errors become one sentence and their exit code, SIGINT, SIGTERM and SIGHUP an orderly end.
 
     `shared`: the command divides its work between the processes of torchrun; others refuse to be started by it.
     `interrupted`: what a user who stopped the command has to know.
-    Raises `typer.Exit` with 1, 2, 3, 4, 130 or 143 (README, "When something goes wrong").
+    Raises `typer.Exit` with 1, 2, 3, 4, 129, 130 or 143 (README, "When something goes wrong").
     """
     ui = CommandUI(as_json)
     with _stoppable(ui.stop):
@@ -113,7 +113,7 @@ def command(as_json: bool, debug: bool, *, shared: bool = False, interrupted: st
 def _leave_together(ui: CommandUI) -> None:
     """Prints the document, while the other ranks wait for it: torchrun ends all as soon as one has an exit code."""
     if launched():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)  # there is nothing left to stop
         ranks().gather(None)
     ranks().first_tells(ui.print_document)
@@ -143,16 +143,18 @@ def printable(text: str) -> str:
 
 @contextlib.contextmanager
 def _stoppable(request: StopRequest) -> Iterator[None]:
-    """SIGINT and SIGTERM raise `Interrupted` in the main thread, so that every `finally` runs, and are noted: what is
+    """The `STOP_SIGNALS` raise `Interrupted` in the main thread, so that every `finally` runs, and are noted: what is
     raised amid an import or a destructor may be swallowed, or come out as another exception."""
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and request.signal_number is not None:
+            return  # a closed terminal sends two: its own and its shell's
         request.signal_number = number
         raise Interrupted(number)
 
     before = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, stop)
     except ValueError:  # not the main thread: the caller keeps its own handling

@@ -35,6 +35,7 @@ from pipelines.datasets.order import Item
 from pipelines.datasets.reading import BOTH_STREAMS, Pixels, StreamName, VideoReader
 from pipelines.datasets.sampling import TemporalSampling, sample_centres, spaced_centres
 from pipelines.errors import MissingError
+from pipelines.interruption import STOP_SIGNALS
 from pipelines.workers import start_fork_server
 
 
@@ -409,7 +410,7 @@ def _start_worker(worker: int) -> None:
     """
     import cv2
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
     cv2.setNumThreads(0)

@@ -23,6 +23,7 @@ import numpy as np
 
 import pipelines
 from pipelines.errors import MissingError, VideoError
+from pipelines.interruption import STOP_SIGNALS
 from pipelines.video.decoding import VideoReader
 from pipelines.video.resize import resize, stored_size
 from pipelines.workers import Limits, failure, how_it_ended, limit_memory, memory_share, no_progress
@@ -194,7 +195,8 @@ class _Stopped(Exception):
 
 def serve(descriptor: int, memory: int | None) -> None:
     """Decodes the videos it is asked for until the pipe `descriptor` is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the one that asks decides
+    for number in STOP_SIGNALS:  # they reach both processes; the one that asks decides
+        signal.signal(number, signal.SIG_IGN)
     if memory is not None:
         limit_memory(memory)
     connection = Connection(descriptor)

@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM: an orderly end, and the same command continues. Real processes, stopped at a line they print."""
+"""Ctrl-C, SIGTERM and a terminal that closes: an orderly end, and the same command continues. Real processes, stopped
+at a line they print."""
 
 import os
 import signal
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 
+from pipelines.interruption import stop_requests
 from pipelines.progress import Progress
 from stres_cli import INTERRUPTED
 
@@ -64,14 +66,15 @@ def test_extract_flow_continues_after_ctrl_c(stres, clips, tmp_path):
     assert not (tmp_path / "work" / "failures.csv").exists()
 
 
-def test_train_continues_from_its_checkpoint_after_sigterm(stres, workspace):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_train_continues_from_its_checkpoint_after_a_signal(stres, workspace, number):
     tiny = "--recipe small --width 4 --size 32 --batch-size 2 --iterations 100 --steps appearance --device cpu"
     command = ["train", *tiny.split(), "-w", workspace.root]
     folder = workspace.runs / "split1" / "appearance"
 
-    code, stderr = stop_at(command, "train appearance: ", signal.SIGTERM)
+    code, stderr = stop_at(command, "train appearance: ", number)
 
-    assert code == 143
+    assert code == 128 + number
     assert stderr.endswith(WORDS)
     assert "Traceback" not in stderr
     assert (folder / "checkpoint.pt").is_file()
@@ -99,7 +102,7 @@ def test_a_dry_run_of_training_that_is_stopped_leaves_nothing(workspace, number)
     assert sorted(workspace.root.rglob("*")) == before
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_the_document_says_that_it_was_interrupted(stres, monkeypatch, number, code):
     monkeypatch.setattr("pipelines.report.run", lambda config, on_progress: signal.raise_signal(number))
 
@@ -108,6 +111,28 @@ def test_the_document_says_that_it_was_interrupted(stres, monkeypatch, number, c
     assert shown.exit_code == code
     assert f'"exit_code": {code}' in shown.stdout
     assert shown.stderr == WORDS
+
+
+def test_the_second_sighup_of_a_closed_terminal_does_not_interrupt_the_orderly_end(stres, monkeypatch):
+    """The system sends one, and so does the shell."""
+    put_in_order = []
+
+    def run(config, on_progress):
+        try:
+            signal.raise_signal(signal.SIGHUP)
+        finally:
+            signal.raise_signal(signal.SIGHUP)
+            put_in_order.append("everything")
+
+    monkeypatch.setattr("pipelines.report.run", run)
+
+    assert stres("report").exit_code == 129
+    assert put_in_order == ["everything"]
+
+    with stop_requests() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+    assert stop.signal_number == signal.SIGHUP
 
 
 @pytest.mark.parametrize("becomes", [RecursionError, None], ids=["another exception", "nothing"])
@@ -142,7 +167,7 @@ main()
 """
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_before_the_command_has_begun_is_no_traceback(name, code):
     stopped = subprocess.run([sys.executable, "-c", STARTING, name], capture_output=True, text=True, check=False)
     assert (stopped.returncode, stopped.stderr) == (code, WORDS)

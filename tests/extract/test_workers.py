@@ -15,6 +15,7 @@ import worker_functions
 
 from pipelines.devices import available_memory
 from pipelines.errors import MissingError, StorageError, VideoError
+from pipelines.interruption import STOP_SIGNALS
 from pipelines.workers import Limits, WorkerDied, memory_share, run_tasks
 
 Task = tuple[str, str]
@@ -191,5 +192,5 @@ def test_signals_to_all_processes_do_not_end_the_fork_server() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     blocked = int(next(line for line in done.stdout.splitlines() if line.startswith("SigBlk:")).split()[1], 16)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         assert blocked & 1 << number - 1
