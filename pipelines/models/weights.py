@@ -20,6 +20,9 @@ from pipelines.models.tensor_file import TensorFileError, read_tensors, require_
 IMAGENET_DEPTHS = (50, 101, 152)
 IMAGENET_WIDTH = 64
 _CLASSIFIER = ("fc.weight", "fc.bias")
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which training programs save a state dict beside other things."""
+_FETCH_OR_SAVE = "fetch it again, or save only a state dict into it"
 
 
 def load_pretrained(model: STResNet, source: str | Path, *, download: bool = True) -> None:
@@ -28,9 +31,9 @@ def load_pretrained(model: STResNet, source: str | Path, *, download: bool = Tru
     `"imagenet"`: torchvision's IMAGENET1K_V1 weights of the model's depth (docs/recipe.md says why not V2), downloaded
     once to the torch hub's folder (without `download` nothing is loaded until they are there);
     `"none"`: nothing is loaded; else the path of a torchvision ResNet's state dict as `torch.save` writes it, plain or
-    under the key `state_dict`, with or without `module.` before its keys. Raises `UsageError` where there are no
-    ImageNet weights of that depth and width, `MissingError` where the file is absent, holds anything but tensors, or
-    does not fit.
+    under one of the keys `_WRAPPERS`, with or without `module.` before its own. Raises `UsageError` where there are no
+    ImageNet weights of that depth and width, `MissingError` where the file is absent, holds anything but finite
+    tensors, or does not fit.
     """
     state = read_pretrained(model.depth, model.width, source, download=download)
     if state is not None:
@@ -89,9 +92,10 @@ def load_streams(model: STResNet, state_dict: Mapping[str, Tensor], *, classifie
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a file that `torch.save` wrote, on the CPU. Nothing in the file is executed.
 
-    Raises `MissingError` where it is absent, damaged, or holds anything but tensors by name.
+    Raises `MissingError` where it is absent, damaged, another kind of file, or holds anything but finite tensors by
+    name.
     """
-    if not path.is_file():
+    if not path.exists():
         raise MissingError(
             f"there is no weights file {path}: give the path of one, or `imagenet`, `run:NAME` or `none`"
         )
@@ -99,8 +103,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         content = read_tensors(path)
     except TensorFileError as error:
         raise MissingError(
-            f"{path} cannot be read as a file of plain tensors ({error}): "
-            "fetch it again, or save only a state dict into it"
+            f"{path} cannot be read as a file of plain tensors ({error}): {error.advice or _FETCH_OR_SAVE}"
         ) from error
     return _unwrapped(content, path)
 
@@ -111,14 +114,14 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
             f"{path} belongs to a run, whose classes and network stand beside it: "
             f"give --weights run:{path.resolve().parent} instead"
         )
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), content)
     if not isinstance(content, Mapping) or not content:
         raise MissingError(f"{path} holds no state dict: save one with torch.save(model.state_dict(), ...)")
     try:
         require_tensors(content, str(path))
     except TensorFileError as error:
-        raise MissingError(f"{error}: fetch it again, or save only a state dict into it") from None
+        raise MissingError(f"{error}: {error.advice or _FETCH_OR_SAVE}") from None
     if all(key.startswith("module.") for key in content):  # saved from within DistributedDataParallel
         return {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)

@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from torchvision.models import optical_flow
 
 from pipelines.errors import MissingError
+from pipelines.models.tensor_file import TensorFileError, read_tensors, require_tensors
 from pipelines.optical_flow.grey import check_frames
 from pipelines.optical_flow.methods import as_options, parse_options, require
 
@@ -94,13 +95,12 @@ def _load_weights(settings: RAFTParameters) -> tuple[dict[str, torch.Tensor], st
     path = Path(settings.weights)
     try:
         identity = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-        return torch.load(path, map_location="cpu", weights_only=True), identity
+        return dict(require_tensors(read_tensors(path), str(path))), identity
     except OSError as error:
         raise MissingError(f"--method-option weights={path}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # unpickling raises whatever the bytes make it raise
-        raise MissingError(
-            f"--method-option weights={path}: not a PyTorch state dict ({_first_line(error)})"
-        ) from error
+    except TensorFileError as error:
+        advice = error.advice or "give a state dict of torchvision's RAFT"
+        raise MissingError(f"--method-option weights={path}: not a PyTorch state dict ({error}): {advice}") from error
 
 
 def _torchvision_weights(model: str) -> tuple[dict[str, torch.Tensor], str]:

@@ -5,13 +5,14 @@ Both hold plain tensors, numbers and strings, and load with `weights_only=True`:
 
 import contextlib
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
 
 from pipelines.errors import MissingError
-from pipelines.models.tensor_file import TensorFileError, read_tensors
+from pipelines.models.tensor_file import TensorFileError, not_finite, read_tensors
 from pipelines.provenance import made_by
 from pipelines.unfailing_file import UnfailingFile
 from pipelines.workspace import atomic_file, storage_errors
@@ -36,17 +37,26 @@ def size(schema: str, content: dict[str, Any]) -> int:
 
 
 def load(path: Path, schema: str) -> dict[str, Any]:
-    """Reads what `save` wrote, on the CPU. Raises `MissingError`: it never returns half a file."""
+    """Reads what `save` wrote, on the CPU. Raises `MissingError`: it never returns half a file, nor weights that are
+    not finite."""
     try:
         content = read_tensors(path, verify=True)
     except FileNotFoundError:
         raise MissingError(f"{path} is missing: run `stres train` first") from None
     except TensorFileError as error:
-        raise MissingError(f"{path} does not load ({error}): delete it, and the step begins anew") from error
+        advice = error.advice or "delete it, and the step begins anew"
+        raise MissingError(f"{path} does not load ({error}): {advice}") from error
     found = content.get("schema") if isinstance(content, dict) else None
     if found != schema:
         raise MissingError(
             f"{path} has the schema {found!r}, not {schema!r}: it is not a file of this version of stres"
+        )
+    model = content.get("model")
+    broken = not_finite(model) if isinstance(model, Mapping) else ""
+    if broken:
+        raise MissingError(
+            f"{path} holds NaN or infinity in {broken}: the training diverged; train the run again with a lower --lr, "
+            "under another --name or with --overwrite"
         )
     return content
 

@@ -1,7 +1,11 @@
 """Weights from torchvision, from files and from base runs: a load succeeds whole, or raises and changes nothing."""
 
+import gzip
+import io
 import os
+import pickle
 import urllib.error
+import zipfile
 
 import pytest
 import torch
@@ -10,6 +14,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from pipelines.errors import MissingError, UsageError
 from pipelines.models import STResNet, load_pretrained, load_streams, load_torchvision_state
+from pipelines.models.weights import read_state_dict
 
 
 @pytest.fixture
@@ -93,7 +98,15 @@ def test_a_stream_that_is_not_there_is_named(resnet26):
 # ------------------------------------------------------------------ files
 
 
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}}])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
+        lambda s: {"model": s, "epoch": 3},
+        lambda s: {"model_state_dict": s, "optimizer_state_dict": {}},
+    ],
+)
 def test_a_file_fills_every_stream_the_network_has(tmp_path, wrap, small_net, randomised):
     narrow = STResNet(1000, depth=26, width=4, streams=("appearance",), temporal_kernels=False)
     state = {k.removeprefix("appearance."): v for k, v in randomised(narrow).state_dict().items()}
@@ -132,6 +145,75 @@ def test_a_damaged_file_is_refused(tmp_path, small_net, content):
     (tmp_path / "bad.pth").write_bytes(content)
     with pytest.raises(MissingError, match=r"bad.pth cannot be read"):
         load_pretrained(small_net(), tmp_path / "bad.pth")
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return content.getvalue()
+
+
+def saved(content: object, **how: bool) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file, **how)
+    return file.getvalue()
+
+
+TENSORS = {"weight": torch.arange(1000.0)}
+OTHER_FILES = {
+    "page": (b"<!DOCTYPE html><html>404</html>", "a web page"),
+    "pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 102530333\n",
+        "Git LFS pointer.*git lfs",
+    ),
+    "json": (b'{"message": "Not Found"}', "JSON"),
+    "empty": (b"", "empty"),
+    "text": (b"no such model\n", "text"),
+    "keras": (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5 .*Keras"),
+    "safetensors": ((64).to_bytes(8, "little") + b'{"__metadata__":{}}' + bytes(100), "safetensors.*torch.save"),
+    "onnx": (b"\x08\x0a\x12\x07pytorch" + bytes(100), "ONNX"),
+    "gzip": (gzip.compress(b"weights"), "archive.*unpack"),
+    "tar": (bytes(257) + b"ustar\x0000" + bytes(500), "archive.*unpack"),
+    "zip": (zipped({"readme.txt": b"x"}), "zip archive.*unpack"),
+    "script": (zipped({"model/data.pkl": b"x", "model/constants.pkl": b"x"}), "TorchScript.*state_dict"),
+    "npz": (zipped({"a.npy": b"x"}), "NumPy"),
+    "cut": (saved(TENSORS)[:1500], "cut off"),
+    "cut, older form": (saved(TENSORS, _use_new_zipfile_serialization=False)[:1500], "cut off"),
+    "module": (
+        saved(torch.nn.Conv2d(3, 3, 3)),
+        r"Python objects \(torch\.nn\.modules\.conv\.Conv2d\).*model\.state_dict",
+    ),
+    "pickle": (pickle.dumps({"weight": 1}), "pickle that torch.save did not write"),
+    "noise": (bytes(range(200, 256)) * 9, "did not write it, or it is damaged"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_FILES)
+def test_what_people_take_for_weights_is_named_without_advice_to_trust_it(tmp_path, kind):
+    content, message = OTHER_FILES[kind]
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(
+        MissingError, match=rf"weights\.pth cannot be read as a file of plain tensors \(.*{message}"
+    ) as told:
+        read_state_dict(tmp_path / "weights.pth")
+    text = str(told.value)
+    assert text.isprintable()
+    assert "weights_only" not in text
+    assert "trust" not in text
+
+
+def test_a_folder_is_no_weights_file(tmp_path):
+    with pytest.raises(MissingError, match="it is a folder"):
+        read_state_dict(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_the_tensors_name(tmp_path, value):
+    torch.save({"conv1.weight": torch.zeros(3), "bn1.running_var": torch.tensor([1.0, value])}, tmp_path / "bad.pth")
+    with pytest.raises(MissingError, match=r"bad\.pth holds NaN or infinity in bn1\.running_var"):
+        read_state_dict(tmp_path / "bad.pth")
 
 
 @pytest.mark.parametrize(

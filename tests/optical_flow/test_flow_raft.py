@@ -71,6 +71,9 @@ def test_files_that_are_no_weights_are_named(weights: Path, tmp_path: Path) -> N
     (tmp_path / "text.pth").write_text("no")
     with pytest.raises(MissingError, match="not a PyTorch state dict"):
         make_method("raft", {"weights": str(tmp_path / "text.pth")})
+    torch.save({"weight": torch.tensor([float("nan")])}, tmp_path / "nan.pth")
+    with pytest.raises(MissingError, match="NaN or infinity in weight"):
+        make_method("raft", {"weights": str(tmp_path / "nan.pth")})
     with pytest.raises(MissingError, match="cannot be read"):
         make_method("raft", {"weights": str(tmp_path / "gone.pth")})
     with pytest.raises(MissingError, match="not weights of raft_large"):

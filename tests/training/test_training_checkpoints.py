@@ -6,6 +6,7 @@ import os
 import pickle
 import resource
 
+import numpy as np
 import pytest
 import torch
 
@@ -35,6 +36,14 @@ def test_half_a_checkpoint_is_refused(tmp_path, keep):
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(MissingError, match="does not load"):
         load(file, WEIGHTS_SCHEMA)
+
+
+@pytest.mark.parametrize("schema", [WEIGHTS_SCHEMA, CHECKPOINT_SCHEMA])
+def test_weights_that_are_not_finite_are_refused_by_the_tensors_name(tmp_path, schema):
+    file = tmp_path / "weights.pt"
+    save(file, schema, {"model": {"bn1.num_batches_tracked": torch.ones(1).long(), "fc.bias": torch.tensor([np.nan])}})
+    with pytest.raises(MissingError, match=r"weights\.pt holds NaN or infinity in fc\.bias: the training diverged"):
+        load(file, schema)
 
 
 def test_another_kind_of_file_is_refused(tmp_path):
