@@ -17,6 +17,7 @@ from pipelines.artifacts import MOST_PIXELS
 from pipelines.errors import VideoError
 from pipelines.video.orientation import Orientation
 from pipelines.video.resize import resize, stored_size
+from pipelines.video.timing import FrameClock, Timing
 
 # Only containers that hold their own pictures. Play lists (ffconcat, HLS, SDP, DASH) make FFmpeg open other files and
 # addresses, whatever the name of the file that holds them: they are refused, and so is every protocol but `file`.
@@ -43,9 +44,9 @@ class VideoReader:
     mirroring asked for by the container are applied; non-square pixels are not stretched. Memory is bounded by a few
     frames, whatever T.
 
-    `fps` (0.0 where unknown), `container_frames` (how many the container counts, 0 where it does not), `source_width`
-    and `source_height` (of the picture as shown), `width` and `height` (as given out) are known from the start;
-    `decoded` and `truncated` are final after the iteration.
+    `fps` (as the container has it, 0.0 where unknown), `container_frames` (how many the container counts, 0 where it
+    does not), `source_width` and `source_height` (of the picture as shown), `width` and `height` (as given out) are
+    known from the start; `decoded`, `truncated` and `timing`, when each frame is shown, are final after the iteration.
 
     Raises `VideoError` with the reason: on opening, where no frame decodes; while iterating, where the picture's size
     changes or the video is truncated, unless `allow_truncated`.
@@ -64,7 +65,8 @@ class VideoReader:
         self._container = _open(path)
         try:
             self._stream = _video_stream(self._container)
-            self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+            self.clock = FrameClock(self._container, self._stream)
+            self.fps = self.clock.rate
             self._frames = self._decode()
             self._first = next(self._frames, None)
             if self._first is None:
@@ -90,6 +92,10 @@ class VideoReader:
         """`container_frames`, or where the container has no count an estimate from its duration; 0 where unknown."""
         return self.container_frames or round((self._container.duration or 0) / av.time_base * self.fps)
 
+    @property
+    def timing(self) -> Timing:
+        return self.clock.timing()
+
     def __iter__(self) -> Iterator[np.ndarray]:
         return (picture for _, picture in self.pick(lambda index: True))
 
@@ -101,6 +107,7 @@ class VideoReader:
             if (shape := _shape(frame)) != self._shape:
                 raise VideoError(_changed(self._shape, shape, self.decoded))
             self.decoded += 1
+            self.clock.add(frame)
             if wanted(self.decoded - 1):
                 yield self.decoded - 1, resize(_picture(frame, shape), self.width, self.height)
             frame = next(self._frames, None)

@@ -7,6 +7,8 @@ not tell its motion. Every motion is its own mirror image (crossing goes either 
 Letters: T frames, H W pixels.
 """
 
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,10 +66,16 @@ def moving_ball(class_name: str, rng: "np.random.Generator") -> "np.ndarray":
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 
 
-def write_video(path: Path, frames: "np.ndarray", *, codec: str = "mpeg4", pixels: str = "yuv420p") -> None:
-    """Encodes RGB uint8 [T, H, W, 3] at 25 fps into the container that the suffix of `path` names.
-
-    Raises `StorageError`.
+def write_video(
+    path: Path,
+    frames: "np.ndarray",
+    *,
+    codec: str = "mpeg4",
+    pixels: str = "yuv420p",
+    times: Sequence[float] | None = None,
+) -> None:
+    """Encodes RGB uint8 [T, H, W, 3] at 25 fps, or shown at these seconds, into the container that the suffix of `path`
+    names. Raises `StorageError`.
     """
     import av
 
@@ -81,8 +89,13 @@ def write_video(path: Path, frames: "np.ndarray", *, codec: str = "mpeg4", pixel
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixels
         stream.bit_rate = 4_000_000  # generous: MPEG-4's artefacts should not be what is learnt
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for index, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            if times is not None:
+                picture.pts, picture.time_base = round(1000 * times[index]), Fraction(1, 1000)
+            container.mux(stream.encode(picture))
         container.mux(stream.encode())
 
 

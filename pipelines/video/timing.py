@@ -1,0 +1,115 @@
+"""When the frames of a video are shown: by the timestamps of its file, or where those cannot be true, by its rate.
+
+Letters: T frames.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import av
+
+USUAL_FPS = 25.0
+"""Taken where neither timestamps nor container tell a rate."""
+Origin = Literal["timestamps", "rate", "given", "assumed"]
+"""Where times come from: the file's timestamps, its average rate, a rate the user gave, 25 frames a second."""
+
+# As FFmpeg's own program has it: clocks of MPEG streams may start anew (wrap-around, files joined end to end), and a
+# gap of more than 30 hours is an error anywhere.
+_MAY_RESTART = 0x0200  # AVFMT_TS_DISCONT, a flag of the container's format
+_RESTART_BACK, _RESTART_AHEAD, _LONGEST_GAP = 0.1, 10.0, 30 * 3600.0  # seconds
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When each frame is shown, in seconds from the first one.
+
+    times     float64 [T], non-decreasing, the first 0
+    fps       frames a second: T / duration
+    origin    where both come from
+    problem   why not from the timestamps, in words; "" where they are
+    """
+
+    times: np.ndarray
+    fps: float
+    origin: Origin
+    problem: str = ""
+
+    @property
+    def duration(self) -> float:
+        """Seconds until the last frame is shown no more."""
+        return len(self.times) / self.fps
+
+
+def even_times(frames: int, fps: float) -> np.ndarray:
+    """The times of so many frames at an even rate, 25 a second where it is 0, unknown: float64 [T]."""
+    return np.arange(frames) / (fps or USUAL_FPS)
+
+
+class FrameClock:
+    """Collects the timestamps of a stream's frames as they are decoded."""
+
+    def __init__(self, container: "av.container.InputContainer", stream: "av.VideoStream") -> None:
+        self.rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
+        self.tick = float(stream.time_base or 0)
+        self.may_restart = bool(container.format.flags & _MAY_RESTART)
+        self.stamps: list[float | None] = []
+        self._last_duration = 0.0
+
+    @property
+    def rate(self) -> float:
+        """The container's, frames a second; 0.0 where unknown."""
+        return self.rates[0] if self.rates else 0.0
+
+    def add(self, frame: "av.VideoFrame") -> None:
+        self.stamps.append(frame.time)
+        self._last_duration = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+
+    def timing(self) -> Timing:
+        """Of the frames so far."""
+        times, problem = _usable(self.stamps, self.rate, self.may_restart)
+        if times is not None:
+            return Timing(times, self._fps(times), "timestamps")
+        fps = self.rate or USUAL_FPS
+        return Timing(even_times(len(self.stamps), fps), fps, "rate" if self.rate else "assumed", problem)
+
+    def _fps(self, times: np.ndarray) -> float:
+        """The container's rate where the times keep to it, else T over the time until the last frame ends."""
+        for rate in self.rates:
+            # A container that counts milliseconds rounds the times of both frames; one that counts frames is exact.
+            if np.abs(times - even_times(len(times), rate)).max() <= min(1.5 * self.tick, 0.25 / rate):
+                return rate
+        gaps = np.diff(times)
+        last_gap = float(gaps[-1]) if len(gaps) else 0.0
+        return len(times) / float(times[-1] + (self._last_duration or last_gap or 1 / (self.rate or USUAL_FPS)))
+
+
+def _usable(stamps: Sequence[float | None], rate: float, may_restart: bool) -> tuple[np.ndarray | None, str]:
+    """The times by these timestamps, seconds from the first; or None, and why they cannot be true."""
+    known = [index for index, stamp in enumerate(stamps) if stamp is not None]
+    if not known:
+        return None, "its frames have no timestamps"
+    if known[0] != 0 or known[-1] != len(stamps) - 1:
+        return None, f"{len(stamps) - len(known)} of its {len(stamps)} frames have no timestamp"
+    times = np.interp(np.arange(len(stamps)), known, [stamp for stamp in stamps if stamp is not None])
+    times -= times[0]
+    if may_restart:
+        times = _without_restarts(times, 1 / (rate or USUAL_FPS))
+    gaps = np.diff(times)
+    if (gaps < 0).any():
+        return None, f"its timestamps go back at frame {int(np.argmax(gaps < 0)) + 1}"
+    if len(gaps) and np.count_nonzero(gaps) < len(gaps) / 2:
+        return None, "its timestamps stand still"
+    if (gaps > _LONGEST_GAP).any():
+        return None, f"its timestamps leap over more than 30 hours at frame {int(np.argmax(gaps)) + 1}"
+    return times, ""
+
+
+def _without_restarts(times: np.ndarray, gap: float) -> np.ndarray:
+    """The same where the clock runs on; where it starts anew, `gap` seconds lie between the two frames."""
+    gaps = np.diff(times)
+    restarts = (gaps < -_RESTART_BACK) | (gaps > _RESTART_AHEAD)
+    return np.concatenate([[0.0], np.cumsum(np.where(restarts, gap, gaps))]) if restarts.any() else times
