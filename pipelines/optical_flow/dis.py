@@ -35,6 +35,7 @@ class DISParameters:
 
 class DIS:
     input: ClassVar[Literal["grey"]] = "grey"
+    engine: ClassVar[str] = "opencv"
     uses_device: ClassVar[bool] = False
     batch_size = 32
 

@@ -54,7 +54,7 @@ def store_flow(task: FlowTask, report: Report) -> int:
     with open_frames(task) as frames, new_flow_file(task.target, task.compression) as writer:
         fields = write_flow(iter(frames), task, writer, report)
         require_pairs(frames.count, task.step)
-        writer.finish({**frames.attributes(), **task.settings})
+        writer.finish({**frames.attributes(), **task.settings, "engine": method_of(task).engine})
     return fields
 
 

@@ -49,6 +49,7 @@ class FarnebackParameters:
 
 class Farneback:
     input: ClassVar[Literal["grey"]] = "grey"
+    engine: ClassVar[str] = "opencv"
     uses_device: ClassVar[bool] = False
     batch_size = 16
 

@@ -35,6 +35,11 @@ class FlowMethod(Protocol):
     """What `flow` takes: grey frames (as `cv2.COLOR_RGB2GRAY` makes them) or RGB ones."""
 
     @property
+    def engine(self) -> str:
+        """The program that computes it: one of `ENGINES` for tvl1, else the library. Stored with every flow file, but
+        never compared: all of a method's engines give the same flow but for rounding."""
+
+    @property
     def uses_device(self) -> bool:
         """Whether it computes on the device it was made with; otherwise on the CPU."""
 

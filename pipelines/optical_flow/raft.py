@@ -48,6 +48,7 @@ class RAFTParameters:
 
 class RAFT:
     input: ClassVar[Literal["rgb"]] = "rgb"
+    engine: ClassVar[str] = "torch"
     uses_device: ClassVar[bool] = True
 
     def __init__(self, settings: RAFTParameters, device: str) -> None:

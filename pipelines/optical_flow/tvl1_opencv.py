@@ -58,6 +58,7 @@ class OpenCVTVL1:
     """`opencv_tvl1_flow` as a `FlowMethod`."""
 
     input: ClassVar[Literal["grey"]] = "grey"
+    engine: ClassVar[str] = "opencv"
     uses_device: ClassVar[bool] = False
     batch_size = 4  # half a second to two seconds a pair at 340x256: small batches keep the progress moving
 

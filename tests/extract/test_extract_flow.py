@@ -86,6 +86,7 @@ def test_the_file_says_how_it_was_made(videos: Path, workspace: Workspace, write
     attributes = peek(workspace.flow_file("walk", "a"), FLOW_SCHEMA)
     expected = {"method": "tvl1", "bound": 5.0, "step": 1, "flow_input": "video", "source_frames": 6, "short_side": 48}
     assert expected.items() <= attributes.items()
+    assert attributes["engine"] == "numba"  # what `auto` was settled to
     parameters = json.loads(attributes["method_parameters"])
     assert (parameters["warps"], parameters["lambda"]) == (1, 0.15)
     assert {"fps", "source", "source_sha256", "source_bytes", "content_sha256", "stres_version"} <= set(attributes)

@@ -25,6 +25,7 @@ class Still:
     """A method that finds no motion, two pairs at a time."""
 
     input: ClassVar[Literal["grey"]] = "grey"
+    engine: ClassVar[str] = "numpy"
     uses_device = False
     batch_size = 2
     parameters: ClassVar[dict[str, Any]] = {}
