@@ -5,10 +5,13 @@ import platform
 import sys
 from importlib import metadata
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
 from pipelines.diagnosis.check import Check, Place, failure, in_words, ok, pip_install, warning
-from pipelines.diagnosis.requirements import Requirement, read_requirement
 
 _US = "stres"
+_FOR_CONTRIBUTORS = {"dev", "docs"}  # extras
 _MODULES = {"opencv-contrib-python": "cv2", "scikit-learn": "sklearn"}  # where the module has another name
 # Servers without a display use the one without windows: the same functions under another name.
 _ALTERNATIVES = {"opencv-contrib-python": ("opencv-contrib-python-headless",)}
@@ -22,14 +25,14 @@ _OPENCVS = (
 
 def check(place: Place) -> list[Check]:
     try:
-        asked = [read_requirement(text) for text in metadata.requires(_US) or ()]
-        python = metadata.metadata(_US)["Requires-Python"] or ""
+        asked = [Requirement(text) for text in metadata.requires(_US) or ()]
+        python = SpecifierSet(metadata.metadata(_US)["Requires-Python"] or "")
     except metadata.PackageNotFoundError:
         found = "stres itself is not installed as a package: the versions it asks for are not known"
         return [warning("packages", found, pip_install("."))]
-    needed = sorted((one for one in asked if not one.extra), key=lambda one: one.name)
+    needed = sorted((one for one in asked if _applies(one)), key=lambda one: one.name)
     return [
-        _check_python(Requirement("python", python)),
+        _check_python(python),
         *(_check_package(one) for one in needed),
         *_check_opencv(),
         *_check_torchvision(),
@@ -37,29 +40,39 @@ def check(place: Place) -> list[Check]:
     ]
 
 
-def _check_python(asked: Requirement) -> Check:
+def _applies(asked: Requirement, extra: str = "") -> bool:
+    """Whether this machine needs the package, for `extra` or without any."""
+    return asked.marker is None or asked.marker.evaluate({"extra": extra})
+
+
+def _accepts(asked: Requirement, version: str) -> bool:
+    return asked.specifier.contains(version, prereleases=True)
+
+
+def _check_python(wanted: SpecifierSet) -> Check:
     version = platform.python_version()
-    found = f"{version} ({sys.executable})"
-    if not asked.accepts(version):
-        fix = f"install a Python {asked.wanted}, and stres into it"
-        return failure("python", f"{found}, but stres needs {asked.wanted}", fix, version=version, wanted=asked.wanted)
-    return ok("python", found, version=version, wanted=asked.wanted)
+    found, values = f"{version} ({sys.executable})", {"version": version, "wanted": str(wanted)}
+    if not wanted.contains(version, prereleases=True):
+        fix = f"install a Python {wanted}, and stres into it"
+        return failure("python", f"{found}, but stres needs {wanted}", fix, **values)
+    return ok("python", found, **values)
 
 
 def _check_package(asked: Requirement) -> Check:
     name, version = _installed(asked.name)
-    values = {"version": version, "wanted": asked.wanted}
-    fix = pip_install(f"{asked.name}{asked.wanted}")
+    wanted = str(asked.specifier)
+    values = {"version": version, "wanted": wanted}
+    fix = pip_install(f"{asked.name}{wanted}")
     if version is None:
-        return failure(asked.name, f"not installed; stres needs {asked.wanted}", fix, **values)
-    if not asked.accepts(version):
-        return failure(asked.name, f"{version}, but stres needs {asked.wanted}", fix, **values)
+        return failure(asked.name, f"not installed; stres needs {wanted}", fix, **values)
+    if not _accepts(asked, version):
+        return failure(asked.name, f"{version}, but stres needs {wanted}", fix, **values)
     module = _MODULES.get(asked.name, asked.name)
     try:
         importlib.import_module(module)
     except BaseException as error:  # a broken library may raise anything
         return failure(asked.name, f"{version}, but `import {module}` fails: {in_words(error)}", _mend(name, error))
-    return ok(asked.name, f"{version} ({asked.wanted})" if name == asked.name else f"{version} ({name})", **values)
+    return ok(asked.name, f"{version} ({wanted})" if name == asked.name else f"{version} ({name})", **values)
 
 
 def _installed(name: str) -> tuple[str, str | None]:
@@ -123,7 +136,7 @@ def _check_torchvision() -> list[Check]:
     except BaseException:  # told by its own line
         return []
     try:
-        asked = [read_requirement(text) for text in metadata.requires("torchvision") or ()]
+        asked = [Requirement(text) for text in metadata.requires("torchvision") or ()]
         wanted = next((one for one in asked if one.name == "torch"), None)
         boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 3.9], [8.0, 8.0, 9.0, 9.0]])
         kept = torch.ops.torchvision.nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist()
@@ -131,8 +144,8 @@ def _check_torchvision() -> list[Check]:
         return [failure("torchvision operators", f"torchvision::nms does not run: {in_words(error)}", fix)]
     if kept != [0, 2]:
         return [failure("torchvision operators", f"torchvision::nms keeps the boxes {kept}, not [0, 2]", fix)]
-    if wanted is not None and not wanted.accepts(torch.__version__):
-        found = f"torchvision is made for torch {wanted.wanted}, and torch is {torch.__version__}"
+    if wanted is not None and not _accepts(wanted, torch.__version__):
+        found = f"torchvision is made for torch {wanted.specifier}, and torch is {torch.__version__}"
         return [warning("torchvision operators", found, fix)]
     return [ok("torchvision operators", "torchvision::nms loads and runs")]
 
@@ -140,9 +153,13 @@ def _check_torchvision() -> list[Check]:
 def _check_extras(asked: list[Requirement]) -> list[Check]:
     """Optional packages may be absent, but not too old."""
     checks = []
-    for extra in sorted({one.extra for one in asked if one.extra and one.extra != "dev"}):
-        versions = {one.name: _version(one.name) for one in asked if one.extra == extra}
-        old = [one for one in asked if one.extra == extra and (v := versions[one.name]) and not one.accepts(v)]
+    extras = set(metadata.metadata(_US).get_all("Provides-Extra") or ()) - _FOR_CONTRIBUTORS
+    for extra in sorted(extras):
+        members = [one for one in asked if _applies(one, extra) and not _applies(one)]
+        if not members:
+            continue
+        versions = {one.name: _version(one.name) for one in members}
+        old = [one for one in members if (version := versions[one.name]) and not _accepts(one, version)]
         subject, fix = f"extra {extra}", pip_install(f"{_US}[{extra}]")
         listed = ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items())
         if old:

@@ -1,16 +1,16 @@
-"""Text onto pictures, in matplotlib's own font, measured so that it can be made to fit.
+"""Text onto pictures, in the font that comes with matplotlib, measured so that it can be made to fit.
 
 Letters: H W pixels.
 """
 
-import warnings
+import math
 from bisect import bisect_left
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib import get_data_path
+from PIL import Image, ImageDraw, ImageFont
 
 Align = Literal["left", "centre", "right"]
 Colour = tuple[int, int, int]
@@ -58,26 +58,13 @@ def shortened(text: str, width: float, size: float, *, bold: bool = False) -> st
 @lru_cache(maxsize=512)
 def _mask(text: str, size: float, bold: bool) -> np.ndarray:
     """How much of each pixel the text covers: float32 [H, W] in 0..1, read-only; H depends on the size alone."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box
-        width = max(1, int(np.ceil(_drawn(text, size, bold, 1, 1)[1])))
-        height = round(1.1 * size) + round(_BELOW_BASELINE * size)
-        pixels, _ = _drawn(text, size, bold, width, height)
-    mask = 1 - pixels[..., 0].astype(np.float32) / 255
+    font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans{'-Bold' if bold else ''}.ttf", size)
+    below = round(_BELOW_BASELINE * size)
+    picture = Image.new("L", (max(1, math.ceil(font.getlength(text))), round(1.1 * size) + below))
+    ImageDraw.Draw(picture).text((0, picture.height - below), text, fill=255, font=font, anchor="ls")
+    mask = np.asarray(picture, np.float32) / 255
     mask.setflags(write=False)
     return mask
-
-
-def _drawn(text: str, size: float, bold: bool, width: int, height: int) -> tuple[np.ndarray, float]:
-    """Black on white, uint8 [height, width, 4], and how wide the whole text is."""
-    figure = Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="white")  # a point is a pixel
-    canvas = FigureCanvasAgg(figure)
-    line = figure.text(
-        0, round(_BELOW_BASELINE * size) / height, text, fontsize=size, va="baseline", parse_math=False,
-        fontweight="bold" if bold else "normal",
-    )  # fmt: skip
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba()), line.get_window_extent().width
 
 
 def _printable(text: str) -> str:
