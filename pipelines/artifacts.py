@@ -5,6 +5,7 @@ Letters: T frames, F flow fields, H W pixels.
 `frames/<class>/<video>.h5`  `jpeg`: uint8 [bytes], the JPEGs of all RGB frames end to end; `offsets`: int64 [T+1].
 `flow/<class>/<video>.h5`    `flow`: uint8 [F, 2, H, W], x then y, quantised by
                              `optical_flow.quantise`; one field a chunk.
+Both                         `times`: float64 [T], when each frame of the source is shown, in seconds from the first.
 """
 
 import contextlib
@@ -61,8 +62,14 @@ class _ArtifactWriter:
         self.check = check
         self.digest = hashlib.sha256()
 
-    def finish(self, attributes: Mapping[str, Any]) -> None:
+    def finish(self, attributes: Mapping[str, Any], times: "np.ndarray | None" = None) -> None:
+        """Writes all attributes and, if given, when each frame is shown. Raises `StorageError`.
+
+        `content_sha256` is not of the times: the same frames in another container are still the same.
+        """
         with storage_errors(self.path):
+            if times is not None:
+                self.file.create_dataset("times", data=times.astype("<f8"), fletcher32=True, chunks=times.shape)
             complete = {
                 "schema": self.schema,
                 "stres_version": __version__,
@@ -96,15 +103,15 @@ class FrameWriter(_ArtifactWriter):
             self.jpeg[start:] = jpeg
             self.check()
 
-    def finish(self, attributes: Mapping[str, Any]) -> None:
-        """Writes the offsets and all attributes. Raises `StorageError`."""
+    def finish(self, attributes: Mapping[str, Any], times: "np.ndarray | None" = None) -> None:
+        """Writes the offsets, all attributes and the times. Raises `StorageError`."""
         import numpy as np
 
         offsets = np.array(self.offsets, dtype="<i8")
         self.digest.update(offsets.tobytes())
         with storage_errors(self.path):
             self.file.create_dataset("offsets", data=offsets, fletcher32=True, chunks=offsets.shape)
-        super().finish({"jpeg_quality": JPEG_QUALITY, **attributes})
+        super().finish({"jpeg_quality": JPEG_QUALITY, **attributes}, times)
 
 
 class FlowWriter(_ArtifactWriter):
@@ -206,6 +213,21 @@ class _ArtifactFile:
         """All attributes. Read on demand: they take longer than opening the file, and training needs none."""
         return read_attributes(self.file, self.path, self.schema)
 
+    @cached_property
+    def times(self) -> "np.ndarray":
+        """When each frame of the source is shown, in seconds from the first: float64 [T]. Files of stres 0.1.0 do not
+        hold it: there it follows from their rate, or from 25 frames a second where that is unknown."""
+        from pipelines.video.timing import even_times
+
+        with damaged(self.path):
+            frames = int(self.attributes["source_frames"])
+            if "times" not in self.file:
+                return even_times(frames, float(self.attributes.get("fps", 0)))
+            times = self.file["times"][:]
+            if len(times) != frames:
+                raise ValueError(f"it has times of {len(times)} frames, but was made from {frames}")
+            return times
+
     @classmethod
     def check(cls, file: "h5py.File") -> None:
         """Raises what `damaged` turns into an `ArtifactError` where the data sets are not what readers rely on."""
@@ -232,12 +254,7 @@ class FrameFile(_ArtifactFile):
     @classmethod
     def check(cls, file: "h5py.File") -> None:
         for name, kind in (("jpeg", "u1"), ("offsets", "i8")):
-            dataset = file[name]
-            if dataset.dtype != kind or dataset.ndim != 1:
-                raise ValueError(f"{name!r} is {dataset.dtype} {dataset.shape}")
-            # Neither is compressed, so that what is not in the file is only claimed.
-            if dataset.id.get_storage_size() < dataset.nbytes:
-                raise ValueError(f"{name!r} claims {dataset.nbytes} bytes and has {dataset.id.get_storage_size()}")
+            _require_plain_vector(file, name, kind)
         if len(file["offsets"]) == 0:
             raise ValueError("'offsets' is empty")
 
@@ -311,6 +328,16 @@ class FlowFile(_ArtifactFile):
             return fields
 
 
+def _require_plain_vector(file: "h5py.File", name: str, kind: str) -> None:
+    """Raises `ValueError` unless the data set is one-dimensional, of that type and all in the file."""
+    dataset = file[name]
+    if dataset.dtype != kind or dataset.ndim != 1:
+        raise ValueError(f"{name!r} is {dataset.dtype} {dataset.shape}")
+    # It is not compressed, so that what is not in the file is only claimed.
+    if dataset.id.get_storage_size() < dataset.nbytes:
+        raise ValueError(f"{name!r} claims {dataset.nbytes} bytes and has {dataset.id.get_storage_size()}")
+
+
 def _state(path: Path) -> tuple[int, int, int]:
     """By what a changed file shows. Raises `ArtifactError` where there is none."""
     with _openable(path):
@@ -323,9 +350,13 @@ def _examine(path: Path, kind: Any, state: tuple[int, int, int]) -> None:
     """Raises `ArtifactError` where the file, in this state, is not what the class `kind` reads, or not safe to read."""
     with open_file(path) as file:
         check_schema(file, path, kind.schema)
-        require_own_data(file, kind.datasets, path)
+        with damaged(path):
+            times = ("times",) if "times" in set(file) else ()  # `in file` would follow a link out
+        require_own_data(file, (*kind.datasets, *times), path)
         with damaged(path):
             kind.check(file)
+            for name in times:
+                _require_plain_vector(file, name, "f8")
 
 
 @contextlib.contextmanager

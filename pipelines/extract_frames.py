@@ -142,9 +142,10 @@ def _store_frames(task: FrameTask, report: Report) -> int:
             if reader.decoded % _REPORTED == 0:
                 report(_REPORTED)
         report(reader.decoded % _REPORTED)
-        attributes = {**source_attributes(task, reader.decoded, reader.fps), **picture_attributes(reader)}
+        timing = reader.timing
+        attributes = {**source_attributes(task, timing), **picture_attributes(reader)}
         reader.require_unchanged()
-        writer.finish(attributes)
+        writer.finish(attributes, timing.times)
     return reader.decoded
 
 

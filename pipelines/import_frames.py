@@ -31,8 +31,8 @@ class Config:
     """Folder of the videos' folders of pictures."""
     class_list: Path | None = None
     """Folder of split lists, or list file (`path label`), that tells the classes; None: the folders' names do."""
-    fps: float = 25.0
-    """Frames a second, which pictures do not tell."""
+    fps: float | None = None
+    """Frames a second, which pictures do not tell; None: 25, marked as assumed."""
     first: int | None = None
     """Number of the first picture to take; None: all, which begin with 0 or 1."""
     short_side: int | None = None

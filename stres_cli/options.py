@@ -136,7 +136,8 @@ ClassList = Annotated[
     ),
 ]
 Fps = Annotated[
-    float, typer.Option(parser=number(float), metavar="N", help="Frames a second, which pictures do not tell.")
+    float | None,
+    typer.Option(parser=number(float), metavar="N", help="Frames a second, which pictures do not tell. Default: 25."),
 ]
 FirstPicture = Annotated[
     int | None,

@@ -88,6 +88,31 @@ def test_flow_comes_back_bit_for_bit(tmp_path, fields, compression):
         assert file.file["flow"].fletcher32
 
 
+def test_times_come_back_bit_for_bit_and_are_no_part_of_the_content(tmp_path, fields):
+    times = np.cumsum([0.0, 0.5, 0.1, 1 / 3, 0.0, 7.0])
+    paths = [tmp_path / "a.h5", tmp_path / "b.h5"]
+    for path, shown in zip(paths, (times, times / 2), strict=True):
+        with new_flow_file(path) as writer:
+            writer.append(fields)
+            writer.finish({"source_frames": FRAMES, "fps": 2.0}, shown)
+
+    with FlowFile(paths[0]) as file:
+        assert np.array_equal(file.times, times)
+        assert (file.times.dtype, file.file["times"].fletcher32) == (np.float64, True)
+    first, second = (peek(path, FLOW_SCHEMA)["content_sha256"] for path in paths)
+    assert first == second
+
+
+@pytest.mark.parametrize(("fps", "last"), [(10.0, 0.5), (0.0, 0.2)])
+def test_a_file_of_an_older_version_has_the_times_of_its_rate(tmp_path, fields, fps, last):
+    with new_flow_file(tmp_path / "flow.h5") as writer:
+        writer.append(fields)
+        writer.finish({"source_frames": FRAMES, "fps": fps})
+
+    with FlowFile(tmp_path / "flow.h5") as file:
+        assert file.times == pytest.approx(np.linspace(0, last, FRAMES))
+
+
 def test_a_file_carries_its_provenance(flow_path, frames_path):
     for path, schema in ((flow_path, FLOW_SCHEMA), (frames_path, FRAMES_SCHEMA)):
         attributes = peek(path, schema)
@@ -248,7 +273,7 @@ def test_data_that_lies_elsewhere_is_refused(tmp_path, make):
 
 
 @pytest.mark.parametrize("make", [external_link, external_storage, virtual_dataset])
-@pytest.mark.parametrize("place", ["evil", "group/evil"])
+@pytest.mark.parametrize("place", ["evil", "group/evil", "times"])
 def test_what_leads_out_of_the_file_is_refused_also_where_nobody_reads_it(tmp_path, flow_path, make, place):
     outside = tmp_path / "secret.h5"
     with h5py.File(outside, "w") as file:
@@ -259,7 +284,8 @@ def test_what_leads_out_of_the_file_is_refused_also_where_nobody_reads_it(tmp_pa
         file.move("made/flow", place)
         del file["made"]
 
-    with pytest.raises(ArtifactError, match=f"'{place}' (is a link into another file|does not hold its data itself)"):
+    reasons = "(is a link into another file|does not hold its data itself|of its own)"
+    with pytest.raises(ArtifactError, match=f"('{place}' {reasons}|no data set '{place}' of its own)"):
         FlowFile(flow_path)
 
 

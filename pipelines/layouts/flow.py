@@ -46,7 +46,8 @@ def store_flow(task: FlowTask, report: Report) -> int:
         frames = fields + task.step
         has = f"{fields} fields of {size[0]}x{size[1]}, the flow of {frames} frames"
         require_match(task, FRAMES_SCHEMA, has, frames, size)
-        writer.finish({**import_attributes(task, (x, y), read, frames, size, size), **task.settings})
+        timing = task.timing(frames)
+        writer.finish({**import_attributes(task, (x, y), read, timing, size, size), **task.settings}, timing.times)
     return fields
 
 

@@ -47,8 +47,9 @@ def store_frames(task: FramesTask, report: Report) -> int:
         appended = _append(found.paths, task.short_side, read, writer, report)
         has = f"{frames} frames of {appended.stored[0]}x{appended.stored[1]}"
         require_match(task, FLOW_SCHEMA, has, frames, appended.stored)
-        about = import_attributes(task, [found], read, frames, appended.stored, appended.source)
-        writer.finish(about if appended.coded else {**about, "jpeg_quality": AS_FOUND})
+        timing = task.timing(frames)
+        about = import_attributes(task, [found], read, timing, appended.stored, appended.source)
+        writer.finish(about if appended.coded else {**about, "jpeg_quality": AS_FOUND}, timing.times)
     return frames
 
 

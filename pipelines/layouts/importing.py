@@ -25,8 +25,10 @@ from pipelines.video.extraction import (
     extract,
     split_done,
     stored_library_versions,
+    timing_attributes,
 )
 from pipelines.video.sources import VideoSource
+from pipelines.video.timing import USUAL_FPS, Timing, even_times
 from pipelines.workers import Report
 from pipelines.workspace import Workspace
 
@@ -48,9 +50,14 @@ class ImportTask:
     target: Path
     other: Path
     """The artifact of the same video that must fit: flow for frames, frames for flow."""
-    fps: float
+    fps: float | None
     first: int | None
     step: int
+
+    def timing(self, frames: int) -> Timing:
+        """Of so many frames at the rate given, or at 25 a second."""
+        fps = float(self.fps or USUAL_FPS)
+        return Timing(even_times(frames, fps), fps, "given" if self.fps else "assumed")
 
 
 Task = TypeVar("Task", bound=ImportTask)
@@ -66,7 +73,7 @@ class ImportConfig(Protocol):
     @property
     def class_list(self) -> Path | None: ...
     @property
-    def fps(self) -> float: ...
+    def fps(self) -> float | None: ...
     @property
     def first(self) -> int | None: ...
     @property
@@ -80,7 +87,7 @@ class ImportConfig(Protocol):
 def check_config(config: ImportConfig) -> None:
     """Raises `UsageError` for a value out of range."""
     check_workers(config.workers)
-    if not 0 < config.fps <= 1000:
+    if config.fps is not None and not 0 < config.fps <= 1000:
         raise UsageError(f"--fps must be more than 0 and at most 1000, not {config.fps}")
     if config.first is not None and config.first < 0:
         raise UsageError(f"--first must be 0 or more, not {config.first}")
@@ -176,15 +183,15 @@ class PictureBytes:
 
 
 def import_attributes(
-    task: ImportTask, found: Iterable[Pictures], read: PictureBytes, frames: int, stored: Size, source: Size
+    task: ImportTask, found: Iterable[Pictures], read: PictureBytes, timing: Timing, stored: Size, source: Size
 ) -> dict[str, Any]:
-    """What both artifacts say of where they come from; `frames` is T, of which the video was made."""
+    """What both artifacts say of where they come from; `timing` is of the T frames of which the video was made."""
     return {
         "source": " ".join(pictures.pattern for pictures in found),
         "source_sha256": read.sha256(),
         "source_bytes": read.bytes,
-        "source_frames": frames,
-        "fps": float(task.fps),
+        "source_frames": len(timing.times),
+        **timing_attributes(timing),
         "short_side": min(stored),
         "width": stored[0],
         "height": stored[1],

@@ -54,7 +54,8 @@ def store_flow(task: FlowTask, report: Report) -> int:
     with open_frames(task) as frames, new_flow_file(task.target, task.compression) as writer:
         fields = write_flow(iter(frames), task, writer, report)
         require_pairs(frames.count, task.step)
-        writer.finish({**frames.attributes(), **task.settings, "engine": method_of(task).engine})
+        attributes = {**frames.attributes(), **task.settings, "engine": method_of(task).engine}
+        writer.finish(attributes, frames.times)
     return fields
 
 
@@ -188,8 +189,12 @@ class _DecodedFrames:
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter(self.reader)
 
+    @property
+    def times(self) -> np.ndarray:
+        return self.reader.timing.times
+
     def attributes(self) -> dict[str, Any]:
-        about_source = source_attributes(self.task, self.reader.decoded, self.reader.fps)
+        about_source = source_attributes(self.task, self.reader.timing)
         self.reader.require_unchanged()
         return {**about_source, **picture_attributes(self.reader)}
 
@@ -208,6 +213,7 @@ class _StoredFrames:
     _KEPT = (
         *("source", "source_sha256", "source_bytes", "source_frames", "fps", "short_side", "width", "height"),
         *("source_width", "source_height", "container_frames", "truncated", "decoded_frames", "jpeg_quality"),
+        *("times_from", "times_problem"),
     )
 
     def __init__(self, task: FlowTask) -> None:
@@ -220,6 +226,11 @@ class _StoredFrames:
             with _damage_fails_the_video():
                 frame = self.file.read_one(index)
             yield frame
+
+    @property
+    def times(self) -> np.ndarray:
+        with _damage_fails_the_video():
+            return self.file.times
 
     def attributes(self) -> dict[str, Any]:
         made = self.file.attributes

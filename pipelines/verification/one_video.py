@@ -73,6 +73,7 @@ class _Check:
             file = self.opened.enter_context(FrameFile(Path(self.task.artifacts["frames"].path)))
             artifact = self._described("frames", file.attributes)
             check_frames(file, self.task.depth)
+            _check_times(file)
             self._keep("frames", artifact, file.attributes)
             return file
         return None
@@ -85,6 +86,7 @@ class _Check:
             file = self.opened.enter_context(FlowFile(Path(self.task.artifacts["flow"].path)))
             artifact = self._described("flow", file.attributes)
             content = check_flow(file, self.task.depth)
+            _check_times(file)
             self._keep("flow", artifact, file.attributes)
             return file, content
         return None, None
@@ -148,6 +150,23 @@ class _Check:
         where that does not tell them apart."""
         changed = {kind for fault in self.faults if fault.kind == "source changed" for kind in fault.remake}
         return tuple(kind for kind in self.artifacts if kind in changed) or tuple(self.artifacts)
+
+
+def _check_times(file: FrameFile | FlowFile) -> None:
+    """Checks when the frames are said to be shown, where the file says so. Raises `Broken`, `ArtifactError`."""
+    if "times" not in file.file:  # made by stres 0.1.0
+        return
+    attributes = file.attributes
+    frames, fps, count = attributes["source_frames"], attributes.get("fps", 0.0), len(file.file["times"])
+    if count != frames:
+        raise Broken("inconsistent", f"holds {count} times, but was made from {frames} frames")
+    if not 0 < fps < float("inf"):
+        raise Broken("inconsistent", f"its fps is {fps!r}")
+    times = file.times
+    if not np.isfinite(times).all() or times[0] != 0 or (np.diff(times) < 0).any():
+        raise Broken("inconsistent", "its times are not seconds from 0 that never go back")
+    if times[-1] > frames / fps + 0.001:
+        raise Broken("inconsistent", f"its last frame comes at {times[-1]:.3f} s, after its end at {frames / fps:.3f}")
 
 
 def _check_values(flow: FlowFile, content: FlowContent, frames: FrameFile | None) -> bool:

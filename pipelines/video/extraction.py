@@ -31,6 +31,7 @@ from pipelines.workspace import (
 
 if TYPE_CHECKING:
     from pipelines.video.decoding import VideoReader
+    from pipelines.video.timing import Timing
 
 
 class ExtractTask(Protocol):
@@ -291,7 +292,7 @@ def dry_run_result(stage: str, unit: str, *, skipped: int, ignored: int, estimat
 # ------------------------------------------------------------------ provenance
 
 
-def source_attributes(task: ExtractTask, frames: int, fps: float) -> dict[str, Any]:
+def source_attributes(task: ExtractTask, timing: "Timing") -> dict[str, Any]:
     """The attributes both artifacts carry about the file they come from. Raises `VideoError` if it cannot be read."""
     import hashlib
 
@@ -306,10 +307,16 @@ def source_attributes(task: ExtractTask, frames: int, fps: float) -> dict[str, A
         "source": str(path),
         "source_sha256": digest,
         "source_bytes": size,
-        "source_frames": frames,
-        "fps": fps,
+        "source_frames": len(timing.times),
+        **timing_attributes(timing),
         "library_versions": stored_library_versions(),
     }
+
+
+def timing_attributes(timing: "Timing") -> dict[str, Any]:
+    """The attributes about where the times of the frames come from."""
+    attributes: dict[str, Any] = {"fps": timing.fps, "times_from": timing.origin}
+    return attributes | ({"times_problem": timing.problem} if timing.problem else {})
 
 
 def picture_attributes(reader: "VideoReader") -> dict[str, Any]:

@@ -33,7 +33,7 @@ def import_flow(
         int, typer.Option(parser=options.number(int, 1), metavar="N", help="The flow is from frame t to frame t+N.")
     ] = 1,
     class_list: options.ClassList = None,
-    fps: options.Fps = 25.0,
+    fps: options.Fps = None,
     first: options.FirstPicture = None,
     compression: options.Compression = "zstd",
     workers: options.Workers = 0,

@@ -15,7 +15,7 @@ def import_frames(
     folder: Annotated[Path, options.PICTURES],
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
     class_list: options.ClassList = None,
-    fps: options.Fps = 25.0,
+    fps: options.Fps = None,
     first: options.FirstPicture = None,
     short_side: Annotated[
         int | None,

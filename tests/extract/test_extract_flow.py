@@ -1,6 +1,7 @@
 """`extract-flow` on real files: every pair, the settings in the file, and what becomes of bad videos."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,21 @@ def test_the_file_says_how_it_was_made(videos: Path, workspace: Workspace, write
     parameters = json.loads(attributes["method_parameters"])
     assert (parameters["warps"], parameters["lambda"]) == (1, 0.15)
     assert {"fps", "source", "source_sha256", "source_bytes", "content_sha256", "stres_version"} <= set(attributes)
+
+
+def test_flow_knows_when_the_frames_are_shown(videos: Path, workspace: Workspace, write_clip: WriteClip) -> None:
+    times = [0.0, 1.0, 2.0, 2.04, 2.08, 2.12]
+    write_clip(videos / "walk/a.mkv", times=times)
+    run(config(workspace, videos))
+    extract_frames.run(extract_frames.Config(workspace.root, str(videos)))
+    other = Workspace(workspace.root.with_name("other"))
+    shutil.copytree(workspace.frames, other.frames)
+    run(config(other, None))
+    for made in (workspace, other):  # from the video, and from the stored frames
+        with FlowFile(made.flow_file("walk", "a")) as file:
+            assert file.times == pytest.approx(times)
+            assert file.attributes["fps"] == pytest.approx(6 / 2.16)
+            assert file.attributes["times_from"] == "timestamps"
 
 
 def test_gzip_stores_the_same_bytes(videos: Path, workspace: Workspace, write_clip: WriteClip) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from pipelines import __version__
 from pipelines.artifacts import FRAMES_SCHEMA, FrameFile, peek
+from pipelines.datasets.catalogue import load_catalogue
 from pipelines.errors import UsageError, VideoError
 from pipelines.extract_frames import Config, FrameTask, _store_frames, run
 from pipelines.progress import Progress
@@ -53,6 +54,30 @@ def test_all_frames_are_stored_with_their_provenance(videos: Path, workspace: Wo
     assert attributes["stres_version"] == __version__
     assert {"source_sha256", "content_sha256", "library_versions"} <= set(attributes)
     assert "truncated" not in attributes
+
+
+def test_the_times_at_which_frames_are_shown_are_stored_with_them(
+    videos: Path, workspace: Workspace, write_clip: WriteClip
+) -> None:
+    times = [0.0, 1.0, 2.0, 2.04, 2.08, 2.12]
+    write_clip(videos / "walk/a.mkv", times=[3 + time for time in times])
+    run(config(workspace, videos))
+    with FrameFile(workspace.frames_file("walk", "a")) as file:
+        assert file.times == pytest.approx(times)
+        assert file.attributes["fps"] == pytest.approx(6 / 2.16)  # frames / duration
+        assert file.attributes["times_from"] == "timestamps"
+    assert load_catalogue(workspace).videos[0].fps == pytest.approx(6 / 2.16)
+
+
+def test_frames_without_usable_timestamps_say_so(videos: Path, workspace: Workspace) -> None:
+    (videos / "walk").mkdir(parents=True)
+    pictures = np.random.default_rng(1).integers(0, 256, (12, 48, 64, 3), dtype=np.uint8)
+    write_video(videos / "walk/a.avi", pictures, codec="libx264")  # AVI has decoding times only
+    run(config(workspace, videos))
+    with FrameFile(workspace.frames_file("walk", "a")) as file:
+        assert file.times == pytest.approx(np.arange(12) / 25)
+        assert (file.attributes["fps"], file.attributes["times_from"]) == (25.0, "rate")
+        assert "go back" in file.attributes["times_problem"]
 
 
 def test_a_second_run_does_nothing_and_a_third_what_is_missing(

@@ -88,6 +88,7 @@ def test_what_the_user_says_is_stored_beside_it(write_pictures, folder, empty):
         "method_parameters": "{}",
         "bound": 15.0,
         "fps": 30.0,
+        "times_from": "given",
         "step": 2,
         "flow_input": "imported",
     }

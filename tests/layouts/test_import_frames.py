@@ -57,9 +57,21 @@ def test_provenance_is_complete(write_pictures, folder, empty):
     size = {"width": 40, "height": 32, "short_side": 32, "source_width": 40, "source_height": 32}
     expected = {"source_frames": COUNT, "fps": 30.0, "jpeg_quality": 0, "container_frames": 0, **size}
     assert expected.items() <= made.items()
+    assert made["times_from"] == "given"
+    with FrameFile(empty.frames_file("walk", "a")) as file:
+        assert file.times == pytest.approx(np.arange(COUNT) / 30)
     assert made["source"] == f"{folder}/walk/a/img_*.jpg"
     assert made["source_bytes"] == sum(path.stat().st_size for path in folder.rglob("*.jpg"))
     assert {"source_sha256", "content_sha256", "library_versions", "stres_version"} <= made.keys()
+
+
+def test_a_rate_that_nobody_gave_is_marked_as_assumed(write_pictures, folder, empty):
+    write_pictures(folder / "walk/a/img_{:05d}.jpg", COUNT, 1, 3)
+
+    run(config(empty, folder))
+
+    made = peek(empty.frames_file("walk", "a"), FRAMES_SCHEMA)
+    assert (made["fps"], made["times_from"]) == (25.0, "assumed")
 
 
 def test_a_short_side_that_is_given_is_made(write_pictures, folder, empty):

@@ -63,6 +63,15 @@ def unsort_offsets(path: Path) -> None:
         file["offsets"][2] = file["offsets"][5]
 
 
+def change_times(path: Path, times: np.ndarray) -> None:
+    with opened(path) as file:
+        del file["times"]
+        file.create_dataset("times", data=times)
+
+
+TIMES = np.arange(FRAMES) / 25
+
+
 DAMAGE: dict[str, tuple[str, Plant, str]] = {
     "flow: a flipped bit": ("flow", lambda path: flip_a_bit(path, "flow"), "checksum"),
     "flow: cut": ("flow", cut, "truncated"),
@@ -82,8 +91,22 @@ DAMAGE: dict[str, tuple[str, Plant, str]] = {
     "frames: unsorted offsets": ("frames", unsort_offsets, "inconsistent"),
     "frames: another number": ("frames", lambda path: set_attribute(path, source_frames=FRAMES + 1), "inconsistent"),
     "frames: of another size": ("frames", lambda path: set_attribute(path, width=WIDTH + 2), "inconsistent"),
+    "frames: times missing": ("frames", lambda path: change_times(path, TIMES[:-1]), "inconsistent"),
+    "frames: times not a number": ("frames", lambda path: change_times(path, TIMES * np.nan), "inconsistent"),
+    "frames: times that go back": ("frames", lambda path: change_times(path, np.roll(TIMES, -1)), "inconsistent"),
+    "frames: times after the end": ("frames", lambda path: change_times(path, 2 * TIMES), "inconsistent"),
+    "frames: times of whole numbers": ("frames", lambda path: change_times(path, np.arange(FRAMES)), "damaged"),
+    "frames: a flipped bit in the times": ("frames", lambda path: flip_a_bit(path, "times"), "checksum"),
+    "flow: times that go back": ("flow", lambda path: change_times(path, np.roll(TIMES, -1)), "inconsistent"),
     "frames: other content": ("frames", lambda path: set_attribute(path, content_sha256="0" * 64), "checksum"),
 }  # fmt: skip
+
+
+def test_artifacts_of_an_older_version_without_times_are_sound(workspace: Workspace, verified: Verify) -> None:
+    for path in workspace.root.glob("*/*/*.h5"):
+        with opened(path) as file:
+            del file["times"]
+    assert found(verified(workspace)) == set()
 
 
 @pytest.mark.parametrize("name", DAMAGE)
