@@ -7,12 +7,18 @@ workers and interruptions change no sample. A damaged artifact gives a `BadSampl
 video.
 """
 
+import contextlib
 import copy
+import io
 import itertools
+import mmap
+import os
+import pickle
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing.reduction import DupFd
 from typing import Any, Self, TypeVar, cast
 
 import numpy as np
@@ -36,7 +42,7 @@ from pipelines.datasets.reading import BOTH_STREAMS, Pixels, StreamName, VideoRe
 from pipelines.datasets.sampling import TemporalSampling, sample_centres, spaced_centres
 from pipelines.errors import MissingError
 from pipelines.interruption import STOP_SIGNALS
-from pipelines.workers import start_fork_server
+from pipelines.workers import Limits, start_fork_server
 
 
 @dataclass(frozen=True)
@@ -313,6 +319,8 @@ def _length(video: Video) -> int:
 
 Loaded = TypeVar("Loaded")
 
+_ALIGNED = 64  # bytes: where each of a parcel's arrays begins
+_TICK = 5.0  # seconds between two looks at whether the processes still live
 SAMPLES_AT_ONCE = 4  # of a batch, which a process makes and ships together: what is on its way takes memory
 
 
@@ -332,10 +340,25 @@ def make_loader(
     options["pin_memory"] = torch.device(device).type == "cuda"
     if workers > 0:
         options |= {"multiprocessing_context": "forkserver", "worker_init_fn": _start_worker, "prefetch_factor": 2}
+        options["timeout"] = _TICK
+        _require_room_for_semaphores(workers)
         start_fork_server()
     if isinstance(dataset, TrainingSamples):
         return _Batches(dataset, cast("Iterable[list[Item]]", sampler), options)
-    return _loaded(DataLoader(_Maker(dataset), batch_size=None, sampler=_Requests(dataset, sampler), **options))
+    requests = _Requests(dataset, sampler)
+    return _loaded(DataLoader(_Maker(dataset), batch_size=None, sampler=requests, collate_fn=_shipped, **options))
+
+
+def _require_room_for_semaphores(workers: int) -> None:
+    """Raises `MissingError` where /dev/shm is so full that torch would come to a stop half way: each of its queues has
+    three semaphores, of a page each, and its event five."""
+    with contextlib.suppress(OSError):  # elsewhere they lie somewhere else
+        shared = os.statvfs("/dev/shm")
+        if shared.f_bavail * shared.f_frsize < (8 + 3 * workers) * mmap.PAGESIZE:
+            raise MissingError(
+                f"/dev/shm is full, and {workers} processes that load videos cannot start without a little of it: free "
+                "some space there (in Docker with --shm-size=1g), or load in this process with --workers 0"
+            )
 
 
 class _Maker(Dataset[Any]):
@@ -361,17 +384,111 @@ class _Requests:
             yield item, *self.dataset.labelled(item)
 
 
-def _loaded(loader: Iterable[Loaded]) -> Iterator[Loaded]:
-    """What the loader gives. Raises `MissingError` where one of its processes dies."""
+def _loaded(loader: Iterable[Loaded], patience: float = Limits.patience) -> Iterator[Loaded]:
+    """What the loader gives. Raises `MissingError` where one of its processes dies, or where none of them has loaded
+    anything for `patience` seconds. However the iteration ends, they have ended after it."""
+    loaded = iter(loader)
+    processes = getattr(loaded, "_workers", [])
+    waited = 0.0
     try:
-        yield from loader
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
-        raise MissingError(
-            f"a process that loads videos died, perhaps for want of memory ({error}): the same command continues; "
-            "fewer --workers need less"
-        ) from error
+        while True:
+            try:
+                item = next(loaded)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                text = str(error)
+                if text.startswith("DataLoader timed out"):  # tick by tick: all of us may have been stopped for hours
+                    waited += _TICK
+                    if waited < patience:
+                        continue
+                    for process in processes:
+                        process.kill()
+                    raise MissingError(
+                        f"the processes that load videos have loaded nothing for {patience:g} s and were ended: see "
+                        "whether the disk answers; the same command continues, and --workers 0 loads in this process"
+                    ) from error
+                if text.startswith("Too many open files"):
+                    raise MissingError(
+                        "the processes that load videos have too many open files: raise the limit (ulimit -n 4096) or "
+                        "use fewer --workers; the same command continues"
+                    ) from error
+                if text.startswith("DataLoader worker"):
+                    raise MissingError(
+                        f"a process that loads videos died, perhaps for want of memory ({error}): the same command "
+                        "continues; fewer --workers need less"
+                    ) from error
+                raise
+            waited = 0.0
+            yield item
+    finally:
+        _end(loaded, processes)
+
+
+def _end(loaded: Iterator[Any], processes: Sequence[Any]) -> None:
+    """Ends the loader's processes, of which one that hangs would be waited for at this process's end: they ignore the
+    SIGTERM that torch sends."""
+    if processes:
+        loaded._shutdown_workers()  # type: ignore[attr-defined]
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+
+
+def _shipped(loaded: Any) -> Any:
+    """What has been loaded, on its way out of a loader process."""
+    return loaded if get_worker_info() is None else _Parcel(loaded)
+
+
+class _Parcel:
+    """Comes out of the queue as what was put in, its pixels in memory that the two processes share.
+
+    torch's queue would put them into /dev/shm, of which a container has 64 MB, and in a thread that drops what does not
+    fit without a word, so that the other side waits for ever (pytorch/pytorch#5040). A memory file has no such limit,
+    and what is refused is an error here, in the process's main thread.
+    """
+
+    def __init__(self, loaded: Any) -> None:
+        buffers: list[pickle.PickleBuffer] = []
+        content = io.BytesIO()
+        _Pickler(content, protocol=5, buffer_callback=buffers.append).dump(loaded)
+        pieces = [buffer.raw() for buffer in buffers]
+        file = os.memfd_create("stres", os.MFD_CLOEXEC)
+        try:
+            with open(file, "wb", closefd=False) as written:
+                for piece in pieces:
+                    written.write(piece)
+                    written.write(bytes(-piece.nbytes % _ALIGNED))
+            self._arguments = (DupFd(file), [piece.nbytes for piece in pieces], content.getvalue())
+        finally:
+            os.close(file)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpacked, self._arguments
+
+
+class _Pickler(pickle.Pickler):
+    """Takes tensors as NumPy arrays, whose bytes it leaves to the buffers."""
+
+    def reducer_override(self, value: Any) -> Any:
+        return (torch.from_numpy, (value.numpy(),)) if isinstance(value, torch.Tensor) else NotImplemented
+
+
+def _unpacked(handle: Any, sizes: Sequence[int], content: bytes) -> Any:
+    """What was put into a `_Parcel`; the memory is freed with the last of its tensors."""
+    file = handle.detach()
+    *starts, end = itertools.accumulate((size + -size % _ALIGNED for size in sizes), initial=0)
+    try:
+        memory = memoryview(mmap.mmap(file, end)) if end else memoryview(bytearray())
+    finally:
+        os.close(file)
+    return pickle.loads(
+        content, buffers=[memory[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+    )
+
+
+def _collated(samples: Sequence[Sample | BadSample]) -> Any:
+    return _shipped(collate(samples))
 
 
 class _Batches:
@@ -383,7 +500,7 @@ class _Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         order = _Parts(self.dataset, self.sampler)
-        loader = DataLoader(_Maker(self.dataset), batch_sampler=order, collate_fn=collate, **self.options)
+        loader = DataLoader(_Maker(self.dataset), batch_sampler=order, collate_fn=_collated, **self.options)
         parts: Iterator[Batch] = _loaded(loader)
         for first in parts:
             yield Batch.joined([first, *itertools.islice(parts, order.counts.popleft() - 1)])

@@ -1,14 +1,20 @@
 """Samples and loaders: what is read, that nothing but seeds decides it, and what becomes of damaged files."""
 
 import itertools
+import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
+import time
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from pipelines.artifacts import new_frames_file
 from pipelines.datasets import loading
@@ -389,3 +395,97 @@ def test_a_loader_whose_process_dies_ends_the_command_with_advice():
         next(batches)
     with pytest.raises(RuntimeError, match="another error"):
         list(_loaded(dying("another error")))
+
+
+# ------------------------------------------------------------------ waiting
+
+
+class HangsAtTheSecond(Dataset):
+    """Made in a loader process."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        time.sleep(3600 * index)
+        return index
+
+
+def test_a_loader_that_comes_no_further_ends_the_command_with_a_sentence_and_its_processes(monkeypatch):
+    monkeypatch.setattr(loading, "_TICK", 0.1)
+    options = {"batch_size": None, "num_workers": 1, "multiprocessing_context": "forkserver", "timeout": 0.1}
+    loader = DataLoader(HangsAtTheSecond(), worker_init_fn=loading._start_worker, **options)
+    batches = _loaded(loader, patience=60.0)
+    assert next(batches) == 0  # of a process that takes seconds to start
+
+    monkeypatch.setattr(loading, "_TICK", 60.0)  # so that one look is enough
+    with pytest.raises(MissingError, match=r"loaded nothing for 60 s .*the same command continues.*--workers 0"):
+        next(batches)
+    assert not multiprocessing.active_children()
+
+
+def test_a_loader_is_slow_as_long_as_something_comes_within_the_patience():
+    late = RuntimeError("DataLoader timed out after 5 seconds")
+    comes = iter([*[late] * 119, "first", *[late] * 119, "second", *[late] * 120])  # of 5 s each
+
+    class Slow:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if isinstance(item := next(comes), Exception):
+                raise item
+            return item
+
+    batches = _loaded(Slow())
+    assert [next(batches), next(batches)] == ["first", "second"]
+    with pytest.raises(MissingError, match="600 s"):
+        next(batches)
+
+
+def test_a_full_dev_shm_is_a_sentence_before_any_process_starts(videos, monkeypatch):
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=3, f_frsize=4096))
+    with pytest.raises(MissingError, match=r"/dev/shm is full.*--shm-size.*--workers 0"):
+        make_loader(training(videos), [[Item(0, 0, 3)]], workers=2)
+
+
+LOADING = """
+import pickle, sys
+from pipelines.datasets.loading import make_loader
+if __name__ == "__main__":
+    samples, numbers = pickle.load(open(sys.argv[1], "rb"))
+    print(sum(int(sample.rgb[0].pixels.sum()) for sample in make_loader(samples, numbers, workers=2)))
+"""
+
+
+def test_samples_larger_than_dev_shm_arrive(videos, tmp_path):
+    """Docker gives it 64 MB. Of what torch's queue cannot put there it says nothing, and the other side waits."""
+    samples = TestSamples(videos, [0] * len(videos), size=SIZE, crops=12)
+    (tmp_path / "samples").write_bytes(pickle.dumps((samples, [0, 1, 2])))
+    (tmp_path / "load.py").write_text(LOADING)
+    tiny = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"'  # as much as semaphores and little else
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", tiny, "sh"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a /dev/shm of its own")
+
+    loaded = subprocess.run(
+        [*command, sys.executable, tmp_path / "load.py", tmp_path / "samples"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert loaded.returncode == 0, loaded.stderr
+    assert int(loaded.stdout) == sum(int(samples[number].rgb[0].pixels.sum()) for number in (0, 1, 2))
+    assert samples[0].rgb.nbytes + samples[0].flow.nbytes > 64 * 1024
+
+
+def test_no_loaded_pixel_lies_in_dev_shm(videos):
+    """Where no /dev/shm of another size can be had: none of the process's mappings after loading is a file there."""
+    loaded = list(make_loader(TestSamples(videos, [0] * len(videos), size=SIZE), [0, 1], workers=1))
+
+    maps = Path("/proc/self/maps").read_text()
+    assert "memfd:stres" in maps
+    assert "/dev/shm/torch" not in maps
+    assert len(loaded) == 2
