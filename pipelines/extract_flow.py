@@ -4,7 +4,6 @@ Letters: T frames, F = T - step fields, N pairs of a batch, H W pixels.
 """
 
 import functools
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,7 @@ from pipelines.video.extraction import (
 from pipelines.video.resize import check_short_side
 from pipelines.video.sources import VideoList, VideoSource, find_videos
 from pipelines.workers import Limits, memory_share
-from pipelines.workspace import Workspace
+from pipelines.workspace import Workspace, json_text
 
 if TYPE_CHECKING:
     from pipelines.optical_flow.extraction import FlowTask
@@ -173,7 +172,7 @@ def _settings(config: Config, method: FlowMethod) -> dict[str, Any]:
     """The attributes that say how flow is made. Compression is not among them: it changes no value."""
     return {
         "method": config.method,
-        "method_parameters": json.dumps(method.parameters, sort_keys=True),
+        "method_parameters": json_text(method.parameters, sort_keys=True),
         "bound": float(config.bound),
         "step": config.step,
         "flow_input": "video" if config.videos is not None else "jpeg",

@@ -4,7 +4,6 @@ Letters: F fields.
 """
 
 import functools
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from pipelines.optical_flow.methods import METHODS, make_method
 from pipelines.optical_flow.settings import check_settings
 from pipelines.progress import OnProgress, ignore_progress
 from pipelines.video.extraction import ExtractResult, options_difference
-from pipelines.workspace import Workspace
+from pipelines.workspace import Workspace, json_text
 
 if TYPE_CHECKING:
     from pipelines.layouts.finding import PictureFolder
@@ -115,7 +114,7 @@ def _settings(config: Config) -> dict[str, Any]:
     parameters = make_method(config.method, config.method_options).parameters if known else {}
     return {
         "method": config.method,
-        "method_parameters": json.dumps(parameters, sort_keys=True),
+        "method_parameters": json_text(parameters, sort_keys=True),
         "bound": float(config.bound),
         "step": config.step,
         "flow_input": IMPORTED,

@@ -19,7 +19,7 @@ from pipelines.training.fine_tuning import Start, find_source, find_starts, flow
 from pipelines.training.recipes import RECIPES, STEPS, Recipe, Step, StepName, override
 from pipelines.training.runs import Run, find_run, only_trainer
 from pipelines.training.step_files import StepFiles, StepResult
-from pipelines.workspace import Workspace, is_plain_name, remove_left_over_temporary_files, storage_errors
+from pipelines.workspace import Workspace, is_plain_name, json_text, remove_left_over_temporary_files, storage_errors
 
 if TYPE_CHECKING:
     import torch
@@ -101,7 +101,7 @@ class Config:
             raise UsageError(f"--size {self.size[0]}x{self.size[1]}: the network needs at least 32 pixels a side")
         if self.width is not None and self.width < 1:
             raise UsageError(f"--width {self.width}: it must be 1 or more (64 is the paper's)")
-        if self.checkpoint_every < 0:
+        if not self.checkpoint_every >= 0:  # NaN is not either
             raise UsageError(f"--checkpoint-every {self.checkpoint_every}: it must be 0 or more minutes")
 
     @property
@@ -142,7 +142,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     A dry run measures some updates of each instead, and writes nothing.
 
     Raises `UsageError` where the run of that name has another configuration, `MissingError` where frames, flow,
-    weights or a base step are missing, `Interrupted` after a signal, with a checkpoint written.
+    weights or a base step are missing or a step diverges, `Interrupted` after a signal, with a checkpoint written.
     """
     from pipelines.devices import device_for, repeatable
     from pipelines.training.data import record_unreadable
@@ -350,7 +350,7 @@ class _Training:
             ranks().first_tells(lambda: files.save(content))
 
         try:
-            with stop_requests() as stop, memory_errors("give a smaller --micro-batch"):
+            with stop_requests() as stop, memory_errors("give a smaller --micro-batch"), self._divergence(step):
                 trainer.run(
                     lambda start: self._batches(step, start, trainer.sharing),
                     log,
@@ -389,14 +389,31 @@ class _Training:
         files = self._files(step)
         trainer, network = self._trainer(step, files)
         begin = trainer.state.iteration
-        with memory_errors("give a smaller --micro-batch"):
+        with memory_errors("give a smaller --micro-batch"), self._divergence(step):
             measured = measure(trainer, lambda start: self._batches(step, start, trainer.sharing), self.on_progress)
         weights, checkpoint = files.sizes(trainer, network)
         return StepEstimate.of(trainer, begin, measured, weights_bytes=weights, checkpoint_bytes=checkpoint)
 
+    @contextlib.contextmanager
+    def _divergence(self, step: Step) -> Iterator[None]:
+        """Adds to `Diverged` what to do about it: the run keeps its settings and the steps it has finished."""
+        from pipelines.training.loop import Diverged
+
+        try:
+            yield
+        except Diverged as error:
+            options = f"--name NEW --lr {step.name}={step.lr / 10:.2g}"
+            if step.name == "joint1":
+                options += f" --steps joint1,joint2 --base-run {self.base.name}"
+            elif step.name == "joint2":
+                options += f" --steps joint2 --weights run:{self.run.name}/joint1"
+            if self.precision != "fp32":
+                options += ", or --precision fp32"
+            raise Diverged(f"{error}: train it again with a lower rate ({options}); no weights were written") from None
+
     def _files(self, step: Step) -> StepFiles:
         configuration = self.settings | {"steps": {step.name: self.settings["steps"][step.name]}}
-        return StepFiles(self.run, step, json.loads(json.dumps(configuration)))  # as JSON gives it back
+        return StepFiles(self.run, step, json.loads(json_text(configuration)))  # as JSON gives it back
 
     def _trainer(self, step: Step, files: StepFiles) -> "tuple[StepTrainer, dict[str, Any]]":
         """What trains a step from its checkpoint, or its start; and the settings that build its network again."""

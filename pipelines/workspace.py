@@ -172,9 +172,14 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
+def json_text(document: Any, **layout: Any) -> str:
+    """`document` as JSON, which knows neither NaN nor infinity. Raises `ValueError` where it holds one."""
+    return json.dumps(document, allow_nan=False, **layout)
+
+
 def write_json(path: Path, document: Any) -> None:
     """Writes an indented JSON file atomically. Raises `StorageError`."""
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

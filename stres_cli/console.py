@@ -5,7 +5,6 @@ Progress and errors go to stderr, the result to stdout; with `--json` stdout hol
 
 import contextlib
 import dataclasses
-import json
 import math
 import signal
 import sys
@@ -23,6 +22,7 @@ from pipelines.distributed import launched, ranks
 from pipelines.errors import Interrupted, StresError, UsageError
 from pipelines.interruption import STOP_SIGNALS, StopRequest
 from pipelines.progress import Progress
+from pipelines.workspace import json_text
 from stres_cli import INTERRUPTED
 
 
@@ -177,7 +177,7 @@ def error_document(message: str, exit_code: int) -> dict[str, Any]:
 
 def print_json(value: Any) -> None:
     """Writes one document to stdout: strict JSON, in ASCII whatever the locale."""
-    sys.stdout.write(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(json_text(_plain(value), indent=2) + "\n")
 
 
 def _plain(value: Any) -> Any:

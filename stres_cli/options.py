@@ -1,5 +1,6 @@
 """Options that mean the same in every command, and how values of options are read."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,14 +12,14 @@ from pipelines.errors import UsageError
 
 def number(kind: type[int] | type[float], low: int | None = None) -> Callable[[Any], Any]:
     """An option's `parser`: a number, `low` or more. Its error echoes the value."""
-    wanted = ("a whole number" if kind is int else "a number") + ("" if low is None else f" from {low} up")
+    wanted = ("a whole number" if kind is int else "a finite number") + ("" if low is None else f" from {low} up")
 
     def read(text: Any) -> Any:
         try:
             value = kind(text)
         except ValueError:
             raise typer.BadParameter(f"{text!r} is not {wanted}") from None
-        if low is not None and not value >= low:  # NaN is not either
+        if not math.isfinite(value) or (low is not None and value < low):
             raise typer.BadParameter(f"{text} is not {wanted}")
         return value
 

@@ -287,3 +287,10 @@ def test_a_workspace_that_is_not_there_is_missing(workspace):
         workspace.require()
     workspace.create()
     workspace.require()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_no_json_file_holds_nan_or_infinity(tmp_path, number):
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(tmp_path / "a.json", {"loss": number})
+    assert list(tmp_path.iterdir()) == []

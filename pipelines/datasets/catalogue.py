@@ -5,6 +5,7 @@ and time of modification are what they were; a missing or damaged `dataset.json`
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +25,7 @@ from pipelines.datasets.dataset_file import (
 )
 from pipelines.errors import MissingError
 from pipelines.progress import OnProgress, ignore_progress
-from pipelines.workspace import Failure, Workspace
+from pipelines.workspace import Failure, Workspace, json_text
 
 UNLABELLED = "unlabelled"  # the class of a video that was given without one
 
@@ -251,7 +252,7 @@ def artifact_of(file: ArtifactFile, attributes: Mapping[str, Any]) -> Artifact:
             bytes=file.bytes,
             mtime_ns=file.mtime_ns,
             frames=int(attributes["source_frames"]),
-            fps=float(attributes.get("fps", 0.0)),
+            fps=_finite(attributes.get("fps", 0.0)),
             width=int(attributes.get("width", 0)),
             height=int(attributes.get("height", 0)),
             source=str(attributes.get("source", "")),
@@ -268,12 +269,19 @@ def _flow_settings(attributes: Mapping[str, Any]) -> FlowSettings:
     short_side = attributes.get("short_side")
     return FlowSettings(
         method=str(attributes["method"]),
-        method_parameters=json.dumps(method_parameters(attributes), sort_keys=True),
-        bound=float(attributes["bound"]),
+        method_parameters=json_text(method_parameters(attributes), sort_keys=True),
+        bound=_finite(attributes["bound"]),
         step=int(attributes["step"]),
         short_side=None if short_side is None else int(short_side),
         flow_input=str(attributes.get("flow_input", "")),
     )
+
+
+def _finite(value: Any) -> float:
+    """Raises `ValueError` for NaN and infinity, which no JSON file can hold."""
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"{number} is not a finite number")
+    return number
 
 
 def contradiction(artifacts: Mapping[Kind, Artifact]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.provenance import made_by
-from pipelines.workspace import atomic_file, storage_errors
+from pipelines.workspace import atomic_file, json_text, storage_errors
 
 DATASET_SCHEMA = "stres/dataset/1"
 Kind = Literal["frames", "flow"]
@@ -106,7 +106,7 @@ def _entry(
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json_text(value, ensure_ascii=False)
 
 
 def read_dataset_file(path: Path) -> dict[tuple[Kind, str, str], Artifact]:

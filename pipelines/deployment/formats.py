@@ -5,7 +5,6 @@ Letters: B videos, T frames.
 
 import importlib.util
 import io
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from pipelines.deployment.model import Deployed, random_inputs
 from pipelines.errors import MissingError
+from pipelines.workspace import json_text
 
 MOST = 4096  # videos, and frames of a video
 SETTINGS = "stres.json"
@@ -36,7 +36,7 @@ def export_torch(model: Deployed, size: tuple[int, int], settings: Mapping[str, 
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's about its own workings
-        torch.export.save(_exported(model, size), content, extra_files={SETTINGS: json.dumps(settings)})
+        torch.export.save(_exported(model, size), content, extra_files={SETTINGS: json_text(settings)})
     return content.getvalue()
 
 
@@ -61,7 +61,7 @@ def export_onnx(model: Deployed, size: tuple[int, int], settings: Mapping[str, A
             if dimension.dim_param:  # the exporter calls them s30 and s1
                 dimension.dim_param = name
     del proto.graph.value_info[:]  # shapes between layers, in those names
-    onnx.helper.set_model_props(proto, {SETTINGS: json.dumps(settings)})
+    onnx.helper.set_model_props(proto, {SETTINGS: json_text(settings)})
     return proto.SerializeToString()
 
 

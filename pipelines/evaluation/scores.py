@@ -7,21 +7,21 @@ Letters: V videos, C classes.
 Of a file name that is not valid UTF-8 the offending bytes are stored as `\\udcff`.
 """
 
+import contextlib
 import hashlib
 import io
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from pipelines.artifacts import damaged, new_file, open_file, read_attributes, require_own_data
+from pipelines.artifacts import ArtifactError, damaged, new_file, open_file, read_attributes, require_own_data
 from pipelines.errors import MissingError
 from pipelines.interruption import stop_requests
 from pipelines.provenance import made_by
-from pipelines.workspace import storage_errors
+from pipelines.workspace import json_text, storage_errors
 
 if TYPE_CHECKING:
     import h5py
@@ -124,7 +124,7 @@ def _fill(file: "h5py.File", scores: Scores, attributes: Mapping[str, Any]) -> N
 
     text = h5py.string_dtype("utf-8")
     made = made_by(SCORES_SCHEMA, "opencv", "numpy", "torch")
-    made["library_versions"] = json.dumps(made["library_versions"])
+    made["library_versions"] = json_text(made["library_versions"])
     complete = {**attributes, **made, "content_sha256": scores.digest()}
     file.create_dataset("videos", data=_utf8(scores.videos), dtype=text)
     for name, values in _arrays(scores):
@@ -141,7 +141,7 @@ def read_scores(path: Path) -> Scores:
         with damaged(path):
             streams = [stream for stream in STREAMS if file.get(stream, getlink=True) is not None]
         require_own_data(file, ("videos", "labels", *streams), path)
-        with damaged(path):
+        with damaged(path), _named(path):
             scores = Scores(
                 videos=file["videos"].asstr()[:].tolist(),
                 labels=file["labels"][:],
@@ -151,6 +151,15 @@ def read_scores(path: Path) -> Scores:
             if attributes.get("content_sha256") != scores.digest():
                 raise ValueError("its content does not match its checksum")
         return scores
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Names the file in what `Scores` says of its content."""
+    try:
+        yield
+    except MissingError as error:
+        raise ArtifactError(f"{path}: {error}") from error
 
 
 def _arrays(scores: Scores) -> list[tuple[str, np.ndarray]]:

@@ -11,6 +11,7 @@ import torch
 
 from pipelines.datasets.clips import Clips, Frames
 from pipelines.datasets.preparation import Prepare
+from pipelines.errors import MissingError
 from pipelines.models import STResNet
 from pipelines.models.folding import folded
 
@@ -47,7 +48,8 @@ class Scorer:
 
         `rgb`: V views of T frames, as loaded or as uint8 [V, T, 3, h, w]; `flow`: the same of stacks, [V, T, 2L, h, w];
         `windows`: index lists into T, each one goes through the network as one sequence. The mean is over views,
-        windows and time steps; over space the network averages before its classifier, which is linear.
+        windows and time steps; over space the network averages before its classifier, which is linear. Raises
+        `MissingError` where they are not finite.
         """
         given = rgb if rgb is not None else flow
         assert given is not None
@@ -60,7 +62,16 @@ class Scorer:
             part = inputs[start : start + at_once]
             for name, logits in self._forward(self._take(rgb, part), self._take(flow, part)).items():
                 sums[name] = sums.get(name, 0) + logits.mean(1).double().sum(0).cpu()
+        for name, total in sums.items():
+            if not bool(torch.isfinite(total).all()):
+                raise MissingError(f"the network's {name} scores are not finite numbers: {self._not_finite()}")
         return {name: total / len(inputs) for name, total in sums.items()}
+
+    def _not_finite(self) -> str:
+        """What may have made scores that are not finite, and what to do."""
+        if self.dtype == torch.float16:
+            return "fp16 is too coarse for it, or the training diverged; try --precision fp32"
+        return "the training diverged, train again with a lower --lr"
 
     def _take(self, clip: Frames | None, part: list[tuple[int, list[int]]]) -> Frames | None:
         if isinstance(clip, Clips):

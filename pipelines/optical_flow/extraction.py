@@ -18,7 +18,7 @@ from pipelines.artifacts import ArtifactError, Compression, FlowWriter, FrameFil
 from pipelines.errors import VideoError
 from pipelines.optical_flow.grey import to_grey
 from pipelines.optical_flow.methods import FlowMethod, make_method
-from pipelines.optical_flow.quantise import quantise
+from pipelines.optical_flow.quantise import quantise, require_finite
 from pipelines.prefetch import prefetch
 from pipelines.video.decoding import VideoReader
 from pipelines.video.extraction import picture_attributes, source_attributes, stored_library_versions
@@ -113,23 +113,29 @@ def _flow_of(
         for batch in batches:
             try:
                 run = batch.to(device, non_blocking=True)
-                fields = quantise(method.flow(run[:-step], run[step:]), bound)
+                flow = method.flow(run[:-step], run[step:])
+                fields, finite = quantise(flow, bound), torch.isfinite(flow).all()
             except torch.OutOfMemoryError as error:
                 raise VideoError("not enough memory on the GPU for this video: use fewer --workers") from error
-            yield _to_host(fields)
+            yield _to_host(fields, finite)
 
 
-def _to_host(fields: torch.Tensor) -> Callable[[], np.ndarray]:
-    """Starts copying `fields` to the CPU, without waiting for them to be computed: the GPU can be given more to do."""
+def _to_host(fields: torch.Tensor, finite: torch.Tensor) -> Callable[[], np.ndarray]:
+    """Starts copying `fields`, and whether their flow was all `finite`, to the CPU, without waiting for them to be
+    computed: the GPU can be given more to do. What waits raises `VideoError` where it was not."""
     if not fields.is_cuda:
+        require_finite(finite)
         return fields.numpy
     host = torch.empty(fields.shape, dtype=fields.dtype, pin_memory=True)
+    known = torch.empty((), dtype=torch.bool, pin_memory=True)
     host.copy_(fields, non_blocking=True)
+    known.copy_(finite, non_blocking=True)
     arrived = torch.cuda.Event()
     arrived.record(torch.cuda.current_stream(fields.device))
 
     def wait() -> np.ndarray:
         arrived.synchronize()
+        require_finite(known)
         return host.numpy()
 
     return wait

@@ -5,6 +5,7 @@ Letters: N pairs of frames, H W pixels.
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -102,7 +103,7 @@ def parse_options(method: str, kind: type[Parameters], options: Mapping[str, str
         try:
             values[fields[name].name] = _convert(value, type(default))
         except (ValueError, OverflowError):
-            wanted = "a whole number" if isinstance(default, int) else "a number"
+            wanted = "a whole number" if isinstance(default, int) else "a finite number"
             raise UsageError(f"--method-option {name}={value}: must be {wanted} (default {default})") from None
     return kind(**values)
 
@@ -126,5 +127,7 @@ def require(parameters: Any, **rules: tuple[bool, str]) -> None:
 
 def _convert(value: str | float, kind: type) -> Any:
     if kind is int and float(value) != int(float(value)):
+        raise ValueError
+    if kind is float and not math.isfinite(float(value)):
         raise ValueError
     return kind(float(value)) if kind is int else kind(value)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from pipelines.errors import UsageError
+from pipelines.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,12 @@ def quantise(flow: Array, bound: float) -> Array:
 
     known_tensor = flow.to(torch.float32).nan_to_num(nan=0.0, posinf=bound, neginf=-bound).clamp_(-bound, bound)
     return known_tensor.to(torch.float64).mul_(scale).add_(127.5).round_().to(torch.uint8)
+
+
+def require_finite(finite: "torch.Tensor | bool") -> None:
+    """Raises `VideoError` unless all flow of a method is: bytes would show NaN and infinity as some motion."""
+    if not bool(finite):
+        raise VideoError("the flow method gave NaN or infinity: its parameters or weights do not suit this video")
 
 
 def dequantise(fields: Array, bound: float) -> Array:

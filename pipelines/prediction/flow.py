@@ -13,7 +13,7 @@ import torch
 from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.optical_flow.extraction import method_input
 from pipelines.optical_flow.methods import METHODS, FlowMethod, make_method
-from pipelines.optical_flow.quantise import quantise
+from pipelines.optical_flow.quantise import quantise, require_finite
 from pipelines.training.configuration import first_difference
 from pipelines.training.runs import Run
 from pipelines.video.jpeg import as_stored
@@ -105,7 +105,9 @@ class FlowOnDemand:
     def _compute(self, indices: list[int], method: FlowMethod) -> None:
         before, after = (self._batch([index + offset for index in indices], method) for offset in (0, self.flow.step))
         try:
-            fields = quantise(method.flow(before, after), self.flow.bound).cpu().numpy()
+            flow = method.flow(before, after)
+            require_finite(torch.isfinite(flow).all())
+            fields = quantise(flow, self.flow.bound).cpu().numpy()
         except torch.OutOfMemoryError as error:
             raise VideoError("not enough memory on the GPU for this video's flow: use --device cpu") from error
         self.kept.update(zip(indices, fields, strict=True))

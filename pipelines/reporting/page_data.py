@@ -4,7 +4,6 @@ Letters: V clips of all splits, S streams, C classes. Probabilities travel as wh
 the page but for its pictures.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -18,6 +17,7 @@ from pipelines.reporting.measuring import Material
 from pipelines.reporting.result import Result
 from pipelines.reporting.thumbnails import Thumbnail
 from pipelines.reporting.training_log import Curves, thinned
+from pipelines.workspace import json_text
 
 BEST = 5
 UNIT = 10_000
@@ -86,7 +86,7 @@ def _short(value: float | None) -> float | None:
 
 def as_script(document: Any) -> str:
     """JSON in ASCII that can stand inside a `<script>` element whatever its strings hold: none of `<`, `>`, `&`."""
-    text = json.dumps(document, allow_nan=False, separators=(",", ":"))
+    text = json_text(document, separators=(",", ":"))
     for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return text

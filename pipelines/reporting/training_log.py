@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.errors import MissingError
-from pipelines.training.recipes import STEPS
+from pipelines.errors import MissingError, UsageError
+from pipelines.training.metrics_log import of_today
+from pipelines.training.recipes import PAPER, STEPS, StepName, override
 from pipelines.training.runs import Run
 from pipelines.workspace import Workspace, is_plain_name, read_json
 
@@ -60,11 +61,23 @@ def _steps(run: Run) -> dict[str, list[dict[str, float]]]:
     except OSError:
         return {}
     steps: dict[str, list[dict[str, float]]] = {step: [] for step in STEPS}
+    terms = {step: _terms(run, step) for step in STEPS}
     for line in lines:
         record = _record(line)
-        if record.get("step") in steps and "iteration" in record:
-            steps[record["step"]].append({name: float(value) for name, value in record.items() if _is_finite(value)})
+        step = record.get("step")
+        if step in steps and "iteration" in record:
+            values = {name: float(value) for name, value in record.items() if _is_finite(value)}
+            steps[step].append(of_today(values, terms[step]))
     return {step: records for step, records in steps.items() if records}
+
+
+def _terms(run: Run, step: StepName) -> int | None:
+    """How many cross-entropies a video's loss added up in that step; None where the run's configuration is gone."""
+    try:
+        recipe = read_json(run.config_file)["steps"][step]
+        return override(PAPER.steps[step], {name: recipe[name] for name in ("frames", "temporal_pool")}).terms
+    except (MissingError, UsageError, KeyError, TypeError):
+        return None
 
 
 def _record(line: str) -> dict[str, Any]:

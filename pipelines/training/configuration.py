@@ -10,7 +10,7 @@ from pipelines.datasets.split_lists import Split
 from pipelines.errors import UsageError
 from pipelines.provenance import made_by
 from pipelines.training.runs import Run
-from pipelines.workspace import write_json
+from pipelines.workspace import json_text, write_json
 
 RUN_SCHEMA = "stres/run/1"
 _MAY_DIFFER = ("stres_version", "library_versions")
@@ -63,12 +63,12 @@ def _document(settings: Mapping[str, Any], split: Split) -> dict[str, Any]:
         **settings,
         "split_sha256": digest([split.train, split.test]),
     }
-    return json.loads(json.dumps(document))  # what reading it again would give: tuples are lists
+    return json.loads(json_text(document))  # what reading it again would give: tuples are lists
 
 
 def digest(content: Any) -> str:
     """SHA-256 of a JSON document."""
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return hashlib.sha256(json_text(content).encode()).hexdigest()
 
 
 def first_difference(old: Any, new: Any, name: str = "") -> str:

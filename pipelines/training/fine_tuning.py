@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import MissingError, UsageError
 from pipelines.training.recipes import STEPS, StepName
 from pipelines.training.runs import Run
-from pipelines.workspace import Workspace
+from pipelines.workspace import Workspace, json_text
 
 if TYPE_CHECKING:
     from pipelines.models import STResNet
@@ -165,7 +165,7 @@ def flow_difference(source: Source, flow: Mapping[str, Any]) -> str:
     """In words, the first way in which the other run's flow was another; empty where it was not."""
     from pipelines.training.configuration import first_difference
 
-    difference = first_difference(source.run.config()["flow"], json.loads(json.dumps(flow)), "flow")
+    difference = first_difference(source.run.config()["flow"], json.loads(json_text(flow)), "flow")
     return f"run {source.label} was trained on other flow: {difference}" if difference else ""
 
 

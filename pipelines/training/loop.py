@@ -4,6 +4,7 @@ Letters: B videos, T frames, C classes.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import torch
 from pipelines.datasets.loading import Batch
 from pipelines.datasets.order import batches_per_epoch
 from pipelines.datasets.preparation import Prepare
-from pipelines.errors import Interrupted
+from pipelines.errors import Interrupted, MissingError
 from pipelines.interruption import StopRequest
 from pipelines.models import STResNet
 from pipelines.models.dropout import VideoDropout
@@ -30,17 +31,40 @@ from pipelines.training.sharing import Part, Sharing, parts_of, taking_no_part, 
 
 Precision = Literal["fp32", "bf16", "fp16"]
 UPDATES_A_LOG_LINE = 10
+LINES_SHOWN = 5
+"""Log lines that the loss and accuracy shown are the mean of: those of one line are of few videos."""
+_LOWEST_SCALE = 1e-4  # of fp16's loss; it begins at 65536, and every skipped update halves it
+
+
+class Diverged(MissingError):
+    """The loss or a weight is no longer a finite number."""
 
 
 @dataclass
 class StepState:
-    """How far a step has come. `sums` are since the last log line, on the device; they and `bad` are this rank's."""
+    """How far a step has come. `sums` are since the last log line, on the device; they and `bad` are this rank's.
+
+    recent  the sums of the last `LINES_SHOWN` lines, with the number of their `updates`; of rank 0
+    last    what they come to (`means`), with the number of `updates` and `videos`
+    """
 
     iteration: int = 0
     seconds: float = 0.0
     sums: dict[str, torch.Tensor] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
+    recent: list[dict[str, float]] = field(default_factory=list)
+
+    def shown(self) -> dict[str, float | int | str]:
+        """The means over the recent updates, as progress shows them: of two streams the accuracy of both fused."""
+        accuracies = [value for name, value in self.last.items() if name.endswith("_accuracy")]
+        if not accuracies:
+            return {}
+        return {
+            "loss": self.last["loss"],
+            "training accuracy": f"{100 * accuracies[-1]:.1f} %",
+            "of the last": f"{self.last['updates']:.0f} updates",
+        }
 
 
 class StepTrainer:
@@ -78,6 +102,8 @@ class StepTrainer:
         self.optimiser = make_optimiser(self.model, step, may_skip=precision == "fp16")
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.state = StepState()
+        # The first update whose loss was not finite; on the device, so that looking for one does not wait for it.
+        self.diverged = torch.full((), math.inf, dtype=torch.float64, device=device)
 
     def run(
         self,
@@ -92,6 +118,7 @@ class StepTrainer:
 
         `batches(k)` gives this rank's share of the batches from number k on. `save` is called every `save_seconds` and
         when `stop` was requested, in which case `Interrupted` is raised afterwards; on all ranks after the same update.
+        Raises `Diverged` before numbers that are not finite are logged or saved.
         """
         self.model.train()
         started = saved = time.monotonic()
@@ -101,14 +128,18 @@ class StepTrainer:
             now = time.monotonic()
             self.state.seconds = already + now - started
             if self.state.iteration % UPDATES_A_LOG_LINE == 0 or self.state.iteration == self.total:
+                self._require_finite(weights=True)
                 self._log(log)
+            elif self.device.type == "cpu":  # a GPU would have to be waited for
+                self._require_finite()
             on_progress(
-                Progress(f"train {self.step.name}", self.state.iteration, self.total, "updates", dict(self.state.last))
+                Progress(f"train {self.step.name}", self.state.iteration, self.total, "updates", self.state.shown())
             )
             if self.state.iteration == self.total:
                 break
             signal_number, due = self.sharing.largest([stop.signal_number or 0, now - saved >= save_seconds])
             if signal_number or due:
+                self._require_finite(weights=True)
                 save()
                 saved = time.monotonic()
             if signal_number:
@@ -171,6 +202,8 @@ class StepTrainer:
         self.scaler.scale(loss / (count / self.sharing.size)).backward()
         self.moments.collect(content.part.number)
         self._sum("loss", loss.detach())
+        update = torch.full_like(self.diverged, self.state.iteration + 1)
+        self.diverged = torch.where(torch.isfinite(loss.detach()), self.diverged, torch.minimum(self.diverged, update))
         self._sum("videos", batch.labels.new_full((), len(batch)))
         for name, correct in correct_videos(logits, batch.labels).items():
             self._sum(f"{name}_accuracy", correct)
@@ -202,19 +235,59 @@ class StepTrainer:
     def _sum(self, name: str, value: torch.Tensor) -> None:
         self.state.sums[name] = self.state.sums.get(name, 0) + value.double()
 
+    def _require_finite(self, *, weights: bool = False) -> None:
+        """Raises `Diverged`, on all ranks alike, where a loss was not finite; with `weights` also where one of the
+        network's tensors is not, or no scale makes fp16's gradients so."""
+        tensor = self._broken_tensor() if weights else ""
+        stuck = weights and self.scaler.is_enabled() and self.scaler.get_scale() < _LOWEST_SCALE
+        first, broken, scaled = self.sharing.largest([-float(self.diverged), bool(tensor), stuck])
+        number = self.state.iteration
+        if first > -math.inf:
+            number = int(-first)
+            what = f"the loss of update {number} of {self.total} is not a finite number"
+        elif broken:
+            what = f"after update {number} of {self.total} {tensor or 'a tensor'} holds NaN or infinity"
+        elif scaled:
+            what = f"until update {number} of {self.total} the gradients were not finite in fp16, however scaled"
+        else:
+            return
+        rate = learning_rate(self.step, number - 1, self.total)
+        raise Diverged(f"{self.step.name} diverged: {what}, at a learning rate of {rate:.3g}")
+
+    def _broken_tensor(self) -> str:
+        """The name of the first tensor of the network that is not finite; empty where there is none."""
+        floats = {name: value for name, value in self.model.state_dict().items() if value.is_floating_point()}
+        largest = torch.stack(torch._foreach_norm(list(floats.values()), math.inf))  # of NaN it is NaN
+        if bool(torch.isfinite(largest).all()):
+            return ""
+        return list(floats)[int((~torch.isfinite(largest)).nonzero()[0])]
+
     def _log(self, log: MetricsLog | None) -> None:
         self.bring_together()
         sums = {name: float(value) for name, value in self.state.sums.items()}
-        videos = max(1.0, sums.pop("videos", 0.0))
-        self.state.last = {name: value / videos for name, value in sums.items()}
+        updates = (self.state.iteration - 1) % UPDATES_A_LOG_LINE + 1
+        self.state.recent = [*self.state.recent[1 - LINES_SHOWN :], {"updates": updates, **sums}]
+        self.state.last = self._means(self.state.recent)
         self.state.sums = {}
         passes = self.step.passes(self.videos)
         order = self.state.iteration / batches_per_epoch(self.videos, passes, self.step.batch_size)
         epoch = order * passes / self.step.factor
         rate = learning_rate(self.step, self.state.iteration - 1, self.total)
-        line = {**self.state.last, "lr": rate, "epoch": round(epoch, 4), "seconds": round(self.state.seconds, 3)}
+        means = self._means(self.state.recent[-1:])
+        line = {**means, "lr": rate, "epoch": round(epoch, 4), "seconds": round(self.state.seconds, 3)}
         if log is not None:
             log.write(self.state.iteration, line)
+
+    def _means(self, lines: list[dict[str, float]]) -> dict[str, float]:
+        """Of the updates of those log lines: `loss`, the mean of the cross-entropies of all videos, streams and time
+        steps; `summed_loss`, what is optimised, which adds them up over streams and time steps; and the accuracies."""
+        names = dict.fromkeys(name for line in lines for name in line)
+        total = {name: sum(line.get(name, 0.0) for line in lines) for name in names}
+        videos, updates = total.pop("videos", 0.0), total.pop("updates")
+        means = {name: value / max(1.0, videos) for name, value in total.items()}
+        summed = means.pop("loss", None)
+        losses = {} if summed is None else {"loss": summed / self.step.terms, "summed_loss": summed}
+        return {**losses, **means, "videos": videos, "updates": updates}
 
     def bring_together(self) -> None:
         """Gives rank 0 the sums of all ranks, and every rank all that is known of bad videos."""
@@ -242,6 +315,7 @@ class StepTrainer:
             "sums": self.state.sums,
             "bad": self.state.bad,
             "last": self.state.last,
+            "recent": self.state.recent,
         }
 
     def load_state_dict(self, content: dict) -> None:
@@ -251,7 +325,10 @@ class StepTrainer:
         self.scaler.load_state_dict(content["scaler"])
         first = self.sharing.ranks.is_first
         sums = {name: value.to(self.device) for name, value in content["sums"].items()} if first else {}
-        self.state = StepState(content["iteration"], content["seconds"], sums, content["bad"], content["last"])
+        recent = content.get("recent", [])  # checkpoints of 0.1.0 have none
+        self.state = StepState(content["iteration"], content["seconds"], sums, content["bad"], content["last"], recent)
+        if "updates" not in self.state.last:
+            self.state.last = {}
 
 
 @dataclass(frozen=True)

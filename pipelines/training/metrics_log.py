@@ -2,10 +2,22 @@
 
 import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipelines.training.tensorboard_log import TensorBoardLog
-from pipelines.workspace import storage_errors, write_text
+from pipelines.workspace import json_text, storage_errors, write_text
+
+_NOT_DRAWN = ("videos", "updates")  # of which each line is the mean
+
+
+def of_today(values: Mapping[str, float], terms: int | None) -> dict[str, float]:
+    """What was logged, by today's names: 0.1.0 called `loss` what is optimised, the sum of each video's `terms`
+    cross-entropies. Where these are not known there is no mean."""
+    if "loss" not in values or "summed_loss" in values:
+        return dict(values)
+    mean = {"loss": values["loss"] / terms} if terms else {}
+    return {name: value for name, value in values.items() if name != "loss"} | mean | {"summed_loss": values["loss"]}
 
 
 class MetricsLog:
@@ -41,9 +53,11 @@ class MetricsLog:
     def write(self, iteration: int, values: dict[str, float]) -> None:
         """One line; `iteration` counts finished updates. Raises `StorageError`."""
         with storage_errors(self.path):
-            self._file.write(json.dumps({"step": self.step, "iteration": iteration, **values}) + "\n")
+            self._file.write(json_text({"step": self.step, "iteration": iteration, **values}) + "\n")
             self._file.flush()
-        self._board.write(iteration, values)
+        drawn = {name: value for name, value in values.items() if name not in _NOT_DRAWN}
+        told = {f"training_{n}" if n.endswith(("loss", "accuracy")) else n: value for n, value in drawn.items()}
+        self._board.write(iteration, told)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # of what `write` has told it could not write

@@ -59,20 +59,21 @@ class Step:
 
     def __post_init__(self) -> None:
         for flag, value in (("--lr", self.lr), ("--epochs", self.epochs), ("--batch-size", self.batch_size)):
-            if value <= 0:
+            if not 0 < value < math.inf:
                 raise UsageError(f"{flag} {value} for {self.name}: it must be greater than 0")
         for flag, whole in (("--frames", self.frames), ("--micro-batch", self.micro_batch), ("--factor", self.factor)):
             if whole < 1:
                 raise UsageError(f"{flag} {whole} for {self.name}: it must be 1 or more")
         if self.iterations is not None and self.iterations < 1:
             raise UsageError(f"--iterations {self.iterations} for {self.name}: it must be 1 or more")
-        if self.schedule != "cosine" and (not self.schedule or min(self.schedule) < 0):
+        factors = (0.0,) if self.schedule == "cosine" else self.schedule
+        if not factors or not all(0 <= factor < math.inf for factor in factors):
             raise UsageError(f"--schedule {self.schedule} for {self.name}: give cosine, or factors such as 1:0.1")
         shares = {"--dropout": self.dropout, "--momentum": self.momentum, "--label-smoothing": self.label_smoothing}
         for flag, share in shares.items():
             if not 0 <= share < 1:
                 raise UsageError(f"{flag} {share} for {self.name}: it must be at least 0 and less than 1")
-        if self.weight_decay < 0:
+        if not 0 <= self.weight_decay < math.inf:
             raise UsageError(f"--weight-decay {self.weight_decay} for {self.name}: it must be 0 or more")
         if self.nesterov and not self.momentum:
             raise UsageError(f"--nesterov for {self.name} needs a momentum: give one, or --nesterov no")
@@ -89,6 +90,12 @@ class Step:
     def streams(self) -> tuple[StreamName, ...]:
         """The streams this step trains."""
         return (self.name,) if self.name == "appearance" or self.name == "motion" else ("appearance", "motion")
+
+    @property
+    def terms(self) -> int:
+        """How many cross-entropies a video's loss adds up: those of every stream at every time step (paper.md 2.4)."""
+        size, stride = self.temporal_pool or (1, 1)
+        return len(self.streams) * ((self.frames - size) // stride + 1)
 
     def passes(self, videos: int) -> int:
         """How often an order of batches goes over that many training videos: `factor` times, which is an epoch, or

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step came to; `metrics` are those of its last log line."""
+    """What one step came to; `metrics` are the means over its last `updates`, of so many `videos` (of a step that 0.1.0
+    trained, those of its last log line)."""
 
     step: str
     iterations: int
@@ -46,12 +47,14 @@ class StepFiles:
     def finished(self) -> tuple[StepResult, dict[str, str]] | None:
         """What the step came to, and the unreadable videos, if it was finished before."""
         from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
+        from pipelines.training.metrics_log import of_today
 
         if not self.weights.exists():
             return None
         done = load(self.weights, WEIGHTS_SCHEMA)
         self._remove_checkpoint()  # of a process that was killed before it could
-        return StepResult(self.step.name, done["iterations"], done["seconds"], done["metrics"], True), done["bad"]
+        metrics = of_today(done["metrics"], self.step.terms)
+        return StepResult(self.step.name, done["iterations"], done["seconds"], metrics, True), done["bad"]
 
     def finish(self, trainer: "StepTrainer", network: dict[str, Any]) -> tuple[StepResult, dict[str, str]]:
         """Writes `weights.pt`, with the settings that build the `network` again."""

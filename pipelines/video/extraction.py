@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from pipelines.workers import Limits, Report, run_tasks, usual_limits
 from pipelines.workspace import (
     Failure,
     Workspace,
+    json_text,
     read_failures,
     record_outcomes,
     remove_left_over_temporary_files,
@@ -336,7 +336,7 @@ def picture_attributes(reader: "VideoReader") -> dict[str, Any]:
 
 def stored_library_versions() -> str:
     """The versions of the libraries that decide what an artifact holds, as JSON."""
-    return json.dumps(library_versions("av", "opencv", "numpy", "torch"))
+    return json_text(library_versions("av", "opencv", "numpy", "torch"))
 
 
 def options_difference(attributes: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

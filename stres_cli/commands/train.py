@@ -214,7 +214,7 @@ def _run(ui: CommandUI, config: stage.Config) -> None:
         show_training(ui, result.run, result.estimate)
         return
     table = Table("step", title=f"run {result.run}")
-    for heading in ("updates", "minutes", "training loss", "accuracy"):
+    for heading in ("updates", "minutes", "training\nloss", "training\naccuracy"):
         table.add_column(heading, justify="right")
     for step in result.steps:
         accuracy = step.metrics.get("fused_accuracy", step.metrics.get(f"{step.step}_accuracy"))
@@ -227,6 +227,9 @@ def _run(ui: CommandUI, config: stage.Config) -> None:
             "–" if accuracy is None else f"{100 * accuracy:.1f} %",
         )
     ui.out.print(table)
+    if any("updates" in step.metrics for step in result.steps):
+        text = "training loss (mean over frames and streams) and accuracy: of the samples of the last updates, up to 50"
+        ui.out.print(text, soft_wrap=True)
     text = f"{result.train_videos} training videos; the run lies in {result.folder}"
     ui.out.print(text, soft_wrap=True)
     if result.failed:

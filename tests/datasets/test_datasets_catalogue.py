@@ -165,6 +165,16 @@ def test_an_artifact_without_its_frame_count_is_a_problem(workspace, add_video):
 
 
 @pytest.mark.parametrize(
+    "flow", [{"fps": float("nan")}, {"bound": float("inf")}, {"method_parameters": '{"tau": NaN}'}]
+)
+def test_an_attribute_that_is_not_finite_is_a_problem_and_never_in_a_json_file(workspace, add_video, flow):
+    add_video("a", "one", flow=flow)
+    catalogue = load_catalogue(workspace)
+    assert "broken attribute" in catalogue.problems[0].reason
+    json.loads(workspace.dataset_file.read_text(), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize(
     ("flow", "reason"),
     [
         ({"source_frames": 19}, "20 and 19 frames"),

@@ -158,6 +158,14 @@ def test_scores_of_a_diverged_training_are_refused_with_advice() -> None:
         example(fused=broken)
 
 
+def test_a_score_in_a_file_that_is_not_finite_is_refused_with_the_files_name(tmp_path: Path) -> None:
+    scores = example()
+    scores.motion[1, 2] = np.inf  # after it was checked
+    write_scores(tmp_path / "scores.h5", scores, {})
+    with pytest.raises(ArtifactError, match=r"scores\.h5: the motion scores of 1 of 3 videos are not finite"):
+        read_scores(tmp_path / "scores.h5")
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"videos": [], "labels": np.zeros(0, np.int64)}, {"motion": None, "fused": None}],

@@ -14,6 +14,7 @@ from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.loading import TestSamples
 from pipelines.datasets.preparation import Prepare
 from pipelines.datasets.sampling import windows
+from pipelines.errors import MissingError
 from pipelines.evaluation import scoring
 from pipelines.evaluation.scoring import Scorer, shortest_window
 from pipelines.models import STResNet
@@ -77,6 +78,13 @@ def test_a_score_is_the_mean_over_views_windows_and_time(length, pool):
     network, (rgb, flow) = make_network(temporal_pool=pool), make_views()
     cuts = windows(6, length)
     assert_same_scores(Scorer(network, CPU).score(rgb, flow, cuts), score_by_hand(network, rgb, flow, cuts))
+
+
+def test_scores_that_are_not_finite_end_the_test_with_what_to_do():
+    network, (rgb, flow) = make_network(), make_views(views=1, frames=1)
+    network.motion.fc.bias.data[0] = float("inf")
+    with pytest.raises(MissingError, match=r"motion scores are not finite numbers: .*lower --lr"):
+        Scorer(network, CPU).score(rgb, flow, [[0]])
 
 
 def test_one_frame_and_one_view_are_enough():

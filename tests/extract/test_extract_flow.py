@@ -8,13 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 import worker_functions
 
 from pipelines import extract_frames
 from pipelines.artifacts import FLOW_SCHEMA, FlowFile, peek
-from pipelines.errors import MissingError, UsageError
+from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.extract_flow import STAGE, Config, run
 from pipelines.optical_flow import extraction
+from pipelines.optical_flow.extraction import quantised_flow
 from pipelines.optical_flow.quantise import quantise
 from pipelines.workspace import Workspace, read_failures
 
@@ -113,6 +115,22 @@ def test_gzip_stores_the_same_bytes(videos: Path, workspace: Workspace, write_cl
     run(config(workspace, videos, compression="gzip"))
     assert np.array_equal(stored(workspace, "walk", "a"), expected_flow(clip))
     assert run(config(workspace, videos)).skipped == 1  # compression is no reason to do it again
+
+
+def test_a_method_that_gives_nan_fails_the_video() -> None:
+    class Broken:
+        input = "grey"
+        batch_size = 4
+        uses_device = False
+
+        def flow(self, frame0: torch.Tensor, frame1: torch.Tensor) -> torch.Tensor:
+            flow = torch.zeros(len(frame0), 2, *frame0.shape[1:])
+            flow[-1, 0, 3, 3] = float("nan")
+            return flow
+
+    frames = [np.zeros((20, 30, 3), np.uint8) for _ in range(3)]
+    with pytest.raises(VideoError, match="NaN or infinity"):
+        list(quantised_flow(frames, Broken(), 1, 20.0, "cpu"))  # type: ignore[arg-type]
 
 
 def test_videos_without_a_pair_become_rows(videos: Path, workspace: Workspace, write_clip: WriteClip) -> None:

@@ -140,8 +140,9 @@ def test_frames_of_another_kind_are_refused_with_their_shapes(name: str) -> None
     [
         ("tvl2", {}, "--method must be one of tvl1, tvl1-opencv, farneback, dis, raft, not 'tvl2'"),
         ("tvl1", {"lamda": "1"}, "'lamda' is not one of tvl1's: tau, lambda, theta"),
-        ("tvl1", {"lambda": "x"}, "lambda=x: must be a number"),
-        ("tvl1", {"lambda": "nan"}, "lambda=nan: must be a positive number"),
+        ("tvl1", {"lambda": "x"}, "lambda=x: must be a finite number"),
+        ("tvl1", {"lambda": "nan"}, "lambda=nan: must be a finite number"),
+        ("tvl1", {"tau": "inf"}, "tau=inf: must be a finite number"),
         ("tvl1", {"warps": "2.5"}, "warps=2.5: must be a whole number"),
         ("tvl1", {"warps": "inf"}, "warps=inf: must be a whole number"),
         ("tvl1", {"scale_step": "1"}, "scale_step=1.0: must be 0.1 or more and below 1"),

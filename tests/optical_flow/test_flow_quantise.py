@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.errors import UsageError
-from pipelines.optical_flow.quantise import NO_MOTION, dequantise, mirror_x_flow, quantise
+from pipelines.errors import UsageError, VideoError
+from pipelines.optical_flow.quantise import NO_MOTION, dequantise, mirror_x_flow, quantise, require_finite
 
 
 def naive(flow: np.ndarray, bound: float) -> np.ndarray:
@@ -22,6 +22,12 @@ def test_bytes_are_the_papers_formula(bound: float) -> None:
     clear = np.abs(exact - np.floor(exact) - 0.5) > 1e-12  # rounding may take a tie to either side
     assert clear.mean() > 0.999
     assert np.array_equal(quantise(flow, bound)[clear], np.rint(exact)[clear])
+
+
+def test_flow_that_is_not_finite_is_a_fault_of_the_video_not_some_motion() -> None:
+    require_finite(torch.tensor(True))
+    with pytest.raises(VideoError, match="NaN or infinity"):
+        require_finite(torch.tensor(False))
 
 
 def test_ties_go_to_the_even_byte() -> None:

@@ -85,7 +85,12 @@ def _log_training(workspace: Workspace, updates: int = 40, run: str = "split1", 
     configuration = {"recipe": "small", "classes": ["x"], "steps": {"motion": {"lr": 0.05}}}
     write_json(folder / "config.json", configuration | ({"base_run": {"name": base}} if base else {}))
     lines = [
-        json.dumps({"step": step, "iteration": at, "loss": 2 / at, f"{stream}_accuracy": at / updates, "lr": 0.1})
+        json.dumps(
+            {
+                **{"step": step, "iteration": at, "loss": 2 / at, "summed_loss": 4 / at},
+                **{f"{stream}_accuracy": at / updates, "lr": 0.1},
+            }
+        )
         for step, stream in (("appearance", "appearance"), ("joint1", "fused"))
         for at in range(10, updates + 1, 10)
     ]

@@ -120,7 +120,7 @@ def test_tensorboard_has_every_point_at_once_and_forgets_those_after_the_checkpo
     files = sorted((tmp_path / "tensorboard" / "motion").iterdir())
     first, second = ([*loader.EventFileLoader(str(file)).Load()] for file in files)
     points = [(event.step, value.tag) for event in first for value in event.summary.value]
-    assert points == [(10, "loss"), (20, "loss")]
+    assert points == [(10, "training_loss"), (20, "training_loss")]
     assert [event.step for event in second if event.HasField("session_log")] == [11]
     killed.close()
     again.close()

@@ -218,7 +218,7 @@ function stepFigures(step, columns) {
       describe: `Loss of step ${step}`,
     });
     curve(plan, updates, columns.loss);
-    figures.push(el("figure", {}, el("figcaption", {}, `${step}: loss`), plan.drawing));
+    figures.push(el("figure", {}, el("figcaption", {}, `${step}: training loss, mean over frames and streams`), plan.drawing));
   }
   const streams = OWN_STREAMS.filter((stream) => columns[`${stream}_accuracy`]);
   if (streams.length) {
@@ -226,7 +226,7 @@ function stepFigures(step, columns) {
       x,
       y: [0, 100],
       xLabel: "update",
-      yLabel: "accuracy, %",
+      yLabel: "training accuracy, %",
       tall: 200,
       describe: `Accuracy on training clips of step ${step}`,
     });
@@ -238,7 +238,7 @@ function stepFigures(step, columns) {
         stream,
       );
     figures.push(
-      el("figure", {}, el("figcaption", {}, `${step}: accuracy on training clips`), legend(streams), plan.drawing),
+      el("figure", {}, el("figcaption", {}, `${step}: training accuracy`), legend(streams), plan.drawing),
     );
   }
   return figures;

@@ -104,12 +104,12 @@ def _draw_step(axes: Axes, records: "list[dict[str, float]]") -> None:
         if points:
             on.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=label)
 
-    draw(axes, "loss", LOSS, "loss (left)")
+    draw(axes, "loss", LOSS, "loss, mean over frames and streams (left)")
     axes.set_ylim(bottom=0)
     axes.set_xlabel("update", color=MUTED, fontsize=8)
     right = axes.twinx()
     for stream, colour in STREAM_COLOURS.items():
-        draw(right, f"{stream}_accuracy", colour, f"{stream}, % (right)", 100)
+        draw(right, f"{stream}_accuracy", colour, f"{stream} training accuracy, % (right)", 100)
     right.set_ylim(0, 100)
     right.tick_params(length=0, labelsize=8, labelcolor=MUTED)
     for spine in right.spines.values():
