@@ -4,10 +4,11 @@ import hashlib
 import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pipelines import __version__
+from pipelines import __version__, options
 from pipelines.errors import UsageError
+from pipelines.options import Option
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.training.runs import Run, find_run_or_folder
 from pipelines.workspace import (
@@ -31,24 +32,20 @@ EXPORT_SCHEMA = "stres/export/1"
 class Config:
     """Settings of `export`."""
 
-    output: Path | None
-    """The file to write, a .pt2 or .onnx; None: `<run>-<step>.pt2` (or .onnx) in the current folder."""
-    workspace: Path
-    run: str | None = None
-    """A run of the workspace, or the folder of one that lies elsewhere; None: the newest."""
-    step: str | None = None
-    """Which of the run's networks: a training step, or `late`; None: the last."""
-    format: Format | None = None
-    """torch (`torch.export`) or onnx; None: by the suffix, else torch."""
-    check: Path | None = None
-    """A video on which the exported file is compared with the run; None: noise."""
-    overwrite: bool = False
+    output: Annotated[Path | None, Option(argument=True, metavar="OUT", default="RUN-STEP.pt2, here")] = None
+    """The file to write: .pt2 (torch) or .onnx."""
+    workspace: options.WorkspaceFolder = options.DEFAULT_WORKSPACE
+    run: options.RunOrFolder = None
+    step: options.UsedStep = None
+    format: Annotated[Format | None, Option(default="by OUT's suffix, or torch")] = None
+    """The form of the file."""
+    check: Annotated[Path | None, Option(metavar="VIDEO", default="noise")] = None
+    """A video on which the file is compared with the run."""
+    overwrite: options.Overwrite = False
     """Replace the file and its card."""
 
     def __post_init__(self) -> None:
-        formats = tuple(SUFFIXES.values())
-        if self.format is not None and self.format not in formats:
-            raise UsageError(f"--format {self.format!r} is not known: give one of {', '.join(formats)}")
+        options.check(self)
         if self.output is None:
             return
         if self.output.suffix.lower() not in SUFFIXES:

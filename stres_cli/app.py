@@ -47,7 +47,9 @@ def _load(name: str) -> Any:
     alone = typer.Typer(add_completion=False)
     # Typer would keep the line breaks of all paragraphs but the first.
     paragraphs = (inspect.getdoc(function) or "").split("\n\n")
-    alone.command(name, cls=_Command, help="\n\n".join(" ".join(text.split()) for text in paragraphs))(function)
+    example = getattr(function, "example", None)
+    help_text = "\n\n".join(" ".join(text.split()) for text in paragraphs)
+    alone.command(name, cls=_Command, help=help_text, epilog=example and f"Example: {example}")(function)
     return typer.main.get_command(alone)
 
 

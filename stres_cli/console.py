@@ -38,6 +38,8 @@ class CommandUI:
         self.err = _PlainConsole(stderr=True, highlight=False, markup=False, emoji=False, quiet=quiet)
         self.exit_code = 0
         self.document: Any = None
+        self.interrupted = INTERRUPTED
+        """What a user who stops the command has to know."""
         self.stop = StopRequest()
         self._progress = progress_view(self.err)
 
@@ -89,6 +91,7 @@ def command(as_json: bool, debug: bool, *, shared: bool = False, interrupted: st
     Raises `typer.Exit` with 1, 2, 3, 4, 129, 130 or 143 (README, "When something goes wrong").
     """
     ui = CommandUI(as_json)
+    ui.interrupted = interrupted
     with _stoppable(ui.stop):
         try:
             if launched() and not shared:
@@ -101,7 +104,7 @@ def command(as_json: bool, debug: bool, *, shared: bool = False, interrupted: st
                 ui.err.print(traceback.format_exc(), soft_wrap=True)
             if ui.stop.signal_number is not None:  # whatever became of its exception: amid an import it is another one
                 error = Interrupted(ui.stop.signal_number)
-            ui.fail(*_explain(error, interrupted))
+            ui.fail(*_explain(error, ui.interrupted))
         else:
             _leave_together(ui)
         finally:

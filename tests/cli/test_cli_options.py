@@ -1,0 +1,102 @@
+"""Every option is stated once, at the field of the stage's `Config`: what a command offers is that and nothing else."""
+
+import dataclasses
+import importlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines import options
+from pipelines.errors import UsageError
+from pipelines.options import Option, fields_of
+from stres_cli import app as application
+
+MADE = ("export",)
+"""The commands that are made from their `Config`."""
+
+
+def config_of(command):
+    identifier = command.replace("-", "_")
+    return getattr(importlib.import_module(f"stres_cli.commands.{identifier}"), identifier).config_type
+
+
+@pytest.mark.parametrize("command", MADE)
+def test_every_field_with_help_is_an_option_with_its_help_choices_and_default(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    shown = CliRunner().invoke(application.app, [command, "--help"]).stdout
+    for field in fields_of(config_of(command)):
+        line = next(line for line in shown.splitlines() if field.flag in line.split())
+        assert field.help in line
+        assert all(choice in line for choice in field.choices)
+        if isinstance(field.default, str | int | float) and not isinstance(field.default, bool):
+            assert f"Default: {field.default}." in line
+
+
+@pytest.mark.parametrize("command", MADE)
+def test_every_command_has_an_example_that_can_be_read(command):
+    shown = CliRunner().invoke(application.app, [command, "--help"]).stdout
+    assert f"Example: stres {command}" in shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    workspace: options.WorkspaceFolder = Path("here")
+    count: Annotated[int, Option(minimum=1, metavar="N")] = 25
+    """How many."""
+    share: Annotated[float, Option(minimum=0, below=1)] = 0.5
+    """How much of it."""
+    kind: Literal["full", "half"] = "full"
+    """Which."""
+    kinds: tuple[Literal["full", "half"], ...] = ("full",)
+    """Which ones."""
+    quiet: bool = False
+    """Say
+    nothing."""
+    hidden: int = 3
+
+    def __post_init__(self):
+        options.check(self)
+
+
+def test_help_is_the_string_below_the_field_and_a_field_without_is_no_option():
+    assert {field.name: field.help for field in fields_of(Config)} == {
+        "workspace": "Folder that holds every stage's artifacts.",
+        "count": "How many.",
+        "share": "How much of it.",
+        "kind": "Which.",
+        "kinds": "Which ones.",
+        "quiet": "Say nothing.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"count": 0}, "--count 0: give a whole number from 1 up"),
+        ({"share": 1.0}, "--share 1.0: give a number from 0 to below 1"),
+        ({"share": float("nan")}, "--share nan: give a number from 0 to below 1"),
+        ({"kind": "third"}, "--kind 'third' is not known: give one of full, half"),
+        ({"kinds": ("full", "third")}, "--kinds 'third' is not known: give some of full, half"),
+        ({"kinds": ("full", "full")}, "--kinds full,full names one of them twice: give each once"),
+    ],
+)
+def test_ranges_and_choices_are_refused_in_the_same_words_everywhere(values, message):
+    with pytest.raises(UsageError, match=message):
+        Config(**values)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [("count", "7", 7), ("share", "0.25", 0.25), ("kind", "half", "half"), ("kinds", "full, half", ("full", "half"))],
+)
+def test_text_is_read_by_the_fields_type(name, text, value):
+    (field,) = (field for field in fields_of(Config) if field.name == name)
+    assert field.read(text) == value
+
+
+def test_text_that_is_no_number_is_refused_with_what_to_give():
+    (field,) = (field for field in fields_of(Config) if field.name == "count")
+    with pytest.raises(UsageError, match="--count 'many' cannot be read: give a whole number from 1 up"):
+        field.read("many")
