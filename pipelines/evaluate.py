@@ -20,6 +20,7 @@ from pipelines.workspace import (
     Workspace,
     record_outcomes,
     remove_left_over_temporary_files,
+    require_writable,
     write_json,
 )
 
@@ -168,6 +169,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     if not ranks().is_first:
         on_progress = ignore_progress
     test.tell(on_progress)
+    if not config.dry_run:
+        ranks().first_tells(lambda: _require_writable(workspace, task, test))
     samples = Samples.of(config.crops, task.settings, task.recipe, config.workers, device)
     if config.recalibrate_bn and not config.dry_run:
         recalibrate(network, samples, *protocols[0], test.training, task.run.name, on_progress)
@@ -206,6 +209,14 @@ def _choose(workspace: Workspace, config: Config) -> _Task:
     run = find_run(workspace, config.run)
     step = run.choose(config.step)
     return _Task(run, run.config(), step, config.protocols(step))
+
+
+def _require_writable(workspace: Workspace, task: _Task, test: TestVideos) -> None:
+    """Raises `StorageError` before anything is scored where the scores cannot be written."""
+    folders = [workspace.scores / task.run.name / protocol.name for protocol in task.protocols]
+    # Of all protocols: at least 4 bytes for each video and class.
+    room = 4 * len(folders) * len(test.videos) * len(task.settings["classes"])
+    require_writable(workspace.root, *folders, room=room)
 
 
 # ------------------------------------------------------------------ what is left

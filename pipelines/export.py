@@ -15,6 +15,7 @@ from pipelines.workspace import (
     Workspace,
     atomic_file,
     remove_left_over_temporary_files,
+    require_writable,
     storage_errors,
     write_text,
 )
@@ -114,6 +115,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     model = deployed(load_network(trained, step))
     size = (settings["size"][0], settings["size"][1])
     file = config.file(trained.name, step)
+    require_writable(file.absolute().parent)
     on_progress(Progress("export", 0, 2, unit="steps"))
     content = EXPORT[config.chosen_format](model, size, _about(trained, step, settings))
     on_progress(Progress("export", 1, 2, unit="steps"))

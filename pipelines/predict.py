@@ -20,7 +20,7 @@ from pipelines.prediction.results import BEST, ClassProbability, Prediction, Res
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.training.runs import Run, find_run_or_folder
 from pipelines.video.sources import UNLABELLED, VideoSource, find_videos
-from pipelines.workspace import Failure, Workspace, record_outcomes
+from pipelines.workspace import Failure, Workspace, record_outcomes, require_writable
 
 if TYPE_CHECKING:
     from pipelines.datasets.augmentation import ViewName
@@ -95,6 +95,11 @@ class Config:
             precision=self.precision,
         )
 
+    @property
+    def output_folder(self) -> Path:
+        """Of the timelines' files."""
+        return self.output or Workspace(self.workspace).root / "predictions"
+
     def lengths(self) -> tuple[Length, Length]:
         """Window and hop. Raises `UsageError` for what is no length."""
         window = _WINDOW if self.window is None else Length.parse("--window", self.window)
@@ -127,6 +132,8 @@ def run(
     """
     trained = ranks().first_tells(lambda: find_run_or_folder(Workspace(config.workspace), config.run))
     sources, failures = ranks().first_tells(lambda: _sources(config))
+    if config.timeline:
+        ranks().first_tells(lambda: require_writable(config.output_folder))
     predictor = _predictor(config, trained)
     if not ranks().is_first:
         on_progress = ignore_progress
@@ -203,7 +210,7 @@ def _crops_of_a_window(trained: Run, step: str) -> int:
 
 def _with_places(config: Config, sources: Sequence[VideoSource]) -> Iterator[tuple[VideoSource, Path]]:
     """Each video with the path of its timeline's files, without suffix; no two share one."""
-    folder = config.output or Workspace(config.workspace).root / "predictions"
+    folder = config.output_folder
     taken: set[Path] = set()
     for source in sources:
         place = folder / source.video if source.class_name == UNLABELLED else folder / source.class_name / source.video

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipelines.errors import UsageError
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.reporting.result import Result
-from pipelines.workspace import Workspace, is_plain_name, remove_left_over_temporary_files
+from pipelines.workspace import Workspace, is_plain_name, remove_left_over_temporary_files, require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,6 +90,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     curves = read_curves(workspace, with_base_runs(workspace, [one.run for one in material.evaluations]))
     result = measure(material, _report_name(material, config), config.output or _folder(workspace, material, config))
     output = Path(result.output)
+    require_writable(output)
     if workspace.reports.is_dir():
         remove_left_over_temporary_files(workspace.reports)
     files = writers(result, material, curves, lambda: _page(result, material, curves, config, on_progress))

@@ -15,7 +15,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.video.encoding import SUFFIXES, encode
 from pipelines.video.sources import UNLABELLED, VideoSource
-from pipelines.workspace import Workspace, write_bytes
+from pipelines.workspace import Workspace, require_writable, write_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,6 +121,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """
     from pipelines.optical_flow.picture import FlowPicture
 
+    require_writable(config.output.parent if config.output else config.workspace / "pictures")
     with _shown(config, on_progress) as shown:
         if shown.note:
             on_progress(Progress("show-flow", 0, shown.count, "pairs", message=shown.note))

@@ -19,7 +19,14 @@ from pipelines.training.fine_tuning import Start, find_source, find_starts, flow
 from pipelines.training.recipes import RECIPES, STEPS, Recipe, Step, StepName, override
 from pipelines.training.runs import Run, find_run, only_trainer
 from pipelines.training.step_files import StepFiles, StepResult
-from pipelines.workspace import Workspace, is_plain_name, json_text, remove_left_over_temporary_files, storage_errors
+from pipelines.workspace import (
+    Workspace,
+    is_plain_name,
+    json_text,
+    remove_left_over_temporary_files,
+    require_writable,
+    storage_errors,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -220,6 +227,8 @@ def _begin(
         return data, settings, starts
     if config.overwrite:
         _move_aside(run)
+    if to_do := [run.weights_file(name).parent for name in config.selected() if not run.weights_file(name).exists()]:
+        require_writable(workspace.root, run.folder, run.folder / "tensorboard", *to_do)
     held.enter_context(only_trainer(run))
     remove_left_over_temporary_files(workspace.root, below=False)
     remove_left_over_temporary_files(run.folder)

@@ -39,6 +39,7 @@ from pipelines.workspace import (
     left_over_temporary_files,
     read_failures,
     remove_left_over_temporary_files,
+    require_writable,
     storage_errors,
 )
 
@@ -95,6 +96,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     started = time.monotonic()
     workspace = Workspace(config.workspace)
     videos, others = ranks().first_tells(lambda: _what_there_is(workspace, config.depth))
+    if config.fix:
+        ranks().first_tells(lambda: require_writable(workspace.root, workspace.set_aside))
     if not ranks().is_first:
         on_progress = ignore_progress
     reports, faults = _check_each([*others, *videos], config.workers or available_cores(), on_progress)

@@ -131,6 +131,30 @@ def _storage_message(path: Path, error: OSError) -> str:
     return f"cannot write {path}: {advice.get(number, told) if number is not None else told}"
 
 
+def require_writable(*folders: Path, room: int = 0) -> None:
+    """Makes sure, before hours of work, that files can be written in each of the folders, or where it is to be made,
+    and that `room` bytes are free there. Really tries: permissions do not tell of quotas, full and network disks.
+
+    Raises `StorageError`.
+    """
+    places = {next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p)): folder for folder in folders}
+    for place, folder in places.items():
+        with storage_errors(folder):
+            if not place.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            attempt = temporary_name(place / "attempt")
+            try:
+                attempt.write_bytes(bytes(4096))
+            finally:
+                attempt.unlink(missing_ok=True)
+        free = shutil.disk_usage(place).free
+        if free < room:
+            raise StorageError(
+                f"cannot write {folder}: what is to come takes {room / 1e6:.1f} MB, of which {free / 1e6:.1f} MB are "
+                "free there: free some space and run the same command again"
+            )
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Gives a temporary name beside `path` to write to; on success that file is fsynced and renamed to `path`.

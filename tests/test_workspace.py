@@ -19,6 +19,7 @@ from pipelines.workspace import (
     read_json,
     record_outcomes,
     remove_left_over_temporary_files,
+    require_writable,
     storage_errors,
     write_json,
     write_text,
@@ -294,3 +295,20 @@ def test_no_json_file_holds_nan_or_infinity(tmp_path, number):
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "a.json", {"loss": number})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_places_to_write_are_tried_beforehand_and_nothing_is_left_there(tmp_path):
+    require_writable(tmp_path / "a" / "b", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_fit_on_the_disk_is_refused_beforehand(tmp_path, monkeypatch):
+    with pytest.raises(StorageError, match=r"takes 1000000000.0 MB, of which .* MB are free there"):
+        require_writable(tmp_path / "a", room=10**15)
+
+    def full(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StorageError, match="the disk is full"):
+        require_writable(tmp_path / "a")

@@ -27,6 +27,7 @@ from pipelines.workspace import (
     read_failures,
     record_outcomes,
     remove_left_over_temporary_files,
+    require_writable,
 )
 
 if TYPE_CHECKING:
@@ -167,6 +168,8 @@ def extract(
     limits = limits or usual_limits(workers)
     workspace.create()
     _remove_left_overs(workspace, folder)
+    if to_do and ranks().local_rank == 0:  # each machine has permissions of its own
+        require_writable(workspace.root, folder, *(folder / task.source.class_name for task in to_do))
     meter = _Meter(stage, unit, done=len(done), total=len(done) + len(to_do), on_progress=on_progress)
     if ranks().is_first:
         _record_what_is_known(stage, workspace, to_do, done, problems)

@@ -1,6 +1,7 @@
 """The real commands: in this process for speed, or as `python -m stres_cli` where processes matter."""
 
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,3 +42,11 @@ def two_classes(clips: Path, tmp_path: Path) -> Path:
     for name in ("red_rising", "blue_falling"):
         shutil.copytree(clips / name, tmp_path / "videos" / name)
     return tmp_path / "videos"
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A folder with `clips/` and the workspace `work/` that 0.1.0 made of them (`test_cli_old_workspace`)."""
+    with tarfile.open(Path(__file__).parents[1] / "data/workspace-0.1.0.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path

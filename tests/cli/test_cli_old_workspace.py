@@ -6,27 +6,16 @@ frames, flow (farneback, bound 4), the run `split1` of width 1 with three steps,
 
 import json
 import shutil
-import tarfile
 from pathlib import Path
 
 import h5py
 import numpy as np
-import pytest
 from typer.testing import CliRunner
 
 from stres_cli.app import app
 
-ARCHIVE = Path(__file__).parents[1] / "data/workspace-0.1.0.tar.xz"
 SCORES = Path("scores/split1/joint1-3frames-full-mirror-sequence/scores.h5")
 STEPS = {"iterations": "2", "lr": "1e-4", "batch-size": "appearance=4,motion=4,joint1=2", "frames": "joint1=2"}
-
-
-@pytest.fixture
-def old(tmp_path):
-    """The folder with `clips/` and `work/`."""
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path
 
 
 def stres(folder, command, *options):
