@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import evaluate, extract_flow, extract_frames, report, train
+from pipelines import evaluate, extract_flow, extract_frames, options, report, train
 from pipelines.errors import UsageError
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.workspace import Workspace, locked, write_text
@@ -33,12 +33,15 @@ OVERRIDES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Config:
-    """Where, and with which seed (of the clips, the training and everything else)."""
+    """Settings of `demo`."""
 
-    workspace: Path
-    seed: int = 0
-    device: str = "auto"
-    workers: int = 0
+    workspace: options.WorkspaceFolder = options.DEFAULT_WORKSPACE
+    seed: options.Seed = 0
+    device: options.DeviceName = "auto"
+    workers: options.Workers = 0
+
+    def __post_init__(self) -> None:
+        options.check(self)
 
 
 @dataclass(frozen=True)

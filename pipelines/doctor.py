@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from pipelines import options
 from pipelines.diagnosis.check import Check, Place, failure, in_words
 from pipelines.progress import OnProgress, Progress, ignore_progress
 
@@ -36,9 +37,9 @@ _PATIENCE = 600.0  # seconds for one of them; compiling TV-L1 takes half a minut
 class Config:
     """Settings of `doctor`."""
 
-    workspace: Path
+    workspace: options.WorkspaceFolder = options.DEFAULT_WORKSPACE
     """The workspace whose disk is looked at; it need not exist."""
-    device: str = "auto"
+    device: options.DeviceName = "auto"
     """What flow is measured on: auto, cpu, cuda or cuda:N."""
 
 

@@ -3,16 +3,18 @@
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pipelines import options
 from pipelines.datasets.catalogue import Catalogue, flow_provenance, load_catalogue
 from pipelines.devices import available_cores
 from pipelines.distributed import ranks
 from pipelines.errors import MissingError, UsageError
-from pipelines.layouts.names import FLOW_LAYOUTS
+from pipelines.layouts.names import FLOW_LAYOUTS, LayoutName
+from pipelines.options import Option
 from pipelines.progress import OnProgress, ignore_progress
 from pipelines.video.estimation import estimate
-from pipelines.video.extraction import ExtractResult, check_workers, dry_run_result, extract, options_difference
+from pipelines.video.extraction import ExtractResult, dry_run_result, extract, options_difference
 from pipelines.video.sources import VideoList, VideoProblem, VideoSource
 from pipelines.workspace import Workspace, read_json, write_json
 
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
 STAGE = "export-flow"
 SCHEMA = "stres/flow-pictures/1"
-FORMATS = ("jpg", "png")
 
 Result = ExtractResult
 
@@ -30,27 +31,20 @@ Result = ExtractResult
 class Config:
     """Settings of `export-flow`."""
 
-    workspace: Path
-    """The workspace whose `flow/` is read."""
-    output: Path
+    workspace: options.WorkspaceFolder
+    output: Annotated[Path, Option(argument=True, metavar="OUT")]
     """The folder to write."""
-    layout: str = "authors"
-    """authors, denseflow or mmaction2."""
+    layout: LayoutName = "authors"
+    """Names of the pictures: u/VIDEO/frame000001 (authors), CLASS/VIDEO/flow_x_00000 (denseflow) or CLASS/VIDEO/x_00001
+    (mmaction2)."""
     format: Literal["jpg", "png"] = "jpg"
     """jpg (quality 95), or png, which loses nothing."""
-    workers: int = 0
-    """Videos processed at once; 0: one for each CPU core."""
-    overwrite: bool = False
-    """Write everything again, whatever is there."""
-    dry_run: bool = False
-    """Only estimate videos, fields, disk and time."""
+    workers: options.Workers = 0
+    overwrite: options.Overwrite = False
+    dry_run: options.DryRun = False
 
     def __post_init__(self) -> None:
-        check_workers(self.workers)
-        if self.layout not in FLOW_LAYOUTS:
-            raise UsageError(f"--layout must be one of {', '.join(FLOW_LAYOUTS)}, not {self.layout!r}")
-        if self.format not in FORMATS:
-            raise UsageError(f"--format must be one of {', '.join(FORMATS)}, not {self.format!r}")
+        options.check(self)
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:

@@ -54,6 +54,8 @@ class Option:
     """What None stands for, in words."""
     variable: str = ""
     """The environment variable that it is taken from."""
+    fallback: str = ""
+    """What the command line takes where it is not given, though a `Config` made in Python has to give it."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,13 @@ def method_options(pairs: Sequence[str]) -> dict[str, str]:
 DEFAULT_WORKSPACE = Path("stres-work")
 WorkspaceFolder = Annotated[
     Path,
-    Option("Folder that holds every stage's artifacts.", "--workspace -w", "DIR", variable="STRES_WORKSPACE"),
+    Option(
+        "Folder that holds every stage's artifacts.",
+        "--workspace -w",
+        "DIR",
+        variable="STRES_WORKSPACE",
+        fallback="stres-work",
+    ),
 ]
 DeviceName = Annotated[str, Option("auto (a GPU if there is one), cpu, cuda or cuda:N.", "--device", "NAME")]
 Workers = Annotated[int, Option("Worker processes; 0: one for each CPU core.", metavar="N", minimum=0)]

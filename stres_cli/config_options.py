@@ -86,9 +86,9 @@ def _annotation(field: ConfigField) -> Any:
 def _help(field: ConfigField) -> str:
     """The help with the choices, and the default as it would be typed."""
     text = field.help
-    if field.choices:
+    if not all(choice in text for choice in field.choices):
         text += f" {', '.join(field.choices[:-1])} or {field.choices[-1]}."
-    default = field.option.default or _typed(field.default)
+    default = field.option.default or _typed(field.default) or field.option.fallback
     return f"{text} Default: {default}." if default else text
 
 
@@ -106,7 +106,9 @@ def _values(fields: tuple[ConfigField, ...], given: Mapping[str, Any]) -> dict[s
     values = {}
     for field in fields:
         value = given[field.name]
-        if value is None or value == []:
+        if value in (None, []):
+            value = field.option.fallback or None
+        if value is None:
             if field.default is dataclasses.MISSING:
                 raise UsageError(f"{field.flag} is missing: give {field.wanted}")
         else:

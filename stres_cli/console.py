@@ -77,8 +77,9 @@ class CommandUI:
             print_json(self.document)
 
 
-def interrupted_text(dry_run: bool) -> str:
-    """What a user who stopped a command has to know."""
+def interrupted_text(config: Any) -> str:
+    """What a user who stopped a command of these settings has to know."""
+    dry_run = config if isinstance(config, bool) else config.dry_run
     return "interrupted: nothing was written" if dry_run else INTERRUPTED
 
 

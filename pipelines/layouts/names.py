@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+LayoutName = Literal["authors", "denseflow", "mmaction2"]
 Kind = Literal["frames", "x", "y", "component"]
 """Which pictures of a folder: its frames, one component of flow by name, or whatever a component's own folder holds."""
 
@@ -79,7 +80,7 @@ class FlowLayout:
         return f"{self.names[component]}{over}{index + self.first:0{self.digits}d}.{suffix}"
 
 
-FLOW_LAYOUTS = {
+FLOW_LAYOUTS: dict[LayoutName, FlowLayout] = {
     "authors": FlowLayout(("u", "v"), ("frame", "frame"), digits=6, first=1),
     "denseflow": FlowLayout(None, ("flow_x_", "flow_y_"), digits=5, first=0),
     "mmaction2": FlowLayout(None, ("x_", "y_"), digits=5, first=1),

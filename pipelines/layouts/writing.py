@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines.artifacts import JPEG_QUALITY, ArtifactError, FlowFile
 from pipelines.errors import VideoError
-from pipelines.layouts.names import FLOW_LAYOUTS
+from pipelines.layouts.names import FLOW_LAYOUTS, LayoutName
 from pipelines.video.estimation import Probe
 from pipelines.video.sources import VideoSource
 from pipelines.workers import Report
@@ -36,7 +36,7 @@ class ExportTask:
     target: Path
     fields: int
     step: int
-    layout: str
+    layout: LayoutName
     format: Format
 
     @property

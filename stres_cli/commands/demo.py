@@ -2,41 +2,33 @@
 
 from rich.table import Table
 
-from stres_cli import options
+from pipelines import demo as stage
+from stres_cli.config_options import command
 from stres_cli.confusion_view import render_confusion
-from stres_cli.console import command
+from stres_cli.console import CommandUI
 
 
-def demo(
-    workspace: options.Workspace = options.DEFAULT_WORKSPACE,
-    seed: options.Seed = 0,
-    device: options.Device = "auto",
-    workers: options.Workers = 0,
-    as_json: options.Json = False,
-    debug: options.Debug = False,
-) -> None:
+@command(example="stres demo --workspace demo-work")
+def demo(ui: CommandUI, config: stage.Config) -> None:
     """Put a small synthetic data set through every stage, and report.
 
     Balls of three colours that rise, fall or cross: appearance tells the colour, motion the movement, only both the
     class. Needs no data and no network; everything lies in WORKSPACE/demo.
     """
-    with command(as_json, debug) as ui:
-        from pipelines import demo as stage  # it loads every stage: not for --help
-
-        result = stage.run(stage.Config(workspace, seed, device, workers), ui.on_progress)
-        ui.finish(result)
-        table = Table("", "top-1", "95 % interval", title=f"{result.test_videos} held-out clips, 9 classes")
-        rows = {
-            "appearance alone": result.appearance,
-            "motion alone": result.motion,
-            "late fusion": result.late_fusion,
-            "spatiotemporal residual network": result.fused,
-        }
-        for name, values in rows.items():
-            low, high = values["top1_interval"]
-            table.add_row(name, f"{100 * values['top1']:.1f} %", f"{100 * low:.1f} - {100 * high:.1f} %")
-        render_confusion(result.report, ui.out)
-        ui.out.print(table)
-        times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())
-        ui.out.print(f"{sum(result.seconds.values()):.0f} s: {times}", soft_wrap=True)
-        ui.out.print(f"report: {result.report.files['report.html']}", soft_wrap=True)
+    result = stage.run(config, ui.on_progress)
+    ui.finish(result)
+    table = Table("", "top-1", "95 % interval", title=f"{result.test_videos} held-out clips, 9 classes")
+    rows = {
+        "appearance alone": result.appearance,
+        "motion alone": result.motion,
+        "late fusion": result.late_fusion,
+        "spatiotemporal residual network": result.fused,
+    }
+    for name, values in rows.items():
+        low, high = values["top1_interval"]
+        table.add_row(name, f"{100 * values['top1']:.1f} %", f"{100 * low:.1f} - {100 * high:.1f} %")
+    render_confusion(result.report, ui.out)
+    ui.out.print(table)
+    times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())
+    ui.out.print(f"{sum(result.seconds.values()):.0f} s: {times}", soft_wrap=True)
+    ui.out.print(f"report: {result.report.files['report.html']}", soft_wrap=True)

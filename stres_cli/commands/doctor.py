@@ -4,27 +4,22 @@ from rich.text import Text
 
 from pipelines import doctor as stage
 from pipelines.diagnosis.check import Check
-from stres_cli import options
-from stres_cli.console import CommandUI, command, printable
+from stres_cli.config_options import command
+from stres_cli.console import CommandUI, printable
 
 _MARKS = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failure": ("FAIL", "bold red")}
 
 
-def doctor(
-    workspace: options.Workspace = options.DEFAULT_WORKSPACE,
-    device: options.Device = "auto",
-    as_json: options.Json = False,
-    debug: options.Debug = False,
-) -> None:
+@command(example="stres doctor --device cuda", interrupted="interrupted: nothing is left behind")
+def doctor(ui: CommandUI, config: stage.Config) -> None:
     """Look at what the other commands need, and say how to mend what is wrong.
 
     Versions, GPUs, decoders, disk, HDF5 and the speed of flow are tried out, which takes about 20 seconds; half a
     minute more where TV-L1 is not compiled yet. Exit code 3 if something needed is broken.
     """
-    with command(as_json, debug, interrupted="interrupted: nothing is left behind") as ui:
-        result = stage.run(stage.Config(workspace, device), ui.on_progress)
-        ui.finish(result, exit_code=3 if result.failures else 0)
-        show(ui, result)
+    result = stage.run(config, ui.on_progress)
+    ui.finish(result, exit_code=3 if result.failures else 0)
+    show(ui, result)
 
 
 def show(ui: CommandUI, result: stage.Result) -> None:
