@@ -15,6 +15,7 @@ from pipelines.options import Option
 from pipelines.progress import OnProgress, ignore_progress
 from pipelines.video.estimation import estimate
 from pipelines.video.extraction import ExtractResult, dry_run_result, extract, options_difference
+from pipelines.video.identity import Division
 from pipelines.video.sources import VideoList, VideoProblem, VideoSource
 from pipelines.workspace import Workspace, read_json, write_json
 
@@ -65,14 +66,12 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     workers = config.workers or available_cores()
     if config.dry_run:
         cost = estimate(probe, to_do, workers=workers, stage=STAGE, on_progress=on_progress)
-        return dry_run_result(STAGE, "pairs", skipped=len(done), ignored=0, estimate=cost)
+        return dry_run_result(STAGE, "pairs", Division(to_do, done, problems), ignored=0, estimate=cost)
     partial = partial_folder(config.output.absolute())
     result = extract(
         STAGE,
         write_pictures,
-        to_do,
-        done,
-        problems,
+        Division(to_do, done, problems),
         workspace=workspace,
         folder=partial,
         workers=workers,

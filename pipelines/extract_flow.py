@@ -4,6 +4,7 @@ Letters: T frames, F = T - step fields, N pairs of a batch, H W pixels.
 """
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,8 @@ from pipelines.video.extraction import (
     dry_run_result,
     extract,
     options_difference,
-    size_conflict,
-    source_changed,
-    split_done,
 )
+from pipelines.video.identity import VIDEO_FILE, Verdict, divide, size_conflict, size_misfit
 from pipelines.video.resize import check_short_side
 from pipelines.video.sources import VideoList, VideoSource, find_videos
 from pipelines.workers import Limits, memory_share
@@ -103,25 +102,32 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     device = str(resolve_device(config.device))
     method = make_method(config.method, config.method_options, device, config.engine)
     settings = _settings(config, method)
-    to_do = [_task(config, source, workspace, device, settings) for source in found.videos]
-    done: list[FlowTask] = []
-    if not config.overwrite:
-        to_do, done = split_done(
-            to_do, FLOW_SCHEMA, functools.partial(_conflict, config, settings), _changed, STAGE, on_progress
-        )
+    tasks = [_task(config, source, workspace, device, settings) for source in found.videos]
+    division = divide(
+        tasks,
+        found.problems,
+        FLOW_SCHEMA,
+        VIDEO_FILE,
+        overwrite=config.overwrite,
+        conflict=functools.partial(_conflict, config, settings),
+        compare=None if config.videos is not None else _compare_frames,
+        misfit=functools.partial(size_misfit, config.short_side) if config.videos is not None else None,
+        workspace=workspace,
+        stage=STAGE,
+        dry_run=config.dry_run,
+        on_progress=on_progress,
+    )
     where = device if method.uses_device else "cpu"
     workers = config.workers or default_workers(where)
     # A GPU's driver maps more memory than anything takes.
     limits = Limits(config.patience, memory_share(workers) if where == "cpu" else None)
     if config.dry_run:
-        cost = estimate(probe, to_do, workers=workers, limits=limits, stage=STAGE, on_progress=on_progress)
-        return dry_run_result(STAGE, "pairs", skipped=len(done), ignored=found.ignored, estimate=cost)
+        cost = estimate(probe, division.to_do, workers=workers, limits=limits, stage=STAGE, on_progress=on_progress)
+        return dry_run_result(STAGE, "pairs", division, ignored=found.ignored, estimate=cost)
     return extract(
         STAGE,
         store_flow,
-        to_do,
-        done,
-        found.problems,
+        division,
         workspace=workspace,
         folder=workspace.flow,
         workers=workers,
@@ -184,10 +190,10 @@ def _conflict(config: Config, settings: dict[str, Any], attributes: dict[str, An
     return difference if difference or config.videos is None else size_conflict(attributes, config.short_side)
 
 
-def _changed(task: "FlowTask", attributes: dict[str, Any]) -> bool:
-    if task.from_video:
-        return source_changed(task, attributes)
+def _compare_frames(task: "FlowTask", attributes: Mapping[str, Any]) -> Verdict:
+    """The verdict on flow that is made from stored frames."""
     try:
-        return peek(task.source.path, FRAMES_SCHEMA).get("content_sha256") != attributes.get("frames_sha256")
+        now = peek(task.source.path, FRAMES_SCHEMA).get("content_sha256")
     except ArtifactError:
-        return True
+        return "changed"
+    return "same" if now == attributes.get("frames_sha256") else "changed"

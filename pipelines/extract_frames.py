@@ -23,11 +23,9 @@ from pipelines.video.extraction import (
     extract,
     options_difference,
     picture_attributes,
-    size_conflict,
     source_attributes,
-    source_changed,
-    split_done,
 )
+from pipelines.video.identity import VIDEO_FILE, divide, size_conflict, size_misfit
 from pipelines.video.resize import check_short_side
 from pipelines.video.sources import VideoSource, find_videos
 from pipelines.workers import Limits, Report, memory_share
@@ -80,28 +78,34 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """
     workspace = Workspace(config.workspace)
     found = ranks().first_tells(lambda: find_videos(config.videos))
-    to_do = [
+    tasks = [
         FrameTask(
             source, workspace.frames_file(source.class_name, source.video), config.short_side, config.allow_truncated
         )
         for source in found.videos
     ]
-    done: list[FrameTask] = []
-    if not config.overwrite:
-        to_do, done = split_done(
-            to_do, FRAMES_SCHEMA, functools.partial(_conflict, config), source_changed, STAGE, on_progress
-        )
+    division = divide(
+        tasks,
+        found.problems,
+        FRAMES_SCHEMA,
+        VIDEO_FILE,
+        overwrite=config.overwrite,
+        conflict=functools.partial(_conflict, config),
+        misfit=functools.partial(size_misfit, config.short_side),
+        workspace=workspace,
+        stage=STAGE,
+        dry_run=config.dry_run,
+        on_progress=on_progress,
+    )
     workers = config.workers or available_cores()
     limits = Limits(config.patience, memory_share(workers))
     if config.dry_run:
-        cost = estimate(_probe, to_do, workers=workers, limits=limits, stage=STAGE, on_progress=on_progress)
-        return dry_run_result(STAGE, "frames", skipped=len(done), ignored=found.ignored, estimate=cost)
+        cost = estimate(_probe, division.to_do, workers=workers, limits=limits, stage=STAGE, on_progress=on_progress)
+        return dry_run_result(STAGE, "frames", division, ignored=found.ignored, estimate=cost)
     return extract(
         STAGE,
         _store_frames,
-        to_do,
-        done,
-        found.problems,
+        division,
         workspace=workspace,
         folder=workspace.frames,
         workers=workers,

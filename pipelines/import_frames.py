@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.progress import OnProgress, ignore_progress
-from pipelines.video.extraction import ExtractResult, size_conflict
+from pipelines.video.extraction import ExtractResult
+from pipelines.video.identity import size_conflict
 from pipelines.video.resize import check_short_side
 from pipelines.workspace import Workspace
 

@@ -70,6 +70,11 @@ class Workspace:
         return self.root / "dataset.json"
 
     @property
+    def source_hashes_file(self) -> Path:
+        """Hashes of videos that were moved or touched, so that they need not be read again."""
+        return self.root / "source-hashes.json"
+
+    @property
     def failures_file(self) -> Path:
         return self.root / "failures.csv"
 

@@ -17,6 +17,8 @@ def show(ui: CommandUI, result: ExtractResult, workspace: Path, *, wanted: str =
     ui.finish(result, exit_code=1 if result.failed else 0)
     if result.ignored:
         ui.out.print(f"{result.ignored} files are not {wanted} by their names and were passed over")
+    if result.changed:
+        ui.out.print(_changed(result), soft_wrap=True)
     if result.estimate is not None:
         cost = result.estimate
         ui.out.print(
@@ -24,9 +26,9 @@ def show(ui: CommandUI, result: ExtractResult, workspace: Path, *, wanted: str =
             f"hours and {cost.gigabytes:.2g} GB, measured on {cost.measured_videos} of them",
             soft_wrap=True,
         )
-        if cost.failures:
-            ui.out.print(f"{len(cost.failures)} of the videos looked at fail:", soft_wrap=True)
-        _show_failures(ui, cost.failures)
+        if result.failures:
+            ui.out.print(f"{len(result.failures)} of the videos looked at fail:", soft_wrap=True)
+        _show_failures(ui, result.failures)
         return
     ui.out.print(
         f"{result.done} videos done, {result.skipped} done before, {result.failed} failed; "
@@ -45,3 +47,9 @@ def _show_failures(ui: CommandUI, failures: Sequence[Failure]) -> None:
         ui.out.print(f"  {failure.class_name}/{failure.video}: {failure.reason}", soft_wrap=True)
     if len(failures) > _SHOWN_FAILURES:
         ui.out.print(f"  and {len(failures) - _SHOWN_FAILURES} more")
+
+
+def _changed(result: ExtractResult) -> str:
+    shown = ", ".join(result.changed[:_SHOWN_FAILURES]) + (", ..." if len(result.changed) > _SHOWN_FAILURES else "")
+    what = "1 video has" if len(result.changed) == 1 else f"{len(result.changed)} videos have"
+    return f"{what} changed since stored, {'to be ' if result.estimate else ''}made again: {shown}"

@@ -25,6 +25,7 @@ from pipelines.datasets.dataset_file import (
 )
 from pipelines.errors import MissingError
 from pipelines.progress import OnProgress, ignore_progress
+from pipelines.video.sources import is_pictures
 from pipelines.workspace import Failure, Workspace, json_text
 
 UNLABELLED = "unlabelled"  # the class of a video that was given without one
@@ -291,8 +292,11 @@ def contradiction(artifacts: Mapping[Kind, Artifact]) -> str:
     frames, flow = artifacts["frames"], artifacts["flow"]
     if frames.frames != flow.frames:
         return f"were made from {frames.frames} and {flow.frames} frames"
-    if frames.source == flow.source and frames.source_sha256 != flow.source_sha256:
-        return "were made from different versions of the video (their source hashes differ)"
+    # Of pictures that were imported, which video they show is not known.
+    if frames.source_sha256 != flow.source_sha256 and not is_pictures(frames.source) and not is_pictures(flow.source):
+        if frames.source == flow.source:
+            return "were made from different versions of the video (their source hashes differ)"
+        return f"were made from different videos, {frames.source} and {flow.source} (their source hashes differ)"
     sizes = (frames.width, frames.height), (flow.width, flow.height)
     if sizes[0] != sizes[1] and all(all(size) for size in sizes):
         return f"differ in size ({frames.width}x{frames.height} and {flow.width}x{flow.height})"

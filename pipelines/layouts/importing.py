@@ -23,10 +23,10 @@ from pipelines.video.extraction import (
     check_workers,
     dry_run_result,
     extract,
-    split_done,
     stored_library_versions,
     timing_attributes,
 )
+from pipelines.video.identity import SourceKind, Stamp, divide
 from pipelines.video.sources import VideoSource
 from pipelines.video.timing import USUAL_FPS, Timing, even_times
 from pipelines.workers import Report
@@ -104,7 +104,7 @@ def run_import(
     probe: Callable[[tuple[Task, float | None], Report], Probe],
     on_progress: OnProgress,
 ) -> ExtractResult:
-    """Imports all videos that are not stored yet, or estimates that. `conflict` is `split_done`'s; `store` imports one
+    """Imports all videos that are not stored yet, or estimates that. `conflict` is `divide`'s; `store` imports one
     video in a process of its own, `probe` measures one for `estimate`.
 
     Raises `MissingError` where there are no videos, `UsageError` where artifacts were made with other settings,
@@ -112,21 +112,28 @@ def run_import(
     """
     workspace = Workspace(config.workspace)
     found = ranks().first_tells(lambda: find_folders(config.folder, content, config.class_list))
-    to_do = [make_task(folder, workspace) for folder in found.folders]
-    done: list[Task] = []
+    tasks = [make_task(folder, workspace) for folder in found.folders]
     schema, unit = {"frames": (FRAMES_SCHEMA, "frames"), "flow": (FLOW_SCHEMA, "pairs")}[content]
-    if not config.overwrite:
-        to_do, done = split_done(to_do, schema, conflict, _changed, stage, on_progress)
+    division = divide(
+        tasks,
+        found.problems,
+        schema,
+        _PICTURES,
+        overwrite=config.overwrite,
+        conflict=conflict,
+        workspace=workspace,
+        stage=stage,
+        dry_run=config.dry_run,
+        on_progress=on_progress,
+    )
     workers = config.workers or available_cores()
     if config.dry_run:
-        cost = estimate(probe, to_do, workers=workers, stage=stage, on_progress=on_progress)
-        return dry_run_result(stage, unit, skipped=len(done), ignored=found.ignored, estimate=cost)
+        cost = estimate(probe, division.to_do, workers=workers, stage=stage, on_progress=on_progress)
+        return dry_run_result(stage, unit, division, ignored=found.ignored, estimate=cost)
     return extract(
         stage,
         store,
-        to_do,
-        done,
-        found.problems,
+        division,
         workspace=workspace,
         folder=workspace.frames if content == "frames" else workspace.flow,
         workers=workers,
@@ -136,15 +143,27 @@ def run_import(
     )
 
 
-def _changed(task: ImportTask, attributes: dict[str, Any]) -> bool:
-    """Whether the pictures are of another number or size than when the artifact was made; missing ones have not
-    changed."""
-    if not task.source.path.is_dir():
-        return False
-    try:
-        return attributes.get("source_bytes") != sum(pictures.bytes for pictures in listed(task))
-    except VideoError:
-        return True
+def _stamp(task: ImportTask) -> Stamp:
+    found = listed(task)
+    return Stamp(
+        _source_name(found), sum(pictures.bytes for pictures in found), max(pictures.mtime_ns for pictures in found)
+    )
+
+
+def _sha256(task: ImportTask) -> str:
+    """As `PictureBytes` reads them: x and y of a field, then those of the next one."""
+    read = PictureBytes()
+    for paths in zip(*(pictures.paths for pictures in listed(task)), strict=True):
+        for path in paths:
+            read.read(path)
+    return read.sha256()
+
+
+_PICTURES: SourceKind[Any] = SourceKind(_stamp, _sha256)
+
+
+def _source_name(found: Iterable[Pictures]) -> str:
+    return " ".join(pictures.pattern for pictures in found)
 
 
 # ------------------------------------------------------------------ one video, in a worker process
@@ -183,13 +202,14 @@ class PictureBytes:
 
 
 def import_attributes(
-    task: ImportTask, found: Iterable[Pictures], read: PictureBytes, timing: Timing, stored: Size, source: Size
+    task: ImportTask, found: Sequence[Pictures], read: PictureBytes, timing: Timing, stored: Size, source: Size
 ) -> dict[str, Any]:
     """What both artifacts say of where they come from; `timing` is of the T frames of which the video was made."""
     return {
-        "source": " ".join(pictures.pattern for pictures in found),
+        "source": _source_name(found),
         "source_sha256": read.sha256(),
         "source_bytes": read.bytes,
+        "source_mtime_ns": max(pictures.mtime_ns for pictures in found),
         "source_frames": len(timing.times),
         **timing_attributes(timing),
         "short_side": min(stored),

@@ -45,8 +45,16 @@ class Pictures:
     @property
     def bytes(self) -> int:
         """Of all files together. Raises `VideoError` where one is gone."""
+        return sum(status.st_size for status in self._statuses())
+
+    @property
+    def mtime_ns(self) -> int:
+        """When the last one was modified. Raises `VideoError` where one is gone."""
+        return max(status.st_mtime_ns for status in self._statuses())
+
+    def _statuses(self) -> list[os.stat_result]:
         try:
-            return sum(path.stat().st_size for path in self.paths)
+            return [path.stat() for path in self.paths]
         except OSError as error:
             raise VideoError(f"{error.filename} cannot be read ({error.strerror})") from error
 

@@ -20,7 +20,7 @@ from pipelines.verification.frames_file import check_frames
 from pipelines.verification.orientation import judge_orientation
 from pipelines.verification.sources import Sources
 from pipelines.verification.video_task import VideoReport, VideoTask
-from pipelines.video.extraction import size_conflict
+from pipelines.video.identity import size_conflict
 
 _SAMPLED_FIELDS = 16
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pipelines.datasets.dataset_file import Kind, read_dataset_file, video_id
 from pipelines.verification.faults import Fault
-from pipelines.verification.sources import is_imported
 from pipelines.verification.video_task import VideoReport
+from pipelines.video.sources import is_pictures
 from pipelines.workspace import Failure, Workspace, record_outcomes, storage_errors
 
 
@@ -53,7 +53,7 @@ def requeue(workspace: Workspace, reports: Iterable[VideoReport], faults: Iterab
 
 
 def _stage(kind: Kind, source: str) -> str:
-    return f"import-{kind}" if is_imported(source) else f"extract-{kind}"
+    return f"import-{kind}" if is_pictures(source) else f"extract-{kind}"
 
 
 def _sources(workspace: Workspace, reports: Iterable[VideoReport]) -> dict[tuple[str, Kind], str]:

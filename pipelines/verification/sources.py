@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.verification.depth import Depth
+from pipelines.video.sources import is_pictures
 
 
 class Sources:
@@ -22,7 +23,7 @@ class Sources:
         not there, or is a series of pictures that was imported."""
         path = Path(str(attributes.get("source", "")))
         if not path.is_file():
-            self.absent |= not is_imported(str(path))
+            self.absent |= not is_pictures(str(path))
             return ""
         try:
             size = path.stat().st_size
@@ -39,8 +40,3 @@ class Sources:
             with path.open("rb") as file:
                 self._sha256[path] = hashlib.file_digest(file, "sha256").hexdigest()
         return self._sha256[path]
-
-
-def is_imported(source: str) -> bool:
-    """Whether an artifact's source is a series of pictures in a folder: `folder/frame*.jpg`."""
-    return "*" in source.rpartition("/")[2]

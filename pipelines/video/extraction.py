@@ -1,15 +1,13 @@
 """What the two extracting stages share: which videos are to do, doing them in processes, and accounting for each."""
 
 import contextlib
-import functools
+import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pipelines.artifacts import ArtifactError, peek
-from pipelines.bulk import look_at_all
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.distributed import ranks
 from pipelines.errors import UsageError, VideoError
@@ -17,8 +15,8 @@ from pipelines.outcomes import Outcomes
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.provenance import library_versions
 from pipelines.video.estimation import Estimate
-from pipelines.video.resize import stored_size
-from pipelines.video.sources import VideoProblem, VideoSource
+from pipelines.video.identity import Division
+from pipelines.video.sources import VideoSource
 from pipelines.workers import Limits, Report, run_tasks, usual_limits
 from pipelines.workspace import (
     Failure,
@@ -62,9 +60,11 @@ class ExtractResult:
     units: int
     units_per_second: float
     seconds: float
+    changed: list[str] = field(default_factory=list)
+    """Ids of videos whose file is no longer what was stored: they are made again."""
     failures: list[Failure] = field(default_factory=list)
     estimate: Estimate | None = None
-    """Of a dry run, which leaves all counts at 0 but `skipped`, `ignored` and `failed`: the estimate's failures."""
+    """Of a dry run, which does nothing and records no failure: `failures` are those of videos that a run would fail."""
 
 
 # ------------------------------------------------------------------ what is to do
@@ -82,71 +82,13 @@ def check_patience(patience: float) -> None:
         raise UsageError(f"--patience must be 1 or more seconds, not {patience:g}")
 
 
-def split_done(
-    tasks: Sequence[Task],
-    schema: str,
-    conflict: Callable[[dict[str, Any]], str],
-    changed: Callable[[Task, dict[str, Any]], bool],
-    stage: str,
-    on_progress: OnProgress,
-) -> tuple[list[Task], list[Task]]:
-    """Parts the tasks into those to do and those already done.
-
-    `conflict(attributes)` names the difference between an artifact's settings and those asked for ("" for none);
-    `changed(task, attributes)` says whether the source is no longer what the artifact was made from; both picklable.
-    Damaged and outdated artifacts are made again. Raises `UsageError` at the first conflict.
-    """
-    is_done = functools.partial(_is_done, schema, conflict, changed)
-    found = ranks().first_tells(lambda: look_at_all(is_done, tasks, f"{stage} (what is done)", on_progress))
-    to_do = [task for task, done in zip(tasks, found, strict=True) if done is not True]
-    return to_do, [task for task, done in zip(tasks, found, strict=True) if done is True]
-
-
-def _is_done(
-    schema: str,
-    conflict: Callable[[dict[str, Any]], str],
-    changed: Callable[[Task, dict[str, Any]], bool],
-    task: Task,
-) -> bool:
-    try:
-        attributes = peek(task.target, schema)
-    except ArtifactError:
-        return False
-    difference = conflict(attributes)
-    if difference:
-        raise UsageError(
-            f"{task.target} was made with other settings ({difference}): give the same ones, --overwrite to make "
-            "everything again, or another --workspace"
-        )
-    return not changed(task, attributes)
-
-
-def size_conflict(attributes: Mapping[str, Any], short_side: int | None) -> str:
-    """Names the difference between a stored size and the one `short_side` asks for; "" for none."""
-    made = (attributes.get("width"), attributes.get("height"))
-    source = (attributes.get("source_width"), attributes.get("source_height"))
-    if not all(isinstance(side, int) for side in (*made, *source)):
-        return "its size is not recorded"
-    wanted = stored_size(*source, short_side)  # type: ignore[arg-type]
-    return "" if made == wanted else f"its size is {made[0]}x{made[1]}, not {wanted[0]}x{wanted[1]}"
-
-
-def source_changed(task: ExtractTask, attributes: Mapping[str, Any]) -> bool:
-    """Whether the source's file has another size than when the artifact was made; a missing one has not changed."""
-    with contextlib.suppress(OSError):
-        return task.source.path.stat().st_size != attributes.get("source_bytes")
-    return False
-
-
 # ------------------------------------------------------------------ doing it
 
 
 def extract(
     stage: str,
     function: Callable[[Task, Report], int],
-    to_do: Sequence[Task],
-    done: Sequence[Task],
-    problems: Iterable[VideoProblem],
+    division: Division[Task],
     *,
     workspace: Workspace,
     folder: Path,
@@ -156,7 +98,7 @@ def extract(
     ignored: int,
     on_progress: OnProgress,
 ) -> ExtractResult:
-    """Runs `function` on every task to do and records each outcome in `failures.csv` as it comes.
+    """Runs `function` on every task of `division` that is to do and records each outcome in `failures.csv` as it comes.
 
     `limits`: of one video; None: the usual ones.
 
@@ -166,13 +108,14 @@ def extract(
     if not ranks().is_first:
         on_progress = ignore_progress
     limits = limits or usual_limits(workers)
+    to_do, done = division.to_do, division.done
     workspace.create()
     _remove_left_overs(workspace, folder)
     if to_do and ranks().local_rank == 0:  # each machine has permissions of its own
         require_writable(workspace.root, folder, *(folder / task.source.class_name for task in to_do))
     meter = _Meter(stage, unit, done=len(done), total=len(done) + len(to_do), on_progress=on_progress)
     if ranks().is_first:
-        _record_what_is_known(stage, workspace, to_do, done, problems)
+        _record_what_is_known(stage, workspace, to_do, done, _refused(stage, division))
 
     def on_units(units: int) -> None:
         meter.add(units)
@@ -203,7 +146,7 @@ def extract(
     def result() -> ExtractResult:
         load_catalogue(workspace, on_progress)  # so that `train` finds `dataset.json` and need not open what is new
         remaining = [row for row in read_failures(workspace) if row.stage == stage]
-        return meter.result(skipped=len(done), ignored=ignored, failures=remaining)
+        return meter.result(division, ignored=ignored, failures=remaining)
 
     told = ranks().first_tells(result)
     _remove_left_overs(workspace, folder)
@@ -224,17 +167,20 @@ def _record_what_is_known(
     workspace: Workspace,
     to_do: Sequence[ExtractTask],
     done: Sequence[ExtractTask],
-    problems: Iterable[VideoProblem],
+    refused: Iterable[Failure],
 ) -> None:
     """Enters the videos refused unopened; drops the rows of videos that are done, that stand under another name by now,
     or whose file no longer exists."""
-    refused = [Failure(stage, p.class_name, p.video, str(p.path), p.reason) for p in problems]
     wanted = {(stage, task.source.class_name, task.source.video) for task in to_do}
     stored = {(stage, task.source.class_name, task.source.video) for task in done}
     others = [row for row in read_failures(workspace) if row.stage == stage and row.key not in wanted]
     named = _with_parents(task.source.path for task in (*to_do, *done)) if others else set()
     gone = {row.key for row in others if row.path in named or not Path(row.path).exists()}
     record_outcomes(workspace, failed=refused, succeeded=stored | gone)
+
+
+def _refused(stage: str, division: Division[Any]) -> list[Failure]:
+    return [Failure(stage, p.class_name, p.video, str(p.path), p.reason) for p in division.problems]
 
 
 def _with_parents(paths: Iterable[Path]) -> set[str]:
@@ -273,11 +219,12 @@ class _Meter:
         metrics = {f"{self.unit}/s": round(self.rate(), 1), "failed": self.failed}
         self.on_progress(Progress(self.stage, self.finished, self.total, "videos", metrics, message))
 
-    def result(self, *, skipped: int, ignored: int, failures: list[Failure]) -> ExtractResult:
+    def result(self, division: Division[Any], *, ignored: int, failures: list[Failure]) -> ExtractResult:
         return ExtractResult(
             stage=self.stage,
             done=self.finished - self.skipped - self.failed,
-            skipped=skipped,
+            skipped=len(division.done),
+            changed=division.changed,
             failed=len(failures),
             ignored=ignored,
             unit=self.unit,
@@ -288,8 +235,24 @@ class _Meter:
         )
 
 
-def dry_run_result(stage: str, unit: str, *, skipped: int, ignored: int, estimate: Estimate) -> ExtractResult:
-    return ExtractResult(stage, 0, skipped, len(estimate.failures), ignored, unit, 0, 0.0, 0.0, estimate=estimate)
+def dry_run_result(
+    stage: str, unit: str, division: Division[Any], *, ignored: int, estimate: Estimate
+) -> ExtractResult:
+    failures = [*_refused(stage, division), *estimate.failures]
+    return ExtractResult(
+        stage,
+        done=0,
+        skipped=len(division.done),
+        failed=len(failures),
+        ignored=ignored,
+        unit=unit,
+        units=0,
+        units_per_second=0.0,
+        seconds=0.0,
+        changed=division.changed,
+        failures=failures,
+        estimate=estimate,
+    )
 
 
 # ------------------------------------------------------------------ provenance
@@ -302,14 +265,15 @@ def source_attributes(task: ExtractTask, timing: "Timing") -> dict[str, Any]:
     path = task.source.path
     try:
         with path.open("rb") as file:
+            status = os.fstat(file.fileno())
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
     except OSError as error:
         raise VideoError(f"the file cannot be read ({error.strerror})") from error
     return {
         "source": str(path),
         "source_sha256": digest,
-        "source_bytes": size,
+        "source_bytes": status.st_size,
+        "source_mtime_ns": status.st_mtime_ns,
         "source_frames": len(timing.times),
         **timing_attributes(timing),
         "library_versions": stored_library_versions(),

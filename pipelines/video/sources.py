@@ -95,6 +95,11 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
+def is_pictures(source: str) -> bool:
+    """Whether an artifact's source is a series of pictures in a folder: `folder/frame*.jpg`."""
+    return "*" in source.rpartition("/")[2]
+
+
 # ------------------------------------------------------------------ class folders
 
 

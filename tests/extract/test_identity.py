@@ -1,0 +1,229 @@
+"""What is stored under a video's name was made from that very video: by its source, not by its name."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import extract_flow, extract_frames
+from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, peek
+from pipelines.datasets.catalogue import load_catalogue
+from pipelines.errors import UsageError
+from pipelines.video import identity
+from pipelines.video.extraction import ExtractResult
+from pipelines.workspace import Workspace, read_failures
+
+WriteClip = Callable[..., np.ndarray]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "work")
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The sources that were read to be compared."""
+    read: list[Path] = []
+
+    def sha256(task: identity.NamedTask) -> str:
+        read.append(task.source.path)
+        return identity._file_sha256(task)
+
+    monkeypatch.setattr(extract_frames, "VIDEO_FILE", identity.SourceKind(identity._file_stamp, sha256))
+    return read
+
+
+def frames(workspace: Workspace, videos: Path, **settings: object) -> ExtractResult:
+    return extract_frames.run(extract_frames.Config(workspace.root, str(videos), workers=1, **settings))  # type: ignore[arg-type]
+
+
+def flow(workspace: Workspace, videos: Path | None, **settings: object) -> ExtractResult:
+    named = None if videos is None else str(videos)
+    options = {"method": "farneback", "workers": 1, **settings}
+    return extract_flow.run(extract_flow.Config(workspace.root, named, **options))  # type: ignore[arg-type]
+
+
+def source_of(workspace: Workspace) -> str:
+    return str(peek(workspace.frames_file("x", "c"), FRAMES_SCHEMA)["source"])
+
+
+def same_size(path: Path, write_clip: WriteClip, value: int) -> None:
+    """An uncompressed clip: of equal bytes whatever it shows."""
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("rawvideo", rate=25, options={})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"  # type: ignore[attr-defined]
+        for _ in range(6):
+            picture = np.full((48, 64, 3), value, np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+            container.mux(stream.encode(frame))  # type: ignore[attr-defined]
+        container.mux(stream.encode())  # type: ignore[attr-defined]
+
+
+def with_equal_bytes(folder: Path, write_clip: WriteClip) -> tuple[Path, Path]:
+    for name, value in (("a", 30), ("b", 200)):
+        same_size(folder / name / "x/c.avi", write_clip, value)
+    sizes = {(folder / name / "x/c.avi").stat().st_size for name in "ab"}
+    assert len(sizes) == 1
+    return folder / "a", folder / "b"
+
+
+def with_other_bytes(folder: Path, write_clip: WriteClip) -> tuple[Path, Path]:
+    for name, count in (("a", 6), ("b", 9)):
+        write_clip(folder / name / "x/c.avi", frames=count)
+    return folder / "a", folder / "b"
+
+
+@pytest.mark.parametrize("make", [with_equal_bytes, with_other_bytes], ids=["equal bytes", "other bytes"])
+def test_another_video_of_a_stored_name_is_refused_and_what_is_stored_stays(
+    tmp_path: Path, workspace: Workspace, write_clip: WriteClip, make: Callable[..., tuple[Path, Path]]
+) -> None:
+    first, second = make(tmp_path, write_clip)
+    frames(workspace, first)
+    before = workspace.frames_file("x", "c").read_bytes()
+    result = frames(workspace, second)
+    assert (result.done, result.skipped, result.failed) == (0, 0, 1)
+    (row,) = read_failures(workspace)
+    assert row.reason.startswith(f"two sources of one name: {first}/x/c.avi and {second}/x/c.avi")
+    assert workspace.frames_file("x", "c").read_bytes() == before
+    assert frames(workspace, second, dry_run=True).failures[0].reason == row.reason
+    assert frames(workspace, first).failed == 0  # the row is of the other one
+    assert frames(workspace, second, overwrite=True).done == 1
+    assert source_of(workspace) == f"{second}/x/c.avi"
+
+
+@pytest.mark.parametrize("make", [with_equal_bytes, with_other_bytes], ids=["equal bytes", "other bytes"])
+def test_flow_of_another_video_than_the_stored_frames_show_is_refused_and_frames_beside_flow(
+    tmp_path: Path, workspace: Workspace, write_clip: WriteClip, make: Callable[..., tuple[Path, Path]]
+) -> None:
+    first, second = make(tmp_path, write_clip)
+    frames(workspace, first)
+    assert "two sources of one name" in flow(workspace, second).failures[0].reason
+    assert not workspace.flow_file("x", "c").exists()
+    assert flow(workspace, first).failed == 0
+    workspace.frames_file("x", "c").unlink()
+    assert "two sources of one name" in frames(workspace, second).failures[0].reason
+    assert not workspace.frames_file("x", "c").exists()
+
+
+def test_frames_and_flow_of_different_videos_do_not_belong_together(
+    tmp_path: Path, workspace: Workspace, write_clip: WriteClip
+) -> None:
+    first, second = with_equal_bytes(tmp_path, write_clip)
+    frames(workspace, first)
+    flow(workspace, second, overwrite=True)  # or made by stres 0.1
+    catalogue = load_catalogue(workspace)
+    assert catalogue.videos == []
+    assert "different videos" in catalogue.problems[0].reason
+
+
+def test_a_moved_folder_is_done_and_its_videos_are_read_but_once(
+    tmp_path: Path, workspace: Workspace, write_clip: WriteClip, reads: list[Path]
+) -> None:
+    write_clip(tmp_path / "a/x/c.avi")
+    frames(workspace, tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "moved")
+    for _ in range(2):
+        assert ((result := frames(workspace, tmp_path / "moved")).skipped, result.done) == (1, 0)
+    assert reads == [tmp_path / "moved/x/c.avi"]
+    assert source_of(workspace) == str(tmp_path / "a/x/c.avi")  # provenance: it was made from there
+
+
+def test_nothing_is_read_where_place_size_and_time_are_the_recorded_ones(
+    tmp_path: Path, workspace: Workspace, write_clip: WriteClip, reads: list[Path]
+) -> None:
+    path = tmp_path / "a/x/c.avi"
+    write_clip(path)
+    frames(workspace, tmp_path / "a")
+    recorded = peek(workspace.frames_file("x", "c"), FRAMES_SCHEMA)["source_mtime_ns"]
+    assert recorded == path.stat().st_mtime_ns
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    assert frames(workspace, tmp_path / "a").skipped == frames(workspace, tmp_path / "link").skipped == 1
+    assert reads == []
+    os.utime(path)
+    assert frames(workspace, tmp_path / "a").skipped == 1  # touched, not changed
+    assert reads == [path]
+
+
+def test_a_file_that_changed_in_its_place_is_made_again_and_named(
+    tmp_path: Path, workspace: Workspace, write_clip: WriteClip
+) -> None:
+    path = tmp_path / "a/x/c.avi"
+    same_size(path, write_clip, 30)
+    frames(workspace, tmp_path / "a")
+    flow(workspace, tmp_path / "a")
+    same_size(path, write_clip, 200)
+    os.utime(path, ns=(1, 1))  # older, as a copy that keeps times
+    result = frames(workspace, tmp_path / "a")
+    assert (result.done, result.skipped, result.changed) == (1, 0, ["x/c"])
+    result = flow(workspace, tmp_path / "a")
+    assert (result.done, result.changed) == (1, ["x/c"])
+    assert load_catalogue(workspace).problems == []
+
+
+def test_another_video_is_refused_though_the_stored_one_is_gone_and_overwrite_takes_it(
+    tmp_path: Path, workspace: Workspace, write_clip: WriteClip
+) -> None:
+    first, second = with_other_bytes(tmp_path, write_clip)
+    frames(workspace, first)
+    (first / "x/c.avi").unlink()
+    reason = frames(workspace, second).failures[0].reason
+    assert f"{first}/x/c.avi, which is no longer there" in reason
+    assert "--overwrite" in reason
+    assert source_of(workspace) == f"{first}/x/c.avi"
+    assert frames(workspace, second, overwrite=True).done == 1
+
+
+def test_a_listed_file_that_is_missing_is_not_done_by_another_files_artifact(
+    tmp_path: Path, workspace: Workspace, write_clip: WriteClip
+) -> None:
+    write_clip(tmp_path / "a/x/c.avi")
+    frames(workspace, tmp_path / "a")
+    (tmp_path / "list.txt").write_text("b/x/c.avi x\n")
+    assert [row.reason for row in frames(workspace, tmp_path / "list.txt").failures] == ["the file does not exist"]
+
+
+def test_artifacts_of_stres_0_1_which_tell_no_time_are_compared_by_place_and_size(
+    tmp_path: Path, workspace: Workspace, write_clip: WriteClip, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = with_equal_bytes(tmp_path, write_clip)
+    frames(workspace, first)
+    import h5py
+
+    with h5py.File(workspace.frames_file("x", "c"), "r+") as file:
+        del file.attrs["source_mtime_ns"]
+    os.utime(first / "x/c.avi")
+    assert frames(workspace, first).skipped == 1
+    assert reads == []
+    assert frames(workspace, second).failed == 1
+    assert reads == [second / "x/c.avi"]
+
+
+@pytest.mark.parametrize("first", ["frames", "flow"])
+def test_another_size_than_the_stored_frames_or_flow_is_refused_before_any_work(
+    tmp_path: Path, workspace: Workspace, write_clip: WriteClip, first: str
+) -> None:
+    write_clip(tmp_path / "a/x/c.avi")
+    one, other = (frames, flow) if first == "frames" else (flow, frames)
+    one(workspace, tmp_path / "a", short_side=32)
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match=r"x/c would not fit.* is 42x32, not 64x48; give --short-side 32"):
+            other(workspace, tmp_path / "a", dry_run=dry_run)
+    assert other(workspace, tmp_path / "a", short_side=32).done == 1
+    assert load_catalogue(workspace).problems == []
+
+
+def test_all_can_be_made_at_another_size_one_after_the_other(
+    tmp_path: Path, workspace: Workspace, write_clip: WriteClip
+) -> None:
+    write_clip(tmp_path / "a/x/c.avi")
+    frames(workspace, tmp_path / "a")
+    flow(workspace, tmp_path / "a")
+    assert frames(workspace, tmp_path / "a", short_side=32, overwrite=True).done == 1
+    assert flow(workspace, tmp_path / "a", short_side=32, overwrite=True).done == 1
+    assert peek(workspace.flow_file("x", "c"), FLOW_SCHEMA)["width"] == 42

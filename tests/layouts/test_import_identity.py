@@ -1,0 +1,59 @@
+"""Imported pictures are matched with what is stored by their folder and content, not by class and name alone."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipelines import import_flow, import_frames
+from pipelines.artifacts import FRAMES_SCHEMA, peek
+from pipelines.workspace import Workspace
+
+
+def frames(workspace: Workspace, folder: Path):
+    return import_frames.run(import_frames.Config(workspace.root, folder, workers=1))
+
+
+def flow(workspace: Workspace, folder: Path):
+    return import_flow.run(import_flow.Config(workspace.root, folder, method="other", bound=20.0, workers=1))
+
+
+def write(pattern: str, values: list[int]) -> None:
+    """Uniform PNGs of equal bytes."""
+    for number, value in enumerate(values, start=1):
+        path = Path(pattern.format(number))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.full((32, 40), value, np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 0])
+
+
+def test_another_folder_of_equal_names_is_refused_a_moved_one_is_done_and_a_changed_one_made_again(tmp_path):
+    workspace = Workspace(tmp_path / "work")
+    first, second = tmp_path / "a", tmp_path / "b"
+    write(f"{first}/walk/c/img_{{:05d}}.png", [10, 20, 30])
+    write(f"{second}/walk/c/img_{{:05d}}.png", [10, 20, 31])
+    frames(workspace, first)
+    result = frames(workspace, second)
+    assert (result.done, result.failed) == (0, 1)
+    assert result.failures[0].reason.startswith(
+        f"two sources of one name: {first}/walk/c/img_*.png and {second}/walk/c"
+    )
+    assert peek(workspace.frames_file("walk", "c"), FRAMES_SCHEMA)["source"] == f"{first}/walk/c/img_*.png"
+
+    moved = first.rename(tmp_path / "moved")
+    assert (result := frames(workspace, moved)).skipped == 1
+    assert result.failed == 0
+
+    write(f"{first}/walk/c/img_{{:05d}}.png", [10, 20, 32])
+    assert frames(workspace, first).changed == ["walk/c"]
+
+
+def test_flow_is_compared_in_the_order_in_which_it_was_hashed(tmp_path):
+    workspace = Workspace(tmp_path / "work")
+    first, second = tmp_path / "a", tmp_path / "b"
+    for folder, last in ((first, 30), (second, 31)):
+        write(f"{folder}/u/c/frame{{:06d}}.png", [10, 20, 30])
+        write(f"{folder}/v/c/frame{{:06d}}.png", [40, 50, last])
+    flow(workspace, first)
+    assert "two sources of one name" in flow(workspace, second).failures[0].reason
+    moved = first.rename(tmp_path / "moved")
+    assert flow(workspace, moved).skipped == 1
