@@ -4,15 +4,15 @@ Letters: F fields.
 """
 
 import functools
+import math
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pipelines.artifacts import Compression
+from pipelines import options
 from pipelines.errors import UsageError
 from pipelines.optical_flow.methods import METHODS, make_method
-from pipelines.optical_flow.settings import check_settings
+from pipelines.options import Option
 from pipelines.progress import OnProgress, ignore_progress
 from pipelines.video.extraction import ExtractResult, options_difference
 from pipelines.workspace import Workspace, json_text
@@ -31,38 +31,25 @@ Result = ExtractResult
 class Config:
     """Settings of `import-flow`."""
 
-    workspace: Path
-    """The workspace to write `flow/` into."""
-    folder: Path
-    """Folder of the videos' folders of pictures."""
-    method: str
-    """What computed the flow: a method of `extract-flow`, which must be that one, or any other name."""
-    bound: float
-    """The flow in pixels that 0 and 255 stand for: -bound and bound."""
-    method_options: dict[str, str] = field(default_factory=dict)
-    """Parameters of the method by name, where it is one of `extract-flow`; the others have their defaults."""
-    step: int = 1
-    """Flow from frame t to frame t + step."""
-    class_list: Path | None = None
-    """Folder of split lists, or list file (`path label`), that tells the classes; None: the folders' names do."""
-    fps: float | None = None
-    """Frames a second, which pictures do not tell; None: 25, marked as assumed."""
-    first: int | None = None
-    """Number of the first picture to take; None: all, which begin with 0 or 1."""
-    compression: Compression = "zstd"
-    """zstd, or gzip for files that must open without hdf5plugin. Both without loss."""
-    workers: int = 0
-    """Videos processed at once; 0: one for each CPU core."""
-    overwrite: bool = False
-    """Make everything again, whatever is there."""
-    dry_run: bool = False
-    """Only estimate videos, fields, disk and time."""
+    workspace: options.WorkspaceFolder
+    folder: options.PictureFolders
+    method: Annotated[str, Option(metavar="NAME")]
+    """What computed the flow: the name of one of `extract-flow`'s methods if it is that one, else one of its own."""
+    bound: Annotated[float, Option(metavar="PIXELS", above=0, below=math.inf)]
+    """The flow that 0 and 255 stand for: -BOUND and BOUND."""
+    method_options: options.MethodOptions = field(default_factory=dict)
+    step: Annotated[int, Option(metavar="N", minimum=1)] = 1
+    """The flow is from frame t to frame t+N."""
+    class_list: options.ClassList = None
+    fps: options.AssumedFps = None
+    first: options.FirstPicture = None
+    compression: options.Compression = "zstd"
+    workers: options.Workers = 0
+    overwrite: options.Overwrite = False
+    dry_run: options.DryRun = False
 
     def __post_init__(self) -> None:
-        from pipelines.layouts.importing import check_config
-
-        check_config(self)
-        check_settings(self.bound, self.step, self.compression)
+        options.check(self)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", self.method):
             raise UsageError(f"--method {self.method!r} is no name: give letters, digits and . _ + -")
         if self.method_options and self.method not in METHODS:

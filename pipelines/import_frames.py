@@ -5,13 +5,14 @@ Letters: T frames, H W pixels.
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pipelines import options
+from pipelines.options import Option
 from pipelines.progress import OnProgress, ignore_progress
 from pipelines.video.extraction import ExtractResult
 from pipelines.video.identity import size_conflict
-from pipelines.video.resize import check_short_side
+from pipelines.video.resize import SMALLEST_SHORT_SIDE
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -26,30 +27,21 @@ Result = ExtractResult
 class Config:
     """Settings of `import-frames`."""
 
-    workspace: Path
-    """The workspace to write `frames/` into."""
-    folder: Path
-    """Folder of the videos' folders of pictures."""
-    class_list: Path | None = None
-    """Folder of split lists, or list file (`path label`), that tells the classes; None: the folders' names do."""
-    fps: float | None = None
-    """Frames a second, which pictures do not tell; None: 25, marked as assumed."""
-    first: int | None = None
-    """Number of the first picture to take; None: all, which begin with 0 or 1."""
-    short_side: int | None = None
-    """Short side in pixels: pictures of another size are resized and coded again; None: all stay as they are."""
-    workers: int = 0
-    """Videos processed at once; 0: one for each CPU core."""
-    overwrite: bool = False
-    """Make everything again, whatever is there."""
-    dry_run: bool = False
-    """Only estimate videos, frames, disk and time."""
+    workspace: options.WorkspaceFolder
+    folder: options.PictureFolders
+    class_list: options.ClassList = None
+    fps: options.AssumedFps = None
+    first: options.FirstPicture = None
+    short_side: Annotated[
+        int | None, Option(metavar="PIXELS", minimum=SMALLEST_SHORT_SIDE, maximum=8192, default="all stay as they are")
+    ] = None
+    """Short side: pictures of another are resized and coded again."""
+    workers: options.Workers = 0
+    overwrite: options.Overwrite = False
+    dry_run: options.DryRun = False
 
     def __post_init__(self) -> None:
-        from pipelines.layouts.importing import check_config
-
-        check_config(self)
-        check_short_side(self.short_side)
+        options.check(self)
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:

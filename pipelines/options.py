@@ -40,7 +40,7 @@ class Option:
     maximum: float = math.inf
     above: float = -math.inf
     below: float = math.inf
-    read: Callable[[str], Any] | None = None
+    read: Callable[[Any], Any] | None = None
     """From the text that is given; raises `ValueError`. None: by the type."""
     wanted: str = ""
     """What `read` accepts, in words."""
@@ -90,7 +90,7 @@ class ConfigField:
             return f"{'some' if self.many else 'one'} of {', '.join(self.choices)}"
         if self.option.wanted:
             return self.option.wanted
-        kind = {int: "a whole number", float: "a number"}.get(self.kind, "text")
+        kind = {int: "a whole number", float: "a number", Path: "a path"}.get(self.kind, "text")
         option = self.option
         low = f" from {option.minimum:g} up" if option.minimum > -math.inf else ""
         low = f" above {option.above:g}" if option.above > -math.inf else low
@@ -98,8 +98,8 @@ class ConfigField:
         high = f" to below {option.below:g}" if option.below < math.inf else high
         return kind + (low.removesuffix(" up") if high else low) + high
 
-    def read(self, text: str) -> Any:
-        """The value that is meant by what was typed. Raises `UsageError`."""
+    def read(self, text: Any) -> Any:
+        """The value that is meant by what was typed, or by the list of that. Raises `UsageError`."""
         try:
             if self.option.read is not None:
                 return self.option.read(text)
@@ -213,7 +213,7 @@ WorkspaceFolder = Annotated[
     ),
 ]
 DeviceName = Annotated[str, Option("auto (a GPU if there is one), cpu, cuda or cuda:N.", "--device", "NAME")]
-Workers = Annotated[int, Option("Worker processes; 0: one for each CPU core.", metavar="N", minimum=0)]
+Workers = Annotated[int, Option("Worker processes; 0: one for each CPU core.", metavar="N", minimum=0, maximum=4096)]
 Seed = Annotated[int, Option("Seed of every random draw.", metavar="N", minimum=0)]
 Overwrite = Annotated[bool, Option("Make again what is already there.")]
 DryRun = Annotated[bool, Option("Say how much work and disk this would take; write nothing.")]
@@ -222,4 +222,49 @@ RunOrFolder = Annotated[
 ]
 UsedStep = Annotated[
     str | None, Option("The run's network: a training step, or late.", metavar="STEP", default="the last")
+]
+Compression = Annotated[
+    Literal["zstd", "gzip"], Option("Both lose nothing: zstd, or gzip for files that must open anywhere.")
+]
+MethodOptions = Annotated[
+    dict[str, str],
+    Option(
+        "A parameter of the method by its library's name; may be given again.",
+        "--method-option",
+        "NAME=VALUE",
+        repeated=True,
+        read=method_options,
+        wanted="NAME=VALUE, such as warps=3",
+    ),
+]
+PictureFolders = Annotated[
+    Path,
+    Option(
+        "Folder of the videos' folders: [CLASS/]VIDEO/, u/VIDEO/ and v/VIDEO/, or VIDEO/u/ and VIDEO/v/.",
+        metavar="DIR",
+        argument=True,
+    ),
+]
+ClassList = Annotated[
+    Path | None,
+    Option(
+        "Classes by video, where folders do not tell: a folder of split lists, or a file of lines path label.",
+        "--list",
+        "PATH",
+    ),
+]
+AssumedFps = Annotated[
+    float | None,
+    Option(
+        "Frames a second, which pictures do not tell.",
+        "--fps",
+        "N",
+        above=0,
+        maximum=1000,
+        default="25, marked as assumed",
+    ),
+]
+FirstPicture = Annotated[
+    int | None,
+    Option("Number of the first picture to take.", "--first", "N", minimum=0, default="all of them, from 0 or 1 on"),
 ]

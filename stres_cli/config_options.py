@@ -110,7 +110,7 @@ def _values(fields: tuple[ConfigField, ...], given: Mapping[str, Any]) -> dict[s
             value = field.option.fallback or None
         if value is None:
             if field.default is dataclasses.MISSING:
-                raise UsageError(f"{field.flag} is missing: give {field.wanted}")
+                raise UsageError(f"{field.flag} is missing: give {field.wanted} (--help tells more)")
         else:
             values[field.name] = value if isinstance(value, bool) else field.read(value)
     return values

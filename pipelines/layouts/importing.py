@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, ArtifactError, peek
 from pipelines.devices import available_cores
 from pipelines.distributed import ranks
-from pipelines.errors import UsageError, VideoError
+from pipelines.errors import VideoError
 from pipelines.layouts.finding import PictureFolder, find_folders
 from pipelines.layouts.pictures import Pictures, Series, list_pictures, read_picture
 from pipelines.progress import OnProgress
 from pipelines.video.estimation import Probe, estimate
 from pipelines.video.extraction import (
     ExtractResult,
-    check_workers,
     dry_run_result,
     extract,
     stored_library_versions,
@@ -82,15 +81,6 @@ class ImportConfig(Protocol):
     def overwrite(self) -> bool: ...
     @property
     def dry_run(self) -> bool: ...
-
-
-def check_config(config: ImportConfig) -> None:
-    """Raises `UsageError` for a value out of range."""
-    check_workers(config.workers)
-    if config.fps is not None and not 0 < config.fps <= 1000:
-        raise UsageError(f"--fps must be more than 0 and at most 1000, not {config.fps}")
-    if config.first is not None and config.first < 0:
-        raise UsageError(f"--first must be 0 or more, not {config.first}")
 
 
 def run_import(

@@ -13,7 +13,7 @@ from pipelines.errors import UsageError
 from pipelines.options import Option, fields_of
 from stres_cli import app as application
 
-MADE = ("demo", "doctor", "export", "export-flow")
+MADE = ("demo", "doctor", "export", "export-flow", "import-flow", "import-frames")
 """The commands that are made from their `Config`."""
 
 
