@@ -9,6 +9,7 @@ Both                         `times`: float64 [T], when each frame of the source
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -34,6 +35,8 @@ FLOW_SCHEMA = "stres/flow/1"
 JPEG_QUALITY = 95  # the paper's frames are JPEGs too (paper.md 1.1)
 
 MOST_PIXELS = 1 << 26  # of a picture: 8192x8192; 8K video has half as many
+# What the system says where a file may well be whole.
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE)
 _MOST_LINKS = 1000  # in a file: each is looked at
 _CHUNK_CACHE = 1 << 18  # bytes a data set: one flow field of 341x256, of which readers keep hundreds of files open
 
@@ -385,6 +388,11 @@ def _openable(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing: run the stage that makes it again") from None
     except OSError as error:
+        if error.errno in _REFUSED:
+            raise ArtifactError(
+                f"{path} cannot be read ({os.strerror(error.errno)}): see to that and run the same command again; the "
+                "file itself may be whole"
+            ) from error
         raise ArtifactError(f"{path} is damaged ({error}): delete it and run the stage that makes it again") from error
 
 

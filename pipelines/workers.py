@@ -126,6 +126,8 @@ def run_tasks(
                         lost_starts += 1
                         if not was_killed or lost_starts > _LOST_STARTS:
                             raise MissingError(_CANNOT_START.format(content))
+            if any(not worker.started and worker.waited > Limits.patience for worker in pool):
+                raise MissingError(_CANNOT_START.format(f"not within {Limits.patience:g} s"))
             for worker in [worker for worker in pool if worker.busy and worker.waited > limits.patience]:
                 pool.remove(worker)
                 worker.process.kill()
@@ -227,6 +229,16 @@ def how_it_ended(code: int) -> str:
         return f"exit code {code}"
     hint = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
     return f"killed by signal {-code}{hint}"
+
+
+def arrives(connection: Connection, patience: float) -> bool:
+    """Whether something comes, or the other side ends, within `patience` seconds. Waits tick by tick: all of us may
+    have been stopped for hours."""
+    while patience > 0:
+        if connection.poll(min(patience, _TICK)):
+            return True
+        patience -= _TICK
+    return False
 
 
 def no_progress(patience: float) -> str:

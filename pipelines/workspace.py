@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from pipelines.errors import MissingError, StorageError
 FAILURE_COLUMNS = ("stage", "class", "video", "path", "reason", "time")
 _BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "'")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?")
+_LOCK_PATIENCE = 600.0  # seconds
 _TEMPORARY_NAMES = ".*.tmp-*"
 _TEMPORARY = re.compile(r"^\..+\.tmp-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}$")
 
@@ -226,21 +228,40 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     """Keeps other processes from locking the folder while the block runs; the system ends that with the process.
 
     Where another has it locked, waits for its end, or without `wait` gives False at once. Raises `StorageError` where
-    there is no such folder.
+    there is no such folder, `MissingError` where the other one keeps it for `_LOCK_PATIENCE` seconds: it hangs, or is
+    stopped, since what is done under such a lock takes seconds.
     """
     with storage_errors(folder):
         descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
-        except BlockingIOError:
-            free = False
-        except OSError:  # NFS and others lock no folders; then only two commands at once can clash
-            free = True
+        free = take_lock(descriptor, _LOCK_PATIENCE if wait else 0)
+        if wait and not free:
+            raise MissingError(
+                f"another command has kept {folder} locked for {_LOCK_PATIENCE:g} s, and seems to hang: end it, or "
+                "wait for it, and run the same command again"
+            )
         yield free
     finally:
         os.close(descriptor)
+
+
+def take_lock(descriptor: int, patience: float) -> bool:
+    """Whether the open file or folder could be locked within `patience` seconds. What cannot be locked (folders on NFS
+    and others) counts as locked: then only two commands at once can clash."""
+    pause, waited = 0.005, 0.0
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waited >= patience:
+                return False
+        except OSError:
+            return True
+        else:
+            return True
+        time.sleep(pause)
+        waited += pause  # not by the clock: this process may have been stopped for hours as well
+        pause = min(2 * pause, 0.25)
 
 
 def remove_left_over_temporary_files(folder: Path, *, below: bool = True) -> int:

@@ -1,6 +1,8 @@
 """Frames and flow files: what was written comes back, and nothing that is not what it says it is gets through."""
 
+import errno
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -323,3 +325,30 @@ def test_attributes_are_those_that_h5py_reads_as_plain_values(tmp_path: Path, fl
     assert found == expected
     assert {name: type(value) for name, value in found.items()} == {n: type(v) for n, v in expected.items()}
     assert peek(flow_path, FLOW_SCHEMA, {"bound", "absent"}) == {"schema": FLOW_SCHEMA, "bound": 20.0}
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO])
+def test_a_file_that_the_system_refuses_is_not_called_damaged(flow_path, monkeypatch, number):
+    """Nobody is told to delete what only cannot be opened now."""
+
+    def refused(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(h5py, "File", refused)
+    with pytest.raises(ArtifactError, match=rf"flow.h5 cannot be read \({os.strerror(number)}\)") as caught:
+        peek(flow_path, FLOW_SCHEMA)
+    assert "delete" not in str(caught.value)
+
+
+def test_a_file_that_another_program_has_open_for_writing_is_read_all_the_same(flow_path, fields):
+    """HDF5 would lock it."""
+    hold = "import h5py, sys, time; file = h5py.File(sys.argv[1], 'r+'); print('open', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", hold, flow_path], stdout=subprocess.PIPE)
+    with holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        try:
+            with FlowFile(flow_path) as file:
+                assert np.array_equal(file.read(0, len(file)), fields)
+        finally:
+            holder.kill()

@@ -297,6 +297,19 @@ def test_no_json_file_holds_nan_or_infinity(tmp_path, number):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_lock_that_is_never_given_back_is_waited_for_only_so_long(tmp_path, monkeypatch):
+    """The other command hangs, or was stopped with Ctrl-Z."""
+    monkeypatch.setattr("pipelines.workspace._LOCK_PATIENCE", 0.05)
+    with (
+        locked(tmp_path),
+        pytest.raises(MissingError, match=r"another command has kept .* locked for 0.05 s.*end it"),
+        locked(tmp_path),
+    ):
+        pytest.fail("both have it")
+    with locked(tmp_path) as free:
+        assert free
+
+
 def test_places_to_write_are_tried_beforehand_and_nothing_is_left_there(tmp_path):
     require_writable(tmp_path / "a" / "b", tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -1,9 +1,11 @@
 """Files of tensors as `torch.save` writes them, from anybody: nothing is executed, and no claim is believed."""
 
+import contextlib
 import re
+import socket
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,18 @@ class TensorFileError(Exception):
     def __init__(self, reason: str, advice: str = "") -> None:
         super().__init__(reason)
         self.advice = advice
+
+
+@contextlib.contextmanager
+def while_the_server_answers(patience: float = 60.0) -> Iterator[None]:
+    """A download in the block, of which torch waits for ever for each answer, is a `TimeoutError` once the server has
+    said nothing for `patience` seconds."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(patience)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def read_tensors(path: Path, *, verify: bool = False) -> Any:

@@ -15,7 +15,12 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.models.st_resnet import StreamName, STResNet
 from pipelines.models.stream import Stream
 from pipelines.models.temporal import TemporalConv
-from pipelines.models.tensor_file import TensorFileError, read_tensors, require_tensors
+from pipelines.models.tensor_file import (
+    TensorFileError,
+    read_tensors,
+    require_tensors,
+    while_the_server_answers,
+)
 
 IMAGENET_DEPTHS = (50, 101, 152)
 IMAGENET_WIDTH = 64
@@ -153,7 +158,8 @@ def _download(url: str, path: Path) -> None:
     digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), digest.group(1) if digest else None, progress=False)
+        with while_the_server_answers():
+            torch.hub.download_url_to_file(url, str(path), digest.group(1) if digest else None, progress=False)
     except (OSError, RuntimeError) as error:  # no network, no room; or another file than its name promises
         raise MissingError(
             f"the ImageNet weights could not be downloaded ({error}): fetch {url} on a machine that can and put it "

@@ -16,7 +16,12 @@ from torch.nn.functional import pad
 from torchvision.models import optical_flow
 
 from pipelines.errors import MissingError
-from pipelines.models.tensor_file import TensorFileError, read_tensors, require_tensors
+from pipelines.models.tensor_file import (
+    TensorFileError,
+    read_tensors,
+    require_tensors,
+    while_the_server_answers,
+)
 from pipelines.optical_flow.grey import check_frames
 from pipelines.optical_flow.methods import as_options, parse_options, require
 
@@ -108,7 +113,8 @@ def _torchvision_weights(model: str) -> tuple[dict[str, torch.Tensor], str]:
     weights = _NETWORKS[model][1]
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True)), f"torchvision:{weights}"
+        with while_the_server_answers():
+            return dict(weights.get_state_dict(progress=False, check_hash=True)), f"torchvision:{weights}"
     except (URLError, OSError, RuntimeError) as error:
         raise MissingError(
             f"RAFT's weights cannot be fetched ({_first_line(error)}): fetch {weights.url} elsewhere and put it into "

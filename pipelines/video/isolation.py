@@ -26,7 +26,7 @@ from pipelines.errors import MissingError, VideoError
 from pipelines.interruption import STOP_SIGNALS
 from pipelines.video.decoding import VideoReader
 from pipelines.video.resize import resize, stored_size
-from pipelines.workers import Limits, failure, how_it_ended, limit_memory, memory_share, no_progress
+from pipelines.workers import Limits, arrives, failure, how_it_ended, limit_memory, memory_share, no_progress
 
 _ABOUT = ("fps", "container_frames", "announced_frames", "source_width", "source_height")
 _NEXT, _PASS, _STOP = range(3)  # what is asked of the process: the next frame, the one after it, no more
@@ -142,11 +142,14 @@ class _Process:
         )
         theirs.close()  # so that the end of the process is the end of the pipe
         try:
-            self._connection.recv()  # it has started, which may take longer than a hanging codec is waited for
-        except EOFError as error:
-            raise MissingError(
-                f"the decoder cannot start ({how_it_ended(self.end())}): see its output above"
-            ) from error
+            # It may take longer to start than a hanging codec is waited for.
+            started = arrives(self._connection, max(Limits.patience, limits.patience))
+            ended = "" if started and self._connection.recv() else f"not within {Limits.patience:g} s"
+        except EOFError:
+            ended = how_it_ended(self.end())
+        if ended:
+            self.end()
+            raise MissingError(f"the decoder cannot start ({ended}): see its output above")
 
     @property
     def is_alive(self) -> bool:
@@ -156,7 +159,7 @@ class _Process:
         """Raises `VideoError` where there is no answer."""
         try:
             self._connection.send(order)
-            if not self._connection.poll(self.limits.patience):
+            if not arrives(self._connection, self.limits.patience):
                 self.end()
                 raise VideoError(no_progress(self.limits.patience))
             return self._connection.recv()
@@ -167,6 +170,9 @@ class _Process:
         """The RGB picture that follows an answer: uint8 [H, W, 3]."""
         picture = np.empty(shape, dtype=np.uint8)
         try:
+            if not arrives(self._connection, self.limits.patience):
+                self.end()
+                raise VideoError(no_progress(self.limits.patience))
             self._connection.recv_bytes_into(picture.data.cast("B"))
         except (EOFError, OSError) as error:
             raise VideoError(f"the decoder died ({how_it_ended(self.end())}) on this video") from error

@@ -16,7 +16,7 @@ import worker_functions
 from pipelines.devices import available_memory
 from pipelines.errors import MissingError, StorageError, VideoError
 from pipelines.interruption import STOP_SIGNALS
-from pipelines.workers import Limits, WorkerDied, memory_share, run_tasks
+from pipelines.workers import Limits, WorkerDied, arrives, memory_share, run_tasks
 
 Task = tuple[str, str]
 
@@ -194,3 +194,23 @@ def test_signals_to_all_processes_do_not_end_the_fork_server() -> None:
     blocked = int(next(line for line in done.stdout.splitlines() if line.startswith("SigBlk:")).split()[1], 16)
     for number in STOP_SIGNALS:
         assert blocked & 1 << number - 1
+
+
+def test_a_process_that_never_comes_to_work_ends_the_command(monkeypatch):
+    """One that hangs while it loads its libraries, from a disk that does not answer."""
+    monkeypatch.setattr("pipelines.workers._TICK", 0.05)
+    monkeypatch.setattr("pipelines.workers._serve", worker_functions.never_ready)
+    monkeypatch.setattr("pipelines.workers.Limits.patience", 0.1)
+    with pytest.raises(MissingError, match=r"worker processes cannot start \(not within 0.1 s\)"):
+        outcomes([("say", "x")])
+
+
+def test_a_pipe_is_waited_for_tick_by_tick_and_not_longer_than_the_patience(monkeypatch):
+    monkeypatch.setattr("pipelines.workers._TICK", 0.01)
+    ours, theirs = multiprocessing.Pipe()
+    assert not arrives(ours, 0.03)
+    theirs.send("x")
+    assert arrives(ours, 0.03)
+    assert ours.recv() == "x"
+    theirs.close()
+    assert arrives(ours, 0.03)  # its end

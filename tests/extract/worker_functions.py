@@ -103,3 +103,8 @@ def probe_or_die(task_and_place: tuple[Any, float | None], report: Report) -> An
     if task.source.video == "deadly":
         os.kill(os.getpid(), signal.SIGABRT)
     return Probe(8) if place is None else Probe(8, 0.1, 100.0)
+
+
+def never_ready(*arguments: object) -> None:
+    """In the place of a worker process that hangs at its start."""
+    time.sleep(3600)

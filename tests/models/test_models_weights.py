@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import pickle
+import socket
 import urllib.error
 import zipfile
 
@@ -14,7 +15,8 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from pipelines.errors import MissingError, UsageError
 from pipelines.models import STResNet, load_pretrained, load_streams, load_torchvision_state
-from pipelines.models.weights import read_state_dict
+from pipelines.models.tensor_file import while_the_server_answers
+from pipelines.models.weights import _download, read_state_dict
 
 
 @pytest.fixture
@@ -319,3 +321,12 @@ def test_a_base_run_that_does_not_fit_raises(small_net, change, error, message):
     change(state)
     with pytest.raises(error, match=message):
         load_streams(net, state)
+
+
+def test_a_download_from_a_server_that_falls_silent_ends_with_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(while_the_server_answers.__wrapped__, "__defaults__", (0.2,))
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes the connection and says nothing
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/resnet50-0676ba61.pth"
+        with pytest.raises(MissingError, match=r"could not be downloaded \(timed out\): fetch http"):
+            _download(url, tmp_path / "resnet50-0676ba61.pth")
+    assert socket.getdefaulttimeout() is None

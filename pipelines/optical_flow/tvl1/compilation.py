@@ -1,7 +1,6 @@
 """Compiling the CPU kernels once a machine: where the result is kept, and what happens where nothing can be."""
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import logging
@@ -11,6 +10,9 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pipelines.workspace import take_lock
+
+_PATIENCE = 300.0  # seconds for another process that compiles, which takes half a minute
 _log = logging.getLogger("stres")
 _in_this_process = threading.Lock()
 _kernels: dict[int, Callable[..., None]] = {}
@@ -125,8 +127,8 @@ def _identity() -> str:
 
 @contextlib.contextmanager
 def _only_process(folder: Path) -> Iterator[None]:
-    """Waits for other processes that compile the same; not where files cannot be locked (some network disks)."""
+    """Waits for another process that compiles the same, but not for one that hangs; not where files cannot be locked
+    (some network disks)."""
     with open(folder / "lock", "ab") as file:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+        take_lock(file.fileno(), _PATIENCE)
         yield
