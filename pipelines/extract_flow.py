@@ -72,6 +72,8 @@ class Config:
     """Make everything again, whatever is there."""
     allow_truncated: bool = False
     """Store what decodes of truncated videos, marked, rather than fail them."""
+    allow_damaged: bool = False
+    """Store videos of which frames are damaged, marked, rather than fail them."""
     dry_run: bool = False
     """Only estimate videos, frames, disk and time."""
 
@@ -157,6 +159,7 @@ def _task(
         step=config.step,
         compression=config.compression,
         settings=settings,
+        allow_damaged=config.allow_damaged,
     )
 
 

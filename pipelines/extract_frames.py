@@ -61,6 +61,8 @@ class Config:
     """Make everything again, whatever is there."""
     allow_truncated: bool = False
     """Store what decodes of truncated videos, marked, rather than fail them."""
+    allow_damaged: bool = False
+    """Store videos of which frames are damaged, marked, rather than fail them."""
     dry_run: bool = False
     """Only estimate videos, frames, disk and time."""
 
@@ -80,7 +82,11 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     found = ranks().first_tells(lambda: find_videos(config.videos))
     tasks = [
         FrameTask(
-            source, workspace.frames_file(source.class_name, source.video), config.short_side, config.allow_truncated
+            source,
+            workspace.frames_file(source.class_name, source.video),
+            config.short_side,
+            config.allow_truncated,
+            config.allow_damaged,
         )
         for source in found.videos
     ]
@@ -131,6 +137,7 @@ class FrameTask:
     target: Path
     short_side: int | None
     allow_truncated: bool
+    allow_damaged: bool = False
 
 
 def _store_frames(task: FrameTask, report: Report) -> int:
@@ -138,7 +145,12 @@ def _store_frames(task: FrameTask, report: Report) -> int:
     from pipelines.video.decoding import VideoReader
 
     with (
-        VideoReader(task.source.path, task.short_side, allow_truncated=task.allow_truncated) as reader,
+        VideoReader(
+            task.source.path,
+            task.short_side,
+            allow_truncated=task.allow_truncated,
+            allow_damaged=task.allow_damaged,
+        ) as reader,
         new_frames_file(task.target) as writer,
     ):
         for jpeg in _coded(reader):
@@ -168,7 +180,7 @@ def _probe(task_and_place: tuple[FrameTask, float | None], report: Report) -> Pr
 
     task, place = task_and_place
     report(0)
-    with VideoReader(task.source.path, task.short_side, allow_truncated=True) as reader:
+    with VideoReader(task.source.path, task.short_side, allow_truncated=True, allow_damaged=True) as reader:
         frames = reader.announced_frames
         if place is None:
             return Probe(frames)

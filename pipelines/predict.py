@@ -264,7 +264,9 @@ def _predict(
         from pipelines.prediction.predictor import Clip
 
         clip = Clip(predictor, source.path, lambda done, total: progress.frames(done, total))
-        return _prediction(predictor, source, clip.frames, clip.fps, predictor.logits(clip.pixels), clip.pairs)
+        return _prediction(
+            predictor, source, clip.frames, clip.fps, predictor.logits(clip.pixels), clip.pairs, clip.warning
+        )
     from pipelines.prediction.overlay import write_overlay
     from pipelines.prediction.timeline import slide
     from pipelines.prediction.timeline_files import write_timeline
@@ -288,7 +290,9 @@ def _predict(
     short = TimelineFiles(
         timeline.segments(), len(timeline.windows), timeline.window_frames, timeline.hop_frames, files
     )
-    return _prediction(predictor, source, timeline.frames, timeline.fps, timeline.mean, timeline.pairs, short)
+    return _prediction(
+        predictor, source, timeline.frames, timeline.fps, timeline.mean, timeline.pairs, timeline.warning, short
+    )
 
 
 def _prediction(
@@ -298,6 +302,7 @@ def _prediction(
     fps: float,
     logits: "Logits",
     pairs: int,
+    warning: str,
     timeline: TimelineFiles | None = None,
 ) -> Prediction:
     from pipelines.prediction.predictor import probabilities
@@ -315,6 +320,7 @@ def _prediction(
         logits={name: values.tolist() for name, values in logits.items()},
         pairs=pairs,
         timeline=timeline,
+        warning=warning,
     )
 
 

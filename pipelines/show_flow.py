@@ -85,8 +85,16 @@ class Config:
         return {name: getattr(self, name) for name in names if getattr(self, name) not in (None, {})}
 
     def extraction(self) -> extract_flow.Config:
-        """The same settings for `extract-flow`, which checks them. Nothing is stored, so truncated videos are shown."""
-        return extract_flow.Config(self.workspace, self.video, device=self.device, allow_truncated=True, **self.given())
+        """The same settings for `extract-flow`, which checks them. Nothing is stored, so truncated and damaged
+        videos are shown."""
+        return extract_flow.Config(
+            self.workspace,
+            self.video,
+            device=self.device,
+            allow_truncated=True,
+            allow_damaged=True,
+            **self.given(),
+        )
 
 
 @dataclass(frozen=True)
@@ -189,6 +197,7 @@ def _task(config: Config, path: Path) -> "FlowTask":
         from_video=True,
         short_side=settings.short_side,
         allow_truncated=settings.allow_truncated,
+        allow_damaged=settings.allow_damaged,
         method=settings.method,
         method_options=tuple(sorted(settings.method_options.items())),
         engine=settings.engine,

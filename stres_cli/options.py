@@ -102,6 +102,12 @@ AllowTruncated = Annotated[
         "--allow-truncated", metavar=FLAG, help="Store what decodes of truncated videos, marked, instead of failing."
     ),
 ]
+AllowDamaged = Annotated[
+    bool,
+    typer.Option(
+        "--allow-damaged", metavar=FLAG, help="Store videos with damaged frames, marked, instead of failing them."
+    ),
+]
 ShortSide = Annotated[
     int | None,
     typer.Option(

@@ -48,12 +48,15 @@ def _predictions(console: Console, predictions: Sequence[Prediction]) -> None:
     for name, prediction in zip(names, predictions, strict=True):
         if len(predictions) > TABLES_UP_TO:
             best = ", ".join(f"{item.class_name} {100 * item.probability:.1f} %" for item in prediction.top)
+            line = Text(printable(name), style="bold").append(f"  {printable(best)}", "not bold")
             console.print(
-                Text(printable(name), style="bold").append(f"  {printable(best)}", "not bold"), soft_wrap=True
+                line.append(f"  {prediction.warning}" if prediction.warning else "", "yellow"), soft_wrap=True
             )
             continue
         about = f"  {prediction.frames} frames, {prediction.seconds:.1f} s"
         console.print(Text(printable(name), style="bold").append(about, style="not bold dim"), soft_wrap=True)
+        if prediction.warning:
+            console.print(Text(f"  {prediction.warning}", style="yellow"), soft_wrap=True)
         console.print(_table(prediction))
         if prediction.timeline is not None:
             _print_timeline(console, prediction)

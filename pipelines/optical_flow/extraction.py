@@ -47,6 +47,7 @@ class FlowTask:
     compression: Compression
     settings: dict[str, Any]
     """The attributes that say how the flow was made."""
+    allow_damaged: bool = False
 
 
 def store_flow(task: FlowTask, report: Report) -> int:
@@ -185,7 +186,12 @@ class _DecodedFrames:
 
     def __init__(self, task: FlowTask) -> None:
         self.task = task
-        self.reader = VideoReader(task.source.path, task.short_side, allow_truncated=task.allow_truncated)
+        self.reader = VideoReader(
+            task.source.path,
+            task.short_side,
+            allow_truncated=task.allow_truncated,
+            allow_damaged=task.allow_damaged,
+        )
         self.announced = self.reader.announced_frames
 
     @property
@@ -219,7 +225,7 @@ class _StoredFrames:
     _KEPT = (
         *("source", "source_sha256", "source_bytes", "source_frames", "fps", "short_side", "width", "height"),
         *("source_width", "source_height", "container_frames", "truncated", "decoded_frames", "jpeg_quality"),
-        *("times_from", "times_problem"),
+        *("damaged", "damaged_frames", "times_from", "times_problem"),
     )
 
     def __init__(self, task: FlowTask) -> None:

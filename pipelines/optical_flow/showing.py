@@ -88,7 +88,7 @@ def computed_fields(task: FlowTask, on_pairs: Callable[[int, int], None]) -> Ite
 
         count = store_flow(task, report)
         with FlowFile(task.target) as file:
-            note = _truncation(file)
+            note = _what_is_wrong(file)
             yield _computed(task, fps, 0, count, lambda: _fields(file, 0, count), lambda: _decoded(task), note)
 
 
@@ -102,7 +102,9 @@ def _computed(
 
 
 def _reader(task: FlowTask) -> VideoReader:
-    return VideoReader(task.source.path, task.short_side, allow_truncated=task.allow_truncated)
+    return VideoReader(
+        task.source.path, task.short_side, allow_truncated=task.allow_truncated, allow_damaged=task.allow_damaged
+    )
 
 
 def _decoded(task: FlowTask) -> Iterator[np.ndarray]:
@@ -158,7 +160,7 @@ def stored_fields(
             _require_size(frames, first, width, height)
         yield Shown(
             f"{class_name}/{video}", method, bound, step, fps, first, count,
-            lambda: _fields(file, first, count), lambda: _stored_frames(frames, first, count), _truncation(file),
+            lambda: _fields(file, first, count), lambda: _stored_frames(frames, first, count), _what_is_wrong(file),
         )  # fmt: skip
 
 
@@ -187,11 +189,15 @@ def _no_such_field(name: str, index: int, fields: int) -> UsageError:
     return UsageError(f"--frame {index}: the flow of {name} goes from frame 0 to frame {fields - 1}")
 
 
-def _truncation(file: FlowFile) -> str:
+def _what_is_wrong(file: FlowFile) -> str:
     made = file.attributes
-    if not made.get("truncated"):
-        return ""
-    return f"the video is truncated: {made.get('decoded_frames')} of {made.get('container_frames')} frames decode"
+    said = []
+    if made.get("truncated"):
+        counted = f" of {made['container_frames']}" if made.get("container_frames") else ""
+        said.append(f"the video is truncated: {made.get('decoded_frames')}{counted} frames decode")
+    if made.get("damaged"):
+        said.append(f"the video is damaged: {made.get('damaged_frames')} of {made.get('source_frames')} frames")
+    return "; ".join(said)
 
 
 # ------------------------------------------------------------------ how much moves

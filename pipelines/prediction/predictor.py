@@ -21,6 +21,7 @@ from pipelines.evaluation.scoring import Scorer, shortest_window, with_fused
 from pipelines.prediction.flow import FlowOnDemand, trained_flow
 from pipelines.prediction.needs import Needs
 from pipelines.training.runs import Run, load_network, recipe_of
+from pipelines.video.decoding import damage
 from pipelines.video.isolation import Decoder, IsolatedReader
 
 Logits = dict[str, np.ndarray]
@@ -103,6 +104,12 @@ def probabilities(logits: Logits) -> dict[str, list[float]]:
 
 # ------------------------------------------------------------------ whole videos
 
+
+def warning_about(reader: IsolatedReader) -> str:
+    """What a prediction must say about a video that has been read to its end; "" for nothing."""
+    return damage(reader.damaged_frames, reader.decoded) if reader.damaged_frames else ""
+
+
 OnFrames = Callable[[int, int], None]
 """Told how many frames have been decoded, and how many the container announces (0: it does not)."""
 _REPORTED = 32  # frames between two reports
@@ -125,6 +132,7 @@ class Clip:
         flow = FlowOnDemand(predictor.flow, frames)
         self.pixels = predictor.needs(0, counted.decoded).pixels(frames, flow)
         self.frames, self.fps, self.pairs = counted.decoded, counted.fps, flow.computed
+        self.warning = warning_about(counted)
 
 
 def _pick(

@@ -49,6 +49,8 @@ class Prediction:
     pairs: int
     """Pairs of frames whose flow was computed."""
     timeline: TimelineFiles | None = None
+    warning: str = ""
+    """What is wrong with the video, though it was predicted: `damaged: 3 of 100 frames`."""
 
     @property
     def seconds(self) -> float:

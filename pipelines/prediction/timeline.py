@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelines.prediction.flow import FlowOnDemand
 from pipelines.prediction.lengths import USUAL_FPS, Length
-from pipelines.prediction.predictor import Logits, OnFrames, Predictor, probabilities
+from pipelines.prediction.predictor import Logits, OnFrames, Predictor, probabilities, warning_about
 from pipelines.prefetch import prefetch
 
 _AHEAD = 16  # decoded frames that wait while flow and network compute
@@ -64,6 +64,8 @@ class Timeline:
     """Flow fields computed."""
     mean: Logits
     """The mean logits of all windows."""
+    warning: str = ""
+    """What is wrong with the video."""
 
     def edges(self) -> list[float]:
         """When one window gives way to the next, in seconds, both ends included: one more than windows."""
@@ -103,7 +105,17 @@ def slide(predictor: Predictor, path: Path, window: Length, hop: Length, on_fram
                 on_frames(slider.count, announced)
         scored += slider.finish()
     mean = {name: values / len(scored) for name, values in slider.sums.items()}
-    return Timeline(predictor.classes, scored, slider.count, fps, length, slider.hop, slider.flow.computed, mean)
+    return Timeline(
+        predictor.classes,
+        scored,
+        slider.count,
+        fps,
+        length,
+        slider.hop,
+        slider.flow.computed,
+        mean,
+        warning_about(reader),
+    )
 
 
 class _Slider:

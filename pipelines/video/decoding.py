@@ -3,9 +3,12 @@
 Letters: T frames, H W pixels.
 """
 
+import logging
 import os
+import re
 import stat
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,13 +18,14 @@ import numpy as np
 
 from pipelines.artifacts import MOST_PIXELS
 from pipelines.errors import VideoError
+from pipelines.video.ending import ending_of
 from pipelines.video.orientation import Orientation
 from pipelines.video.resize import resize, stored_size
 from pipelines.video.timing import FrameClock, Timing
 
 # Only containers that hold their own pictures. Play lists (ffconcat, HLS, SDP, DASH) make FFmpeg open other files and
 # addresses, whatever the name of the file that holds them: they are refused, and so is every protocol but `file`.
-CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,m4v,asf,flv,ogg"
+CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,m4v,asf,flv,ogg,gif,apng"
 # No reference to data in another file is followed (mov), and no picture larger than can be stored is allocated.
 _OPTIONS = {
     "protocol_whitelist": "file",
@@ -35,6 +39,17 @@ _OPTIONS = {
 # HMDB51's containers count one frame more than decodes; a file cut short misses many.
 _FRAMES_FORGIVEN = 2
 _SHARE_FORGIVEN = 0.02
+# Checksums that a codec has (PNG, FFV1, HEVC) are looked at, and bit streams beyond what is needed to decode them.
+_ERRORS_LOOKED_FOR = "crccheck+bitstream+buffer"
+# Of a reference that is no longer needed and already gone, as where films were cut without coding them anew.
+_HARMLESS_ERRORS = ("mmco: unref short failure",)
+_ALARMING_WARNINGS = ("Skipping invalid undecodable NALU", "EOI missing")
+_SMALLEST_FRAME = 8  # bytes that a picture takes at least in a container that counts them
+_PACKETS_TO_A_JOIN = 4
+_HEADER_OF_VP8_IN_OGG = b"OVP80"
+_FALSE_CHECKSUM = "CRC mismatch"
+_NOWHERE = logging.NullHandler()
+_CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 
 
 class VideoReader:
@@ -46,25 +61,37 @@ class VideoReader:
 
     `fps` (as the container has it, 0.0 where unknown), `container_frames` (how many the container counts, 0 where it
     does not), `source_width` and `source_height` (of the picture as shown), `width` and `height` (as given out) are
-    known from the start; `decoded`, `truncated` and `timing`, when each frame is shown, are final after the iteration.
+    known from the start; `decoded`, `truncated`, `damaged_frames` (how many the decoder had to make up in part or to
+    leave out) and `timing`, when each frame is shown, are final after the iteration.
 
     Raises `VideoError` with the reason: on opening, where no frame decodes; while iterating, where the picture's size
-    changes or the video is truncated, unless `allow_truncated`.
+    changes; at its end where the video is truncated, unless `allow_truncated`, or damaged, unless `allow_damaged`.
     """
 
     def __init__(
-        self, path: Path, short_side: int | None = None, *, keep_size: bool = False, allow_truncated: bool = False
+        self,
+        path: Path,
+        short_side: int | None = None,
+        *,
+        keep_size: bool = False,
+        allow_truncated: bool = False,
+        allow_damaged: bool = False,
     ) -> None:
         self.path = path
-        self.allow_truncated = allow_truncated
+        self.allow_truncated, self.allow_damaged = allow_truncated, allow_damaged
         self.decoded = 0
         self.truncated = False
+        self.damaged_frames = 0
         self._failure: av.FFmpegError | None = None
+        self._has_ended_early = False
         self._discarded = 0
+        self._packets = _Packets()
         self._status = _require_readable_file(path)
-        self._container = _open(path)
+        with av.logging.Capture() as messages:
+            self._container = _open(path)
+        self._packets.left_out(messages)
         try:
-            self._stream = _video_stream(self._container)
+            self._stream = _video_stream(self._container, path)
             self.clock = FrameClock(self._container, self._stream)
             self.fps = self.clock.rate
             self._frames = self._decode()
@@ -72,6 +99,8 @@ class VideoReader:
             if self._first is None:
                 raise VideoError(f"no frame can be decoded{self._why()}")
             self._shape = _shape(self._first)
+            if not self._packets.lost:  # what did not decode stands before the first picture that a player shows
+                self._failure = None
         except av.FFmpegError as error:
             self.close()
             raise VideoError(f"cannot be decoded ({error.strerror})") from error
@@ -85,6 +114,8 @@ class VideoReader:
     @property
     def container_frames(self) -> int:
         counted = self._stream.frames or _tagged_frames(self._stream)
+        if counted > self._status.st_size / _SMALLEST_FRAME:
+            return 0  # of a recording that nobody finished
         return max(0, counted - self._discarded)
 
     @property
@@ -111,7 +142,7 @@ class VideoReader:
             if wanted(self.decoded - 1):
                 yield self.decoded - 1, resize(_picture(frame, shape), self.width, self.height)
             frame = next(self._frames, None)
-        self._judge_length()
+        self._judge()
 
     def require_unchanged(self) -> None:
         """Raises `VideoError` where the file is no longer what was opened: what decoded may be of two versions."""
@@ -134,25 +165,152 @@ class VideoReader:
         self.close()
 
     def _decode(self) -> Iterator[av.VideoFrame]:
-        """The stream's frames. Ends early, leaving `_failure` set, where demuxing or decoding fails."""
+        """The stream's frames. A packet that does not decode is left out, as players do; demuxing that fails is the
+        end. Either leaves `_failure` set."""
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in self._demuxed():
                 # Counted by the container, but cut away by its own edit list: not missing.
                 self._discarded += packet.is_discard
-                yield from packet.decode()
+                yield from self._decoded(packet)
         except MemoryError as error:  # of FFmpeg's errors one; what decoded so far is not all that is in the file
             raise MemoryError from error
         except av.FFmpegError as error:
-            self._failure = error
+            self._failure, self._has_ended_early = error, True
+            yield from self._decoded(None)
 
-    def _judge_length(self) -> None:
-        self.truncated = self._failure is not None or is_truncated(self.decoded, self.container_frames)
+    def _demuxed(self) -> Iterator[av.Packet]:
+        """The stream's packets. Pieces that their container's checksum does not fit are left out."""
+        packets = iter(self._container.demux(self._stream))
+        while True:
+            with av.logging.Capture() as messages:
+                packet = next(packets, None)
+            self._packets.left_out(messages)
+            if packet is None:
+                return
+            yield packet
+
+    def _decoded(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        """The frames that a packet completes; None: those that the decoder still holds."""
+        if packet is not None and packet.size == 0 and packet.dts is not None:
+            return []  # the picture before it, shown for longer
+        frames: list[av.VideoFrame] = []
+        error: av.FFmpegError | None = None
+        with av.logging.Capture() as messages:
+            try:
+                frames = self._stream.codec_context.decode(packet)
+            except MemoryError as none_left:
+                raise MemoryError from none_left
+            except av.PermissionError:  # a header where pictures are expected: the file goes on with another one
+                return []
+            except av.FFmpegError as failure:
+                if packet is not None and bytes(packet).startswith(_HEADER_OF_VP8_IN_OGG):
+                    return []
+                error = failure
+        is_empty = packet is not None and packet.size >= 16 and not frames and not any(bytes(packet))
+        is_bad = error is not None or is_empty or any(tells_of_damage(level, text) for level, _, text in messages)
+        self._packets.add(packet, is_bad=is_bad, is_lost=error is not None or is_empty)
+        self._failure = error or self._failure
+        self._packets.marked += sum(frame.is_corrupt for frame in frames)
+        return frames
+
+    def _judge(self) -> None:
+        """Raises `VideoError` where frames are missing or damaged and that is not allowed."""
+        packets, counted = self._packets, self.container_frames
+        name = self._container.format.name
+        ending = ending_of(self.path, name, self._stream.id, self._stream.codec_context.name)
+        if ending.is_whole and not name.startswith("mov"):
+            counted = 0  # a header that a program left as it was when it cut or joined the file, or pictures left out
+        found = self.decoded + packets.lost
+        stated = _tagged_seconds(self._stream) or ending.seconds
+        slack = max(_FRAMES_FORGIVEN / self.fps if self.fps else 0.0, _SHARE_FORGIVEN * stated)
+        is_complete = not packets.last_is_bad and (
+            0 < counted <= found or 0 < stated <= packets.end + _FRAMES_FORGIVEN / 4 / (self.fps or 1)
+        )
+        self.truncated = self._has_ended_early or (
+            not is_complete
+            and (
+                is_truncated(found, counted)
+                or bool(ending.cut)
+                or (not ending.is_whole and (packets.last_is_bad or packets.end + slack < stated))
+            )
+        )
+        # What a cut left of the last picture is missing, not damaged.
+        self.damaged_frames = packets.damaged(ending.damaged, without_last=self.truncated)
+        if self.truncated or self.damaged_frames:
+            self.require_unchanged()
         if self.truncated and not self.allow_truncated:
-            counted = self.container_frames or "an unknown number"
-            raise VideoError(f"truncated: decoded {self.decoded} of {counted}{self._why()}")
+            if counted:
+                raise VideoError(f"truncated: decoded {self.decoded} of {counted}{self._why()}")
+            end = f"at {packets.end:.1f} of {stated:.1f} s" if stated else ending.cut or "inside a picture"
+            raise VideoError(f"truncated: decoded {self.decoded} frames; the file ends {end}{self._why()}")
+        if self.damaged_frames and not self.allow_damaged:
+            raise VideoError(damage(self.damaged_frames, found) + self._why())
 
     def _why(self) -> str:
         return f" (decoding fails: {self._failure.strerror})" if self._failure else ""
+
+
+def damage(damaged: int, frames: int) -> str:
+    return f"damaged: {damaged} of {frames} frame{'s' * (frames != 1)}"
+
+
+class _Packets:
+    """What came of the pieces that a stream's pictures are coded in, one after the other."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+        """Those that did not decode at all."""
+        self.marked = 0
+        """Frames that the decoder says are not as they were coded."""
+        self.end = 0.0
+        """When the last picture ends, seconds."""
+        self.last_is_bad = False
+        """The last one is not complete or not decodable, so that the file may end within it."""
+        self._bad = 0
+        self._places = array("q")  # in the file, bytes
+        self._is_begun = False
+        self._suspects = 0
+
+    def left_out(self, messages: Sequence[tuple[int, str, str]]) -> None:
+        """Counts what a container says that it did not give out, since its checksum does not fit."""
+        self._bad += sum(text.startswith(_FALSE_CHECKSUM) for _, _, text in messages)
+
+    def add(self, packet: av.Packet | None, *, is_bad: bool, is_lost: bool) -> None:
+        """Pictures before the first that stands alone do not count: players do not show them either."""
+        if packet is not None and packet.size and packet.pos is not None:
+            self._places.append(packet.pos)
+        if packet is None or packet.size == 0:  # nothing new, only what the decoder held back
+            self._bad += is_bad
+            self.last_is_bad |= is_bad
+            return
+        self._is_begun |= packet.is_keyframe
+        if not self._is_begun:
+            return
+        # Pieces of a transport stream are missing near by; where a picture follows that stands alone, two streams were
+        # joined.
+        self._suspects = 0 if packet.is_keyframe else max(0, self._suspects - 1)
+        self._bad += self._suspects == 1
+        if packet.is_corrupt and not is_bad:
+            self._suspects = _PACKETS_TO_A_JOIN
+        self.last_is_bad = is_bad or packet.is_corrupt
+        self._bad += is_bad
+        self.lost += is_lost
+        start = packet.dts if packet.pts is None else packet.pts
+        if start is not None and packet.time_base is not None:
+            self.end = max(self.end, float((start + (packet.duration or 0)) * packet.time_base))
+
+    def damaged(self, pieces: Sequence[range], *, without_last: bool) -> int:
+        """How many pictures are damaged or lost, as far as anything tells; `pieces`: bytes of the file that are."""
+        last = without_last and self.last_is_bad
+        within = sum(any(place in piece for piece in pieces) for place in self._places) if pieces else 0
+        return max(self._bad - (last and not self._suspects), self.marked - last, within, 0)
+
+
+def tells_of_damage(level: int, message: str) -> bool:
+    """Whether a decoder says by a message that a picture is not what was coded."""
+    if level > av.logging.ERROR:
+        return message.startswith(_ALARMING_WARNINGS)
+    return not message.startswith(_HARMLESS_ERRORS)
 
 
 def is_truncated(decoded: int, counted: int) -> bool:
@@ -162,7 +320,11 @@ def is_truncated(decoded: int, counted: int) -> bool:
 
 
 def _open(path: Path) -> "av.container.InputContainer":
-    av.logging.set_level(None)  # FFmpeg would write its warnings over the progress display
+    # A decoder tells of damage by messages, which each call of it captures; no others are wanted on the terminal.
+    logging.getLogger("libav").addHandler(_NOWHERE)
+    logging.getLogger("libav").propagate = False
+    av.logging.set_level(av.logging.WARNING)
+    av.logging.set_skip_repeated(False)
     try:
         # "file:" and an absolute path: nothing in a name can be read as a protocol or an option.
         return av.open(f"file:{os.path.abspath(path)}", options=dict(_OPTIONS), metadata_errors="replace")
@@ -192,17 +354,37 @@ def _version(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _video_stream(container: "av.container.InputContainer") -> "av.VideoStream":
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+_Disposition = av.stream.Disposition
+_NO_FILM = _Disposition.attached_pic | _Disposition.timed_thumbnails | _Disposition.dependent
+
+
+def _best_stream(container: "av.container.InputContainer", path: Path) -> "av.VideoStream":
+    """The stream that a player shows: not a cover, nor a still beside a film; of several films FFmpeg's choice, which
+    is the one that the file marks as its default, else the one of most frames and bits."""
+    streams = [s for s in container.streams.video if not s.disposition & _NO_FILM]
     if not streams:
+        if ending_of(path, container.format.name).cut:
+            raise VideoError("not a video, or cut off before its index")
         raise VideoError("holds no video stream")
-    stream = streams[0]
+    for is_better in (
+        lambda stream: stream.codec_context is not None,
+        lambda stream: stream.frames != 1 and not stream.disposition & _Disposition.still_image,
+    ):
+        streams = list(filter(is_better, streams)) or streams
+    best = container.streams.best("video")
+    if best in streams:
+        return best
+    return next((stream for stream in streams if stream.disposition & _Disposition.default), streams[0])
+
+
+def _video_stream(container: "av.container.InputContainer", path: Path) -> "av.VideoStream":
+    stream = _best_stream(container, path)
     if stream.codec_context is None:
         raise VideoError("its codec is not known to FFmpeg")
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > MOST_PIXELS:
         raise VideoError(f"its pictures of {width}x{height} have more than {MOST_PIXELS} pixels: unsupported")
-    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
+    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS), "err_detect": _ERRORS_LOOKED_FOR}
     stream.codec_context.thread_type = "NONE"  # several videos are decoded at once, each by a process
     stream.codec_context.thread_count = 1
     return stream
@@ -214,6 +396,15 @@ def _tagged_frames(stream: "av.VideoStream") -> int:
         if name.upper().startswith("NUMBER_OF_FRAMES") and value.isdecimal():
             return int(value)
     return 0
+
+
+def _tagged_seconds(stream: "av.VideoStream") -> float:
+    """The duration of a Matroska stream, which FFmpeg and mkvmerge write as a tag; 0 where there is none."""
+    for name, value in stream.metadata.items():
+        if name.upper().startswith("DURATION") and (found := _CLOCK.fullmatch(value.strip())):
+            hours, minutes, seconds = found.groups()
+            return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    return 0.0
 
 
 Shape = tuple[int, int, Orientation]  # coded width and height, and how they are shown

@@ -52,7 +52,10 @@ class Decoder:
 
 
 class IsolatedReader:
-    """Iterates over the frames of a video once, as `VideoReader` does, whose attributes it has. Made by `Decoder`."""
+    """Iterates over the frames of a video once, as `VideoReader` does, whose attributes it has. Made by `Decoder`.
+
+    Damaged videos are given out; `damaged_frames` tells whoever looks at them.
+    """
 
     fps: float
     container_frames: int
@@ -70,7 +73,7 @@ class IsolatedReader:
         allow_truncated: bool,
     ) -> None:
         self._process, self._idle = process, idle
-        self.decoded, self.truncated = 0, False
+        self.decoded, self.truncated, self.damaged_frames = 0, False, 0
         self._is_open = False
         try:
             vars(self).update(self._ask((os.path.abspath(path), allow_truncated)) or {})
@@ -217,7 +220,7 @@ def _decode(path: Path, allow_truncated: bool, connection: Connection) -> None:
     """One video: an answer to being asked for it, then one to each order."""
     answer: Answer
     try:
-        reader = VideoReader(path, keep_size=True, allow_truncated=allow_truncated)
+        reader = VideoReader(path, keep_size=True, allow_truncated=allow_truncated, allow_damaged=True)
     except Exception as error:
         connection.send(failure(error))
         return
@@ -240,7 +243,7 @@ def _decode(path: Path, allow_truncated: bool, connection: Connection) -> None:
                 connection.send(None)
                 connection.send_bytes(picture.data.cast("B"))
                 is_asked = False
-            answer = {"decoded": reader.decoded, "truncated": reader.truncated}
+            answer = {"decoded": reader.decoded, "truncated": reader.truncated, "damaged_frames": reader.damaged_frames}
         except _Stopped:
             connection.send({})
             return

@@ -32,6 +32,7 @@ def extract_flow(
     compression: options.Compression = "zstd",
     short_side: options.ShortSide = None,
     allow_truncated: options.AllowTruncated = False,
+    allow_damaged: options.AllowDamaged = False,
     device: options.Device = "auto",
     workers: options.Workers = 0,
     patience: options.Patience = stage.Config.patience,
@@ -60,6 +61,7 @@ def extract_flow(
             device=device,
             overwrite=overwrite,
             allow_truncated=allow_truncated,
+            allow_damaged=allow_damaged,
             dry_run=dry_run,
         )
         show(ui, stage.run(config, ui.on_progress), workspace)

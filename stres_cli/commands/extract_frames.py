@@ -13,6 +13,7 @@ def extract_frames(
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
     short_side: options.ShortSide = None,
     allow_truncated: options.AllowTruncated = False,
+    allow_damaged: options.AllowDamaged = False,
     workers: options.Workers = 0,
     patience: options.Patience = stage.Config.patience,
     overwrite: options.Overwrite = False,
@@ -33,6 +34,7 @@ def extract_frames(
             patience=patience,
             overwrite=overwrite,
             allow_truncated=allow_truncated,
+            allow_damaged=allow_damaged,
             dry_run=dry_run,
         )
         show(ui, stage.run(config, ui.on_progress), workspace)

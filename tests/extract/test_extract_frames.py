@@ -1,5 +1,6 @@
 """`extract-frames` on real files: what is stored, what is done again, and what becomes of bad videos."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -9,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import __version__
-from pipelines.artifacts import FRAMES_SCHEMA, FrameFile, peek
+from pipelines import __version__, extract_flow
+from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, FrameFile, peek
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.errors import UsageError, VideoError
 from pipelines.extract_frames import Config, FrameTask, _store_frames, run
@@ -173,6 +174,29 @@ def test_a_truncated_video_is_a_row_or_is_stored_and_marked_where_allowed(videos
     assert attributes["truncated"] is True
     assert attributes["decoded_frames"] == attributes["source_frames"] == int(row.reason.split()[2])
     assert attributes["container_frames"] == 40
+
+
+def test_a_damaged_video_is_a_row_or_is_stored_and_marked_where_allowed(videos: Path, workspace: Workspace) -> None:
+    videos.mkdir()
+    write_video(videos / "a.avi", np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8))
+    content = bytearray((videos / "a.avi").read_bytes())
+    place = content.index(b"\0\0\1\xb6", len(content) // 2) + 40
+    content[place : place + 8] = b"\xff" * 8
+    (videos / "a.avi").write_bytes(content)
+    (row,) = run(config(workspace, videos)).failures
+    assert row.reason == "damaged: 1 of 20 frames"
+    assert not list(workspace.frames.rglob("*.h5"))
+    assert run(config(workspace, videos, allow_damaged=True)).failed == 0
+    attributes = peek(workspace.frames_file("unlabelled", "a"), FRAMES_SCHEMA)
+    assert (attributes["damaged"], attributes["damaged_frames"], attributes["source_frames"]) == (True, 1, 20)
+    flow_of = functools.partial(extract_flow.Config, workspace.root, method="farneback", workers=1)
+    (row,) = extract_flow.run(flow_of(str(videos))).failures
+    assert row.reason == "damaged: 1 of 20 frames"
+    assert extract_flow.run(flow_of(str(videos), allow_damaged=True)).failed == 0
+    from_video = peek(workspace.flow_file("unlabelled", "a"), FLOW_SCHEMA)
+    assert extract_flow.run(flow_of(overwrite=True)).failed == 0  # of the stored frames
+    for attributes in (from_video, peek(workspace.flow_file("unlabelled", "a"), FLOW_SCHEMA)):
+        assert (attributes["damaged"], attributes["damaged_frames"]) == (True, 1)
 
 
 def test_another_size_is_refused_before_any_work(videos: Path, workspace: Workspace, write_clip: WriteClip) -> None:

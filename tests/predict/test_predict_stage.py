@@ -208,6 +208,20 @@ def test_a_truncated_video_fails_unless_allowed(predicted, tmp_path):
     assert 10 < predicted(path, allow_truncated=True).predictions[0].frames < 40
 
 
+def test_a_damaged_video_is_predicted_with_a_warning_in_its_row(predicted, tmp_path):
+    path = tmp_path / "damaged.avi"
+    noise = np.random.default_rng(0).integers(0, 256, (8, 10, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+    write_video(path, np.stack([np.roll(noise, t, axis=1) for t in range(40)]))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"\0\0\1\xb6", len(content) // 2) + 10
+    content[place : place + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    for settings in ({}, {"timeline": True}):
+        (prediction,) = predicted(path, **settings).predictions
+        assert (prediction.frames, prediction.warning) == (40, "damaged: 1 of 40 frames")
+    assert predicted("jump/jump2").predictions[0].warning == ""
+
+
 # ------------------------------------------------------------------ which run
 
 

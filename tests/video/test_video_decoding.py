@@ -206,16 +206,20 @@ def test_a_cut_avi_is_given_out_and_marked_where_allowed(tmp_path: Path) -> None
     assert len(frames) == reader.decoded < 35
 
 
-def test_decoding_that_fails_midway_is_truncation_with_the_decoders_reason(tmp_path: Path) -> None:
+def test_a_picture_that_does_not_decode_is_damage_with_the_decoders_reason(tmp_path: Path) -> None:
     frames = texture(20)
     write_video(tmp_path / "a.avi", frames, codec="png", pixels="rgb24")
     content = bytearray((tmp_path / "a.avi").read_bytes())
     middle = content.index(b"\x89PNG", len(content) // 2)
     content[middle : middle + 8] = bytes(8)
     (tmp_path / "a.avi").write_bytes(content)
-    with VideoReader(tmp_path / "a.avi", allow_truncated=True) as reader:
-        assert np.array_equal(list(reader), frames[: reader.decoded])
-    with VideoReader(tmp_path / "a.avi") as reader, pytest.raises(VideoError, match=r"truncated: decoded \d+ of 20 \("):
+    with VideoReader(tmp_path / "a.avi", allow_damaged=True) as reader:
+        shown = list(reader)
+        assert (reader.truncated, reader.damaged_frames) == (False, 1)
+    number = next(index for index, frame in enumerate(shown) if not np.array_equal(frame, frames[index]))
+    assert len(shown) < len(frames)
+    assert np.array_equal(shown[number:], frames[number - len(shown) :])  # players, too, go on after it
+    with VideoReader(tmp_path / "a.avi") as reader, pytest.raises(VideoError, match=r"damaged: 1 of \d+ frames \(dec"):
         list(reader)
 
 
