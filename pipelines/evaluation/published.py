@@ -35,6 +35,8 @@ _METHODS = (
     ("ST-ResNet (Feichtenhofer et al. 2016)", 93.4, 66.4),
     ("ST-ResNet + IDT", 94.6, 70.3),
     ("Multiplier network (Feichtenhofer et al. 2017)", 94.2, 68.9),
+    ("OFF (Sun et al. 2018)", 96.0, 74.2),
+    ("MARS, RGB and flow (Crasto et al. 2019), pretrained on Kinetics", 98.1, 80.9),
 )
 
 
