@@ -103,11 +103,12 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
 
 def _gather(workspace: Workspace, config: Config) -> "Material":
-    from pipelines.reporting.evaluations import find_compared, find_evaluations
+    from pipelines.reporting.evaluations import find_compared, find_evaluations, require_current
     from pipelines.reporting.measuring import gather
 
     evaluations = find_evaluations(workspace, config.run, config.protocol, config.splits)
     compared = find_compared(workspace, config.compare, evaluations) if config.compare else []
+    require_current(workspace, [*evaluations, *compared])
     space: Space | None = None if config.with_space == "auto" else config.with_space  # type: ignore[assignment]
     return gather(evaluations, compared, config.with_file, config.with_weight, space)
 

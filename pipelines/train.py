@@ -219,20 +219,20 @@ def _begin(
         settings["compile"] = True  # it rounds differently; runs without it, older ones too, say nothing of it
     starts = _starts(config, run, settings, on_progress)
     if base != run:
-        settings["base_run"] = describe_base(base, settings, data.split)
+        settings["base_run"] = describe_base(base, settings, data.split, data.sources)
     _require_weights(config, run, starts, settings)
     if config.dry_run:
         if not config.overwrite:
-            write_or_compare(run, settings, data.split, write=False)
+            write_or_compare(run, settings, data.split, data.sources, write=False)
         return data, settings, starts
     if config.overwrite:
-        _move_aside(run)
+        _move_aside(workspace, run)
     if to_do := [run.weights_file(name).parent for name in config.selected() if not run.weights_file(name).exists()]:
         require_writable(workspace.root, run.folder, run.folder / "tensorboard", *to_do)
     held.enter_context(only_trainer(run))
     remove_left_over_temporary_files(workspace.root, below=False)
     remove_left_over_temporary_files(run.folder)
-    write_or_compare(run, settings, data.split)
+    write_or_compare(run, settings, data.split, data.sources)
     return data, settings, starts
 
 
@@ -309,11 +309,17 @@ def _starts(config: Config, this: Run, settings: dict[str, Any], on_progress: On
     return starts
 
 
-def _move_aside(run: Run) -> None:
-    if run.folder.exists():
-        with only_trainer(run), storage_errors(run.folder):
-            number = next(n for n in range(1, 10_000) if not run.folder.with_name(f"{run.name}.old{n}").exists())
-            run.folder.rename(run.folder.with_name(f"{run.name}.old{number}"))
+def _move_aside(workspace: Workspace, run: Run) -> None:
+    """The run, and its scores under the same name: they must not pass for the new run's."""
+    folders = [run.folder, workspace.scores / run.name]
+    if not any(folder.exists() for folder in folders):
+        return
+    with only_trainer(run), storage_errors(run.folder):
+        names = (f"{run.name}.old{number}" for number in range(1, 10_000))
+        free = next(name for name in names if not any(folder.with_name(name).exists() for folder in folders))
+        for folder in folders:
+            if folder.exists():
+                folder.rename(folder.with_name(free))
 
 
 def _one_of(flag: str, value: str, accepted: Sequence[str] | Mapping[str, Any]) -> None:

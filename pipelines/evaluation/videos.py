@@ -1,6 +1,6 @@
 """What a workspace holds of the test side of a run's split: the videos to score, and everything that cannot be."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +8,7 @@ from pipelines.datasets.catalogue import Video, flow_provenance, load_catalogue
 from pipelines.datasets.splits import resolve
 from pipelines.errors import MissingError, UsageError
 from pipelines.progress import OnProgress, Progress
-from pipelines.training.configuration import first_difference
+from pipelines.training.configuration import first_difference, other_sources
 from pipelines.training.runs import Run
 from pipelines.workspace import Failure, Workspace
 
@@ -21,6 +21,7 @@ class TestVideos:
     training        the training videos of the split
     missing         ids of those without frames or without flow
     damaged         those whose frames or flow are there, but are not what they should be
+    replaced        in words, which training videos are others now than when the run was trained
     """
 
     __test__ = False  # no test, whatever pytest makes of the name
@@ -30,6 +31,7 @@ class TestVideos:
     training: list[Video]
     missing: list[str]
     damaged: list[Failure]
+    replaced: str
 
     def tell(self, on_progress: OnProgress) -> None:
         """Reports those that will not be scored."""
@@ -38,6 +40,8 @@ class TestVideos:
         if self.missing:
             example = f"for example {self.missing[0]}"
             messages.append(f"{len(self.missing)} of {total} test videos have no frames or no flow, {example}")
+        if self.replaced:
+            messages.append(f"the run was trained on other videos than are stored now: {self.replaced}")
         for message in messages:
             on_progress(Progress("evaluate", 0, len(self.videos), message=message))
 
@@ -60,6 +64,12 @@ def find_test_videos(
     if not force:
         _require_same_flow(workspace, run, settings["flow"], flow_provenance(catalogue))
     split = resolve(run.split(), catalogue)
+    replaced = other_sources(run, _sources(split.test))
+    if replaced and not force:
+        raise UsageError(
+            f"run {run.name} is to be tested on other videos than it was trained beside: {replaced}; train again, or "
+            "accept the difference with --force"
+        )
     label = {name: index for index, name in enumerate(settings["classes"])}
     strange = sorted({video.class_name for video in split.test} - label.keys())
     if strange:
@@ -74,7 +84,12 @@ def find_test_videos(
         training=split.train,
         missing=[id_ for id_ in split.missing_test if id_ not in damaged],
         damaged=[damaged[id_] for id_ in split.missing_test if id_ in damaged],
+        replaced=other_sources(run, _sources(split.train)),
     )
+
+
+def _sources(videos: Sequence[Video]) -> dict[str, str]:
+    return {video.id: video.source_sha256 for video in videos if video.source_sha256}
 
 
 def _require_same_flow(workspace: Workspace, run: Run, trained: dict[str, Any], found: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.artifacts import ArtifactError, peek
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.scores import SCORES_SCHEMA, Scores, read_scores
+from pipelines.training.runs import outdated
 from pipelines.workspace import Workspace, read_json
 
 SPLIT_FIELD = "{split}"
@@ -137,6 +138,16 @@ def load_evaluation(folder: Path) -> Evaluation:
         )
     attributes = peek(folder / "scores.h5", SCORES_SCHEMA)
     return Evaluation(folder.parent.name, folder.name, split, protocol, scores, attributes, unscored, folder)
+
+
+def require_current(workspace: Workspace, evaluations: Sequence[Evaluation]) -> None:
+    """Raises `MissingError` where scores are not of the run that has their name now."""
+    for evaluation in evaluations:
+        if reason := outdated(workspace, evaluation.folder, evaluation.attributes):
+            raise MissingError(
+                f"the scores in {evaluation.folder} are of an earlier run {evaluation.run}: {reason}; run `stres "
+                f"evaluate --run {evaluation.run}` with the same settings, or delete that folder"
+            )
 
 
 def _check_comparable(evaluations: Sequence[Evaluation], splits: Sequence[int], flag: str = "--splits") -> None:

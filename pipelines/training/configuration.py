@@ -16,16 +16,19 @@ RUN_SCHEMA = "stres/run/1"
 _MAY_DIFFER = ("stres_version", "library_versions")
 
 
-def write_or_compare(run: Run, settings: Mapping[str, Any], split: Split, *, write: bool = True) -> None:
+def write_or_compare(
+    run: Run, settings: Mapping[str, Any], split: Split, sources: Mapping[str, str], *, write: bool = True
+) -> None:
     """Writes `config.json` and `split.json` of a new run; of an old one checks that this continues it.
 
     `settings` holds everything that decides the result; `settings["steps"]` only the steps of this call, which a run
-    collects. Without `write` it only checks. Raises `UsageError` naming the first difference.
+    collects. `sources`: SHA-256 of the videos' sources, by id. Without `write` it only checks. Raises `UsageError`
+    naming the first difference.
     """
     document = _document(settings, split)
     if not run.config_file.exists():
         if write:
-            write_json(run.split_file, dataclasses.asdict(split))
+            write_json(run.split_file, dataclasses.asdict(split) | {"sources": dict(sources)})
             write_json(run.config_file, document)
         return
     old = run.config()
@@ -38,11 +41,26 @@ def write_or_compare(run: Run, settings: Mapping[str, Any], split: Split, *, wri
             f"run {run.name} was begun with another configuration: {difference}; {same} to continue it, "
             "another --name, or --overwrite to begin anew"
         )
+    if replaced := other_sources(run, sources):
+        raise UsageError(
+            f"run {run.name} was begun with other videos: {replaced}; restore them and extract them again to continue "
+            "it, another --name, or --overwrite to begin anew"
+        )
     if write and steps != old.get("steps"):
         write_json(run.config_file, old | {"steps": steps})
 
 
-def describe_base(base: Run, settings: Mapping[str, Any], split: Split) -> dict[str, Any]:
+def other_sources(run: Run, sources: Mapping[str, str]) -> str:
+    """In words, which of these videos are no longer what they were when the run was begun; empty where none is."""
+    before = run.sources()
+    replaced = [id_ for id_, sha256 in sources.items() if before.get(id_, sha256) != sha256]
+    if not replaced:
+        return ""
+    count = f" and {len(replaced) - 1} more" if len(replaced) > 1 else ""
+    return f"what is stored as {replaced[0]}{count} comes from another video now (its SHA-256 differs)"
+
+
+def describe_base(base: Run, settings: Mapping[str, Any], split: Split, sources: Mapping[str, str]) -> dict[str, Any]:
     """Name and weights of the run whose streams another run's joint1 starts from.
 
     Raises `UsageError` where it was trained on other videos, classes, flow or input: its streams may have seen what
@@ -53,6 +71,8 @@ def describe_base(base: Run, settings: Mapping[str, Any], split: Split) -> dict[
         difference = first_difference(old.get(name), new[name], name)
         if difference:
             raise UsageError(f"--base-run {base.name} does not fit this run: {difference}; give one of the same split")
+    if replaced := other_sources(base, sources):
+        raise UsageError(f"--base-run {base.name} was trained on other videos: {replaced}; train its streams again")
     streams = [step for step in ("appearance", "motion") if base.weights_file(step).exists()]
     return {"name": base.name, "weights_sha256": {step: base.weights_sha256(step) for step in streams}}
 

@@ -20,6 +20,7 @@ class TrainingData:
     videos, labels  the videos with frames and flow, readable or not, and the index of each one's class in `classes`
     split           the split as its lists name it, whether the workspace has the videos or not
     flow            provenance that all flow files share
+    sources         SHA-256 of the source of each video of the split, training and test, of which it is known
     """
 
     classes: list[str]
@@ -29,6 +30,7 @@ class TrainingData:
     missing: list[str]
     flow: dict[str, Any]
     problems: list[Failure]
+    sources: dict[str, str]
 
 
 def find_training_data(
@@ -75,6 +77,7 @@ def find_training_data(
         split=split,
         missing=resolved.missing_train,
         flow=flow_provenance(catalogue),
+        sources={video.id: video.source_sha256 for video in (*resolved.train, *resolved.test) if video.source_sha256},
         problems=[problem for problem in catalogue.problems if f"{problem.class_name}/{problem.video}" in in_training],
     )
 

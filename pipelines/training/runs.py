@@ -65,6 +65,13 @@ class Run:
         """The split that the run was trained on. Raises `MissingError`."""
         return checked_split(read_json(self.split_file), self.split_file)
 
+    def sources(self) -> dict[str, str]:
+        """SHA-256 of each video's source when the run was begun, by the video's id; none of those that were not stored
+        then, and of runs of stres 0.1. Raises `MissingError`."""
+        document = read_json(self.split_file)
+        sources = document.get("sources", {}) if isinstance(document, dict) else {}
+        return {str(id_): str(sha256) for id_, sha256 in sources.items()} if isinstance(sources, dict) else {}
+
     def finished(self) -> list[str]:
         """The steps that are done, in the order of training."""
         return [step for step in STEPS if self.weights_file(step).exists()]
@@ -125,6 +132,19 @@ def find_run_or_folder(workspace: Workspace, name: str | None) -> Run:
     if name is not None and (Path(name) / "config.json").is_file():
         return Run(Path(os.path.abspath(name)))
     return find_run(workspace, name)
+
+
+def outdated(workspace: Workspace, scores: Path, attributes: Mapping[str, Any]) -> str:
+    """Why the scores in `scores/<run>/<protocol>/`, with these attributes, are not of the run that has their name now;
+    empty where they are, or where that cannot be known."""
+    run, step = Run(workspace.runs / scores.parent.name), attributes.get("step")
+    if not run.config_file.exists() or "weights_sha256" not in attributes:
+        return ""
+    if step in run.testable():
+        same = run.weights_sha256(str(step)) == attributes["weights_sha256"]
+    else:  # its weights are gone, or are still to come
+        same = run.config_file.stat().st_mtime_ns <= (scores / "scores.h5").stat().st_mtime_ns
+    return "" if same else f"they were made with other weights than run {run.name} has now"
 
 
 def recipe_of(settings: Mapping[str, Any], step: str) -> dict[str, Any]:

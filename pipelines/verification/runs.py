@@ -85,26 +85,16 @@ class ScoresTask:
 
     def check(self) -> list[Fault]:
         from pipelines.reporting.evaluations import load_evaluation
+        from pipelines.training.runs import outdated
 
         try:
             attributes = load_evaluation(self.folder).attributes
         except (MissingError, ValueError) as error:
             return self._faults(str(error))
-        return self._faults(self._outdated(attributes)) if self.depth != "quick" else []
+        return self._faults(outdated(self.workspace, self.folder, attributes)) if self.depth != "quick" else []
 
     def died(self, reason: str) -> list[Fault]:
         return self._faults(f"cannot be checked: {reason}")
-
-    def _outdated(self, attributes: dict[str, object]) -> str:
-        """Why these are not the scores of the run of that name; empty where they are, or there is no such run."""
-        from pipelines.training.runs import Run
-
-        run, step = Run(self.workspace.runs / self.folder.parent.name), attributes.get("step")
-        if step not in run.testable() or "weights_sha256" not in attributes:
-            return ""
-        if run.weights_sha256(str(step)) == attributes["weights_sha256"]:
-            return ""
-        return f"they were made with other weights than run {run.name} has now"
 
     def _faults(self, detail: str) -> list[Fault]:
         return [Fault("scores", self.id, str(self.folder), detail)] if detail else []
