@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import av
 import numpy as np
@@ -22,6 +22,7 @@ from pipelines.video.ending import ending_of
 from pipelines.video.orientation import Orientation
 from pipelines.video.resize import resize, stored_size
 from pipelines.video.timing import FrameClock, Timing
+from pipelines.video.webp import film_of_webp, is_animated_webp
 
 # Only containers that hold their own pictures. Play lists (ffconcat, HLS, SDP, DASH) make FFmpeg open other files and
 # addresses, whatever the name of the file that holds them: they are refused, and so is every protocol but `file`.
@@ -86,9 +87,10 @@ class VideoReader:
         self._has_ended_early = False
         self._discarded = 0
         self._packets = _Packets()
-        self._status = _require_readable_file(path)
+        self._status, self._head = _require_readable_file(path)
+        self._film = film_of_webp(path) if is_animated_webp(self._head) else None
         with av.logging.Capture() as messages:
-            self._container = _open(path)
+            self._container = _open(path, self._film)
         self._packets.left_out(messages)
         try:
             self._stream = _video_stream(self._container, path)
@@ -155,6 +157,8 @@ class VideoReader:
 
     def close(self) -> None:
         self._container.close()
+        if self._film is not None:
+            self._film.close()
 
     def __enter__(self) -> Self:
         return self
@@ -319,7 +323,8 @@ def is_truncated(decoded: int, counted: int) -> bool:
     return short > _FRAMES_FORGIVEN and short > _SHARE_FORGIVEN * counted
 
 
-def _open(path: Path) -> "av.container.InputContainer":
+def _open(path: Path, film: IO[bytes] | None) -> "av.container.InputContainer":
+    """The file at `path`, or what is read in its place."""
     # A decoder tells of damage by messages, which each call of it captures; no others are wanted on the terminal.
     logging.getLogger("libav").addHandler(_NOWHERE)
     logging.getLogger("libav").propagate = False
@@ -327,27 +332,29 @@ def _open(path: Path) -> "av.container.InputContainer":
     av.logging.set_skip_repeated(False)
     try:
         # "file:" and an absolute path: nothing in a name can be read as a protocol or an option.
-        return av.open(f"file:{os.path.abspath(path)}", options=dict(_OPTIONS), metadata_errors="replace")
+        source = film or f"file:{os.path.abspath(path)}"
+        return av.open(source, "r", options=dict(_OPTIONS), metadata_errors="replace")
     except av.error.ArgumentError as error:
         raise VideoError(f"not a video: its content is none of the containers accepted ({CONTAINERS})") from error
     except av.FFmpegError as error:
         raise VideoError(f"not a video, or cut off before its index ({error.strerror})") from error
 
 
-def _require_readable_file(path: Path) -> os.stat_result:
+def _require_readable_file(path: Path) -> tuple[os.stat_result, bytes]:
+    """The file's status, and how it begins."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise VideoError("not a file")
-        with open(path, "rb"):
-            pass
+        with open(path, "rb") as file:
+            head = file.read(64)
     except FileNotFoundError as error:
         raise VideoError("the file does not exist") from error
     except OSError as error:
         raise VideoError(f"the file cannot be read ({error.strerror})") from error
     if status.st_size == 0:
         raise VideoError("the file is empty")
-    return status
+    return status, head
 
 
 def _version(status: os.stat_result) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.errors import MissingError, UsageError
+from pipelines.video.webp import is_animated_webp
 from pipelines.workspace import is_plain_name
 
 UNLABELLED = "unlabelled"
@@ -19,9 +20,12 @@ VIDEO_SUFFIXES = frozenset(
     f".{name}"
     for name in (
         *("avi", "divx", "mov", "mp4", "m4v", "3gp", "3g2", "mkv", "webm", "mpg", "mpeg", "mpe", "m2v", "vob"),
-        *("ts", "mts", "m2ts", "wmv", "asf", "flv", "ogv"),
+        *("ts", "mts", "m2ts", "wmv", "asf", "flv", "ogv", "gif", "apng"),
     )
 )
+PICTURE_SUFFIXES = frozenset((".png", ".webp"))
+"""Of pictures that may be animated, which are videos then."""
+_BEFORE_PIXELS = 4096  # bytes of a picture in which it says whether it is animated
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,18 @@ def _source(class_name: str, path: Path) -> VideoSource:
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is a video by its name."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
+    """Whether a file is a video by its name, or an animation by its first bytes."""
+    suffix = path.suffix.lower()
+    return suffix in VIDEO_SUFFIXES or (suffix in PICTURE_SUFFIXES and _is_animated(path))
+
+
+def _is_animated(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_BEFORE_PIXELS)
+    except OSError:
+        return False
+    return is_animated_webp(head) or (head.startswith(b"\x89PNG") and b"acTL" in head.partition(b"IDAT")[0])
 
 
 def is_pictures(source: str) -> bool:
