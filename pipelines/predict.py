@@ -25,6 +25,7 @@ from pipelines.workspace import Failure, Workspace, record_outcomes, require_wri
 if TYPE_CHECKING:
     from pipelines.datasets.augmentation import ViewName
     from pipelines.prediction.predictor import Logits, Predictor
+    from pipelines.video.timing import Timing
 
 CROPS = 25
 CROPS_OF_A_WINDOW = 5
@@ -264,9 +265,7 @@ def _predict(
         from pipelines.prediction.predictor import Clip
 
         clip = Clip(predictor, source.path, lambda done, total: progress.frames(done, total))
-        return _prediction(
-            predictor, source, clip.frames, clip.fps, predictor.logits(clip.pixels), clip.pairs, clip.warning
-        )
+        return _prediction(predictor, source, clip.timing, predictor.logits(clip.pixels), clip.pairs, clip.warning)
     from pipelines.prediction.overlay import write_overlay
     from pipelines.prediction.timeline import slide
     from pipelines.prediction.timeline_files import write_timeline
@@ -288,18 +287,21 @@ def _predict(
             draw,
         )
     short = TimelineFiles(
-        timeline.segments(), len(timeline.windows), timeline.window_frames, timeline.hop_frames, files
+        segments=timeline.segments(),
+        windows=len(timeline.windows),
+        window=str(timeline.window),
+        hop=str(timeline.hop),
+        window_frames=timeline.window_frames,
+        hop_frames=timeline.hop_frames,
+        files=files,
     )
-    return _prediction(
-        predictor, source, timeline.frames, timeline.fps, timeline.mean, timeline.pairs, timeline.warning, short
-    )
+    return _prediction(predictor, source, timeline.timing, timeline.mean, timeline.pairs, timeline.warning, short)
 
 
 def _prediction(
     predictor: "Predictor",
     source: VideoSource,
-    frames: int,
-    fps: float,
+    timing: "Timing",
     logits: "Logits",
     pairs: int,
     warning: str,
@@ -313,8 +315,8 @@ def _prediction(
     return Prediction(
         video=str(source.path),
         class_name=None if source.class_name == UNLABELLED else source.class_name,
-        frames=frames,
-        fps=fps,
+        frames=len(timing.times),
+        fps=timing.fps,
         top=[ClassProbability(predictor.classes[index], headline[index]) for index in best],
         probabilities=found,
         logits={name: values.tolist() for name, values in logits.items()},

@@ -277,7 +277,7 @@ def _write(config: Config, output: Path, picture: "FlowPicture", shown: "Shown",
 
     if config.whole_video:
         with contextlib.closing(pictures()) as drawn:  # type: ignore[type-var]
-            encode(output, drawn, shown.fps)
+            encode(output, drawn, shown.timing)
     else:
         write_bytes(output, _png(next(pictures())))
 

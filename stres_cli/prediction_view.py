@@ -98,7 +98,7 @@ def _print_timeline(console: Console, prediction: Prediction) -> None:
     for segment in timeline.segments[:_SEGMENTS]:
         times = f"{_clock(segment.start)} - {_clock(segment.end)}"
         table.add_row(times, Text(printable(segment.class_name)), _percent(segment.probability))
-    console.print(f"  over time, {timeline.windows} windows of {timeline.window_frames} frames:")
+    console.print(f"  over time, {timeline.windows} windows of {timeline.window}:")
     console.print(table)
     if len(timeline.segments) > _SEGMENTS:
         console.print(f"  ... and {len(timeline.segments) - _SEGMENTS} more, in the files")

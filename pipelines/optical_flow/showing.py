@@ -21,6 +21,7 @@ from pipelines.optical_flow.extraction import FlowTask, quantised_flow, require_
 from pipelines.optical_flow.methods import make_method
 from pipelines.optical_flow.picture import motion_of_bytes
 from pipelines.video.decoding import VideoReader
+from pipelines.video.timing import USUAL_FPS, Timing
 from pipelines.workspace import Workspace
 
 
@@ -32,8 +33,8 @@ class Shown:
     method: str
     bound: float
     step: int
-    fps: float
-    """0 where unknown."""
+    timing: Timing
+    """When the frames of the video's fields are shown."""
     first: int
     """Index of the first field, which is that of its frame."""
     count: int
@@ -65,7 +66,7 @@ def computed_field(task: FlowTask, index: int | None) -> Shown:
             return computed_field(task, _middle(reader.decoded, step))  # fewer than the container announces
         method = make_method(task.method, dict(task.method_options), task.device, task.engine)
         (field,) = np.concatenate(list(quantised_flow(frames, method, step, task.bound, task.device)))
-    return _computed(task, reader.fps, wanted, 1, lambda: iter([field]), lambda: iter(frames[:1]))
+    return _computed(task, reader.timing, wanted, 1, lambda: iter([field]), lambda: iter(frames[:1]))
 
 
 @contextlib.contextmanager
@@ -77,7 +78,7 @@ def computed_fields(task: FlowTask, on_pairs: Callable[[int, int], None]) -> Ite
     """
     with tempfile.TemporaryDirectory(prefix="stres-show-flow-") as folder, _naming(task.source.path):
         with _reader(task) as reader:
-            announced, fps = max(0, reader.announced_frames - task.step), reader.fps
+            announced = max(0, reader.announced_frames - task.step)
         task = dataclasses.replace(task, target=Path(folder) / "flow.h5")
         done = 0
 
@@ -89,16 +90,17 @@ def computed_fields(task: FlowTask, on_pairs: Callable[[int, int], None]) -> Ite
         count = store_flow(task, report)
         with FlowFile(task.target) as file:
             note = _what_is_wrong(file)
-            yield _computed(task, fps, 0, count, lambda: _fields(file, 0, count), lambda: _decoded(task), note)
+            timing = _timing(file, count)
+            yield _computed(task, timing, 0, count, lambda: _fields(file, 0, count), lambda: _decoded(task), note)
 
 
 def _computed(
-    task: FlowTask, fps: float, first: int, count: int,
+    task: FlowTask, timing: Timing, first: int, count: int,
     fields: Callable[[], Iterator[np.ndarray]], frames: Callable[[], Iterator[np.ndarray | None]], note: str = "",
 ) -> Shown:  # fmt: skip
     title, options = task.source.path.name, ", ".join(f"{name}={value}" for name, value in task.method_options)
     method = f"{task.method} ({options})" if options else task.method
-    return Shown(title, method, task.bound, task.step, fps, first, count, fields, frames, note)
+    return Shown(title, method, task.bound, task.step, timing, first, count, fields, frames, note)
 
 
 def _reader(task: FlowTask) -> VideoReader:
@@ -150,7 +152,7 @@ def stored_fields(
             if channels != 2 or total < 1 or file.file["flow"].dtype != np.uint8:
                 raise ValueError("it holds no flow fields")
             bound, step = float(file.attributes["bound"]), int(file.attributes["step"])
-            method, fps = str(file.attributes["method"]), float(file.attributes.get("fps", 0))
+            method = str(file.attributes["method"])
         first, count = (0, total) if index == "all" else (total // 2 if index is None else index, 1)
         if first >= total:
             raise _no_such_field(f"{class_name}/{video}", first, total)
@@ -159,9 +161,16 @@ def stored_fields(
             frames = stack.enter_context(FrameFile(workspace.frames_file(class_name, video)))
             _require_size(frames, first, width, height)
         yield Shown(
-            f"{class_name}/{video}", method, bound, step, fps, first, count,
+            f"{class_name}/{video}", method, bound, step, _timing(file, total), first, count,
             lambda: _fields(file, first, count), lambda: _stored_frames(frames, first, count), _what_is_wrong(file),
         )  # fmt: skip
+
+
+def _timing(file: FlowFile, fields: int) -> Timing:
+    """When the frames of all fields are shown: the last until the one after it."""
+    times = file.times[: fields + 1]
+    fps = fields / times[-1] if times[-1] > 0 else USUAL_FPS
+    return Timing(times[:-1], float(fps), "timestamps")
 
 
 def _fields(file: FlowFile, first: int, count: int) -> Iterator[np.ndarray]:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from pipelines.errors import UsageError
 
-USUAL_FPS = 25.0
-"""Taken for videos whose container knows no rate."""
 _FORM = re.compile(r"(?P<number>\d+(\.\d+)?|\.\d+)\s*(?P<unit>s|f?)")
 
 

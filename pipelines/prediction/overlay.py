@@ -38,7 +38,7 @@ def write_overlay(
             f"--output {place.parent} is where {video} lies, which its overlay would replace: name another"
         )
     with decoder.open(video, keep_size=True, allow_truncated=allow_truncated) as reader:
-        encode(path, _pictures(reader, timeline, on_frames), timeline.fps)
+        encode(path, _pictures(reader, timeline, on_frames), timeline.timing)
     return path
 
 
@@ -47,9 +47,10 @@ def _pictures(reader: IsolatedReader, timeline: Timeline, on_frames: OnFrames) -
     edges = np.array(timeline.edges())
     drawn, below = (-1, -1), np.empty(0)
     for index, frame in enumerate(reader):
-        place = int(np.searchsorted(edges[1:-1], index / timeline.fps, side="right"))
-        if (place, int(index / timeline.fps)) != drawn:  # letters take longer than all the rest of a frame
-            drawn = place, int(index / timeline.fps)
+        time = timeline.time(index)
+        place = int(np.searchsorted(edges[1:-1], time, side="right"))
+        if (place, int(time)) != drawn:  # letters take longer than all the rest of a frame
+            drawn = place, int(time)
             below = panel(timeline, place, drawn[1], width)
         yield np.concatenate([resize(frame, width, height), below])
         if index % _REPORTED == 0:
@@ -71,7 +72,7 @@ def panel(timeline: Timeline, place: int, second: int, width: int) -> np.ndarray
     window = timeline.windows[place]
     span = f"window {moment(window.start, timeline)} - {moment(window.end, timeline)}"
     draw_text(canvas, 12 * unit, 20 * unit, span, 11 * unit, _MUTED)
-    now = clock(second, timeline.frames / timeline.fps) + (" s" if timeline.frames / timeline.fps < 60 else "")
+    now = clock(second, timeline.duration) + (" s" if timeline.duration < 60 else "")
     draw_text(canvas, width - 12 * unit, 20 * unit, now, 13 * unit, _MUTED, "right")
     best = np.argsort(-np.array(window.headline), kind="stable")[:BEST]
     left, right = round(0.42 * width), round(width - 70 * unit)
@@ -89,8 +90,8 @@ def panel(timeline: Timeline, place: int, second: int, width: int) -> np.ndarray
 
 def moment(frame: int, timeline: Timeline) -> str:
     """When a frame is shown: tenths of seconds in a video below a minute, otherwise as a clock."""
-    total = timeline.frames / timeline.fps
-    return f"{frame / timeline.fps:.1f} s" if total < 60 else clock(frame / timeline.fps, total)
+    time, total = timeline.time(frame), timeline.duration
+    return f"{time:.1f} s" if total < 60 else clock(time, total)
 
 
 def _unit(width: int) -> float:

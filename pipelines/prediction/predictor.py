@@ -107,7 +107,10 @@ def probabilities(logits: Logits) -> dict[str, list[float]]:
 
 def warning_about(reader: IsolatedReader) -> str:
     """What a prediction must say about a video that has been read to its end; "" for nothing."""
-    return damage(reader.damaged_frames, reader.decoded) if reader.damaged_frames else ""
+    found = [damage(reader.damaged_frames, reader.decoded)] if reader.damaged_frames else []
+    if reader.timing.problem:
+        found.append(f"{reader.timing.problem}: times are those of {reader.timing.fps:g} frames a second")
+    return "; ".join(found)
 
 
 OnFrames = Callable[[int, int], None]
@@ -131,7 +134,7 @@ class Clip:
             frames, counted = _pick(predictor, path, counted.decoded, on_frames)
         flow = FlowOnDemand(predictor.flow, frames)
         self.pixels = predictor.needs(0, counted.decoded).pixels(frames, flow)
-        self.frames, self.fps, self.pairs = counted.decoded, counted.fps, flow.computed
+        self.timing, self.pairs = counted.timing, flow.computed
         self.warning = warning_about(counted)
 
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.prediction.lengths import USUAL_FPS
 from pipelines.workspace import Failure
 
 if TYPE_CHECKING:
@@ -25,7 +24,11 @@ class TimelineFiles:
 
     segments: "list[Segment]"
     windows: int
+    window: str
+    """Its length as asked for: 2 s, or 50 frames."""
+    hop: str
     window_frames: int
+    """The same in frames, at the video's mean rate."""
     hop_frames: int
     files: dict[str, Path]
 
@@ -39,7 +42,7 @@ class Prediction:
     """The class it was given under, if any."""
     frames: int
     fps: float
-    """0 where unknown."""
+    """Frames over duration."""
     top: list[ClassProbability]
     """The five best classes of the headline: both streams fused, or the only one."""
     probabilities: dict[str, list[float]]
@@ -54,8 +57,8 @@ class Prediction:
 
     @property
     def seconds(self) -> float:
-        """The video's length; 25 frames a second are taken where the rate is unknown."""
-        return self.frames / (self.fps or USUAL_FPS)
+        """The video's length."""
+        return self.frames / self.fps
 
 
 @dataclass(frozen=True)

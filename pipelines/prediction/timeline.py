@@ -1,6 +1,6 @@
 """Class over time: a window slides over a video, and each is tested as if it had been cut out as a clip of its own.
 
-Letters: C classes, W frames of a window.
+Letters: C classes, T frames.
 """
 
 import contextlib
@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.prediction.flow import FlowOnDemand
-from pipelines.prediction.lengths import USUAL_FPS, Length
+from pipelines.prediction.lengths import Length
 from pipelines.prediction.predictor import Logits, OnFrames, Predictor, probabilities, warning_about
+from pipelines.prediction.windows import Span, Windows
 from pipelines.prefetch import prefetch
+from pipelines.video.timing import Timing
 
 _AHEAD = 16  # decoded frames that wait while flow and network compute
 
@@ -52,14 +54,13 @@ class Segment:
 
 @dataclass(frozen=True)
 class Timeline:
-    """All windows of a video. `frames` and `fps` are the video's; `fps` is 25 where the container knows none."""
+    """All windows of a video, and when its frames are shown."""
 
     classes: list[str]
     windows: list[Window]
-    frames: int
-    fps: float
-    window_frames: int
-    hop_frames: int
+    timing: Timing
+    window: Length
+    hop: Length
     pairs: int
     """Flow fields computed."""
     mean: Logits
@@ -67,10 +68,32 @@ class Timeline:
     warning: str = ""
     """What is wrong with the video."""
 
+    @property
+    def frames(self) -> int:
+        return len(self.timing.times)
+
+    @property
+    def window_frames(self) -> int:
+        """At the mean rate."""
+        return self.window.frames(self.timing.fps)
+
+    @property
+    def hop_frames(self) -> int:
+        return self.hop.frames(self.timing.fps)
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.timing.duration
+
+    def time(self, frame: int) -> float:
+        """When the frame is shown, in seconds from the first; of the one after the last, when the video ends."""
+        return float(self.timing.times[frame]) if frame < self.frames else self.duration
+
     def edges(self) -> list[float]:
         """When one window gives way to the next, in seconds, both ends included: one more than windows."""
-        middles = [(window.start + window.end) / 2 for window in self.windows]
-        return [frame / self.fps for frame in (0, *((a + b) / 2 for a, b in pairwise(middles)), self.frames)]
+        middles = [(self.time(window.start) + self.time(window.end)) / 2 for window in self.windows]
+        return [0.0, *((a + b) / 2 for a, b in pairwise(middles)), self.duration]
 
     def segments(self) -> list[Segment]:
         """The video's time from beginning to end."""
@@ -94,62 +117,81 @@ def _runs(values: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def slide(predictor: Predictor, path: Path, window: Length, hop: Length, on_frames: OnFrames) -> Timeline:
     """Raises `VideoError` where the video cannot be decoded or is too short."""
+    timeline = _slide(predictor, path, window, hop, on_frames, None)
+    if timeline is None:  # when the frames are shown is known only from all of them
+        with predictor.open(path) as reader:
+            for _ in reader.pick(lambda index: False):
+                pass
+        timeline = _slide(predictor, path, window, hop, on_frames, reader.timing.times)
+        assert timeline is not None
+    return timeline
+
+
+def _slide(
+    predictor: Predictor, path: Path, window: Length, hop: Length, on_frames: OnFrames, times: np.ndarray | None
+) -> Timeline | None:
+    """`times`: when the frames are shown; None: as their timestamps say. Returns None where those turn out not to be
+    usable, and seconds matter."""
+    by_number = window.in_frames and hop.in_frames
+    slider = _Slider(predictor, Windows(window, hop, predictor.flow.step + 1))
+    scored: list[Window] = []
+    first, shown = None, list[float]()
     with predictor.open(path) as reader:
-        fps, announced = reader.fps or USUAL_FPS, reader.announced_frames
-        length = max(window.frames(fps), predictor.flow.step + 1)
-        slider = _Slider(predictor, length, min(hop.frames(fps), length))
-        scored: list[Window] = []
-        with contextlib.closing(prefetch((frame for frame in reader), _AHEAD)) as frames:
-            for frame in frames:
-                scored += slider.add(frame)
+        announced = reader.announced_frames
+        with contextlib.closing(prefetch(((frame, reader.stamp) for frame in reader), _AHEAD)) as frames:
+            for index, (frame, stamp) in enumerate(frames):
+                first = stamp if index == 0 else first
+                if by_number:
+                    shown.append(float(index))
+                elif times is not None:
+                    shown.append(float(times[min(index, len(times) - 1)]))
+                elif stamp is None or first is None or (shown and stamp - first < shown[-1]):
+                    return None
+                else:
+                    shown.append(stamp - first)
+                scored += slider.add(frame, shown[-1])
                 on_frames(slider.count, announced)
-        scored += slider.finish()
+    timing = reader.timing
+    if not by_number and times is None and not np.allclose(shown, timing.times, rtol=0, atol=1e-6):
+        return None
+    scored += slider.finish(float(slider.count) if by_number else timing.duration)
     mean = {name: values / len(scored) for name, values in slider.sums.items()}
-    return Timeline(
-        predictor.classes,
-        scored,
-        slider.count,
-        fps,
-        length,
-        slider.hop,
-        slider.flow.computed,
-        mean,
-        warning_about(reader),
-    )
+    return Timeline(predictor.classes, scored, timing, window, hop, slider.flow.computed, mean, warning_about(reader))
 
 
 class _Slider:
-    """Takes a video frame by frame and scores each window when its last frame has come.
+    """Takes a video frame by frame and scores each window when its frames have come.
 
     It holds the frames and fields of one window, whatever the length of the video.
     """
 
-    def __init__(self, predictor: Predictor, length: int, hop: int) -> None:
-        self.predictor, self.length, self.hop = predictor, length, hop
+    def __init__(self, predictor: Predictor, windows: Windows) -> None:
+        self.predictor, self.windows = predictor, windows
         self.frames: dict[int, np.ndarray] = {}
         self.flow = FlowOnDemand(predictor.flow, self.frames)
         self.sums: Logits = {}
-        self.count = self.next_start = self.covered = 0
+        self.count = self.kept_from = 0
 
-    def add(self, frame: np.ndarray) -> list[Window]:
-        """The window that ends with this frame, if one does."""
+    def add(self, frame: np.ndarray, time: float) -> list[Window]:
+        """The windows that are settled with this frame, shown at that time."""
         self.frames[self.count] = frame
         self.count += 1
-        self.frames.pop(self.count - 1 - self.length, None)
-        self.flow.forget(self.count - self.length)
-        if self.count < self.next_start + self.length:
-            return []
-        self.next_start += self.hop
-        return [self._score(self.count - self.length)]
+        scored = [self._score(span) for span in self.windows.add(time)]
+        oldest = self.windows.oldest()
+        for index in range(self.kept_from, oldest):
+            del self.frames[index]
+        self.kept_from = oldest
+        self.flow.forget(oldest)
+        return scored
 
-    def finish(self) -> list[Window]:
-        """The window that ends with the video, unless there has been one."""
-        return [] if self.covered == self.count else [self._score(max(0, self.count - self.length))]
+    def finish(self, end: float) -> list[Window]:
+        """The remaining windows of a video that ends then."""
+        return [self._score(span) for span in self.windows.finish(end)]
 
-    def _score(self, start: int) -> Window:
-        self.covered = self.count
-        needs = self.predictor.needs(start, self.count - start)
+    def _score(self, span: Span) -> Window:
+        start, end = span
+        needs = self.predictor.needs(start, end - start)
         logits = self.predictor.logits(needs.pixels(self.frames, self.flow))
         for name, values in logits.items():
             self.sums[name] = self.sums.get(name, 0) + values
-        return Window(start, self.count, probabilities(logits))
+        return Window(start, end, probabilities(logits))

@@ -35,7 +35,7 @@ def write_csv(path: Path, timeline: Timeline) -> None:
     for window in timeline.windows:
         numbers = [f"{probability:.6f}" for probability in window.headline]
         winner = classes[window.winner], numbers[window.winner]
-        times = (f"{frame / timeline.fps:.3f}" for frame in (window.start, window.end))
+        times = (f"{timeline.time(frame):.3f}" for frame in (window.start, window.end))
         writer.writerow([*times, window.start, window.end, *winner, *numbers])
     write_text(path, text.getvalue())
 
@@ -46,8 +46,13 @@ def write_document(path: Path, timeline: Timeline, about: dict[str, Any]) -> Non
     document = {
         "schema": SCHEMA,
         **about,
-        "fps": timeline.fps,
+        "fps": timeline.timing.fps,
+        "times_from": timeline.timing.origin,
+        "times_problem": timeline.timing.problem,
         "video_frames": timeline.frames,
+        "video_seconds": timeline.duration,
+        "window": str(timeline.window),
+        "hop": str(timeline.hop),
         "window_frames": timeline.window_frames,
         "hop_frames": timeline.hop_frames,
         "classes": timeline.classes,
@@ -59,8 +64,8 @@ def write_document(path: Path, timeline: Timeline, about: dict[str, Any]) -> Non
 
 def _window(window: Window, timeline: Timeline) -> dict[str, Any]:
     return {
-        "start_seconds": window.start / timeline.fps,
-        "end_seconds": window.end / timeline.fps,
+        "start_seconds": timeline.time(window.start),
+        "end_seconds": timeline.time(window.end),
         "start_frame": window.start,
         "end_frame": window.end,
         "class": timeline.classes[window.winner],

@@ -49,8 +49,7 @@ def draw_timeline(timeline: Timeline, title: str, details: str) -> bytes:
     scale.outline.set_visible(False)
     figure.text(margin / width, 1 - 0.27 / height, _plain(title), fontsize=11, fontweight="bold", color=_TEXT,
                 parse_math=False)  # fmt: skip
-    window, hop = (frames / timeline.fps for frames in (timeline.window_frames, timeline.hop_frames))
-    text = f"{_plain(details)} · windows of {window:.3g} s every {hop:.3g} s"
+    text = f"{_plain(details)} · windows of {timeline.window} every {timeline.hop}"
     figure.text(margin / width, 1 - 0.47 / height, text, fontsize=8.5, color=_MUTED, parse_math=False)
     return _png(figure)
 
@@ -78,7 +77,7 @@ def _columns(timeline: Timeline) -> np.ndarray:
 def _draw_strip(axes: Axes, timeline: Timeline, shown: list[int]) -> None:
     """A colour for the winner of each moment, and the name of its class where there is room."""
     colours = dict(zip(shown, _COLOURS, strict=False))
-    total = timeline.frames / timeline.fps
+    total = timeline.duration
     winners = np.array([window.winner for window in timeline.windows])[_columns(timeline)]
     table = np.array([matplotlib.colors.to_rgb(colours.get(i, _OTHER)) for i in range(len(timeline.classes))])
     axes.imshow(table[winners][None], extent=(0, total, -0.5, 0.5), aspect="auto", interpolation="nearest")
@@ -97,7 +96,7 @@ def _draw_strip(axes: Axes, timeline: Timeline, shown: list[int]) -> None:
 
 def _draw_rows(axes: Axes, timeline: Timeline, shown: list[int], labels: list[str]) -> matplotlib.cm.ScalarMappable:
     probabilities = _probabilities(timeline)[:, shown].T[:, _columns(timeline)]
-    total = timeline.frames / timeline.fps
+    total = timeline.duration
     image = axes.imshow(
         probabilities, extent=(0, total, len(shown) - 0.5, -0.5), aspect="auto", interpolation="nearest", cmap="Blues",
         vmin=0, vmax=1,

@@ -1,17 +1,21 @@
 """Encoding: pictures made one at a time to a video that players open.
 
-Letters: H W pixels.
+Letters: T pictures, H W pixels.
 """
 
 from collections.abc import Iterable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.workspace import atomic_file, storage_errors
 
 if TYPE_CHECKING:
+    import av
     import numpy as np
+
+    from pipelines.video.timing import Timing
 
 # By suffix: FFmpeg's name of the container and the codecs to choose from, best first.
 _FORMATS = {
@@ -25,36 +29,74 @@ _QUALITY = {
     "libx264": {"crf": "16", "preset": "veryfast"},
     "mpeg4": {"flags": "+qscale", "global_quality": str(2 * 118)},  # quantiser 2, in FFmpeg's 118 steps each
 }
-_USUAL_FPS = 25
+_TICK = Fraction(1, 60000)  # of an uneven film's clock: near the finest that MPEG-4 allows
+_EVEN = 0.0015  # seconds by which a container that counts milliseconds may be off
+_FASTEST_GRID, _MOST_REPEATED = 240, 100  # of an AVI: frames a second, and frames for a picture in the mean
 
 
-def encode(path: Path, pictures: Iterable["np.ndarray"], fps: float) -> int:
-    """Writes RGB uint8 pictures of one size, [H, W, 3] with H and W even, as they come; returns how many.
+def encode(path: Path, pictures: Iterable["np.ndarray"], timing: "Timing") -> int:
+    """Writes RGB uint8 pictures of one size, [H, W, 3] with H and W even, as they come; returns T, which is at most
+    that of `timing`, when they are shown.
 
-    The suffix of `path` (one of `SUFFIXES`) names the container; `fps` of 0, unknown, counts as 25. The file has its
-    name only once it is whole. Raises `StorageError`.
+    The suffix of `path` (one of `SUFFIXES`) names the container. AVI knows no times: there pictures are repeated until
+    the next is due. The file has its name only once it is whole. Raises `StorageError`.
     """
     import av
 
     kind, codecs = _FORMATS[path.suffix.lower()]
     codec = next(name for name in codecs if name in av.codecs_available)
+    is_even = kind == "avi"
+    tick, stamps = _clock(timing, is_even)
     written = 0
+
+    durations: dict[int | None, int] = {start: end - start for start, end in pairwise(stamps)}
+
+    def mux(packets: "list[av.Packet]") -> None:
+        for packet in packets:
+            packet.duration = durations.get(packet.pts, 1)
+            container.mux(packet)
+
     with (
         atomic_file(path) as temporary,
         storage_errors(path),
         av.open(str(temporary), "w", format=kind) as container,
     ):
-        stream = container.add_stream(codec, rate=_rate(fps), options=dict(_QUALITY[codec]))
+        stream = container.add_stream(codec, rate=_rate(timing.fps), options=dict(_QUALITY[codec]))
         assert isinstance(stream, av.VideoStream)
         stream.pix_fmt = "yuv420p"  # what every player shows
-        for picture in pictures:
+        stream.codec_context.time_base = tick
+        if tick == _TICK:
+            stream.codec_context.max_b_frames = 0  # the picture shown last is written last, and MP4 ends with its end
+        for picture, stamp in zip(pictures, stamps, strict=False):
             if not written:
                 stream.height, stream.width = picture.shape[:2]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            for shown in range(stamp, stamps[written + 1] if is_even else stamp + 1):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts, frame.time_base = shown, tick
+                mux(stream.encode(frame))
             written += 1
-        container.mux(stream.encode())
+        mux(stream.encode())
     return written
 
 
+def _clock(timing: "Timing", is_even: bool) -> tuple[Fraction, list[int]]:
+    """The length of a tick, and when each picture is shown and the last one no more, in ticks: ever later."""
+    import numpy as np
+
+    from pipelines.video.timing import even_times
+
+    count = len(timing.times)
+    if count == 0 or np.abs(timing.times - even_times(count, timing.fps)).max() <= _EVEN:
+        return 1 / _rate(timing.fps), list(range(count + 1))
+    ends = np.append(timing.times, timing.duration)
+    tick = _TICK
+    if is_even:
+        gaps = np.diff(ends)
+        tick = 1 / _rate(min(1 / gaps[gaps > 0].min(), _FASTEST_GRID, _MOST_REPEATED * timing.fps))
+    stamps = np.rint(ends / float(tick)).astype(np.int64)
+    # Pictures shown at one time, or in one tick of an AVI, follow one another.
+    return tick, (np.maximum.accumulate(stamps - np.arange(count + 1)) + np.arange(count + 1)).tolist()
+
+
 def _rate(fps: float) -> Fraction:
-    return Fraction(fps if 0 < fps <= 1000 else _USUAL_FPS).limit_denominator(1001)  # 29.97 is 30000/1001
+    return Fraction(min(fps, 1000)).limit_denominator(1001)  # 29.97 is 30000/1001

@@ -26,13 +26,16 @@ from pipelines.errors import MissingError, VideoError
 from pipelines.interruption import STOP_SIGNALS
 from pipelines.video.decoding import VideoReader
 from pipelines.video.resize import resize, stored_size
+from pipelines.video.timing import Timing
 from pipelines.workers import Limits, arrives, failure, how_it_ended, limit_memory, memory_share, no_progress
 
 _ABOUT = ("fps", "container_frames", "announced_frames", "source_width", "source_height")
+_FINAL = ("decoded", "truncated", "damaged_frames", "timing")
 _NEXT, _PASS, _STOP = range(3)  # what is asked of the process: the next frame, the one after it, no more
 
-Answer = str | dict[str, Any] | None
-"""Why the video fails; what is known of it at its beginning or end; None: there is a frame."""
+Answer = str | dict[str, Any] | float | None
+"""Why the video fails; what is known of it at its beginning or end; of a frame that there is, its timestamp in seconds,
+None where it has none."""
 
 
 class Decoder:
@@ -58,6 +61,7 @@ class IsolatedReader:
     """
 
     fps: float
+    timing: Timing
     container_frames: int
     announced_frames: int
     source_width: int
@@ -74,9 +78,10 @@ class IsolatedReader:
     ) -> None:
         self._process, self._idle = process, idle
         self.decoded, self.truncated, self.damaged_frames = 0, False, 0
+        self.stamp: float | None = None  # of the frame decoded last, in seconds by the container's clock
         self._is_open = False
         try:
-            vars(self).update(self._ask((os.path.abspath(path), allow_truncated)) or {})
+            self._update(self._ask((os.path.abspath(path), allow_truncated)))
         except VideoError:
             self.close()
             raise
@@ -91,11 +96,12 @@ class IsolatedReader:
         """The frames whose index from 0 is wanted, with it."""
         while self._is_open:
             index, is_wanted = self.decoded, wanted(self.decoded)
-            final = self._ask(_NEXT if is_wanted else _PASS)
-            if final is not None:
-                vars(self).update(final)
+            answer = self._ask(_NEXT if is_wanted else _PASS)
+            if isinstance(answer, dict):
+                self._update(answer)
                 self._is_open = False
                 return
+            self.stamp = answer
             self.decoded += 1
             if is_wanted:
                 picture = self._process.receive_picture((self.source_height, self.source_width, 3))
@@ -110,7 +116,11 @@ class IsolatedReader:
         if self._process.is_alive and self._process not in self._idle:
             self._idle.append(self._process)
 
-    def _ask(self, order: Any) -> dict[str, Any] | None:
+    def _update(self, about: dict[str, Any] | float | None) -> None:
+        assert isinstance(about, dict)
+        vars(self).update(about)
+
+    def _ask(self, order: Any) -> dict[str, Any] | float | None:
         try:
             answer = self._process.ask(order)
             if isinstance(answer, str):
@@ -235,15 +245,15 @@ def _decode(path: Path, allow_truncated: bool, connection: Connection) -> None:
                 raise _Stopped
             is_asked = order == _NEXT
             if not is_asked:
-                connection.send(None)
+                connection.send(reader.clock.stamps[-1])
             return is_asked
 
         try:
             for _, picture in reader.pick(wanted):
-                connection.send(None)
+                connection.send(reader.clock.stamps[-1])
                 connection.send_bytes(picture.data.cast("B"))
                 is_asked = False
-            answer = {"decoded": reader.decoded, "truncated": reader.truncated, "damaged_frames": reader.damaged_frames}
+            answer = {name: getattr(reader, name) for name in _FINAL}
         except _Stopped:
             connection.send({})
             return

@@ -17,9 +17,9 @@ USUAL_FPS = 25.0
 Origin = Literal["timestamps", "rate", "given", "assumed"]
 """Where times come from: the file's timestamps, its average rate, a rate the user gave, 25 frames a second."""
 
+_NO_STAMPS, _MAY_RESTART = 0x0080, 0x0200  # flags of the container's format: AVFMT_NOTIMESTAMPS, AVFMT_TS_DISCONT
 # As FFmpeg's own program has it: clocks of MPEG streams may start anew (wrap-around, files joined end to end), and a
 # gap of more than 30 hours is an error anywhere.
-_MAY_RESTART = 0x0200  # AVFMT_TS_DISCONT, a flag of the container's format
 _RESTART_BACK, _RESTART_AHEAD, _LONGEST_GAP = 0.1, 10.0, 30 * 3600.0  # seconds
 
 
@@ -55,6 +55,7 @@ class FrameClock:
     def __init__(self, container: "av.container.InputContainer", stream: "av.VideoStream") -> None:
         self.rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
         self.tick = float(stream.time_base or 0)
+        self.has_stamps = not container.format.flags & _NO_STAMPS
         self.may_restart = bool(container.format.flags & _MAY_RESTART)
         self.stamps: list[float | None] = []
         self._last_duration = 0.0
@@ -70,7 +71,9 @@ class FrameClock:
 
     def timing(self) -> Timing:
         """Of the frames so far."""
-        times, problem = _usable(self.stamps, self.rate, self.may_restart)
+        times, problem = None, "its container has no timestamps"
+        if self.has_stamps:
+            times, problem = _usable(self.stamps, self.rate, self.may_restart)
         if times is not None:
             return Timing(times, self._fps(times), "timestamps")
         fps = self.rate or USUAL_FPS
@@ -79,6 +82,8 @@ class FrameClock:
     def _fps(self, times: np.ndarray) -> float:
         """The container's rate where the times keep to it, else T over the time until the last frame ends."""
         for rate in self.rates:
+            if self._last_duration > 1.5 / rate:  # a last picture that is held
+                continue
             # A container that counts milliseconds rounds the times of both frames; one that counts frames is exact.
             if np.abs(times - even_times(len(times), rate)).max() <= min(1.5 * self.tick, 0.25 / rate):
                 return rate

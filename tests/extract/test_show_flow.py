@@ -165,6 +165,22 @@ def test_a_video_of_stored_flow_is_that_of_computed_flow(
     assert shown.pictures == FRAMES - 1
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_pictures_of_a_variable_rate_are_shown_when_their_frames_are(
+    tmp_path: Path, write_clip: WriteClip, show: Callable[..., Result], suffix: str
+) -> None:
+    times = [0.0, 1.0, 2.0, 2.04, 2.08, 2.12]
+    write_clip(tmp_path / "videos/walk/a.mkv", times=times)
+    settings = extract_flow.Config(tmp_path / "work", str(tmp_path / "videos"), method="farneback", workers=1)
+    assert extract_flow.run(settings).done == 1
+    for name, video in (("computed", "videos/walk/a.mkv"), ("stored", "walk/a")):
+        output = tmp_path / f"{name}{suffix}"
+        assert show(video, frame="all", output=output).pictures == FRAMES - 1
+        with av.open(str(output)) as container:
+            assert container.duration / av.time_base == pytest.approx(2.12, abs=1e-3)
+            assert [frame.time for frame in container.decode(video=0)] == pytest.approx(times[:-1], abs=1e-3)
+
+
 def test_a_truncated_video_is_shown_as_far_as_it_decodes(tmp_path: Path) -> None:
     said: list[Progress] = []
     config = Config(tmp_path / "work", str(cut_video(tmp_path)), method="farneback", frame="all")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from itertools import pairwise
 
 import av
 import cv2
@@ -14,7 +15,9 @@ from pipelines.prediction.lengths import Length
 from pipelines.prediction.overlay import shown_size
 from pipelines.prediction.timeline import Timeline, Window
 from pipelines.prediction.timeline_picture import ROWS, clock, draw_timeline, shown_classes
+from pipelines.prediction.windows import Windows
 from pipelines.video.synthetic import write_video
+from pipelines.video.timing import Timing, even_times
 
 FRAMES = 47
 SETTINGS = {"timeline": True, "window": "20f", "hop": "10f", "crops": 3, "step": "joint1", "device": "cpu"}
@@ -36,8 +39,8 @@ def over_time(trained_on_videos, pictures, tmp_path_factory):
     held = []
     add = module._Slider.add
 
-    def spy(self, frame):
-        windows = add(self, frame)
+    def spy(self, frame, time):
+        windows = add(self, frame, time)
         held.append((len(self.frames), len(self.flow.kept)))
         return windows
 
@@ -148,6 +151,129 @@ def test_timelines_of_videos_of_one_name_lie_side_by_side(trained_on_videos, tmp
     assert [prediction.timeline.files["csv"].name for prediction in result.predictions] == ["a.csv", "a-2.csv"]
 
 
+# ------------------------------------------------------------------ a variable frame rate
+
+SLOW_THEN_FAST = [*(np.arange(8) / 2), *(4 + np.arange(100) / 25)]
+"""2 frames a second for 4 seconds, then 25 for 4 more."""
+
+
+@pytest.fixture(scope="module")
+def uneven(trained_on_videos, pictures, tmp_path_factory):
+    """The result, its folder and the video's true times, by PyAV."""
+    folder = tmp_path_factory.mktemp("uneven")
+    clip = np.concatenate([pictures, pictures, pictures])[: len(SLOW_THEN_FAST)]
+    write_video(folder / "a.mp4", clip, codec="libx264", times=SLOW_THEN_FAST)
+    settings = SETTINGS | {"window": "1s", "hop": "1s", "overlay": True}
+    config = predict.Config(
+        [str(folder / "a.mp4")], trained_on_videos.workspace.root, output=folder / "out", **settings
+    )
+    with av.open(str(folder / "a.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    return predict.run(config), folder / "out", times
+
+
+def test_windows_of_seconds_are_of_time_with_a_variable_rate(uneven):
+    result, out, times = uneven
+    with (out / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["start_seconds"], row["end_seconds"]) for row in rows] == [
+        (f"{second}.000", f"{second + 1}.000") for second in range(8)
+    ]
+    assert [int(row["start_frame"]) for row in rows] == [0, 2, 4, 6, 8, 33, 58, 83]
+    assert [float(row["start_seconds"]) for row in rows] == [times[int(row["start_frame"])] for row in rows]
+    (prediction,) = result.predictions
+    assert prediction.seconds == pytest.approx(8)
+    assert (prediction.timeline.segments[0].start, prediction.timeline.segments[-1].end) == (0, pytest.approx(8))
+
+
+def test_the_document_says_the_true_times(uneven):
+    _, out, times = uneven
+    document = json.loads((out / "a.json").read_text())
+    assert document["video_seconds"] == pytest.approx(8)
+    assert document["fps"] == pytest.approx(108 / 8)
+    assert (document["window"], document["hop"], document["times_from"]) == ("1 s", "1 s", "timestamps")
+    ends = [*times, 8]
+    for window in document["windows"]:
+        assert window["start_seconds"] == pytest.approx(times[window["start_frame"]])
+        assert window["end_seconds"] == pytest.approx(ends[window["end_frame"]])
+
+
+def test_frames_of_the_overlay_are_shown_when_the_videos_are(uneven):
+    _, out, times = uneven
+    with av.open(str(out / "a.mp4")) as container:
+        assert container.duration / av.time_base == pytest.approx(8)
+        assert [frame.time for frame in container.decode(video=0)] == pytest.approx(times, abs=1e-4)
+
+
+def test_windows_of_frames_have_the_times_of_their_frames(trained_on_videos, pictures, tmp_path):
+    write_video(tmp_path / "a.mkv", pictures[:30], codec="ffv1", pixels="bgr0", times=SLOW_THEN_FAST[:30])
+    config = predict.Config([str(tmp_path / "a.mkv")], trained_on_videos.workspace.root, output=tmp_path, **SETTINGS)
+    predict.run(config)
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["start_frame"], row["start_seconds"], row["end_seconds"]) for row in rows] == [
+        ("0", "0.000", "4.480"),
+        ("10", "4.080", "4.880"),
+    ]
+
+
+def test_a_video_whose_timestamps_go_back_is_predicted_by_its_rate_and_says_so(trained_on_videos, pictures, tmp_path):
+    noise = np.random.default_rng(1).integers(0, 256, pictures.shape, dtype=np.uint8)  # which x264 codes out of order
+    write_video(tmp_path / "a.avi", noise, codec="libx264")  # AVI has decoding times only
+    settings = SETTINGS | {"window": "1s", "hop": "0.4s"}
+    config = predict.Config([str(tmp_path / "a.avi")], trained_on_videos.workspace.root, output=tmp_path, **settings)
+    (prediction,) = predict.run(config).predictions
+    assert "go back" in prediction.warning
+    document = json.loads((tmp_path / "a.json").read_text())
+    assert [(window["start_frame"], window["end_frame"]) for window in document["windows"]] == [
+        (0, 25),
+        (10, 35),
+        (20, 45),
+        (22, 47),
+    ]
+    assert document["times_from"] == "rate"
+
+
+def spans_of(times, end, window, hop, least=2):
+    """The windows of frames shown then, as they are settled one after the other."""
+    windows = Windows(Length.parse("--window", window), Length.parse("--hop", hop), least)
+    spans = []
+    for time in times:
+        needed = windows.oldest() if windows.times else 0
+        settled = windows.add(float(time))
+        assert all(start >= needed for start, _ in settled)  # no frame is wanted that was let go
+        spans += settled
+    needed = windows.oldest()
+    last = windows.finish(end)
+    assert all(start >= needed for start, _ in last)
+    return spans + last
+
+
+@pytest.mark.parametrize("frames", [1, 30, 50, 51, 99, 100, 101, 250])
+def test_at_an_even_rate_windows_of_seconds_are_those_of_as_many_frames(frames):
+    times = even_times(frames, 25)
+    assert spans_of(times, frames / 25, "2s", "1s") == spans_of(range(frames), frames, "50f", "25f")
+
+
+@pytest.mark.parametrize(
+    ("window", "hop"), [("1s", "1s"), ("2s", "0.3s"), ("20f", "1s"), ("0.5s", "40f"), ("0.01", "0.01")]
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_windows_leave_no_frame_out_and_are_never_the_same(window, hop, seed):
+    gaps = np.random.default_rng(seed).choice([0.0, 0.02, 0.04, 0.5, 7.0], 200, p=[0.05, 0.4, 0.4, 0.1, 0.05])
+    times = np.cumsum(gaps) - gaps[0]
+    spans = spans_of(times, times[-1] + 0.04, window, hop)
+    assert (spans[0][0], spans[-1][1]) == (0, 200)
+    assert len(set(spans)) == len(spans)
+    for (start, end), (later, _) in pairwise(spans):
+        assert start <= later <= end
+    assert all(end - start >= 2 for start, end in spans)
+
+
+def test_a_frame_that_is_shown_for_a_day_is_in_few_windows():
+    assert len(spans_of([0.0, 0.04, 86400.0, 86400.04], 86400.08, "1s", "0.01s")) <= 6
+
+
 # ------------------------------------------------------------------ time and classes
 
 
@@ -158,7 +284,8 @@ def timeline(winners, classes=4, frames=100, length=20, hop=10):
         values[winner] += 0.9
         windows.append(Window(place * hop, place * hop + length, {"fused": values}))
     names = [f"class {index}" for index in range(classes)]
-    return Timeline(names, windows, frames, 25.0, length, hop, 0, {})
+    lengths = Length(length, in_frames=True), Length(hop, in_frames=True)
+    return Timeline(names, windows, Timing(even_times(frames, 25), 25.0, "timestamps"), *lengths, 0, {})
 
 
 def test_segments_follow_one_another_from_the_beginning_to_the_end():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipelines.video.decoding import VideoReader
+from pipelines.video.encoding import encode
 from pipelines.video.synthetic import write_video
 from pipelines.video.timing import FrameClock, Timing
 
@@ -32,7 +33,8 @@ def clock(
 ) -> Timing:
     """Of frames with these timestamps in a container that says so."""
     stream = SimpleNamespace(average_rate=fps, guessed_rate=fps, time_base=tick)
-    made = FrameClock(SimpleNamespace(format=SimpleNamespace(flags=0x0200 * may_restart)), stream)  # type: ignore[arg-type]
+    flags = 0x0200 if may_restart else 0  # AVFMT_TS_DISCONT
+    made = FrameClock(SimpleNamespace(format=SimpleNamespace(flags=flags)), stream)  # type: ignore[arg-type]
     for stamp in stamps:
         made.add(SimpleNamespace(time=stamp, duration=0, time_base=None))  # type: ignore[arg-type]
     return made.timing()
@@ -161,6 +163,44 @@ def test_a_transport_stream_joined_of_two_runs_on(tmp_path: Path) -> None:
     assert found.times == pytest.approx(np.arange(20) / 25)
 
 
+def test_a_bare_stream_of_pictures_has_the_times_of_its_rate(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.m1v"), "w", format="mpeg1video") as container:
+        stream = container.add_stream("mpeg1video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for picture in pictures(29):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    found = timing_of(tmp_path / "a.m1v")
+    assert (found.fps, found.origin, found.problem) == (25.0, "rate", "its container has no timestamps")
+    assert found.times == pytest.approx(np.arange(29) / 25)
+
+
 def test_one_frame_lasts_as_long_as_the_rate_says() -> None:
     found = clock([3.0])
     assert (found.times.tolist(), found.duration) == ([0.0], 0.04)
+
+
+# ------------------------------------------------------------------ written again
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize("times", [SLOW_THEN_FAST, [0.0, 0.0, 0.1, 5.0], [0.0, 1.0], [0.0]])
+def test_what_is_encoded_is_shown_at_the_same_times(tmp_path: Path, name: str, times: list[float]) -> None:
+    duration = times[-1] + 3
+    shown = Timing(np.array(times), len(times) / duration, "timestamps")
+    assert encode(tmp_path / name, iter(pictures(len(times))), shown) == len(times)
+    found = timing_of(tmp_path / name)
+    assert found.times == pytest.approx(times, abs=1e-3)  # two at one time are a tick apart
+    assert found.duration == pytest.approx(duration, abs=1e-3)
+
+
+def test_an_avi_repeats_its_pictures_until_the_next_is_due(tmp_path: Path) -> None:
+    given = pictures(29)
+    assert encode(tmp_path / "a.avi", iter(given), Timing(np.array(SLOW_THEN_FAST), 29 / 3, "timestamps")) == 29
+    with VideoReader(tmp_path / "a.avi") as reader:
+        frames = np.stack(list(reader)).astype(int)
+    assert (len(frames), reader.timing.fps) == (75, 25)
+    for second in (0.0, 0.44, 0.52, 1.88, 2.0, 2.04, 2.96):
+        shown = int(np.searchsorted(SLOW_THEN_FAST, second + 1e-6)) - 1
+        errors = np.abs(frames[round(second * 25)] - given).mean(axis=(1, 2, 3))
+        assert errors.argmin() == shown
