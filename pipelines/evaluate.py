@@ -13,8 +13,8 @@ from pipelines.distributed import ranks
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.protocols import TEMPORALS, VIEWS, Protocol
 from pipelines.evaluation.videos import TestVideos, find_test_videos
-from pipelines.progress import OnProgress, ignore_progress
-from pipelines.training.runs import Run, find_run, load_network, recipe_of
+from pipelines.progress import OnProgress, Progress, ignore_progress
+from pipelines.training.runs import Run, choose_run, load_network, recipe_of
 from pipelines.workspace import (
     Failure,
     Workspace,
@@ -35,7 +35,8 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class Config:
-    """What to test and how. `run` None: the newest; `step` None: the run's last; `mirror` None: as `views` is used.
+    """What to test and how. `run`: a name or a folder, None: the newest finished; `step` None: the run's last; `mirror`
+    None: as `views` is used.
 
     views, temporal  one or several; every combination is a protocol, and each video is read once for all of them
     force            accept flow that was made otherwise than the run's training flow
@@ -168,6 +169,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     )
     if not ranks().is_first:
         on_progress = ignore_progress
+    if task.warning:
+        on_progress(Progress("evaluate", 0, len(test.videos), message=task.warning))
     test.tell(on_progress)
     if not config.dry_run:
         ranks().first_tells(lambda: _require_writable(workspace, task, test))
@@ -192,12 +195,14 @@ class _Task:
     """A run, one of its networks (`step`), and how that is tested.
 
     settings  the content of the run's `config.json`
+    warning   what is unexpected about the choice of the run; empty where nothing is
     """
 
     run: Run
     settings: dict[str, Any]
     step: str
     protocols: list[Protocol]
+    warning: str
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -206,9 +211,9 @@ class _Task:
 
 
 def _choose(workspace: Workspace, config: Config) -> _Task:
-    run = find_run(workspace, config.run)
-    step = run.choose(config.step)
-    return _Task(run, run.config(), step, config.protocols(step))
+    chosen = choose_run(workspace, config.run, config.step)
+    run, step = chosen.run, chosen.step
+    return _Task(run, run.config(), step, config.protocols(step), chosen.warning)
 
 
 def _require_writable(workspace: Workspace, task: _Task, test: TestVideos) -> None:
@@ -241,7 +246,7 @@ def _leave(
     unscored = {"missing": test.missing, "failed": [f"{failure.class_name}/{failure.video}" for failure in failures]}
     provenance = _provenance(config, task)
     evaluations = []
-    # The first last: `stres report` takes the newest unless told otherwise.
+    # The first last: `stres report` takes the newest where the paper's protocol is not among them.
     for number, protocol in reversed(list(enumerate(task.protocols))):
         folder = workspace.scores / task.run.name / protocol.name
         scores = _gather({i: of_protocols[number] for i, of_protocols in logits.items()}, test, task)

@@ -10,7 +10,7 @@ from pipelines import __version__, options
 from pipelines.errors import UsageError
 from pipelines.options import Option
 from pipelines.progress import OnProgress, Progress, ignore_progress
-from pipelines.training.runs import Run, find_run_or_folder
+from pipelines.training.runs import Run, choose_run
 from pipelines.workspace import (
     Workspace,
     atomic_file,
@@ -109,14 +109,14 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.deployment.model import deployed
     from pipelines.training.runs import load_network
 
-    trained = find_run_or_folder(Workspace(config.workspace), config.run)
-    step = trained.choose(config.step)
+    chosen = choose_run(Workspace(config.workspace), config.run, config.step)
+    trained, step = chosen.run, chosen.step
     settings = trained.config()
     model = deployed(load_network(trained, step))
     size = (settings["size"][0], settings["size"][1])
     file = config.file(trained.name, step)
     require_writable(file.absolute().parent)
-    on_progress(Progress("export", 0, 2, unit="steps"))
+    on_progress(Progress("export", 0, 2, unit="steps", message=chosen.warning))
     content = EXPORT[config.chosen_format](model, size, _about(trained, step, settings))
     on_progress(Progress("export", 1, 2, unit="steps"))
     remove_left_over_temporary_files(file.parent, below=False)

@@ -218,7 +218,8 @@ Seed = Annotated[int, Option("Seed of every random draw.", metavar="N", minimum=
 Overwrite = Annotated[bool, Option("Make again what is already there.")]
 DryRun = Annotated[bool, Option("Say how much work and disk this would take; write nothing.")]
 RunOrFolder = Annotated[
-    str | None, Option("A run of the workspace, or the folder of another.", metavar="NAME", default="the newest")
+    str | None,
+    Option("A run of the workspace, or the folder of another.", metavar="NAME|DIR", default="the newest finished"),
 ]
 UsedStep = Annotated[
     str | None, Option("The run's network: a training step, or late.", metavar="STEP", default="the last")

@@ -18,7 +18,7 @@ from pipelines.prediction.account import STAGE, Account
 from pipelines.prediction.lengths import Length
 from pipelines.prediction.results import BEST, ClassProbability, Prediction, Result, TimelineFiles
 from pipelines.progress import OnProgress, Progress, ignore_progress
-from pipelines.training.runs import Run, find_run_or_folder
+from pipelines.training.runs import Chosen, Run, choose_run
 from pipelines.video.sources import UNLABELLED, VideoSource, find_videos
 from pipelines.workspace import Failure, Workspace, record_outcomes, require_writable
 
@@ -41,7 +41,7 @@ class Config:
     workspace: Path
     """The workspace that holds the run, and by default the timelines."""
     run: str | None = None
-    """A run of the workspace, or the folder of one that lies elsewhere; None: the newest."""
+    """A run of the workspace, or the folder of one that lies elsewhere; None: the newest finished."""
     step: str | None = None
     """Which of the run's networks: a training step, or `late`; None: the last."""
     crops: int | None = None
@@ -131,13 +131,16 @@ def run(
     where run, videos or what computes the flow are missing, `UsageError` where the run cannot be tested so,
     `StorageError` where timelines cannot be written.
     """
-    trained = ranks().first_tells(lambda: find_run_or_folder(Workspace(config.workspace), config.run))
+    chosen = ranks().first_tells(lambda: choose_run(Workspace(config.workspace), config.run, config.step))
+    trained = chosen.run
     sources, failures = ranks().first_tells(lambda: _sources(config))
     if config.timeline:
         ranks().first_tells(lambda: require_writable(config.output_folder))
-    predictor = _predictor(config, trained)
+    predictor = _predictor(config, chosen)
     if not ranks().is_first:
         on_progress = ignore_progress
+    if chosen.warning:
+        on_progress(Progress(STAGE, 0, len(sources) + len(failures), message=chosen.warning))
     started = time.monotonic()
     progress = Account(on_progress, len(sources), len(failures))
     for failure in failures:
@@ -188,15 +191,14 @@ def _sources(config: Config) -> tuple[list[VideoSource], list[Failure]]:
     ]
 
 
-def _predictor(config: Config, trained: Run) -> "Predictor":
+def _predictor(config: Config, chosen: Chosen) -> "Predictor":
     from pipelines.devices import device_for
     from pipelines.prediction.predictor import Predictor
 
-    step = trained.choose(config.step)
-    settings = config.protocol_settings(_crops_of_a_window(trained, step) if config.timeline else CROPS)
+    crops = _crops_of_a_window(chosen.run, chosen.step) if config.timeline else CROPS
     return Predictor(
-        trained,
-        settings.protocol(step),
+        chosen.run,
+        config.protocol_settings(crops).protocol(chosen.step),
         device_for(config.device, config.precision),
         precision=config.precision,
         options=config.method_options,

@@ -16,7 +16,7 @@ from pipelines.reporting.result import Result
 from pipelines.workspace import Workspace, is_plain_name, remove_left_over_temporary_files, require_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pipelines.evaluation.fusion import Space
     from pipelines.reporting.measuring import Material
@@ -31,8 +31,8 @@ class Config:
     """What to report.
 
     workspace: the folder with the scores.
-    run: name of the run; None: the newest evaluated. With `splits` a pattern holding `{split}`; None: `split{split}`.
-    protocol: folder name of the evaluation's protocol; None: the newest.
+    run: name of the run; None: the newest finished. With `splits` a pattern holding `{split}`; None: `split{split}`.
+    protocol: folder name of the evaluation's protocol; None: the paper's, else the newest.
     splits: the splits whose numbers are averaged; empty: the one run, alone.
     compare: another evaluation of the same videos: `RUN`, `RUN/STEP` or `RUN/PROTOCOL`, with `splits` a pattern.
     with_file: CSV or npz with the scores of another program, to fuse in; its name may hold `{split}`.
@@ -86,7 +86,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.reporting.training_log import read_curves, with_base_runs
 
     workspace = Workspace(config.workspace)
-    material = _gather(workspace, config)
+    material = _gather(workspace, config, lambda text: on_progress(Progress("report", 0, 1, "files", message=text)))
     curves = read_curves(workspace, with_base_runs(workspace, [one.run for one in material.evaluations]))
     result = measure(material, _report_name(material, config), config.output or _folder(workspace, material, config))
     output = Path(result.output)
@@ -102,11 +102,11 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     return dataclasses.replace(result, files={file: str(output / file) for file in files})
 
 
-def _gather(workspace: Workspace, config: Config) -> "Material":
+def _gather(workspace: Workspace, config: Config, tell: "Callable[[str], None]") -> "Material":
     from pipelines.reporting.evaluations import find_compared, find_evaluations, require_current
     from pipelines.reporting.measuring import gather
 
-    evaluations = find_evaluations(workspace, config.run, config.protocol, config.splits)
+    evaluations = find_evaluations(workspace, config.run, config.protocol, config.splits, tell)
     compared = find_compared(workspace, config.compare, evaluations) if config.compare else []
     require_current(workspace, [*evaluations, *compared])
     space: Space | None = None if config.with_space == "auto" else config.with_space  # type: ignore[assignment]

@@ -62,7 +62,9 @@ TestPrecision = Annotated[str, typer.Option(metavar="NAME", help="fp32 or bf16; 
 RunOrFolder = Annotated[
     str | None,
     typer.Option(
-        "--run", metavar="NAME", help="A run of the workspace, or the folder of another; default: the newest."
+        "--run",
+        metavar="NAME|DIR",
+        help="A run of the workspace, or the folder of another; default: the newest finished one.",
     ),
 ]
 UsedStep = Annotated[

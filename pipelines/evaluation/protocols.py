@@ -1,7 +1,7 @@
 """How a video is tested (paper.md 4), by name."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pipelines.errors import UsageError
 
@@ -37,6 +37,11 @@ class Protocol:
         mirror = "mirror" if self.mirror else "plain"
         statistics = f"-bn{self.recalibrate_bn}" if self.recalibrate_bn else ""
         return f"{self.step}-{self.frames}frames-{self.views}-{mirror}-{self.temporal}{statistics}"
+
+    @classmethod
+    def of_paper(cls, step: str) -> Self:
+        """The paper's, by which `evaluate` tests where it is told nothing else; a run's headline number."""
+        return cls(step, 25, "full", True, "sequence")
 
     def windows(self, trained_on: int, shortest: int, run: str) -> list[list[int]]:
         """Which of the video's frames go through the network together; it was trained on `trained_on` at once.

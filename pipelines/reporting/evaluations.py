@@ -1,14 +1,16 @@
 """Finding and loading what `evaluate` left: `scores/<run>/<protocol>/scores.h5` with its `results.json`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.artifacts import ArtifactError, peek
 from pipelines.errors import MissingError, UsageError
+from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scores import SCORES_SCHEMA, Scores, read_scores
-from pipelines.training.runs import outdated
+from pipelines.training.recipes import STEPS
+from pipelines.training.runs import LATE_FUSION, Run, outdated
 from pipelines.workspace import Workspace, read_json
 
 SPLIT_FIELD = "{split}"
@@ -33,24 +35,37 @@ class Evaluation:
 
 
 def find_evaluations(
-    workspace: Workspace, run: str | None, protocol: str | None, splits: Sequence[int]
+    workspace: Workspace,
+    run: str | None,
+    protocol: str | None,
+    splits: Sequence[int],
+    tell: Callable[[str], None] = lambda text: None,
 ) -> list[Evaluation]:
     """The one evaluation asked for, or with `splits` one of each split.
 
-    Without `run` and `protocol` the newest. With `splits`, `run` is a pattern that holds `{split}`, and the newest
-    protocol is one that every run was evaluated under. Raises `MissingError` where something was not evaluated,
-    `ArtifactError` where its files are damaged, `UsageError` where several splits cannot be averaged.
+    Without `run` that of the newest finished run; without `protocol` the paper's on the run's last step, else the
+    newest. With `splits`, `run` is a pattern that holds `{split}`, and the protocol is one that every run was evaluated
+    under. `tell` is given a sentence where what is taken is not the headline of a finished run. Raises `MissingError`
+    where something was not evaluated, `ArtifactError` where its files are damaged, `UsageError` where several splits
+    cannot be averaged.
     """
     workspace.require()
     if not splits:
-        return [load_evaluation(_newest(_evaluated(workspace, run or "*", protocol)))]
+        of_run = _evaluated(workspace, run or "*", protocol)
+        if run is None:
+            of_run = _of_newest_run(workspace, of_run, tell)
+        else:
+            _tell_unfinished(workspace, run, tell)
+        return [load_evaluation(_headline(workspace, of_run, tell))]
     runs = [(run or DEFAULT_RUNS).replace(SPLIT_FIELD, str(split)) for split in splits]
     folders = {name: _evaluated(workspace, name, protocol) for name in runs}
     common = set.intersection(*({folder.name for folder in found} for found in folders.values()))
     if not common:
         have = "; ".join(f"{name}: {_names(found)}" for name, found in folders.items())
         raise MissingError(f"the runs share no protocol ({have}): run `stres evaluate` with the same settings for each")
-    chosen = _newest([folder for found in folders.values() for folder in found if folder.name in common]).name
+    for name in runs:
+        _tell_unfinished(workspace, name, tell)
+    chosen = _headline(workspace, [f for found in folders.values() for f in found if f.name in common], tell).name
     evaluations = [load_evaluation(workspace.scores / name / chosen) for name in runs]
     _check_comparable(evaluations, splits)
     return evaluations
@@ -106,6 +121,53 @@ def _evaluated(workspace: Workspace, run: str, protocol: str | None) -> list[Pat
             f"{_names(of_run)}: name one of these, or run `stres evaluate` with other settings"
         )
     return found
+
+
+def _of_newest_run(workspace: Workspace, folders: Sequence[Path], tell: Callable[[str], None]) -> list[Path]:
+    """Those of the newest run that is finished; scores without their run count as finished, as old as their files."""
+    by_run: dict[str, list[Path]] = {}
+    for folder in folders:
+        by_run.setdefault(folder.parent.name, []).append(folder)
+    names = sorted(by_run, key=lambda name: _age(workspace, name, by_run[name]), reverse=True)
+    finished = [name for name in names if not Run(workspace.runs / name).unfinished()]
+    if not finished:
+        _tell_unfinished(workspace, names[0], tell)
+        return by_run[names[0]]
+    if finished[0] != names[0]:
+        left = ", ".join(Run(workspace.runs / names[0]).unfinished())
+        tell(
+            f"warning: run {names[0]}, the newest evaluated, is unfinished ({left} still to be trained): "
+            f"{finished[0]}, the newest finished one, is reported instead; --run {names[0]} takes the other"
+        )
+    return by_run[finished[0]]
+
+
+def _age(workspace: Workspace, name: str, folders: Sequence[Path]) -> int:
+    config = Run(workspace.runs / name).config_file
+    files = [config] if config.is_file() else [folder / "results.json" for folder in folders]
+    return max(file.stat().st_mtime_ns for file in files)
+
+
+def _tell_unfinished(workspace: Workspace, name: str, tell: Callable[[str], None]) -> None:
+    left = Run(workspace.runs / name).unfinished()
+    if left:
+        steps = ", ".join(left)
+        tell(f"warning: run {name} is unfinished ({steps} still to be trained): its scores are of earlier steps")
+
+
+def _headline(workspace: Workspace, folders: Sequence[Path], tell: Callable[[str], None]) -> Path:
+    """The paper's protocol on the last step that was tested so, else the newest."""
+    by_name = {folder.name: folder for folder in folders}
+    order = (*reversed(STEPS[2:]), LATE_FUSION, *reversed(STEPS[:2]))
+    of_paper = next((step for step in order if Protocol.of_paper(step).name in by_name), None)
+    chosen = by_name[Protocol.of_paper(of_paper).name] if of_paper else _newest(folders)
+    testable = Run(workspace.runs / chosen.parent.name).testable()
+    if testable and Protocol.of_paper(testable[-1]).name != chosen.name and len(folders) > 1:
+        tell(
+            f"warning: run {chosen.parent.name} has no evaluation of its last step, {testable[-1]}, by the paper's "
+            f"protocol: {chosen.name} is reported; --protocol names another of {_names(folders)}"
+        )
+    return chosen
 
 
 def _newest(folders: Sequence[Path]) -> Path:

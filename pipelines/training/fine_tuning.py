@@ -7,12 +7,11 @@ joint step. Everything is kept but the classifiers, and these too where both run
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import MissingError, UsageError
 from pipelines.training.recipes import STEPS, StepName
-from pipelines.training.runs import Run
+from pipelines.training.runs import Run, run_at
 from pipelines.workspace import Workspace, json_text
 
 if TYPE_CHECKING:
@@ -86,11 +85,11 @@ def find_source(weights: str | None, workspace: Workspace) -> Source | None:
     if weights is None or not weights.startswith(PREFIX):
         return None
     text = weights.removeprefix(PREFIX).rstrip("/")
-    run = _run(text, workspace)
+    run = run_at(workspace, text)
     if run is not None:
         return Source(run, _label(run, workspace))
     head, _, step = text.rpartition("/")
-    run = _run(head, workspace)
+    run = run_at(workspace, head)
     if run is None:
         names = ", ".join(sorted(file.parent.name for file in workspace.runs.glob("*/config.json"))) or "no runs at all"
         raise MissingError(
@@ -173,14 +172,6 @@ def _weights(source: Source, step: StepName) -> dict[str, Any]:
     from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 
     return load(source.run.weights_file(step), WEIGHTS_SCHEMA)
-
-
-def _run(text: str, workspace: Workspace) -> Run | None:
-    named = [workspace.runs / text] if text and Path(text).name == text else []
-    for folder in (*named, Path(text)):
-        if text and (folder / "config.json").is_file():
-            return Run(folder)
-    return None
 
 
 def _label(run: Run, workspace: Workspace) -> str:

@@ -76,6 +76,14 @@ class Run:
         """The steps that are done, in the order of training."""
         return [step for step in STEPS if self.weights_file(step).exists()]
 
+    def unfinished(self) -> list[str]:
+        """The steps that it was asked for and has not finished, in the order of training."""
+        try:
+            asked = self.config()["steps"]
+        except MissingError:  # whoever reads more of the run says so
+            return []
+        return [step for step in STEPS if step in asked and not self.weights_file(step).exists()]
+
     def testable(self) -> list[str]:
         """What can be evaluated: finished steps, and `late` where both base streams are there."""
         finished = self.finished()
@@ -113,25 +121,76 @@ def only_trainer(run: Run) -> Iterator[None]:
         yield
 
 
-def find_run(workspace: Workspace, name: str | None) -> Run:
-    """The run of that name, or the newest. Raises `MissingError` naming those there are."""
+@dataclass(frozen=True)
+class Chosen:
+    """A run and which of its networks to use.
+
+    warning  what to tell where it is not what one would expect without looking: an unfinished run; mostly empty
+    """
+
+    run: Run
+    step: str
+    warning: str
+
+
+def choose_run(workspace: Workspace, name: str | None, step: str | None) -> Chosen:
+    """The run that `name` names (`find_run`), without a name the newest whose steps are all trained; and its network
+    `step`, without a step the last. Raises `MissingError`, `UsageError`.
+
+    Where no run is finished, the newest with a step to use.
+    """
+    if name is not None:
+        run = find_run(workspace, name)
+        chosen, steps = run.choose(step), run.unfinished()
+        told = f"run {run.name} is unfinished ({', '.join(steps)} still to be trained): its step {chosen} is used"
+        return Chosen(run, chosen, f"warning: {told}" if steps else "")
+    runs = _require_runs(workspace)
+    newest = runs[0]
+    finished = next((run for run in runs if run.finished() and not run.unfinished()), None)
+    run = finished or next((run for run in runs if run.testable()), newest)
+    chosen = run.choose(step)
+    if finished is None:
+        told = f"no run is finished: step {chosen} of run {run.name} is used"
+        return Chosen(run, chosen, f"warning: {told}, of which {', '.join(run.unfinished())} is still to be trained")
+    if run == newest:
+        return Chosen(run, chosen, "")
+    left = ", ".join(newest.unfinished())
+    told = f"run {newest.name}, the newest, is unfinished ({left or 'no step'} still to be trained)"
+    instead = f"{run.name}, the newest finished run, is used instead; --run {newest.name} takes the other"
+    return Chosen(run, chosen, f"warning: {told}: {instead}")
+
+
+def find_run(workspace: Workspace, name: str) -> Run:
+    """The run of that name in the workspace, else the one whose folder `name` is, wherever it lies. Raises
+    `MissingError` naming those there are."""
+    run = run_at(workspace, name)
+    if run is None:
+        known = ", ".join(sorted(run.name for run in _require_runs(workspace)))
+        raise MissingError(
+            f"there is no run {name!r} in {workspace.runs}, and no folder of a run at {Path(name).absolute()}: there "
+            f"are {known}"
+        )
+    return run
+
+
+def run_at(workspace: Workspace, name: str) -> Run | None:
+    """The one rule by which every option names a run: by its name in the workspace, or by its folder."""
+    if not name:
+        return None
+    named = [workspace.runs / name] if is_plain_name(name) else []
+    for folder in (*named, Path(os.path.abspath(name))):
+        if (folder / "config.json").is_file():
+            return Run(folder)
+    return None
+
+
+def _require_runs(workspace: Workspace) -> list[Run]:
+    """The workspace's, the newest first. Raises `MissingError` where there is none."""
     workspace.require()
-    runs = sorted(workspace.runs.glob("*/config.json"), key=lambda file: file.stat().st_mtime_ns)
-    if not runs:
+    files = sorted(workspace.runs.glob("*/config.json"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    if not files:
         raise MissingError(f"there is no run in {workspace.runs}: train one with `stres train --split 1`")
-    if name is None:
-        return Run(runs[-1].parent)
-    if not is_plain_name(name) or not (workspace.runs / name / "config.json").is_file():
-        known = ", ".join(sorted(file.parent.name for file in runs))
-        raise MissingError(f"there is no run {name!r} in {workspace.runs}: there are {known}")
-    return Run(workspace.runs / name)
-
-
-def find_run_or_folder(workspace: Workspace, name: str | None) -> Run:
-    """`find_run`, where `name` may also be the folder of a run that lies elsewhere. Raises `MissingError`."""
-    if name is not None and (Path(name) / "config.json").is_file():
-        return Run(Path(os.path.abspath(name)))
-    return find_run(workspace, name)
+    return [Run(file.parent) for file in files]
 
 
 def outdated(workspace: Workspace, scores: Path, attributes: Mapping[str, Any]) -> str:

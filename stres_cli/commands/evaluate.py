@@ -14,7 +14,7 @@ from stres_cli.estimate_view import show_evaluation
 
 
 def evaluate(
-    run: Annotated[str | None, typer.Option(metavar="NAME", help="The run; default: the newest.")] = None,
+    run: options.RunOrFolder = None,
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
     step: Annotated[
         str | None,

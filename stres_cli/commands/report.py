@@ -17,12 +17,16 @@ def report(
     run: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="The run; default: the newest evaluated. With --splits a pattern with {split}."
+            metavar="NAME", help="The run; default: the newest finished one. With --splits a pattern with {split}."
         ),
     ] = None,
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
     protocol: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Folder name of the evaluation; default: the newest.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Folder name of the evaluation; default: the paper's of the last step, else the newest.",
+        ),
     ] = None,
     splits: Annotated[
         list[str] | None, typer.Option(metavar="N N N", help="Average several splits as the papers do: 1 2 3 or 1,2,3.")

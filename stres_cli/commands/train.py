@@ -141,7 +141,7 @@ def train(
     ] = "average",
     base_run: Annotated[
         str | None,
-        _network("The run whose appearance and motion joint1 starts from; default: this one.", metavar="NAME"),
+        _network("The run whose appearance and motion joint1 starts from; default: this one.", metavar="NAME|DIR"),
     ] = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
