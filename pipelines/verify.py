@@ -1,13 +1,13 @@
 """Stage `verify`: reads the whole workspace, and finds what is missing, damaged, inconsistent or wrong.
 
-Each video is checked by a worker process, alone, and the frames and flow of all videos are then compared with one
-another. Nothing is written unless it is to be mended (`fix`).
+Each video is checked by a worker process, alone, and its flow computed again by another one; the frames and flow of all
+videos are then compared with one another. Nothing is written unless it is to be mended (`fix`).
 """
 
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,11 +15,13 @@ from pipelines.datasets.catalogue import Catalogue, artifact_files, unexamined
 from pipelines.datasets.dataset_file import ArtifactFile, Kind
 from pipelines.devices import available_cores
 from pipelines.distributed import ranks
-from pipelines.errors import MissingError, StresError
+from pipelines.errors import MissingError, StresError, VideoError
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.verification.commands import commands
 from pipelines.verification.depth import Depth
 from pipelines.verification.faults import NEXT, Fault, FaultKind
+from pipelines.verification.flow_task import FlowTask, Recomputed
+from pipelines.verification.recomputing import flow_faults, flow_tasks, reasons_against, recompute_all
 from pipelines.verification.requeue import Requeued, requeue
 from pipelines.verification.runs import RunTask, ScoresTask
 from pipelines.verification.split_lists import check_splits
@@ -55,8 +57,8 @@ class Config:
     workspace: Path
     """The workspace to check."""
     depth: Depth = "stored"
-    """quick: attributes and shapes; stored: every stored byte, and a sample of what they mean; full: everything
-    decoded."""
+    """quick: attributes and shapes; stored: every stored byte, a sample of what they mean, and some fields of all flow
+    computed again; full: everything decoded, and all fields."""
     fix: bool = False
     """Set aside what is broken and queue it to be made again."""
     workers: int = 0
@@ -86,6 +88,16 @@ class Result:
     requeued: list[Requeued] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     """What makes the queued artifacts again."""
+    recomputed_videos: int = 0
+    """Videos whose flow was computed again, and compared with what is stored."""
+    recomputed_fields: int = 0
+    """Fields compared, of all of them."""
+    not_recomputed: dict[str, int] = field(default_factory=dict)
+    """Why flow was not computed again, and of how many videos."""
+    truncated: list[str] = field(default_factory=list)
+    """Videos stored in part, marked so, since `--allow-truncated` had them stored."""
+    damaged: list[str] = field(default_factory=list)
+    """Videos with damaged pictures, marked so, since `--allow-damaged` had them stored."""
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
@@ -100,8 +112,11 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         ranks().first_tells(lambda: require_writable(workspace.root, workspace.set_aside))
     if not ranks().is_first:
         on_progress = ignore_progress
-    reports, faults = _check_each([*others, *videos], config.workers or available_cores(), on_progress)
-    return ranks().first_tells(lambda: _conclude(workspace, config, videos, reports, faults, started))
+    workers = config.workers or available_cores()
+    reports, faults = _check_each([*others, *videos], workers, on_progress)
+    tasks = ranks().first_tells(lambda: flow_tasks(reports, config.depth))
+    outcomes = _compute_again(tasks, workers, on_progress)
+    return ranks().first_tells(lambda: _conclude(workspace, config, videos, reports, faults, outcomes, started))
 
 
 def _conclude(
@@ -110,9 +125,11 @@ def _conclude(
     videos: list[VideoTask],
     reports: list[VideoReport],
     faults: list[Fault],
+    outcomes: Mapping[str, Recomputed | VideoError],
     started: float,
 ) -> Result:
     """Adds what shows only when all videos are seen together, and mends. Raises `StorageError`."""
+    faults += flow_faults(reports, outcomes)
     faults += _check_together(workspace, videos, reports)
     faults.sort(key=lambda fault: ([*NEXT].index(fault.kind), fault.subject, fault.path))
     requeued: list[Requeued] = []
@@ -121,6 +138,7 @@ def _conclude(
         _remove_rubbish(workspace, faults)
     listed = [file for task in videos for file in task.artifacts.values()]
     both = [report for report in reports if len(report.artifacts) == len(KINDS)]
+    recomputed = [each for each in outcomes.values() if isinstance(each, Recomputed) and each.fields]
     return Result(
         videos=len(videos),
         files=len(listed),
@@ -130,6 +148,11 @@ def _conclude(
         counts=dict(Counter(fault.kind for fault in faults)),
         sources_absent=sum(report.source_absent for report in reports),
         not_oriented=0 if config.depth == "quick" else sum(not report.oriented for report in both),
+        recomputed_videos=len(recomputed),
+        recomputed_fields=sum(each.fields for each in recomputed),
+        not_recomputed={} if config.depth == "quick" else reasons_against(reports, outcomes),
+        truncated=[report.task.id for report in reports if report.truncated],
+        damaged=[report.task.id for report in reports if report.damaged],
         requeued=requeued,
         commands=commands(workspace, requeued, reports, usual_settings(reports)),
     )
@@ -194,6 +217,23 @@ def _check_each(tasks: Sequence[Task], workers: int, on_progress: OnProgress) ->
             faults += found
             tell(done)
     return [reports[id_] for id_ in sorted(reports)], faults
+
+
+def _compute_again(
+    tasks: Sequence[FlowTask], workers: int, on_progress: OnProgress
+) -> dict[str, Recomputed | VideoError]:
+    """What came of each video's flow; on rank 0, of all."""
+    found: dict[str, Recomputed | VideoError] = {}
+    fields = 0
+
+    def tell(task: FlowTask, outcome: Recomputed | VideoError) -> None:
+        nonlocal fields
+        found[task.id] = outcome
+        fields += outcome.fields if isinstance(outcome, Recomputed) else 0
+        on_progress(Progress(f"{STAGE} (flow)", len(found), len(tasks), "videos", {"fields": fields}))
+
+    recompute_all(tasks, workers, tell)
+    return found
 
 
 # ------------------------------------------------------------------ together

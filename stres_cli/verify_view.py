@@ -8,7 +8,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.verification.faults import NEXT, Fault, FaultKind
+from pipelines.verification.faults import NEXT, Fault, FaultKind, some
 from stres_cli.console import printable
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ def show(result: "Result", console: Console) -> None:
             f"in {result.not_oriented} videos too little moves to see whether their flow is the right way round",
             soft_wrap=True,
         )
+    for line in _flow_again(result), _stored_in_part(result):
+        if line:
+            console.print(Text(printable(line)), soft_wrap=True)
     if not result.faults:
         console.print(Text("no faults", style="green"))
         return
@@ -40,6 +43,22 @@ def show(result: "Result", console: Console) -> None:
     for kind, faults in groupby(result.faults, key=lambda fault: fault.kind):
         _show_kind(kind, list(faults), console)
     _show_queue(result, console)
+
+
+def _flow_again(result: "Result") -> str:
+    """How much flow was computed again, and why other was not."""
+    done = f"the flow of {result.recomputed_videos} videos was computed again ({result.recomputed_fields} fields)"
+    reasons = [f"of {number} {reason}" for reason, number in result.not_recomputed.items()]
+    parts = [done] * (result.recomputed_videos > 0)
+    parts += [f"not computed again: {', '.join(reasons)}"] * bool(reasons)
+    return "; ".join(parts)
+
+
+def _stored_in_part(result: "Result") -> str:
+    """Which videos are stored though they are not whole."""
+    kinds = ("truncated", result.truncated), ("damaged", result.damaged)
+    parts = [f"{len(videos)} {kind} (--allow-{kind}): {some(videos)}" for kind, videos in kinds if videos]
+    return f"stored though not whole: {'; '.join(parts)}" if parts else ""
 
 
 def _table(result: "Result") -> Table:

@@ -113,6 +113,12 @@ def as_options(parameters: Any) -> dict[str, Any]:
     return {option_name(name): value for name, value in dataclasses.asdict(parameters).items()}
 
 
+def options_of(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that give a method the parameters that a flow file states. What is stated of weights is their name or
+    hash, not where they lie."""
+    return {name: value for name, value in stated.items() if name != "weights"}
+
+
 def option_name(field_name: str) -> str:
     return field_name.rstrip("_")
 

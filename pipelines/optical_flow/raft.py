@@ -109,9 +109,19 @@ def _load_weights(settings: RAFTParameters) -> tuple[dict[str, torch.Tensor], st
         raise MissingError(f"--method-option weights={path}: not a PyTorch state dict ({error}): {advice}") from error
 
 
+def are_weights_here(stated: Mapping[str, Any]) -> bool:
+    """Whether the weights that a flow file's parameters state are torchvision's, and need not be fetched."""
+    weights = _NETWORKS[stated["model"]][1] if stated.get("model") in _NETWORKS else None
+    return weights is not None and stated.get("weights") == f"torchvision:{weights}" and _place(weights).is_file()
+
+
+def _place(weights: Any) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+
+
 def _torchvision_weights(model: str) -> tuple[dict[str, torch.Tensor], str]:
     weights = _NETWORKS[model][1]
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    folder = _place(weights).parent
     try:
         with while_the_server_answers():
             return dict(weights.get_state_dict(progress=False, check_hash=True)), f"torchvision:{weights}"

@@ -12,7 +12,7 @@ import torch
 
 from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.optical_flow.extraction import method_input
-from pipelines.optical_flow.methods import METHODS, FlowMethod, make_method
+from pipelines.optical_flow.methods import METHODS, FlowMethod, make_method, options_of
 from pipelines.optical_flow.quantise import quantise, require_finite
 from pipelines.training.configuration import first_difference
 from pipelines.training.runs import Run
@@ -64,9 +64,7 @@ def _make_method(run: Run, provenance: Mapping[str, Any], options: Mapping[str, 
             "on flow of `stres extract-flow`"
         )
     parameters = dict(provenance.get("method_parameters") or {})
-    # What is stored of weights is their name or hash, not where they lie.
-    given = {key: value for key, value in parameters.items() if key != "weights"} | dict(options)
-    method = make_method(name, given, device)
+    method = make_method(name, options_of(parameters) | dict(options), device)
     difference = first_difference(parameters, method.parameters, "method_parameters")
     if difference:
         raise UsageError(

@@ -22,11 +22,12 @@ _SMALL_SHARE, _SMALL_BYTES = 1 / 500, 64
 
 @dataclass(frozen=True)
 class FlowContent:
-    """What a sound flow artifact holds: `fields` of them, F. `digests` tells equal fields, none unless read; `small`:
-    the fields that are constant or close to it, by the room they take."""
+    """What a sound flow artifact holds: `fields` of them, F, `width` pixels wide, W. `digests` tells equal fields, none
+    unless read; `small`: the fields that are constant or close to it, by the room they take."""
 
     attributes: dict[str, Any]
     fields: int
+    width: int
     digests: list[bytes]
     small: list[int]
 
@@ -54,19 +55,19 @@ def check_flow(file: FlowFile, depth: Depth) -> FlowContent:
     attributes = file.attributes
     shape = _checked_shape(file, attributes)
     if depth == "quick":
-        return FlowContent(attributes, shape[0], [], [])
+        return FlowContent(attributes, shape[0], shape[3], [], [])
     dataset = file.file["flow"]
     chunks = stored_chunks(dataset, "flow", file.path.stat().st_size)
     if dataset.chunks == (1, *shape[1:]) and has_checksums(dataset, chunks):
         stored = list(_digests(checked_bytes(file.path, chunks, "flow")))
         if depth == "full":
             _check_content(file, attributes)
-        return _content(attributes, stored, int(np.prod(shape[1:])))
+        return _content(attributes, stored, shape)
     # Not as stres writes it: HDF5 itself has to read it.
     _check_content(file, attributes)
     fields = (file.read(index, index + 1) for index in range(shape[0]))
     digests = [(_digest(field.tobytes()), 0 if is_constant(field[0]) else field.size) for field in fields]
-    return _content(attributes, digests, int(np.prod(shape[1:])))
+    return _content(attributes, digests, shape)
 
 
 def _checked_shape(file: FlowFile, attributes: dict[str, Any]) -> tuple[int, ...]:
@@ -107,10 +108,10 @@ def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _content(attributes: dict[str, Any], stored: list[tuple[bytes, int]], field_bytes: int) -> FlowContent:
-    limit = max(_SMALL_BYTES, field_bytes * _SMALL_SHARE)
+def _content(attributes: dict[str, Any], stored: list[tuple[bytes, int]], shape: tuple[int, ...]) -> FlowContent:
+    limit = max(_SMALL_BYTES, int(np.prod(shape[1:])) * _SMALL_SHARE)
     small = [index for index, (_, size) in enumerate(stored) if size <= limit]
-    return FlowContent(attributes, len(stored), [digest for digest, _ in stored], small)
+    return FlowContent(attributes, len(stored), shape[3], [digest for digest, _ in stored], small)
 
 
 def is_constant(field: np.ndarray) -> bool:

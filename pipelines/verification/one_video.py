@@ -4,7 +4,7 @@ Letters: F fields, H W pixels.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ import numpy as np
 from pipelines.artifacts import ArtifactError, FlowFile, FrameFile, SchemaError
 from pipelines.datasets.catalogue import artifact_of, contradiction
 from pipelines.datasets.dataset_file import Artifact, Kind
+from pipelines.optical_flow.methods import METHODS
 from pipelines.verification.faults import Broken, Fault, FaultKind
 from pipelines.verification.flow_file import FlowContent, check_flow
+from pipelines.verification.flow_task import FlowOrigin
 from pipelines.verification.flow_values import check_constant, check_repeated, check_saturation
 from pipelines.verification.frames_file import check_frames
 from pipelines.verification.orientation import judge_orientation
@@ -40,6 +42,7 @@ class _Check:
         self.sources: dict[Kind, str] = {}
         self.artifacts: dict[Kind, Artifact] = {}
         self.attributes: dict[Kind, dict[str, Any]] = {}
+        self.changed: set[Kind] = set()  # whose source is another now
 
     def report(self) -> VideoReport:
         frames = self._frames()
@@ -59,6 +62,9 @@ class _Check:
             short_sides=self._short_sides(),
             frames_digest=str(self.attributes.get("frames", {}).get("content_sha256", "")),
             flow_digest=content.digest if content is not None and content.has_motion else "",
+            origin=self._origin(content, frames) if content is not None else None,
+            truncated=any(attributes.get("truncated") for attributes in self.attributes.values()),
+            damaged=any(attributes.get("damaged") for attributes in self.attributes.values()),
             source_absent=source_absent,
             oriented=oriented,
         )
@@ -72,6 +78,7 @@ class _Check:
         with self._noting("frames"):
             file = self.opened.enter_context(FrameFile(Path(self.task.artifacts["frames"].path)))
             artifact = self._described("frames", file.attributes)
+            _check_marks(file.attributes)
             check_frames(file, self.task.depth)
             _check_times(file)
             self._keep("frames", artifact, file.attributes)
@@ -85,6 +92,7 @@ class _Check:
         with self._noting("flow"):
             file = self.opened.enter_context(FlowFile(Path(self.task.artifacts["flow"].path)))
             artifact = self._described("flow", file.attributes)
+            _check_marks(file.attributes)
             content = check_flow(file, self.task.depth)
             _check_times(file)
             self._keep("flow", artifact, file.attributes)
@@ -128,6 +136,7 @@ class _Check:
             changes.setdefault(sources.change(attributes), []).append(kind)
         for change, kinds in changes.items():
             if change:
+                self.changed.update(kinds)
                 self._add("source changed", change, *kinds)
         return sources.absent
 
@@ -148,8 +157,37 @@ class _Check:
     def _outdated(self) -> tuple[Kind, ...]:
         """Which of two artifacts that contradict each other are to be made again: those whose source has changed; both
         where that does not tell them apart."""
-        changed = {kind for fault in self.faults if fault.kind == "source changed" for kind in fault.remake}
-        return tuple(kind for kind in self.artifacts if kind in changed) or tuple(self.artifacts)
+        return tuple(kind for kind in self.artifacts if kind in self.changed) or tuple(self.artifacts)
+
+    # -------------------------------------------------------------- what computes the flow again
+
+    def _origin(self, content: FlowContent, frames: FrameFile | None) -> FlowOrigin:
+        """`frames`: those of the flow, if they are there and sound."""
+        made, flow = content.attributes, self.task.artifacts["flow"]
+        from_video = made.get("flow_input") == "video"
+        return FlowOrigin(
+            path=flow.path,
+            source=str(made.get("source", "")) if from_video else self.task.path("frames") if frames else "",
+            from_video=from_video,
+            method=str(made["method"]),
+            width=content.width,
+            stres_version=str(made.get("stres_version", "")),
+            lost=self._why_lost(made, frames),
+        )
+
+    def _why_lost(self, made: Mapping[str, Any], frames: FrameFile | None) -> str:
+        """Why flow with these attributes cannot be computed again; empty where it can."""
+        if made.get("flow_input") not in ("video", "jpeg"):
+            return "it was imported"
+        if made["method"] not in METHODS:
+            return "its method is not one of stres"
+        if made["flow_input"] == "video":
+            if not Path(str(made.get("source", ""))).is_file():
+                return "its source is gone"
+            return "its source has changed" if "flow" in self.changed else ""
+        if frames is None or frames.attributes.get("content_sha256") != made.get("frames_sha256"):
+            return "the frames it was made from are not there"
+        return ""
 
 
 def _check_times(file: FrameFile | FlowFile) -> None:
@@ -177,6 +215,18 @@ def _check_values(flow: FlowFile, content: FlowContent, frames: FrameFile | None
     check_constant(flow, content, frames)
     check_repeated(flow, content, frames)
     return frames is not None and judge_orientation(frames, fields, content.step, content.bound)
+
+
+def _check_marks(attributes: Mapping[str, Any]) -> None:
+    """Raises `Broken` where the mark of a video that was stored in part contradicts its frames."""
+    frames = attributes.get("source_frames")
+    if attributes.get("truncated") and attributes.get("decoded_frames") != frames:
+        decoded = attributes.get("decoded_frames")
+        raise Broken("inconsistent", f"it is marked as truncated after {decoded} frames, but has {frames}")
+    if attributes.get("damaged"):
+        count = attributes.get("damaged_frames")
+        if not isinstance(count, int) or not isinstance(frames, int) or not 1 <= count <= frames:
+            raise Broken("inconsistent", f"it is marked as damaged in {count!r} of {frames!r} frames")
 
 
 def _kind_of(error: ArtifactError) -> FaultKind:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pipelines.datasets.dataset_file import Artifact, ArtifactFile, Kind, video_id
 from pipelines.verification.depth import Depth
 from pipelines.verification.faults import Fault
+from pipelines.verification.flow_task import FlowOrigin
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,12 @@ class VideoReport:
     frames_digest: str = ""
     flow_digest: str = ""
     """Of the content; empty where it says nothing about which video it is: of flow without any motion."""
+    origin: FlowOrigin | None = None
+    """Of its flow, if there is some and it is sound."""
+    truncated: bool = False
+    """Whether what is stored is marked as such, since `--allow-truncated` had it stored."""
+    damaged: bool = False
+    """The same of `--allow-damaged`."""
     source_absent: bool = False
     oriented: bool = False
     """Whether there was motion enough to see that the flow is the right way round."""

@@ -9,6 +9,7 @@ import pytest
 from planting import FLOW, VELOCITIES, clip, write_lists
 
 from pipelines import extract_flow, extract_frames, verify
+from pipelines.verification import recomputing
 from pipelines.video.synthetic import write_video
 from pipelines.workspace import Workspace
 
@@ -50,8 +51,9 @@ def workspace(healthy: Workspace, tmp_path: Path) -> Workspace:
 def verified(monkeypatch: pytest.MonkeyPatch) -> Verify:
     """`verified(workspace, depth="full")`: the stage's result, computed in this process."""
 
-    def in_this_process(function: Any, tasks: Any, workers: int) -> Iterator[tuple[Any, Any]]:
+    def in_this_process(function: Any, tasks: Any, workers: int, **limits: Any) -> Iterator[tuple[Any, Any]]:
         yield from ((task, function(task, lambda units: None)) for task in tasks)
 
-    monkeypatch.setattr(verify, "run_tasks", in_this_process)
+    for module in (verify, recomputing):
+        monkeypatch.setattr(module, "run_tasks", in_this_process)
     return lambda workspace, **settings: verify.run(verify.Config(workspace.root, **settings))

@@ -1,0 +1,281 @@
+"""Whether stored flow is what its method gives: fields computed again from the source that the file states.
+
+What computes it here must not share the fault it looks for. TV-L1 of 0.1.0 was wrong where one process had loaded
+kernels for two widths: flow is computed by processes that have loaded none before, and load those for one width only.
+
+Letters: T frames, F = T - step fields, N pairs of a batch, H W pixels.
+"""
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.distributed import ranks
+from pipelines.errors import UsageError, VideoError
+from pipelines.verification.depth import Depth
+from pipelines.verification.faults import Broken, Fault
+from pipelines.verification.flow_task import FlowTask, Recomputed, may_be_mixed_up
+from pipelines.verification.video_task import VideoReport
+from pipelines.workers import Report, run_tasks, usual_limits
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pipelines.artifacts import FlowFile
+    from pipelines.optical_flow.methods import FlowMethod
+
+# The same engine on the same machine gives the same bytes. The engines of TV-L1 and OpenCV's own, on two pairs of each
+# of 15 real clips, differ by more than 0.16 pixels, one grey level at the usual bound, in 0.8 % of the bytes at most:
+# its iteration jumps at the least disturbance. Other versions of the libraries may decode and resize otherwise; noise
+# of one grey level on every frame, which is more than that, moves up to 7 % (tvl1), 2 % (farneback) and 19 % (dis).
+# RAFT rounds more on a GPU than on the CPU. Flow by the kernels that 0.1.0 mixed up is off by tens of levels in 75 to
+# 88 % of its bytes.
+_PIXELS, _MOST_LEVELS = 0.16, 16
+_SHARE, _SHARE_IF_OTHERWISE = 0.05, 0.3
+_LIBRARIES = ("av", "opencv", "torch")
+
+_SUSPECT = "it was made by stres 0.1.0 with tvl1 among videos of other widths, whose kernels could be mixed up"
+
+
+def suspects(reports: Iterable[VideoReport]) -> set[str]:
+    """The videos whose flow may be of mixed-up kernels, by its version and method, in a workspace of several widths."""
+    origins = {report.task.id: report.origin for report in reports if report.origin is not None}
+    if not may_be_mixed_up(origins.values()):
+        return set()
+    return {id_ for id_, origin in origins.items() if origin.is_of_faulty_version}
+
+
+def flow_tasks(reports: Sequence[VideoReport], depth: Depth) -> list[FlowTask]:
+    """The flow to compute again: all that has no fault yet and whose source is there; nothing with `quick`. All fields
+    of suspects, and with `full`."""
+    suspected = suspects(reports)
+    return [
+        FlowTask(report.task.id, report.origin, depth == "full" or report.task.id in suspected)
+        for report in reports
+        if depth != "quick" and report.origin is not None and not report.origin.lost and not _is_faulty(report)
+    ]
+
+
+def _is_faulty(report: VideoReport) -> bool:
+    return any("flow" in fault.remake for fault in report.faults)
+
+
+def flow_faults(reports: Iterable[VideoReport], outcomes: Mapping[str, Recomputed | VideoError]) -> list[Fault]:
+    """What came of computing it again; and the suspects whose flow was not found to be right, or wrong in any way."""
+    faults, reports = [], list(reports)
+    suspected = suspects(reports)
+    for report in reports:
+        id_, outcome = report.task.id, outcomes.get(report.task.id)
+        if isinstance(outcome, VideoError):
+            detail = f"its flow cannot be computed again: {outcome}{f'; {_SUSPECT}' if id_ in suspected else ''}"
+            faults.append(Fault("recomputation", id_, report.task.path("flow"), detail))
+        elif outcome is not None and outcome.wrong:
+            faults.append(Fault("wrong flow", id_, report.task.path("flow"), outcome.wrong, ("flow",)))
+        elif id_ in suspected and not _is_faulty(report) and (outcome is None or outcome.lost):
+            assert report.origin is not None
+            why = (outcome.lost if outcome is not None else "") or report.origin.lost
+            detail = f"{_SUSPECT}{f'; it was not computed again: {why}' if why else ''}"
+            faults.append(Fault("suspect flow", id_, report.task.path("flow"), detail))
+    return faults
+
+
+def reasons_against(reports: Iterable[VideoReport], outcomes: Mapping[str, Recomputed | VideoError]) -> dict[str, int]:
+    """Why flow was not computed again, and of how many videos."""
+    late = [outcome.lost for outcome in outcomes.values() if isinstance(outcome, Recomputed) and outcome.lost]
+    early = [report.origin.lost for report in reports if report.origin is not None and report.origin.lost]
+    return dict(Counter([*early, *late]))
+
+
+def recompute_all(
+    tasks: Sequence[FlowTask], workers: int, on_outcome: Callable[[FlowTask, Recomputed | VideoError], None]
+) -> None:
+    """Computes all again; `on_outcome` is told of each, on rank 0 of those of all ranks.
+
+    A `VideoError` says why a source gives no flow any more, or that the process died under it.
+    """
+
+    def kernel(task: FlowTask) -> int:
+        return task.origin.kernel_width
+
+    for _, alike in groupby(sorted(tasks, key=kernel), key=kernel):
+        group = list(alike)
+
+        def work(
+            numbers: Iterator[int], group: list[FlowTask] = group
+        ) -> Generator[tuple[FlowTask, Recomputed | VideoError]]:
+            shared = (group[number] for number in numbers)
+            # Processes that end with the group: their kernels are those of one width.
+            with contextlib.closing(run_tasks(recompute, shared, workers, limits=usual_limits(workers))) as outcomes:
+                yield from outcomes
+
+        with contextlib.closing(ranks().pool(len(group), work)) as outcomes:
+            for _, (task, outcome) in outcomes:
+                on_outcome(task, outcome)
+
+
+# ------------------------------------------------------------------ in a worker process
+
+
+def recompute(task: FlowTask, report: Report) -> Recomputed:
+    """Compares stored fields with the same ones computed now, up to the first that is wrong.
+
+    Raises `VideoError` where the source cannot be read, though it is the file that it was.
+    """
+    from pipelines.artifacts import ArtifactError, FlowFile
+
+    fields = 0
+
+    def count(more: int) -> None:
+        nonlocal fields
+        fields += more
+        report(more)
+
+    try:
+        with FlowFile(Path(task.origin.path)) as file:
+            method = _method(file.attributes)
+            if isinstance(method, str):
+                return Recomputed(lost=method)
+            _compare(task, file, method, count)
+    except Broken as broken:
+        return Recomputed(fields, wrong=broken.detail)
+    except ArtifactError as error:
+        raise VideoError(str(error)) from error
+    return Recomputed(fields)
+
+
+def _method(attributes: Mapping[str, Any]) -> "FlowMethod | str":
+    """The method that the file states, on the CPU; or why there is none."""
+    from pipelines.artifacts import method_parameters
+    from pipelines.optical_flow.methods import make_method, options_of
+    from pipelines.video.extraction import options_difference
+
+    name, stated = attributes["method"], method_parameters(attributes)
+    if name == "raft":
+        from pipelines.optical_flow.raft import are_weights_here
+
+        if not are_weights_here(stated):
+            return "the weights of its method are not on this machine"
+    with contextlib.suppress(UsageError):
+        method = make_method(name, options_of(stated))
+        if not options_difference(stated, method.parameters):
+            return method
+    return "its method has other parameters in this version"
+
+
+def _compare(task: FlowTask, file: "FlowFile", method: "FlowMethod", count: Callable[[int], None]) -> None:
+    """Raises `Broken` at the first field that is wrong, `VideoError`."""
+    attributes = file.attributes
+    rule = _Rule(attributes)
+    wanted = task.fields(len(file))
+    last = -1
+    with contextlib.closing(_pictures(task, file, wanted)) as pictures:
+        for indices, computed in _computed(pictures, wanted, method, attributes["step"], attributes["bound"]):
+            for index, field in zip(indices, computed, strict=True):
+                count(1)
+                rule.check(index, file.read(index, index + 1)[0], field)
+                last = index
+    if last != wanted[-1]:
+        raise Broken("wrong flow", f"its source ends before the {attributes['source_frames']} frames that it states")
+
+
+class _Rule:
+    """What counts as the same field."""
+
+    def __init__(self, attributes: Mapping[str, Any]) -> None:
+        from pipelines.provenance import library_versions
+
+        self.method = attributes["method"]
+        self.levels = min(_MOST_LEVELS, max(1, int(_PIXELS * 255 / (2 * attributes["bound"]))))
+        with contextlib.suppress(ValueError, TypeError):
+            then, now = json.loads(attributes.get("library_versions", "null")), library_versions(*_LIBRARIES)
+            if self.method != "raft" and then == {**then, **now}:
+                self.share = _SHARE
+                return
+        self.share = _SHARE_IF_OTHERWISE
+
+    def check(self, index: int, stored: "np.ndarray", computed: "np.ndarray") -> None:
+        """Two fields uint8 [2, H, W]. Raises `Broken` where they differ by more than rounding."""
+        import numpy as np
+
+        off = np.abs(stored.astype(np.int16) - computed)
+        share = float((off > self.levels).mean())
+        if share > self.share:
+            level = "1 grey level" if self.levels == 1 else f"{self.levels} grey levels"
+            raise Broken(
+                "wrong flow",
+                f"field {index} is not what {self.method} gives for its frames: {100 * share:.0f} % of its bytes are "
+                f"off by more than {level}, by up to {off.max()}",
+            )
+
+
+# ------------------------------------------------------------------ computing
+
+
+def _pictures(task: FlowTask, flow: "FlowFile", fields: Sequence[int]) -> "Generator[tuple[int, np.ndarray]]":
+    """The frames of these fields, RGB uint8 [H, W, 3], each with its index, as the flow was made of them."""
+    attributes, path = flow.attributes, Path(task.origin.source)
+    height, width = flow.file["flow"].shape[2:]
+    wanted = {index + offset for index in fields for offset in (0, attributes["step"])}
+    if not task.origin.from_video:
+        from pipelines.artifacts import FrameFile
+
+        with FrameFile(path) as file:
+            yield from ((index, file.read_one(index)) for index in sorted(wanted))
+        return
+    from pipelines.video.decoding import VideoReader, damage
+    from pipelines.video.resize import resize
+
+    with VideoReader(path, keep_size=True, allow_truncated=True, allow_damaged=True) as reader:
+        size = reader.source_width, reader.source_height
+        stated = attributes.get("source_width"), attributes.get("source_height")
+        if None not in stated and size != stated:
+            raise Broken("wrong flow", f"its source shows pictures of {size[0]}x{size[1]}, not {stated[0]}x{stated[1]}")
+        for index, picture in reader.pick(wanted.__contains__):
+            yield index, resize(picture, width, height)
+            if index == max(wanted) and not task.all_fields:
+                return
+        if reader.decoded != attributes["source_frames"]:
+            raise Broken(
+                "wrong flow", f"its source has {reader.decoded} frames, not the {attributes['source_frames']} it states"
+            )
+        if reader.truncated and not attributes.get("truncated"):
+            raise Broken("wrong flow", "its source is truncated, which it does not say")
+        if reader.damaged_frames and not attributes.get("damaged"):
+            found = damage(reader.damaged_frames, reader.decoded)
+            raise Broken("wrong flow", f"its source is {found}, which it does not say")
+
+
+def _computed(
+    pictures: "Iterable[tuple[int, np.ndarray]]", fields: Sequence[int], method: "FlowMethod", step: int, bound: float
+) -> "Iterator[tuple[list[int], np.ndarray]]":
+    """Batches of the `fields`: their indices, and uint8 [N, 2, H, W]. Raises `VideoError`."""
+    import numpy as np
+    import torch
+
+    from pipelines.optical_flow.extraction import method_input
+    from pipelines.optical_flow.quantise import quantise, require_finite
+
+    wanted = set(fields)
+    frames: dict[int, np.ndarray] = {}
+    batch: list[int] = []
+
+    def flow() -> tuple[list[int], np.ndarray]:
+        before, after = (np.stack([frames[index + offset] for index in batch]) for offset in (0, step))
+        fields = method.flow(torch.from_numpy(before), torch.from_numpy(after))
+        require_finite(torch.isfinite(fields).all())
+        return batch, quantise(fields, bound).numpy()
+
+    for index, picture in pictures:
+        frames[index] = method_input(picture, method)
+        if index - step in wanted:
+            batch.append(index - step)
+        if len(batch) == method.batch_size:
+            yield flow()
+            batch = []
+            frames = {kept: frame for kept, frame in frames.items() if kept > index - step}
+    if batch:
+        yield flow()
