@@ -225,7 +225,7 @@ class _StoredFrames:
     _KEPT = (
         *("source", "source_sha256", "source_bytes", "source_frames", "fps", "short_side", "width", "height"),
         *("source_width", "source_height", "container_frames", "truncated", "decoded_frames", "jpeg_quality"),
-        *("damaged", "damaged_frames", "times_from", "times_problem"),
+        *("damaged", "damaged_frames", "tone_mapped_from", "times_from", "times_problem"),
     )
 
     def __init__(self, task: FlowTask) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from pipelines.artifacts import MOST_PIXELS
 from pipelines.errors import VideoError
 from pipelines.video.ending import ending_of
+from pipelines.video.hdr import TRANSFERS, tone_mapped
 from pipelines.video.orientation import Orientation
 from pipelines.video.resize import resize, stored_size
 from pipelines.video.timing import FrameClock, Timing
@@ -112,6 +113,11 @@ class VideoReader:
         self.source_width, self.source_height = _shown_size(self._shape)
         size = (self.source_width, self.source_height)
         self.width, self.height = size if keep_size else stored_size(*size, short_side)
+
+    @property
+    def tone_mapped_from(self) -> str:
+        """PQ or HLG where the pictures have a high dynamic range, which those given out have not; else ""."""
+        return TRANSFERS.get(self._stream.codec_context.color_trc, "")
 
     @property
     def container_frames(self) -> int:
@@ -427,9 +433,13 @@ def _shown_size(shape: Shape) -> tuple[int, int]:
 
 
 def _picture(frame: av.VideoFrame, shape: Shape) -> np.ndarray:
-    """uint8 RGB [H, W, 3], turned as the container asks."""
+    """uint8 RGB [H, W, 3], turned as the container asks, of an ordinary dynamic range."""
+    transfer = TRANSFERS.get(frame.color_trc)
     try:
-        picture = frame.to_ndarray(format="rgb24")
+        if transfer is None:
+            picture = frame.to_ndarray(format="rgb24")
+        else:
+            picture = tone_mapped(frame.to_ndarray(format="rgb48le"), transfer)
     except av.FFmpegError as error:  # colours of a kind that is reserved, or that nothing converts
         raise VideoError(f"its pictures cannot be converted to RGB ({error.strerror})") from error
     return np.ascontiguousarray(shape[2].applied(picture))

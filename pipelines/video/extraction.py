@@ -288,7 +288,7 @@ def timing_attributes(timing: "Timing") -> dict[str, Any]:
 
 def picture_attributes(reader: "VideoReader") -> dict[str, Any]:
     """The attributes about the picture's size, and the marks of a truncated or damaged video."""
-    attributes = {
+    attributes: dict[str, Any] = {
         "short_side": min(reader.width, reader.height),
         "width": reader.width,
         "height": reader.height,
@@ -298,6 +298,8 @@ def picture_attributes(reader: "VideoReader") -> dict[str, Any]:
     }
     if reader.truncated:
         attributes |= {"truncated": True, "decoded_frames": reader.decoded}
+    if reader.tone_mapped_from:
+        attributes["tone_mapped_from"] = reader.tone_mapped_from
     if reader.damaged_frames:
         attributes |= {"damaged": True, "damaged_frames": reader.damaged_frames}
     return attributes
