@@ -5,7 +5,7 @@ Letters: T frames, F = T - step fields, N pairs of a batch, H W pixels.
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,11 @@ from pipelines.video.extraction import (
     dry_run_result,
     extract,
     options_difference,
+    tell_account,
 )
 from pipelines.video.identity import VIDEO_FILE, Verdict, divide, size_conflict, size_misfit
 from pipelines.video.resize import check_short_side
-from pipelines.video.sources import VideoList, VideoSource, find_videos
+from pipelines.video.sources import AS_IT_SAYS, ReadAs, VideoList, VideoSource, account_of, find_videos
 from pipelines.workers import Limits, memory_share
 from pipelines.workspace import Workspace, json_text
 
@@ -74,6 +75,8 @@ class Config:
     """Store what decodes of truncated videos, marked, rather than fail them."""
     allow_damaged: bool = False
     """Store videos of which frames are damaged, marked, rather than fail them."""
+    read_as: ReadAs = AS_IT_SAYS
+    """What to know of VIDEOS that it does not say itself."""
     dry_run: bool = False
     """Only estimate videos, frames, disk and time."""
 
@@ -101,6 +104,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
     workspace = Workspace(config.workspace)
     found = ranks().first_tells(lambda: _sources(config, workspace))
+    tell_account(STAGE, found, on_progress)
     device = str(resolve_device(config.device))
     method = make_method(config.method, config.method_options, device, config.engine)
     settings = _settings(config, method)
@@ -125,8 +129,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     limits = Limits(config.patience, memory_share(workers) if where == "cpu" else None)
     if config.dry_run:
         cost = estimate(probe, division.to_do, workers=workers, limits=limits, stage=STAGE, on_progress=on_progress)
-        return dry_run_result(STAGE, "pairs", division, ignored=found.ignored, estimate=cost)
-    return extract(
+        result = dry_run_result(STAGE, "pairs", division, ignored=found.ignored, estimate=cost)
+        return replace(result, found=found.account)
+    result = extract(
         STAGE,
         store_flow,
         division,
@@ -138,6 +143,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         ignored=found.ignored,
         on_progress=on_progress,
     )
+    return replace(result, found=found.account)
 
 
 def _task(
@@ -164,7 +170,9 @@ def _task(
 
 
 def _sources(config: Config, workspace: Workspace) -> VideoList:
-    return find_videos(config.videos) if config.videos is not None else _stored_frames(workspace)
+    if config.videos is None:
+        return _stored_frames(workspace)
+    return find_videos(config.videos, workspace=workspace.root, read_as=config.read_as)
 
 
 def _stored_frames(workspace: Workspace) -> VideoList:
@@ -174,7 +182,7 @@ def _stored_frames(workspace: Workspace) -> VideoList:
     videos = [VideoSource(path.parent.name, path.stem, path.absolute()) for path in paths if path.name[0] != "."]
     if not videos:
         raise MissingError(f"no frames in {workspace.frames}: run `stres extract-frames VIDEOS`, or name the VIDEOS")
-    return VideoList(videos)
+    return VideoList(videos, account=account_of(f"frames of {workspace.root}", videos))
 
 
 def _settings(config: Config, method: FlowMethod) -> dict[str, Any]:

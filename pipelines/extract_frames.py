@@ -6,7 +6,7 @@ Letters: T frames, H W pixels.
 import functools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,11 @@ from pipelines.video.extraction import (
     options_difference,
     picture_attributes,
     source_attributes,
+    tell_account,
 )
 from pipelines.video.identity import VIDEO_FILE, divide, size_conflict, size_misfit
 from pipelines.video.resize import check_short_side
-from pipelines.video.sources import VideoSource, find_videos
+from pipelines.video.sources import AS_IT_SAYS, ReadAs, VideoSource, find_videos
 from pipelines.workers import Limits, Report, memory_share
 from pipelines.workspace import Workspace
 
@@ -63,6 +64,8 @@ class Config:
     """Store what decodes of truncated videos, marked, rather than fail them."""
     allow_damaged: bool = False
     """Store videos of which frames are damaged, marked, rather than fail them."""
+    read_as: ReadAs = AS_IT_SAYS
+    """What to know of VIDEOS that it does not say itself."""
     dry_run: bool = False
     """Only estimate videos, frames, disk and time."""
 
@@ -79,7 +82,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     videos, `UsageError` where frames were stored with other settings, `StorageError` where writing fails.
     """
     workspace = Workspace(config.workspace)
-    found = ranks().first_tells(lambda: find_videos(config.videos))
+    found = ranks().first_tells(lambda: find_videos(config.videos, workspace=config.workspace, read_as=config.read_as))
+    tell_account(STAGE, found, on_progress)
     tasks = [
         FrameTask(
             source,
@@ -107,8 +111,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     limits = Limits(config.patience, memory_share(workers))
     if config.dry_run:
         cost = estimate(_probe, division.to_do, workers=workers, limits=limits, stage=STAGE, on_progress=on_progress)
-        return dry_run_result(STAGE, "frames", division, ignored=found.ignored, estimate=cost)
-    return extract(
+        result = dry_run_result(STAGE, "frames", division, ignored=found.ignored, estimate=cost)
+        return replace(result, found=found.account)
+    result = extract(
         STAGE,
         _store_frames,
         division,
@@ -120,6 +125,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         ignored=found.ignored,
         on_progress=on_progress,
     )
+    return replace(result, found=found.account)
 
 
 def _conflict(config: Config, attributes: dict[str, Any]) -> str:
@@ -146,7 +152,7 @@ def _store_frames(task: FrameTask, report: Report) -> int:
 
     with (
         VideoReader(
-            task.source.path,
+            task.source.file,
             task.short_side,
             allow_truncated=task.allow_truncated,
             allow_damaged=task.allow_damaged,
@@ -180,7 +186,7 @@ def _probe(task_and_place: tuple[FrameTask, float | None], report: Report) -> Pr
 
     task, place = task_and_place
     report(0)
-    with VideoReader(task.source.path, task.short_side, allow_truncated=True, allow_damaged=True) as reader:
+    with VideoReader(task.source.file, task.short_side, allow_truncated=True, allow_damaged=True) as reader:
         frames = reader.announced_frames
         if place is None:
             return Probe(frames)

@@ -19,7 +19,8 @@ from pipelines.prediction.lengths import Length
 from pipelines.prediction.results import BEST, ClassProbability, Prediction, Result, TimelineFiles
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.training.runs import Chosen, Run, choose_run
-from pipelines.video.sources import UNLABELLED, VideoSource, find_videos
+from pipelines.video.names import UNLABELLED
+from pipelines.video.sources import VideoSource, find_videos
 from pipelines.workspace import Failure, Workspace, record_outcomes, require_writable
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _sources(config: Config) -> tuple[list[VideoSource], list[Failure]]:
     missing: list[tuple[str, MissingError]] = []
     for argument in config.videos:
         try:
-            sources += find_videos(argument, to_store=False).videos
+            sources += find_videos(argument, to_store=False, workspace=config.workspace).videos
         except MissingError as error:
             missing.append((argument, error))
     if not sources:

@@ -14,7 +14,8 @@ from pipelines.devices import resolve_device
 from pipelines.errors import MissingError, UsageError
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.video.encoding import SUFFIXES, encode
-from pipelines.video.sources import UNLABELLED, VideoSource
+from pipelines.video.names import UNLABELLED
+from pipelines.video.sources import VideoSource
 from pipelines.workspace import Workspace, require_writable, write_bytes
 
 if TYPE_CHECKING:

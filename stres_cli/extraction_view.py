@@ -15,7 +15,7 @@ def show(ui: CommandUI, result: ExtractResult, workspace: Path, *, wanted: str =
 
     Prints counts, rate and failures, or what a dry run estimates; exit code 1 while failures remain."""
     ui.finish(result, exit_code=1 if result.failed else 0)
-    if result.ignored:
+    if result.ignored and result.found is None:  # with an account all is told before the work
         ui.out.print(f"{result.ignored} files are not {wanted} by their names and were passed over")
     if result.changed:
         ui.out.print(_changed(result), soft_wrap=True)

@@ -132,6 +132,37 @@ VIDEOS_OR_FRAMES = typer.Argument(
     help="A folder of class folders, a list file (path label), one video, or a glob; default: the workspace's frames.",
 )
 
+_READING = "VIDEOS (where it does not say itself)"
+ClassesAt = Annotated[
+    int | None,
+    typer.Option(
+        "--classes-at",
+        parser=number(int, 1),
+        metavar="N",
+        help="The class is the Nth folder below VIDEOS, whatever else the layout looks like.",
+        rich_help_panel=_READING,
+    ),
+]
+ClassNames = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-names",
+        metavar="FILE",
+        help="Names for a list's numbers: a line each, with or without the number, or JSON; default: classInd.txt, "
+        "classes.txt, labels.txt or *label_map*.txt beside the list.",
+        rich_help_panel=_READING,
+    ),
+]
+RelativeTo = Annotated[
+    Path | None,
+    typer.Option(
+        "--relative-to",
+        metavar="DIR",
+        help="Folder that a list's paths are relative to; default: the list's own, or the current one.",
+        rich_help_panel=_READING,
+    ),
+]
+
 PICTURES = typer.Argument(
     metavar="DIR",
     help="Folder of the videos' folders: [CLASS/]VIDEO/, u/VIDEO/ and v/VIDEO/, or VIDEO/u/ and VIDEO/v/.",

@@ -70,6 +70,21 @@ def list_files(folder: Path) -> list[Path]:
     ]
 
 
+def is_ucf101_list(name: str) -> bool:
+    """Whether a file of this name is one of UCF101's split lists."""
+    return _UCF101_LIST.match(name) is not None
+
+
+def is_hmdb51_list(name: str) -> bool:
+    """Whether a file of this name is one of HMDB51's split lists."""
+    return _HMDB51_LIST.match(name) is not None
+
+
+def fits_on_a_line(name: str) -> bool:
+    """Whether a split list can hold this name: no line break, and no blank at an end."""
+    return not set(name) & {"\n", "\r"} and name == name.strip()
+
+
 def ucf101_lists(splits: Sequence[Split]) -> dict[str, bytes]:
     """File name -> content of `splits` in UCF101's format.
 
@@ -83,7 +98,7 @@ def ucf101_lists(splits: Sequence[Split]) -> dict[str, bytes]:
         lines[f"trainlist{split.number:02}.txt"] = [f"{id_}.avi {labels[id_.split('/')[0]]}" for id_ in split.train]
         lines[f"testlist{split.number:02}.txt"] = [f"{id_}.avi" for id_ in split.test]
     for name in (name for split in splits for name in (*split.classes, *split.train, *split.test)):
-        if "\n" in name or "\r" in name or name != name.strip():
+        if not fits_on_a_line(name):
             raise UsageError(f"{name!r} cannot stand in a split list (line break or blank at an end): rename it")
     return {
         name: "".join(f"{line}\n" for line in content).encode("utf-8", "surrogateescape")

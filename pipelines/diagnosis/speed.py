@@ -80,7 +80,8 @@ def _pairs_per_second(folder: Path, device: str, workers: int) -> float:
     from pipelines.errors import VideoError
     from pipelines.optical_flow.extraction import FlowTask
     from pipelines.optical_flow.probing import probe
-    from pipelines.video.sources import UNLABELLED, VideoSource
+    from pipelines.video.names import UNLABELLED
+    from pipelines.video.sources import VideoSource
     from pipelines.video.synthetic import write_video
     from pipelines.workers import run_tasks
 

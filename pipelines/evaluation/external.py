@@ -25,7 +25,7 @@ from pipelines.evaluation.fusion import Space, fuse
 from pipelines.evaluation.metrics import Scored
 from pipelines.evaluation.probabilities import log_probabilities
 from pipelines.evaluation.scores import STREAMS
-from pipelines.video.sources import VIDEO_SUFFIXES
+from pipelines.video.names import VIDEO_SUFFIXES
 
 NPZ_SCORES = ("scores", "logits", "probabilities")
 

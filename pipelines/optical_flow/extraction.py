@@ -187,7 +187,7 @@ class _DecodedFrames:
     def __init__(self, task: FlowTask) -> None:
         self.task = task
         self.reader = VideoReader(
-            task.source.path,
+            task.source.file,
             task.short_side,
             allow_truncated=task.allow_truncated,
             allow_damaged=task.allow_damaged,
@@ -226,6 +226,7 @@ class _StoredFrames:
         *("source", "source_sha256", "source_bytes", "source_frames", "fps", "short_side", "width", "height"),
         *("source_width", "source_height", "container_frames", "truncated", "decoded_frames", "jpeg_quality"),
         *("damaged", "damaged_frames", "tone_mapped_from", "times_from", "times_problem"),
+        "source_split",
     )
 
     def __init__(self, task: FlowTask) -> None:

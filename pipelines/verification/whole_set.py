@@ -7,7 +7,7 @@ from pathlib import Path
 from pipelines.datasets.dataset_file import FlowSettings, Kind, read_dataset_file, video_id
 from pipelines.verification.faults import Fault, FaultKind
 from pipelines.verification.video_task import VideoReport, VideoTask
-from pipelines.video.sources import is_video
+from pipelines.video.names import is_video
 from pipelines.workspace import Failure, Workspace
 
 KINDS: tuple[Kind, ...] = ("frames", "flow")

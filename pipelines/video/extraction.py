@@ -16,7 +16,7 @@ from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.provenance import library_versions
 from pipelines.video.estimation import Estimate
 from pipelines.video.identity import Division
-from pipelines.video.sources import VideoSource
+from pipelines.video.sources import Account, VideoList, VideoSource
 from pipelines.workers import Limits, Report, run_tasks, usual_limits
 from pipelines.workspace import (
     Failure,
@@ -65,6 +65,15 @@ class ExtractResult:
     failures: list[Failure] = field(default_factory=list)
     estimate: Estimate | None = None
     """Of a dry run, which does nothing and records no failure: `failures` are those of videos that a run would fail."""
+    found: Account | None = None
+    """How VIDEOS was read; None for folders of pictures."""
+
+
+def tell_account(stage: str, found: VideoList, on_progress: OnProgress) -> None:
+    """Reports how VIDEOS was read, before any work on it."""
+    if found.account is not None and ranks().is_first:
+        for sentence in found.account.sentences():
+            on_progress(Progress(stage, 0, len(found.videos), message=sentence))
 
 
 # ------------------------------------------------------------------ what is to do
@@ -269,7 +278,9 @@ def source_attributes(task: ExtractTask, timing: "Timing") -> dict[str, Any]:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise VideoError(f"the file cannot be read ({error.strerror})") from error
+    split = {"source_split": task.source.split} if task.source.split else {}
     return {
+        **split,
         "source": str(path),
         "source_sha256": digest,
         "source_bytes": status.st_size,

@@ -127,7 +127,7 @@ def _outcome(task: Task, look: "_Look", hashes: "_Hashes[Task]") -> _Outcome:
     own = look.own and hashes.settle(task, look.own)
     other = look.other and hashes.settle(task, look.other)
     if own == "same":
-        return "done"
+        return "make" if look.other_split else "done"
     for origin, verdict in ((look.own, own), (look.other, other)):
         if origin is not None and verdict == "other":
             return _two_sources(task, origin)
@@ -157,6 +157,8 @@ class _Look:
     other: _Origin | None = None
     misfit: str = ""
     """Why the result would not fit the other artifact, if that is of the same video."""
+    other_split: bool = False
+    """Whether the own artifact says that the video stands in another split than VIDEOS says."""
 
     @property
     def needs_reading(self) -> bool:
@@ -170,7 +172,7 @@ def _look(
     misfit: Callable[[Task, Mapping[str, Any]], str] | None,
     task: Task,
 ) -> _Look:
-    own = None
+    own, other_split = None, False
     with contextlib.suppress(ArtifactError):
         attributes = peek(task.target, schema)
         if difference := conflict(attributes):
@@ -179,18 +181,21 @@ def _look(
                 "everything again, or another --workspace"
             )
         own = _origin(task.target, compare(task, attributes), attributes)
+        stored = attributes.get("source_split", task.source.split)
+        other_split = bool(task.source.split) and stored != task.source.split
         if own.verdict == "same":
-            return _Look(own)
+            return _Look(own, other_split=other_split)
     if misfit is None:
-        return _Look(own)
+        return _Look(own, other_split=other_split)
     path, other_schema = _other_artifact(task.target, schema)
     try:
         attributes = peek(path, other_schema)
     except ArtifactError:
-        return _Look(own)
+        return _Look(own, other_split=other_split)
     if is_pictures(str(attributes.get("source", ""))):  # which video they show is not known
-        return _Look(own)
-    return _Look(own, _origin(path, compare(task, attributes), attributes), misfit(task, attributes))
+        return _Look(own, other_split=other_split)
+    other = _origin(path, compare(task, attributes), attributes)
+    return _Look(own, other, misfit(task, attributes), other_split)
 
 
 def _origin(path: Path, verdict: Verdict, attributes: Mapping[str, Any]) -> _Origin:

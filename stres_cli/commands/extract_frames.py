@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from pipelines import extract_frames as stage
+from pipelines.video.sources import ReadAs
 from stres_cli import options
 from stres_cli.console import command, interrupted_text
 from stres_cli.extraction_view import show
@@ -18,6 +19,9 @@ def extract_frames(
     patience: options.Patience = stage.Config.patience,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
+    classes_at: options.ClassesAt = None,
+    class_names: options.ClassNames = None,
+    relative_to: options.RelativeTo = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -35,6 +39,7 @@ def extract_frames(
             overwrite=overwrite,
             allow_truncated=allow_truncated,
             allow_damaged=allow_damaged,
+            read_as=ReadAs(classes_at, class_names, relative_to),
             dry_run=dry_run,
         )
         show(ui, stage.run(config, ui.on_progress), workspace)

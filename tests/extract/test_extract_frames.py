@@ -57,6 +57,35 @@ def test_all_frames_are_stored_with_their_provenance(videos: Path, workspace: Wo
     assert "truncated" not in attributes
 
 
+def test_the_split_that_the_folders_say_is_stored_and_follows_a_video_that_moves(
+    videos: Path, workspace: Workspace, write_clip: WriteClip
+) -> None:
+    for path in ("train/walk/a.mkv", "train/walk/b.mkv", "val/walk/c.mkv", "val/run/d.mkv"):
+        write_clip(videos / path, frames=2)
+    result = run(config(workspace, videos))
+    assert result.found is not None
+    assert (result.found.classes, result.found.splits) == ({"run": 1, "walk": 3}, {"train": 2, "validation": 2})
+    stored = {path.stem: peek(path, FRAMES_SCHEMA)["source_split"] for path in workspace.frames.glob("*/*.h5")}
+    assert stored == {"a": "train", "b": "train", "c": "validation", "d": "validation"}
+
+    (videos / "train/walk/b.mkv").rename(videos / "val/walk/b.mkv")
+    again = run(config(workspace, videos))
+
+    assert (again.done, again.skipped, again.failed) == (1, 3, 0)
+    assert peek(workspace.frames_file("walk", "b"), FRAMES_SCHEMA)["source_split"] == "validation"
+
+
+def test_how_videos_was_read_is_told_before_any_work(videos: Path, workspace: Workspace, write_clip: WriteClip) -> None:
+    write_clip(videos / "walk/a.mkv", frames=2)
+    (videos / "walk/notes.txt").touch()
+    seen: list[Progress] = []
+    result = run(config(workspace, videos), seen.append)
+    told = [report.message for report in seen[:2]]
+    assert told == ["class folders: 1 class, 1 video: walk 1", "passed over: 1 not a video by its name (1 .txt)"]
+    assert result.found is not None
+    assert result.found.sentences() == told
+
+
 def test_the_times_at_which_frames_are_shown_are_stored_with_them(
     videos: Path, workspace: Workspace, write_clip: WriteClip
 ) -> None:
@@ -155,9 +184,10 @@ def test_a_listed_file_that_is_missing_is_a_row(videos: Path, workspace: Workspa
     write_clip(videos / "a.mkv")
     (videos / "list.txt").write_text("a.mkv walk\ngone.mkv run\n")
     result = run(config(workspace, videos / "list.txt"))
-    assert [(row.class_name, row.video, row.reason) for row in result.failures] == [
-        ("run", "gone", "the file does not exist")
-    ]
+    (row,) = result.failures
+    assert (row.class_name, row.video, row.path) == ("run", "gone", str(videos / "gone.mkv"))
+    assert f"there is no {videos}/gone.mkv (nor " in row.reason
+    assert f"line 2 gives 'gone.mkv', relative to {videos}" in row.reason
 
 
 def test_a_truncated_video_is_a_row_or_is_stored_and_marked_where_allowed(videos: Path, workspace: Workspace) -> None:

@@ -20,8 +20,8 @@ def ids(argument: Path | str) -> list[str]:
 
 
 def test_the_class_is_the_first_folder_below_the_one_given(tmp_path: Path) -> None:
-    make(tmp_path, "walk/b.avi", "walk/group1/a.MP4", "run/c.mkv", "loose.avi")
-    assert ids(tmp_path) == ["run/c", "unlabelled/loose", "walk/a", "walk/b"]
+    make(tmp_path, "walk/b.avi", "walk/group1/a.MP4", "run/c.mkv")
+    assert ids(tmp_path) == ["run/c", "walk/a", "walk/b"]
 
 
 def test_other_files_are_counted_and_hidden_ones_are_not_seen(tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_a_list_file_gives_path_and_label_relative_to_itself(tmp_path: Path) -> 
 
 
 def test_a_line_given_twice_counts_once(tmp_path: Path) -> None:
-    (tmp_path / "list").write_text("a.avi x\na.avi x\na.avi y\n")
-    assert ids(tmp_path / "list") == ["x/a", "y/a"]
+    (tmp_path / "list").write_text("a.avi x\na.avi x\nb.avi y\n")
+    assert ids(tmp_path / "list") == ["x/a", "y/b"]
 
 
 @pytest.mark.parametrize("label", ["..", ".", "a/b", "x" * 201])
