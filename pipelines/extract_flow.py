@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, ArtifactError, Compression, peek
+from pipelines.bulk import look_at_all
 from pipelines.devices import resolve_device
 from pipelines.distributed import ranks
 from pipelines.errors import MissingError, UsageError
@@ -17,7 +18,7 @@ from pipelines.optical_flow.methods import METHODS, FlowMethod, check_engine, ma
 from pipelines.optical_flow.processes import default_workers
 from pipelines.optical_flow.settings import check_settings
 from pipelines.progress import OnProgress, ignore_progress
-from pipelines.video.estimation import estimate
+from pipelines.video.estimation import Probe, estimate
 from pipelines.video.extraction import (
     ExtractResult,
     check_patience,
@@ -99,8 +100,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     or the method's weights or device are missing, `UsageError` where flow was stored with other settings or an option
     is wrong, `StorageError` where writing fails.
     """
+    from pipelines.optical_flow.displacement import clipping
     from pipelines.optical_flow.extraction import store_flow
-    from pipelines.optical_flow.probing import probe
+    from pipelines.optical_flow.probing import FlowProbe, probe
+    from pipelines.optical_flow.proposal import propose
 
     workspace = Workspace(config.workspace)
     found = ranks().first_tells(lambda: _sources(config, workspace))
@@ -128,9 +131,21 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     # A GPU's driver maps more memory than anything takes.
     limits = Limits(config.patience, memory_share(workers) if where == "cpu" else None)
     if config.dry_run:
-        cost = estimate(probe, division.to_do, workers=workers, limits=limits, stage=STAGE, on_progress=on_progress)
+        probes: list[Probe] = []
+        cost = estimate(
+            probe,
+            division.to_do,
+            workers=workers,
+            limits=limits,
+            stage=STAGE,
+            on_probe=probes.append,
+            on_progress=on_progress,
+        )
+        proposal = propose(
+            [probe for probe in probes if isinstance(probe, FlowProbe)], config.method, config.bound, cost.hours
+        )
         result = dry_run_result(STAGE, "pairs", division, ignored=found.ignored, estimate=cost)
-        return replace(result, found=found.account)
+        return replace(result, found=found.account, proposal=proposal)
     result = extract(
         STAGE,
         store_flow,
@@ -143,7 +158,19 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         ignored=found.ignored,
         on_progress=on_progress,
     )
-    return replace(result, found=found.account)
+    made = ranks().first_tells(lambda: look_at_all(_moved, division.to_do, f"{STAGE} (what was clipped)", on_progress))
+    clipped = clipping([attributes for attributes in made if isinstance(attributes, dict)], config.bound)
+    return replace(result, found=found.account, clipping=clipped)
+
+
+def _moved(task: "FlowTask") -> dict[str, Any]:
+    """What the task's flow file says of how far things move in it; nothing where there is none."""
+    from pipelines.optical_flow.displacement import ATTRIBUTES
+
+    try:
+        return peek(task.target, FLOW_SCHEMA, ATTRIBUTES)
+    except ArtifactError:
+        return {}
 
 
 def _task(

@@ -5,15 +5,19 @@ Letters: T frames, F = T - step fields, H W pixels.
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines import extract_flow
+from pipelines.artifacts import FLOW_SCHEMA, ArtifactError, method_parameters, peek
+from pipelines.datasets.catalogue import artifact_files
 from pipelines.devices import resolve_device
 from pipelines.errors import MissingError, UsageError
+from pipelines.optical_flow.methods import METHODS
 from pipelines.progress import OnProgress, Progress, ignore_progress
 from pipelines.video.encoding import SUFFIXES, encode
+from pipelines.video.identity import size_conflict
 from pipelines.video.names import UNLABELLED
 from pipelines.video.sources import VideoSource
 from pipelines.workspace import Workspace, require_writable, write_bytes
@@ -30,7 +34,8 @@ _VIDEO = "VIDEO is a video file, or CLASS/VIDEO of flow stored in the workspace"
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of `show-flow`. What is None of the flow's settings is as `extract-flow` has it."""
+    """Settings of `show-flow`. What is None of the flow's settings is as the workspace's flow has it, or, without any,
+    as `extract-flow` has it."""
 
     workspace: Path
     """The workspace that holds the stored flow, and by default the pictures."""
@@ -131,6 +136,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.optical_flow.picture import FlowPicture
 
     require_writable(config.output.parent if config.output else config.workspace / "pictures")
+    config, taken = _with_settings_of_workspace(config)
+    if taken:
+        on_progress(Progress("show-flow", 0, 1, "pairs", message=taken))
     with _shown(config, on_progress) as shown:
         if shown.note:
             on_progress(Progress("show-flow", 0, shown.count, "pairs", message=shown.note))
@@ -164,6 +172,30 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
 
 # ------------------------------------------------------------------ what to show
+
+
+def _with_settings_of_workspace(config: Config) -> tuple[Config, str]:
+    """For a video file, what is not given of the flow's settings as the workspace's flow has it; and that in words,
+    empty where there is no flow or all is given."""
+    flow = next(artifact_files("flow", Workspace(config.workspace).flow), None)
+    if flow is None or not Path(config.video).is_file():
+        return config, ""
+    try:
+        made = peek(Path(flow.path), FLOW_SCHEMA)
+        stored = {name: made[name] for name in ("method", "bound", "step")}
+        options = {name: str(value) for name, value in method_parameters(made).items() if name != "weights"}
+    except (ArtifactError, KeyError, ValueError, AttributeError):
+        return config, ""
+    if stored["method"] not in METHODS:  # imported: only what computed it knows how
+        del stored["method"]
+    elif config.method is None and not config.method_options:
+        stored["method_options"] = options
+    if size_conflict(made, None):
+        stored["short_side"] = made.get("short_side")
+    taken = {name: value for name, value in stored.items() if name not in config.given() and value is not None}
+    words = [f"{name.replace('_', ' ')} {value}" for name, value in taken.items() if name != "method_options"]
+    text = f"as the flow stored in {config.workspace}: {', '.join(words)}; the options give others" if words else ""
+    return replace(config, **taken), text
 
 
 @contextlib.contextmanager

@@ -2,10 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.video.extraction import ExtractResult
 from pipelines.workspace import Failure
 from stres_cli.console import CommandUI
+from stres_cli.quantities import duration
+
+if TYPE_CHECKING:
+    from pipelines.optical_flow.displacement import Clipping
+    from pipelines.optical_flow.proposal import Proposal
+    from pipelines.video.estimation import Estimate
 
 _SHOWN_FAILURES = 10
 
@@ -22,19 +29,22 @@ def show(ui: CommandUI, result: ExtractResult, workspace: Path, *, wanted: str =
     if result.estimate is not None:
         cost = result.estimate
         ui.out.print(
-            f"{cost.videos} videos to do ({result.skipped} done already), {cost.frames} frames: about {cost.hours:.2g} "
-            f"hours and {cost.gigabytes:.2g} GB, measured on {cost.measured_videos} of them",
+            f"{cost.videos} videos to do ({result.skipped} done already), {_cost(cost)}",
             soft_wrap=True,
         )
         if result.failures:
             ui.out.print(f"{len(result.failures)} of the videos looked at fail:", soft_wrap=True)
         _show_failures(ui, result.failures)
+        if result.proposal is not None:
+            _show_proposal(ui, result.proposal)
         return
     ui.out.print(
         f"{result.done} videos done, {result.skipped} done before, {result.failed} failed; "
         f"{result.units} {result.unit} in {result.seconds:.1f} s ({result.units_per_second:.1f} {result.unit}/s)",
         soft_wrap=True,
     )
+    if result.clipping is not None:
+        ui.out.print(_clipped(result.clipping), soft_wrap=True)
     _show_failures(ui, result.failures)
     if result.failed:
         ui.out.print(
@@ -47,6 +57,49 @@ def _show_failures(ui: CommandUI, failures: Sequence[Failure]) -> None:
         ui.out.print(f"  {failure.class_name}/{failure.video}: {failure.reason}", soft_wrap=True)
     if len(failures) > _SHOWN_FAILURES:
         ui.out.print(f"  and {len(failures) - _SHOWN_FAILURES} more")
+
+
+def _cost(cost: "Estimate") -> str:
+    if cost.videos and not cost.measured_videos:
+        return "of which none could be measured: how long it takes is not known"
+    return (
+        f"{cost.frames} frames: about {duration(3600 * cost.hours)} and {cost.gigabytes:.2g} GB, measured on "
+        f"{cost.measured_videos} of them"
+    )
+
+
+def _clipped(clipping: "Clipping") -> str:
+    """What the bound clips; and another one where too much is clipped, or most of the 256 steps stand for nothing."""
+    bound, suits = clipping.bound, clipping.suitable_bound
+    text = (
+        f"{_percent(clipping.clipped_share)} of the flow vectors are clipped at the bound of {bound:g} px, the longest "
+        f"component is {clipping.largest:.3g} px"
+    )
+    if suits > bound and clipping.clipped_share > 0.001:
+        return f"{text}; --bound {suits:g} would clip no more than 0.1 %"
+    if suits <= bound / 2:
+        return (
+            f"{text}; --bound {suits:g} would clip no more than 0.1 %, and store steps {bound / suits:.2g} times finer"
+        )
+    return text
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share >= 0.0001 or not share else "less than 0.01 %"
+
+
+def _show_proposal(ui: CommandUI, proposal: "Proposal") -> None:
+    sides = proposal.short_sides
+    ui.out.print(
+        f"settings that suit, by {proposal.videos} videos spread over all: --method {proposal.method} --bound "
+        f"{proposal.bound:g} --short-side {proposal.short_side}",
+        soft_wrap=True,
+    )
+    times = ", ".join(f"{method} about {duration(3600 * hours)}" for method, hours in proposal.hours.items())
+    ui.out.print(f"  method: {times}", soft_wrap=True)
+    ui.out.print(f"  bound: {_clipped(proposal.clipping)}", soft_wrap=True)
+    both = f"{sides[0]} px" if sides[0] == sides[1] else f"{sides[0]} to {sides[1]} px, mostly {proposal.short_side}"
+    ui.out.print(f"  short side: the pictures have {both}", soft_wrap=True)
 
 
 def _changed(result: ExtractResult) -> str:

@@ -16,6 +16,7 @@ import torch
 
 from pipelines.artifacts import ArtifactError, Compression, FlowWriter, FrameFile, new_flow_file
 from pipelines.errors import VideoError
+from pipelines.optical_flow.displacement import DisplacementMeter
 from pipelines.optical_flow.grey import to_grey
 from pipelines.optical_flow.methods import FlowMethod, make_method
 from pipelines.optical_flow.quantise import quantise, require_finite
@@ -52,18 +53,30 @@ class FlowTask:
 
 def store_flow(task: FlowTask, report: Report) -> int:
     """Stores the flow of one video; returns F. Raises `VideoError`, `StorageError`."""
+    displacement = meter_of(task)
     with open_frames(task) as frames, new_flow_file(task.target, task.compression) as writer:
-        fields = write_flow(iter(frames), task, writer, report)
+        fields = write_flow(iter(frames), task, writer, report, displacement)
         require_pairs(frames.count, task.step)
         attributes = {**frames.attributes(), **task.settings, "engine": method_of(task).engine}
+        moved = displacement.result()
+        attributes |= moved.attributes() if moved else {}
         writer.finish(attributes, frames.times)
     return fields
 
 
-def write_flow(frames: Iterator[np.ndarray], task: FlowTask, writer: FlowWriter, report: Report) -> int:
-    """Appends the flow of all `frames`; returns their number. However it ends, no thread is left."""
+def meter_of(task: FlowTask) -> DisplacementMeter:
+    """What counts how far things move in the task's flow, where that is computed."""
+    return DisplacementMeter(task.bound, torch.device(task.device if method_of(task).uses_device else "cpu"))
+
+
+def write_flow(
+    frames: Iterator[np.ndarray], task: FlowTask, writer: FlowWriter, report: Report, displacement: DisplacementMeter
+) -> int:
+    """Appends the flow of all `frames`, counted by `displacement`; returns their number. However it ends, no thread is
+    left."""
     fields = 0
-    with contextlib.closing(quantised_flow(frames, method_of(task), task.step, task.bound, task.device)) as batches:
+    flow = quantised_flow(frames, method_of(task), task.step, task.bound, task.device, displacement)
+    with contextlib.closing(flow) as batches:
         for quantised in batches:
             writer.append(quantised)
             fields += len(quantised)
@@ -72,17 +85,23 @@ def write_flow(frames: Iterator[np.ndarray], task: FlowTask, writer: FlowWriter,
 
 
 def quantised_flow(
-    frames: Iterable[np.ndarray], method: FlowMethod, step: int, bound: float, device: str = "cpu"
+    frames: Iterable[np.ndarray],
+    method: FlowMethod,
+    step: int,
+    bound: float,
+    device: str = "cpu",
+    displacement: DisplacementMeter | None = None,
 ) -> Generator[np.ndarray]:
     """The flow of RGB frames uint8 [H, W, 3], a batch at a time: uint8 [N, 2, H, W]; T - step fields in all.
 
     Frames are taken in a thread, flow is computed in a second one, and whoever iterates is the third, so that the flow
     is never kept waiting for a file while frames remain. Memory is that of some batches, whatever T. `device`: where
-    frames go and flow is quantised if the method computes there; only bytes travel either way. Close it when done.
+    frames go and flow is quantised if the method computes there; only bytes travel either way. `displacement` counts
+    the flow before it is clipped. Close it when done.
     """
     where = torch.device(device if method.uses_device else "cpu")
     batches = prefetch(_batches(frames, method, step, where), _AHEAD)
-    flow = prefetch(_flow_of(batches, method, step, bound, where), _AHEAD)
+    flow = prefetch(_flow_of(batches, method, step, bound, where, displacement), _AHEAD)
     with contextlib.closing(flow):
         for on_its_way in flow:
             yield on_its_way()
@@ -106,7 +125,12 @@ def method_input(frame: np.ndarray, method: FlowMethod) -> np.ndarray:
 
 
 def _flow_of(
-    batches: Generator[torch.Tensor], method: FlowMethod, step: int, bound: float, device: torch.device
+    batches: Generator[torch.Tensor],
+    method: FlowMethod,
+    step: int,
+    bound: float,
+    device: torch.device,
+    displacement: DisplacementMeter | None,
 ) -> Generator[Callable[[], np.ndarray]]:
     """For each run of frames what waits for its fields, uint8 [N, 2, H, W], to have arrived, and returns them."""
     _work_on(device)
@@ -116,6 +140,8 @@ def _flow_of(
                 run = batch.to(device, non_blocking=True)
                 flow = method.flow(run[:-step], run[step:])
                 fields, finite = quantise(flow, bound), torch.isfinite(flow).all()
+                if displacement is not None:
+                    displacement.add(flow)
             except torch.OutOfMemoryError as error:
                 raise VideoError("not enough memory on the GPU for this video: use fewer --workers") from error
             yield _to_host(fields, finite)
@@ -172,7 +198,7 @@ def method_of(task: FlowTask) -> FlowMethod:
     return _cached_method(task.method, task.method_options, task.device, task.engine)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # a dry run compares two
 def _cached_method(name: str, options: tuple[tuple[str, str], ...], device: str, engine: str) -> FlowMethod:
     """The process's method, made once: weights are not loaded for every video."""
     return make_method(name, dict(options), device, engine)
@@ -223,10 +249,10 @@ class _StoredFrames:
     """The same of a frames artifact: what that says about its own source holds for the flow too."""
 
     _KEPT = (
-        *("source", "source_sha256", "source_bytes", "source_frames", "fps", "short_side", "width", "height"),
-        *("source_width", "source_height", "container_frames", "truncated", "decoded_frames", "jpeg_quality"),
-        *("damaged", "damaged_frames", "tone_mapped_from", "times_from", "times_problem"),
-        "source_split",
+        *("source", "source_sha256", "source_bytes", "source_mtime_ns", "source_frames", "fps", "times_from"),
+        *("times_problem", "short_side", "width", "height", "source_width", "source_height", "container_frames"),
+        *("truncated", "decoded_frames", "damaged", "damaged_frames", "jpeg_quality"),
+        *("tone_mapped_from", "source_split"),
     )
 
     def __init__(self, task: FlowTask) -> None:

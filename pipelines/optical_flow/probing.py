@@ -5,20 +5,37 @@ Letters: H W pixels.
 
 import io
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.artifacts import FlowWriter
-from pipelines.optical_flow.extraction import FlowTask, method_of, open_frames, write_flow
+from pipelines.optical_flow.displacement import Displacement, DisplacementMeter
+from pipelines.optical_flow.extraction import FlowTask, meter_of, method_of, open_frames, write_flow
 from pipelines.optical_flow.methods import FlowMethod
 from pipelines.video.estimation import Probe
 from pipelines.workers import Report
 
 _LONG_ENOUGH = 1.0  # seconds in which frames are taken
+_COMPARED = 8  # pairs of which the faster method makes the flow too
 _MOST_FRAMES = 512  # to measure, and to pass over before: longer videos are much the same further on
+
+
+FASTER = "farneback"
+"""The method that is measured beside one that is slow on a CPU."""
+
+
+@dataclass(frozen=True)
+class FlowProbe(Probe):
+    """What was learnt from a piece of one video's flow."""
+
+    displacement: Displacement | None = None
+    short_side: int = 0
+    faster_seconds: float = 0.0
+    """As `seconds`, with the method `FASTER`; 0: not measured."""
 
 
 def probe(task_and_place: tuple[FlowTask, float | None], report: Report) -> Probe:
@@ -40,13 +57,32 @@ def probe(task_and_place: tuple[FlowTask, float | None], report: Report) -> Prob
         remaining = iter(frames)
         for _ in islice(remaining, skipped):
             pass
-        measured, seconds, size = _measure(_for_a_while(remaining), task)
+        meter, kept = meter_of(task), list[np.ndarray]()
+        measured, seconds, size = _measure(_keeping(_for_a_while(remaining), kept, task), task, meter)
     if not measured:
         return Probe(frames.announced)
-    return Probe(frames.announced, opening + seconds / measured * pairs, size / measured * pairs)
+    first = kept[0]
+    return FlowProbe(
+        frames.announced,
+        opening + seconds / measured * pairs,
+        size / measured * pairs,
+        displacement=meter.result(),
+        short_side=min(first.shape[:2]),
+        faster_seconds=_seconds_of_faster(kept, task) * pairs,
+    )
 
 
-def _measure(frames: Iterable[np.ndarray], task: FlowTask) -> tuple[int, float, int]:
+def _seconds_of_faster(frames: Sequence[np.ndarray], task: FlowTask) -> float:
+    """What a pair takes with the faster method, on these frames; 0 where there is none."""
+    if task.method == FASTER or task.device != "cpu" or len(frames) <= task.step:
+        return 0.0
+    faster = replace(task, method=FASTER, method_options=(), engine="auto")
+    _warm_up(frames[0], faster)
+    pairs, seconds, _ = _measure(frames, faster, meter_of(faster))
+    return seconds / pairs
+
+
+def _measure(frames: Iterable[np.ndarray], task: FlowTask, meter: DisplacementMeter) -> tuple[int, float, int]:
     """The pairs among `frames`, the seconds to make and store their flow, and its bytes."""
     import h5py
 
@@ -54,8 +90,16 @@ def _measure(frames: Iterable[np.ndarray], task: FlowTask) -> tuple[int, float, 
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         writer = FlowWriter(Path("probe"), file, task.compression)
-        pairs = write_flow(iter(frames), task, writer, lambda units: None)
+        pairs = write_flow(iter(frames), task, writer, lambda units: None, meter)
     return pairs, time.perf_counter() - started, content.getbuffer().nbytes
+
+
+def _keeping(frames: Iterable[np.ndarray], kept: list[np.ndarray], task: FlowTask) -> Iterator[np.ndarray]:
+    """The frames, of which the first are put into `kept`."""
+    for frame in frames:
+        if len(kept) < _COMPARED + task.step:
+            kept.append(frame)
+        yield frame
 
 
 def _for_a_while(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -71,7 +115,7 @@ def _warm_up(frame: np.ndarray, task: FlowTask) -> None:
     """Goes through it all once in this process for frames of this size: loading and compiling come but once."""
     if (kind := (method_of(task), frame.shape)) not in _warm:
         _warm.append(kind)
-        _measure([frame] * (method_of(task).batch_size + task.step), task)
+        _measure([frame] * (method_of(task).batch_size + task.step), task, meter_of(task))
 
 
 _warm: list[tuple[FlowMethod, tuple[int, ...]]] = []

@@ -1,12 +1,14 @@
 """What an extracting stage would cost: some videos counted, fewer measured, by the processes of a real run."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from pipelines.distributed import ranks
+from pipelines.errors import MissingError
 from pipelines.progress import OnProgress, Progress
 from pipelines.video.sources import VideoSource
 from pipelines.workers import Limits, Report, run_tasks, usual_limits
@@ -20,6 +22,7 @@ class _OfOneVideo(Protocol):
 
 Task = TypeVar("Task", bound=_OfOneVideo)
 
+NOT_THERE = "the file does not exist"
 _COUNTED = 200
 # Time and size of a pair differ by a factor of two between videos: of 24, the mean is known to about a tenth.
 _MEASURED = 24
@@ -60,17 +63,20 @@ def estimate(
     workers: int,
     limits: Limits | None = None,
     stage: str,
+    on_probe: Callable[[Probe], None] = lambda probe: None,
     on_progress: OnProgress,
 ) -> Estimate:
     """Counts the frames of up to 200 of the videos, spread evenly, and measures 24 or more; writes nothing.
 
     `function((task, place), report)` probes one video, in a process as a real run would; `place`, from 0 to 1, says
     where in the video to measure, None to count only. Before anything else it is to report 0 units: what passes until
-    then is the start of the processes, which counts once and not for every video. Under torchrun rank 0 probes, and
+    then is the start of the processes, which counts once and not for every video. `on_probe` is given what each
+    measured. Videos that do not exist are failures, and not sampled; raises `MissingError` where there are no others.
+    Under torchrun rank 0 probes, and
     the estimate is that of all ranks, each on cores and GPU of its own.
     """
     limits = limits or usual_limits(workers)
-    return ranks().first_tells(lambda: _estimate(function, to_do, workers, limits, stage, on_progress))
+    return ranks().first_tells(lambda: _estimate(function, to_do, workers, limits, stage, on_probe, on_progress))
 
 
 def _estimate(
@@ -79,15 +85,23 @@ def _estimate(
     workers: int,
     limits: Limits,
     stage: str,
+    on_probe: Callable[[Probe], None],
     on_progress: OnProgress,
 ) -> Estimate:
+    failures = [_failure(stage, task, NOT_THERE) for task in to_do if not os.path.exists(task.source.path)]
+    if failures:
+        if len(failures) == len(to_do):
+            raise MissingError(
+                f"none of the {len(to_do)} videos to do exists, for example {failures[0].path}: check VIDEOS, and the "
+                "folder that the paths of a list are relative to"
+            )
+        to_do = [task for task in to_do if os.path.exists(task.source.path)]
     measured = _spread(range(len(to_do)), max(_MEASURED, _MEASURED_A_WORKER * workers))
     counted = sorted(set(_spread(range(len(to_do)), _COUNTED)).difference(measured))
     tasks: list[tuple[Task, float | None]] = [(to_do[i], None) for i in counted]
     tasks += [(to_do[measured[k]], k * _PLACE % 1) for k in sorted(range(len(measured)), key=lambda k: k * _ORDER % 1)]
     clock = _Clock()
     probes: list[Probe] = []
-    failures: list[Failure] = []
     with contextlib.closing(
         run_tasks(function, tasks, workers, on_units=clock.first_report, limits=limits)
     ) as outcomes:
@@ -95,14 +109,19 @@ def _estimate(
             message = ""
             if isinstance(outcome, Probe):
                 probes.append(outcome)
+                on_probe(outcome)
             else:
-                source = task.source
-                failures.append(Failure(stage, source.class_name, source.video, str(source.path), str(outcome)))
-                message = f"{source.id}: {outcome}"
+                failures.append(_failure(stage, task, str(outcome)))
+                message = f"{task.source.id}: {outcome}"
             on_progress(Progress(f"{stage} (dry run)", number, len(tasks), message=message))
             if number - len(counted) >= _FEWEST and clock.passed() > _SECONDS:
                 break
     return _summary(probes, failures, len(to_do), workers * ranks().size, clock.start)
+
+
+def _failure(stage: str, task: _OfOneVideo, reason: str) -> Failure:
+    source = task.source
+    return Failure(stage, source.class_name, source.video, str(source.path), reason)
 
 
 def _summary(probes: Sequence[Probe], failures: list[Failure], videos: int, workers: int, start: float) -> Estimate:

@@ -29,6 +29,8 @@ from pipelines.workspace import (
 )
 
 if TYPE_CHECKING:
+    from pipelines.optical_flow.displacement import Clipping
+    from pipelines.optical_flow.proposal import Proposal
     from pipelines.video.decoding import VideoReader
     from pipelines.video.timing import Timing
 
@@ -63,6 +65,10 @@ class ExtractResult:
     changed: list[str] = field(default_factory=list)
     """Ids of videos whose file is no longer what was stored: they are made again."""
     failures: list[Failure] = field(default_factory=list)
+    clipping: "Clipping | None" = None
+    """Of the flow that was made now."""
+    proposal: "Proposal | None" = None
+    """Of a dry run of `extract-flow`."""
     estimate: Estimate | None = None
     """Of a dry run, which does nothing and records no failure: `failures` are those of videos that a run would fail."""
     found: Account | None = None

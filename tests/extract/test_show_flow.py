@@ -120,7 +120,9 @@ def test_stored_frames_are_shown_with_stored_flow(show: Callable[..., Result], s
 
 
 def test_frames_of_another_size_than_their_flow_are_refused(show: Callable[..., Result], stored: Workspace) -> None:
-    extract_frames.run(extract_frames.Config(stored.root, str(stored.root.parent / "videos"), 32, workers=1))
+    extract_frames.run(
+        extract_frames.Config(stored.root, str(stored.root.parent / "videos"), 32, workers=1, overwrite=True)
+    )
     with pytest.raises(MissingError, match="is of 42x32 pixels, its flow of 64x48: extract one of them again"):
         show("walk/a")
 
