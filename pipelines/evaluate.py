@@ -5,7 +5,7 @@ Reads `runs/<name>/`, `frames/` and `flow/`; leaves `scores/<run>/<protocol>/sco
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.protocols import TEMPORALS, VIEWS, Protocol
 from pipelines.evaluation.videos import TestVideos, find_test_videos
 from pipelines.progress import OnProgress, Progress, ignore_progress
-from pipelines.training.runs import Run, choose_run, load_network, recipe_of
+from pipelines.training.runs import Run, choose_run, load_network, recipe_of, scores_folder
 from pipelines.workspace import (
     Failure,
     Workspace,
@@ -125,6 +125,7 @@ class Result:
     missing_videos  ids of the test videos that have no frames or no flow
     failed          how many others could not be read (rows of `failures.csv`)
     estimate        of a dry run, which leaves nothing and has no `evaluations`
+    left_out        of another data set than the run's split: classes that the run does not know, with their videos
     """
 
     run: str
@@ -133,6 +134,7 @@ class Result:
     failed: int
     seconds: float
     estimate: "Estimate | None" = None
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -196,6 +198,7 @@ class _Task:
 
     settings  the content of the run's `config.json`
     warning   what is unexpected about the choice of the run; empty where nothing is
+    scores    the folder of its scores (`scores_folder`)
     """
 
     run: Run
@@ -203,6 +206,7 @@ class _Task:
     step: str
     protocols: list[Protocol]
     warning: str
+    scores: Path
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -213,12 +217,12 @@ class _Task:
 def _choose(workspace: Workspace, config: Config) -> _Task:
     chosen = choose_run(workspace, config.run, config.step)
     run, step = chosen.run, chosen.step
-    return _Task(run, run.config(), step, config.protocols(step), chosen.warning)
+    return _Task(run, run.config(), step, config.protocols(step), chosen.warning, scores_folder(workspace, run))
 
 
 def _require_writable(workspace: Workspace, task: _Task, test: TestVideos) -> None:
     """Raises `StorageError` before anything is scored where the scores cannot be written."""
-    folders = [workspace.scores / task.run.name / protocol.name for protocol in task.protocols]
+    folders = [task.scores / protocol.name for protocol in task.protocols]
     # Of all protocols: at least 4 bytes for each video and class.
     room = 4 * len(folders) * len(test.videos) * len(task.settings["classes"])
     require_writable(workspace.root, *folders, room=room)
@@ -238,20 +242,27 @@ def _leave(
 ) -> Result:
     """Records what could not be scored and writes what could."""
     remove_left_over_temporary_files(workspace.root, below=False)
-    remove_left_over_temporary_files(workspace.scores / task.run.name)
+    remove_left_over_temporary_files(task.scores)
     scored = [("evaluate", test.videos[i].class_name, test.videos[i].video) for i in logits]
     record_outcomes(workspace, failed=failures, succeeded=scored)
     if not logits:
         raise _nothing_scored(workspace, task, test, failures)
     unscored = {"missing": test.missing, "failed": [f"{failure.class_name}/{failure.video}" for failure in failures]}
-    provenance = _provenance(config, task)
+    provenance = _provenance(workspace, config, task, test)
     evaluations = []
     # The first last: `stres report` takes the newest where the paper's protocol is not among them.
     for number, protocol in reversed(list(enumerate(task.protocols))):
-        folder = workspace.scores / task.run.name / protocol.name
+        folder = task.scores / protocol.name
         scores = _gather({i: of_protocols[number] for i, of_protocols in logits.items()}, test, task)
-        evaluations.append(Evaluation(folder, _write(folder, scores, protocol, provenance, unscored)))
-    return Result(task.run.name, evaluations[::-1], test.missing, len(failures), time.monotonic() - started)
+        evaluations.append(Evaluation(folder, _write(folder, scores, protocol, provenance, unscored | test.document())))
+    return Result(
+        task.run.name,
+        evaluations[::-1],
+        test.missing,
+        len(failures),
+        time.monotonic() - started,
+        left_out=dict(test.left_out),
+    )
 
 
 def _nothing_scored(workspace: Workspace, task: _Task, test: TestVideos, failures: list[Failure]) -> MissingError:
@@ -261,9 +272,14 @@ def _nothing_scored(workspace: Workspace, task: _Task, test: TestVideos, failure
     )
 
 
-def _provenance(config: Config, task: _Task) -> dict[str, Any]:
+def _provenance(workspace: Workspace, config: Config, task: _Task, test: TestVideos) -> dict[str, Any]:
     """What scores carry of where they come from, beside their protocol."""
+    folder = task.run.folder.resolve()
+    elsewhere = {} if folder.parent == workspace.runs.resolve() else {"run_folder": str(folder)}
+    other = {"dataset": "other"} if test.is_other else {}
     return {
+        **elsewhere,
+        **other,
         "run": task.run.name,
         "split": task.settings["split"],
         "precision": config.precision,
@@ -298,7 +314,7 @@ def _write(
     scores: "Scores",
     protocol: Protocol,
     provenance: dict[str, Any],
-    unscored: dict[str, list[str]],
+    unscored: dict[str, Any],
 ) -> dict[str, Any]:
     """Writes `scores.h5` and `results.json`; returns the latter's content."""
     from pipelines.evaluation.metrics import results_document
@@ -306,6 +322,7 @@ def _write(
 
     results = results_document(protocol.document(), provenance["split"], provenance["run"], scores)
     results |= {"step": protocol.step} | unscored
+    results |= {name: provenance[name] for name in ("run_folder", "weights_sha256") if "run_folder" in provenance}
     write_scores(folder / "scores.h5", scores, _attributes(protocol, provenance))
     write_json(folder / "results.json", results)
     return results
@@ -324,7 +341,7 @@ def _estimate(workspace: Workspace, config: Config, task: _Task, test: TestVideo
     bytes_of_scores = 0
     if measured.logits is not None:
         scores = _gather(dict.fromkeys(range(len(test.videos)), measured.logits), test, task)
-        provenance = _provenance(config, task)
+        provenance = _provenance(workspace, config, task, test)
         bytes_of_scores = sum(size_of_scores(scores, _attributes(p, provenance)) for p in task.protocols)
     recalibrated = min(config.recalibrate_bn, len(test.training))
     return Estimate.of(len(test.videos), recalibrated, measured, bytes_of_scores)

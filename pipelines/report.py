@@ -31,7 +31,8 @@ class Config:
     """What to report.
 
     workspace: the folder with the scores.
-    run: name of the run; None: the newest finished. With `splits` a pattern holding `{split}`; None: `split{split}`.
+    run: name of the run, or its folder; None: the newest finished. With `splits` a pattern holding `{split}`; None:
+      `split{split}`.
     protocol: folder name of the evaluation's protocol; None: the paper's, else the newest.
     splits: the splits whose numbers are averaged; empty: the one run, alone.
     compare: another evaluation of the same videos: `RUN`, `RUN/STEP` or `RUN/PROTOCOL`, with `splits` a pattern.
@@ -54,7 +55,8 @@ class Config:
     output: Path | None = None
 
     def __post_init__(self) -> None:
-        names = [("--run", self.run), ("--protocol", self.protocol)]
+        is_folder = self.run is not None and (Path(self.run) / "config.json").is_file()
+        names = [("--run", None if is_folder else self.run), ("--protocol", self.protocol)]
         names += [("--compare", name) for name in (self.compare or "").split("/", 1) if self.compare is not None]
         for flag, name in names:
             if name is not None and not is_plain_name(name):

@@ -33,6 +33,8 @@ OTHER_COLOUR = "magenta"  # of another program's streams
 def render(result: "Result", console: Console) -> None:
     """Prints the whole report."""
     console.print(_heading(result), soft_wrap=True)
+    if result.test_set:
+        console.print(Text(printable(result.test_set), style="yellow"), soft_wrap=True)
     if result.unscored:
         console.print(Text(f"{result.unscored} test videos were not scored and do not count", style="yellow"))
     _section("Accuracy, %, with 95 % intervals", _accuracies(result), console)

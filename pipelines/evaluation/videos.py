@@ -1,12 +1,14 @@
 """What a workspace holds of the test side of a run's split: the videos to score, and everything that cannot be."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipelines.datasets.catalogue import Video, flow_provenance, load_catalogue
-from pipelines.datasets.splits import resolve
+from pipelines.datasets.catalogue import UNLABELLED, Catalogue, Video, flow_provenance, load_catalogue
+from pipelines.datasets.splits import ResolvedSplit, resolve
 from pipelines.errors import MissingError, UsageError
+from pipelines.evaluation.comparison import some
 from pipelines.progress import OnProgress, Progress
 from pipelines.training.configuration import first_difference, other_sources
 from pipelines.training.runs import Run
@@ -22,6 +24,10 @@ class TestVideos:
     missing         ids of those without frames or without flow
     damaged         those whose frames or flow are there, but are not what they should be
     replaced        in words, which training videos are others now than when the run was trained
+    is_other        whether these are another data set than the run's split: all labelled videos of the workspace whose
+                    classes the run knows by name
+    left_out        then the other classes, each with its number of videos
+    without_videos  then the run's classes that have none
     """
 
     __test__ = False  # no test, whatever pytest makes of the name
@@ -32,6 +38,19 @@ class TestVideos:
     missing: list[str]
     damaged: list[Failure]
     replaced: str
+    is_other: bool = False
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    without_videos: Sequence[str] = ()
+
+    def document(self) -> dict[str, Any]:
+        """What `results.json` keeps of another data set."""
+        if not self.is_other:
+            return {}
+        return {
+            "dataset": "other",
+            "left_out": dict(self.left_out),
+            "classes_without_videos": list(self.without_videos),
+        }
 
     def tell(self, on_progress: OnProgress) -> None:
         """Reports those that will not be scored."""
@@ -42,6 +61,15 @@ class TestVideos:
             messages.append(f"{len(self.missing)} of {total} test videos have no frames or no flow, {example}")
         if self.replaced:
             messages.append(f"the run was trained on other videos than are stored now: {self.replaced}")
+        if self.is_other:
+            messages.insert(
+                0, "tested on another data set: all labelled videos of the workspace, none of the run's split"
+            )
+        if self.left_out:
+            counted = ", ".join(f"{name} ({number})" for name, number in self.left_out.items())
+            messages.append(f"left out, since the run does not know their classes: {counted}")
+        if self.without_videos:
+            messages.append(f"no videos of these classes of the run: {', '.join(self.without_videos)}")
         for message in messages:
             on_progress(Progress("evaluate", 0, len(self.videos), message=message))
 
@@ -55,7 +83,8 @@ class TestVideos:
 def find_test_videos(
     workspace: Workspace, run: Run, settings: Mapping[str, Any], force: bool, *, write: bool = True
 ) -> TestVideos:
-    """The test videos of `run`, whose `config.json` holds `settings`. Without `write`, `dataset.json` stays as it is.
+    """The test videos of `run`, whose `config.json` holds `settings`: those of its split, or all labelled ones where
+    the workspace has none of the split's videos. Without `write`, `dataset.json` stays as it is.
 
     Raises `UsageError` where the workspace's flow is not what the run was trained with, unless `force`; `MissingError`
     without a workspace.
@@ -64,6 +93,8 @@ def find_test_videos(
     if not force:
         _require_same_flow(workspace, run, settings["flow"], flow_provenance(catalogue))
     split = resolve(run.split(), catalogue)
+    if catalogue.videos and not _has_videos_of(run, split, workspace, catalogue):
+        return _other_videos(run, settings["classes"], catalogue)
     replaced = other_sources(run, _sources(split.test))
     if replaced and not force:
         raise UsageError(
@@ -85,6 +116,52 @@ def find_test_videos(
         missing=[id_ for id_ in split.missing_test if id_ not in damaged],
         damaged=[damaged[id_] for id_ in split.missing_test if id_ in damaged],
         replaced=other_sources(run, _sources(split.train)),
+    )
+
+
+def _has_videos_of(run: Run, split: ResolvedSplit, workspace: Workspace, catalogue: Catalogue) -> bool:
+    """Whether the workspace holds a video of the run's split, usable or not. For a run that lies elsewhere one of the
+    same name does not do, where what it was made from is known to be another."""
+    unlisted = set(split.unlisted)
+    named = [video for video in catalogue.videos if video.id not in unlisted]
+    if run.folder.resolve().parent != workspace.runs.resolve():
+        sources = run.sources()
+        named = [video for video in named if sources.get(video.id, video.source_sha256) == video.source_sha256]
+    missing = {*split.missing_train, *split.missing_test}
+    return bool(named) or any(f"{row.class_name}/{row.video}" in missing for row in catalogue.problems)
+
+
+def _other_videos(run: Run, classes: Sequence[str], catalogue: Catalogue) -> TestVideos:
+    """All labelled videos whose class the run knows by name, upper and lower case alike where that is unambiguous."""
+    label = {name: index for index, name in enumerate(classes)}
+    folded = Counter(name.casefold() for name in classes)
+    label |= {name.casefold(): index for name, index in label.items() if folded[name.casefold()] == 1}
+
+    def known(name: str) -> int | None:
+        return label.get(name, label.get(name.casefold()))
+
+    labelled = [video for video in catalogue.videos if video.class_name != UNLABELLED]
+    test = [video for video in labelled if known(video.class_name) is not None]
+    left_out = Counter(video.class_name for video in labelled if known(video.class_name) is None)
+    damaged = [row for row in catalogue.problems if known(row.class_name) is not None]
+    if not test and not damaged:
+        raise MissingError(
+            f"the workspace holds no video of the split of run {run.name}, nor of a class it knows: it has "
+            f"{some(sorted(left_out) or [UNLABELLED])}, the run knows {some(classes)}"
+        )
+    usable = [video for video in test if video.has_frames and video.has_flow]
+    labels = [known(video.class_name) for video in usable]
+    found = {known(video.class_name) for video in test}
+    return TestVideos(
+        videos=usable,
+        labels=[index for index in labels if index is not None],
+        training=[],
+        missing=[video.id for video in test if not (video.has_frames and video.has_flow)],
+        damaged=[replace(row, stage="evaluate") for row in damaged],
+        replaced="",
+        is_other=True,
+        left_out=left_out,
+        without_videos=[name for index, name in enumerate(classes) if index not in found],
     )
 
 

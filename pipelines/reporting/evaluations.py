@@ -10,8 +10,8 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scores import SCORES_SCHEMA, Scores, read_scores
 from pipelines.training.recipes import STEPS
-from pipelines.training.runs import LATE_FUSION, Run, outdated
-from pipelines.workspace import Workspace, read_json
+from pipelines.training.runs import LATE_FUSION, Run, outdated, run_at, scores_folder
+from pipelines.workspace import Workspace, is_plain_name, read_json
 
 SPLIT_FIELD = "{split}"
 DEFAULT_RUNS = f"split{SPLIT_FIELD}"
@@ -21,7 +21,8 @@ DEFAULT_RUNS = f"split{SPLIT_FIELD}"
 class Evaluation:
     """One run evaluated under one protocol: its scores, and where they come from.
 
-    `unscored`: the split's test videos that were missing or failed.
+    `unscored`: the split's test videos that were missing or failed. `test_set`: in words, what was tested where that is
+    another data set than the run's split.
     """
 
     run: str
@@ -32,6 +33,7 @@ class Evaluation:
     attributes: dict[str, Any]
     unscored: list[str]
     folder: Path
+    test_set: str = ""
 
 
 def find_evaluations(
@@ -51,6 +53,9 @@ def find_evaluations(
     """
     workspace.require()
     if not splits:
+        elsewhere = run_at(workspace, run) if run and not is_plain_name(run) else None
+        if elsewhere is not None:
+            run = scores_folder(workspace, elsewhere).name
         of_run = _evaluated(workspace, run or "*", protocol)
         if run is None:
             of_run = _of_newest_run(workspace, of_run, tell)
@@ -199,7 +204,18 @@ def load_evaluation(folder: Path) -> Evaluation:
             "run `stres evaluate` again"
         )
     attributes = peek(folder / "scores.h5", SCORES_SCHEMA)
-    return Evaluation(folder.parent.name, folder.name, split, protocol, scores, attributes, unscored, folder)
+    test_set = _test_set(document)
+    return Evaluation(folder.parent.name, folder.name, split, protocol, scores, attributes, unscored, folder, test_set)
+
+
+def _test_set(document: dict[str, Any]) -> str:
+    if document.get("dataset") != "other":
+        return ""
+    text = "tested on another data set than the run's split: all labelled videos of the workspace"
+    left_out = document.get("left_out")
+    if not isinstance(left_out, dict) or not left_out:
+        return text
+    return f"{text} but those of {len(left_out)} classes that the run does not know ({', '.join(map(str, left_out))})"
 
 
 def require_current(workspace: Workspace, evaluations: Sequence[Evaluation]) -> None:

@@ -97,6 +97,7 @@ def measure(material: Material, name: str, output: Path) -> Result:
         provenance={str(e.folder / "scores.h5"): _without_classes(e) for e in (*evaluations, *material.compared)},
         output=str(output),
         files={},
+        test_set=first.test_set,
     )
 
 

@@ -71,3 +71,5 @@ class Result:
     provenance: dict[str, dict[str, Any]]
     output: str
     files: dict[str, str]
+    test_set: str = ""
+    """In words, what was tested where that is another data set than the run's split."""

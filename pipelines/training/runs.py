@@ -193,6 +193,27 @@ def _require_runs(workspace: Workspace) -> list[Run]:
     return [Run(file.parent) for file in files]
 
 
+def scores_folder(workspace: Workspace, run: Run) -> Path:
+    """Where the scores of `run` lie, a folder for each protocol: under its name. For a run that lies elsewhere, where
+    the name is that of a run here or of scores of yet another, the hash of its folder's path is added."""
+    folder, own = run.folder.resolve(), workspace.scores / run.name
+    if folder.parent == workspace.runs.resolve():
+        return own
+    origins = {_run_folder(file) for file in own.glob("*/results.json")}
+    if not (workspace.runs / run.name).exists() and origins <= {str(folder)}:
+        return own
+    return own.with_name(f"{run.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}")
+
+
+def _run_folder(results: Path) -> str | None:
+    """The folder of the run that was tested, of a run that lay elsewhere."""
+    try:
+        document = read_json(results)
+    except MissingError:
+        return None
+    return document.get("run_folder") if isinstance(document, dict) else None
+
+
 def outdated(workspace: Workspace, scores: Path, attributes: Mapping[str, Any]) -> str:
     """Why the scores in `scores/<run>/<protocol>/`, with these attributes, are not of the run that has their name now;
     empty where they are, or where that cannot be known."""

@@ -89,11 +89,17 @@ def evaluate(
             show_evaluation(ui, result.run, result.estimate)
             return
         document = {**asdict(result), "folder": result.folder, "results": result.results}
-        ui.finish(document, exit_code=1 if result.failed or result.missing_videos else 0)
+        incomplete = result.failed or result.missing_videos or result.left_out
+        ui.finish(document, exit_code=1 if incomplete else 0)
         ui.out.print(_table(result))
         folders = ", ".join(str(evaluation.folder) for evaluation in result.evaluations)
         videos = f"{result.results['videos']} videos in {result.seconds:.0f} s"
         ui.out.print(f"{videos}; scores in {folders}", soft_wrap=True)
+        if result.left_out:
+            counted = (
+                f"{sum(result.left_out.values())} videos of {len(result.left_out)} classes that the run does not know"
+            )
+            ui.out.print(f"left out: {counted} ({', '.join(result.left_out)})", soft_wrap=True)
         if result.failed or result.missing_videos:
             text = f"{len(result.missing_videos)} test videos are missing, {result.failed} could not be read: "
             ui.out.print(text + "the numbers are those of the others", soft_wrap=True)
@@ -103,7 +109,8 @@ def _table(result: stage.Result) -> Table:
     """All protocols below each other; what they share is in the title, what they do not in a line above each."""
     protocols = [evaluation.results["protocol"] for evaluation in result.evaluations]
     shared = {name: value for name, value in protocols[0].items() if all(other[name] == value for other in protocols)}
-    title = f"run {result.run}, {result.results['step']}: {_named(shared)}"
+    where = " on another data set" if result.results.get("dataset") == "other" else ""
+    title = f"run {result.run}, {result.results['step']}{where}: {_named(shared)}"
     table = Table("", "top-1", "95 % interval", "top-5", "mean class", title=title)
     for evaluation, protocol in zip(result.evaluations, protocols, strict=True):
         own = {name: value for name, value in protocol.items() if name not in shared}

@@ -303,7 +303,7 @@ def test_the_command_takes_lists_and_prints_one_table(workspace):
     for views, temporal in itertools.product(("center, mirror False", "10, mirror True"), ("sequence", "windows")):
         assert f"views {views}, temporal {temporal}" in shown.stdout
     document = json.loads(CliRunner().invoke(app, ["evaluate", *given, "--json"]).stdout)
-    keys = {"run", "evaluations", "folder", "results", "missing_videos", "failed", "seconds", "estimate"}
+    keys = {"run", "evaluations", "folder", "results", "missing_videos", "failed", "seconds", "estimate", "left_out"}
     assert document.keys() == keys
     assert document["folder"] == document["evaluations"][0]["folder"]
     assert [Path(one["folder"]).name for one in document["evaluations"]] == [
