@@ -41,7 +41,7 @@ KINDS = {
     "gif.gif": ("gif", "rgb8"),
     "apng.apng": ("apng", "rgb24"),
 }
-_OPTIONS = {
+OPTIONS = {
     "libx264": {"crf": "20", "g": "10"},
     "libx265": {"x265-params": "log-level=none:keyint=10"},
     "libvpx": {"deadline": "realtime"},
@@ -72,7 +72,7 @@ def write_film(
     """The frames at 25 a second, with so much of a tone."""
     about: dict[str, Any] = {"format": _FORMATS.get(path.suffix)}
     with av.open(str(path), "w", options=container_options or {}, **about) as container:
-        stream = container.add_stream(codec, rate=25, options={**_OPTIONS.get(codec, {}), **(options or {})})
+        stream = container.add_stream(codec, rate=25, options={**OPTIONS.get(codec, {}), **(options or {})})
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], pixels
         if codec in ("mpeg4", "mpeg2video", "mpeg1video", "wmv2", "flv", "h263", "msmpeg4"):
             stream.bit_rate, stream.gop_size = 1_000_000, 10
