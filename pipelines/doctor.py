@@ -64,10 +64,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     place = Place(config.workspace, config.device)
     checks: dict[str, list[Check]] = {}
     while remaining := [subject for subject in SUBJECTS if subject not in checks]:
-        on_progress(Progress(STAGE, len(checks), len(SUBJECTS), "subjects"))
+        on_progress(Progress(STAGE, len(checks), len(SUBJECTS), "subjects", even=False))
         for subject, found in _look(remaining, place):
             checks[subject] = found
-            on_progress(Progress(STAGE, len(checks), len(SUBJECTS), "subjects"))
+            on_progress(Progress(STAGE, len(checks), len(SUBJECTS), "subjects", even=False))
     return Result({SUBJECTS[subject]: checks[subject] for subject in SUBJECTS}, time.monotonic() - started)
 
 

@@ -13,7 +13,7 @@ from pipelines.distributed import ranks
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.protocols import TEMPORALS, VIEWS, Protocol
 from pipelines.evaluation.videos import TestVideos, find_test_videos
-from pipelines.progress import OnProgress, Progress, ignore_progress
+from pipelines.progress import OnProgress, ignore_progress, note
 from pipelines.training.runs import Run, choose_run, load_network, recipe_of, scores_folder
 from pipelines.workspace import (
     Failure,
@@ -172,7 +172,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     if not ranks().is_first:
         on_progress = ignore_progress
     if task.warning:
-        on_progress(Progress("evaluate", 0, len(test.videos), message=task.warning))
+        on_progress(note(task.warning))
     test.tell(on_progress)
     if not config.dry_run:
         ranks().first_tells(lambda: _require_writable(workspace, task, test))

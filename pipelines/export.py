@@ -116,9 +116,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     size = (settings["size"][0], settings["size"][1])
     file = config.file(trained.name, step)
     require_writable(file.absolute().parent)
-    on_progress(Progress("export", 0, 2, unit="steps", message=chosen.warning))
+    on_progress(Progress("export", 0, 2, unit="steps", message=chosen.warning, even=False))
     content = EXPORT[config.chosen_format](model, size, _about(trained, step, settings))
-    on_progress(Progress("export", 1, 2, unit="steps"))
+    on_progress(Progress("export", 1, 2, unit="steps", even=False))
     remove_left_over_temporary_files(file.parent, below=False)
     with atomic_file(file) as temporary:
         with storage_errors(file):
@@ -126,7 +126,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         check = checking.check(RUN[config.chosen_format](temporary, model.outputs), model, trained, step, config.check)
     digest = hashlib.sha256(content).hexdigest()
     write_text(card_of(file), _card(config, file, trained, step, settings, digest, check, model))
-    on_progress(Progress("export", 2, 2, unit="steps"))
+    on_progress(Progress("export", 2, 2, unit="steps", even=False))
     classes = len(settings["classes"])
     return Result(
         run=trained.name,

@@ -17,7 +17,7 @@ from pipelines.errors import MissingError, StorageError, UsageError, VideoError
 from pipelines.prediction.account import STAGE, Account
 from pipelines.prediction.lengths import Length
 from pipelines.prediction.results import BEST, ClassProbability, Prediction, Result, TimelineFiles
-from pipelines.progress import OnProgress, Progress, ignore_progress
+from pipelines.progress import OnProgress, ignore_progress, note
 from pipelines.training.runs import Chosen, Run, choose_run
 from pipelines.video.names import UNLABELLED
 from pipelines.video.sources import VideoSource, find_videos
@@ -141,7 +141,7 @@ def run(
     if not ranks().is_first:
         on_progress = ignore_progress
     if chosen.warning:
-        on_progress(Progress(STAGE, 0, len(sources) + len(failures), message=chosen.warning))
+        on_progress(note(chosen.warning))
     started = time.monotonic()
     progress = Account(on_progress, len(sources), len(failures))
     for failure in failures:
@@ -344,5 +344,4 @@ def _record(
     try:
         record_outcomes(workspace, failed=failures, succeeded=done)
     except StorageError as error:
-        total = len(predictions) + len(failures)
-        on_progress(Progress(STAGE, total, total, message=f"the failures are not recorded: {error}"))
+        on_progress(note(f"the failures are not recorded: {error}"))

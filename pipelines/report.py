@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import UsageError
-from pipelines.progress import OnProgress, Progress, ignore_progress
+from pipelines.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.reporting.result import Result
 from pipelines.workspace import Workspace, is_plain_name, remove_left_over_temporary_files, require_writable
 
@@ -88,7 +88,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.reporting.training_log import read_curves, with_base_runs
 
     workspace = Workspace(config.workspace)
-    material = _gather(workspace, config, lambda text: on_progress(Progress("report", 0, 1, "files", message=text)))
+    material = _gather(workspace, config, lambda text: on_progress(note(text)))
     curves = read_curves(workspace, with_base_runs(workspace, [one.run for one in material.evaluations]))
     result = measure(material, _report_name(material, config), config.output or _folder(workspace, material, config))
     output = Path(result.output)
@@ -97,10 +97,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         remove_left_over_temporary_files(workspace.reports)
     files = writers(result, material, curves, lambda: _page(result, material, curves, config, on_progress))
     for done, (file, write) in enumerate(files.items()):
-        on_progress(Progress("report", done, len(files), unit="files"))
+        on_progress(Progress("report", done, len(files), unit="files", even=False))
         write(output / file)
     remove_other_files(output, files)
-    on_progress(Progress("report", len(files), len(files), unit="files"))
+    on_progress(Progress("report", len(files), len(files), unit="files", even=False))
     return dataclasses.replace(result, files={file: str(output / file) for file in files})
 
 

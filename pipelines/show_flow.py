@@ -15,7 +15,7 @@ from pipelines.datasets.catalogue import artifact_files
 from pipelines.devices import resolve_device
 from pipelines.errors import MissingError, UsageError
 from pipelines.optical_flow.methods import METHODS
-from pipelines.progress import OnProgress, Progress, ignore_progress
+from pipelines.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.video.encoding import SUFFIXES, encode
 from pipelines.video.identity import size_conflict
 from pipelines.video.names import UNLABELLED
@@ -138,10 +138,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     require_writable(config.output.parent if config.output else config.workspace / "pictures")
     config, taken = _with_settings_of_workspace(config)
     if taken:
-        on_progress(Progress("show-flow", 0, 1, "pairs", message=taken))
+        on_progress(note(taken))
     with _shown(config, on_progress) as shown:
         if shown.note:
-            on_progress(Progress("show-flow", 0, shown.count, "pairs", message=shown.note))
+            on_progress(note(shown.note))
         motion = _measure(shown, on_progress)
         sample = next(shown.fields())
         picture = FlowPicture(
@@ -214,6 +214,7 @@ def _shown(config: Config, on_progress: OnProgress) -> Iterator["Shown"]:
             on_progress(Progress("compute flow", done, max(done, announced or done + 1), "pairs"))
 
         with computed_fields(_task(config, path), on_pairs) as shown:
+            on_progress(Progress("compute flow", shown.count, shown.count, "pairs"))
             yield shown
     else:
         yield computed_field(_task(config, path), config.frame)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pipelines.distributed import ranks
 from pipelines.errors import MissingError, UsageError
-from pipelines.progress import OnProgress, Progress, ignore_progress
+from pipelines.progress import OnProgress, ignore_progress, note
 from pipelines.training.fine_tuning import Start, find_source, find_starts, flow_difference
 from pipelines.training.recipes import RECIPES, STEPS, Recipe, Step, StepName, override
 from pipelines.training.runs import Run, find_run, only_trainer
@@ -305,7 +305,7 @@ def _starts(config: Config, this: Run, settings: dict[str, Any], on_progress: On
     begun = [start.described(name) for name, start in starts.items() if name not in finished]
     for text in (*begun, flow_difference(source, settings["flow"]) if begun else ""):
         if text:
-            on_progress(Progress("train", 0, 1, message=text))
+            on_progress(note(text))
     return starts
 
 

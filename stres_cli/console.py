@@ -46,7 +46,8 @@ class CommandUI:
     def on_progress(self, progress: Progress) -> None:
         """The stage's `on_progress`. Raises `Interrupted` where a signal's own exception was lost."""
         self.stop.check()
-        self._progress.show(progress)
+        if progress.phase:
+            self._progress.show(progress)
         if progress.message:
             self.err.print(Text(printable(progress.message), style="yellow"), soft_wrap=True)
 

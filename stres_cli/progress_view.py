@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
@@ -13,7 +14,6 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
 from rich.text import Text
@@ -22,6 +22,9 @@ from pipelines.progress import Progress
 from stres_cli.quantities import duration
 
 SECONDS_BETWEEN_LINES = 5.0
+_FEWEST_UNITS = 3  # after which a rate says something of the units to come
+_STALLED = 5  # times as long as a unit has taken so far
+_SHORTEST_BAR = 10  # columns
 
 
 class ProgressView(Protocol):
@@ -50,8 +53,7 @@ class _Bars:
             TextColumn("{task.fields[unit]}", markup=False),
             _Rate(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("left"),
+            _Remaining(),
             console=console,
             transient=True,
             expand=True,
@@ -65,12 +67,19 @@ class _Bars:
             self._finish_phase()
             self._begun = _Begun(progress)
             self._task = self._display.add_task(
-                progress.phase, completed=progress.done, total=progress.total, unit=progress.unit, metrics=""
+                progress.phase,
+                completed=progress.done,
+                total=progress.total,
+                unit=progress.unit,
+                metrics="",
+                begun=self._begun,
+                last=progress,
             )
         self._last = progress
         assert self._task is not None
         metrics = _describe(progress.metrics)
-        self._display.update(self._task, completed=progress.done, total=progress.total, metrics=metrics)
+        self._begun.reported()
+        self._display.update(self._task, completed=progress.done, total=progress.total, metrics=metrics, last=progress)
         self._display.start()
 
     def _finish_phase(self) -> None:
@@ -88,11 +97,35 @@ class _Bars:
 
 
 class _Display(RichProgress):
-    """The bar, and its metrics on a line of their own: beside it 80 columns leave them no room."""
+    """The bar, and its metrics on a line of their own: beside it 80 columns leave them no room. Where the terminal is
+    too narrow for a bar, there is a line in its place, which lacks what does not fit; no number is cut."""
 
     def get_renderables(self) -> "list[RenderableType]":
-        metrics = [Text(task.fields["metrics"], style="dim", no_wrap=True, overflow="ellipsis") for task in self.tasks]
-        return [self.make_tasks_table(self.tasks), *(line for line in metrics if line)]
+        lines: list[RenderableType] = []
+        for task in self.tasks:
+            parts = _parts(task)
+            whole = sum(cell_len(part) + 1 for part in parts) + _SHORTEST_BAR + 8  # and gaps beside empty columns
+            lines.append(self.make_tasks_table([task]) if whole <= self.console.width else _fitted(parts, self.console))
+            if task.fields["metrics"]:
+                lines.append(_fitted(task.fields["metrics"].split("  "), self.console, style="dim"))
+        return lines
+
+
+def _parts(task: Task) -> list[str]:
+    """What the bar's columns say, without the bar."""
+    counted = f"{task.completed:.0f}/{task.total or 0:.0f} {task.fields['unit']}"
+    times = (column.render(task).plain for column in (_Rate(), TimeElapsedColumn(), _Remaining()))
+    return [task.description, counted, *filter(None, times)]
+
+
+def _fitted(parts: list[str], console: Console, style: str = "") -> Text:
+    """As many of the parts as there is room for on a line, but the first two always, on several lines if need be."""
+    kept = parts[:2]
+    for part in parts[2:]:
+        if cell_len("  ".join([*kept, part])) > console.width:
+            break
+        kept.append(part)
+    return Text("  ".join(kept), style=style, overflow="fold")
 
 
 class _Rate(ProgressColumn):
@@ -102,6 +135,15 @@ class _Rate(ProgressColumn):
             return Text()
         number = f"{task.speed:.0f}" if task.speed >= 100 else f"{task.speed:.3g}"
         return Text(f"{number}/s", style="progress.data.speed")
+
+
+class _Remaining(ProgressColumn):
+    """ "8 s left"; nothing where that is not known."""
+
+    def render(self, task: Task) -> Text:
+        begun, last = task.fields["begun"], task.fields["last"]
+        left = begun.remaining(last)
+        return Text("" if left is None else f"{duration(left)} left", style="progress.remaining")
 
 
 class _Lines:
@@ -118,6 +160,7 @@ class _Lines:
         if self._begun is None or self._last is None or not _continues(self._last, progress):
             self.close()
             self._begun, self._printed = _Begun(progress), 0.0
+        self._begun.reported()
         self._last, self._held_back = progress, True
         if time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES or progress.done == progress.total:
             self.close()
@@ -135,15 +178,31 @@ class _Begun:
 
     def __init__(self, progress: Progress) -> None:
         self.done = progress.done
-        self._time = time.monotonic()
+        self._time = self._reported = time.monotonic()
+
+    def reported(self) -> None:
+        """To be called with each report."""
+        self._reported = time.monotonic()
+
+    def remaining(self, progress: Progress) -> float | None:
+        """Seconds, from the rate since the phase began. None where nobody knows: units take unevenly long, too few of
+        them are done, or the one under way takes much longer than those before."""
+        done = progress.done - self.done
+        rate = done / max(self._reported - self._time, 1e-9)
+        waited = time.monotonic() - self._reported
+        if not progress.even or done < _FEWEST_UNITS or waited > _STALLED * max(1 / rate, 1.0):
+            return None
+        left = progress.total - progress.done
+        return max(left / rate - waited, 0) if left > 0 else None
 
     def line(self, progress: Progress) -> str:
         """How far it is: "train motion: 40/120 updates, 3.2 updates/s, 25 s left, loss 1.2"."""
         parts = [f"{progress.phase}: {progress.done}/{progress.total} {progress.unit}"]
         seconds, done = time.monotonic() - self._time, progress.done - self.done
         if done and seconds > 0 and progress.done < progress.total:
-            rate = done / seconds
-            parts.append(f"{rate:.3g} {progress.unit}/s, {duration((progress.total - progress.done) / rate)} left")
+            parts.append(f"{done / seconds:.3g} {progress.unit}/s")
+            if (left := self.remaining(progress)) is not None:
+                parts.append(f"{duration(left)} left")
         if progress.metrics:
             parts.append(_describe(progress.metrics))
         return ", ".join(parts)

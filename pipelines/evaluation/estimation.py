@@ -85,5 +85,6 @@ def measure(
             last = now
             on_progress(Progress("evaluate (dry run)", done, count))
             if done > warm_up and now - started >= _SECONDS:
+                on_progress(Progress("evaluate (dry run)", done, done))
                 break
     return Measured(seconds[warm_up:] or seconds, logits)

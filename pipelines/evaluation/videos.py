@@ -9,7 +9,7 @@ from pipelines.datasets.catalogue import UNLABELLED, Catalogue, Video, flow_prov
 from pipelines.datasets.splits import ResolvedSplit, resolve
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.comparison import some
-from pipelines.progress import OnProgress, Progress
+from pipelines.progress import OnProgress, note
 from pipelines.training.configuration import first_difference, other_sources
 from pipelines.training.runs import Run
 from pipelines.workspace import Failure, Workspace
@@ -71,7 +71,7 @@ class TestVideos:
         if self.without_videos:
             messages.append(f"no videos of these classes of the run: {', '.join(self.without_videos)}")
         for message in messages:
-            on_progress(Progress("evaluate", 0, len(self.videos), message=message))
+            on_progress(note(message))
 
     def why_none(self, failures: list[Failure]) -> str:
         """Why nothing is left to score when `failures` came of everything that was there."""

@@ -1,6 +1,7 @@
 """How a prediction reports where it is."""
 
 import time
+from dataclasses import replace
 
 from pipelines.prediction.results import Prediction
 from pipelines.progress import OnProgress, Progress
@@ -16,10 +17,14 @@ class Account:
         self.on_progress, self.videos = on_progress, videos + failed
         self.done = self.bad = 0
         self.video_seconds, self.started = 0.0, time.monotonic()
+        self._last: Progress | None = None  # of the frames of a single video
 
     def frames(self, done: int, total: int, phase: str = STAGE) -> None:
         if self.videos == 1:
-            self.on_progress(Progress(phase, done, max(total, done), "frames"))
+            if self._last is not None and self._last.phase != phase:
+                self._end_phase()
+            self._last = Progress(phase, done, max(total, done), "frames")
+            self.on_progress(self._last)
         elif phase == STAGE:
             self._tell(frame=f"{done}/{total}" if total else str(done))
 
@@ -28,6 +33,13 @@ class Account:
         self.video_seconds += prediction.seconds
         if self.videos > 1:
             self._tell()
+        else:
+            self._end_phase()
+
+    def _end_phase(self) -> None:
+        """Frames after the last that is looked at, or that the container only announces, are done with too."""
+        if self._last is not None:
+            self.on_progress(replace(self._last, done=self._last.total))
 
     def failed(self, failure: Failure) -> None:
         self.done += 1

@@ -9,7 +9,7 @@ from pipelines.datasets.catalogue import Video, flow_provenance, load_catalogue,
 from pipelines.datasets.split_lists import Split
 from pipelines.datasets.splits import ResolvedSplit, prepare_splits, resolve
 from pipelines.errors import MissingError, UsageError
-from pipelines.progress import OnProgress, Progress
+from pipelines.progress import OnProgress, note
 from pipelines.workspace import Failure, Workspace, record_outcomes
 
 
@@ -93,11 +93,11 @@ def _tell(split: ResolvedSplit, on_progress: OnProgress) -> None:
     for what, missing in (("training", split.missing_train), ("test", split.missing_test)):
         if missing:
             text = f"{len(missing)} {what} videos of the split have no frames or no flow, for example {missing[0]}"
-            on_progress(Progress("train", 0, 1, message=text))
+            on_progress(note(text))
     if split.leaking_groups:
         count, example = len(split.leaking_groups), split.leaking_groups[0]
         text = f"{count} groups stand on both sides of the split, for example {example}: its test is too easy"
-        on_progress(Progress("train", 0, 1, message=text))
+        on_progress(note(text))
 
 
 def record_unreadable(
@@ -114,5 +114,5 @@ def record_unreadable(
     record_outcomes(workspace, failed=failed, succeeded=good)
     for row in failed:
         text = f"left out of training: {row.class_name}/{row.video}: {row.reason}"
-        on_progress(Progress("train", 0, 1, message=text))
+        on_progress(note(text))
     return len(failed)

@@ -143,6 +143,8 @@ class _Laps:
         """The batches, until on any rank there have been enough of them."""
         while not self.trainer.sharing.largest([self._enough()])[0]:
             yield next(batches)
+        self.total = len(self.seconds)
+        self._report()
 
     def _enough(self) -> bool:
         if not self.seconds:

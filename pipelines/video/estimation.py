@@ -115,6 +115,7 @@ def _estimate(
                 message = f"{task.source.id}: {outcome}"
             on_progress(Progress(f"{stage} (dry run)", number, len(tasks), message=message))
             if number - len(counted) >= _FEWEST and clock.passed() > _SECONDS:
+                on_progress(Progress(f"{stage} (dry run)", number, number))
                 break
     return _summary(probes, failures, len(to_do), workers * ranks().size, clock.start)
 

@@ -12,7 +12,7 @@ from pipelines.datasets.catalogue import load_catalogue
 from pipelines.distributed import ranks
 from pipelines.errors import UsageError, VideoError
 from pipelines.outcomes import Outcomes
-from pipelines.progress import OnProgress, Progress, ignore_progress
+from pipelines.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.provenance import library_versions
 from pipelines.video.estimation import Estimate
 from pipelines.video.identity import Division
@@ -79,7 +79,7 @@ def tell_account(stage: str, found: VideoList, on_progress: OnProgress) -> None:
     """Reports how VIDEOS was read, before any work on it."""
     if found.account is not None and ranks().is_first:
         for sentence in found.account.sentences():
-            on_progress(Progress(stage, 0, len(found.videos), message=sentence))
+            on_progress(note(sentence))
 
 
 # ------------------------------------------------------------------ what is to do

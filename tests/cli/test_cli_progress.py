@@ -2,11 +2,13 @@
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from pipelines.progress import Progress
+from pipelines.errors import MissingError
+from pipelines.progress import Progress, note
 from stres_cli import progress_view as module
 from stres_cli.progress_view import progress_view
 
@@ -99,13 +101,70 @@ def test_a_terminal_shows_one_bar_and_a_line_for_each_finished_phase(width):
     view.close()
 
     printed = [line for line in re.split(r"[\r\n]+", ANSI.sub("", stream.getvalue())) if line.strip()]
-    bars = [line for line in printed if "left" in line]
+    bars = [line for line in printed if "━" in line]  # without a time that is left, which nobody knows yet
     assert bars
     assert all("12345 updates" in line and "━━━━━━" in line and len(line) <= width for line in bars)
     assert [line for line in printed if " in 0 s" in line] == [
         f"{phase}: 12345/12345 updates in 0 s, "
         "loss 15.58  appearance accuracy 0.7123  motion accuracy 0.3  fused accuracy 0.5"
         for phase in ("train appearance", "train joint1")
+    ]
+
+
+@pytest.mark.parametrize("width", range(30, 121, 3))
+def test_no_terminal_is_too_narrow_for_the_numbers_of_a_bar(width):
+    stream = io.StringIO()
+    view = progress_view(Console(file=stream, force_terminal=True, width=width, _environ={}))
+
+    view.show(updates(123456, 234567, "extract-flow (what is done)", loss=15.58, flow_accuracy=0.7123))
+    view.close()
+
+    printed = [line for line in re.split(r"[\r\n]+", ANSI.sub("", stream.getvalue())) if line.strip()]
+    assert all(len(line) <= width for line in printed)
+    assert "123456/234567" in " ".join(printed)
+    assert "loss 15.58" in " ".join(printed)
+
+
+def test_no_remaining_time_is_claimed_where_none_is_known(log):
+    view, lines, clock = log
+
+    view.show(updates(0))
+    for done, now in ((1, 10), (2, 20), (4, 40)):  # of two units it could be chance
+        clock.now = 1000 + now
+        view.show(updates(done))
+    assert [" left" in line for line in lines()] == [False, False, False, True]
+
+    subjects = Progress("doctor", 0, 8, "subjects", even=False)  # half a minute for the last, no time for the others
+    view.show(subjects)
+    for done in range(1, 8):
+        clock.now += 6
+        view.show(replace(subjects, done=done))
+    assert not any("left" in line for line in lines() if line.startswith("doctor"))
+
+
+def test_a_remaining_time_counts_down_and_goes_where_a_unit_takes_much_longer_than_those_before(clock):
+    begun = module._Begun(updates(0))
+    clock.now += 10
+    begun.reported()
+    assert begun.remaining(updates(10, 20)) == pytest.approx(10)
+    clock.now += 3
+    assert begun.remaining(updates(10, 20)) == pytest.approx(7)
+    clock.now += 3
+    assert begun.remaining(updates(10, 20)) is None
+
+
+def test_a_note_leaves_the_progress_alone(log, stres, monkeypatch):
+    def run(config, on_progress):
+        on_progress(Progress("report", 1, 2, "files"))
+        on_progress(note("something to know"))
+        on_progress(Progress("report", 2, 2, "files"))
+        raise MissingError("enough")
+
+    monkeypatch.setattr("pipelines.report.run", run)
+    assert stres("report").stderr.splitlines()[:3] == [
+        "report: 1/2 files",
+        "something to know",
+        "report: 2/2 files",
     ]
 
 
