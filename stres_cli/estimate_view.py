@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from stres_cli.console import CommandUI
 from stres_cli.quantities import duration, size
+from stres_cli.tables import Table
 
 if TYPE_CHECKING:
     from pipelines.evaluation.estimation import Estimate as EvaluationEstimate

@@ -7,12 +7,12 @@ import os
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from pipelines.prediction.results import Prediction, Result
 from stres_cli.console import CommandUI, printable
 from stres_cli.report_view import STREAM_COLOURS
+from stres_cli.tables import Table
 
 TABLES_UP_TO = 10  # videos; of more, each gets a line
 _BAR = 20  # letters

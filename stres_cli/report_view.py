@@ -6,11 +6,11 @@ Names come from folders of data: they are shown as plain text, never as markup, 
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from stres_cli.confusion_view import render_confusion
 from stres_cli.console import printable
+from stres_cli.tables import Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.table import Table
 from rich.text import Text
 
 from pipelines.verification.faults import NEXT, Fault, FaultKind, some
 from stres_cli.console import printable
+from stres_cli.tables import Table
 
 if TYPE_CHECKING:
     from pipelines.verify import Result

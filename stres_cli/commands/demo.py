@@ -1,11 +1,10 @@
 """`stres demo`: the whole tool in a few minutes."""
 
-from rich.table import Table
-
 from pipelines import demo as stage
 from stres_cli.config_options import command
 from stres_cli.confusion_view import render_confusion
 from stres_cli.console import CommandUI
+from stres_cli.tables import Table
 
 
 @command(example="stres demo --workspace demo-work")

@@ -4,13 +4,13 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from pipelines import evaluate as stage
 from pipelines.memory import keep_freed_memory
 from stres_cli import options
 from stres_cli.console import command, interrupted_text
 from stres_cli.estimate_view import show_evaluation
+from stres_cli.tables import Table
 
 
 def evaluate(

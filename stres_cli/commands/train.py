@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from pipelines import train as stage
 from pipelines.errors import UsageError
@@ -14,6 +13,7 @@ from pipelines.training.recipes import CROP_SCHEMES, RECIPES, STEPS, Step
 from stres_cli import options, step_values
 from stres_cli.console import CommandUI, command, interrupted_text
 from stres_cli.estimate_view import show_training
+from stres_cli.tables import Table
 
 _RECIPE = "Recipe (VALUE for all steps, or STEP=VALUE,STEP=VALUE)"
 _NETWORK = "Network (where no default stands: the recipe's)"

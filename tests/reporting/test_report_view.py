@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from pipelines.evaluation.scores import read_scores
 from pipelines.report import Config, Result, run
 from pipelines.workspace import Workspace
 from stres_cli.confusion_view import abbreviations, render_confusion
-from stres_cli.report_view import render
+from stres_cli.report_view import _accuracies, _classes, render
 
 Evaluate = Callable[..., Path]
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -124,3 +126,21 @@ def test_published_results_are_shown_with_ours(report: Result) -> None:
     lines = [line.split() for line in text.splitlines()]
     assert ["ST-ResNet", "93.4"] in lines
     assert ["this", "report,", "fused", f"{100 * report.streams['fused'].top1:.1f}"] in lines
+
+
+@pytest.mark.parametrize("width", range(30, 121, 10))
+def test_no_number_of_a_table_is_shortened_in_a_narrow_terminal(report: Result, width: int) -> None:
+    def tables(result: Result, console: Console) -> None:
+        for table in (_accuracies(result), _classes(result, result.per_class, console.width)):
+            console.print(table)
+
+    def numbers(width: int) -> Counter[str]:
+        return Counter(re.findall(r"\S*\d\S*", shown(report, width, tables)))
+
+    headings = Counter(["top-1", "top-5"])
+    wanted = numbers(300)
+    if width < 100:  # precision, recall and F1 are left to the files
+        wanted -= Counter(
+            f"{100 * v:.1f}" for row in report.per_class for v in (row.precision, row.recall, row.f1) if v
+        )
+    assert not wanted - headings - Counter(["F1"]) - numbers(width)
