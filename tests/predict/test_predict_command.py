@@ -1,6 +1,7 @@
 """`stres predict` as it is typed: what is printed, the document, and how it ends."""
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines import predict
+from pipelines.video.isolation import Decoder
 from stres_cli.app import app
 
 DOCS = Path(__file__).parents[2] / "docs" / "predict.md"
@@ -105,3 +107,26 @@ def test_three_lines_of_python_do_the_same(trained_on_videos, tmp_path, monkeypa
     (tmp_path / "clip.mp4").symlink_to(trained_on_videos.video("jump/jump2"))
     exec(compile(code, str(DOCS), "exec"), {})
     assert "clip.mp4" in capsys.readouterr().out
+
+
+def test_a_decoder_that_dies_while_predicting_is_named_with_its_video_and_the_exit_code_is_1(
+    stres, trained_on_videos, monkeypatch
+):
+    opened = Decoder.open
+
+    def open_and_die(self, path, *given, **options):
+        reader = opened(self, path, *given, **options)
+        if path.stem == "wave2":
+            os.kill(reader._process._process.pid, signal.SIGSEGV)
+        return reader
+
+    monkeypatch.setattr(Decoder, "open", open_and_die)
+
+    shown = stres(trained_on_videos.video("jump/jump2"), trained_on_videos.video("wave/wave2"), "--crops", 1, "--json")
+
+    assert shown.exit_code == 1
+    document = json.loads(shown.stdout)
+    assert [Path(prediction["video"]).stem for prediction in document["predictions"]] == ["jump2"]
+    (failure,) = document["failures"]
+    assert (failure["video"], failure["reason"]) == ("wave2", "the decoder died (killed by signal 11) on this video")
+    assert "wave2.mkv: the decoder died (killed by signal 11) on this video" in shown.stderr
