@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from pipelines.percentages import percent
 from pipelines.prediction.results import Prediction, Result
 from stres_cli.console import CommandUI, printable
 from stres_cli.report_view import STREAM_COLOURS
@@ -47,7 +48,7 @@ def _predictions(console: Console, predictions: Sequence[Prediction]) -> None:
     names = _names(predictions)
     for name, prediction in zip(names, predictions, strict=True):
         if len(predictions) > TABLES_UP_TO:
-            best = ", ".join(f"{item.class_name} {100 * item.probability:.1f} %" for item in prediction.top)
+            best = ", ".join(f"{item.class_name} {percent(item.probability)} %" for item in prediction.top)
             line = Text(printable(name), style="bold").append(f"  {printable(best)}", "not bold")
             console.print(
                 line.append(f"  {prediction.warning}" if prediction.warning else "", "yellow"), soft_wrap=True
@@ -85,9 +86,9 @@ def _table(prediction: Prediction) -> Table:
         table.add_column(Text(stream, style=STREAM_COLOURS[stream]), justify="right", no_wrap=True)
     for place, (index, best) in enumerate(zip(order, prediction.top, strict=True)):
         bar = Text("━" * round(_BAR * best.probability), style=STREAM_COLOURS[streams[-1]])
-        alone = (_percent(prediction.probabilities[stream][index]) for stream in streams[:-1])
+        alone = (_share(prediction.probabilities[stream][index]) for stream in streams[:-1])
         name = Text(printable(best.class_name))
-        table.add_row(name, _percent(best.probability), bar, *alone, style="bold" if place == 0 else "")
+        table.add_row(name, _share(best.probability), bar, *alone, style="bold" if place == 0 else "")
     return table
 
 
@@ -97,7 +98,7 @@ def _print_timeline(console: Console, prediction: Prediction) -> None:
     table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
     for segment in timeline.segments[:_SEGMENTS]:
         times = f"{_clock(segment.start)} - {_clock(segment.end)}"
-        table.add_row(times, Text(printable(segment.class_name)), _percent(segment.probability))
+        table.add_row(times, Text(printable(segment.class_name)), _share(segment.probability))
     console.print(f"  over time, {timeline.windows} windows of {timeline.window}:")
     console.print(table)
     if len(timeline.segments) > _SEGMENTS:
@@ -106,8 +107,8 @@ def _print_timeline(console: Console, prediction: Prediction) -> None:
         console.print(f"  written: {printable(str(path))}", soft_wrap=True)
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+def _share(value: float) -> str:
+    return f"{percent(value)} %"
 
 
 def _clock(seconds: float) -> str:

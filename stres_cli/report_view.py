@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from pipelines.percentages import percent, points
 from stres_cli.confusion_view import render_confusion
 from stres_cli.console import printable
 from stres_cli.tables import Table
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipelines.evaluation.comparison import Comparison
-    from pipelines.evaluation.metrics import ClassMetrics, Interval, StreamMetrics
+    from pipelines.evaluation.intervals import Interval
+    from pipelines.evaluation.metrics import ClassMetrics, StreamMetrics
     from pipelines.evaluation.published import Published
     from pipelines.reporting.result import Result
 
@@ -37,7 +39,10 @@ def render(result: "Result", console: Console) -> None:
         console.print(Text(printable(result.test_set), style="yellow"), soft_wrap=True)
     if result.unscored:
         console.print(Text(f"{result.unscored} test videos were not scored and do not count", style="yellow"))
-    _section("Accuracy, %, with 95 % intervals", _accuracies(result), console)
+    _section("Accuracy, %, with 95 % intervals (Wilson; of means combined)", _accuracies(result), console)
+    if absent := sum(row.support == 0 for row in result.per_class):
+        has = f"{absent} of {len(result.classes)} classes have no test video: mean class is of the others"
+        console.print(Text(has, style="yellow"))
     _print_external(result, console)
     if result.published is not None:
         title = f"Beside published results on {result.published.dataset}, top-1, % (means of three splits)"
@@ -76,7 +81,8 @@ def _accuracies(result: "Result") -> Table:
     several = len(result.splits) > 1
     if several:
         table.add_column("split", no_wrap=True)
-    for title in ("top-1", "top-5", "mean class"):
+    has_top5 = result.streams[result.headline].top5 is not None
+    for title in ("top-1", *(["top-5"] if has_top5 else []), "mean class"):
         table.add_column(title, justify="right", no_wrap=True)
     if several:
         for numbers in result.splits:
@@ -92,15 +98,14 @@ def _accuracies(result: "Result") -> Table:
 
 
 def _metrics(metrics: "StreamMetrics") -> list[Text]:
-    return [
-        _with_interval(metrics.top1, metrics.top1_interval),
-        _with_interval(metrics.top5, metrics.top5_interval),
-        _with_interval(metrics.mean_class_accuracy, metrics.mean_class_accuracy_interval),
-    ]
+    shown = [_with_interval(metrics.top1, metrics.top1_interval)]
+    if metrics.top5 is not None and metrics.top5_interval is not None:
+        shown.append(_with_interval(metrics.top5, metrics.top5_interval))
+    return [*shown, _with_interval(metrics.mean_class_accuracy, metrics.mean_class_accuracy_interval)]
 
 
 def _with_interval(value: float, interval: "Interval") -> Text:
-    return Text(_percent(value)).append(f" {_percent(interval[0])}–{_percent(interval[1])}", style="not bold dim")
+    return Text(percent(value)).append(f" {percent(interval[0])}–{percent(interval[1])}", style="not bold dim")
 
 
 def _class_groups(result: "Result") -> list[tuple[str, "Sequence[ClassMetrics]"]]:
@@ -126,7 +131,7 @@ def _classes(result: "Result", rows: "Sequence[ClassMetrics]", width: int) -> Ta
         figures = [row.accuracy[stream] for stream in result.streams]
         if more:
             figures = [row.precision, row.recall, row.f1, *figures]
-        table.add_row(Text(printable(row.class_name)), str(row.support), *(_percent(value) for value in figures))
+        table.add_row(Text(printable(row.class_name)), str(row.support), *(percent(value) for value in figures))
     return table
 
 
@@ -148,7 +153,7 @@ def _pairs(result: "Result", width: int) -> Table | Text:
     table.add_column("% of class", justify="right", no_wrap=True)
     for pair in result.confused[:PAIRS_SHOWN]:
         names = (Text(printable(pair.true)), Text(printable(pair.predicted)))
-        table.add_row(*names, str(pair.count), _percent(pair.share))
+        table.add_row(*names, str(pair.count), percent(pair.share))
     return table
 
 
@@ -172,9 +177,9 @@ def _published(result: "Result", published: "Published") -> Table:
     table.add_column("method")
     table.add_column("top-1", justify="right", no_wrap=True)
     for method in published.methods:
-        table.add_row(method.name, _percent(method.top1))
+        table.add_row(method.name, percent(method.top1))
     ours = Text("this report, ").append_text(_stream(result.headline))
-    table.add_row(ours, _percent(result.streams[result.headline].top1), style="bold")
+    table.add_row(ours, percent(result.streams[result.headline].top1), style="bold")
     return table
 
 
@@ -186,8 +191,8 @@ def _comparison(comparison: "Comparison") -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     for one in comparison.streams:
         low, high = one.difference_interval
-        difference = Text(f"{100 * one.difference:+.1f}")
-        difference.append(f" {100 * low:+.1f} to {100 * high:+.1f}", style="not bold dim")
+        difference = Text(points(one.difference))
+        difference.append(f" {points(low)} to {points(high)}", style="not bold dim")
         p_value = "< 0.0001" if one.p_value < 0.0001 else f"{one.p_value:.4f}"
         table.add_row(_stream(one.first), str(one.only_first), str(one.only_second), difference, p_value)
     return table
@@ -203,11 +208,11 @@ def _print_findings(result: "Result", console: Console) -> None:
         lines.append(("Motion", f"{counts}; helps {helped}; hurts {hurt}"))
     for sweep in result.fusion:
         weight, top1 = sweep.best
-        used = f"{sweep.first} with {sweep.second}: {_percent(sweep.used_top1)} % at weight {sweep.used:g} (used)"
-        best = f"best of these test videos {_percent(top1)} % at {weight:g}, which is no test result"
+        used = f"{sweep.first} with {sweep.second}: {percent(sweep.used_top1)} % at weight {sweep.used:g} (used)"
+        best = f"best of these test videos {percent(top1)} % at {weight:g}, which is no test result"
         lines.append(("Fusion", f"{used}; {best}"))
     if result.calibration:
-        errors = (f"{stream} {_percent(values.ece)} %" for stream, values in result.calibration.items())
+        errors = (f"{stream} {percent(values.ece)} %" for stream, values in result.calibration.items())
         lines.append(("Calibration", f"expected error (ECE) {', '.join(errors)}"))
     table = _table(show_header=False)
     table.add_column(style="bold", no_wrap=True)
@@ -220,7 +225,7 @@ def _print_findings(result: "Result", console: Console) -> None:
 def _effects(result: "Result", sign: int) -> list[str]:
     """The classes that motion helps (`sign` 1) or hurts (-1) most."""
     found = [effect for effect in result.motion_effects[::sign] if sign * effect.difference > 0]
-    return [f"{effect.class_name} ({100 * effect.difference:+.1f})" for effect in found[:EFFECTS_SHOWN]]
+    return [f"{effect.class_name} ({points(effect.difference)})" for effect in found[:EFFECTS_SHOWN]]
 
 
 def _print_files(result: "Result", console: Console) -> None:
@@ -235,7 +240,3 @@ def _table(show_header: bool = True) -> Table:
 
 def _stream(name: str) -> Text:
     return Text(printable(name), style=STREAM_COLOURS.get(name, OTHER_COLOUR))
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"

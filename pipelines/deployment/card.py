@@ -10,6 +10,7 @@ from pipelines.deployment.checking import Check
 from pipelines.deployment.model import Deployed
 from pipelines.errors import MissingError
 from pipelines.evaluation.scores import SCORES_SCHEMA
+from pipelines.percentages import percent
 from pipelines.training.runs import LATE_FUSION, Run
 from pipelines.workspace import Workspace, read_json
 
@@ -156,10 +157,10 @@ def _accuracy(about: Exported) -> str:
             if stream in results:
                 values = results[stream]
                 low, high = values["top1_interval"]
-                top1 = f"{100 * values['top1']:.1f} % ({100 * low:.1f} - {100 * high:.1f})"
+                top1 = f"{percent(values['top1'])} % ({percent(low)} - {percent(high)})"
                 lines.append(
                     f"| {protocol} | {results['videos']} | {stream} | {top1} | "
-                    f"{100 * values['mean_class_accuracy']:.1f} % |"
+                    f"{percent(values['mean_class_accuracy'])} % |"
                 )
     return "\n".join([*lines, "", "The file alone, one centred view without its mirror image, was not tested so."])
 

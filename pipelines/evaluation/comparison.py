@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.errors import UsageError
-from pipelines.evaluation.metrics import RESAMPLES, SEED, Interval, Scored
+from pipelines.evaluation.intervals import Interval, of_paired_difference
+from pipelines.evaluation.metrics import Scored
 
 NAMED = 3  # ids that a message names before it only counts
 
@@ -21,7 +22,8 @@ class StreamComparison:
     """A stream of one run against a stream of the other.
 
     `both`, `only_first`, `only_second`, `neither`: how many videos they get right. `difference` is the accuracy of the
-    first less that of the second over all videos, with its 95 % bootstrap interval; `p_value` is two-sided and exact.
+    first less that of the second over all videos, with its 95 % interval (`intervals`); `p_value` is
+    two-sided and exact.
     """
 
     first: str
@@ -59,8 +61,9 @@ def compare_streams(
     both, only_first, only_second = (int(which.sum()) for which in (ours & theirs, ours & ~theirs, ~ours & theirs))
     cells = (both, only_first, only_second, len(ours) - both - only_first - only_second)
     difference = (only_first - only_second) / len(ours)
+    interval = of_paired_difference(only_first, only_second, len(ours))
     p_value = mcnemar(only_first, only_second)
-    return StreamComparison(stream, other, *cells, difference, _difference_interval(cells), p_value)
+    return StreamComparison(stream, other, *cells, difference, interval, p_value)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -68,14 +71,6 @@ def mcnemar(only_first: int, only_second: int) -> float:
     number, fewer = only_first + only_second, min(only_first, only_second)
     tail = sum(math.comb(number, k) for k in range(fewer + 1))
     return min(1.0, 2 * tail / 2**number)  # whole numbers up to the division, which rounds once
-
-
-def _difference_interval(cells: Sequence[int]) -> Interval:
-    """Of videos drawn with replacement, which are multinomial counts of the four cells."""
-    total = sum(cells)
-    drawn = np.random.default_rng(SEED).multinomial(total, np.array(cells) / total, size=RESAMPLES)
-    low, high = np.percentile((drawn[:, 1] - drawn[:, 2]) / total, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _hits(first: Scored, second: Scored, stream: str, second_stream: str) -> tuple[np.ndarray, np.ndarray]:

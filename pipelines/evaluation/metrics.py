@@ -1,9 +1,10 @@
 """The numbers made of a run's scores: accuracies with intervals, per class figures, the confusion matrix.
 
-Letters: V videos, C classes, R resamples of the bootstrap. All accuracies are fractions, 0..1. Where several splits are
+Letters: V videos, C classes. All accuracies are fractions, 0..1. Where several splits are
 given, a number is the mean of the splits' numbers, as the papers report it; counts are summed.
 """
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,16 +12,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pipelines.evaluation.intervals import COMBINED, WILSON, Interval, combined, of_mean
 from pipelines.evaluation.scores import Scores
 from pipelines.provenance import made_by
 
-RESAMPLES = 2000  # the ends of a 95 % interval then move by less than a tenth of its width from seed to seed
-SEED = 0
+TOP = 5
+"""The best classes in which top-5 looks for the true one: a number only where there are more."""
 RESULTS_SCHEMA = "stres/results/1"
 PROTOCOL_KEYS = ("frames", "views", "mirror", "temporal")
 OPTIONAL_PROTOCOL_KEYS = ("recalibrate_bn",)  # there only where it was done
-
-Interval = tuple[float, float]
 
 
 class Scored(Protocol):
@@ -42,16 +42,15 @@ class Scored(Protocol):
 
 @dataclass(frozen=True)
 class StreamMetrics:
-    """Accuracies of one stream, each with its 95 % percentile bootstrap interval over videos.
+    """Accuracies of one stream, each with its 95 % interval (`intervals`, which never are points).
 
-    `top5` counts a hit among the best min(5, C) classes. `mean_class_accuracy` averages over the classes that occur.
-    A stream without a single error has the interval [1, 1]: resampling cannot invent one.
+    `top5` is None unless there are more than 5 classes. `mean_class_accuracy` averages over the classes that occur.
     """
 
     top1: float
     top1_interval: Interval
-    top5: float
-    top5_interval: Interval
+    top5: float | None
+    top5_interval: Interval | None
     mean_class_accuracy: float
     mean_class_accuracy_interval: Interval
 
@@ -82,7 +81,8 @@ class ConfusedPair:
 
 
 def results_document(protocol: Mapping[str, Any], split: int, run: str, scores: Scores) -> dict[str, Any]:
-    """The content of `results.json`: JSON types only; a stream that was not evaluated is absent.
+    """The content of `results.json`: JSON types only; a stream that was not evaluated is absent, top-5 of 5 classes or
+    fewer is null. `interval_method` says how each interval was made.
 
     Its `scores_sha256` is the `content_sha256` of the `scores.h5` beside it. `protocol` has the keys `frames`, `views`,
     `mirror`, `temporal`, and may have `recalibrate_bn`.
@@ -94,6 +94,7 @@ def results_document(protocol: Mapping[str, Any], split: int, run: str, scores: 
         "split": split,
         "run": run,
         "videos": len(scores.videos),
+        "interval_method": {"top1": WILSON, "top5": WILSON, "mean_class_accuracy": COMBINED},
     }
     for stream in scores.streams:
         metrics = asdict(stream_metrics([scores], stream))
@@ -104,25 +105,35 @@ def results_document(protocol: Mapping[str, Any], split: int, run: str, scores: 
 # ------------------------------------------------------------------ accuracies and their intervals
 
 
-def stream_metrics(splits: Sequence[Scored], stream: str, seed: int = SEED) -> StreamMetrics:
-    """Accuracies of `stream`, averaged over `splits` (often one), whose videos are resampled independently."""
-    return _mean_metrics([_count_cells(scores, stream) for scores in splits], seed)
+def stream_metrics(splits: Sequence[Scored], stream: str) -> StreamMetrics:
+    """Accuracies of `stream`, averaged over `splits` (often one), which are taken to be independent."""
+    return _mean_metrics([_count_cells(scores, stream) for scores in splits])
 
 
-def pooled_metrics(splits: Sequence[Scored], stream: str, seed: int = SEED) -> StreamMetrics:
+def pooled_metrics(splits: Sequence[Scored], stream: str) -> StreamMetrics:
     """Accuracies of `stream` over the tests of all `splits` thrown together: large splits count for more."""
-    return _mean_metrics([np.sum([_count_cells(scores, stream) for scores in splits], axis=0)], seed)
+    return _mean_metrics([np.sum([_count_cells(scores, stream) for scores in splits], axis=0)])
 
 
-def _mean_metrics(cells: Sequence[np.ndarray], seed: int) -> StreamMetrics:
-    values = np.mean([_accuracies(cell[None])[0] for cell in cells], axis=0)
-    samples = np.mean(
-        [_accuracies(_resample(cell, np.random.default_rng((seed, index)))) for index, cell in enumerate(cells)], axis=0
+def _mean_metrics(cells: Sequence[np.ndarray]) -> StreamMetrics:
+    """Of cells [C, 3], one array a split."""
+    top1 = [(int(cell[:, 0].sum()), int(cell.sum())) for cell in cells]
+    top5 = [(int(cell[:, :2].sum()), int(cell.sum())) for cell in cells]
+    by_class = [[(int(row[0]), int(row.sum())) for row in cell if row.any()] for cell in cells]
+    mean_class = [_mean(counts) for counts in by_class]
+    has_top5 = len(cells[0]) > TOP
+    return StreamMetrics(
+        top1=_mean(top1),
+        top1_interval=of_mean(top1),
+        top5=_mean(top5) if has_top5 else None,
+        top5_interval=of_mean(top5) if has_top5 else None,
+        mean_class_accuracy=float(np.mean(mean_class)),
+        mean_class_accuracy_interval=combined(mean_class, [of_mean(counts) for counts in by_class]),
     )
-    low, high = np.percentile(samples, [2.5, 97.5], axis=0)
-    intervals = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
-    top1, top5, mean_class = (float(value) for value in values)
-    return StreamMetrics(top1, intervals[0], top5, intervals[1], mean_class, intervals[2])
+
+
+def _mean(counts: Sequence[tuple[int, int]]) -> float:
+    return math.fsum(right / videos for right, videos in counts) / len(counts)
 
 
 def ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -139,28 +150,8 @@ def _count_cells(scores: Scored, stream: str) -> np.ndarray:
     """Videos by class and by hit at 1, hit at 5 only, miss: int [C, 3]. All three accuracies are functions of it."""
     rank = ranks(scores.streams[stream], scores.labels)
     cells = np.zeros((len(scores.classes), 3), dtype=np.int64)
-    np.add.at(cells, (scores.labels, np.where(rank == 0, 0, np.where(rank < 5, 1, 2))), 1)
+    np.add.at(cells, (scores.labels, np.where(rank == 0, 0, np.where(rank < TOP, 1, 2))), 1)
     return cells
-
-
-def _resample(cells: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """R draws of V videos with replacement, counted in the same cells: int [R, C, 3].
-
-    Counts of a draw with replacement are multinomial, so that no index of a video has to be drawn.
-    """
-    total = int(cells.sum())
-    return generator.multinomial(total, cells.ravel() / total, size=RESAMPLES).reshape(RESAMPLES, *cells.shape)
-
-
-def _accuracies(cells: np.ndarray) -> np.ndarray:
-    """Top-1, top-5 and mean class accuracy for cells [R, C, 3]: float64 [R, 3]."""
-    support = cells.sum(axis=2)
-    total = support.sum(axis=1)
-    top1 = cells[:, :, 0].sum(axis=1) / total
-    top5 = cells[:, :, :2].sum(axis=(1, 2)) / total
-    class_accuracy = cells[:, :, 0] / np.maximum(support, 1)
-    mean_class = class_accuracy.sum(axis=1) / (support > 0).sum(axis=1)
-    return np.stack([top1, top5, mean_class], axis=1)
 
 
 # ------------------------------------------------------------------ classes and their confusion

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipelines.errors import UsageError
 from pipelines.optical_flow.lettering import draw_text, shortened
+from pipelines.percentages import percent
 from pipelines.prediction.predictor import OnFrames
 from pipelines.prediction.timeline import Timeline
 from pipelines.prediction.timeline_picture import clock
@@ -83,7 +84,7 @@ def panel(timeline: Timeline, place: int, second: int, width: int) -> np.ndarray
         rows = slice(round(baseline - 10 * unit), round(baseline + 1 * unit))
         canvas[rows, left:right] = _TRACK
         canvas[rows, left : left + round((right - left) * window.headline[index])] = _BAR
-        text = f"{100 * window.headline[index]:.1f} %"
+        text = f"{percent(window.headline[index])} %"
         draw_text(canvas, width - 12 * unit, baseline, text, 13 * unit, _TEXT if row == 0 else _MUTED, "right")
     return canvas
 

@@ -9,12 +9,13 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from pipelines import __version__
+from pipelines.percentages import percent, points
 from pipelines.reporting.page_data import as_script
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-    from pipelines.evaluation.metrics import Interval
+    from pipelines.evaluation.intervals import Interval
     from pipelines.reporting.result import Result
 
 FOLDER = "page"
@@ -56,7 +57,8 @@ def _template() -> "Template":
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
-        "percent": _percent, "interval": _interval, "points": _points, "plain": _plain, "p_value": _p_value,
+        "percent": percent, "interval": _interval, "points": points, "interval_of_points": _interval_of_points,
+        "plain": _plain, "p_value": _p_value,
         "flat": _flat,
     }  # fmt: skip
     return environment.from_string(_read(TEMPLATE))
@@ -66,16 +68,12 @@ def _read(name: str) -> str:
     return files("pipelines.reporting").joinpath(FOLDER, name).read_text("utf-8")
 
 
-def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.1f}"
-
-
 def _interval(interval: "Interval") -> str:
-    return f"{100 * interval[0]:.1f} – {100 * interval[1]:.1f}"
+    return " – ".join(percent(end) for end in interval)
 
 
-def _points(difference: float) -> str:
-    return f"{100 * difference:+.1f}"
+def _interval_of_points(interval: "Interval") -> str:
+    return " to ".join(points(end) for end in interval)
 
 
 def _p_value(value: float) -> str:

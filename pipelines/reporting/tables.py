@@ -151,7 +151,7 @@ def training(curves: "Sequence[Curves]") -> str:
 def _accuracies(metrics: "StreamMetrics") -> list[str]:
     values = []
     for measure in MEASURES:
-        values += [getattr(metrics, measure), *getattr(metrics, f"{measure}_interval")]
+        values += [getattr(metrics, measure), *(getattr(metrics, f"{measure}_interval") or (None, None))]
     return [_fraction(value) for value in values]
 
 

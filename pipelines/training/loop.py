@@ -20,6 +20,7 @@ from pipelines.errors import Interrupted, MissingError
 from pipelines.interruption import StopRequest
 from pipelines.models import STResNet
 from pipelines.models.dropout import VideoDropout
+from pipelines.percentages import percent
 from pipelines.progress import OnProgress, Progress
 from pipelines.training.compilation import compiled
 from pipelines.training.loss import correct_videos, video_loss
@@ -62,7 +63,7 @@ class StepState:
             return {}
         return {
             "loss": self.last["loss"],
-            "training accuracy": f"{100 * accuracies[-1]:.1f} %",
+            "training accuracy": f"{percent(accuracies[-1])} %",
             "of the last": f"{self.last['updates']:.0f} updates",
         }
 

@@ -13,6 +13,7 @@ import numpy as np
 from pipelines.artifacts import FlowFile, FrameFile
 from pipelines.optical_flow.grey import to_grey
 from pipelines.optical_flow.quantise import dequantise
+from pipelines.percentages import percent
 from pipelines.verification.faults import Broken
 from pipelines.verification.flow_file import FlowContent, is_constant
 from pipelines.verification.warping import warp
@@ -29,7 +30,7 @@ def check_saturation(fields: Mapping[int, np.ndarray]) -> None:
     clipped = [((field == 0) | (field == 255)).any(axis=0).mean() for field in fields.values()]
     share = float(np.mean(clipped))
     if share > _SATURATED:
-        raise Broken("saturated flow", f"{100 * share:.0f} % of its vectors are clipped to the bound")
+        raise Broken("saturated flow", f"{percent(share, 0)} % of its vectors are clipped to the bound")
 
 
 def check_constant(flow: FlowFile, content: FlowContent, frames: FrameFile | None) -> None:

@@ -1,6 +1,7 @@
 """`stres demo`: the whole tool in a few minutes."""
 
 from pipelines import demo as stage
+from pipelines.percentages import percent
 from stres_cli.config_options import command
 from stres_cli.confusion_view import render_confusion
 from stres_cli.console import CommandUI
@@ -25,7 +26,7 @@ def demo(ui: CommandUI, config: stage.Config) -> None:
     }
     for name, values in rows.items():
         low, high = values["top1_interval"]
-        table.add_row(name, f"{100 * values['top1']:.1f} %", f"{100 * low:.1f} - {100 * high:.1f} %")
+        table.add_row(name, f"{percent(values['top1'])} %", f"{percent(low)} - {percent(high)} %")
     render_confusion(result.report, ui.out)
     ui.out.print(table)
     times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())

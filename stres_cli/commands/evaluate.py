@@ -7,6 +7,7 @@ import typer
 
 from pipelines import evaluate as stage
 from pipelines.memory import keep_freed_memory
+from pipelines.percentages import percent
 from stres_cli import options
 from stres_cli.console import command, interrupted_text
 from stres_cli.estimate_view import show_evaluation
@@ -111,7 +112,8 @@ def _table(result: stage.Result) -> Table:
     shared = {name: value for name, value in protocols[0].items() if all(other[name] == value for other in protocols)}
     where = " on another data set" if result.results.get("dataset") == "other" else ""
     title = f"run {result.run}, {result.results['step']}{where}: {_named(shared)}"
-    table = Table("", "top-1", "95 % interval", "top-5", "mean class", title=title)
+    has_top5 = result.results[_streams(result.results)[0]].get("top5") is not None
+    table = Table("", "top-1", "95 % interval", *(["top-5"] if has_top5 else []), "mean class", title=title)
     for evaluation, protocol in zip(result.evaluations, protocols, strict=True):
         own = {name: value for name, value in protocol.items() if name not in shared}
         if own:
@@ -122,12 +124,15 @@ def _table(result: stage.Result) -> Table:
 
 
 def _add_streams(table: Table, results: dict[str, Any]) -> None:
-    for stream in ("appearance", "motion", "fused"):
-        if stream in results:
-            values = results[stream]
-            low, high = values["top1_interval"]
-            row = [f"{100 * values[name]:.1f} %" for name in ("top1", "top5", "mean_class_accuracy")]
-            table.add_row(stream, row[0], f"{100 * low:.1f} - {100 * high:.1f} %", row[1], row[2])
+    for stream in _streams(results):
+        values = results[stream]
+        interval = " - ".join(percent(end) for end in values["top1_interval"])
+        others = [f"{percent(values[name])} %" for name in ("top5", "mean_class_accuracy") if values[name] is not None]
+        table.add_row(stream, f"{percent(values['top1'])} %", f"{interval} %", *others)
+
+
+def _streams(results: dict[str, Any]) -> list[str]:
+    return [stream for stream in ("appearance", "motion", "fused") if stream in results]
 
 
 def _named(protocol: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """`stres export`: a run to one file for deployment."""
 
 from pipelines import export as stage
+from pipelines.percentages import percent
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, printable
 
@@ -24,7 +25,7 @@ def export(ui: CommandUI, config: stage.Config) -> None:
         ui.out.print(f"  {name:13} {shape}")
     ui.out.print(f"  B 1 or more, T {result.fewest_frames} or more")
     found = result.check
-    seen = f"{found.video}: {found.class_name} {100 * found.probability:.1f} %" if found.video else "noise"
+    seen = f"{found.video}: {found.class_name} {percent(found.probability)} %" if found.video else "noise"
     ui.out.print(
         printable(f"checked on {seen}, largest difference from the run {found.largest_difference:.1e}"),
         soft_wrap=True,

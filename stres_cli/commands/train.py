@@ -9,6 +9,7 @@ import typer
 from pipelines import train as stage
 from pipelines.errors import UsageError
 from pipelines.memory import keep_freed_memory
+from pipelines.percentages import percent
 from pipelines.training.recipes import CROP_SCHEMES, RECIPES, STEPS, Step
 from stres_cli import options, step_values
 from stres_cli.console import CommandUI, command, interrupted_text
@@ -224,7 +225,7 @@ def _run(ui: CommandUI, config: stage.Config) -> None:
             str(step.iterations),
             f"{step.seconds / 60:.1f}",
             "–" if loss is None else f"{loss:.3f}",
-            "–" if accuracy is None else f"{100 * accuracy:.1f} %",
+            "–" if accuracy is None else f"{percent(accuracy)} %",
         )
     ui.out.print(table)
     if any("updates" in step.metrics for step in result.steps):

@@ -8,6 +8,7 @@ from scipy.stats import binomtest
 
 from pipelines.errors import UsageError
 from pipelines.evaluation.comparison import compare_streams, mcnemar
+from pipelines.evaluation.intervals import of_paired_difference
 from pipelines.evaluation.scores import Scores
 
 
@@ -44,18 +45,29 @@ def test_splits_are_counted_together() -> None:
     assert (one.both, one.only_first, one.p_value) == (4, 6, pytest.approx(binomtest(6, 6).pvalue))
 
 
-def test_the_interval_is_that_of_a_bootstrap_over_videos() -> None:
-    generator = np.random.default_rng(0)
-    labels = generator.integers(0, 2, 300)
-    videos = [f"v{index}" for index in range(300)]
-    first, second = (
-        Scores(videos, labels, ["x", "y"], fused=np.eye(2, dtype=np.float32)[labels ^ (generator.random(300) < wrong)])
-        for wrong in (0.2, 0.3)
-    )
-    gain = (first.fused.argmax(axis=1) == labels).astype(int) - (second.fused.argmax(axis=1) == labels)
-    drawn = [gain[generator.integers(0, 300, 300)].mean() for _ in range(2000)]
-    low, high = compare_streams([first], [second], "fused").difference_interval
-    assert (low, high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.012)
+@pytest.mark.parametrize(("first", "second", "videos"), [(0, 0, 16), (3, 0, 6), (12, 2, 44), (9, 40, 300), (16, 0, 16)])
+def test_the_interval_holds_what_a_score_test_does_not_reject(first: int, second: int, videos: int) -> None:
+    """Tango 1998, by trying: at each assumed difference the most likely shares are searched for on a grid."""
+    low, high = of_paired_difference(first, second, videos)
+
+    def rejected(assumed: float) -> bool:
+        shares = np.linspace(max(0.0, -assumed), (1 - assumed) / 2, 200_001)  # of videos only the second gets right
+        chances = np.clip([shares + assumed, shares, 1 - 2 * shares - assumed], 1e-300, 1)
+        counts = np.array([first, second, videos - first - second])[:, None]
+        likely = shares[(counts * np.log(chances)).sum(axis=0).argmax()]
+        variance = max(videos * (2 * likely + assumed * (1 - assumed)), 1e-12)
+        return abs(first - second - videos * assumed) / variance**0.5 > 1.959963984540054
+
+    for end, outside in ((low, -1), (high, 1)):
+        assert not rejected(end - 1e-4 * outside)
+        assert abs(end) == 1 or rejected(end + 1e-4 * outside)
+
+
+def test_the_interval_of_two_equal_runs_is_not_a_point() -> None:
+    for first, second in ((FIRST, FIRST), (scores_of([0, 0, 0, 1, 1, 1]),) * 2):
+        low, high = compare_streams([first], [second], "fused").difference_interval
+        assert low == pytest.approx(-high)
+        assert 0.2 < high < 0.6
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The page in a real browser: it builds without errors, asks for nothing, and can be used by mouse, keyboard, thumb."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from chromium import PROGRAM, Browser
 
 from pipelines.artifacts import new_flow_file, new_frames_file
+from pipelines.percentages import percent, points
 from pipelines.report import Config, run
 from pipelines.workspace import Workspace
 
@@ -196,3 +198,13 @@ def test_without_scripts_the_numbers_are_there(browser: Browser, page: Path) -> 
         assert len(browser.texts("#accuracy tbody tr")) == 3
     finally:
         browser.send("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_the_page_rounds_as_the_terminal_does(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    shown = browser.run(
+        "(() => { const all = []; for (let n = 1; n <= 160; n += 3) for (let k = 0; k <= n; k += 1)"
+        " all.push([percent(k / n), percent(k / n, 0), points(k / n - 0.5)]); return JSON.stringify(all); })()"
+    )
+    fractions = [k / n for n in range(1, 161, 3) for k in range(n + 1)]
+    assert json.loads(shown) == [[percent(one), percent(one, 0), points(one - 0.5)] for one in fractions]

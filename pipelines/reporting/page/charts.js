@@ -76,7 +76,7 @@ function sweepFigure(sweep) {
     plan.drawing.append(
       titled(
         svg("circle", { class: "dot", stream: "fused", cx: plan.toX(weight), cy: plan.toY(tops[index]), r: 3.5 }),
-        `weight ${weight}: ${tops[index].toFixed(1)} %`,
+        `weight ${weight}: ${percent(sweep.top1[index])} %`,
       ),
     ),
   );
@@ -118,7 +118,7 @@ function sweepFigure(sweep) {
           "tbody",
           {},
           sweep.weights.map((weight, index) =>
-            el("tr", {}, el("td", {}, weight.toFixed(2)), el("td", {}, tops[index].toFixed(1))),
+            el("tr", {}, el("td", {}, weight.toFixed(2)), el("td", {}, percent(sweep.top1[index]))),
           ),
         ),
       ),

@@ -45,9 +45,17 @@ function styled(element, properties) {
 }
 
 const host = (name) => document.getElementById(`${name}-host`);
+/** As `percentages.py` rounds: half a unit of the last digit up, whatever the float of a fraction is off by. */
+const rounded = (fraction, digits) => {
+  const unit = 10 ** digits;
+  return (Math.sign(fraction) * Math.floor(Math.abs(fraction) * 100 * unit + 0.5 + 1e-9)) / unit;
+};
 const percent = (fraction, digits = 1) =>
-  fraction === null || fraction === undefined ? "–" : (100 * fraction).toFixed(digits);
-const points = (difference) => `${difference > 0 ? "+" : ""}${(100 * difference).toFixed(1)}`;
+  fraction === null || fraction === undefined ? "–" : rounded(fraction, digits).toFixed(digits);
+const points = (difference) => {
+  const value = rounded(difference, 1);
+  return value ? `${value > 0 ? "+" : ""}${value.toFixed(1)}` : "0.0";
+};
 const plural = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
 
 /** One of several choices as a row of buttons; `choose(value)` is called on a change. */

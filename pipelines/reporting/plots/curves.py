@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 
+from pipelines.percentages import percent
 from pipelines.reporting.plots.drawing import (
     MUTED,
     STREAM_COLOURS,
@@ -57,7 +58,7 @@ def calibration(result: "Result") -> bytes:
     for index, (stream, values) in enumerate(result.calibration.items()):
         axes = add_axes(figure, left + index * (side + gap), bottom, side, side)
         _draw_reliability(axes, values, STREAM_COLOURS[stream])
-        axes.set_title(f"{stream}: ECE {100 * values.ece:.1f} %", loc="left", fontsize=9, color=TEXT)
+        axes.set_title(f"{stream}: ECE {percent(values.ece)} %", loc="left", fontsize=9, color=TEXT)
         if not index:
             axes.set_ylabel("accuracy, %", color=MUTED, fontsize=8)
     add_title(figure, left / figure.get_figwidth(), "Calibration", described(result))

@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pipelines.percentages import percent
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -69,7 +71,7 @@ def add_title(figure: Figure, left: float, title: str, subtitle: str) -> None:
 def described(result: "Result") -> str:
     """Run, stream and accuracy on one line."""
     accuracy = result.streams[result.headline].top1
-    return f"{shortened(result.name)}, {shortened(result.headline)}: top-1 {100 * accuracy:.1f} %"
+    return f"{shortened(result.name)}, {shortened(result.headline)}: top-1 {percent(accuracy)} %"
 
 
 def shortened(name: str) -> str:
