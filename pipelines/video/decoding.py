@@ -232,16 +232,18 @@ class VideoReader:
             counted = 0  # a header that a program left as it was when it cut or joined the file, or pictures left out
         found = self.decoded + packets.lost
         stated = _tagged_seconds(self._stream) or ending.seconds
+        tick = float(self._stream.time_base or 0)
+        end, length = tick * packets.end, tick * (packets.end - (packets.start or 0))
         slack = max(_FRAMES_FORGIVEN / self.fps if self.fps else 0.0, _SHARE_FORGIVEN * stated)
         is_complete = not packets.last_is_bad and (
-            0 < counted <= found or 0 < stated <= packets.end + _FRAMES_FORGIVEN / 4 / (self.fps or 1)
+            0 < counted <= found or 0 < stated <= length + _FRAMES_FORGIVEN / 4 / (self.fps or 1)
         )
         self.truncated = self._has_ended_early or (
             not is_complete
             and (
                 is_truncated(found, counted)
                 or bool(ending.cut)
-                or (not ending.is_whole and (packets.last_is_bad or packets.end + slack < stated))
+                or (not ending.is_whole and (packets.last_is_bad or end + slack < stated))
             )
         )
         # What a cut left of the last picture is missing, not damaged.
@@ -251,8 +253,8 @@ class VideoReader:
         if self.truncated and not self.allow_truncated:
             if counted:
                 raise VideoError(f"truncated: decoded {self.decoded} of {counted}{self._why()}")
-            end = f"at {packets.end:.1f} of {stated:.1f} s" if stated else ending.cut or "inside a picture"
-            raise VideoError(f"truncated: decoded {self.decoded} frames; the file ends {end}{self._why()}")
+            where = f"at {end:.1f} of {stated:.1f} s" if stated else ending.cut or "inside a picture"
+            raise VideoError(f"truncated: decoded {self.decoded} frames; the file ends {where}{self._why()}")
         if self.damaged_frames and not self.allow_damaged:
             raise VideoError(damage(self.damaged_frames, found) + self._why())
 
@@ -272,8 +274,9 @@ class _Packets:
         """Those that did not decode at all."""
         self.marked = 0
         """Frames that the decoder says are not as they were coded."""
-        self.end = 0.0
-        """When the last picture ends, seconds."""
+        self.start: int | None = None
+        self.end = 0
+        """When the first picture starts and the last one ends, in ticks of the stream's clock."""
         self.last_is_bad = False
         """The last one is not complete or not decodable, so that the file may end within it."""
         self._bad = 0
@@ -306,8 +309,9 @@ class _Packets:
         self._bad += is_bad
         self.lost += is_lost
         start = packet.dts if packet.pts is None else packet.pts
-        if start is not None and packet.time_base is not None:
-            self.end = max(self.end, float((start + (packet.duration or 0)) * packet.time_base))
+        if start is not None:
+            self.start = start if self.start is None else min(self.start, start)
+            self.end = max(self.end, start + (packet.duration or 0))
 
     def damaged(self, pieces: Sequence[range], *, without_last: bool) -> int:
         """How many pictures are damaged or lost, as far as anything tells; `pieces`: bytes of the file that are."""

@@ -41,7 +41,7 @@ def ending_of(path: Path, container: str, stream: int = -1, codec: str = "") -> 
             if container == "mpegts":
                 return _transport_stream(_Bytes(file), stream if codec in _SILENT_CODECS else -1)
             return _CONTAINERS[container](_Bytes(file)) if container in _CONTAINERS else _UNKNOWN
-    except (OSError, EOFError, struct.error):
+    except (OSError, EOFError, IndexError, struct.error):
         return _UNKNOWN
 
 
