@@ -1,6 +1,7 @@
 """Stage `export-flow`: the stored flow as grey pictures in folders, as other tools want it."""
 
 import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -115,6 +116,7 @@ def _find(config: Config, workspace: Workspace) -> "tuple[list[ExportTask], list
             "layout": config.layout,
             "format": config.format,
             "first": first,
+            "flow_folder": os.path.realpath(workspace.flow),
             **kept,
         },
     )
@@ -145,8 +147,10 @@ def _settle(config: Config, about: dict[str, Any]) -> None:
     """Writes `flow.json`. Raises `UsageError` where there is one that says otherwise."""
     path = config.output / "flow.json"
     if path.exists() and not config.overwrite:
-        before = read_json(path)
-        difference = options_difference(before if isinstance(before, dict) else {}, about)
+        document = read_json(path)
+        before = document if isinstance(document, dict) else {}
+        before.setdefault("flow_folder", about["flow_folder"])  # stres 0.1 did not tell whose flow it was
+        difference = options_difference(before, about)
         if difference:
             raise UsageError(
                 f"{config.output} holds flow of another kind ({difference}): give another folder, or --overwrite"

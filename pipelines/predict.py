@@ -5,6 +5,7 @@ run was trained on. Letters: C classes.
 """
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from pipelines.progress import OnProgress, ignore_progress, note
 from pipelines.training.runs import Chosen, Run, choose_run
 from pipelines.video.names import UNLABELLED
 from pipelines.video.sources import VideoSource, find_videos
-from pipelines.workspace import Failure, Workspace, record_outcomes, require_writable
+from pipelines.workspace import Failure, Workspace, read_json, record_outcomes, require_writable
 
 if TYPE_CHECKING:
     from pipelines.datasets.augmentation import ViewName
@@ -213,15 +214,25 @@ def _crops_of_a_window(trained: Run, step: str) -> int:
 
 
 def _with_places(config: Config, sources: Sequence[VideoSource]) -> Iterator[tuple[VideoSource, Path]]:
-    """Each video with the path of its timeline's files, without suffix; no two share one."""
+    """Each video with the path of its timeline's files, without suffix; no two share one, nor takes one what an earlier
+    command left of another video."""
     folder = config.output_folder
     taken: set[Path] = set()
     for source in sources:
         place = folder / source.video if source.class_name == UNLABELLED else folder / source.class_name / source.video
-        names = (place.with_name(f"{place.name}-{number}") for number in range(2, len(sources) + 2))
-        free = place if place not in taken else next(name for name in names if name not in taken)
+        names = (place.with_name(f"{place.name}-{number}") for number in itertools.count(2))
+        free = next(
+            name for name in itertools.chain([place], names) if name not in taken and not _is_of_another(name, source)
+        )
         taken.add(free)
         yield source, free
+
+
+def _is_of_another(place: Path, source: VideoSource) -> bool:
+    """Whether the timeline there is of another video."""
+    with contextlib.suppress(MissingError, AttributeError):
+        return bool(read_json(place.with_name(f"{place.name}.json")).get("video") != str(source.path))
+    return False
 
 
 # ------------------------------------------------------------------ one by one

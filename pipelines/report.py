@@ -135,6 +135,11 @@ def _plain(text: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", text.replace("{split}", "N")).strip("-")
 
 
+def _sources(material: "Material") -> dict[str, str]:
+    scores = [one.scores for one in material.evaluations]
+    return {video: source for one in scores for video, source in zip(one.videos, one.sources or [], strict=False)}
+
+
 def _page(
     result: Result, material: "Material", curves: "Sequence[Curves]", config: Config, on_progress: OnProgress
 ) -> str:
@@ -147,7 +152,7 @@ def _page(
         on_progress(Progress("thumbnails", done, total))
 
     workspace = Workspace(config.workspace)
-    pictures = thumbnails(workspace, material.tables, config.thumbnails, on_clip)
+    pictures = thumbnails(workspace, material.tables, config.thumbnails, on_clip, _sources(material))
     runs = with_base_runs(workspace, [one.run for one in (*material.evaluations, *material.compared)])
     notes = PageNotes(len(pictures), result.videos, read_configurations(workspace, runs))
     return page(result, page_data(result, material, pictures, curves), notes)

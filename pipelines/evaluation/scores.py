@@ -3,7 +3,8 @@
 Letters: V videos, C classes.
 
 `videos`: UTF-8 [V], `<class>/<video>`; `labels`: int64 [V], indices into the attribute `classes`; `appearance`,
-`motion`, `fused`: float32 [V, C], mean logits (before softmax). A stream that was not evaluated has no data set.
+`motion`, `fused`: float32 [V, C], mean logits (before softmax); `sources`: text [V], SHA-256 of the file that each
+video was stored from (since 0.2.0). A stream that was not evaluated has no data set.
 Of a file name that is not valid UTF-8 the offending bytes are stored as `\\udcff`.
 """
 
@@ -45,6 +46,7 @@ class Scores:
     appearance: np.ndarray | None = None
     motion: np.ndarray | None = None
     fused: np.ndarray | None = None
+    sources: list[str] | None = None
 
     def __post_init__(self) -> None:
         if not self.videos:
@@ -54,6 +56,8 @@ class Scores:
         if not self.streams:
             raise MissingError("no stream was scored: run `stres evaluate` again")
         self._check_labels()
+        if self.sources is not None and len(self.sources) != len(self.videos):
+            raise ValueError(f"there are {len(self.sources)} sources of {len(self.videos)} videos")
         for stream, logits in self.streams.items():
             self._check_logits(stream, logits)
 
@@ -71,7 +75,7 @@ class Scores:
     def digest(self) -> str:
         """SHA-256 of all that is here."""
         digest = hashlib.sha256()
-        for name in (*_utf8(self.videos), *_utf8(self.classes)):
+        for name in (*_utf8(self.videos), *_utf8(self.classes), *_utf8(self.sources or [])):
             digest.update(name + b"\0")
         for name, values in _arrays(self):
             digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
@@ -127,6 +131,8 @@ def _fill(file: "h5py.File", scores: Scores, attributes: Mapping[str, Any]) -> N
     made["library_versions"] = json_text(made["library_versions"])
     complete = {**attributes, **made, "content_sha256": scores.digest()}
     file.create_dataset("videos", data=_utf8(scores.videos), dtype=text)
+    if scores.sources is not None:
+        file.create_dataset("sources", data=_utf8(scores.sources), dtype=text)
     for name, values in _arrays(scores):
         file.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
     file.attrs.create("classes", _utf8(scores.classes), dtype=text)
@@ -140,13 +146,15 @@ def read_scores(path: Path) -> Scores:
         attributes = read_attributes(file, path, SCORES_SCHEMA)
         with damaged(path):
             streams = [stream for stream in STREAMS if file.get(stream, getlink=True) is not None]
-        require_own_data(file, ("videos", "labels", *streams), path)
+            sources = ["sources"] if file.get("sources", getlink=True) is not None else []
+        require_own_data(file, ("videos", "labels", *streams, *sources), path)
         with damaged(path), _named(path):
             scores = Scores(
                 videos=file["videos"].asstr()[:].tolist(),
                 labels=file["labels"][:],
                 classes=[str(name) for name in attributes["classes"]],
                 **{stream: file[stream][:] for stream in streams},
+                **{name: file[name].asstr()[:].tolist() for name in sources},
             )
             if attributes.get("content_sha256") != scores.digest():
                 raise ValueError("its content does not match its checksum")

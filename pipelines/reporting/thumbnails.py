@@ -5,7 +5,7 @@ Letters: V videos, F flow fields, H W pixels.
 
 import base64
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,6 +16,7 @@ from pipelines.evaluation.metrics import Scored
 from pipelines.evaluation.probabilities import softmax
 from pipelines.optical_flow.colour import flow_to_colour
 from pipelines.optical_flow.picture import motion_of_bytes
+from pipelines.video.sources import is_pictures
 from pipelines.workspace import Workspace, is_plain_name
 
 LISTED = 48  # the most confident mistakes that all have pictures
@@ -70,18 +71,23 @@ def _worth(tables: Sequence[Scored]) -> list[tuple[int, float]]:
 
 
 def thumbnails(
-    workspace: Workspace, tables: Sequence[Scored], number: int, on_clip: Callable[[int, int], None]
+    workspace: Workspace,
+    tables: Sequence[Scored],
+    number: int,
+    on_clip: Callable[[int, int], None],
+    sources: Mapping[str, str] | None = None,
 ) -> dict[int, Thumbnail]:
     """Thumbnails by the clip's place through all splits: at most `number`, and at most `MOST_BYTES`.
 
-    A clip whose frames and flow are not there, or damaged, has none. `on_clip(done, total)` is called as they come.
+    A clip whose frames and flow are not there, damaged, or by now of another video than was scored, has none: `sources`
+    holds the SHA-256 of what was, by id, where it is known. `on_clip(done, total)` is called as they come.
     """
     ids = [video for table in tables for video in table.videos]
     chosen = clips_to_show(tables, number) if workspace.frames.is_dir() or workspace.flow.is_dir() else []
     made: dict[int, Thumbnail] = {}
     size = 0
     for done, index in enumerate(chosen, 1):
-        thumbnail = _thumbnail(workspace, ids[index])
+        thumbnail = _thumbnail(workspace, ids[index], (sources or {}).get(ids[index], ""))
         size += thumbnail.bytes
         if size > MOST_BYTES:
             break
@@ -91,7 +97,7 @@ def thumbnails(
     return made
 
 
-def _thumbnail(workspace: Workspace, video_id: str) -> Thumbnail:
+def _thumbnail(workspace: Workspace, video_id: str, source: str) -> Thumbnail:
     class_name, _, video = video_id.partition("/")
     if not (is_plain_name(class_name) and is_plain_name(video)):  # scores may come from anywhere
         return Thumbnail(None, None)
@@ -99,17 +105,25 @@ def _thumbnail(workspace: Workspace, video_id: str) -> Thumbnail:
     middle = None
     try:
         with FrameFile(workspace.frames_file(class_name, video)) as frames:
+            if _is_of_another(frames, source):
+                return Thumbnail(None, None)
             middle = len(frames) // 2
             frame = _data_uri(frames.read_one(middle))
     except ArtifactError:
         pass  # the page works without; `verify` tells what is damaged
     try:
         with FlowFile(workspace.flow_file(class_name, video)) as fields:
+            if _is_of_another(fields, source) and not is_pictures(str(fields.attributes.get("source", ""))):
+                return Thumbnail(frame, None)
             at = min(len(fields) // 2 if middle is None else middle, len(fields) - 1)
             flow = _data_uri(_colours(fields.read(at, at + 1)[0], float(fields.attributes["bound"])))
     except (ArtifactError, KeyError):
         pass
     return Thumbnail(frame, flow)
+
+
+def _is_of_another(file: FrameFile | FlowFile, source: str) -> bool:
+    return bool(source) and file.attributes.get("source_sha256", source) != source
 
 
 def _colours(field: np.ndarray, bound: float) -> np.ndarray:

@@ -9,6 +9,8 @@ import pytest
 
 from pipelines import evaluate, report, train
 from pipelines.errors import MissingError, UsageError
+from pipelines.evaluation.scores import read_scores
+from pipelines.reporting.thumbnails import thumbnails
 from pipelines.training.runs import Run
 from pipelines.workspace import Workspace
 
@@ -110,6 +112,15 @@ def test_scores_of_an_earlier_run_of_that_name_are_not_reported_as_its_own(works
     for settings in ({"run": "split1"}, {}):
         with pytest.raises(MissingError, match=r"are of an earlier run split1.*stres evaluate --run split1"):
             report.run(report.Config(workspace.root, **settings))
+
+
+def test_the_page_shows_no_pictures_of_another_video_than_was_scored(workspace):
+    scores = read_scores(workspace.scores / "split1" / PROTOCOL / "scores.h5")
+    assert scores.sources == ["jump3", "jump4", "wave3", "wave4"]
+    sources = dict(zip(scores.videos, scores.sources, strict=True))
+    replace_video(workspace, "wave", "wave3")
+    made = thumbnails(workspace, [scores], 10, lambda done, total: None, sources)
+    assert sorted(scores.videos[place] for place in made) == ["jump/jump3", "jump/jump4", "wave/wave4"]
 
 
 def test_scores_without_their_run_are_reported(workspace):

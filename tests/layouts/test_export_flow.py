@@ -68,6 +68,7 @@ def test_pictures_have_the_names_and_values_others_expect(empty, output, layout)
         "layout": layout,
         "format": "jpg",
         "first": int("frame" in NAMES[layout][0] or "x_00001" in NAMES[layout][0]),
+        "flow_folder": str(empty.flow),
         "method": "brox",
         "method_parameters": {},
         "bound": 20.0,
@@ -206,3 +207,22 @@ def test_a_workspace_without_flow_is_named(workspace, output):
 
     with pytest.raises(MissingError, match="run `stres extract-flow` first"):
         run(config(workspace, output))
+
+
+def test_flow_of_another_workspace_of_equal_names_is_refused(empty, output, tmp_path):
+    write_flow(empty, "walk/a")
+    run(config(empty, output))
+    other = Workspace(tmp_path / "other")
+    write_flow(other, "walk/a")
+    with pytest.raises(UsageError, match=r"another kind \(flow_folder is .*imported/flow.*other/flow"):
+        run(config(other, output))
+    assert run(config(other, output, overwrite=True)).done == 1
+
+
+def test_an_export_of_stres_0_1_which_does_not_tell_whose_flow_it_is_is_continued(empty, output):
+    write_flow(empty, "walk/a")
+    run(config(empty, output))
+    document = json.loads((output / "flow.json").read_text())
+    del document["flow_folder"]
+    (output / "flow.json").write_text(json.dumps(document))
+    assert run(config(empty, output)).skipped == 1

@@ -149,6 +149,9 @@ def test_timelines_of_videos_of_one_name_lie_side_by_side(trained_on_videos, tmp
     videos = [str(tmp_path / folder / "a.mkv") for folder in ("x", "y")]
     result = predict.run(predict.Config(videos, trained_on_videos.workspace.root, output=tmp_path / "out", **SETTINGS))
     assert [prediction.timeline.files["csv"].name for prediction in result.predictions] == ["a.csv", "a-2.csv"]
+    for video, name in zip(videos[::-1], ("a-2.csv", "a.csv"), strict=True):  # one by one they keep their places
+        config = predict.Config([video], trained_on_videos.workspace.root, output=tmp_path / "out", **SETTINGS)
+        assert predict.run(config).predictions[0].timeline.files["csv"].name == name
 
 
 # ------------------------------------------------------------------ a variable frame rate
