@@ -17,7 +17,7 @@ from pipelines.distributed import ranks
 from pipelines.errors import MissingError, StorageError, UsageError, VideoError
 from pipelines.prediction.account import STAGE, Account
 from pipelines.prediction.lengths import Length
-from pipelines.prediction.results import BEST, ClassProbability, Prediction, Result, TimelineFiles
+from pipelines.prediction.results import BEST, ClassProbability, Prediction, Result, TimelineFiles, Truth
 from pipelines.progress import OnProgress, ignore_progress, note
 from pipelines.training.runs import Chosen, Run, choose_run
 from pipelines.video.names import UNLABELLED
@@ -173,6 +173,7 @@ def _result(
         seconds=seconds,
         video_seconds=video_seconds,
         video_seconds_per_second=video_seconds / max(seconds, 1e-9),
+        truth=Truth.of(predictions),
     )
 
 
@@ -285,7 +286,8 @@ def _predict(
     from pipelines.prediction.timeline_files import write_timeline
 
     timeline = slide(predictor, source.path, *config.lengths(), lambda done, total: progress.frames(done, total))
-    about = {"video": str(source.path), "run": trained.name, **vars(predictor.protocol)}
+    truth = {} if source.class_name == UNLABELLED else {"truth": source.class_name}
+    about = {"video": str(source.path), "run": trained.name, **truth, **vars(predictor.protocol)}
     files = write_timeline(place, timeline, about)
     if config.overlay:
 
@@ -321,10 +323,12 @@ def _prediction(
     warning: str,
     timeline: TimelineFiles | None = None,
 ) -> Prediction:
+    from pipelines.evaluation.videos import class_finder
     from pipelines.prediction.predictor import probabilities
 
     found = probabilities(logits)
     headline = list(found.values())[-1]
+    given = None if source.class_name == UNLABELLED else class_finder(predictor.classes)(source.class_name)
     best = sorted(range(len(headline)), key=lambda index: -headline[index])[:BEST]
     return Prediction(
         video=str(source.path),
@@ -336,6 +340,7 @@ def _prediction(
         logits={name: values.tolist() for name, values in logits.items()},
         pairs=pairs,
         timeline=timeline,
+        right=None if given is None else given == best[0],
         warning=warning,
     )
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pipelines.percentages import percent
-from pipelines.prediction.results import Prediction, Result
+from pipelines.prediction.results import Prediction, Result, Truth
 from stres_cli.console import CommandUI, printable
 from stres_cli.report_view import STREAM_COLOURS
 from stres_cli.tables import Table
@@ -35,6 +35,16 @@ def show(ui: CommandUI, result: Result) -> None:
         f"{result.video_seconds_per_second:.2g} s of video a second",
         soft_wrap=True,
     )
+    if result.truth is not None:
+        ui.out.print(printable(_accuracy(result.truth)), soft_wrap=True)
+
+
+def _accuracy(truth: Truth) -> str:
+    text = f"right: {truth.right} of {truth.labelled} labelled videos, {percent(truth.accuracy)} %"
+    if not truth.unknown:
+        return text
+    others = ", ".join(f"{name} ({number})" for name, number in truth.unknown.items())
+    return f"{text}; of classes that the run does not know, and not counted: {others}"
 
 
 def show_partly(ui: CommandUI, predictions: Sequence[Prediction]) -> None:
@@ -49,18 +59,31 @@ def _predictions(console: Console, predictions: Sequence[Prediction]) -> None:
     for name, prediction in zip(names, predictions, strict=True):
         if len(predictions) > TABLES_UP_TO:
             best = ", ".join(f"{item.class_name} {percent(item.probability)} %" for item in prediction.top)
-            line = Text(printable(name), style="bold").append(f"  {printable(best)}", "not bold")
+            line = (
+                Text(printable(name), style="bold")
+                .append(f"  {printable(best)}", "not bold")
+                .append(_truth(prediction))
+            )
             console.print(
                 line.append(f"  {prediction.warning}" if prediction.warning else "", "yellow"), soft_wrap=True
             )
             continue
         about = f"  {prediction.frames} frames, {prediction.seconds:.1f} s"
-        console.print(Text(printable(name), style="bold").append(about, style="not bold dim"), soft_wrap=True)
+        heading = Text(printable(name), style="bold").append(about, style="not bold dim").append(_truth(prediction))
+        console.print(heading, soft_wrap=True)
         if prediction.warning:
             console.print(Text(f"  {prediction.warning}", style="yellow"), soft_wrap=True)
         console.print(_table(prediction))
         if prediction.timeline is not None:
             _print_timeline(console, prediction)
+
+
+def _truth(prediction: Prediction) -> Text:
+    """The class that the video was given under, where the run knows it."""
+    if prediction.right is None:
+        return Text()
+    told = f"  {printable(str(prediction.class_name))}: {'right' if prediction.right else 'wrong'}"
+    return Text(told, style="not bold green" if prediction.right else "not bold red")
 
 
 def _names(predictions: Sequence[Prediction]) -> list[str]:

@@ -1,7 +1,7 @@
 """What a workspace holds of the test side of a run's split: the videos to score, and everything that cannot be."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -131,15 +131,17 @@ def _has_videos_of(run: Run, split: ResolvedSplit, workspace: Workspace, catalog
     return bool(named) or any(f"{row.class_name}/{row.video}" in missing for row in catalogue.problems)
 
 
+def class_finder(classes: Sequence[str]) -> Callable[[str], int | None]:
+    """Gives the index of a class by its name, upper and lower case alike where that is unambiguous; None: none."""
+    index = {name: number for number, name in enumerate(classes)}
+    times = Counter(name.casefold() for name in classes)
+    folded = {name.casefold(): number for name, number in index.items() if times[name.casefold()] == 1}
+    return lambda name: index.get(name, folded.get(name.casefold()))
+
+
 def _other_videos(run: Run, classes: Sequence[str], catalogue: Catalogue) -> TestVideos:
-    """All labelled videos whose class the run knows by name, upper and lower case alike where that is unambiguous."""
-    label = {name: index for index, name in enumerate(classes)}
-    folded = Counter(name.casefold() for name in classes)
-    label |= {name.casefold(): index for name, index in label.items() if folded[name.casefold()] == 1}
-
-    def known(name: str) -> int | None:
-        return label.get(name, label.get(name.casefold()))
-
+    """All labelled videos whose class the run knows by name."""
+    known = class_finder(classes)
     labelled = [video for video in catalogue.videos if video.class_name != UNLABELLED]
     test = [video for video in labelled if known(video.class_name) is not None]
     left_out = Counter(video.class_name for video in labelled if known(video.class_name) is None)

@@ -1,5 +1,7 @@
 """What a prediction says. Letters: C classes."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +54,8 @@ class Prediction:
     pairs: int
     """Pairs of frames whose flow was computed."""
     timeline: TimelineFiles | None = None
+    right: bool | None = None
+    """Whether the best class is the one it was given under; None where it has none, or one unknown to the run."""
     warning: str = ""
     """What is wrong with the video, though it was predicted: `damaged: 3 of 100 frames`."""
 
@@ -59,6 +63,30 @@ class Prediction:
     def seconds(self) -> float:
         """The video's length."""
         return self.frames / self.fps
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The predictions beside the classes that the videos were given under.
+
+    right, labelled  of the videos whose class the run knows, how many were recognised, and how many there are
+    accuracy         the share of them
+    unknown          the other classes, each with its number of videos; they do not count
+    """
+
+    right: int
+    labelled: int
+    accuracy: float
+    unknown: dict[str, int]
+
+    @classmethod
+    def of(cls, predictions: "Sequence[Prediction]") -> "Truth | None":
+        """None where no video has a class that the run knows."""
+        known = [prediction.right for prediction in predictions if prediction.right is not None]
+        if not known:
+            return None
+        others = [one.class_name for one in predictions if one.right is None and one.class_name is not None]
+        return cls(sum(known), len(known), sum(known) / len(known), dict(Counter(others)))
 
 
 @dataclass(frozen=True)
@@ -76,3 +104,5 @@ class Result:
     video_seconds: float
     """The length of all videos predicted."""
     video_seconds_per_second: float
+    truth: Truth | None = None
+    """The accuracy, where videos have a class that the run knows."""
