@@ -248,6 +248,8 @@ def _leave(
     if not logits:
         raise _nothing_scored(workspace, task, test, failures)
     unscored = {"missing": test.missing, "failed": [f"{failure.class_name}/{failure.video}" for failure in failures]}
+    if left_out := task.settings.get("excluded_classes"):
+        unscored["excluded_classes"] = list(left_out)
     provenance = _provenance(workspace, config, task, test)
     evaluations = []
     # The first last: `stres report` takes the newest where the paper's protocol is not among them.

@@ -49,6 +49,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 class Config:
     """What to train, on what, and how. None: the recipe's value.
 
+    exclude_classes   classes of the split that take no part, neither in training nor in the test
     base_run          the run whose appearance and motion joint1 starts from; None: this one
     weights           "imagenet", "none", "run:NAME[/STEP]" (training/fine_tuning.py) or a file of torchvision's format
     overrides         for each step, fields of `training.recipes.Step` that differ from the recipe's
@@ -66,6 +67,7 @@ class Config:
     steps: tuple[str, ...] | None = None
     splits_dir: Path | None = None
     group_regex: str | None = None
+    exclude_classes: tuple[str, ...] = ()
     depth: int | None = None
     width: int | None = None
     size: tuple[int, int] | None = None
@@ -210,11 +212,14 @@ def _begin(
         seed=config.seed,
         group_regex=config.group_regex,
         overwrite_splits=config.overwrite,
+        exclude=config.exclude_classes,
         write=not config.dry_run,
         on_progress=on_progress,
     )
     base = _base_run(config, workspace, run)
     settings = _settings(config, data, precision)
+    if config.exclude_classes:
+        settings["excluded_classes"] = sorted(set(config.exclude_classes))
     if compiles(config.compile, resolve_device(config.device)):
         settings["compile"] = True  # it rounds differently; runs without it, older ones too, say nothing of it
     starts = _starts(config, run, settings, on_progress)

@@ -24,7 +24,7 @@ from pipelines.verification.flow_task import FlowTask, Recomputed
 from pipelines.verification.recomputing import flow_faults, flow_tasks, reasons_against, recompute_all
 from pipelines.verification.requeue import Requeued, requeue
 from pipelines.verification.runs import RunTask, ScoresTask
-from pipelines.verification.split_lists import check_splits
+from pipelines.verification.split_lists import check_splits, in_no_split
 from pipelines.verification.video_task import VideoReport, VideoTask
 from pipelines.verification.whole_set import (
     KINDS,
@@ -98,6 +98,8 @@ class Result:
     """Videos stored in part, marked so, since `--allow-truncated` had them stored."""
     damaged: list[str] = field(default_factory=list)
     """Videos with damaged pictures, marked so, since `--allow-damaged` had them stored."""
+    in_no_split: list[str] = field(default_factory=list)
+    """Videos that no split in use names. No fault: lists of one's own may leave some out."""
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
@@ -153,6 +155,7 @@ def _conclude(
         not_recomputed={} if config.depth == "quick" else reasons_against(reports, outcomes),
         truncated=[report.task.id for report in reports if report.truncated],
         damaged=[report.task.id for report in reports if report.damaged],
+        in_no_split=in_no_split(workspace, _listed_catalogue(workspace, videos)),
         requeued=requeued,
         commands=commands(workspace, requeued, reports, usual_settings(reports)),
     )

@@ -43,6 +43,9 @@ def render(result: "Result", console: Console) -> None:
     if absent := sum(row.support == 0 for row in result.per_class):
         has = f"{absent} of {len(result.classes)} classes have no test video: mean class is of the others"
         console.print(Text(has, style="yellow"))
+    if result.excluded:
+        left_out = printable(", ".join(result.excluded))
+        console.print(Text(f"without the classes {left_out} (--exclude-class)", style="yellow"), soft_wrap=True)
     _print_external(result, console)
     if result.published is not None:
         title = f"Beside published results on {result.published.dataset}, top-1, % (means of three splits)"

@@ -35,6 +35,10 @@ def show(result: "Result", console: Console) -> None:
     for line in _flow_again(result), _stored_in_part(result):
         if line:
             console.print(Text(printable(line)), soft_wrap=True)
+    if result.in_no_split:
+        from pipelines.datasets.splits import in_no_split
+
+        console.print(Text(printable(in_no_split(result.in_no_split, "the splits"))), soft_wrap=True)
     if not result.faults:
         console.print(Text("no faults", style="green"))
         return

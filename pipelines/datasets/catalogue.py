@@ -53,6 +53,8 @@ class Video:
     flow_settings: FlowSettings | None
     damage: str = ""
     """Why it cannot be read, in `with_damaged`'s catalogue; empty for all others."""
+    source_split: str = ""
+    """`train`, `validation` or `test`, where VIDEOS said it."""
 
     @property
     def id(self) -> str:
@@ -181,7 +183,7 @@ def _require_same_flow(first: Video, other: Video) -> None:
 
 _ATTRIBUTES = frozenset(
     (
-        *("source_frames", "fps", "width", "height", "source", "source_sha256"),
+        *("source_frames", "fps", "width", "height", "source", "source_sha256", "source_split"),
         *("method", "method_parameters", "bound", "step", "short_side", "flow_input"),
     )
 )
@@ -258,6 +260,7 @@ def artifact_of(file: ArtifactFile, attributes: Mapping[str, Any]) -> Artifact:
             height=int(attributes.get("height", 0)),
             source=str(attributes.get("source", "")),
             source_sha256=str(attributes.get("source_sha256", "")),
+            source_split=str(attributes.get("source_split", "")),
             flow_settings=_flow_settings(attributes) if file.kind == "flow" else None,
         )
     except KeyError as error:
@@ -322,4 +325,5 @@ def _video(workspace: Workspace, class_name: str, video: str, artifacts: Mapping
         source=first.source,
         source_sha256=first.source_sha256,
         flow_settings=settings,
+        source_split=next((made.source_split for made in artifacts.values() if made.source_split), ""),
     )

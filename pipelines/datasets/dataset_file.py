@@ -57,6 +57,7 @@ class Artifact:
     source: str
     source_sha256: str
     flow_settings: FlowSettings | None
+    source_split: str = ""  # "train", "validation" or "test", where VIDEOS said it
 
 
 _SHARED = ("frames", "fps", "width", "height", "source", "source_sha256")
@@ -99,6 +100,8 @@ def _entry(
     for kind, artifact in artifacts.items():
         part: dict[str, Any] = {"bytes": artifact.bytes, "mtime_ns": artifact.mtime_ns}
         part |= {name: getattr(artifact, name) for name in _SHARED if getattr(artifact, name) != entry[name]}
+        if artifact.source_split:
+            part["source_split"] = artifact.source_split
         if artifact.flow_settings is not None:
             part["flow_settings"] = settings[artifact.flow_settings]
         entry[f"{kind}_artifact"] = part
@@ -163,6 +166,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "fps": (int, float),
     "source": (str,),
     "source_sha256": (str,),
+    "source_split": (str,),
     "flow_settings": (FlowSettings, type(None)),
 }
 _FIELDS = [(field.name, _TYPES.get(field.name, (int,))) for field in fields(Artifact)]

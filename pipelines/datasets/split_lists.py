@@ -1,7 +1,8 @@
 """Split lists as files: UCF101's and HMDB51's formats read, UCF101's written.
 
 UCF101: `classInd.txt` (`1 ApplyEyeMakeup`), `trainlist01.txt` (`Class/clip.avi 1`), `testlist01.txt`
-(`Class/clip.avi`). HMDB51: `<class>_test_split1.txt` with lines `<clip>.avi 1|2|0`: train, test, unused.
+(`Class/clip.avi`), and of our own `vallist01.txt`, held apart. HMDB51: `<class>_test_split1.txt` with lines
+`<clip>.avi 1|2|0`: train, test, unused.
 """
 
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from pipelines.errors import UsageError
 
-_UCF101_LIST = re.compile(r"^(?P<side>train|test)list(?P<number>\d+)\.txt$")
+_UCF101_LIST = re.compile(r"^(?P<side>train|test|val)list(?P<number>\d+)\.txt$")
 _HMDB51_LIST = re.compile(r"^(?P<class>.+)_test_split(?P<number>\d+)\.txt$")
 _CLASS_INDEX = "classInd.txt"
 # A label in a test list, which official ones have not: only after what surely ends a file name.
@@ -32,6 +33,8 @@ class Split:
     """Where it came from: a folder, or how it was made."""
     group_regex: str | None = None
     """How groups are found that must stay on one side; None: by UCF101's file names."""
+    held_apart: list[str] = field(default_factory=list)
+    """Videos that the lists name for neither side: HMDB51's mark 0, validation videos beside a labelled test."""
 
     @property
     def name(self) -> str:
@@ -41,10 +44,14 @@ class Split:
 def read_lists(folder: Path) -> list[Split]:
     """All splits of a folder, by number; the format is told from the file names.
 
-    Raises `UsageError` where there are no lists or both kinds, where one is missing, and, naming file and line, for a
-    line that is none, a label that contradicts `classInd.txt` and a video that stands twice in a split.
+    Raises `UsageError` where there are no lists or both kinds, where one is missing or names no training video, and,
+    naming file and line, for a line that is none, a label that contradicts `classInd.txt` or another line, and a video
+    that stands twice in a split.
     """
-    return [Split(number, sides.train, sides.test, classes, str(folder)) for number, sides, classes in _read(folder)]
+    return [
+        Split(number, sides.train, sides.test, classes, str(folder), held_apart=sides.unused)
+        for number, sides, classes in _read(folder)
+    ]
 
 
 def listed_ids(folder: Path) -> set[str]:
@@ -97,7 +104,9 @@ def ucf101_lists(splits: Sequence[Split]) -> dict[str, bytes]:
     for split in splits:
         lines[f"trainlist{split.number:02}.txt"] = [f"{id_}.avi {labels[id_.split('/')[0]]}" for id_ in split.train]
         lines[f"testlist{split.number:02}.txt"] = [f"{id_}.avi" for id_ in split.test]
-    for name in (name for split in splits for name in (*split.classes, *split.train, *split.test)):
+        if split.held_apart:
+            lines[f"vallist{split.number:02}.txt"] = [f"{id_}.avi" for id_ in split.held_apart]
+    for name in (n for split in splits for n in (*split.classes, *split.train, *split.test, *split.held_apart)):
         if not fits_on_a_line(name):
             raise UsageError(f"{name!r} cannot stand in a split list (line break or blank at an end): rename it")
     return {
@@ -115,14 +124,14 @@ class _Sides:
 
     train: list[str] = field(default_factory=list)
     test: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
     named: dict[str, str] = field(default_factory=dict)
 
     def add(self, side: str, id_: str, where: str) -> None:
         if id_ in self.named:
             raise UsageError(f"{where} names {id_!r} again, which stands at {self.named[id_]}: remove one of them")
         self.named[id_] = where
-        if side != "unused":
-            (self.train if side == "train" else self.test).append(id_)
+        {"train": self.train, "test": self.test}.get(side, self.unused).append(id_)
 
 
 _Numbered = tuple[int, _Sides, list[str]]
@@ -152,13 +161,36 @@ def _read_ucf101(folder: Path) -> list[_Numbered]:
                 raise UsageError(
                     f"{folder} lacks {side}list{number:02}.txt: add it, or remove the other of split {number}"
                 )
-        sides = _Sides()
-        for side in ("train", "test"):
-            for where, line in _lines(paths[side]):
-                sides.add(side, _ucf101_id(side, line, where, labels), where)
+        sides, numbers = _Sides(), _Numbers()
+        for side, path in paths.items():
+            for where, line in _lines(path):
+                id_, label = _ucf101_id(side, line, where, labels)
+                sides.add(side, id_, where)
+                if label:
+                    numbers.add(int(label), id_.partition("/")[0], where)
+        if not sides.train:
+            raise UsageError(f"{paths['train']} names no training video: restore it")
         classes = set(labels) or {id_.split("/")[0] for id_ in sides.named}
         splits.append((number, sides, sorted(classes)))
     return splits
+
+
+class _Numbers:
+    """The label of each class and the class of each label, as the lines of a split have them."""
+
+    def __init__(self) -> None:
+        self._first: dict[int | str, tuple[int | str, str]] = {}
+
+    def add(self, number: int, class_name: str, where: str) -> None:
+        """Raises `UsageError` where a line before has it otherwise."""
+        for key, value in ((number, class_name), (class_name, number)):
+            before, at = self._first.setdefault(key, (value, where))
+            if before != value:
+                raise UsageError(
+                    f"{where} gives {class_name!r} the label {number}, but {at} gives "
+                    + (f"it {before}" if key == class_name else f"this label to {before!r}")
+                    + ": one label a class, correct one of them"
+                )
 
 
 def _numbered_lists(folder: Path) -> dict[int, dict[str, Path]]:
@@ -170,7 +202,10 @@ def _numbered_lists(folder: Path) -> dict[int, dict[str, Path]]:
             if match["side"] in sides:
                 raise UsageError(f"{sides[match['side']]} and {path} are both split {int(match['number'])}: remove one")
             sides[match["side"]] = path
-    return lists
+    return {
+        number: {side: sides[side] for side in ("train", "test", "val") if side in sides}  # in this order
+        for number, sides in lists.items()
+    }
 
 
 def _read_class_index(path: Path) -> dict[str, int]:
@@ -181,12 +216,15 @@ def _read_class_index(path: Path) -> dict[str, int]:
             raise UsageError(f"{where} must be like '1 ApplyEyeMakeup', not {line!r}")
         if name.strip() in labels:
             raise UsageError(f"{where} names the class {name.strip()!r} again: remove one")
+        if int(number) in labels.values():
+            raise UsageError(f"{where} gives {name.strip()!r} the number {number}, which another class has: correct it")
         labels[name.strip()] = int(number)
     return labels
 
 
-def _ucf101_id(side: str, line: str, where: str, labels: dict[str, int]) -> str:
-    """The id of `Class/clip.avi 1` (train) or `Class/clip.avi` (test); a label must be that of the class."""
+def _ucf101_id(side: str, line: str, where: str, labels: dict[str, int]) -> tuple[str, str]:
+    """The id and the label ("" for none) of `Class/clip.avi 1` (train) or `Class/clip.avi` (test); a label must be that
+    of the class."""
     path, label = line, ""
     if side == "train":
         path, label = _last_word(line)
@@ -201,7 +239,7 @@ def _ucf101_id(side: str, line: str, where: str, labels: dict[str, int]) -> str:
         raise UsageError(
             f"{where} gives {class_name!r} the label {label}, but {_CLASS_INDEX} says {labels[class_name]}"
         )
-    return f"{class_name}/{_without_suffix(parts[-1])}"
+    return f"{class_name}/{_without_suffix(parts[-1])}", label
 
 
 def _spelling(class_name: str, labels: dict[str, int], where: str) -> str:
@@ -231,6 +269,8 @@ def _read_hmdb51(folder: Path) -> list[_Numbered]:
                 if mark not in _HMDB51_SIDES or not clip:
                     raise UsageError(f"{where} must be like 'clip.avi 1' (1 train, 2 test, 0 unused), not {line!r}")
                 sides.add(_HMDB51_SIDES[mark], f"{class_name}/{_without_suffix(clip)}", where)
+        if not sides.train:
+            raise UsageError(f"the lists of split {number} in {folder} mark no video 1, for training: restore them")
         splits.append((number, sides, classes))
     return splits
 

@@ -8,12 +8,12 @@ import hashlib
 import secrets
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.datasets.catalogue import Catalogue, Video
+from pipelines.datasets.catalogue import UNLABELLED, Catalogue, Video
 from pipelines.datasets.group_splits import FOLDS, leaking_groups, make_splits
 from pipelines.datasets.split_lists import Split, list_files, read_lists, ucf101_lists
 from pipelines.errors import MissingError, UsageError
@@ -48,7 +48,7 @@ class ResolvedSplit:
     leaking_groups: list[str]
     """Groups of which the split has videos on both sides; empty where no rule for groups is known."""
     unlisted: list[str]
-    """Videos of the workspace that the split names on neither side."""
+    """Videos of the workspace that have a class and that the split names nowhere."""
 
     def labels(self, videos: Iterable[Video]) -> list[int]:
         """The class index of each of this split's videos."""
@@ -64,11 +64,15 @@ def prepare_splits(
     group_regex: str | None = None,
     overwrite: bool = False,
     *,
+    exclude: Collection[str] = (),
     write: bool = True,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> list[Split]:
-    """The splits in use, brought about where there are none yet: copied from `splits_dir`, or made from the catalogue.
+    """The splits in use, brought about where there are none yet: copied from `splits_dir`, or made from the catalogue:
+    of the splits that VIDEOS had where its videos carry them, else by chance, without the classes in `exclude`.
 
     What is in use stays: another `seed` alone changes nothing, so that runs with several seeds share their splits.
+    With `overwrite`, splits of our own are made again where there are videos in none of them, and `tell` is told.
     Without `write` nothing is brought about, and those that would be come back.
     Raises `UsageError` where `splits_dir` holds other lists than those in use, or `group_regex` is another than they
     were made with, unless `overwrite`; and for broken lists. Raises `MissingError` where there is no `splits_dir`.
@@ -85,13 +89,56 @@ def prepare_splits(
             if files:
                 _replace(folder, files, {"origin": "lists", "source": str(splits_dir), "group_regex": group_regex})
         elif not in_use or _made_by_another_rule(folder, group_regex, overwrite):
-            ids = [(video.class_name, video.video) for video in catalogue.videos]
-            splits = make_splits(ids, seed, FOLDS, group_regex)
-            if not write:
-                ucf101_lists(splits)  # refuses ids that a list cannot hold
-                return [replace(split, group_regex=group_regex) for split in splits]
-            write_splits(folder, splits, {"origin": "made", "seed": seed, "folds": FOLDS, "group_regex": group_regex})
+            return _make(folder, catalogue, seed, group_regex, exclude, write, tell)
+        elif overwrite and (record := _record(folder)).get("origin") in ("made", "videos"):
+            left_out = resolve(read_splits(folder)[0], catalogue, exclude).unlisted
+            if left_out:
+                tell(f"{len(left_out)} videos were in no split, for example {left_out[0]}: the splits are made again")
+                rule = group_regex if group_regex is not None else record.get("group_regex")
+                return _make(folder, catalogue, record.get("seed", seed), rule, exclude, write, tell)
         return splits_in_use(folder, group_regex)
+
+
+def _make(
+    folder: Path,
+    catalogue: Catalogue,
+    seed: int,
+    group_regex: str | None,
+    exclude: Collection[str],
+    write: bool,
+    tell: Callable[[str], None],
+) -> list[Split]:
+    """Makes the splits of a workspace. Raises as `make_splits`, and `UsageError` for ids that a list cannot hold."""
+    videos = [video for video in catalogue.videos if video.class_name not in exclude]
+    record: dict[str, Any] = {"origin": "videos", "group_regex": group_regex}
+    splits = _of_videos(videos, tell)
+    if not splits:
+        splits = make_splits([(video.class_name, video.video) for video in videos], seed, FOLDS, group_regex)
+        record |= {"origin": "made", "seed": seed, "folds": FOLDS}
+    if not write:
+        ucf101_lists(splits)  # refuses ids that a list cannot hold
+    else:
+        write_splits(folder, splits, record)
+    return [replace(split, group_regex=group_regex) for split in (read_splits(folder) if write else splits)]
+
+
+def _of_videos(videos: Iterable[Video], tell: Callable[[str], None]) -> list[Split]:
+    """The one split that the videos carry from `train/`, `val/`, `test/` or a list: tested on `test`, or where that has
+    no labelled video on `validation`, which else is held apart. None where one side has no video."""
+    sides: dict[str, list[str]] = defaultdict(list)
+    for video in videos:
+        if video.class_name != UNLABELLED:
+            sides[video.source_split].append(video.id)
+    train, validation, test = sides["train"], sides["validation"], sides["test"]
+    if not train or not (validation or test):
+        if train:
+            tell("all videos with a split of their own are for training: they are divided by chance")
+        return []
+    tested, held_apart = (test, validation) if test else (validation, [])
+    classes = sorted({id_.partition("/")[0] for id_ in (*train, *tested)})
+    text = f"the split is the videos' own: {len(train)} train, {len(tested)} test ({'test' if test else 'validation'})"
+    tell(f"{text}; {len(held_apart)} for validation are held apart" if held_apart else text)
+    return [Split(1, train, tested, classes, "the videos' own split", held_apart=held_apart)]
 
 
 def splits_in_use(folder: Path, group_regex: str | None = None) -> list[Split]:
@@ -114,15 +161,17 @@ def write_splits(folder: Path, splits: Sequence[Split], record: Mapping[str, Any
     _replace(folder, ucf101_lists(splits), record or {"origin": "made"})
 
 
-def resolve(split: Split, catalogue: Catalogue) -> ResolvedSplit:
+def resolve(split: Split, catalogue: Catalogue, exclude: Collection[str] = ()) -> ResolvedSplit:
     """Finds a split's videos, upper and lower case alike where that is unambiguous (UCF101's `HandstandPushups`).
+    Videos of the classes in `exclude` are not missed in the split.
 
     Raises `UsageError` where the split's `group_regex` does not match a video.
     """
     finder = _Finder(catalogue)
     train, missing_train = finder.find(split.train)
     test, missing_test = finder.find(split.test)
-    named = finder.named
+    finder.find(split.held_apart)
+    out = {*exclude, UNLABELLED}
     return ResolvedSplit(
         number=split.number,
         classes=sorted({finder.class_name(name) for name in split.classes}),
@@ -131,8 +180,62 @@ def resolve(split: Split, catalogue: Catalogue) -> ResolvedSplit:
         missing_train=missing_train,
         missing_test=missing_test,
         leaking_groups=leaking_groups(split),
-        unlisted=[video.id for video in catalogue.videos if video.id not in named],
+        unlisted=[v.id for v in catalogue.videos if v.id not in finder.named and v.class_name not in out],
     )
+
+
+def in_no_split(unlisted: Sequence[str], what: str) -> str:
+    """The sentence about videos that `what` does not name, and how to have them in it; "" where there are none."""
+    if not unlisted:
+        return ""
+    classes = sorted({id_.partition("/")[0] for id_ in unlisted})
+    named = f"class {classes[0]}" if len(classes) == 1 else f"{len(classes)} classes, for example {unlisted[0]}"
+    return (
+        f"{len(unlisted)} videos of {named} are in no list of {what}: `stres train --overwrite` makes splits of our "
+        "own again, with all videos; lists of yours come by --splits DIR --overwrite"
+    )
+
+
+def without_classes(split: Split, exclude: Collection[str]) -> Split:
+    """The split without these classes, upper and lower case alike. Raises `UsageError` for one that it has not."""
+    known = {name.casefold() for name in split.classes}
+    for name in exclude:
+        if name.casefold() not in known:
+            raise UsageError(f"--exclude-class {name}: split {split.number} has the classes {', '.join(split.classes)}")
+    out = {name.casefold() for name in exclude}
+
+    def kept(ids: Iterable[str]) -> list[str]:
+        return [id_ for id_ in ids if id_.partition("/")[0].casefold() not in out]
+
+    return replace(
+        split,
+        train=kept(split.train),
+        test=kept(split.test),
+        held_apart=kept(split.held_apart),
+        classes=[name for name in split.classes if name.casefold() not in out],
+    )
+
+
+def how_names_differ(missing: Sequence[str], catalogue: Catalogue) -> str:
+    """How the workspace calls videos that a split names otherwise; "" where it has none like them."""
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for video in catalogue.videos:
+        by_name[_bare(video.video)].append(video.id)
+    alike = [(id_, by_name[_bare(id_.partition("/")[2])]) for id_ in missing]
+    alike = [(id_, found) for id_, found in alike if len(found) == 1]
+    if not alike:
+        return ""
+    id_, (found,) = alike[0]
+    which = "class" if id_.partition("/")[2] == found.partition("/")[2] else "name"
+    return (
+        f"{len(alike)} of them are there under another {which}: the lists say {id_}, the workspace has {found}; "
+        "extract the videos again with the lists' classes (the folder of class folders as VIDEOS), or correct the lists"
+    )
+
+
+def _bare(name: str) -> str:
+    """A name without what spellings differ in."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
 class _Finder:

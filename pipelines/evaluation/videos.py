@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.datasets.catalogue import UNLABELLED, Catalogue, Video, flow_provenance, load_catalogue
-from pipelines.datasets.splits import ResolvedSplit, resolve
+from pipelines.datasets.splits import ResolvedSplit, in_no_split, resolve
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.comparison import some
 from pipelines.progress import OnProgress, note
 from pipelines.training.configuration import first_difference, other_sources
 from pipelines.training.runs import Run
+from pipelines.video.sources import class_counts
 from pipelines.workspace import Failure, Workspace
 
 
@@ -23,6 +24,7 @@ class TestVideos:
     training        the training videos of the split
     missing         ids of those without frames or without flow
     damaged         those whose frames or flow are there, but are not what they should be
+    unlisted        ids of the workspace's videos that the split names nowhere
     replaced        in words, which training videos are others now than when the run was trained
     is_other        whether these are another data set than the run's split: all labelled videos of the workspace whose
                     classes the run knows by name
@@ -38,6 +40,7 @@ class TestVideos:
     missing: list[str]
     damaged: list[Failure]
     replaced: str
+    unlisted: Sequence[str] = ()
     is_other: bool = False
     left_out: Mapping[str, int] = field(default_factory=dict)
     without_videos: Sequence[str] = ()
@@ -55,7 +58,8 @@ class TestVideos:
     def tell(self, on_progress: OnProgress) -> None:
         """Reports those that will not be scored."""
         total = len(self.videos) + len(self.missing) + len(self.damaged)
-        messages = [not_scored(row) for row in self.damaged]
+        messages = [f"test: {class_counts(Counter(video.class_name for video in self.videos))}"]
+        messages += [not_scored(row) for row in self.damaged]
         if self.missing:
             example = f"for example {self.missing[0]}"
             messages.append(f"{len(self.missing)} of {total} test videos have no frames or no flow, {example}")
@@ -70,6 +74,8 @@ class TestVideos:
             messages.append(f"left out, since the run does not know their classes: {counted}")
         if self.without_videos:
             messages.append(f"no videos of these classes of the run: {', '.join(self.without_videos)}")
+        if self.unlisted:
+            messages.append(in_no_split(self.unlisted, "the run's split"))
         for message in messages:
             on_progress(note(message))
 
@@ -95,6 +101,12 @@ def find_test_videos(
     split = resolve(run.split(), catalogue)
     if catalogue.videos and not _has_videos_of(run, split, workspace, catalogue):
         return _other_videos(run, settings["classes"], catalogue)
+    if not split.test and not split.missing_test:
+        raise MissingError(
+            f"the split of run {run.name} has no test video ({run.split_file}): there is nothing to evaluate; train on "
+            "a split whose test list names some, or give single videos to `stres predict`"
+        )
+    excluded = settings.get("excluded_classes", ())
     replaced = other_sources(run, _sources(split.test))
     if replaced and not force:
         raise UsageError(
@@ -115,6 +127,7 @@ def find_test_videos(
         training=split.train,
         missing=[id_ for id_ in split.missing_test if id_ not in damaged],
         damaged=[damaged[id_] for id_ in split.missing_test if id_ in damaged],
+        unlisted=[id_ for id_ in split.unlisted if id_.partition("/")[0] not in excluded],
         replaced=other_sources(run, _sources(split.train)),
     )
 
@@ -123,7 +136,7 @@ def _has_videos_of(run: Run, split: ResolvedSplit, workspace: Workspace, catalog
     """Whether the workspace holds a video of the run's split, usable or not. For a run that lies elsewhere one of the
     same name does not do, where what it was made from is known to be another."""
     unlisted = set(split.unlisted)
-    named = [video for video in catalogue.videos if video.id not in unlisted]
+    named = [video for video in catalogue.videos if video.id not in unlisted and video.class_name != UNLABELLED]
     if run.folder.resolve().parent != workspace.runs.resolve():
         sources = run.sources()
         named = [video for video in named if sources.get(video.id, video.source_sha256) == video.source_sha256]

@@ -21,8 +21,8 @@ DEFAULT_RUNS = f"split{SPLIT_FIELD}"
 class Evaluation:
     """One run evaluated under one protocol: its scores, and where they come from.
 
-    `unscored`: the split's test videos that were missing or failed. `test_set`: in words, what was tested where that is
-    another data set than the run's split.
+    `unscored`: the split's test videos that were missing or failed; `excluded`: classes that the run left out.
+    `test_set`: in words, what was tested where that is another data set than the run's split.
     """
 
     run: str
@@ -32,6 +32,7 @@ class Evaluation:
     scores: Scores
     attributes: dict[str, Any]
     unscored: list[str]
+    excluded: list[str]
     folder: Path
     test_set: str = ""
 
@@ -194,6 +195,7 @@ def load_evaluation(folder: Path) -> Evaluation:
     try:
         protocol, split, videos = dict(document["protocol"]), int(document["split"]), document["videos"]
         unscored = [*document.get("missing", []), *document.get("failed", [])]
+        excluded = [str(name) for name in document.get("excluded_classes", [])]
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"{folder / 'results.json'} lacks a usable field {error}: run `stres evaluate` again"
@@ -205,7 +207,8 @@ def load_evaluation(folder: Path) -> Evaluation:
         )
     attributes = peek(folder / "scores.h5", SCORES_SCHEMA)
     test_set = _test_set(document)
-    return Evaluation(folder.parent.name, folder.name, split, protocol, scores, attributes, unscored, folder, test_set)
+    names = folder.parent.name, folder.name
+    return Evaluation(*names, split, protocol, scores, attributes, unscored, excluded, folder, test_set)
 
 
 def _test_set(document: dict[str, Any]) -> str:

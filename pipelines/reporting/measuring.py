@@ -79,6 +79,7 @@ def measure(material: Material, name: str, output: Path) -> Result:
         protocol=first.protocol,
         videos=sum(len(one.videos) for one in tables),
         unscored=sum(len(evaluation.unscored) for evaluation in evaluations),
+        excluded=tuple(sorted({name for evaluation in evaluations for name in evaluation.excluded})),
         classes=tuple(first.scores.classes),
         headline=headline,
         streams={stream: stream_metrics(tables, stream) for stream in streams} if several else splits[0].streams,

@@ -39,7 +39,8 @@ class Mistake:
 class Result:
     """Everything a report shows. Fractions are 0..1; `confusion` counts videos, rows true, columns predicted.
 
-    `videos` were scored; `unscored` others of the same splits were missing or failed, and do not count. `streams` are
+    `videos` were scored; `unscored` others of the same splits were missing or failed, and do not count; `excluded` are
+    classes of the data set that the run left out. `streams` are
     means over `splits` of the evaluated streams, in the order appearance, motion, fused, another program's, fused with
     it; `pooled` the same over the videos of several splits together, empty for one split. `confusion`, `confused` (all
     pairs, the most confused first), `mistakes` (the most confident first) and precision, recall and F1 of `per_class`
@@ -53,6 +54,7 @@ class Result:
     protocol: dict[str, Any]
     videos: int
     unscored: int
+    excluded: tuple[str, ...]
     classes: "tuple[str, ...]"
     headline: str
     streams: "dict[str, StreamMetrics]"

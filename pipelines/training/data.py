@@ -1,15 +1,25 @@
 """What a workspace holds for a split: the training videos, their labels, and everything that is not as it should be."""
 
-from collections.abc import Mapping
+import shlex
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.datasets.catalogue import Video, flow_provenance, load_catalogue, unreadable, with_damaged
+from pipelines.datasets.catalogue import Catalogue, Video, flow_provenance, load_catalogue, unreadable, with_damaged
 from pipelines.datasets.split_lists import Split
-from pipelines.datasets.splits import ResolvedSplit, prepare_splits, resolve
+from pipelines.datasets.splits import (
+    ResolvedSplit,
+    how_names_differ,
+    in_no_split,
+    prepare_splits,
+    resolve,
+    without_classes,
+)
 from pipelines.errors import MissingError, UsageError
 from pipelines.progress import OnProgress, note
+from pipelines.video.sources import class_counts
 from pipelines.workspace import Failure, Workspace, record_outcomes
 
 
@@ -18,7 +28,8 @@ class TrainingData:
     """The training side of one split.
 
     videos, labels  the videos with frames and flow, readable or not, and the index of each one's class in `classes`
-    split           the split as its lists name it, whether the workspace has the videos or not
+    split           the split as its lists name it without the excluded classes, whether the workspace has the videos
+                    or not
     flow            provenance that all flow files share
     sources         SHA-256 of the source of each video of the split, training and test, of which it is known
     """
@@ -41,11 +52,18 @@ def find_training_data(
     seed: int,
     group_regex: str | None,
     overwrite_splits: bool,
+    exclude: Collection[str] = (),
     write: bool = True,
     on_progress: OnProgress,
 ) -> TrainingData:
-    """Without `write`, `dataset.json` and the splits stay as they are. Raises `UsageError` for a split that there
-    is not, `MissingError` where it has no usable training video."""
+    """Without `write`, `dataset.json` and the splits stay as they are. `exclude`: classes that take no part.
+
+    Raises `UsageError` for a split that there is not, and for classes that nothing can be learnt of: a single one, or
+    one that only tests; `MissingError` where there is no usable training video."""
+
+    def tell(text: str) -> None:
+        on_progress(note(text))
+
     catalogue = with_damaged(workspace, load_catalogue(workspace, write=write))
     splits = prepare_splits(
         workspace,
@@ -54,16 +72,24 @@ def find_training_data(
         seed=seed,
         group_regex=group_regex,
         overwrite=overwrite_splits,
+        exclude=exclude,
         write=write,
+        tell=tell,
     )
-    split = _choose(splits, split_number)
-    resolved = resolve(split, catalogue)
-    _tell(resolved, on_progress)
+    split = without_classes(_choose(splits, split_number), exclude)
+    _require_classes(split)
+    resolved = resolve(split, catalogue, exclude)
     if not resolved.train:
         raise MissingError(
             f"none of the {len(split.train)} training videos of split {split_number} has frames and flow in "
-            f"{workspace.root}: run `stres extract-frames` and `stres extract-flow` on the videos first"
+            f"{workspace.root}: "
+            + (
+                how_names_differ(resolved.missing_train, catalogue)
+                or "run `stres extract-frames` and `stres extract-flow` on the videos first"
+            )
         )
+    for text in _sentences(resolved, catalogue):
+        tell(text)
     if all(video.damage for video in resolved.train):
         raise MissingError(
             f"none of the {len(resolved.train)} training videos of split {split_number} can be read, for example: "
@@ -89,15 +115,49 @@ def _choose(splits: list[Split], number: int) -> Split:
     raise UsageError(f"--split {number}: there are the splits {', '.join(str(split.number) for split in splits)}")
 
 
-def _tell(split: ResolvedSplit, on_progress: OnProgress) -> None:
+def _require_classes(split: Split) -> None:
+    """Raises `UsageError` where the lists leave nothing to learn."""
+    trained = {id_.partition("/")[0] for id_ in split.train}
+    only_tested = sorted({id_.partition("/")[0] for id_ in split.test} - trained)
+    if only_tested:
+        raise UsageError(
+            f"class {only_tested[0]!r} of split {split.number} has test videos and no training video"
+            + (f", and so have {len(only_tested) - 1} more" if only_tested[1:] else "")
+            + ": add some to the training list, or leave it out by "
+            + " ".join(f"--exclude-class {shlex.quote(name)}" for name in only_tested[:5])
+        )
+    if len(split.classes) < 2:
+        name = split.classes[0] if split.classes else "none"
+        raise UsageError(
+            f"split {split.number} has one class only, {name!r}: a network of one class is right about every video and "
+            "learns nothing; extract videos of more classes (VIDEOS is the folder whose folders are the classes)"
+        )
+
+
+def _sentences(split: ResolvedSplit, catalogue: Catalogue) -> list[str]:
+    """What a user is to know of a split before it is trained on."""
+    train, test = (Counter(video.class_name for video in side) for side in (split.train, split.test))
+    told = [f"training: {class_counts(train)}", f"test: {class_counts(test)}"]
     for what, missing in (("training", split.missing_train), ("test", split.missing_test)):
         if missing:
             text = f"{len(missing)} {what} videos of the split have no frames or no flow, for example {missing[0]}"
-            on_progress(note(text))
+            differ = how_names_differ(missing, catalogue)
+            told.append(f"{text}; {differ}" if differ else text)
+    untrained = [name for name in split.classes if name not in train]
+    if untrained:
+        named = ", ".join(untrained[:3])
+        told.append(
+            f"{len(untrained)} of {len(split.classes)} classes have no training video here ({named}): the network "
+            "cannot learn them; --exclude-class NAME leaves a class out"
+        )
+    if not split.test and not split.missing_test:
+        told.append(f"the test list of split {split.number} is empty: this run cannot be evaluated")
+    if split.unlisted:
+        told.append(in_no_split(split.unlisted, f"split {split.number}"))
     if split.leaking_groups:
         count, example = len(split.leaking_groups), split.leaking_groups[0]
-        text = f"{count} groups stand on both sides of the split, for example {example}: its test is too easy"
-        on_progress(note(text))
+        told.append(f"{count} groups stand on both sides of the split, for example {example}: its test is too easy")
+    return told
 
 
 def record_unreadable(

@@ -21,7 +21,10 @@ def checked_split(document: Any, path: Path) -> Split:
     Its rule for groups is left out: leaks are told when a run is trained, and a stranger's expression may take years.
     """
     fields = _checked(document, _SPLIT, path)
-    return Split(**{name: fields[name] for name in _SPLIT})
+    held_apart = document.get("held_apart", [])
+    if not _are_texts(held_apart):
+        raise MissingError(f"{path} has {held_apart!r:.60} for 'held_apart': restore it, or train the run again")
+    return Split(**{name: fields[name] for name in _SPLIT}, held_apart=held_apart)
 
 
 def _checked(document: Any, fields: "Mapping[str, Callable[[Any], bool]]", path: Path) -> dict[str, Any]:

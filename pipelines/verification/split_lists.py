@@ -27,6 +27,17 @@ def check_splits(workspace: Workspace, catalogue: Catalogue, failures: Sequence[
         return [Fault("splits", "splits", str(workspace.splits), str(error))]
 
 
+def in_no_split(workspace: Workspace, catalogue: Catalogue) -> list[str]:
+    """Ids of the videos that no split in use names; none without splits, or where they cannot be read."""
+    if not list_files(workspace.splits):
+        return []
+    try:
+        left_out = [set(resolve(split, catalogue).unlisted) for split in splits_in_use(workspace.splits)]
+    except StresError:
+        return []  # a fault of its own
+    return sorted(set.intersection(*left_out))
+
+
 def _faults(split: Split, workspace: Workspace, catalogue: Catalogue, reasons: Mapping[str, str]) -> list[Fault]:
     resolved = resolve(split, catalogue)
     absent = [*resolved.missing_train, *resolved.missing_test]

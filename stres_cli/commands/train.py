@@ -48,6 +48,10 @@ def train(
         str | None,
         typer.Option(metavar="REGEX", help="What of class/video names the group that stays on one side of a split."),
     ] = None,
+    exclude_class: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A class that takes no part in training and test; may be given again."),
+    ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="The run; default: split<N>.")] = None,
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
     seed: options.Seed = 0,
@@ -79,7 +83,11 @@ def train(
     ] = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", metavar=options.FLAG, help="Move a run of that name aside and begin anew."),
+        typer.Option(
+            "--overwrite",
+            metavar=options.FLAG,
+            help="Move a run of that name aside and begin anew; make splits of our own again that lack videos.",
+        ),
     ] = False,
     dry_run: options.DryRun = False,
     recipe: Annotated[
@@ -180,6 +188,7 @@ def train(
             steps=tuple(step.strip() for step in steps.split(",")) if steps else None,
             splits_dir=splits,
             group_regex=group_regex,
+            exclude_classes=tuple(exclude_class or ()),
             depth=depth,
             width=width,
             size=_size(size) if size else None,

@@ -234,6 +234,7 @@ def test_scores_say_where_they_come_from(workspace):
 def test_progress_counts_the_videos(workspace):
     reports = []
     evaluated(workspace, reports.append)
+    assert reports.pop(0).message == "test: 2 classes, 4 videos: jump 2, wave 2"
     assert [(report.done, report.total) for report in reports] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert {report.phase for report in reports} == {"evaluate"}
 
@@ -269,6 +270,7 @@ def test_several_protocols_read_each_video_once(workspace, monkeypatch):
     reports = []
     evaluated(workspace, reports.append, **SEVERAL)
     assert read == TEST_VIDEOS
+    assert reports.pop(0).message == "test: 2 classes, 4 videos: jump 2, wave 2"
     assert [(report.done, report.total) for report in reports] == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 

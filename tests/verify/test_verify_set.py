@@ -154,6 +154,13 @@ def test_a_group_on_both_sides_of_a_split_is_found(workspace: Workspace, verifie
     assert result.faults[0].detail == "has videos of 3 groups on both sides: 00, 01, 02"
 
 
+def test_videos_in_no_split_are_told_and_no_fault(workspace: Workspace, verified: Verify) -> None:
+    every = ids(workspace)
+    write_lists(workspace, every[:6], every[6:-2])
+    result = verified(workspace)
+    assert (result.in_no_split, found(result)) == (every[-2:], set())
+
+
 def test_a_group_of_ucf101_on_both_sides_is_found(workspace: Workspace, verified: Verify) -> None:
     every = [*ids(workspace), "rise/v_rise_g02_c02"]
     for kind in ("frames", "flow"):
