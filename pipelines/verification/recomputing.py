@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _PIXELS, _MOST_LEVELS = 0.16, 16
 _SHARE, _SHARE_IF_OTHERWISE = 0.05, 0.3
 _LIBRARIES = ("av", "opencv", "torch")
+_REPORTED = 64  # frames between two signs of life
 
 _SUSPECT = "it was made by stres 0.1.0 with tvl1 among videos of other widths, whose kernels could be mixed up"
 
@@ -172,7 +173,7 @@ def _compare(task: FlowTask, file: "FlowFile", method: "FlowMethod", count: Call
     rule = _Rule(attributes)
     wanted = task.fields(len(file))
     last = -1
-    with contextlib.closing(_pictures(task, file, wanted)) as pictures:
+    with contextlib.closing(_pictures(task, file, wanted, lambda: count(0))) as pictures:
         for indices, computed in _computed(pictures, wanted, method, attributes["step"], attributes["bound"]):
             for index, field in zip(indices, computed, strict=True):
                 count(1)
@@ -215,8 +216,11 @@ class _Rule:
 # ------------------------------------------------------------------ computing
 
 
-def _pictures(task: FlowTask, flow: "FlowFile", fields: Sequence[int]) -> "Generator[tuple[int, np.ndarray]]":
-    """The frames of these fields, RGB uint8 [H, W, 3], each with its index, as the flow was made of them."""
+def _pictures(
+    task: FlowTask, flow: "FlowFile", fields: Sequence[int], on_way: Callable[[], None]
+) -> "Generator[tuple[int, np.ndarray]]":
+    """The frames of these fields, RGB uint8 [H, W, 3], each with its index, as the flow was made of them. `on_way` is
+    called while others are decoded: in a long film that takes longer than a process is waited for."""
     attributes, path = flow.attributes, Path(task.origin.source)
     height, width = flow.file["flow"].shape[2:]
     wanted = {index + offset for index in fields for offset in (0, attributes["step"])}
@@ -229,12 +233,17 @@ def _pictures(task: FlowTask, flow: "FlowFile", fields: Sequence[int]) -> "Gener
     from pipelines.video.decoding import VideoReader, damage
     from pipelines.video.resize import resize
 
+    def is_wanted(index: int) -> bool:
+        if index % _REPORTED == 0:
+            on_way()
+        return index in wanted
+
     with VideoReader(path, keep_size=True, allow_truncated=True, allow_damaged=True) as reader:
         size = reader.source_width, reader.source_height
         stated = attributes.get("source_width"), attributes.get("source_height")
         if None not in stated and size != stated:
             raise Broken("wrong flow", f"its source shows pictures of {size[0]}x{size[1]}, not {stated[0]}x{stated[1]}")
-        for index, picture in reader.pick(wanted.__contains__):
+        for index, picture in reader.pick(is_wanted):
             yield index, resize(picture, width, height)
             if index == max(wanted) and not task.all_fields:
                 return

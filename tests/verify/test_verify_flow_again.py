@@ -364,6 +364,18 @@ def test_a_process_that_dies_while_verifying_is_named_with_its_video_and_the_exi
     assert "  c/deadly: " in shown.stderr
 
 
+def test_decoding_on_the_way_to_a_field_is_progress(two_widths: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A film may decode for longer than a process without progress is waited for."""
+    monkeypatch.setattr(recomputing, "_REPORTED", 2)
+    told: list[int] = []
+    ((report,), _) = verify._check_each(verify._videos(two_widths, "stored")[:1], 1, lambda progress: None)
+    (task,) = recomputing.flow_tasks([report], "stored")
+
+    assert recomputing.recompute(task, told.append).fields == 3
+    assert told.count(0) >= task.fields(FIELDS)[-1] // 2
+    assert sum(told) == 3
+
+
 def test_what_was_computed_again_is_said_with_what_was_not(workspace: Workspace) -> None:
     set_attribute(workspace.flow_file(*ONE), source="/gone.mkv")
 
