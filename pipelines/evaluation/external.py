@@ -2,8 +2,9 @@
 
 Letters: V videos, C classes.
 
-CSV: a row a video, its id and a number a class. A first row without numbers names the classes of the columns, in any
-order; without one the columns stand in the order of this run's classes.
+CSV: a row a video, its id and a number a class. A first row that names no video names the classes of the columns, in
+any order, numbers too; without one the columns stand in the order of this run's classes, or of their numbers where the
+classes are numbers: column k is class k, as in the program that counted them.
 npz: `videos` [V] and `scores`, `logits` or `probabilities` [V, C]; `classes` [C] where the order is another.
 
 An id is `<class>/<video>`, with or without a video's suffix, or the video alone where no two classes share it.
@@ -12,8 +13,9 @@ An id is `<class>/<video>`, with or without a video's suffix, or the video alone
 import csv
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,6 +29,7 @@ from pipelines.evaluation.probabilities import log_probabilities
 from pipelines.evaluation.scores import STREAMS
 from pipelines.video.names import VIDEO_SUFFIXES
 
+_ID_COLUMNS = ("", "video", "videos", "id", "name", "video_id", "video_name", "file", "filename", "file_name", "path")
 NPZ_SCORES = ("scores", "logits", "probabilities")
 
 
@@ -138,9 +141,14 @@ def _forms(video: str) -> Iterable[str]:
 # ------------------------------------------------------------------ reading
 
 
-def read_external(path: Path, classes: Sequence[str]) -> ExternalScores:
-    """The file's scores, columns in the order of `classes`. Raises `MissingError`, `UsageError`."""
-    readers: dict[str, Callable[[Path, Sequence[str]], ExternalScores]] = {".csv": _read_csv, ".npz": _read_npz}
+def read_external(path: Path, classes: Sequence[str], videos: Iterable[str] = ()) -> ExternalScores:
+    """The file's scores, columns in the order of `classes`. `videos`: ids of the test, which tell a row of scores from
+    a row of names that are numbers. Raises `MissingError`, `UsageError`."""
+    known = {form for video in videos for form in (video, PurePosixPath(video).name)}
+    readers: dict[str, Callable[[Path, Sequence[str]], ExternalScores]] = {
+        ".csv": partial(_read_csv, known),
+        ".npz": _read_npz,
+    }
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise UsageError(f"--with {path}: {path.suffix!r} is no known kind of file, give .csv or .npz")
@@ -155,18 +163,28 @@ def read_external(path: Path, classes: Sequence[str]) -> ExternalScores:
     return external
 
 
-def _read_csv(path: Path, classes: Sequence[str]) -> ExternalScores:
+def _read_csv(known: Collection[str], path: Path, classes: Sequence[str]) -> ExternalScores:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [(number, row) for number, row in enumerate(csv.reader(file), 1) if row]
     except (OSError, ValueError, csv.Error) as error:
         raise MissingError(f"{path} cannot be read as CSV ({error})") from error
     names = None
-    if rows and not any(_is_number(cell) for cell in rows[0][1][1:]):
+    if rows and _names_classes(rows[0][1], classes, known):
         names = [cell.strip() for cell in rows.pop(0)[1][1:]]
     order = _column_order(path, names, len(names) if names else len(rows[0][1]) - 1 if rows else 0, classes)
     values = np.array([_numbers(path, number, row, len(order)) for number, row in rows]).reshape(len(rows), len(order))
     return ExternalScores(path, [row[0] for _, row in rows], values[:, order])
+
+
+def _names_classes(row: Sequence[str], classes: Sequence[str], known: Collection[str]) -> bool:
+    """Whether a CSV file's first row names its columns, which may be numbers."""
+    if any(form in known for form in _forms(row[0])):
+        return False
+    cells = [cell.strip() for cell in row[1:]]
+    if sorted(cells) == sorted(classes) or row[0].strip().casefold() in _ID_COLUMNS:
+        return True
+    return not any(_is_number(cell) for cell in cells)
 
 
 def _numbers(path: Path, line: int, row: Sequence[str], number: int) -> list[float]:
@@ -217,6 +235,9 @@ def _column_order(path: Path, names: Sequence[str] | None, columns: int, classes
     if names is None:
         if columns != len(classes):
             raise UsageError(f"{path} has scores for {columns} classes, the run has {len(classes)}")
+        numbers = [int(name) for name in classes if name.isdecimal()]
+        if sorted(numbers) in ([*range(columns)], [*range(1, columns + 1)]):
+            return [number - min(numbers) for number in numbers]
         return list(range(columns))
     missing = [name for name in classes if name not in names]
     unknown = [name for name in names if name not in classes]

@@ -57,7 +57,8 @@ def gather(
     if file is None:
         return Material(evaluations, own, None, compared)
     paths = [Path(str(file).replace(SPLIT_FIELD, str(evaluation.split))) for evaluation in evaluations]
-    read = {path: read_external(path, own[0].classes) for path in dict.fromkeys(paths)}
+    videos = [video for scores in own for video in scores.videos]
+    read = {path: read_external(path, own[0].classes, videos) for path in dict.fromkeys(paths)}
     tables, external = add_external(own, [read[path] for path in paths], external_name(file), weight, space)
     return Material(evaluations, tables, external, compared)
 

@@ -143,3 +143,43 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         read_external(tmp_path / "idt.mat", CLASSES)
     with pytest.raises(MissingError, match="there is no such file"):
         read_external(tmp_path / "idt.csv", CLASSES)
+
+
+NUMBERS = [str(number) for number in (0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9)]  # as a run sorts them
+
+
+def perfect_of_numbers(header: Sequence[str] | None) -> str:
+    """Scores 1 in the column of its class for a video of each of twelve numbers; columns from 0 up unless named."""
+    order = list(header)[1:] if header else [str(number) for number in range(12)]
+    rows = [f"v{name}_1," + ",".join("1" if name == column else "0" for column in order) for name in NUMBERS]
+    return "\n".join(([",".join(header)] if header else []) + rows) + "\n"
+
+
+@pytest.mark.parametrize(
+    "header", [["video", *map(str, range(12))], ["video", *NUMBERS], ["clip", *NUMBERS[::-1]], ["", *NUMBERS], None]
+)
+def test_numbers_as_class_names_are_matched_by_name_or_by_their_number(
+    tmp_path: Path, header: Sequence[str] | None
+) -> None:
+    path = tmp_path / "perfect.csv"
+    path.write_text(perfect_of_numbers(header))
+    read = read_external(path, NUMBERS, [f"{name}/v{name}_1" for name in NUMBERS])
+    assert read.videos == [f"v{name}_1" for name in NUMBERS]
+    np.testing.assert_array_equal(read.scores, np.eye(12))
+
+
+def test_npz_columns_of_numbers_stand_in_the_order_of_the_numbers(tmp_path: Path) -> None:
+    videos, path = np.array([f"v{name}_1" for name in NUMBERS]), tmp_path / "perfect.npz"
+    scores = np.array([[float(int(name) == column) for column in range(12)] for name in NUMBERS])
+    np.savez(path, videos=videos, scores=scores)
+    np.testing.assert_array_equal(read_external(path, NUMBERS).scores, np.eye(12))
+    np.savez(path, videos=videos, scores=scores[:, ::-1], classes=np.arange(12)[::-1])
+    np.testing.assert_array_equal(read_external(path, NUMBERS).scores, np.eye(12))
+
+
+def test_a_first_row_of_scores_that_look_like_class_names_is_a_row_of_scores(tmp_path: Path) -> None:
+    path = tmp_path / "two.csv"
+    path.write_text("v0_1,1,0\nv1_1,0,1\n")
+    read = read_external(path, ["0", "1"], ["0/v0_1", "1/v1_1"])
+    assert read.videos == ["v0_1", "v1_1"]
+    np.testing.assert_array_equal(read.scores, np.eye(2))
