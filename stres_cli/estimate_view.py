@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from pipelines.wording import duration, plural
 from stres_cli.console import CommandUI
-from stres_cli.quantities import duration, size
+from stres_cli.quantities import size
 from stres_cli.tables import Table
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def show_training(ui: CommandUI, run: str, cost: "TrainingEstimate") -> None:
     if not cost.steps:
         ui.out.print(f"run {run} has nothing left to do", soft_wrap=True)
         return
-    title = f"run {run}: still to do, on {cost.steps[0].videos} training videos"
+    title = f"run {run}: still to do, on {plural(cost.steps[0].videos, 'training video')}"
     table = Table("step", title=title)
     for heading in ("updates", "batch", "s/update", "time", "weights", "checkpoint"):
         table.add_column(heading, justify="right")
@@ -35,7 +36,7 @@ def show_training(ui: CommandUI, run: str, cost: "TrainingEstimate") -> None:
     ui.out.print(table)
     measured = sum(step.measured_updates for step in cost.steps)
     ui.out.print(
-        f"in all about {duration(3600 * cost.hours)}, measured on {measured} updates; "
+        f"in all about {duration(3600 * cost.hours)}, measured on {plural(measured, 'update')}; "
         f"{size(cost.gigabytes)} of weights, with checkpoints at most {size(cost.peak_gigabytes)} at once; "
         f"{size(cost.memory_gigabytes)} of memory",
         soft_wrap=True,
@@ -45,7 +46,7 @@ def show_training(ui: CommandUI, run: str, cost: "TrainingEstimate") -> None:
 def show_evaluation(ui: CommandUI, run: str, cost: "EvaluationEstimate") -> None:
     """One row."""
     if not cost.measured_videos:
-        ui.out.print(f"{cost.videos} videos to score; none of those tried could be read", soft_wrap=True)
+        ui.out.print(f"{plural(cost.videos, 'video')} to score; none of those tried could be read", soft_wrap=True)
         return
     table = Table(title=f"run {run}: to score")
     for heading in ("videos", "s/video", "measured on", "time", "scores.h5"):

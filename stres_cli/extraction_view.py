@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.video.extraction import ExtractResult
+from pipelines.wording import duration, plural
 from pipelines.workspace import Failure
 from stres_cli.console import CommandUI
-from stres_cli.quantities import duration
+from stres_cli.quantities import size
 
 if TYPE_CHECKING:
     from pipelines.optical_flow.displacement import Clipping
@@ -23,24 +24,30 @@ def show(ui: CommandUI, result: ExtractResult, workspace: Path, *, wanted: str =
     Prints counts, rate and failures, or what a dry run estimates; exit code 1 while failures remain."""
     ui.finish(result, exit_code=1 if result.failed else 0)
     if result.ignored and result.found is None:  # with an account all is told before the work
-        ui.out.print(f"{result.ignored} files are not {wanted} by their names and were passed over")
+        text = (
+            "file is not {} by its name and was" if result.ignored == 1 else "files are not {} by their names and were"
+        )
+        ui.out.print(f"{result.ignored} {text.format(wanted)} passed over")
     if result.changed:
         ui.out.print(_changed(result), soft_wrap=True)
     if result.estimate is not None:
         cost = result.estimate
         ui.out.print(
-            f"{cost.videos} videos to do ({result.skipped} done already), {_cost(cost)}",
+            f"{plural(cost.videos, 'video')} to do ({result.skipped} done already), {_cost(cost)}",
             soft_wrap=True,
         )
         if result.failures:
-            ui.out.print(f"{len(result.failures)} of the videos looked at fail:", soft_wrap=True)
+            looked = "of the videos looked at"
+            text = plural(len(result.failures), f"{looked} fails:", f"{looked} fail:")
+            ui.out.print(text, soft_wrap=True)
         _show_failures(ui, result.failures)
         if result.proposal is not None:
             _show_proposal(ui, result.proposal)
         return
     ui.out.print(
-        f"{result.done} videos done, {result.skipped} done before, {result.failed} failed; "
-        f"{result.units} {result.unit} in {result.seconds:.1f} s ({result.units_per_second:.1f} {result.unit}/s)",
+        f"{plural(result.done, 'video')} done, {result.skipped} done before, {result.failed} failed; "
+        f"{plural(result.units, result.unit.removesuffix('s'))} in {duration(result.seconds)} "
+        f"({result.units_per_second:.1f} {result.unit}/s)",
         soft_wrap=True,
     )
     if result.clipping is not None:
@@ -63,7 +70,7 @@ def _cost(cost: "Estimate") -> str:
     if cost.videos and not cost.measured_videos:
         return "of which none could be measured: how long it takes is not known"
     return (
-        f"{cost.frames} frames: about {duration(3600 * cost.hours)} and {cost.gigabytes:.2g} GB, measured on "
+        f"{plural(cost.frames, 'frame')}: about {duration(3600 * cost.hours)} and {size(cost.gigabytes)}, measured on "
         f"{cost.measured_videos} of them"
     )
 
@@ -91,7 +98,8 @@ def _percent(share: float) -> str:
 def _show_proposal(ui: CommandUI, proposal: "Proposal") -> None:
     sides = proposal.short_sides
     ui.out.print(
-        f"settings that suit, by {proposal.videos} videos spread over all: --method {proposal.method} --bound "
+        f"settings that suit, by {plural(proposal.videos, 'video')} spread over all: "
+        f"--method {proposal.method} --bound "
         f"{proposal.bound:g} --short-side {proposal.short_side}",
         soft_wrap=True,
     )

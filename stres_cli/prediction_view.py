@@ -11,6 +11,7 @@ from rich.text import Text
 
 from pipelines.percentages import percent
 from pipelines.prediction.results import Prediction, Result, Truth
+from pipelines.wording import duration, plural
 from stres_cli.console import CommandUI, printable
 from stres_cli.report_view import STREAM_COLOURS
 from stres_cli.tables import Table
@@ -31,7 +32,7 @@ def show(ui: CommandUI, result: Result) -> None:
     ui.out.print(printable(f"run {result.run}, {result.step}: {protocol}"), style="dim", soft_wrap=True)
     number = len(result.predictions)
     ui.out.print(
-        f"{number} video{'s' * (number != 1)}, {result.video_seconds:.1f} s long, in {result.seconds:.1f} s: "
+        f"{plural(number, 'video')}, {duration(result.video_seconds)} long, in {duration(result.seconds)}: "
         f"{result.video_seconds_per_second:.2g} s of video a second",
         soft_wrap=True,
     )
@@ -68,7 +69,7 @@ def _predictions(console: Console, predictions: Sequence[Prediction]) -> None:
                 line.append(f"  {prediction.warning}" if prediction.warning else "", "yellow"), soft_wrap=True
             )
             continue
-        about = f"  {prediction.frames} frames, {prediction.seconds:.1f} s"
+        about = f"  {plural(prediction.frames, 'frame')}, {duration(prediction.seconds)}"
         heading = Text(printable(name), style="bold").append(about, style="not bold dim").append(_truth(prediction))
         console.print(heading, soft_wrap=True)
         if prediction.warning:
@@ -122,7 +123,7 @@ def _print_timeline(console: Console, prediction: Prediction) -> None:
     for segment in timeline.segments[:_SEGMENTS]:
         times = f"{_clock(segment.start)} - {_clock(segment.end)}"
         table.add_row(times, Text(printable(segment.class_name)), _share(segment.probability))
-    console.print(f"  over time, {timeline.windows} windows of {timeline.window}:")
+    console.print(f"  over time, {plural(timeline.windows, 'window')} of {timeline.window}:")
     console.print(table)
     if len(timeline.segments) > _SEGMENTS:
         console.print(f"  ... and {len(timeline.segments) - _SEGMENTS} more, in the files")

@@ -19,7 +19,7 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from pipelines.progress import Progress
-from stres_cli.quantities import duration
+from pipelines.wording import duration
 
 SECONDS_BETWEEN_LINES = 5.0
 _FEWEST_UNITS = 3  # after which a rate says something of the units to come

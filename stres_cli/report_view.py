@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pipelines.percentages import percent, points
+from pipelines.wording import plural
 from stres_cli.confusion_view import render_confusion
 from stres_cli.console import printable
 from stres_cli.tables import Table
@@ -38,7 +39,8 @@ def render(result: "Result", console: Console) -> None:
     if result.test_set:
         console.print(Text(printable(result.test_set), style="yellow"), soft_wrap=True)
     if result.unscored:
-        console.print(Text(f"{result.unscored} test videos were not scored and do not count", style="yellow"))
+        text = plural(result.unscored, "test video was", "test videos were")
+        console.print(Text(f"{text} not scored and count for nothing", style="yellow"))
     _section("Accuracy, %, with 95 % intervals (Wilson; of means combined)", _accuracies(result), console)
     if absent := sum(row.support == 0 for row in result.per_class):
         has = f"{absent} of {len(result.classes)} classes have no test video: mean class is of the others"
@@ -71,7 +73,7 @@ def _section(title: str, body: Table | Text, console: Console) -> None:
 def _heading(result: "Result") -> Text:
     splits = f"mean of {len(result.splits)} splits" if len(result.splits) > 1 else f"split {result.splits[0].split}"
     heading = Text(printable(result.name), style="bold")
-    described = f"  {result.videos} videos, {len(result.classes)} classes, {splits}, protocol "
+    described = f"  {plural(result.videos, 'video')}, {plural(len(result.classes), 'class')}, {splits}, protocol "
     return heading.append(described + printable(result.protocol_name), style="dim")
 
 

@@ -8,6 +8,7 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from pipelines.verification.faults import NEXT, Fault, FaultKind, some
+from pipelines.wording import duration, plural
 from stres_cli.console import printable
 from stres_cli.tables import Table
 
@@ -22,14 +23,19 @@ def show(result: "Result", console: Console) -> None:
     rate = result.videos / max(result.seconds, 1e-9)
     size = decimal(round(1e9 * result.gigabytes))
     console.print(
-        f"{result.videos} videos, {result.files} files, {size} in {result.seconds:.1f} s ({rate:.0f} videos/s)",
+        f"{plural(result.videos, 'video')}, {plural(result.files, 'file')}, {size} in "
+        f"{duration(result.seconds)} ({rate:.0f} videos/s)",
         soft_wrap=True,
     )
     if result.sources_absent:
-        console.print(f"{result.sources_absent} source videos are gone and were not compared", soft_wrap=True)
+        console.print(
+            f"{plural(result.sources_absent, 'source video is', 'source videos are')} gone and not compared",
+            soft_wrap=True,
+        )
     if result.not_oriented:
         console.print(
-            f"in {result.not_oriented} videos too little moves to see whether their flow is the right way round",
+            f"in {plural(result.not_oriented, 'video')} too little moves to see whether the flow is the right way "
+            "round",
             soft_wrap=True,
         )
     for line in _flow_again(result), _stored_in_part(result):
@@ -51,7 +57,8 @@ def show(result: "Result", console: Console) -> None:
 
 def _flow_again(result: "Result") -> str:
     """How much flow was computed again, and why other was not."""
-    done = f"the flow of {result.recomputed_videos} videos was computed again ({result.recomputed_fields} fields)"
+    videos, fields = plural(result.recomputed_videos, "video"), plural(result.recomputed_fields, "field")
+    done = f"the flow of {videos} was computed again ({fields})"
     reasons = [f"of {number} {reason}" for reason, number in result.not_recomputed.items()]
     parts = [done] * (result.recomputed_videos > 0)
     parts += [f"not computed again: {', '.join(reasons)}"] * bool(reasons)
@@ -66,7 +73,7 @@ def _stored_in_part(result: "Result") -> str:
 
 
 def _table(result: "Result") -> Table:
-    table = Table("fault", "number", "what to do", title=f"{len(result.faults)} faults")
+    table = Table("fault", "number", "what to do", title=plural(len(result.faults), "fault"))
     table.columns[1].justify = "right"
     for kind, number in result.counts.items():
         table.add_row(Text(kind, style="red"), str(number), NEXT[kind])
@@ -88,7 +95,8 @@ def _show_queue(result: "Result", console: Console) -> None:
     if not result.requeued:
         return
     console.print(
-        f"{len(result.requeued)} artifacts are queued in failures.csv; what was there lies in set-aside/. "
+        f"{plural(len(result.requeued), 'artifact is', 'artifacts are')} queued in failures.csv; what was there lies "
+        "in set-aside/. "
         "To make them again, give the command that made them:",
         soft_wrap=True,
     )

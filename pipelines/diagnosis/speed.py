@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.diagnosis.check import Check, Place, failure, in_words, ok, warning
+from pipelines.wording import duration
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +50,7 @@ def _check_cache() -> Check:
     seconds = time.perf_counter() - started
     hits = sum(kernel.stats.cache_hits.values())  # type: ignore[attr-defined]  # Numba's dispatcher
     found = f"loaded from {folder}" if hits else f"compiled into {folder}, once for this machine"
-    return ok("Numba cache", f"{found}, in {seconds:.1f} s", folder=str(folder), hit=bool(hits), seconds=seconds)
+    return ok("Numba cache", f"{found}, in {duration(seconds)}", folder=str(folder), hit=bool(hits), seconds=seconds)
 
 
 def _check_speed(place: Place) -> list[Check]:
@@ -71,7 +72,7 @@ def _check_speed(place: Place) -> list[Check]:
     hours = UCF101_FIELDS / pairs / 3600
     found = (
         f"{pairs:.3g} pairs/s with {METHOD} at 340x256 on {device}, {workers} processes: UCF101's "
-        f"{UCF101_FIELDS / 1e6:.2f} million fields would take {hours:.{0 if hours >= 10 else 1}f} hours"
+        f"{UCF101_FIELDS / 1e6:.2f} million fields would take {duration(3600 * hours)}"
     )
     return [ok("flow", found, pairs_per_second=pairs, hours_for_ucf101=hours, device=device, workers=workers)]
 

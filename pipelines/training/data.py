@@ -20,6 +20,7 @@ from pipelines.datasets.splits import (
 from pipelines.errors import MissingError, UsageError
 from pipelines.progress import OnProgress, note
 from pipelines.video.sources import class_counts
+from pipelines.wording import plural
 from pipelines.workspace import Failure, Workspace, record_outcomes
 
 
@@ -140,7 +141,8 @@ def _sentences(split: ResolvedSplit, catalogue: Catalogue) -> list[str]:
     told = [f"training: {class_counts(train)}", f"test: {class_counts(test)}"]
     for what, missing in (("training", split.missing_train), ("test", split.missing_test)):
         if missing:
-            text = f"{len(missing)} {what} videos of the split have no frames or no flow, for example {missing[0]}"
+            videos = plural(len(missing), f"{what} video of the split has", f"{what} videos of the split have")
+            text = f"{videos} no frames or no flow, for example {missing[0]}"
             differ = how_names_differ(missing, catalogue)
             told.append(f"{text}; {differ}" if differ else text)
     untrained = [name for name in split.classes if name not in train]
@@ -156,7 +158,8 @@ def _sentences(split: ResolvedSplit, catalogue: Catalogue) -> list[str]:
         told.append(in_no_split(split.unlisted, f"split {split.number}"))
     if split.leaking_groups:
         count, example = len(split.leaking_groups), split.leaking_groups[0]
-        told.append(f"{count} groups stand on both sides of the split, for example {example}: its test is too easy")
+        groups = plural(count, "group stands", "groups stand")
+        told.append(f"{groups} on both sides of the split, for example {example}: its test is too easy")
     return told
 
 

@@ -2,6 +2,7 @@
 
 from pipelines import demo as stage
 from pipelines.percentages import percent
+from pipelines.wording import duration
 from stres_cli.config_options import command
 from stres_cli.confusion_view import render_confusion
 from stres_cli.console import CommandUI
@@ -29,6 +30,6 @@ def demo(ui: CommandUI, config: stage.Config) -> None:
         table.add_row(name, f"{percent(values['top1'])} %", f"{percent(low)} - {percent(high)} %")
     render_confusion(result.report, ui.out)
     ui.out.print(table)
-    times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())
-    ui.out.print(f"{sum(result.seconds.values()):.0f} s: {times}", soft_wrap=True)
+    times = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in result.seconds.items())
+    ui.out.print(f"{duration(sum(result.seconds.values()))}: {times}", soft_wrap=True)
     ui.out.print(f"report: {result.report.files['report.html']}", soft_wrap=True)

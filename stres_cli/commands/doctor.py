@@ -4,6 +4,7 @@ from rich.text import Text
 
 from pipelines import doctor as stage
 from pipelines.diagnosis.check import Check
+from pipelines.wording import duration, plural
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, printable
 
@@ -31,7 +32,9 @@ def show(ui: CommandUI, result: stage.Result) -> None:
         for check in checks:
             _show_check(ui, check, width)
     ui.out.print(
-        f"{result.failures} failures, {result.warnings} warnings; looked for {result.seconds:.0f} s", soft_wrap=True
+        f"{plural(result.failures, 'failure')}, {plural(result.warnings, 'warning')}; looked for "
+        f"{duration(result.seconds)}",
+        soft_wrap=True,
     )
 
 

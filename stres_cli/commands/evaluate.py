@@ -8,6 +8,7 @@ import typer
 from pipelines import evaluate as stage
 from pipelines.memory import keep_freed_memory
 from pipelines.percentages import percent
+from pipelines.wording import duration, plural
 from stres_cli import options
 from stres_cli.console import command, interrupted_text
 from stres_cli.estimate_view import show_evaluation
@@ -94,15 +95,16 @@ def evaluate(
         ui.finish(document, exit_code=1 if incomplete else 0)
         ui.out.print(_table(result))
         folders = ", ".join(str(evaluation.folder) for evaluation in result.evaluations)
-        videos = f"{result.results['videos']} videos in {result.seconds:.0f} s"
+        videos = f"{plural(result.results['videos'], 'video')} in {duration(result.seconds)}"
         ui.out.print(f"{videos}; scores in {folders}", soft_wrap=True)
         if result.left_out:
-            counted = (
-                f"{sum(result.left_out.values())} videos of {len(result.left_out)} classes that the run does not know"
+            counted = f"{plural(sum(result.left_out.values()), 'video')} of {plural(len(result.left_out), 'class')}"
+            ui.out.print(
+                f"left out: {counted} that the run does not know ({', '.join(result.left_out)})", soft_wrap=True
             )
-            ui.out.print(f"left out: {counted} ({', '.join(result.left_out)})", soft_wrap=True)
         if result.failed or result.missing_videos:
-            text = f"{len(result.missing_videos)} test videos are missing, {result.failed} could not be read: "
+            missing = plural(len(result.missing_videos), "test video is", "test videos are")
+            text = f"{missing} missing, {result.failed} could not be read: "
             ui.out.print(text + "the numbers are those of the others", soft_wrap=True)
 
 

@@ -11,6 +11,7 @@ from pipelines.errors import UsageError
 from pipelines.memory import keep_freed_memory
 from pipelines.percentages import percent
 from pipelines.training.recipes import CROP_SCHEMES, RECIPES, STEPS, Step
+from pipelines.wording import duration, plural
 from stres_cli import options, step_values
 from stres_cli.console import CommandUI, command, interrupted_text
 from stres_cli.estimate_view import show_training
@@ -224,7 +225,7 @@ def _run(ui: CommandUI, config: stage.Config) -> None:
         show_training(ui, result.run, result.estimate)
         return
     table = Table("step", title=f"run {result.run}")
-    for heading in ("updates", "minutes", "training\nloss", "training\naccuracy"):
+    for heading in ("updates", "time", "training\nloss", "training\naccuracy"):
         table.add_column(heading, justify="right")
     for step in result.steps:
         accuracy = step.metrics.get("fused_accuracy", step.metrics.get(f"{step.step}_accuracy"))
@@ -232,7 +233,7 @@ def _run(ui: CommandUI, config: stage.Config) -> None:
         table.add_row(
             step.step + (" (done before)" if step.already_done else ""),
             str(step.iterations),
-            f"{step.seconds / 60:.1f}",
+            duration(step.seconds),
             "–" if loss is None else f"{loss:.3f}",
             "–" if accuracy is None else f"{percent(accuracy)} %",
         )
@@ -240,10 +241,12 @@ def _run(ui: CommandUI, config: stage.Config) -> None:
     if any("updates" in step.metrics for step in result.steps):
         text = "training loss (mean over frames and streams) and accuracy: of the samples of the last updates, up to 50"
         ui.out.print(text, soft_wrap=True)
-    text = f"{result.train_videos} training videos; the run lies in {result.folder}"
+    text = f"{plural(result.train_videos, 'training video')}; the run lies in {result.folder}"
     ui.out.print(text, soft_wrap=True)
     if result.failed:
-        ui.out.print(f"{result.failed} videos could not be used: see failures.csv in the workspace", soft_wrap=True)
+        ui.out.print(
+            f"{plural(result.failed, 'video')} could not be used: see failures.csv in the workspace", soft_wrap=True
+        )
 
 
 def _show_recipe(ui: CommandUI, recipe: str, chosen: Sequence[Step]) -> None:

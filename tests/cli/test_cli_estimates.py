@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from stres_cli.quantities import duration, size
+from stres_cli.quantities import size
 
 TINY = "--recipe small --width 4 --size 32 --batch-size 2 --iterations 3 --steps appearance,motion --device cpu"
 
@@ -77,8 +77,3 @@ def test_a_dry_run_refuses_what_the_command_refuses(stres, trained_on_videos, co
 )
 def test_sizes_in_words(gigabytes, text):
     assert size(gigabytes) == text
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(8.4, "8 s"), (65, "1 min 05 s"), (9900, "2 h 45 min")])
-def test_durations_in_words(seconds, text):
-    assert duration(seconds) == text

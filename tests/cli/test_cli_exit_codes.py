@@ -36,7 +36,7 @@ def test_1_a_bad_video_is_a_row_of_failures_until_it_is_repaired(stres, two_clas
     shutil.copy(two_classes / "red_rising" / "red_rising_000.avi", bad)
     repaired = stres(*command)
     assert repaired.exit_code == 0
-    assert "1 videos done, 8 done before" in repaired.stdout
+    assert "1 video done, 8 done before" in repaired.stdout
     assert not (tmp_path / "work" / "failures.csv").exists()
 
 

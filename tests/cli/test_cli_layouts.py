@@ -61,6 +61,6 @@ def test_frames_come_in_with_a_plain_call(stres, tmp_path, monkeypatch):
 
     assert (shown.exit_code, shown.stdout.partition(" in ")[0]) == (
         0,
-        "1 videos done, 0 done before, 0 failed; 3 frames",
+        "1 video done, 0 done before, 0 failed; 3 frames",
     )
     assert Path("stres-work/frames/Punch/v_Punch_g01_c01.h5").is_file()
