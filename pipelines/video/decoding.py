@@ -46,6 +46,7 @@ _ERRORS_LOOKED_FOR = "crccheck+bitstream+buffer"
 # Of a reference that is no longer needed and already gone, as where films were cut without coding them anew.
 _HARMLESS_ERRORS = ("mmco: unref short failure",)
 _ALARMING_WARNINGS = ("Skipping invalid undecodable NALU", "EOI missing")
+_HALF = 0.5  # of a frame, by which a header's duration may be rounded
 _SMALLEST_FRAME = 8  # bytes that a picture takes at least in a container that counts them
 _PACKETS_TO_A_JOIN = 4
 _HEADER_OF_VP8_IN_OGG = b"OVP80"
@@ -231,12 +232,16 @@ class VideoReader:
         if ending.is_whole and not name.startswith("mov"):
             counted = 0  # a header that a program left as it was when it cut or joined the file, or pictures left out
         found = self.decoded + packets.lost
-        stated = _tagged_seconds(self._stream) or ending.seconds
+        tagged = _tagged_seconds(self._stream)
+        stated = tagged or ending.seconds
         tick = float(self._stream.time_base or 0)
-        end, length = tick * packets.end, tick * (packets.end - (packets.start or 0))
+        end = tick * packets.end
+        reached = end - tick * (packets.start or 0) if tagged else end
         slack = max(_FRAMES_FORGIVEN / self.fps if self.fps else 0.0, _SHARE_FORGIVEN * stated)
+        # Where pictures are not coded in the order they are shown, the last one being there says nothing.
+        is_in_order = not self._stream.codec_context.has_b_frames
         is_complete = not packets.last_is_bad and (
-            0 < counted <= found or 0 < stated <= length + _FRAMES_FORGIVEN / 4 / (self.fps or 1)
+            0 < counted <= found or (is_in_order and 0 < stated <= reached + _HALF / (self.fps or 1))
         )
         self.truncated = self._has_ended_early or (
             not is_complete

@@ -292,7 +292,8 @@ def _flv(file: _Bytes) -> Ending:
         if kind & 0x1F not in (8, 9, 18):
             return _UNKNOWN
         if position + 11 + length > file.size:
-            return Ending("inside a tag")
+            is_end = kind == 9 and length == 5 and file.size > position + 12 and file.at(position + 12, 1) == b"\2"
+            return _WHOLE if is_end else Ending("inside a tag")
         if kind == 18 and not any(stated.values()):
             script = file.at(position + 11, length)
             for name in stated:
@@ -302,7 +303,7 @@ def _flv(file: _Bytes) -> Ending:
         last, longest = max(last, time), max(longest, time - last)
         position += 15 + length
     size, until = stated[b"filesize"], _SECOND * stated[b"duration"]
-    if size > file.size or (not size and until > last + max(_SECOND, 2 * longest)):
+    if size > file.size + 4 or (not size and until > last + max(_SECOND, 2 * longest)):
         return Ending("before its last tag")
     return Ending(is_whole=size == file.size)
 
@@ -340,6 +341,9 @@ def _ogg(file: _Bytes) -> Ending:
 # ------------------------------------------------------------------ MPEG program and transport streams
 
 
+_PADDING = 0xBE
+
+
 def _program_stream(file: _Bytes) -> Ending:
     """The last packet must be complete. All say their length; only those near the end are looked at."""
     tail = max(0, file.size - (1 << 19))
@@ -357,6 +361,8 @@ def _program_stream(file: _Bytes) -> Ending:
             at += 14 + (data[at + 13] & 7) if data[at + 4] >> 6 == 1 else 12
         elif code == 0xB9:
             at += 4
+        elif code == _PADDING and at + 6 + (data[at + 4] << 8 | data[at + 5]) > len(data):
+            return _UNKNOWN  # nothing is missing
         elif code >= 0xBB:
             at += 6 + (data[at + 4] << 8 | data[at + 5])
         else:
@@ -426,11 +432,15 @@ def _gif(file: _Bytes) -> Ending:
 
 
 def _png(file: _Bytes) -> Ending:
-    position = 8
+    """Chunks must be complete, and as many pictures as are announced have to begin."""
+    position, missing = 8, 0
     for _ in range(_MOST_ELEMENTS):
         if position + 12 > file.size:
-            return Ending("before its end mark")
+            return _UNKNOWN if missing == 0 else Ending("before its last picture")
         length, kind = struct.unpack(">I4s", file.at(position, 8))
+        if kind == b"acTL":
+            (missing,) = file.unpack(position + 8, ">I")
+        missing -= kind == b"fcTL"
         position += 12 + length
         if position > file.size:
             return Ending("inside a picture")
