@@ -34,19 +34,17 @@ def check(place: Place) -> list[Check]:
 
 def _check_cache() -> Check:
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-        found = "NUMBA_DISABLE_JIT is set: TV-L1 would be interpreted, thousands of times slower"
+        found = "NUMBA_DISABLE_JIT is set: TV-L1 would be interpreted, which it cannot be"
         return failure("Numba cache", found, "unset NUMBA_DISABLE_JIT")
 
     from pipelines.optical_flow.tvl1.compilation import cache_folder, compiled_kernel
-    from pipelines.optical_flow.tvl1.numba_engine import stride_for
 
-    stride = stride_for(340)
-    folder = cache_folder(stride)
+    folder = cache_folder()
     if folder is None:
         found = "no folder for compiled kernels can be written to: every process compiles for half a minute"
         return warning("Numba cache", found, "export NUMBA_CACHE_DIR=/a/folder/of/yours")
     started = time.perf_counter()
-    kernel = compiled_kernel(stride)
+    kernel = compiled_kernel()
     seconds = time.perf_counter() - started
     hits = sum(kernel.stats.cache_hits.values())  # type: ignore[attr-defined]  # Numba's dispatcher
     found = f"loaded from {folder}" if hits else f"compiled into {folder}, once for this machine"

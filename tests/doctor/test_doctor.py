@@ -371,7 +371,7 @@ def test_a_device_that_is_not_there_and_a_jit_that_is_off_are_failures(monkeypat
 def test_without_a_folder_for_compiled_kernels_it_says_how_to_name_one(monkeypatch):
     from pipelines.optical_flow.tvl1 import compilation
 
-    monkeypatch.setattr(compilation, "cache_folder", lambda stride: None)
+    monkeypatch.setattr(compilation, "cache_folder", lambda: None)
 
     check = speed._check_cache()
 

@@ -10,45 +10,49 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pipelines.errors import MissingError
 from pipelines.workspace import take_lock
 
 _PATIENCE = 300.0  # seconds for another process that compiles, which takes half a minute
 _log = logging.getLogger("stres")
+_ELSEWHERE = ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS")  # of Numba's variables, those that change nothing compiled
 _in_this_process = threading.Lock()
-_kernels: dict[int, Callable[..., None]] = {}
+_kernels: list[Callable[..., None]] = []
 
 
-def compiled_kernel(stride: int) -> Callable[..., None]:
-    """`kernels.pair.pair_flow`, compiled for rows of this stride (see `numba_engine.stride_for`).
+def compiled_kernel() -> Callable[..., None]:
+    """`kernels.pair.pair_flow`, compiled: one kernel for frames of all sizes.
 
     Taken from the cache folder, or compiled and left there while other processes wait. Where no folder can be written
-    to, every process compiles for itself.
+    to, every process compiles for itself. Raises `MissingError` where Numba has been told not to compile.
     """
+    import numba
+
+    if numba.config.DISABLE_JIT:
+        raise MissingError("NUMBA_DISABLE_JIT is set, and TV-L1 on the CPU has to be compiled: unset it")
     with _in_this_process:
-        if stride not in _kernels:
-            _kernels[stride] = _load_or_compile(stride)
-    return _kernels[stride]
+        if not _kernels:
+            _kernels.append(_load_or_compile())
+    return _kernels[0]
 
 
-def _load_or_compile(stride: int) -> Callable[..., None]:
-    folder = cache_folder(stride)
+def _load_or_compile() -> Callable[..., None]:
+    folder = cache_folder()
     if folder is None:
-        _log.warning(_message(stride, "; no cache folder can be written to, so every process does"))
-        return _ready(stride, _kernel(None))
+        _log.warning(_message("; no cache folder can be written to, so every process does"))
+        return _ready(_kernel(None))
     with _only_process(folder):
         if not list(folder.rglob("*.nbc")):
-            _log.warning(_message(stride, ", once on this machine"))
+            _log.warning(_message(", once on this machine"))
         try:
-            return _ready(stride, _kernel(folder))
+            return _ready(_kernel(folder))
         except Exception as error:  # a damaged entry, a full disk: whatever it is, it is only a cache
             _log.warning("the compiled TV-L1 kernels in %s cannot be used (%s): compiling without", folder, error)
-            return _ready(stride, _kernel(None))
+            return _ready(_kernel(None))
 
 
-def _message(stride: int, how_often: str) -> str:
-    from pipelines.optical_flow.tvl1.kernels.rows import widest
-
-    return f"compiling TV-L1 for frames up to {widest(stride)} pixels wide (about half a minute{how_often})"
+def _message(how_often: str) -> str:
+    return f"compiling TV-L1 (about half a minute{how_often})"
 
 
 def _kernel(folder: Path | None) -> Callable[..., None]:
@@ -68,21 +72,21 @@ def _kernel(folder: Path | None) -> Callable[..., None]:
         numba.config.CACHE_DIR = before
 
 
-def _ready(stride: int, kernel: Callable[..., None]) -> Callable[..., None]:
+def _ready(kernel: Callable[..., None]) -> Callable[..., None]:
     """Makes Numba compile the kernel, or load it, by calling it on a pair of one pixel."""
     from pipelines.optical_flow.tvl1.numba_engine import kernel_arguments
     from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
 
-    kernel(*kernel_arguments(1, 1, stride, TVL1Parameters(warps=1)))
+    kernel(*kernel_arguments(1, 1, TVL1Parameters(warps=1)))
     return kernel
 
 
 # ------------------------------------------------------------------ the folder
 
 
-def cache_folder(stride: int) -> Path | None:
+def cache_folder() -> Path | None:
     """A folder of our own for exactly this kernel on this kind of processor, that can be written to."""
-    name = f"tvl1-{_identity()}-{stride}"
+    name = f"tvl1-{_identity()}"
     for parent in _candidates():
         with contextlib.suppress(OSError):
             folder = parent / name
@@ -114,14 +118,18 @@ def _is_private(folder: Path) -> bool:
 
 @functools.cache
 def _identity() -> str:
-    """Changes with the kernels' source, with Numba and with the processor."""
+    """Changes with the kernels' source, with Numba, with the processor, and with what Numba's environment variables
+    change about compiling: all that decides what is compiled. Numba itself looks at less."""
     import llvmlite.binding
     import numba
 
     digest = hashlib.sha256()
     for source in sorted((Path(__file__).parent / "kernels").glob("*.py")):
         digest.update(source.read_bytes())
-    digest.update(f"{numba.__version__} {llvmlite.binding.get_host_cpu_name()}".encode())
+    host = f"{llvmlite.binding.get_host_cpu_name()} {llvmlite.binding.get_host_cpu_features().flatten()}"
+    digest.update(f"{numba.__version__} {llvmlite.__version__} {host}".encode())
+    for option in sorted(name for name in os.environ if name.startswith("NUMBA_") and name not in _ELSEWHERE):
+        digest.update(f" {option}={os.environ[option]}".encode())
     return digest.hexdigest()[:16]
 
 

@@ -3,6 +3,7 @@
 Letters: N pairs of frames, H W pixels.
 """
 
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,50 +39,48 @@ def _pair_function(
     height: int, width: int, parameters: TVL1Parameters
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
     """Computes one pair: (frame0, frame1, flow to fill). May be called by several threads at once."""
-    stride = stride_for(width)
-    kernel = compiled_kernel(stride)
+    kernel = compiled_kernel()
     of_thread = threading.local()
 
     def compute(frame0: np.ndarray, frame1: np.ndarray, flow: np.ndarray) -> None:
         if not hasattr(of_thread, "arguments"):
-            of_thread.arguments = kernel_arguments(height, width, stride, parameters)[2:-1]
+            of_thread.arguments = kernel_arguments(height, width, parameters)[2:-1]
         kernel(frame0, frame1, *of_thread.arguments, flow)
 
     return compute
 
 
 def stride_for(width: int) -> int:
-    """The distance of a row's fields in memory, in floats: the smallest of 208, 400, 784, 1552... that fits.
+    """The length of a row's lines in memory, in floats: the smallest odd multiple of a cache line that fits.
 
-    The kernels are compiled for each of them, so they are few. All are odd multiples of a cache line: with powers of
-    two the fields of a row would compete for the same lines of the cache.
+    Where it is a power of two, the lines of a row compete for the same places of the cache.
     """
-    from pipelines.optical_flow.tvl1.kernels.rows import MARGIN, widest
+    from pipelines.optical_flow.tvl1.kernels.rows import MARGIN
 
-    doublings = 2
-    while widest(stride := MARGIN * (3 * 2**doublings + 1)) < width:
-        doublings += 1
-    return stride
+    cache_lines = -(-width // MARGIN) + 2
+    return MARGIN * (cache_lines + 1 - cache_lines % 2)
 
 
-def kernel_arguments(height: int, width: int, stride: int, parameters: TVL1Parameters) -> tuple[Any, ...]:
+def kernel_arguments(height: int, width: int, parameters: TVL1Parameters) -> tuple[Any, ...]:
     """All arguments of `pair_flow`, for a pair of black frames; its buffers are for one thread."""
-    from pipelines.optical_flow.tvl1.kernels.rows import AROUND, planes_type, row_type, scratch_type
+    from pipelines.optical_flow.tvl1.kernels.rows import AROUND, PLANES_LINES, ROW_LINES, SCRATCH_LINES
 
+    stride = stride_for(width)
     frame = np.zeros((height, width), np.uint8)
     sizes = np.array(level_sizes(height, width, parameters.nscales, parameters.scale_step), np.int64)
-    rows, saved = (_aligned(height + 2, row_type(stride)) for _ in range(2))
-    planes = _aligned(height + 2 * AROUND, planes_type(stride))
-    scratch, delayed = _aligned(1, scratch_type(stride)), np.zeros((3, stride), np.float32)
+    rows, saved = (_aligned(height + 2, ROW_LINES, stride) for _ in range(2))
+    planes, scratch = _aligned(height + 2 * AROUND, PLANES_LINES, stride), _aligned(1, SCRATCH_LINES, stride)
     flow = np.empty((2, height, width), np.float32)
-    return frame, frame, sizes, _settings(parameters), rows, saved, planes, scratch, delayed, flow
+    return frame, frame, sizes, _settings(parameters), rows, saved, planes, scratch, flow
 
 
-def _aligned(count: int, kind: np.dtype) -> np.ndarray:
-    """Zeros that begin with a cache line, which NumPy's do not: vectors on two lines took a twentieth more time."""
-    memory = np.zeros(count * kind.itemsize + _CACHE_LINE, np.uint8)
+def _aligned(*shape: int) -> np.ndarray:
+    """float32 zeros that begin with a cache line, which NumPy's do not: vectors on two lines took a twentieth more
+    time."""
+    size = math.prod(shape) * np.dtype(np.float32).itemsize
+    memory = np.zeros(size + _CACHE_LINE, np.uint8)
     start = -memory.ctypes.data % _CACHE_LINE
-    return memory[start : start + count * kind.itemsize].view(kind)
+    return memory[start : start + size].view(np.float32).reshape(shape)
 
 
 def _settings(parameters: TVL1Parameters) -> Any:

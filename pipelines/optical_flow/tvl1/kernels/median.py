@@ -5,7 +5,8 @@ exchanges that the median depends on, all of them minima and maxima of registers
 selection for each pixel.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from numba import njit
 
@@ -17,61 +18,74 @@ from pipelines.optical_flow.tvl1.kernels.networks import (
     SORT_5,
     Exchange,
 )
-from pipelines.optical_flow.tvl1.kernels.rows import EXACT, FAST, MARGIN, U
+from pipelines.optical_flow.tvl1.kernels.rows import (
+    DELAYED,
+    EXACT,
+    FAST,
+    MARGIN,
+    SEPARATE,
+    SORTED,
+    U1,
+    U,
+    copy_line,
+    line,
+)
 
 
 @njit(**EXACT)
-def median_filter(rows, k, height, width, side, scratch, delayed):
+def median_filter(rows, k, height, width, side, scratch):
     """Filters component k of the flow, its border repeated outwards. `side` is 3 or 5.
 
-    A filtered row waits in `delayed` [3, stride] until no row to come needs the unfiltered one.
+    A filtered row waits among the delayed ones until no row to come needs the unfiltered one.
     """
     radius = side // 2
     for y in range(height + radius):
         if y < height:
+            target = line(scratch, 0, DELAYED + y % 3)
             if side == 5:
-                _sort_columns_5(rows, k, y + 1, height, width, scratch)
+                _filter_row_5(rows, U1 + k, y, height, width, scratch, target)
             else:
-                _sort_columns_3(rows, k, y + 1, height, width, scratch)
-            for line in range(side):
-                _repeat_ends(scratch[0].sorted[line], width, radius)
-            if side == 5:
-                _median_of_columns_5(scratch, delayed[y % 3], width)
-            else:
-                _median_of_columns_3(scratch, delayed[y % 3], width)
+                _filter_row_3(rows, U1 + k, y, height, width, scratch, target)
         if y >= radius:
-            _copy(delayed[(y - radius) % 3], rows[y - radius + 1].u[k], width)
+            copy_line(line(scratch, 0, DELAYED + (y - radius) % 3), line(rows, y - radius + 1, U1 + k), MARGIN + width)
 
 
 @njit(**EXACT)
-def _repeat_ends(line, width, radius):
-    for i in range(1, radius + 1):
-        line[MARGIN - i] = line[MARGIN]
-        line[MARGIN + width - 1 + i] = line[MARGIN + width - 1]
-
-
-@njit(**EXACT)
-def _copy(source, target, width):
-    for i in range(U(MARGIN), U(MARGIN + width)):
-        target[i] = source[i]
+def _repeat_ends(scratch, width, side):
+    for n in range(side):
+        values = line(scratch, 0, SORTED + n)
+        for i in range(1, side // 2 + 1):
+            values[MARGIN - i] = values[MARGIN]
+            values[MARGIN + width - 1 + i] = values[MARGIN + width - 1]
 
 
 # ------------------------------------------------------------------ from networks to code
 
 
-def _sort_columns_source(side: int, network: Sequence[Exchange]) -> str:
-    """Sorts the `side` values above, at and below each pixel of a row into the scratch lines."""
-    radius = side // 2
-    indices = [f"U(min(max(index + {j - radius}, 1), height))" for j in range(side)]
+def _filter_row_source(side: int) -> str:
+    """Filters row y of the lines `number` of all rows into `target`."""
+    sources = [f"line(rows, min(max(y + {1 + j - side // 2}, 1), height), number)" for j in range(side)]
+    columns = [f"line(scratch, 0, SORTED + {j})" for j in range(side)]
     return "\n".join(
         [
-            "def kernel(rows, k, index, height, width, scratch):",
-            "    lines = scratch[0].sorted",
-            *(f"    line{j} = rows[{index}].u[k]" for j, index in enumerate(indices)),
+            f"def filter_row_{side}(rows, number, y, height, width, scratch, target):",
+            f"    sort_columns({', '.join(sources + columns)}, width)",
+            f"    repeat_ends(scratch, width, {side})",
+            f"    median_of_columns({', '.join(columns)}, target, width)",
+        ]
+    )
+
+
+def _sort_columns_source(side: int, network: Sequence[Exchange]) -> str:
+    """Sorts the `side` values above, at and below each pixel of a row."""
+    sources, columns = [[f"{name}{j}" for j in range(side)] for name in ("source", "sorted")]
+    return "\n".join(
+        [
+            f"def sort_columns_{side}({', '.join(sources + columns)}, width):",
             "    for i in range(U(MARGIN), U(MARGIN + width)):",
-            *(f"        v{j} = line{j}[i]" for j in range(side)),
+            *(f"        v{j} = source{j}[i]" for j in range(side)),
             *_exchanges(network, range(side)),
-            *(f"        lines[{j}, i] = v{j}" for j in range(side)),
+            *(f"        sorted{j}[i] = v{j}" for j in range(side)),
         ]
     )
 
@@ -82,10 +96,9 @@ def _median_source(side: int, network: Sequence[Exchange]) -> str:
     start = f"MARGIN - {side // 2}"
     return "\n".join(
         [
-            "def kernel(scratch, target, width):",
-            "    lines = scratch[0].sorted",
+            f"def median_of_columns_{side}({', '.join(f'sorted{n}' for n in range(side))}, target, width):",
             f"    for i in range(U({start}), U({start} + width)):",
-            *(f"        v{side * n + j} = lines[{n}, {at}]" for n in range(side) for j, at in enumerate(offsets)),
+            *(f"        v{side * n + j} = sorted{n}[{at}]" for n in range(side) for j, at in enumerate(offsets)),
             *_exchanges(network, [MEDIAN_AT]),
             f"        target[i + U({side // 2})] = v{MEDIAN_AT}",
         ]
@@ -107,13 +120,24 @@ def _exchanges(network: Sequence[Exchange], wanted: Sequence[int]) -> list[str]:
     return lines[::-1]
 
 
-def _compiled(source: str) -> Callable[..., None]:
-    namespace = {"U": U, "MARGIN": MARGIN}
+def _compiled(source: str, options: Mapping[str, Any], **known: Any) -> Callable[..., None]:
+    """The function that `source` defines. Its name says its side: names tell compiled functions apart."""
+    namespace: dict[str, Any] = {"U": U, "MARGIN": MARGIN, "SORTED": SORTED, "line": line, **known}
+    before = set(namespace)
     exec(source, namespace)
-    return njit(**FAST)(namespace["kernel"])
+    (name,) = set(namespace) - before - {"__builtins__"}
+    return njit(**options)(namespace[name])
 
 
-_sort_columns_3 = _compiled(_sort_columns_source(3, SORT_3))
-_sort_columns_5 = _compiled(_sort_columns_source(5, SORT_5))
-_median_of_columns_3 = _compiled(_median_source(3, MEDIAN_OF_COLUMNS_3))
-_median_of_columns_5 = _compiled(_median_source(5, MEDIAN_OF_COLUMNS_5))
+def _row_filter(side: int, sorting: Sequence[Exchange], of_columns: Sequence[Exchange]) -> Callable[..., None]:
+    return _compiled(
+        _filter_row_source(side),
+        EXACT,
+        repeat_ends=_repeat_ends,
+        sort_columns=_compiled(_sort_columns_source(side, sorting), FAST | SEPARATE),
+        median_of_columns=_compiled(_median_source(side, of_columns), FAST | SEPARATE),
+    )
+
+
+_filter_row_3 = _row_filter(3, SORT_3, MEDIAN_OF_COLUMNS_3)
+_filter_row_5 = _row_filter(5, SORT_5, MEDIAN_OF_COLUMNS_5)

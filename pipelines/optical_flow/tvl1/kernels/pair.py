@@ -31,7 +31,7 @@ class Settings(NamedTuple):
     like_cuda: bool
 
 
-def pair_flow(frame0, frame1, sizes, settings, rows, saved, planes, scratch, delayed, flow):
+def pair_flow(frame0, frame1, sizes, settings, rows, saved, planes, scratch, flow):
     """uint8 [H, W] twice into `flow` [2, H, W]; `sizes` [levels, 2] are the pyramid's, the full size first."""
     images0 = _pyramid(frame0, sizes, settings)
     images1 = _pyramid(frame1, sizes, settings)
@@ -45,9 +45,9 @@ def pair_flow(frame0, frame1, sizes, settings, rows, saved, planes, scratch, del
         for _ in range(settings.warps):
             warp(rows, planes, height, width, settings.like_cuda, scratch)
             if settings.like_cuda:
-                solve_as_cuda_class(rows, height, width, settings)
+                solve_as_cuda_class(rows, height, width, settings, scratch)
             else:
-                solve_as_cpu_class(rows, saved, height, width, settings, scratch, delayed)
+                solve_as_cpu_class(rows, saved, height, width, settings, scratch)
         read_flow(rows, current)
         coarser = current
     for k in range(2):

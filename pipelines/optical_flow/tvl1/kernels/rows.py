@@ -1,54 +1,79 @@
-"""The state of the iteration: one record an image row, with all its fields.
+"""The state of the iteration: one row of memory for each image row, with a line for each of its fields.
 
-Pixel (x, y) is at index MARGIN + x of record y + 1. The record above the first row stays 0 and stands for the dual
-variable outside the image; the one below the last, and the pixel right of each row, repeat the flow, so that its
-forward difference there is 0. Rows are computed to the next multiple of LANES: whatever lies between is 0, but for
-that pixel's flow, and stays so.
+Pixel (x, y) is at index MARGIN + x of row y + 1. The row above the first stays 0 and stands for the dual variable
+outside the image; the one below the last, and the pixel right of each row, repeat the flow, so that its forward
+difference there is 0. Rows are computed to the next multiple of LANES: whatever lies between is 0, but for that pixel's
+flow, and stays so.
+
+All buffers are float32 [rows, lines, stride], of any stride. Their types are the same for all sizes of images, and so
+are the compiled kernels: there is one of each (`docs/tvl1.md` says why that matters).
 """
 
+from typing import Any
+
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.compiler import Compiler
+from numba.extending import intrinsic
 
 U = np.uintp
 """The type of indices in hot loops."""
 
-MARGIN = 16  # floats: one cache line, which keeps rows aligned
+MARGIN = 16  # floats: one cache line, which keeps lines aligned
 LANES = 8
 """Pixels of a row are computed in whole vectors of so many, those of AVX2: a pixel left over would cost as much."""
 AROUND = 12
 """Rows above and below an image: those 4 pixels beyond the border, and what is read around them, lie within."""
-SORTED_LINES = 5  # of the 5x5 median
+
+# The lines of a row of the state. U1 and U2 follow each other, and in `planes` all do: loops count them.
+GRAD_X, GRAD_Y, INVERSE_NORM, RESIDUAL, P11, P12, P21, P22, U1, U2 = range(10)
+ROW_LINES = 10
+# Of a row of the images, `planes`: the first image; the second, its gradient along x and along y. Pixel (x, y) is at
+# index MARGIN + x of row AROUND + y.
+FIRST, SECOND = 0, 1
+PLANES_LINES = 4
+# Of the only row of `scratch`: for the median filter 5 sorted lines and 3 that wait; for the warp 8 of weights, 2 of
+# offsets and 3 of what was sampled; for the iteration one with a sum for each lane of a vector.
+SORTED, DELAYED, WEIGHTS, OFFSETS, SAMPLED, SUMS = 0, 5, 8, 16, 18, 21
+SCRATCH_LINES = 22
+
+
+class _Separate(Compiler):
+    """Tells LLVM that the lines a kernel is given do not overlap where it writes to one of them. Without that it would
+    have to ask at run time, or not vectorise."""
+
+    def define_pipelines(self) -> Any:
+        self.state.flags.noalias = True
+        return super().define_pipelines()
+
 
 # Divisions by zero give infinity. FUSED: products are added without being rounded first. FAST: also, reciprocals may be
 # approximate, and there are no NaNs. Parity is to rounding, not to the bit; but additions stay in the order in which
 # they are written: where the compiler may choose, it chooses another one every time it runs, and the flow would depend
 # on who compiled.
-EXACT = {"error_model": "numpy", "nogil": True}
+EXACT: dict[str, Any] = {"error_model": "numpy", "nogil": True}
 FUSED = {"fastmath": {"contract"}, **EXACT}
 FAST = {"fastmath": {"nnan", "ninf", "nsz", "arcp", "contract", "afn"}, **EXACT}
+SEPARATE: dict[str, Any] = {"pipeline_class": _Separate}
+"""Of kernels on lines, whatever else they are."""
 
 
-def row_type(stride: int) -> np.dtype:
-    """A row's record, for images up to `widest(stride)` pixels wide. The kernels are compiled for one such type."""
-    line = (np.float32, (stride,))
-    names = ("grad_x", "grad_y", "inverse_norm", "residual", "p11", "p12", "p21", "p22")
-    return np.dtype([*((name, *line) for name in names), ("u", np.float32, (2, stride))])
+@intrinsic
+def line(typingctx, lines, row, number):
+    """A pointer to the first float of a line of [rows, lines, stride]."""
 
+    def generate(context, builder, signature, arguments):
+        kind = signature.args[0]
+        array = context.make_array(kind)(context, builder, arguments[0])
+        indices = [
+            context.cast(builder, index, given, types.intp)
+            for index, given in zip(arguments[1:], signature.args[1:], strict=True)
+        ]
+        indices.append(context.get_constant(types.intp, 0))
+        return cgutils.get_item_pointer(context, builder, kind, array, indices)
 
-def planes_type(stride: int) -> np.dtype:
-    """A row of the images: of the first its values; of the second its values and its gradient. Pixel (x, y) is at index
-    MARGIN + x of record AROUND + y."""
-    return np.dtype([("first", np.float32, (stride,)), ("second", np.float32, (3, stride))])
-
-
-def scratch_type(stride: int) -> np.dtype:
-    """Lines for the median filter and for the warp."""
-    lines = {"sorted": SORTED_LINES, "weights": 8, "offsets": 2, "sampled": 3}
-    return np.dtype([(name, np.float32, (count, stride)) for name, count in lines.items()])
-
-
-def widest(stride: int) -> int:
-    return stride - 2 * MARGIN
+    return types.CPointer(types.float32)(lines, row, number), generate
 
 
 @njit(**EXACT)
@@ -60,18 +85,23 @@ def padded(width):
 def start_level(rows, flow):
     """The flow [2, H, W] into the rows; the dual variable to zero."""
     _, height, width = flow.shape
+    end = MARGIN + padded(width) + 1
     for y in range(height + 2):
-        row = rows[y]
-        for i in range(U(MARGIN - 1), U(MARGIN + width)):
-            row.p11[i] = row.p12[i] = row.p21[i] = row.p22[i] = np.float32(0)
-        for i in range(U(MARGIN + width), U(MARGIN + padded(width) + 1)):
-            row.p11[i] = row.p12[i] = row.p21[i] = row.p22[i] = row.u[0][i] = row.u[1][i] = np.float32(0)
-            row.grad_x[i] = row.grad_y[i] = row.inverse_norm[i] = row.residual[i] = np.float32(0)
+        for number in range(P11, P22 + 1):
+            _clear(line(rows, y, number), MARGIN - 1, end)
+        for number in range(ROW_LINES):
+            _clear(line(rows, y, number), MARGIN + width, end)
     for k in range(2):
         for y in range(height):
-            u = rows[y + 1].u[k]
+            u = line(rows, y + 1, U1 + k)
             for x in range(U(width)):
                 u[U(MARGIN) + x] = flow[k, y, x]
+
+
+@njit(**EXACT)
+def _clear(target, start, end):
+    for i in range(U(start), U(end)):
+        target[i] = np.float32(0)
 
 
 @njit(**EXACT)
@@ -80,7 +110,7 @@ def read_flow(rows, flow):
     _, height, width = flow.shape
     for k in range(2):
         for y in range(height):
-            u = rows[y + 1].u[k]
+            u = line(rows, y + 1, U1 + k)
             for x in range(U(width)):
                 flow[k, y, x] = u[U(MARGIN) + x]
 
@@ -89,8 +119,12 @@ def read_flow(rows, flow):
 def copy_state(rows, copy, height, width):
     """The flow and the dual variable of the rows into those of others."""
     for y in range(height + 2):
-        source, target = rows[y], copy[y]
-        for i in range(U(MARGIN), U(MARGIN + width + 1)):
-            target.u[0][i], target.u[1][i] = source.u[0][i], source.u[1][i]
-            target.p11[i], target.p12[i] = source.p11[i], source.p12[i]
-            target.p21[i], target.p22[i] = source.p21[i], source.p22[i]
+        for number in range(P11, U2 + 1):
+            copy_line(line(rows, y, number), line(copy, y, number), MARGIN + width + 1)
+
+
+@njit(**EXACT, **SEPARATE)
+def copy_line(source, target, end):
+    """What a line holds from its first pixel up to the index `end`."""
+    for i in range(U(MARGIN), U(end)):
+        target[i] = source[i]

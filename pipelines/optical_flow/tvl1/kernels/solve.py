@@ -18,7 +18,7 @@ _AT_FIRST, _AT_LEAST = 0.1, 0.8
 
 
 @njit(**EXACT)
-def solve_as_cpu_class(rows, saved, height, width, settings, scratch, delayed):
+def solve_as_cpu_class(rows, saved, height, width, settings, scratch):
     """Iterations in rounds that start with a median filter. `saved` is for a copy of the rows."""
     threshold = settings.epsilon * settings.epsilon * height * width
     change = np.inf
@@ -27,12 +27,12 @@ def solve_as_cpu_class(rows, saved, height, width, settings, scratch, delayed):
             break
         if settings.median > 1:
             for k in range(2):
-                median_filter(rows, k, height, width, settings.median, scratch, delayed)
-        change = _round(rows, saved, height, width, settings, threshold)
+                median_filter(rows, k, height, width, settings.median, scratch)
+        change = _round(rows, saved, height, width, settings, threshold, scratch)
 
 
 @njit(**EXACT)
-def _round(rows, saved, height, width, settings, threshold):
+def _round(rows, saved, height, width, settings, threshold, scratch):
     """Iterations up to the first that changes the flow by no more than the threshold; returns its change.
 
     Where the next few are expected to change more, they are done together; if one did not after all, everything is done
@@ -50,11 +50,11 @@ def _round(rows, saved, height, width, settings, threshold):
             else:
                 expected = 1
         count = min(expected, _TOGETHER, settings.inner - done)
-        iterate(rows, height, width, count, settings, changes)
+        iterate(rows, height, width, count, settings, scratch, changes)
         for k in range(count - 1):
             if changes[k] <= threshold and threshold > 0:
                 copy_state(saved, rows, height, width)
-                return _repeat(rows, height, width, done + k + 1 - safe, settings, changes)
+                return _repeat(rows, height, width, done + k + 1 - safe, settings, scratch, changes)
         previous = changes[count - 2] if count > 1 else change
         change = changes[count - 1]
         done += count
@@ -74,18 +74,18 @@ def _expected(previous, change, threshold):
 
 
 @njit(**EXACT)
-def _repeat(rows, height, width, count, settings, changes):
+def _repeat(rows, height, width, count, settings, scratch, changes):
     """Exactly so many iterations; returns the change of the last."""
     last = 0
     while count > 0:
         last = min(count, _TOGETHER)
-        iterate(rows, height, width, last, settings, changes)
+        iterate(rows, height, width, last, settings, scratch, changes)
         count -= last
     return changes[last - 1]
 
 
 @njit(**EXACT)
-def solve_as_cuda_class(rows, height, width, settings):
+def solve_as_cuda_class(rows, height, width, settings, scratch):
     """Iterations whose change is looked at now and then: the larger it was, the longer the next look waits."""
     changes = np.zeros(_TOGETHER)
     threshold = settings.epsilon * settings.epsilon * height * width
@@ -97,7 +97,7 @@ def solve_as_cuda_class(rows, height, width, settings):
             look = threshold > 0 and (done + count) % 2 == 1 and credit < threshold
             credit -= threshold
             count += 1
-        iterate(rows, height, width, count, settings, changes)
+        iterate(rows, height, width, count, settings, scratch, changes)
         done += count
         if look:
             credit = changes[count - 1]

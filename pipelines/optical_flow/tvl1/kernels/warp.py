@@ -8,7 +8,30 @@ as many values as vectors hold are sampled at once, with nothing to gather. The 
 import numpy as np
 from numba import njit
 
-from pipelines.optical_flow.tvl1.kernels.rows import AROUND, EXACT, FAST, FUSED, LANES, MARGIN, U, padded
+from pipelines.optical_flow.tvl1.kernels.rows import (
+    AROUND,
+    EXACT,
+    FAST,
+    FIRST,
+    FUSED,
+    GRAD_X,
+    GRAD_Y,
+    INVERSE_NORM,
+    LANES,
+    MARGIN,
+    OFFSETS,
+    PLANES_LINES,
+    RESIDUAL,
+    SAMPLED,
+    SECOND,
+    SEPARATE,
+    U1,
+    U2,
+    WEIGHTS,
+    U,
+    line,
+    padded,
+)
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _SMALLEST = np.float32(1e-30)  # squared gradient whose reciprocal is a number: flow of 1e-20 in flat parts gives less
@@ -24,30 +47,35 @@ def read_planes(image0, image1, like_cuda, planes):
     height, width = image1.shape
     for y in range(height):
         above, here, below = image1[max(y - 1, 0)], image1[y], image1[min(y + 1, height - 1)]
-        row = planes[y + AROUND]
-        values = row.second[0]
+        first, values = line(planes, y + AROUND, FIRST), line(planes, y + AROUND, SECOND)
+        grad_x, grad_y = line(planes, y + AROUND, SECOND + 1), line(planes, y + AROUND, SECOND + 2)
         for x in range(U(width)):
             i = x + U(MARGIN)
-            row.first[i], values[i] = image0[y, x], here[x]
-            row.second[2, i] = _HALF * (below[x] - above[x])
+            first[i], values[i] = image0[y, x], here[x]
+            grad_y[i] = _HALF * (below[x] - above[x])
         _surround_line(values, width, True)
-        for i in range(U(MARGIN), U(MARGIN + width)):
-            row.second[1, i] = _HALF * (values[i + U(1)] - values[i - U(1)])
+        _differences(values, grad_x, width)
         for k in range(3):
-            _surround_line(row.second[k], width, like_cuda)
-    first, last = planes[AROUND], planes[AROUND + height - 1]
-    for k in range(3):
+            _surround_line(line(planes, y + AROUND, SECOND + k), width, like_cuda)
+    for k in range(SECOND, SECOND + 3):
         for y in range(AROUND):
-            _surround_row(first.second[k], planes[y].second[k], width, like_cuda)
-            _surround_row(last.second[k], planes[AROUND + height + y].second[k], width, like_cuda)
+            _surround_row(line(planes, AROUND, k), line(planes, y, k), width, like_cuda)
+            last = line(planes, AROUND + height - 1, k)
+            _surround_row(last, line(planes, AROUND + height + y, k), width, like_cuda)
+
+
+@njit(**EXACT, **SEPARATE)
+def _differences(values, grad_x, width):
+    for i in range(U(MARGIN), U(MARGIN + width)):
+        grad_x[i] = _HALF * (values[i + U(1)] - values[i - U(1)])
 
 
 @njit(**EXACT)
-def _surround_line(line, width, repeat):
-    first, last = (line[MARGIN], line[MARGIN + width - 1]) if repeat else (_ZERO, _ZERO)
+def _surround_line(values, width, repeat):
+    first, last = (values[MARGIN], values[MARGIN + width - 1]) if repeat else (_ZERO, _ZERO)
     for i in range(MARGIN):
-        line[i] = first
-        line[MARGIN + width + i] = last
+        values[i] = first
+        values[MARGIN + width + i] = last
 
 
 @njit(**EXACT)
@@ -64,65 +92,118 @@ def warp(rows, planes, height, width, like_cuda, scratch):
     with the weights' sum divided out.
     """
     for y in range(height):
-        row = rows[y + 1]
-        _weigh(row, scratch, y, height, width, like_cuda)
+        _weigh(rows, scratch, y, height, width, like_cuda)
         _sample_row(planes, scratch, y, width)
-        _linearise(row, planes[y + AROUND], scratch, width)
+        _linearise(
+            line(rows, y + 1, U1),
+            line(rows, y + 1, U2),
+            line(scratch, 0, SAMPLED),
+            line(scratch, 0, SAMPLED + 1),
+            line(scratch, 0, SAMPLED + 2),
+            line(planes, y + AROUND, FIRST),
+            line(rows, y + 1, GRAD_X),
+            line(rows, y + 1, GRAD_Y),
+            line(rows, y + 1, INVERSE_NORM),
+            line(rows, y + 1, RESIDUAL),
+            width,
+        )
 
 
-@njit(**FUSED)
-def _weigh(row, scratch, y, height, width, like_cuda):
+@njit(**EXACT)
+def _weigh(rows, scratch, y, height, width, like_cuda):
     """Of each pixel: how far from it the point is where it is sampled, in whole pixels; the weights of the 4 columns
     and of the 4 rows around that.
     """
-    weights, offsets = scratch[0].weights, scratch[0].offsets
-    right, bottom = np.float32(width) + _OUTSIDE, np.float32(height) + _OUTSIDE
-    y_here = np.float32(y)
-    for i in range(U(MARGIN), U(MARGIN + width)):
-        x_here = np.float32(np.int32(i) - np.int32(MARGIN))
-        x = x_here + row.u[0][i]
-        whole = np.floor(x)
-        offsets[0, i] = min(max(whole, -_OUTSIDE), right) - x_here
-        weights[0, i], weights[1, i], weights[2, i], weights[3, i] = _cubic_weights(x - whole, like_cuda)
-        y_there = y_here + row.u[1][i]
-        whole = np.floor(y_there)
-        offsets[1, i] = min(max(whole, -_OUTSIDE), bottom) - y_here
-        weights[4, i], weights[5, i], weights[6, i], weights[7, i] = _cubic_weights(y_there - whole, like_cuda)
-    for k in range(2):
+    for axis in range(2):
+        offsets = line(scratch, 0, OFFSETS + axis)
+        first, slope, size = (0, 1, width) if axis == 0 else (y, 0, height)
+        _weigh_axis(
+            line(rows, y + 1, U1 + axis),
+            offsets,
+            line(scratch, 0, WEIGHTS + 4 * axis),
+            line(scratch, 0, WEIGHTS + 4 * axis + 1),
+            line(scratch, 0, WEIGHTS + 4 * axis + 2),
+            line(scratch, 0, WEIGHTS + 4 * axis + 3),
+            first,
+            slope,
+            size,
+            width,
+            like_cuda,
+        )
         for i in range(MARGIN + width, MARGIN + padded(width)):
-            offsets[k, i] = offsets[k, MARGIN + width - 1]
+            offsets[i] = offsets[MARGIN + width - 1]
+
+
+@njit(**FUSED, **SEPARATE)
+def _weigh_axis(u, offsets, w0, w1, w2, w3, first, slope, size, width, like_cuda):
+    """Along one axis: pixel i of the row is at first + slope * i of `size`."""
+    border = np.float32(size) + _OUTSIDE
+    for start in range(U(MARGIN), U(MARGIN + padded(width)), U(LANES)):
+        for lane in range(U(LANES)):
+            i = start + lane
+            here = np.float32(np.int32(first) + np.int32(slope) * (np.int32(i) - np.int32(MARGIN)))
+            there = here + u[i]
+            whole = np.floor(there)
+            offsets[i] = min(max(whole, -_OUTSIDE), border) - here
+            w0[i], w1[i], w2[i], w3[i] = _cubic_weights(there - whole, like_cuda)
 
 
 @njit(**EXACT)
 def _sample_row(planes, scratch, y, width):
     """Divides a row into runs, as long as they can be."""
+    offsets_x, offsets_y = line(scratch, 0, OFFSETS), line(scratch, 0, OFFSETS + 1)
+    stride = U(planes.shape[2])
     start, end = MARGIN, MARGIN + padded(width)
     while start < end:
         stop = start
-        run = block = _bounds(scratch, start)
+        run = block = _bounds(offsets_x, offsets_y, start)
         while _move_alike(block):
             run = block
             stop += LANES
             if stop >= end:
                 break
-            block = _united(run, _bounds(scratch, stop))
+            block = _united(run, _bounds(offsets_x, offsets_y, stop))
         if stop > start:
-            _sample_run(planes, scratch, y, start, stop, run)
+            left, _, top, _ = run
+            _sample_run(
+                line(planes, y + AROUND - 1 + int(top), SECOND),
+                line(scratch, 0, WEIGHTS),
+                offsets_x,
+                offsets_y,
+                line(scratch, 0, SAMPLED),
+                line(scratch, 0, SAMPLED + 1),
+                line(scratch, 0, SAMPLED + 2),
+                stride,
+                start,
+                stop,
+                left,
+                top,
+            )
         else:
             stop = start + LANES
-            _sample_each(planes, scratch, y, start)
+            _sample_each(
+                line(planes, 0, SECOND),
+                line(scratch, 0, WEIGHTS),
+                offsets_x,
+                offsets_y,
+                line(scratch, 0, SAMPLED),
+                line(scratch, 0, SAMPLED + 1),
+                line(scratch, 0, SAMPLED + 2),
+                stride,
+                start,
+                y,
+            )
         start = stop
 
 
 @njit(**FAST)
-def _bounds(scratch, start):
+def _bounds(offsets_x, offsets_y, start):
     """The least and the largest offset of a vector of pixels: left, right, top, bottom."""
-    offsets = scratch[0].offsets
-    left = right = offsets[0, U(start)]
-    top = bottom = offsets[1, U(start)]
+    left = right = offsets_x[U(start)]
+    top = bottom = offsets_y[U(start)]
     for i in range(U(start), U(start) + U(LANES)):
-        left, right = min(left, offsets[0, i]), max(right, offsets[0, i])
-        top, bottom = min(top, offsets[1, i]), max(bottom, offsets[1, i])
+        left, right = min(left, offsets_x[i]), max(right, offsets_x[i])
+        top, bottom = min(top, offsets_y[i]), max(bottom, offsets_y[i])
     return left, right, top, bottom
 
 
@@ -137,22 +218,24 @@ def _move_alike(bounds):
     return right - left <= _ONE and bottom - top <= _ONE
 
 
-@njit(**FAST)
-def _sample_run(planes, scratch, y, start, stop, bounds):
-    weights, offsets, sampled = scratch[0].weights, scratch[0].offsets, scratch[0].sampled
-    left, _, top, _ = bounds
-    uppermost = U(y + AROUND - 1 + int(top))
-    row0, row1, row2 = planes[uppermost], planes[uppermost + U(1)], planes[uppermost + U(2)]
-    row3, row4 = planes[uppermost + U(3)], planes[uppermost + U(4)]
+@njit(**FAST, **SEPARATE)
+def _sample_run(top_row, weights, offsets_x, offsets_y, value, grad_x, grad_y, stride, start, stop, left, top):
+    """`top_row` is the uppermost of the five rows of planes that are read."""
     here, there = U(start), U(start + int(left) - 1)
-    for n in range(U(stop - start)):
-        i, at = here + n, there + n
-        a = _shifted((weights[0, i], weights[1, i], weights[2, i], weights[3, i]), offsets[0, i] > left)
-        b = _shifted((weights[4, i], weights[5, i], weights[6, i], weights[7, i]), offsets[1, i] > top)
-        for k in range(U(3)):
-            upper = _across(row0.second[k], at, a) * b[0] + _across(row1.second[k], at, a) * b[1]
-            lower = _across(row3.second[k], at, a) * b[3] + _across(row4.second[k], at, a) * b[4]
-            sampled[k, i] = upper + _across(row2.second[k], at, a) * b[2] + lower
+    for block in range(U(0), U(stop - start), U(LANES)):
+        for lane in range(U(LANES)):
+            n = block + lane
+            i, at = here + n, there + n
+            a = _shifted(_four(weights, i, stride), offsets_x[i] > left)
+            b = _shifted(_four(weights, i + U(4) * stride, stride), offsets_y[i] > top)
+            value[i] = _sample_block(top_row, at, stride, a, b)
+            grad_x[i] = _sample_block(top_row, at + stride, stride, a, b)
+            grad_y[i] = _sample_block(top_row, at + U(2) * stride, stride, a, b)
+
+
+@njit(**FAST)
+def _four(weights, i, stride):
+    return weights[i], weights[i + stride], weights[i + U(2) * stride], weights[i + U(3) * stride]
 
 
 @njit(**FAST)
@@ -168,41 +251,56 @@ def _shifted(w, further):
 
 
 @njit(**FAST)
-def _across(line, i, w):
-    upper = line[i] * w[0] + line[i + U(1)] * w[1]
-    return upper + line[i + U(2)] * w[2] + (line[i + U(3)] * w[3] + line[i + U(4)] * w[4])
+def _sample_block(plane, at, stride, a, b):
+    """5 x 5 values, the uppermost left one at `at`."""
+    row = U(PLANES_LINES) * stride
+    upper = _across(plane, at, a) * b[0] + _across(plane, at + row, a) * b[1]
+    lower = _across(plane, at + U(3) * row, a) * b[3] + _across(plane, at + U(4) * row, a) * b[4]
+    return upper + _across(plane, at + U(2) * row, a) * b[2] + lower
 
 
 @njit(**FAST)
-def _sample_each(planes, scratch, y, start):
-    weights, offsets, sampled = scratch[0].weights, scratch[0].offsets, scratch[0].sampled
+def _across(plane, i, w):
+    upper = plane[i] * w[0] + plane[i + U(1)] * w[1]
+    return upper + plane[i + U(2)] * w[2] + (plane[i + U(3)] * w[3] + plane[i + U(4)] * w[4])
+
+
+@njit(**FAST, **SEPARATE)
+def _sample_each(planes, weights, offsets_x, offsets_y, value, grad_x, grad_y, stride, start, y):
+    row = U(PLANES_LINES) * stride
     for i in range(U(start), U(start + LANES)):
-        top, at = U(y + AROUND - 1 + int(offsets[1, i])), U(int(i) - 1 + int(offsets[0, i]))
-        row0, row1, row2, row3 = planes[top], planes[top + U(1)], planes[top + U(2)], planes[top + U(3)]
-        a = weights[0, i], weights[1, i], weights[2, i], weights[3, i]
-        b = weights[4, i], weights[5, i], weights[6, i], weights[7, i]
-        for k in range(U(3)):
-            lines = row0.second[k], row1.second[k], row2.second[k], row3.second[k]
-            first = _down(lines, at, b) * a[0] + _down(lines, at + U(1), b) * a[1]
-            sampled[k, i] = first + (_down(lines, at + U(2), b) * a[2] + _down(lines, at + U(3), b) * a[3])
+        top, left = U(y + AROUND - 1 + int(offsets_y[i])), U(int(i) - 1 + int(offsets_x[i]))
+        a = _four(weights, i, stride)
+        b = _four(weights, i + U(4) * stride, stride)
+        at = top * row + left
+        value[i] = _sample_one(planes, at, row, a, b)
+        grad_x[i] = _sample_one(planes, at + stride, row, a, b)
+        grad_y[i] = _sample_one(planes, at + U(2) * stride, row, a, b)
 
 
 @njit(**FAST)
-def _down(lines, i, w):
-    return (lines[0][i] * w[0] + lines[1][i] * w[1]) + (lines[2][i] * w[2] + lines[3][i] * w[3])
+def _sample_one(plane, at, row, a, b):
+    """4 x 4 values, the uppermost left one at `at`."""
+    first = _down(plane, at, row, b) * a[0] + _down(plane, at + U(1), row, b) * a[1]
+    return first + (_down(plane, at + U(2), row, b) * a[2] + _down(plane, at + U(3), row, b) * a[3])
 
 
 @njit(**FAST)
-def _linearise(row, planes_row, scratch, width):
+def _down(plane, i, row, w):
+    upper = plane[i] * w[0] + plane[i + row] * w[1]
+    return upper + (plane[i + U(2) * row] * w[2] + plane[i + U(3) * row] * w[3])
+
+
+@njit(**FAST, **SEPARATE)
+def _linearise(u1, u2, value, warped_x, warped_y, first, grad_x, grad_y, inverse_norm, residual, width):
     """Linearises the brightness constancy at the flow that the warp was made with."""
-    sampled, first = scratch[0].sampled, planes_row.first
     for i in range(U(MARGIN), U(MARGIN + width)):
-        value, grad_x, grad_y = sampled[0, i], sampled[1, i], sampled[2, i]
-        norm = grad_x * grad_x + grad_y * grad_y
-        row.grad_x[i] = grad_x
-        row.grad_y[i] = grad_y
-        row.inverse_norm[i] = _ONE / norm if norm > _SMALLEST else _ZERO
-        row.residual[i] = value - grad_x * row.u[0][i] - grad_y * row.u[1][i] - first[i]
+        x, y = warped_x[i], warped_y[i]
+        norm = x * x + y * y
+        grad_x[i] = x
+        grad_y[i] = y
+        inverse_norm[i] = _ONE / norm if norm > _SMALLEST else _ZERO
+        residual[i] = value[i] - x * u1[i] - y * u2[i] - first[i]
 
 
 @njit(**FUSED)

@@ -1,0 +1,78 @@
+"""Compiled kernels in several processes: whoever compiled them and whatever else a process computes, a pair's flow has
+the bits that it has alone."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+WIDTHS = (40, 200, 400)
+"""Of 0.1.0 each had kernels of its own, and those compiled by different processes called each other's parts."""
+
+PROGRAM = """
+import hashlib, sys
+from concurrent.futures import ThreadPoolExecutor
+import torch
+from pipelines.optical_flow import TVL1Parameters, tvl1_flow
+
+def digest(width):
+    noise = torch.rand(2, 1, 12, width // 3, generator=torch.Generator().manual_seed(width))
+    frames = (255 * torch.nn.functional.interpolate(noise, (36, width), mode="bilinear")).to(torch.uint8)
+    flows = [tvl1_flow(*frames, parameters=TVL1Parameters(mode=mode, warps=2)) for mode in ("cpu", "cuda")]
+    assert all(flow.isfinite().all() and flow.abs().max() > 0.1 for flow in flows)
+    return hashlib.sha256(b"".join(flow.numpy().tobytes() for flow in flows)).hexdigest()
+
+threads, *widths = map(int, sys.argv[1:])
+torch.set_num_threads(1)
+with ThreadPoolExecutor(threads) as pool:
+    print(*pool.map(digest, widths))
+"""
+
+
+def started(cache: Path, widths: Sequence[int], threads: int = 1) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", PROGRAM, *map(str, (threads, *widths))]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def digests(process: "subprocess.Popen[str]") -> list[str]:
+    out, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    return out.split()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def alone(cache: Path) -> dict[int, str]:
+    """Each width's flow, from a process that computes nothing else; together they find the cache empty."""
+    processes = [started(cache, [width]) for width in WIDTHS]
+    return {width: digests(process)[0] for width, process in zip(WIDTHS, processes, strict=True)}
+
+
+def test_kernels_compiled_by_several_processes_give_every_width_its_own_flow_in_any_order_and_thread(
+    cache: Path, alone: dict[int, str]
+) -> None:
+    orders = [(WIDTHS, 1), (WIDTHS[::-1], 1), (WIDTHS * 4, 3)]
+    processes = [started(cache, widths, threads) for widths, threads in orders]
+    for (widths, _), process in zip(orders, processes, strict=True):
+        assert digests(process) == [alone[width] for width in widths]
+
+
+@pytest.mark.usefixtures("alone")
+def test_processes_that_race_for_an_empty_cache_compile_once_for_all_widths(cache: Path) -> None:
+    assert len(list(cache.rglob("*.nbc"))) == 1
+
+
+@pytest.mark.usefixtures("alone")
+def test_nothing_in_the_cache_is_named_by_a_counter_of_the_process_that_compiled_it(cache: Path) -> None:
+    # Numba names a record type by when it was made in its process: equal names for different types elsewhere.
+    (compiled,) = cache.rglob("*.nbc")
+    assert b"pair_flow" in compiled.read_bytes()
+    assert b"Record" not in compiled.read_bytes()
