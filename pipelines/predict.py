@@ -20,7 +20,7 @@ from pipelines.prediction.lengths import Length
 from pipelines.prediction.results import BEST, ClassProbability, Prediction, Result, TimelineFiles, Truth
 from pipelines.progress import OnProgress, ignore_progress, note
 from pipelines.training.runs import Chosen, Run, choose_run
-from pipelines.video.names import UNLABELLED
+from pipelines.video.names import UNLABELLED, is_video
 from pipelines.video.sources import VideoSource, find_videos
 from pipelines.workspace import Failure, Workspace, read_json, record_outcomes, require_writable
 
@@ -135,14 +135,15 @@ def run(
     """
     chosen = ranks().first_tells(lambda: choose_run(Workspace(config.workspace), config.run, config.step))
     trained = chosen.run
-    sources, failures = ranks().first_tells(lambda: _sources(config))
+    sources, failures, told = ranks().first_tells(lambda: _sources(config))
     if config.timeline:
         ranks().first_tells(lambda: require_writable(config.output_folder))
     predictor = _predictor(config, chosen)
     if not ranks().is_first:
         on_progress = ignore_progress
-    if chosen.warning:
-        on_progress(note(chosen.warning))
+    for text in (chosen.warning, *told):
+        if text:
+            on_progress(note(text))
     started = time.monotonic()
     progress = Account(on_progress, len(sources), len(failures))
     for failure in failures:
@@ -177,21 +178,30 @@ def _result(
     )
 
 
-def _sources(config: Config) -> tuple[list[VideoSource], list[Failure]]:
-    """All videos, and what was named but is none. Raises `MissingError` where nothing is left."""
+def _sources(config: Config) -> tuple[list[VideoSource], list[Failure], list[str]]:
+    """All videos, what was named but is none, and how each of VIDEOS was read but single videos, in words. Raises
+    `MissingError` where nothing is left."""
     sources: list[VideoSource] = []
+    failures: list[Failure] = []
+    told: list[str] = []
     missing: list[tuple[str, MissingError]] = []
     for argument in config.videos:
         try:
-            sources += find_videos(argument, to_store=False, workspace=config.workspace).videos
+            found = find_videos(argument, to_store=False, workspace=config.workspace)
         except MissingError as error:
             missing.append((argument, error))
+            continue
+        sources += found.videos
+        failures += [Failure(STAGE, p.class_name, p.video, str(p.path), p.reason) for p in found.problems]
+        if found.account is not None and not is_video(Path(argument)):
+            told += found.account.sentences()
     if not sources:
-        raise missing[0][1]
-    return sources, [
+        raise missing[0][1] if missing else MissingError(f"{failures[0].path}: {failures[0].reason}")
+    failures += [
         Failure(STAGE, UNLABELLED, Path(argument).stem, str(Path(argument).absolute()), str(error))
         for argument, error in missing
     ]
+    return sources, failures, told
 
 
 def _predictor(config: Config, chosen: Chosen) -> "Predictor":
@@ -279,13 +289,13 @@ def _predict(
     if not config.timeline:
         from pipelines.prediction.predictor import Clip
 
-        clip = Clip(predictor, source.path, lambda done, total: progress.frames(done, total))
+        clip = Clip(predictor, source.file, lambda done, total: progress.frames(done, total))
         return _prediction(predictor, source, clip.timing, predictor.logits(clip.pixels), clip.pairs, clip.warning)
     from pipelines.prediction.overlay import write_overlay
     from pipelines.prediction.timeline import slide
     from pipelines.prediction.timeline_files import write_timeline
 
-    timeline = slide(predictor, source.path, *config.lengths(), lambda done, total: progress.frames(done, total))
+    timeline = slide(predictor, source.file, *config.lengths(), lambda done, total: progress.frames(done, total))
     truth = {} if source.class_name == UNLABELLED else {"truth": source.class_name}
     about = {"video": str(source.path), "run": trained.name, **truth, **vars(predictor.protocol)}
     files = write_timeline(place, timeline, about)

@@ -169,6 +169,19 @@ def test_short_videos_are_predicted_as_far_as_they_have_flow(predicted, write_cl
     assert predicted(write_clip("one.mkv", 1), step="appearance").predictions[0].frames == 1
 
 
+def test_a_list_says_how_it_was_read_and_where_a_missing_video_was_looked_for(
+    predicted, workspace, write_clip, tmp_path
+):
+    clip = write_clip("ten.mkv", 10)
+    (tmp_path / "list.csv").write_text(f"path,label\n{clip},jump\ngone.mkv,wave\n")
+    messages = []
+    result = predicted(tmp_path / "list.csv", on_progress=lambda p: messages.append(p.message))
+    assert messages[0] == f"list {tmp_path}/list.csv: 2 classes, 2 videos: jump 1, wave 1"
+    (failure,) = result.failures
+    assert f"there is no {tmp_path}/gone.mkv" in failure.reason
+    assert "line 3 gives 'gone.mkv'" in failure.reason
+
+
 def test_a_bad_video_is_named_and_the_others_are_predicted(predicted, workspace, tmp_path):
     bad = tmp_path / "bad.avi"
     bad.write_text("no video")
