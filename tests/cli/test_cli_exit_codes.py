@@ -87,7 +87,9 @@ def test_2_a_run_is_not_continued_with_another_configuration(stres, workspace):
 
     assert (again.exit_code, other.exit_code) == (0, 2)
     assert "done before" in again.stdout
-    assert other.stderr.startswith("error: run split1 was begun with another configuration: steps.appearance.lr was")
+    assert other.stderr.splitlines()[-1].startswith(
+        "error: run split1 was begun with another configuration: steps.appearance.lr was"
+    )
 
 
 MISSING = {
