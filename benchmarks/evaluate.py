@@ -8,7 +8,7 @@ The run under test is `late`, the two base streams side by side, since that is w
 compute; so both must give the same logits, which is checked. The network joined by fusion and temporal kernels, which
 has no such peer, is compared with itself without folding.
 
-Each side has a process of its own, ours with its memory kept as the commands do it (`pipelines.memory`); all run in
+Each side has a process of its own, ours with its memory kept as the commands do it (`runtime.devices`); all run in
 turns. End to end is from the run's files to the logits, loading the weights included, on both sides; ours moreover
 writes its results. Videos are made up, of 340x256 pixels for an input of 224, so that neither way resizes anything.
 """
@@ -29,14 +29,16 @@ import torch
 from plain import resnet, synchronise
 
 from pipelines import evaluate, train
-from pipelines.artifacts import new_flow_file, new_frames_file, open_file
 from pipelines.datasets.sampling import spaced_centres
 from pipelines.datasets.split_lists import Split
 from pipelines.datasets.splits import write_splits
 from pipelines.evaluation.scores import read_scores
-from pipelines.memory import keep_freed_memory
 from pipelines.models import STResNet
 from pipelines.models.folding import folded
+from pipelines.runtime.devices import keep_freed_memory
+from pipelines.storage.flow_file import new_flow_file
+from pipelines.storage.frames_file import new_frames_file
+from pipelines.storage.hdf5 import open_file
 from pipelines.training.runs import Run, load_network
 from pipelines.workspace import Workspace
 

@@ -26,18 +26,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipelines.artifacts import new_flow_file
-from pipelines.devices import resolve_device
 from pipelines.extract_flow import Config, Result, run
 from pipelines.optical_flow.grey import to_grey
 from pipelines.optical_flow.methods import FlowMethod, make_method
-from pipelines.optical_flow.processes import default_workers
-from pipelines.optical_flow.quantise import quantise
+from pipelines.optical_flow.settings import default_workers
+from pipelines.runtime.devices import resolve_device
+from pipelines.runtime.worker_pool import Report, run_tasks
+from pipelines.sources.videos import find_videos
+from pipelines.storage.flow_file import new_flow_file
+from pipelines.storage.quantise import quantise
 from pipelines.video.decoding import VideoReader
 from pipelines.video.resize import resize
-from pipelines.video.sources import find_videos
 from pipelines.video.synthetic import write_video
-from pipelines.workers import Report, run_tasks
 
 BOUND = 20.0
 PARTS = ("decode", "resize", "grey", "flow", "quantise", "compress, hash and write")

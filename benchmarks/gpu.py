@@ -42,15 +42,15 @@ from torch.nn.functional import cross_entropy
 
 from pipelines.datasets.augmentation import Crop
 from pipelines.datasets.clips import Clip, Clips
-from pipelines.datasets.loading import Batch
 from pipelines.datasets.preparation import Prepare
-from pipelines.devices import available_cores, repeatable
+from pipelines.datasets.samples import Batch
 from pipelines.evaluation.scoring import Scorer
 from pipelines.models import Normalise, STResNet
 from pipelines.optical_flow import TVL1Parameters, tvl1_flow
 from pipelines.optical_flow.methods import make_method
 from pipelines.optical_flow.tvl1.flow import resolve_engine
 from pipelines.optical_flow.tvl1.reference import compute_flow as tvl1_reference
+from pipelines.runtime.devices import available_cores, repeatable
 from pipelines.training.loop import Precision, StepTrainer
 from pipelines.training.recipes import PAPER
 

@@ -18,8 +18,9 @@ import numpy as np
 from pipelines import extract_flow, extract_frames
 from pipelines.evaluation.metrics import results_document
 from pipelines.evaluation.scores import Scores, write_scores
+from pipelines.storage.atomic import write_json
 from pipelines.video.synthetic import write_video
-from pipelines.workspace import Workspace, write_json
+from pipelines.workspace import Workspace
 
 CLASSES, GROUPS = 400, 25
 FRAMES, HEIGHT, WIDTH = 12, 32, 40

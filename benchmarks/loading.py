@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipelines.artifacts import Compression, new_flow_file, new_frames_file
 from pipelines.datasets.catalogue import Video, load_catalogue
 from pipelines.datasets.clips import Clips
-from pipelines.datasets.handles import Handles
-from pipelines.datasets.loading import Batch, TrainingSamples, make_loader
-from pipelines.datasets.order import Item, StepSampler
+from pipelines.datasets.loading import make_loader
+from pipelines.datasets.open_files import OpenArtifactCache
 from pipelines.datasets.preparation import Prepare
+from pipelines.datasets.sampler import Item, StepSampler
+from pipelines.datasets.samples import Batch, TrainingSamples
 from pipelines.datasets.sampling import TemporalSampling
-from pipelines.optical_flow.quantise import quantise
+from pipelines.storage.flow_file import Compression, new_flow_file
+from pipelines.storage.frames_file import new_frames_file
+from pipelines.storage.quantise import quantise
 from pipelines.workspace import Workspace
 
 HEIGHT, WIDTH, FRAMES, VIDEOS = 256, 340, 120, 12
@@ -92,7 +94,7 @@ def samples_a_second(videos: list[Video], size: tuple[int, int], workers: int, c
 
 def parts(videos: list[Video], size: tuple[int, int], count: int) -> dict[str, float]:
     """Milliseconds of each part of a sample, on one thread; `all` is the loader's whole, `prepare` the device's."""
-    dataset, handles, prepare, rng = samples(videos, size), Handles(), Prepare(), np.random.default_rng(0)
+    dataset, handles, prepare, rng = samples(videos, size), OpenArtifactCache(), Prepare(), np.random.default_rng(0)
     loaded = [dataset[Item(0, i, i % len(videos))] for i in range(count)]
     frames = [[int(t) for t in rng.integers(0, FRAMES, 5)] for _ in range(count)]
     spans = [len(np.unique(sample.flow.places)) for sample in loaded]

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from pipelines.datasets.loading import Batch
+from pipelines.datasets.samples import Batch
 from pipelines.models import STResNet
 
 CLASSES = 101

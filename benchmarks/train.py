@@ -18,9 +18,8 @@ import loading
 import torch
 from plain import CLASSES, PlainTwoStreams, in_turns, random_batch, resnet, training_flops
 
-from pipelines.devices import available_cores
-from pipelines.memory import keep_freed_memory
 from pipelines.models import STResNet
+from pipelines.runtime.devices import available_cores, keep_freed_memory
 from pipelines.training.loop import StepTrainer
 from pipelines.training.recipes import PAPER
 

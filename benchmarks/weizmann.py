@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from pipelines import evaluate, extract_flow, extract_frames, report, train
-from pipelines.progress import Progress
+from pipelines.runtime.progress import Progress
 
 FOLDS = (1, 2, 3)
 NETWORKS = (("late", "sequence"), ("joint1", "sequence"), ("joint1", "windows"))

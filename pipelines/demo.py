@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import evaluate, extract_flow, extract_frames, options, report, train
 from pipelines.errors import UsageError
-from pipelines.progress import OnProgress, Progress, ignore_progress
-from pipelines.workspace import Workspace, locked, write_text
+from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
+from pipelines.storage.atomic import locked, write_text
+from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.datasets.split_lists import Split

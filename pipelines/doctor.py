@@ -18,7 +18,7 @@ from typing import Any
 
 from pipelines import options
 from pipelines.diagnosis.check import Check, Place, failure, in_words
-from pipelines.progress import OnProgress, Progress, ignore_progress
+from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
 
 STAGE = "doctor"
 SUBJECTS = {

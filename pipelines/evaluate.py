@@ -9,20 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.distributed import ranks
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.protocols import TEMPORALS, VIEWS, Protocol
 from pipelines.evaluation.videos import TestVideos, find_test_videos
-from pipelines.progress import OnProgress, ignore_progress, note
+from pipelines.runtime.progress import OnProgress, ignore_progress, note
+from pipelines.runtime.ranks import ranks
+from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable, write_json
+from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.training.runs import Run, choose_run, load_network, recipe_of, scores_folder
-from pipelines.workspace import (
-    Failure,
-    Workspace,
-    record_outcomes,
-    remove_left_over_temporary_files,
-    require_writable,
-    write_json,
-)
+from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.datasets.augmentation import ViewName
@@ -154,10 +149,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     Raises `MissingError` where run, frames or flow are missing, `UsageError` where the workspace's flow contradicts
     what the run was trained with, or the network cannot be tested as asked.
     """
-    from pipelines.devices import device_for
     from pipelines.evaluation.estimation import measure
     from pipelines.evaluation.one_pass import Samples, recalibrate, score_videos
     from pipelines.evaluation.scoring import Scorer, shortest_window
+    from pipelines.runtime.devices import device_for
 
     started = time.monotonic()
     workspace = Workspace(config.workspace)

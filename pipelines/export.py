@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pipelines import __version__, options
 from pipelines.errors import UsageError
 from pipelines.options import Option
-from pipelines.progress import OnProgress, Progress, ignore_progress
-from pipelines.training.runs import Run, choose_run
-from pipelines.workspace import (
-    Workspace,
+from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
+from pipelines.storage.atomic import (
     atomic_file,
     remove_left_over_temporary_files,
     require_writable,
     storage_errors,
     write_text,
 )
+from pipelines.training.runs import Run, choose_run
+from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.deployment.checking import Check

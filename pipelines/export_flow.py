@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pipelines import options
 from pipelines.datasets.catalogue import Catalogue, flow_provenance, load_catalogue
-from pipelines.devices import available_cores
-from pipelines.distributed import ranks
 from pipelines.errors import MissingError, UsageError
+from pipelines.jobs.attributes import options_difference
+from pipelines.jobs.dry_run import estimate
+from pipelines.jobs.resume import Division
+from pipelines.jobs.run import dry_run_result, extract
+from pipelines.jobs.task import ExtractResult
 from pipelines.layouts.names import FLOW_LAYOUTS, LayoutName
 from pipelines.options import Option
-from pipelines.progress import OnProgress, ignore_progress
-from pipelines.video.estimation import estimate
-from pipelines.video.extraction import ExtractResult, dry_run_result, extract, options_difference
-from pipelines.video.identity import Division
-from pipelines.video.sources import VideoList, VideoProblem, VideoSource
-from pipelines.workspace import Workspace, read_json, write_json
+from pipelines.runtime.devices import available_cores
+from pipelines.runtime.progress import OnProgress, ignore_progress
+from pipelines.runtime.ranks import ranks
+from pipelines.sources.videos import VideoList, VideoProblem, VideoSource
+from pipelines.storage.atomic import read_json, write_json
+from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.layouts.writing import ExportTask

@@ -9,33 +9,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, ArtifactError, Compression, peek
-from pipelines.bulk import look_at_all
-from pipelines.devices import resolve_device
-from pipelines.distributed import ranks
 from pipelines.errors import MissingError, UsageError
+from pipelines.jobs.attributes import options_difference
+from pipelines.jobs.dry_run import Probe, estimate
+from pipelines.jobs.resume import VIDEO_FILE, Verdict, divide, size_conflict, size_misfit
+from pipelines.jobs.run import dry_run_result, extract, tell_account
+from pipelines.jobs.task import ExtractResult, check_patience, check_workers
 from pipelines.optical_flow.methods import METHODS, FlowMethod, check_engine, make_method
-from pipelines.optical_flow.processes import default_workers
-from pipelines.optical_flow.settings import check_settings
-from pipelines.progress import OnProgress, ignore_progress
-from pipelines.video.estimation import Probe, estimate
-from pipelines.video.extraction import (
-    ExtractResult,
-    check_patience,
-    check_workers,
-    dry_run_result,
-    extract,
-    options_difference,
-    tell_account,
-)
-from pipelines.video.identity import VIDEO_FILE, Verdict, divide, size_conflict, size_misfit
+from pipelines.optical_flow.settings import check_settings, default_workers
+from pipelines.runtime.devices import resolve_device
+from pipelines.runtime.parallel_map import look_at_all
+from pipelines.runtime.progress import OnProgress, ignore_progress
+from pipelines.runtime.ranks import ranks
+from pipelines.runtime.worker_pool import Limits, memory_share
+from pipelines.sources.videos import AS_IT_SAYS, ReadAs, VideoList, VideoSource, account_of, find_videos
+from pipelines.storage.atomic import json_text
+from pipelines.storage.flow_file import FLOW_SCHEMA, Compression
+from pipelines.storage.frames_file import FRAMES_SCHEMA
+from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.video.resize import check_short_side
-from pipelines.video.sources import AS_IT_SAYS, ReadAs, VideoList, VideoSource, account_of, find_videos
-from pipelines.workers import Limits, memory_share
-from pipelines.workspace import Workspace, json_text
+from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
-    from pipelines.optical_flow.extraction import FlowTask
+    from pipelines.optical_flow.store import FlowTask
 
 STAGE = "extract-flow"
 
@@ -101,9 +97,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     is wrong, `StorageError` where writing fails.
     """
     from pipelines.optical_flow.displacement import clipping
-    from pipelines.optical_flow.extraction import store_flow
     from pipelines.optical_flow.probing import FlowProbe, probe
     from pipelines.optical_flow.proposal import propose
+    from pipelines.optical_flow.store import store_flow
 
     workspace = Workspace(config.workspace)
     found = ranks().first_tells(lambda: _sources(config, workspace))
@@ -176,7 +172,7 @@ def _moved(task: "FlowTask") -> dict[str, Any]:
 def _task(
     config: Config, source: VideoSource, workspace: Workspace, device: str, settings: dict[str, Any]
 ) -> "FlowTask":
-    from pipelines.optical_flow.extraction import FlowTask
+    from pipelines.optical_flow.store import FlowTask
 
     return FlowTask(
         source=source,

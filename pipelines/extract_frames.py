@@ -10,26 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.artifacts import FRAMES_SCHEMA, JPEG_QUALITY, new_frames_file
-from pipelines.devices import available_cores
-from pipelines.distributed import ranks
-from pipelines.progress import OnProgress, ignore_progress
-from pipelines.video.estimation import Probe, estimate
-from pipelines.video.extraction import (
-    ExtractResult,
-    check_patience,
-    check_workers,
-    dry_run_result,
-    extract,
-    options_difference,
-    picture_attributes,
-    source_attributes,
-    tell_account,
-)
-from pipelines.video.identity import VIDEO_FILE, divide, size_conflict, size_misfit
+from pipelines.jobs.attributes import options_difference, picture_attributes, source_attributes
+from pipelines.jobs.dry_run import Probe, estimate
+from pipelines.jobs.resume import VIDEO_FILE, divide, size_conflict, size_misfit
+from pipelines.jobs.run import dry_run_result, extract, tell_account
+from pipelines.jobs.task import ExtractResult, check_patience, check_workers
+from pipelines.runtime.devices import available_cores
+from pipelines.runtime.progress import OnProgress, ignore_progress
+from pipelines.runtime.ranks import ranks
+from pipelines.runtime.worker_pool import Limits, Report, memory_share
+from pipelines.sources.videos import AS_IT_SAYS, ReadAs, VideoSource, find_videos
+from pipelines.storage.frames_file import FRAMES_SCHEMA, new_frames_file
+from pipelines.storage.jpeg import JPEG_QUALITY
 from pipelines.video.resize import check_short_side
-from pipelines.video.sources import AS_IT_SAYS, ReadAs, VideoSource, find_videos
-from pipelines.workers import Limits, Report, memory_share
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -173,7 +166,7 @@ def _store_frames(task: FrameTask, report: Report) -> int:
 
 def _coded(reader: "VideoReader") -> Iterator["np.ndarray"]:
     """The frames of `reader` as JPEGs, each uint8 [bytes]."""
-    from pipelines.video.jpeg import encode_jpeg
+    from pipelines.storage.jpeg import encode_jpeg
 
     return map(encode_jpeg, reader)
 

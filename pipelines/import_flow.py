@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pipelines import options
 from pipelines.errors import UsageError
+from pipelines.jobs.attributes import options_difference
+from pipelines.jobs.task import ExtractResult
 from pipelines.optical_flow.methods import METHODS, make_method
 from pipelines.options import Option
-from pipelines.progress import OnProgress, ignore_progress
-from pipelines.video.extraction import ExtractResult, options_difference
-from pipelines.workspace import Workspace, json_text
+from pipelines.runtime.progress import OnProgress, ignore_progress
+from pipelines.storage.atomic import json_text
+from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.layouts.finding import PictureFolder

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pipelines import options
+from pipelines.jobs.resume import size_conflict
+from pipelines.jobs.task import ExtractResult
 from pipelines.options import Option
-from pipelines.progress import OnProgress, ignore_progress
-from pipelines.video.extraction import ExtractResult
-from pipelines.video.identity import size_conflict
+from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.video.resize import SMALLEST_SHORT_SIDE
 from pipelines.workspace import Workspace
 

@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import evaluate
-from pipelines.distributed import ranks
 from pipelines.errors import MissingError, StorageError, UsageError, VideoError
-from pipelines.prediction.account import STAGE, Account
-from pipelines.prediction.lengths import Length
+from pipelines.prediction.duration import Duration
+from pipelines.prediction.progress import STAGE, PredictionProgress
 from pipelines.prediction.results import BEST, ClassProbability, Prediction, Result, TimelineFiles, Truth
-from pipelines.progress import OnProgress, ignore_progress, note
+from pipelines.runtime.progress import OnProgress, ignore_progress, note
+from pipelines.runtime.ranks import ranks
+from pipelines.sources.names import UNLABELLED, is_video
+from pipelines.sources.videos import VideoSource, find_videos
+from pipelines.storage.atomic import read_json, require_writable
+from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.training.runs import Chosen, Run, choose_run
-from pipelines.video.names import UNLABELLED, is_video
-from pipelines.video.sources import VideoSource, find_videos
-from pipelines.workspace import Failure, Workspace, read_json, record_outcomes, require_writable
+from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.datasets.augmentation import ViewName
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 CROPS = 25
 CROPS_OF_A_WINDOW = 5
-_WINDOW, _HOP = Length(2, in_frames=False), Length(1, in_frames=False)
+_WINDOW, _HOP = Duration(2, in_frames=False), Duration(1, in_frames=False)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Config:
     timeline: bool = False
     """Also slide a window over each video and write its class over time."""
     window: str | None = None
-    """Length of the window: seconds ("2", "0.5s") or frames ("50f"); None: 2 seconds."""
+    """Duration of the window: seconds ("2", "0.5s") or frames ("50f"); None: 2 seconds."""
     hop: str | None = None
     """From one window to the next; None: 1 second, or half the window given."""
     overlay: bool = False
@@ -103,11 +105,11 @@ class Config:
         """Of the timelines' files."""
         return self.output or Workspace(self.workspace).root / "predictions"
 
-    def lengths(self) -> tuple[Length, Length]:
+    def lengths(self) -> tuple[Duration, Duration]:
         """Window and hop. Raises `UsageError` for what is no length."""
-        window = _WINDOW if self.window is None else Length.parse("--window", self.window)
+        window = _WINDOW if self.window is None else Duration.parse("--window", self.window)
         if self.hop is not None:
-            return window, Length.parse("--hop", self.hop)
+            return window, Duration.parse("--hop", self.hop)
         return window, _HOP if self.window is None else window.half()
 
 
@@ -145,7 +147,7 @@ def run(
         if text:
             on_progress(note(text))
     started = time.monotonic()
-    progress = Account(on_progress, len(sources), len(failures))
+    progress = PredictionProgress(on_progress, len(sources), len(failures))
     for failure in failures:
         progress.failed(failure)
     outcomes = _predict_each(config, predictor, trained, sources, progress, on_prediction)
@@ -205,8 +207,8 @@ def _sources(config: Config) -> tuple[list[VideoSource], list[Failure], list[str
 
 
 def _predictor(config: Config, chosen: Chosen) -> "Predictor":
-    from pipelines.devices import device_for
     from pipelines.prediction.predictor import Predictor
+    from pipelines.runtime.devices import device_for
 
     crops = _crops_of_a_window(chosen.run, chosen.step) if config.timeline else CROPS
     return Predictor(
@@ -254,7 +256,7 @@ def _predict_each(
     predictor: "Predictor",
     trained: Run,
     sources: Sequence[VideoSource],
-    progress: Account,
+    progress: PredictionProgress,
     on_prediction: OnPrediction,
 ) -> list[Prediction | Failure]:
     """What became of each video, in their order; on rank 0, of all ranks. Raises `StorageError`."""
@@ -283,7 +285,7 @@ def _predict_each(
 
 
 def _predict(
-    config: Config, predictor: "Predictor", trained: Run, source: VideoSource, place: Path, progress: Account
+    config: Config, predictor: "Predictor", trained: Run, source: VideoSource, place: Path, progress: PredictionProgress
 ) -> Prediction:
     """Raises `VideoError`, `StorageError`."""
     if not config.timeline:

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import UsageError
-from pipelines.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.reporting.result import Result
-from pipelines.workspace import Workspace, is_plain_name, remove_left_over_temporary_files, require_writable
+from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
+from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable
+from pipelines.workspace import Workspace, is_plain_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pipelines.evaluation.fusion import Space
+    from pipelines.analysis.fusion import Space
     from pipelines.reporting.measuring import Material
     from pipelines.reporting.training_log import Curves
 

@@ -10,24 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines import extract_flow
-from pipelines.artifacts import FLOW_SCHEMA, ArtifactError, method_parameters, peek
 from pipelines.datasets.catalogue import artifact_files
-from pipelines.devices import resolve_device
 from pipelines.errors import MissingError, UsageError
+from pipelines.jobs.resume import size_conflict
 from pipelines.optical_flow.methods import METHODS
-from pipelines.progress import OnProgress, Progress, ignore_progress, note
+from pipelines.runtime.devices import resolve_device
+from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
+from pipelines.sources.names import UNLABELLED
+from pipelines.sources.videos import VideoSource
+from pipelines.storage.atomic import require_writable, write_bytes
+from pipelines.storage.flow_file import FLOW_SCHEMA, method_parameters
+from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.video.encoding import SUFFIXES, encode
-from pipelines.video.identity import size_conflict
-from pipelines.video.names import UNLABELLED
-from pipelines.video.sources import VideoSource
-from pipelines.workspace import Workspace, require_writable, write_bytes
+from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from pipelines.optical_flow.extraction import FlowTask
-    from pipelines.optical_flow.picture import FlowPicture
-    from pipelines.optical_flow.showing import Motion, Shown
+    from pipelines.drawing.flow_picture import FlowPicture
+    from pipelines.drawing.flow_source import Motion, Shown
+    from pipelines.optical_flow.store import FlowTask
 
 _VIDEO = "VIDEO is a video file, or CLASS/VIDEO of flow stored in the workspace"
 
@@ -133,7 +135,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     Raises `VideoError` where the video cannot be decoded or is too short, `UsageError` where it has no such frame,
     `MissingError` where there is neither such a file nor such flow, `StorageError` where writing fails.
     """
-    from pipelines.optical_flow.picture import FlowPicture
+    from pipelines.drawing.flow_picture import FlowPicture
 
     require_writable(config.output.parent if config.output else config.workspace / "pictures")
     config, taken = _with_settings_of_workspace(config)
@@ -200,7 +202,7 @@ def _with_settings_of_workspace(config: Config) -> tuple[Config, str]:
 
 @contextlib.contextmanager
 def _shown(config: Config, on_progress: OnProgress) -> Iterator["Shown"]:
-    from pipelines.optical_flow.showing import computed_field, computed_fields, stored_fields
+    from pipelines.drawing.flow_source import computed_field, computed_fields, stored_fields
 
     path = Path(config.video)
     if not path.is_file():
@@ -222,7 +224,7 @@ def _shown(config: Config, on_progress: OnProgress) -> Iterator["Shown"]:
 
 def _task(config: Config, path: Path) -> "FlowTask":
     """The video as `extract-flow` would be given it; where its flow is put, if anywhere, is not settled here."""
-    from pipelines.optical_flow.extraction import FlowTask
+    from pipelines.optical_flow.store import FlowTask
 
     settings = config.extraction()
     return FlowTask(
@@ -268,7 +270,7 @@ def _is_stored(workspace: Workspace, parts: tuple[str, ...]) -> bool:
 
 
 def _measure(shown: "Shown", on_progress: OnProgress) -> "Motion":
-    from pipelines.optical_flow.showing import Motion
+    from pipelines.drawing.flow_source import Motion
 
     motion = Motion(shown.bound)
     for done, quantised in enumerate(shown.fields(), start=1):

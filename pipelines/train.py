@@ -12,31 +12,25 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pipelines.distributed import ranks
 from pipelines.errors import MissingError, UsageError
-from pipelines.progress import OnProgress, ignore_progress, note
+from pipelines.runtime.progress import OnProgress, ignore_progress, note
+from pipelines.runtime.ranks import ranks
+from pipelines.storage.atomic import json_text, remove_left_over_temporary_files, require_writable, storage_errors
 from pipelines.training.fine_tuning import Start, find_source, find_starts, flow_difference
 from pipelines.training.recipes import RECIPES, STEPS, Recipe, Step, StepName, override
 from pipelines.training.runs import Run, find_run, only_trainer
 from pipelines.training.step_files import StepFiles, StepResult
-from pipelines.workspace import (
-    Workspace,
-    is_plain_name,
-    json_text,
-    remove_left_over_temporary_files,
-    require_writable,
-    storage_errors,
-)
+from pipelines.workspace import Workspace, is_plain_name
 
 if TYPE_CHECKING:
     import torch
 
-    from pipelines.datasets.loading import Batch
+    from pipelines.datasets.samples import Batch
     from pipelines.models import STResNet
     from pipelines.training.data import TrainingData
+    from pipelines.training.data_parallel import Sharing
     from pipelines.training.estimation import Estimate, StepEstimate
     from pipelines.training.loop import Precision, StepTrainer
-    from pipelines.training.sharing import Sharing
 
 STACK = 10  # L, flow fields of one motion input (paper.md 1.4)
 FUSIONS = ("add", "multiply", "none")
@@ -153,7 +147,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     Raises `UsageError` where the run of that name has another configuration, `MissingError` where frames, flow,
     weights or a base step are missing or a step diverges, `Interrupted` after a signal, with a checkpoint written.
     """
-    from pipelines.devices import device_for, repeatable
+    from pipelines.runtime.devices import device_for, repeatable
     from pipelines.training.data import record_unreadable
 
     started = time.monotonic()
@@ -200,10 +194,10 @@ def _begin(
 ) -> "tuple[TrainingData, dict[str, Any], dict[StepName, Start]]":
     """Finds the training data, and what fine-tuning starts from; writes the configuration, or compares it. Until `held`
     is closed, no other process trains into the run. A dry run only compares."""
-    from pipelines.devices import resolve_device
+    from pipelines.runtime.devices import resolve_device
     from pipelines.training.compilation import compiles
-    from pipelines.training.configuration import describe_base, write_or_compare
     from pipelines.training.data import find_training_data
+    from pipelines.training.runs import describe_base, write_or_compare
 
     data = find_training_data(
         workspace,
@@ -253,7 +247,7 @@ def _require_weights(config: Config, run: Run, starts: Collection[str], settings
 
 def _require_shareable(config: Config, videos: int) -> None:
     """Raises `UsageError` before anything is trained where a step leaves processes without work."""
-    from pipelines.training.sharing import goes_together
+    from pipelines.training.data_parallel import goes_together
 
     for name in config.selected():
         goes_together(config.step(name), videos, ranks().size, config.sync_bn)
@@ -261,7 +255,7 @@ def _require_shareable(config: Config, videos: int) -> None:
 
 def _settings(config: Config, data: "TrainingData", precision: str) -> dict[str, Any]:
     """Everything that decides what the run becomes."""
-    from pipelines.training.configuration import digest
+    from pipelines.training.run_config import digest
 
     return {
         "recipe": config.recipe,
@@ -354,8 +348,8 @@ class _Training:
     def train(self, step: Step) -> tuple[StepResult, dict[str, str]]:
         """Trains one step from its checkpoint, or its start; leaves `weights.pt`. Also returns the videos that could
         not be read."""
-        from pipelines.devices import memory_errors
-        from pipelines.interruption import stop_requests
+        from pipelines.runtime.devices import memory_errors
+        from pipelines.runtime.signals import stop_requests
         from pipelines.training.metrics_log import MetricsLog
 
         files = self._files(step)
@@ -403,7 +397,7 @@ class _Training:
 
     def estimate_step(self, step: Step) -> "StepEstimate":
         """What a step will take; it starts from random weights where those of steps `to_come` are not there yet."""
-        from pipelines.devices import memory_errors
+        from pipelines.runtime.devices import memory_errors
         from pipelines.training.estimation import StepEstimate, measure
 
         files = self._files(step)
@@ -440,8 +434,8 @@ class _Training:
         import torch
 
         from pipelines.training.compilation import compiles, worthwhile
+        from pipelines.training.data_parallel import Sharing
         from pipelines.training.loop import StepTrainer
-        from pipelines.training.sharing import Sharing
 
         config, videos = self.config, len(self.data.videos)
         torch.manual_seed(config.seed * 1_000_003 + STEPS.index(step.name))
@@ -505,10 +499,11 @@ class _Training:
     def _batches(self, step: Step, start: int, sharing: "Sharing") -> "Iterator[Batch]":
         """This rank's share of the batches of a step from number `start` on; the same ones for any number of
         workers."""
-        from pipelines.datasets.loading import TrainingSamples, make_loader
-        from pipelines.datasets.order import StepSampler
+        from pipelines.datasets.loading import make_loader
+        from pipelines.datasets.sampler import StepSampler
+        from pipelines.datasets.samples import TrainingSamples
         from pipelines.datasets.sampling import TemporalSampling
-        from pipelines.devices import loader_workers
+        from pipelines.runtime.devices import loader_workers
 
         config, videos = self.config, len(self.data.videos)
         seeds = {"seed": config.seed, "step_index": STEPS.index(step.name)}

@@ -13,37 +13,36 @@ from pathlib import Path
 
 from pipelines.datasets.catalogue import Catalogue, artifact_files, unexamined
 from pipelines.datasets.dataset_file import ArtifactFile, Kind
-from pipelines.devices import available_cores
-from pipelines.distributed import ranks
 from pipelines.errors import MissingError, StresError, VideoError
-from pipelines.progress import OnProgress, Progress, ignore_progress
-from pipelines.verification.commands import commands
-from pipelines.verification.depth import Depth
-from pipelines.verification.faults import NEXT, Fault, FaultKind
-from pipelines.verification.flow_task import FlowTask, Recomputed
-from pipelines.verification.recomputing import flow_faults, flow_tasks, reasons_against, recompute_all
-from pipelines.verification.requeue import Requeued, requeue
-from pipelines.verification.runs import RunTask, ScoresTask
-from pipelines.verification.split_lists import check_splits, in_no_split
-from pipelines.verification.video_task import VideoReport, VideoTask
-from pipelines.verification.whole_set import (
-    KINDS,
-    check_dataset_file,
-    find_duplicates,
-    find_missing,
-    find_odd_settings,
-    usual_settings,
-)
-from pipelines.video.extraction import check_workers
-from pipelines.workers import Report, run_tasks
-from pipelines.workspace import (
-    Workspace,
+from pipelines.jobs.task import check_workers
+from pipelines.runtime.devices import available_cores
+from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
+from pipelines.runtime.ranks import ranks
+from pipelines.runtime.worker_pool import Report, run_tasks
+from pipelines.storage.atomic import (
     left_over_temporary_files,
-    read_failures,
     remove_left_over_temporary_files,
     require_writable,
     storage_errors,
 )
+from pipelines.storage.failures import read_failures
+from pipelines.verification.faults import NEXT, Depth, Fault, FaultKind
+from pipelines.verification.flow_task import FlowTask, Recomputed
+from pipelines.verification.one_video import VideoReport, VideoTask
+from pipelines.verification.recomputing import flow_faults, flow_tasks, reasons_against, recompute_all
+from pipelines.verification.requeue import Requeued, commands, requeue
+from pipelines.verification.runs import RunTask, ScoresTask
+from pipelines.verification.whole_set import (
+    KINDS,
+    check_dataset_file,
+    check_splits,
+    find_duplicates,
+    find_missing,
+    find_odd_settings,
+    in_no_split,
+    usual_settings,
+)
+from pipelines.workspace import Workspace
 
 STAGE = "verify"
 

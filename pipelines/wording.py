@@ -1,4 +1,7 @@
-"""Numbers in sentences: how many of what, and how long."""
+"""Numbers in words: how many of what, how long, which share."""
+
+import math
+from collections.abc import Sequence
 
 
 def plural(number: int, noun: str, many: str = "") -> str:
@@ -15,3 +18,30 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+# A float is nearest to its fraction k/n, not equal: 9/16 of a hundred is 56.25, and is to be 56.3 wherever it is shown.
+# Fractions of fewer than a hundred million videos are told apart by more than this.
+_EXACT = 1e-9
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """`56.3` for 9/16: half a unit of the last digit is rounded up; a dash for None, not defined."""
+    return "–" if fraction is None else f"{_rounded(fraction, digits):.{digits}f}"
+
+
+def points(difference: float) -> str:
+    """A difference of two fractions in percentage points, with its sign: `+6.3`, `-6.3`, `0.0`."""
+    rounded = _rounded(difference, 1)
+    return f"{rounded:+.1f}" if rounded else "0.0"
+
+
+def _rounded(fraction: float, digits: int) -> float:
+    unit = 10**digits
+    return math.copysign(math.floor(abs(fraction) * 100 * unit + 0.5 + _EXACT) / unit, fraction)
+
+
+def some(names: Sequence[str], shown: int = 3) -> str:
+    """The first few of many names, and how many others there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

@@ -10,7 +10,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-from pipelines.interruption import STOP_SIGNALS
+from pipelines.runtime.signals import STOP_SIGNALS
 from stres_cli import INTERRUPTED
 
 

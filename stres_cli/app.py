@@ -9,8 +9,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pipelines import __version__
-from pipelines.distributed import ranks
 from pipelines.errors import UsageError
+from pipelines.runtime.ranks import ranks
 from stres_cli.console import error_document, print_json
 
 # The first sentence of each command's own help. It is repeated here so that `stres --help` need not load the commands.

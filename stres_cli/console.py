@@ -18,11 +18,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from pipelines.distributed import launched, ranks
 from pipelines.errors import Interrupted, StresError, UsageError
-from pipelines.interruption import STOP_SIGNALS, StopRequest
-from pipelines.progress import Progress
-from pipelines.workspace import json_text
+from pipelines.runtime.progress import Progress
+from pipelines.runtime.ranks import launched, ranks
+from pipelines.runtime.signals import STOP_SIGNALS, StopRequest
+from pipelines.storage.atomic import json_text
 from stres_cli import INTERRUPTED
 
 

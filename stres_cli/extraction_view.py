@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.video.extraction import ExtractResult
+from pipelines.jobs.task import ExtractResult
+from pipelines.storage.failures import Failure
 from pipelines.wording import duration, plural
-from pipelines.workspace import Failure
 from stres_cli.console import CommandUI
 from stres_cli.quantities import size
 
 if TYPE_CHECKING:
-    from pipelines.optical_flow.displacement import Clipping
-    from pipelines.optical_flow.proposal import Proposal
-    from pipelines.video.estimation import Estimate
+    from pipelines.jobs.dry_run import Estimate
+    from pipelines.jobs.task import Clipping, Proposal
 
 _SHOWN_FAILURES = 10
 

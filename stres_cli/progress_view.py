@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from pipelines.progress import Progress
+from pipelines.runtime.progress import Progress
 from pipelines.wording import duration
 
 SECONDS_BETWEEN_LINES = 5.0

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from pipelines.percentages import percent, points
-from pipelines.wording import plural
+from pipelines.wording import percent, plural, points
 from stres_cli.confusion_view import render_confusion
 from stres_cli.console import printable
 from stres_cli.tables import Table
@@ -17,10 +16,10 @@ from stres_cli.tables import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipelines.evaluation.comparison import Comparison
+    from pipelines.analysis.comparison import Comparison
+    from pipelines.analysis.published import Published
     from pipelines.evaluation.intervals import Interval
     from pipelines.evaluation.metrics import ClassMetrics, StreamMetrics
-    from pipelines.evaluation.published import Published
     from pipelines.reporting.result import Result
 
 ALL_CLASSES_UP_TO = 30  # with more, only the worst and the best are listed, and the matrix is left to the picture

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.text import Text
 
-from pipelines.verification.faults import NEXT, Fault, FaultKind, some
-from pipelines.wording import duration, plural
+from pipelines.verification.faults import NEXT, Fault, FaultKind
+from pipelines.wording import duration, plural, some
 from stres_cli.console import printable
 from stres_cli.tables import Table
 
@@ -68,7 +68,7 @@ def _flow_again(result: "Result") -> str:
 def _stored_in_part(result: "Result") -> str:
     """Which videos are stored though they are not whole."""
     kinds = ("truncated", result.truncated), ("damaged", result.damaged)
-    parts = [f"{len(videos)} {kind} (--allow-{kind}): {some(videos)}" for kind, videos in kinds if videos]
+    parts = [f"{len(videos)} {kind} (--allow-{kind}): {some(videos, 5)}" for kind, videos in kinds if videos]
     return f"stored though not whole: {'; '.join(parts)}" if parts else ""
 
 

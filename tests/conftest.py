@@ -14,9 +14,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as stres_cli/__main__.py;
 # The networks here are tiny: more threads would only wait for one another, in the processes started here too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from pipelines.artifacts import new_flow_file, new_frames_file
 from pipelines.datasets.split_lists import Split
 from pipelines.datasets.splits import write_splits
+from pipelines.storage.flow_file import new_flow_file
+from pipelines.storage.frames_file import new_frames_file
 from pipelines.workspace import Workspace
 
 

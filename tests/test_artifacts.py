@@ -13,16 +13,9 @@ import numpy as np
 import pytest
 
 from pipelines import __version__
-from pipelines.artifacts import (
-    FLOW_SCHEMA,
-    FRAMES_SCHEMA,
-    ArtifactError,
-    FlowFile,
-    FrameFile,
-    new_flow_file,
-    new_frames_file,
-    peek,
-)
+from pipelines.storage.flow_file import FLOW_SCHEMA, FlowFile, new_flow_file
+from pipelines.storage.frames_file import FRAMES_SCHEMA, FrameFile, new_frames_file
+from pipelines.storage.hdf5 import ArtifactError, peek
 
 FRAMES, HEIGHT, WIDTH = 6, 24, 32
 

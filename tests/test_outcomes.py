@@ -2,10 +2,10 @@
 
 import pytest
 
-from pipelines import outcomes
 from pipelines.errors import StorageError, VideoError
-from pipelines.outcomes import Outcomes
-from pipelines.workspace import Failure, Workspace, read_failures, record_outcomes
+from pipelines.storage import failures as outcomes
+from pipelines.storage.failures import Failure, FailureLog, read_failures, record_outcomes
+from pipelines.workspace import Workspace
 
 
 def failure(number: int) -> Failure:
@@ -38,14 +38,14 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_the_first_failure_is_told_at_once(tmp_path, writes) -> None:
-    with Outcomes(Workspace(tmp_path)) as outcome:
+    with FailureLog(Workspace(tmp_path)) as outcome:
         outcome.fail(failure(1))
         assert recorded(Workspace(tmp_path)) == 1
 
 
 def test_many_are_written_together_and_none_is_lost(tmp_path, writes) -> None:
     workspace = Workspace(tmp_path)
-    with Outcomes(workspace) as outcome:
+    with FailureLog(workspace) as outcome:
         for number in range(500):
             outcome.fail(failure(number))
         for number in range(0, 500, 2):
@@ -56,7 +56,7 @@ def test_many_are_written_together_and_none_is_lost(tmp_path, writes) -> None:
 
 def test_what_waits_is_written_when_it_is_due_though_nothing_more_happens(tmp_path, writes) -> None:
     workspace = Workspace(tmp_path)
-    with Outcomes(workspace) as outcome:
+    with FailureLog(workspace) as outcome:
         outcome.fail(failure(1))
         outcome.fail(failure(2))
         assert recorded(workspace) == 1
@@ -67,7 +67,7 @@ def test_what_waits_is_written_when_it_is_due_though_nothing_more_happens(tmp_pa
 
 
 def fail_twice_and_stop(workspace: Workspace, before_stopping=lambda: None) -> None:
-    with Outcomes(workspace) as outcome:
+    with FailureLog(workspace) as outcome:
         outcome.fail(failure(1))
         outcome.fail(failure(2))
         before_stopping()
@@ -90,6 +90,6 @@ def test_a_disk_that_refuses_is_an_error_but_hides_none(tmp_path, writes, monkey
 
     with pytest.raises(VideoError, match="stopped"):
         fail_twice_and_stop(Workspace(tmp_path), fill_the_disk)
-    outcome = Outcomes(Workspace(tmp_path))
+    outcome = FailureLog(Workspace(tmp_path))
     with pytest.raises(StorageError, match="the disk is full"):
         outcome.fail(failure(1))

@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from pipelines.prefetch import prefetch
+from pipelines.runtime.prefetch import prefetch
 
 
 def counting(made: list[int], limit: int = 1000) -> Generator[int]:

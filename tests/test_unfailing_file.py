@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.unfailing_file import UnfailingFile
+from pipelines.storage.hdf5_guards import DeferredErrorFile
 
 
 def test_hdf5_that_writes_after_its_file_was_closed_has_nothing_to_complain_of(
@@ -19,7 +19,7 @@ def test_hdf5_that_writes_after_its_file_was_closed_has_nothing_to_complain_of(
     complaints: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", complaints.append)
     path = tmp_path / "scores.h5"
-    disk = UnfailingFile(path)
+    disk = DeferredErrorFile(path)
     file = h5py.File(disk, "w")
     file["late"] = np.arange(1000)
     disk.close()
@@ -31,7 +31,7 @@ def test_hdf5_that_writes_after_its_file_was_closed_has_nothing_to_complain_of(
 
 
 def test_pytorch_that_writes_after_its_file_was_closed_does_not_fail(tmp_path: Path) -> None:
-    disk: Any = UnfailingFile(tmp_path / "last.pt")
+    disk: Any = DeferredErrorFile(tmp_path / "last.pt")
     disk.close()
     torch.save({"weights": torch.zeros(10)}, disk)
     assert (tmp_path / "last.pt").read_bytes() == b""

@@ -10,20 +10,19 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import MissingError, StorageError
-from pipelines.workspace import (
-    Failure,
-    Workspace,
+from pipelines.storage.atomic import (
     atomic_file,
+    create_folder,
     locked,
-    read_failures,
     read_json,
-    record_outcomes,
     remove_left_over_temporary_files,
     require_writable,
     storage_errors,
     write_json,
     write_text,
 )
+from pipelines.storage.failures import Failure, read_failures, record_outcomes
+from pipelines.workspace import Workspace
 
 
 @pytest.fixture
@@ -88,7 +87,7 @@ def test_every_name_that_the_file_system_takes_can_be_written(tmp_path, name):
 
 def test_left_over_temporary_files_go_with_their_process(tmp_path):
     ours = tmp_path / "deep" / "b.h5"
-    dead = f"import pipelines.workspace as w; f = w.atomic_file(w.Path({str(tmp_path / 'a.h5')!r})); " + (
+    dead = f"import pipelines.storage.atomic as w; f = w.atomic_file(w.Path({str(tmp_path / 'a.h5')!r})); " + (
         "f.__enter__().touch(); w.os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", dead], check=True)
@@ -141,7 +140,7 @@ def test_left_over_temporary_files_are_sought_below_a_folder_or_not(tmp_path):
 
 def test_a_locked_folder_is_free_again_with_the_end_of_its_process(tmp_path):
     holder = (
-        "import sys, time; from pathlib import Path; from pipelines.workspace import locked\n"
+        "import sys, time; from pathlib import Path; from pipelines.storage.atomic import locked\n"
         "with locked(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", holder, str(tmp_path)], stdout=subprocess.PIPE) as process:
@@ -171,7 +170,7 @@ def test_a_file_in_the_place_of_a_folder_is_a_refusal_to_write(tmp_path):
     with pytest.raises(StorageError, match="cannot write"):
         write_text(tmp_path / "work" / "a.txt", "content")
     with pytest.raises(StorageError, match="cannot write"):
-        Workspace(tmp_path / "work").create()
+        create_folder(tmp_path / "work")
 
 
 def test_json_returns_as_it_was_written(tmp_path):
@@ -286,7 +285,7 @@ def test_two_processes_at_once_lose_no_row(workspace):
 def test_a_workspace_that_is_not_there_is_missing(workspace):
     with pytest.raises(MissingError, match="there is no workspace at"):
         workspace.require()
-    workspace.create()
+    workspace.root.mkdir(parents=True, exist_ok=True)
     workspace.require()
 
 
@@ -299,7 +298,7 @@ def test_no_json_file_holds_nan_or_infinity(tmp_path, number):
 
 def test_a_lock_that_is_never_given_back_is_waited_for_only_so_long(tmp_path, monkeypatch):
     """The other command hangs, or was stopped with Ctrl-Z."""
-    monkeypatch.setattr("pipelines.workspace._LOCK_PATIENCE", 0.05)
+    monkeypatch.setattr("pipelines.storage.atomic._LOCK_PATIENCE", 0.05)
     with (
         locked(tmp_path),
         pytest.raises(MissingError, match=r"another command has kept .* locked for 0.05 s.*end it"),

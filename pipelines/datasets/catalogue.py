@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, ArtifactError, method_parameters, peek
-from pipelines.bulk import look_at_all
 from pipelines.datasets.dataset_file import (
     Artifact,
     ArtifactFile,
@@ -24,9 +22,15 @@ from pipelines.datasets.dataset_file import (
     write_dataset_file,
 )
 from pipelines.errors import MissingError
-from pipelines.progress import OnProgress, ignore_progress
-from pipelines.video.sources import is_pictures
-from pipelines.workspace import Failure, Workspace, json_text
+from pipelines.runtime.parallel_map import look_at_all
+from pipelines.runtime.progress import OnProgress, ignore_progress
+from pipelines.storage.atomic import json_text
+from pipelines.storage.failures import Failure
+from pipelines.storage.flow_file import FLOW_SCHEMA, method_parameters
+from pipelines.storage.frames_file import FRAMES_SCHEMA
+from pipelines.storage.hdf5 import ArtifactError, peek
+from pipelines.storage.provenance import is_pictures
+from pipelines.workspace import Workspace
 
 UNLABELLED = "unlabelled"  # the class of a video that was given without one
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.provenance import made_by
-from pipelines.workspace import atomic_file, json_text, storage_errors
+from pipelines.storage.atomic import atomic_file, json_text, storage_errors
+from pipelines.storage.provenance import made_by
 
 DATASET_SCHEMA = "stres/dataset/1"
 Kind = Literal["frames", "flow"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipelines.datasets.clips import Clip, Clips, Frames
 from pipelines.models import Normalise
-from pipelines.optical_flow.quantise import mirror_x_flow
+from pipelines.storage.quantise import mirror_x_flow
 
 
 class Prepare(nn.Module):

@@ -17,9 +17,7 @@ from pipelines.datasets.catalogue import UNLABELLED, Catalogue, Video
 from pipelines.datasets.group_splits import FOLDS, leaking_groups, make_splits
 from pipelines.datasets.split_lists import Split, list_files, read_lists, ucf101_lists
 from pipelines.errors import MissingError, UsageError
-from pipelines.provenance import made_by
-from pipelines.workspace import (
-    Workspace,
+from pipelines.storage.atomic import (
     locked,
     read_json,
     remove_left_over_temporary_files,
@@ -28,6 +26,8 @@ from pipelines.workspace import (
     write_bytes,
     write_json,
 )
+from pipelines.storage.provenance import made_by
+from pipelines.workspace import Workspace
 
 SPLITS_SCHEMA = "stres/splits/1"
 SPLITS_FILE = "splits.json"

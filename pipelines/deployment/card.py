@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.artifacts import ArtifactError, peek
 from pipelines.deployment.checking import Check
 from pipelines.deployment.model import Deployed
 from pipelines.errors import MissingError
 from pipelines.evaluation.scores import SCORES_SCHEMA
-from pipelines.percentages import percent
+from pipelines.storage.atomic import read_json
+from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.training.runs import LATE_FUSION, Run
-from pipelines.workspace import Workspace, read_json
+from pipelines.wording import percent
+from pipelines.workspace import Workspace
 
 
 @dataclass(frozen=True)

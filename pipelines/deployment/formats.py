@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipelines.deployment.model import Deployed, random_inputs
 from pipelines.errors import MissingError
-from pipelines.workspace import json_text
+from pipelines.storage.atomic import json_text
 
 MOST = 4096  # videos, and frames of a video
 SETTINGS = "stres.json"

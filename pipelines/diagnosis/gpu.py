@@ -70,7 +70,7 @@ def _check_compiler() -> Check:
     """What TV-L1 on a GPU cannot do without, and training gets slower without."""
     import torch
 
-    from pipelines.devices import missing_to_compile
+    from pipelines.runtime.devices import missing_to_compile
 
     missing = missing_to_compile(torch.device("cuda"))
     if missing:

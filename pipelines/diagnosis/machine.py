@@ -5,12 +5,12 @@ import platform
 import resource
 from pathlib import Path
 
-from pipelines.devices import available_cores
 from pipelines.diagnosis.check import Check, Place, ok, warning
+from pipelines.runtime.devices import available_cores
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_WAIT_POLICY")
 _WORKER_BYTES = 600 * 10**6  # a process with torch, OpenCV and HDF5, at work on a video of 340x256
-# The loader keeps 256 artifacts open in each process (datasets/handles.py), and torch's shared memory takes files too.
+# The loader keeps 256 artifacts open in each process (datasets/open_files.py); torch's shared memory takes files too.
 _OPEN_FILES = 1024
 _SHARED_MEMORY = 10**9  # bytes: some batches of 128 clips on their way from the loaders
 

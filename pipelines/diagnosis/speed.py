@@ -53,9 +53,9 @@ def _check_cache() -> Check:
 
 def _check_speed(place: Place) -> list[Check]:
     """As many processes as `extract-flow` would start, each on a clip of its own."""
-    from pipelines.devices import resolve_device
     from pipelines.errors import StresError
-    from pipelines.optical_flow.processes import default_workers
+    from pipelines.optical_flow.settings import default_workers
+    from pipelines.runtime.devices import resolve_device
 
     try:
         device = str(resolve_device(place.device))
@@ -77,12 +77,12 @@ def _check_speed(place: Place) -> list[Check]:
 
 def _pairs_per_second(folder: Path, device: str, workers: int) -> float:
     from pipelines.errors import VideoError
-    from pipelines.optical_flow.extraction import FlowTask
     from pipelines.optical_flow.probing import probe
-    from pipelines.video.names import UNLABELLED
-    from pipelines.video.sources import VideoSource
+    from pipelines.optical_flow.store import FlowTask
+    from pipelines.runtime.worker_pool import run_tasks
+    from pipelines.sources.names import UNLABELLED
+    from pipelines.sources.videos import VideoSource
     from pipelines.video.synthetic import write_video
-    from pipelines.workers import run_tasks
 
     path = folder / "clip.avi"
     write_video(path, textured_clip())

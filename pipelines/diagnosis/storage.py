@@ -82,7 +82,7 @@ def _check_hdf5(place: Place) -> list[Check]:
     except BaseException:  # told by the packages' own lines
         return []
     from pipelines.errors import VideoError
-    from pipelines.workers import run_tasks
+    from pipelines.runtime.worker_pool import run_tasks
 
     fix = pip_install("--force-reinstall", "h5py", "hdf5plugin")
     with tempfile.TemporaryDirectory(prefix=".stres-doctor-", dir=place.folder) as folder:
@@ -99,7 +99,7 @@ def _check_hdf5(place: Place) -> list[Check]:
 
 
 def write_artifact(task: tuple[Path, str], report: object) -> str:
-    from pipelines.artifacts import new_flow_file
+    from pipelines.storage.flow_file import new_flow_file
 
     path, compression = task
     with new_flow_file(path, compression) as writer:  # type: ignore[arg-type]  # one of both
@@ -112,8 +112,8 @@ def read_artifact(task: tuple[Path, str], report: object) -> str:
     """Raises `VideoError` where another content comes back."""
     import numpy as np
 
-    from pipelines.artifacts import FlowFile
     from pipelines.errors import VideoError
+    from pipelines.storage.flow_file import FlowFile
 
     with FlowFile(task[0]) as file:
         if not np.array_equal(file.read(0, len(file)), _fields()):

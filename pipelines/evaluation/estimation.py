@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Self
 
 from pipelines.datasets.sampling import spread_evenly
-from pipelines.devices import loader_workers
-from pipelines.distributed import ranks
 from pipelines.evaluation.one_pass import Cuts, Logits, Samples, scored
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scoring import Scorer
 from pipelines.evaluation.videos import TestVideos
-from pipelines.progress import OnProgress, Progress
+from pipelines.runtime.devices import loader_workers
+from pipelines.runtime.progress import OnProgress, Progress
+from pipelines.runtime.ranks import ranks
 
 # Measured videos: this many, or three rounds of the loader processes, or what so many seconds are enough for.
 _VIDEOS, _ROUNDS, _SECONDS = 8, 3, 20.0

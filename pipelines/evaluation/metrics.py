@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.evaluation.intervals import COMBINED, WILSON, Interval, combined, of_mean
 from pipelines.evaluation.scores import Scores
-from pipelines.provenance import made_by
+from pipelines.storage.provenance import made_by
 
 TOP = 5
 """The best classes in which top-5 looks for the true one: a number only where there are more."""
@@ -222,3 +222,17 @@ def confused_pairs(matrix: np.ndarray, classes: Sequence[str]) -> tuple[Confused
         if true != guess
     ]
     return tuple(sorted(pairs, key=lambda pair: (-pair.count, -pair.share)))
+
+
+LEAST = 1e-30  # the probability that stands for zero where a logarithm is taken
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Class probabilities of logits [V, C]: float64 [V, C], each row of sum 1."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
+    """Logits [V, C] whose softmax gives back `probabilities` [V, C]; zeros become 1e-30."""
+    return np.log(np.maximum(probabilities, LEAST))

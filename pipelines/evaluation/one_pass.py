@@ -14,18 +14,19 @@ import torch
 from pipelines.datasets.augmentation import REFERENCE, Size
 from pipelines.datasets.catalogue import Video, unreadable
 from pipelines.datasets.clips import Frames
-from pipelines.datasets.loading import BadSample, TestSample, TestSamples, make_loader
+from pipelines.datasets.loading import make_loader
+from pipelines.datasets.samples import BadSample, TestSample, TestSamples
 from pipelines.datasets.sampling import spread_evenly
-from pipelines.devices import loader_workers, memory_errors
-from pipelines.distributed import ranks
 from pipelines.errors import MissingError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.recalibration import recalibrate_batch_norm
 from pipelines.evaluation.scoring import Scorer
 from pipelines.evaluation.videos import TestVideos, not_scored
 from pipelines.models import STResNet
-from pipelines.progress import OnProgress, Progress
-from pipelines.workspace import Failure
+from pipelines.runtime.devices import loader_workers, memory_errors
+from pipelines.runtime.progress import OnProgress, Progress
+from pipelines.runtime.ranks import ranks
+from pipelines.storage.failures import Failure
 
 Logits = dict[str, torch.Tensor]
 """Of each stream: float64 [C]."""

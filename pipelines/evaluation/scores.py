@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from pipelines.artifacts import ArtifactError, damaged, new_file, open_file, read_attributes, require_own_data
 from pipelines.errors import MissingError
-from pipelines.interruption import stop_requests
-from pipelines.provenance import made_by
-from pipelines.workspace import json_text, storage_errors
+from pipelines.runtime.signals import stop_requests
+from pipelines.storage.atomic import json_text, storage_errors
+from pipelines.storage.hdf5 import ArtifactError, damaged, new_file, open_file, read_attributes, require_own_data
+from pipelines.storage.provenance import made_by
 
 if TYPE_CHECKING:
     import h5py

@@ -8,12 +8,13 @@ from typing import Any
 from pipelines.datasets.catalogue import UNLABELLED, Catalogue, Video, flow_provenance, load_catalogue
 from pipelines.datasets.splits import ResolvedSplit, in_no_split, resolve
 from pipelines.errors import MissingError, UsageError
-from pipelines.evaluation.comparison import some
-from pipelines.progress import OnProgress, note
-from pipelines.training.configuration import first_difference, other_sources
-from pipelines.training.runs import Run
-from pipelines.video.sources import class_counts
-from pipelines.workspace import Failure, Workspace
+from pipelines.runtime.progress import OnProgress, note
+from pipelines.sources.videos import class_counts
+from pipelines.storage.failures import Failure
+from pipelines.training.run_config import first_difference
+from pipelines.training.runs import Run, other_sources
+from pipelines.wording import some
+from pipelines.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from pipelines.errors import MissingError, VideoError
 from pipelines.layouts.classes import Classes
 from pipelines.layouts.names import COMPONENT_FOLDERS, OTHER_COMPONENT, read_name
 from pipelines.layouts.pictures import Series, is_within
-from pipelines.video.names import UNLABELLED
-from pipelines.video.sources import VideoProblem, VideoSource, refuse_unusable
+from pipelines.sources.names import UNLABELLED
+from pipelines.sources.videos import VideoProblem, VideoSource, refuse_unusable
 
 _LAYOUTS = {
     "frames": "<class>/<video>/frame000001.jpg or img_00001.jpg",

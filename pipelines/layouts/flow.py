@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipelines.artifacts import FRAMES_SCHEMA, Compression, FlowWriter, new_flow_file
+from pipelines.jobs.dry_run import Probe
 from pipelines.layouts.importing import (
     ImportTask,
     PictureBytes,
@@ -23,8 +23,9 @@ from pipelines.layouts.importing import (
     require_one_size,
 )
 from pipelines.layouts.pictures import decode_component
-from pipelines.video.estimation import Probe
-from pipelines.workers import Report
+from pipelines.runtime.worker_pool import Report
+from pipelines.storage.flow_file import Compression, FlowWriter, new_flow_file
+from pipelines.storage.frames_file import FRAMES_SCHEMA
 
 _AT_ONCE = 16  # fields read, appended and reported together
 

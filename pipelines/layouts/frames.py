@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pipelines.artifacts import FLOW_SCHEMA, FrameWriter, new_frames_file
+from pipelines.jobs.dry_run import Probe
 from pipelines.layouts.importing import (
     ImportTask,
     PictureBytes,
@@ -22,10 +22,11 @@ from pipelines.layouts.importing import (
     require_one_size,
 )
 from pipelines.layouts.pictures import decode_frame, is_jpeg
-from pipelines.video.estimation import Probe
-from pipelines.video.jpeg import encode_jpeg
+from pipelines.runtime.worker_pool import Report
+from pipelines.storage.flow_file import FLOW_SCHEMA
+from pipelines.storage.frames_file import FrameWriter, new_frames_file
+from pipelines.storage.jpeg import encode_jpeg
 from pipelines.video.resize import resize, stored_size
-from pipelines.workers import Report
 
 AS_FOUND = 0
 """The attribute `jpeg_quality` where JPEGs were taken as they are: with which one they were made is not known."""

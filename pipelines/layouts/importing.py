@@ -10,25 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, ArtifactError, peek
-from pipelines.devices import available_cores
-from pipelines.distributed import ranks
 from pipelines.errors import VideoError
+from pipelines.jobs.attributes import stored_library_versions, timing_attributes
+from pipelines.jobs.dry_run import Probe, estimate
+from pipelines.jobs.resume import SourceKind, Stamp, divide
+from pipelines.jobs.run import dry_run_result, extract
+from pipelines.jobs.task import ExtractResult
 from pipelines.layouts.finding import PictureFolder, find_folders
 from pipelines.layouts.pictures import Pictures, Series, list_pictures, read_picture
-from pipelines.progress import OnProgress
-from pipelines.video.estimation import Probe, estimate
-from pipelines.video.extraction import (
-    ExtractResult,
-    dry_run_result,
-    extract,
-    stored_library_versions,
-    timing_attributes,
-)
-from pipelines.video.identity import SourceKind, Stamp, divide
-from pipelines.video.sources import VideoSource
-from pipelines.video.timing import USUAL_FPS, Timing, even_times
-from pipelines.workers import Report
+from pipelines.runtime.devices import available_cores
+from pipelines.runtime.progress import OnProgress
+from pipelines.runtime.ranks import ranks
+from pipelines.runtime.worker_pool import Report
+from pipelines.sources.videos import VideoSource
+from pipelines.storage.flow_file import FLOW_SCHEMA
+from pipelines.storage.frames_file import FRAMES_SCHEMA
+from pipelines.storage.hdf5 import USUAL_FPS, ArtifactError, even_times, peek
+from pipelines.video.timing import Timing
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -14,10 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipelines.artifacts import MOST_PIXELS
 from pipelines.errors import VideoError
 from pipelines.layouts.names import Kind, PictureName, read_name
-from pipelines.video.jpeg import decode_picture, is_jpeg, jpeg_size
+from pipelines.storage.jpeg import MOST_PIXELS, decode_picture, is_jpeg, jpeg_size
 
 MOST_BYTES = 1 << 26
 """Of one file."""

@@ -15,13 +15,15 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from pipelines.artifacts import JPEG_QUALITY, ArtifactError, FlowFile
 from pipelines.errors import VideoError
+from pipelines.jobs.dry_run import Probe
 from pipelines.layouts.names import FLOW_LAYOUTS, LayoutName
-from pipelines.video.estimation import Probe
-from pipelines.video.sources import VideoSource
-from pipelines.workers import Report
-from pipelines.workspace import storage_errors, temporary_name
+from pipelines.runtime.worker_pool import Report
+from pipelines.sources.videos import VideoSource
+from pipelines.storage.atomic import storage_errors, temporary_name
+from pipelines.storage.flow_file import FlowFile
+from pipelines.storage.hdf5 import ArtifactError
+from pipelines.storage.jpeg import JPEG_QUALITY
 
 Format = Literal["jpg", "png"]
 _AT_ONCE = 16  # fields read, written and reported together

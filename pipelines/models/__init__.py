@@ -1,6 +1,6 @@
 """The network of the paper, one module per box of its figure.
 
-`st_resnet` shows how the data flows; `stream`, `blocks`, `connection` and `temporal` are its parts, `normalise` comes
+`st_resnet` shows how the data flows; `stream`, `blocks` and `temporal` are its parts, `normalise` comes
 before it, `weights` fills it from elsewhere, and `folding` makes it faster for testing.
 """
 

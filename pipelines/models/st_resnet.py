@@ -4,15 +4,43 @@ Letters: B videos, T frames, T' frames after temporal pooling, L flow fields of 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from pipelines.errors import UsageError
-from pipelines.models.connection import Connection, Direction, Fusion
+from pipelines.models.blocks import BlockOutput
 from pipelines.models.stream import Stage, Stream
 from pipelines.models.temporal import TemporalInit
+
+Fusion = Literal["add", "multiply", "none"]
+Direction = Literal["motion-to-appearance", "appearance-to-motion", "both", "none"]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """The rule that gives block b's residual inputs from the two block a. It has no weights."""
+
+    fusion: Fusion = "add"
+    direction: Direction = "motion-to-appearance"
+
+    def into_appearance(self, appearance: BlockOutput, motion: BlockOutput) -> Tensor | None:
+        """What F of the appearance stream's block b takes instead of f(x_a); None where nothing enters it."""
+        return self._combine(appearance, motion) if self.direction in ("motion-to-appearance", "both") else None
+
+    def into_motion(self, motion: BlockOutput, appearance: BlockOutput) -> Tensor | None:
+        """What F of the motion stream's block b takes instead of f(x_m); None where nothing enters it."""
+        return self._combine(motion, appearance) if self.direction in ("appearance-to-motion", "both") else None
+
+    def _combine(self, own: BlockOutput, other: BlockOutput) -> Tensor | None:
+        if self.fusion == "add":
+            return own.before_relu + other.after_relu
+        if self.fusion == "multiply":
+            return own.before_relu * other.after_relu
+        return None
+
 
 StreamName = Literal["appearance", "motion"]
 

@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import torch
 
+from pipelines.jobs.task import Clipping
+
 BOUNDS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 128)
 """Pixels: the bounds that are proposed."""
 CLIPPED = 0.001
@@ -17,20 +19,6 @@ _EVERY = 4  # of the columns and of the rows: of a field of 340x256 5,440 vector
 
 SHARE, LARGEST, BEYOND = "clipped_share", "largest_displacement", "displacement_beyond"
 ATTRIBUTES = (SHARE, LARGEST, BEYOND, "source_frames", "width", "height")
-
-
-@dataclass(frozen=True)
-class Clipping:
-    """What a bound does to the flow that was made."""
-
-    bound: float
-    """Pixels."""
-    clipped_share: float
-    """Of the vectors."""
-    largest: float
-    """The longest component of any, pixels."""
-    suitable_bound: float
-    """Clips no more than 0.1 % of the vectors."""
 
 
 def clipping(files: Sequence[Mapping[str, Any]], bound: float) -> Clipping | None:

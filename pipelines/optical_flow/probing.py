@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.artifacts import FlowWriter
+from pipelines.jobs.dry_run import Probe
 from pipelines.optical_flow.displacement import Displacement, DisplacementMeter
-from pipelines.optical_flow.extraction import FlowTask, meter_of, method_of, open_frames, write_flow
 from pipelines.optical_flow.methods import FlowMethod
-from pipelines.video.estimation import Probe
-from pipelines.workers import Report
+from pipelines.optical_flow.store import FlowTask, meter_of, method_of, open_frames, write_flow
+from pipelines.runtime.worker_pool import Report
+from pipelines.storage.flow_file import FlowWriter
 
 _LONG_ENOUGH = 1.0  # seconds in which frames are taken
 _COMPARED = 8  # pairs of which the faster method makes the flow too

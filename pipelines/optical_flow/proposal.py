@@ -2,31 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from pipelines.optical_flow.displacement import Clipping, Displacement
+from pipelines.jobs.task import Clipping, Proposal
+from pipelines.optical_flow.displacement import Displacement
 from pipelines.optical_flow.probing import FASTER, FlowProbe
 
 _LONG = 24.0  # hours, from where on a faster method is proposed
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """Settings of `extract-flow` that suit the videos looked at."""
-
-    videos: int
-    """From how many, spread over all."""
-    method: str
-    bound: float
-    """Pixels."""
-    short_side: int
-    """Pixels: of most of the videos as they would be stored."""
-    short_sides: tuple[int, int]
-    """The smallest and the largest of them."""
-    clipping: Clipping
-    """What the bound asked for does."""
-    hours: dict[str, float]
-    """What the method asked for would take, and the faster one where it was measured."""
 
 
 def propose(probes: Sequence[FlowProbe], method: str, bound: float, hours: float) -> Proposal | None:

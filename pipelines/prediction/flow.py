@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from pipelines.errors import MissingError, UsageError, VideoError
-from pipelines.optical_flow.extraction import method_input
 from pipelines.optical_flow.methods import METHODS, FlowMethod, make_method, options_of
-from pipelines.optical_flow.quantise import quantise, require_finite
-from pipelines.training.configuration import first_difference
+from pipelines.optical_flow.store import method_input
+from pipelines.storage.jpeg import as_stored
+from pipelines.storage.quantise import quantise, require_finite
+from pipelines.training.run_config import first_difference
 from pipelines.training.runs import Run
-from pipelines.video.jpeg import as_stored
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipelines.datasets.artifact_reader import Pixels
 from pipelines.datasets.augmentation import REFERENCE
 from pipelines.datasets.clips import Clips, Frames
-from pipelines.datasets.loading import views_of
-from pipelines.datasets.reading import Pixels
-from pipelines.devices import memory_errors
+from pipelines.datasets.samples import views_of
 from pipelines.errors import VideoError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scoring import Scorer, shortest_window, with_fused
 from pipelines.prediction.flow import FlowOnDemand, trained_flow
-from pipelines.prediction.needs import Needs
+from pipelines.prediction.frames_needed import FramePlan
+from pipelines.runtime.devices import memory_errors
 from pipelines.training.runs import Run, load_network, recipe_of
 from pipelines.video.decoding import damage
 from pipelines.video.isolation import Decoder, IsolatedReader
@@ -74,10 +74,10 @@ class Predictor:
         with reader:
             yield reader
 
-    def needs(self, start: int, length: int) -> Needs:
+    def needs(self, start: int, length: int) -> FramePlan:
         """What is looked at of the `length` frames from `start` on. Raises `VideoError` where they have no flow."""
         stack = self.scorer.network.flow_channels // 2
-        return Needs.of(
+        return FramePlan.of(
             start, length, crops=self.protocol.frames, stack=stack, step=self.flow.step, streams=self.streams
         )
 

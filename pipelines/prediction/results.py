@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.workspace import Failure
+from pipelines.storage.failures import Failure
 
 if TYPE_CHECKING:
     from pipelines.prediction.timeline import Segment

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.prediction.duration import Duration
 from pipelines.prediction.flow import FlowOnDemand
-from pipelines.prediction.lengths import Length
 from pipelines.prediction.predictor import Logits, OnFrames, Predictor, probabilities, warning_about
 from pipelines.prediction.windows import Span, Windows
-from pipelines.prefetch import prefetch
+from pipelines.runtime.prefetch import prefetch
 from pipelines.video.timing import Timing
 
 _AHEAD = 16  # decoded frames that wait while flow and network compute
@@ -59,8 +59,8 @@ class Timeline:
     classes: list[str]
     windows: list[Window]
     timing: Timing
-    window: Length
-    hop: Length
+    window: Duration
+    hop: Duration
     pairs: int
     """Flow fields computed."""
     mean: Logits
@@ -115,7 +115,7 @@ def _runs(values: Sequence[int]) -> Iterator[tuple[int, int]]:
             first = place
 
 
-def slide(predictor: Predictor, path: Path, window: Length, hop: Length, on_frames: OnFrames) -> Timeline:
+def slide(predictor: Predictor, path: Path, window: Duration, hop: Duration, on_frames: OnFrames) -> Timeline:
     """Raises `VideoError` where the video cannot be decoded or is too short."""
     timeline = _slide(predictor, path, window, hop, on_frames, None)
     if timeline is None:  # when the frames are shown is known only from all of them
@@ -128,7 +128,7 @@ def slide(predictor: Predictor, path: Path, window: Length, hop: Length, on_fram
 
 
 def _slide(
-    predictor: Predictor, path: Path, window: Length, hop: Length, on_frames: OnFrames, times: np.ndarray | None
+    predictor: Predictor, path: Path, window: Duration, hop: Duration, on_frames: OnFrames, times: np.ndarray | None
 ) -> Timeline | None:
     """`times`: when the frames are shown; None: as their timestamps say. Returns None where those turn out not to be
     usable, and seconds matter."""

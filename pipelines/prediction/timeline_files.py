@@ -8,7 +8,8 @@ from typing import Any
 
 from pipelines.prediction.timeline import Timeline, Window
 from pipelines.prediction.timeline_picture import draw_timeline
-from pipelines.workspace import spreadsheet_text, write_bytes, write_json, write_text
+from pipelines.storage.atomic import write_bytes, write_json, write_text
+from pipelines.storage.failures import spreadsheet_text
 
 SCHEMA = "stres/timeline/1"
 COLUMNS = ("start_seconds", "end_seconds", "start_frame", "end_frame", "class", "probability")

@@ -7,7 +7,7 @@ lie between. A length in frames is a number of them. Letters: T frames.
 import math
 from bisect import bisect_right
 
-from pipelines.prediction.lengths import Length
+from pipelines.prediction.duration import Duration
 
 _EXACT = 1e-6  # seconds by which sums of times are off
 
@@ -22,7 +22,7 @@ class Windows:
     window ends with the video.
     """
 
-    def __init__(self, window: Length, hop: Length, least: int) -> None:
+    def __init__(self, window: Duration, hop: Duration, least: int) -> None:
         self.window, self.hop, self.least = window, hop, least
         self.times: list[float] = []
         self._middles: list[float] = []  # between the frames i and i + 1
@@ -115,5 +115,5 @@ class Windows:
         """The frame shown nearest to that time, the later of two."""
         return bisect_right(self._middles, time + _EXACT)
 
-    def _frames(self, length: Length) -> int:
+    def _frames(self, length: Duration) -> int:
         return int(length.number)

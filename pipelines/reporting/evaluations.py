@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.artifacts import ArtifactError, peek
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scores import SCORES_SCHEMA, Scores, read_scores
+from pipelines.storage.atomic import read_json
+from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.training.recipes import STEPS
 from pipelines.training.runs import LATE_FUSION, Run, outdated, run_at, scores_folder
-from pipelines.workspace import Workspace, is_plain_name, read_json
+from pipelines.workspace import Workspace, is_plain_name
 
 SPLIT_FIELD = "{split}"
 DEFAULT_RUNS = f"split{SPLIT_FIELD}"

@@ -7,7 +7,7 @@ from pipelines.reporting import plots, tables
 from pipelines.reporting.measuring import Material
 from pipelines.reporting.result import Result
 from pipelines.reporting.training_log import Curves
-from pipelines.workspace import storage_errors, write_bytes, write_text
+from pipelines.storage.atomic import storage_errors, write_bytes, write_text
 
 PAGE = "report.html"
 SOMETIMES = (

@@ -9,8 +9,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from pipelines import __version__
-from pipelines.percentages import percent, points
 from pipelines.reporting.page_data import as_script
+from pipelines.wording import percent, points
 
 if TYPE_CHECKING:
     from jinja2 import Template

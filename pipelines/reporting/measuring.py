@@ -6,21 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.evaluation.calibration import calibration
-from pipelines.evaluation.comparison import Comparison, compare_streams
-from pipelines.evaluation.external import External, add_external, external_name, read_external
-from pipelines.evaluation.fusion import Space, WeightSweep, weight_sweep
+from pipelines.analysis.calibration import calibration, motion_effects
+from pipelines.analysis.comparison import Comparison, compare_streams
+from pipelines.analysis.external import External, add_external, external_name, read_external
+from pipelines.analysis.fusion import Space, WeightSweep, weight_sweep
+from pipelines.analysis.published import published
 from pipelines.evaluation.metrics import (
     Scored,
     class_metrics,
     confused_pairs,
     confusion_matrix,
     pooled_metrics,
+    softmax,
     stream_metrics,
 )
-from pipelines.evaluation.motion_effect import motion_effects
-from pipelines.evaluation.probabilities import softmax
-from pipelines.evaluation.published import published
 from pipelines.evaluation.scores import STREAMS
 from pipelines.reporting.evaluations import SPLIT_FIELD, Evaluation
 from pipelines.reporting.result import Mistake, Result, SplitNumbers

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.evaluation.metrics import confusion_matrix
-from pipelines.evaluation.probabilities import softmax
-from pipelines.evaluation.seriation import confusion_order
+from pipelines.analysis.class_order import confusion_order
+from pipelines.evaluation.metrics import confusion_matrix, softmax
 from pipelines.reporting.measuring import Material
 from pipelines.reporting.result import Result
 from pipelines.reporting.thumbnails import Thumbnail
 from pipelines.reporting.training_log import Curves, thinned
-from pipelines.workspace import json_text
+from pipelines.storage.atomic import json_text
 
 BEST = 5
 UNIT = 10_000

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.evaluation.calibration import Calibration
-    from pipelines.evaluation.comparison import Comparison
-    from pipelines.evaluation.external import External
-    from pipelines.evaluation.fusion import WeightSweep
+    from pipelines.analysis.calibration import Calibration, MotionEffect
+    from pipelines.analysis.comparison import Comparison
+    from pipelines.analysis.external import External
+    from pipelines.analysis.fusion import WeightSweep
+    from pipelines.analysis.published import Published
     from pipelines.evaluation.metrics import ClassMetrics, ConfusedPair, StreamMetrics
-    from pipelines.evaluation.motion_effect import MotionEffect
-    from pipelines.evaluation.published import Published
 
 
 @dataclass(frozen=True)

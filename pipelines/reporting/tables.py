@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.evaluation.metrics import ranks
-from pipelines.workspace import spreadsheet_text
+from pipelines.storage.failures import spreadsheet_text
 
 if TYPE_CHECKING:
-    from pipelines.evaluation.comparison import Comparison
+    from pipelines.analysis.comparison import Comparison
+    from pipelines.analysis.published import Published
     from pipelines.evaluation.metrics import StreamMetrics
-    from pipelines.evaluation.published import Published
     from pipelines.reporting.measuring import Material
     from pipelines.reporting.result import Result
     from pipelines.reporting.training_log import Curves

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pipelines.artifacts import ArtifactError, FlowFile, FrameFile
-from pipelines.evaluation.metrics import Scored
-from pipelines.evaluation.probabilities import softmax
-from pipelines.optical_flow.colour import flow_to_colour
-from pipelines.optical_flow.picture import motion_of_bytes
-from pipelines.video.sources import is_pictures
+from pipelines.drawing.colour import flow_to_colour
+from pipelines.drawing.flow_picture import motion_of_bytes
+from pipelines.evaluation.metrics import Scored, softmax
+from pipelines.storage.flow_file import FlowFile
+from pipelines.storage.frames_file import FrameFile
+from pipelines.storage.hdf5 import ArtifactError
+from pipelines.storage.provenance import is_pictures
 from pipelines.workspace import Workspace, is_plain_name
 
 LISTED = 48  # the most confident mistakes that all have pictures

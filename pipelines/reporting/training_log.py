@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import MissingError, UsageError
+from pipelines.storage.atomic import read_json
 from pipelines.training.metrics_log import of_today
 from pipelines.training.recipes import PAPER, STEPS, StepName, override
 from pipelines.training.runs import Run
-from pipelines.workspace import Workspace, is_plain_name, read_json
+from pipelines.workspace import Workspace, is_plain_name
 
 MOST_POINTS = 300  # of a curve that is drawn; the table has them all
 

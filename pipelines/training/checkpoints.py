@@ -12,10 +12,10 @@ from typing import IO, Any, cast
 import torch
 
 from pipelines.errors import MissingError
-from pipelines.models.tensor_file import TensorFileError, not_finite, read_tensors
-from pipelines.provenance import made_by
-from pipelines.unfailing_file import UnfailingFile
-from pipelines.workspace import atomic_file, storage_errors
+from pipelines.storage.atomic import atomic_file, storage_errors
+from pipelines.storage.hdf5_guards import DeferredErrorFile
+from pipelines.storage.provenance import made_by
+from pipelines.storage.tensor_file import TensorFileError, not_finite, read_tensors
 
 CHECKPOINT_SCHEMA = "stres/checkpoint/1"
 WEIGHTS_SCHEMA = "stres/weights/1"
@@ -23,7 +23,7 @@ WEIGHTS_SCHEMA = "stres/weights/1"
 
 def save(path: Path, schema: str, content: dict[str, Any]) -> None:
     """Writes `content` whole or not at all. Raises `StorageError`."""
-    with atomic_file(path) as temporary, storage_errors(path), contextlib.closing(UnfailingFile(temporary)) as file:
+    with atomic_file(path) as temporary, storage_errors(path), contextlib.closing(DeferredErrorFile(temporary)) as file:
         whole = made_by(schema, "numpy", "torch") | content
         torch.save(whole, cast("IO[bytes]", file))  # its zip writer hides why a write failed
         file.check()

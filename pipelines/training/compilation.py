@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pipelines.devices import missing_to_compile
 from pipelines.errors import MissingError
+from pipelines.runtime.devices import missing_to_compile
+from pipelines.training.optimiser import total_iterations
 from pipelines.training.recipes import Step
-from pipelines.training.schedule import total_iterations
 
 if TYPE_CHECKING:
     import torch

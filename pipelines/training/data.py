@@ -18,10 +18,11 @@ from pipelines.datasets.splits import (
     without_classes,
 )
 from pipelines.errors import MissingError, UsageError
-from pipelines.progress import OnProgress, note
-from pipelines.video.sources import class_counts
+from pipelines.runtime.progress import OnProgress, note
+from pipelines.sources.videos import class_counts
+from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.wording import plural
-from pipelines.workspace import Failure, Workspace, record_outcomes
+from pipelines.workspace import Workspace
 
 
 @dataclass(frozen=True)

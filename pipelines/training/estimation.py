@@ -10,9 +10,9 @@ from typing import Self
 
 import torch
 
-from pipelines.datasets.loading import Batch
-from pipelines.interruption import StopRequest
-from pipelines.progress import OnProgress, Progress
+from pipelines.datasets.samples import Batch
+from pipelines.runtime.progress import OnProgress, Progress
+from pipelines.runtime.signals import StopRequest
 from pipelines.training.loop import StepTrainer
 
 # Of a step, after the first update, which warms up: whichever comes first ends the measuring.

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import MissingError, UsageError
+from pipelines.storage.atomic import json_text
 from pipelines.training.recipes import STEPS, StepName
 from pipelines.training.runs import Run, run_at
-from pipelines.workspace import Workspace, json_text
+from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.models import STResNet
@@ -162,7 +163,7 @@ def _require_fit(source: Source, step: StepName, name: StepName, network: Mappin
 
 def flow_difference(source: Source, flow: Mapping[str, Any]) -> str:
     """In words, the first way in which the other run's flow was another; empty where it was not."""
-    from pipelines.training.configuration import first_difference
+    from pipelines.training.run_config import first_difference
 
     difference = first_difference(source.run.config()["flow"], json.loads(json_text(flow)), "flow")
     return f"run {source.label} was trained on other flow: {difference}" if difference else ""

@@ -12,23 +12,22 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from pipelines.datasets.loading import Batch
-from pipelines.datasets.order import batches_per_epoch
 from pipelines.datasets.preparation import Prepare
+from pipelines.datasets.sampler import batches_per_epoch
+from pipelines.datasets.samples import Batch
 from pipelines.errors import Interrupted, MissingError
-from pipelines.interruption import StopRequest
-from pipelines.models import STResNet
+from pipelines.models import StreamLogits, STResNet
 from pipelines.models.dropout import VideoDropout
-from pipelines.percentages import percent
-from pipelines.progress import OnProgress, Progress
+from pipelines.runtime.progress import OnProgress, Progress
+from pipelines.runtime.signals import StopRequest
 from pipelines.training.compilation import compiled
-from pipelines.training.loss import correct_videos, video_loss
+from pipelines.training.data_parallel import Part, Sharing, parts_of, taking_no_part, without_exchange
 from pipelines.training.metrics_log import MetricsLog
-from pipelines.training.optimiser import make_optimiser, set_learning_rate
+from pipelines.training.optimiser import learning_rate, make_optimiser, set_learning_rate, total_iterations
 from pipelines.training.recipes import STEPS, Step
-from pipelines.training.schedule import learning_rate, total_iterations
-from pipelines.training.sharing import Part, Sharing, parts_of, taking_no_part, without_exchange
+from pipelines.wording import percent
 
 Precision = Literal["fp32", "bf16", "fp16"]
 UPDATES_A_LOG_LINE = 10
@@ -351,3 +350,33 @@ def _cut(batch: Batch, parts: list[Part]) -> list[_Content]:
         contents.append(_Content(part, batch.part_of_places(start, stop), places))
         start = stop
     return contents
+
+
+def video_loss(logits: StreamLogits, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Sum over videos of both streams' cross-entropies summed over the T' time steps: a scalar.
+
+    `logits`: each [B, T', C] or None; `labels`: int64 [B], repeated for each time step. Divide by the number of videos
+    of the whole batch for the average.
+    """
+    total = labels.new_zeros((), dtype=torch.float32)
+    for stream in logits:
+        if stream is not None:
+            steps = stream.shape[1]
+            total = total + F.cross_entropy(
+                stream.flatten(0, 1).float(),
+                labels.repeat_interleave(steps),
+                label_smoothing=label_smoothing,
+                reduction="sum",
+            )
+    return total
+
+
+def correct_videos(logits: StreamLogits, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """How many videos each stream, and their sum, put into the right class by logits averaged over time.
+
+    Scalars on the device of the logits, so that counting does not wait for it.
+    """
+    means = {name: stream.detach().float().mean(1) for name, stream in logits._asdict().items() if stream is not None}
+    if len(means) == 2:
+        means["fused"] = means["appearance"] + means["motion"]
+    return {name: (mean.argmax(1) == labels).sum() for name, mean in means.items()}

@@ -1,8 +1,11 @@
 """SGD with the paper's rates and decays by kind of parameter (paper.md 3.1)."""
 
+import math
+
 import torch
 from torch import nn
 
+from pipelines.datasets.sampler import batches_per_epoch
 from pipelines.training.recipes import Step
 
 # kind of parameter: (factor of the learning rate, whether weight decay applies)
@@ -49,3 +52,24 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Sets every group's rate to its factor times `rate`."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group["rate"]
+
+
+WARM_UP = 0.05  # of all iterations, for the cosine schedule
+
+
+def total_iterations(step: Step, videos: int) -> int:
+    """Updates of the whole step, for that many training videos."""
+    return step.iterations or step.epochs * batches_per_epoch(videos, step.factor, step.batch_size)
+
+
+def learning_rate(step: Step, iteration: int, total: int) -> float:
+    """The filters' rate at update `iteration` (from 0) of `total`.
+
+    A list of factors is spread evenly: with as many epochs as factors, one factor an epoch (paper.md 3.3).
+    """
+    if step.schedule == "cosine":
+        warm_up = max(1, round(WARM_UP * total))
+        if iteration < warm_up:
+            return step.lr * (iteration + 1) / warm_up
+        return step.lr * 0.5 * (1 + math.cos(math.pi * (iteration - warm_up) / max(1, total - warm_up)))
+    return step.lr * step.schedule[iteration * len(step.schedule) // total]

@@ -1,11 +1,14 @@
 """What the files of a run must hold for anything to be done with it, since they may come from anybody."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import MissingError
+from pipelines.storage.atomic import json_text
 from pipelines.training.recipes import CROP_SCHEMES
 
 
@@ -112,3 +115,25 @@ _SPLIT: Mapping[str, Callable[[Any], bool]] = {
     "classes": _are_texts,
     "source": _is_text,
 }
+_MAY_DIFFER = ("stres_version", "library_versions")
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of a JSON document."""
+    return hashlib.sha256(json_text(content).encode()).hexdigest()
+
+
+def first_difference(old: Any, new: Any, name: str = "") -> str:
+    """The first difference between two JSON documents, in words; empty where there is none."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            found = first_difference(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+            if found and key not in _MAY_DIFFER:
+                return found
+        return ""
+    return "" if old == new else f"{name} was {_short(old)} and is now {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

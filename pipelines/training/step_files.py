@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import MissingError, UsageError
+from pipelines.storage.atomic import storage_errors
 from pipelines.training.recipes import Step
 from pipelines.training.runs import Run
-from pipelines.workspace import storage_errors
 
 if TYPE_CHECKING:
     from pipelines.training.loop import StepTrainer
@@ -78,7 +78,7 @@ class StepFiles:
     def saved(self) -> dict[str, Any] | None:
         """What an interrupted step left. Raises `UsageError` where that is of another configuration."""
         from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, load
-        from pipelines.training.configuration import first_difference
+        from pipelines.training.run_config import first_difference
 
         if not self.checkpoint.exists():
             return None

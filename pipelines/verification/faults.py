@@ -1,6 +1,5 @@
 """What can be wrong with a workspace, by kind, and what to do about each."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,7 +34,6 @@ FaultKind = Literal[
     "temporary files",
 ]
 
-_NAMED = 5  # in one sentence
 _AGAIN = "`stres verify --fix` sets it aside, the extracting command makes it again"
 NEXT: dict[FaultKind, str] = {
     "missing": "run the extracting command again",
@@ -83,15 +81,15 @@ class Fault:
     remake: tuple[Kind, ...] = ()
 
 
-def some(names: Sequence[str]) -> str:
-    """The first few of many names, and how many more there are."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
-
-
 class Broken(Exception):
     """An artifact is of no use: ends its checks, and becomes a fault of this kind."""
 
     def __init__(self, kind: FaultKind, detail: str) -> None:
         super().__init__(detail)
         self.kind, self.detail = kind, detail
+
+
+Depth = Literal["quick", "stored", "full"]
+"""quick   attributes and shapes
+stored  every stored byte against its checksum, and a sample of what the bytes mean
+full    everything decoded, and compared with the hash of the content"""

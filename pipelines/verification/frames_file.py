@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.artifacts import FrameFile, damaged
-from pipelines.verification.depth import Depth
-from pipelines.verification.faults import Broken
+from pipelines.storage.frames_file import FrameFile
+from pipelines.storage.hdf5 import damaged
+from pipelines.storage.jpeg import decode_jpeg
+from pipelines.verification.faults import Broken, Depth
 from pipelines.verification.stored_bytes import checked_bytes, has_checksums, stored_chunks
-from pipelines.video.jpeg import decode_jpeg
 
 _PIECE = 1 << 20  # bytes read at once where HDF5 itself has to check them
 

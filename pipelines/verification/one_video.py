@@ -4,25 +4,115 @@ Letters: F fields, H W pixels.
 """
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipelines.artifacts import ArtifactError, FlowFile, FrameFile, SchemaError
 from pipelines.datasets.catalogue import artifact_of, contradiction
-from pipelines.datasets.dataset_file import Artifact, Kind
+from pipelines.datasets.dataset_file import Artifact, ArtifactFile, Kind, video_id
+from pipelines.jobs.resume import size_conflict
 from pipelines.optical_flow.methods import METHODS
-from pipelines.verification.faults import Broken, Fault, FaultKind
-from pipelines.verification.flow_file import FlowContent, check_flow
+from pipelines.storage.flow_file import FlowFile
+from pipelines.storage.frames_file import FrameFile
+from pipelines.storage.hdf5 import ArtifactError, SchemaError
+from pipelines.storage.provenance import is_pictures
+from pipelines.verification.faults import Broken, Depth, Fault, FaultKind
+from pipelines.verification.flow_file import FlowContent, check_constant, check_flow, check_repeated, check_saturation
 from pipelines.verification.flow_task import FlowOrigin
-from pipelines.verification.flow_values import check_constant, check_repeated, check_saturation
 from pipelines.verification.frames_file import check_frames
 from pipelines.verification.orientation import judge_orientation
-from pipelines.verification.sources import Sources
-from pipelines.verification.video_task import VideoReport, VideoTask
-from pipelines.video.identity import size_conflict
+
+
+@dataclass(frozen=True)
+class VideoTask:
+    """One video to check."""
+
+    class_name: str
+    video: str
+    artifacts: dict[Kind, ArtifactFile]
+    depth: Depth
+
+    @property
+    def id(self) -> str:
+        return video_id(self.class_name, self.video)
+
+    def path(self, kind: Kind) -> str:
+        return self.artifacts[kind].path
+
+    def check(self) -> "VideoReport":
+        """In a worker process, where what it takes is loaded."""
+
+        return check_video(self)
+
+    def died(self, reason: str) -> "VideoReport":
+        """The report where the check itself did not come to an end."""
+        paths = " and ".join(map(self.path, self.artifacts))
+        fault = Fault("damaged", self.id, paths, f"cannot be checked: {reason}", tuple(self.artifacts))
+        return VideoReport(self, [fault])
+
+
+@dataclass(frozen=True)
+class VideoReport:
+    """What a video's checks found."""
+
+    task: VideoTask
+    faults: list[Fault] = field(default_factory=list)
+    artifacts: dict[Kind, Artifact] = field(default_factory=dict)
+    """What the catalogue would remember of those that are sound."""
+    sources: dict[Kind, str] = field(default_factory=dict)
+    """What each says it was made from, sound or not."""
+    short_sides: dict[Kind, int] = field(default_factory=dict)
+    """Of those whose size is not the one that is made unless asked for otherwise."""
+    frames_digest: str = ""
+    flow_digest: str = ""
+    """Of the content; empty where it says nothing about which video it is: of flow without any motion."""
+    origin: FlowOrigin | None = None
+    """Of its flow, if there is some and it is sound."""
+    truncated: bool = False
+    """Whether what is stored is marked as such, since `--allow-truncated` had it stored."""
+    damaged: bool = False
+    """The same of `--allow-damaged`."""
+    source_absent: bool = False
+    oriented: bool = False
+    """Whether there was motion enough to see that the flow is the right way round."""
+
+
+class Sources:
+    """Looks at the sources of one video's artifacts, at each file once."""
+
+    def __init__(self, depth: Depth) -> None:
+        self.depth = depth
+        self.absent = False
+        """Whether a source is no longer there, and could not be compared."""
+        self._sha256: dict[Path, str] = {}
+
+    def change(self, attributes: Mapping[str, Any]) -> str:
+        """How the source differs from what the artifact with these attributes was made from; "" where it does not, is
+        not there, or is a series of pictures that was imported."""
+        path = Path(str(attributes.get("source", "")))
+        if not path.is_file():
+            self.absent |= not is_pictures(str(path))
+            return ""
+        try:
+            size = path.stat().st_size
+            if size != attributes.get("source_bytes", size):
+                return f"{path} has {size} bytes, where it had {attributes['source_bytes']}"
+            if self.depth != "quick" and self._hash(path) != attributes.get("source_sha256"):
+                return f"{path} has other content than it had (its SHA-256 differs)"
+        except OSError as error:
+            return f"{path} cannot be read ({error.strerror})"
+        return ""
+
+    def _hash(self, path: Path) -> str:
+        if path not in self._sha256:
+            with path.open("rb") as file:
+                self._sha256[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._sha256[path]
+
 
 _SAMPLED_FIELDS = 16
 

@@ -14,19 +14,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.distributed import ranks
 from pipelines.errors import UsageError, VideoError
-from pipelines.verification.depth import Depth
-from pipelines.verification.faults import Broken, Fault
+from pipelines.runtime.ranks import ranks
+from pipelines.runtime.worker_pool import Report, run_tasks, usual_limits
+from pipelines.verification.faults import Broken, Depth, Fault
 from pipelines.verification.flow_task import FlowTask, Recomputed, may_be_mixed_up
-from pipelines.verification.video_task import VideoReport
-from pipelines.workers import Report, run_tasks, usual_limits
+from pipelines.verification.one_video import VideoReport
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from pipelines.artifacts import FlowFile
     from pipelines.optical_flow.methods import FlowMethod
+    from pipelines.storage.flow_file import FlowFile
 
 # The same engine on the same machine gives the same bytes. The engines of TV-L1 and OpenCV's own, on two pairs of each
 # of 15 real clips, differ by more than 0.16 pixels, one grey level at the usual bound, in 0.8 % of the bytes at most:
@@ -126,7 +125,8 @@ def recompute(task: FlowTask, report: Report) -> Recomputed:
 
     Raises `VideoError` where the source cannot be read, though it is the file that it was.
     """
-    from pipelines.artifacts import ArtifactError, FlowFile
+    from pipelines.storage.flow_file import FlowFile
+    from pipelines.storage.hdf5 import ArtifactError
 
     fields = 0
 
@@ -150,9 +150,9 @@ def recompute(task: FlowTask, report: Report) -> Recomputed:
 
 def _method(attributes: Mapping[str, Any]) -> "FlowMethod | str":
     """The method that the file states, on the CPU; or why there is none."""
-    from pipelines.artifacts import method_parameters
+    from pipelines.jobs.attributes import options_difference
     from pipelines.optical_flow.methods import make_method, options_of
-    from pipelines.video.extraction import options_difference
+    from pipelines.storage.flow_file import method_parameters
 
     name, stated = attributes["method"], method_parameters(attributes)
     if name == "raft":
@@ -187,7 +187,7 @@ class _Rule:
     """What counts as the same field."""
 
     def __init__(self, attributes: Mapping[str, Any]) -> None:
-        from pipelines.provenance import library_versions
+        from pipelines.storage.provenance import library_versions
 
         self.method = attributes["method"]
         self.levels = min(_MOST_LEVELS, max(1, int(_PIXELS * 255 / (2 * attributes["bound"]))))
@@ -225,7 +225,7 @@ def _pictures(
     height, width = flow.file["flow"].shape[2:]
     wanted = {index + offset for index in fields for offset in (0, attributes["step"])}
     if not task.origin.from_video:
-        from pipelines.artifacts import FrameFile
+        from pipelines.storage.frames_file import FrameFile
 
         with FrameFile(path) as file:
             yield from ((index, file.read_one(index)) for index in sorted(wanted))
@@ -265,8 +265,8 @@ def _computed(
     import numpy as np
     import torch
 
-    from pipelines.optical_flow.extraction import method_input
-    from pipelines.optical_flow.quantise import quantise, require_finite
+    from pipelines.optical_flow.store import method_input
+    from pipelines.storage.quantise import quantise, require_finite
 
     wanted = set(fields)
     frames: dict[int, np.ndarray] = {}

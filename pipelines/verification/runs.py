@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import MissingError
-from pipelines.verification.depth import Depth
-from pipelines.verification.faults import Fault
-from pipelines.workspace import Workspace, read_json
+from pipelines.storage.atomic import read_json
+from pipelines.verification.faults import Depth, Fault
+from pipelines.workspace import Workspace
 
 
 @dataclass(frozen=True)

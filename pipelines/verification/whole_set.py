@@ -1,14 +1,20 @@
 """What only shows when all videos are seen together: what is missing, what comes twice, what differs from the rest."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from pipelines.datasets.catalogue import Catalogue
 from pipelines.datasets.dataset_file import FlowSettings, Kind, read_dataset_file, video_id
+from pipelines.datasets.split_lists import Split, list_files
+from pipelines.datasets.splits import resolve, splits_in_use
+from pipelines.errors import StresError
+from pipelines.sources.names import is_video
+from pipelines.storage.failures import Failure
 from pipelines.verification.faults import Fault, FaultKind
-from pipelines.verification.video_task import VideoReport, VideoTask
-from pipelines.video.names import is_video
-from pipelines.workspace import Failure, Workspace
+from pipelines.verification.one_video import VideoReport, VideoTask
+from pipelines.wording import some
+from pipelines.workspace import Workspace
 
 KINDS: tuple[Kind, ...] = ("frames", "flow")
 
@@ -131,3 +137,47 @@ def check_dataset_file(workspace: Workspace, reports: Iterable[VideoReport]) -> 
         return []
     detail = f"does not say of {len(wrong)} artifacts what these say themselves, such as {wrong[0]}'s"
     return [Fault("dataset file", "dataset.json", str(workspace.dataset_file), detail)]
+
+
+def check_splits(workspace: Workspace, catalogue: Catalogue, failures: Sequence[Failure]) -> list[Fault]:
+    """The faults of all splits in use. `catalogue` lists the videos whose files are there, sound or not; `failures`
+    may say why others are not."""
+    if not list_files(workspace.splits):
+        return []
+    reasons = {video_id(row.class_name, row.video): f"{row.stage}: {row.reason}" for row in failures}
+    try:
+        return [
+            fault
+            for split in splits_in_use(workspace.splits)
+            for fault in _split_faults(split, workspace, catalogue, reasons)
+        ]
+    except StresError as error:
+        return [Fault("splits", "splits", str(workspace.splits), str(error))]
+
+
+def in_no_split(workspace: Workspace, catalogue: Catalogue) -> list[str]:
+    """Ids of the videos that no split in use names; none without splits, or where they cannot be read."""
+    if not list_files(workspace.splits):
+        return []
+    try:
+        left_out = [set(resolve(split, catalogue).unlisted) for split in splits_in_use(workspace.splits)]
+    except StresError:
+        return []  # a fault of its own
+    return sorted(set.intersection(*left_out))
+
+
+def _split_faults(split: Split, workspace: Workspace, catalogue: Catalogue, reasons: Mapping[str, str]) -> list[Fault]:
+    resolved = resolve(split, catalogue)
+    absent = [*resolved.missing_train, *resolved.missing_test]
+    faults = []
+    if absent:
+        named = some([f"{id_} ({reasons[id_]})" if id_ in reasons else id_ for id_ in absent], 5)
+        of = len(split.train) + len(split.test)
+        detail = f"names {of} videos, of which {len(absent)} have no frames or no flow: {named}"
+        faults.append(Fault("split names absent videos", split.name, str(workspace.splits), detail))
+    if resolved.leaking_groups:
+        detail = (
+            f"has videos of {len(resolved.leaking_groups)} groups on both sides: {some(resolved.leaking_groups, 5)}"
+        )
+        faults.append(Fault("group on both sides", split.name, str(workspace.splits), detail))
+    return faults

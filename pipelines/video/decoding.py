@@ -16,8 +16,8 @@ from typing import IO, Self
 import av
 import numpy as np
 
-from pipelines.artifacts import MOST_PIXELS
 from pipelines.errors import VideoError
+from pipelines.storage.jpeg import MOST_PIXELS
 from pipelines.video.ending import ending_of
 from pipelines.video.hdr import TRANSFERS, tone_mapped
 from pipelines.video.orientation import Orientation

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.workspace import atomic_file, storage_errors
+from pipelines.storage.atomic import atomic_file, storage_errors
 
 if TYPE_CHECKING:
     import av
@@ -83,7 +83,7 @@ def _clock(timing: "Timing", is_even: bool) -> tuple[Fraction, list[int]]:
     """The length of a tick, and when each picture is shown and the last one no more, in ticks: ever later."""
     import numpy as np
 
-    from pipelines.video.timing import even_times
+    from pipelines.storage.hdf5 import even_times
 
     count = len(timing.times)
     if count == 0 or np.abs(timing.times - even_times(count, timing.fps)).max() <= _EVEN:

@@ -23,11 +23,19 @@ import numpy as np
 
 import pipelines
 from pipelines.errors import MissingError, VideoError
-from pipelines.interruption import STOP_SIGNALS
+from pipelines.runtime.signals import STOP_SIGNALS
+from pipelines.runtime.worker_pool import (
+    Limits,
+    arrives,
+    failure,
+    how_it_ended,
+    limit_memory,
+    memory_share,
+    no_progress,
+)
 from pipelines.video.decoding import VideoReader
 from pipelines.video.resize import resize, stored_size
 from pipelines.video.timing import Timing
-from pipelines.workers import Limits, arrives, failure, how_it_ended, limit_memory, memory_share, no_progress
 
 _ABOUT = ("fps", "container_frames", "announced_frames", "source_width", "source_height")
 _FINAL = ("decoded", "truncated", "damaged_frames", "timing")

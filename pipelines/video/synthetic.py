@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.workspace import atomic_file, storage_errors
+from pipelines.storage.atomic import atomic_file, storage_errors
 
 if TYPE_CHECKING:
     import numpy as np

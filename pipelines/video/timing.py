@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from pipelines.storage.hdf5 import USUAL_FPS, even_times
+
 if TYPE_CHECKING:
     import av
 
-USUAL_FPS = 25.0
-"""Taken where neither timestamps nor container tell a rate."""
 Origin = Literal["timestamps", "rate", "given", "assumed"]
 """Where times come from: the file's timestamps, its average rate, a rate the user gave, 25 frames a second."""
 
@@ -42,11 +42,6 @@ class Timing:
     def duration(self) -> float:
         """Seconds until the last frame is shown no more."""
         return len(self.times) / self.fps
-
-
-def even_times(frames: int, fps: float) -> np.ndarray:
-    """The times of so many frames at an even rate, 25 a second where it is 0, unknown: float64 [T]."""
-    return np.arange(frames) / (fps or USUAL_FPS)
 
 
 class FrameClock:

@@ -10,8 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import IO
 
-from pipelines.artifacts import MOST_PIXELS
 from pipelines.errors import VideoError
+from pipelines.storage.jpeg import MOST_PIXELS
 
 _IN_MEMORY = 1 << 26  # bytes of the film; a longer one goes to a temporary file
 _HEAD = 30  # bytes up to the end of the size

@@ -1,8 +1,7 @@
 """`stres demo`: the whole tool in a few minutes."""
 
 from pipelines import demo as stage
-from pipelines.percentages import percent
-from pipelines.wording import duration
+from pipelines.wording import duration, percent
 from stres_cli.config_options import command
 from stres_cli.confusion_view import render_confusion
 from stres_cli.console import CommandUI

@@ -6,9 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from pipelines import evaluate as stage
-from pipelines.memory import keep_freed_memory
-from pipelines.percentages import percent
-from pipelines.wording import duration, plural
+from pipelines.runtime.devices import keep_freed_memory
+from pipelines.wording import duration, percent, plural
 from stres_cli import options
 from stres_cli.console import command, interrupted_text
 from stres_cli.estimate_view import show_evaluation

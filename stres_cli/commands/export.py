@@ -1,7 +1,7 @@
 """`stres export`: a run to one file for deployment."""
 
 from pipelines import export as stage
-from pipelines.percentages import percent
+from pipelines.wording import percent
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, printable
 

@@ -6,7 +6,7 @@ import typer
 
 from pipelines import extract_flow as stage
 from pipelines.optical_flow.methods import ENGINES, METHODS
-from pipelines.video.sources import ReadAs
+from pipelines.sources.videos import ReadAs
 from stres_cli import options
 from stres_cli.console import command, interrupted_text
 from stres_cli.extraction_view import show

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from pipelines import extract_frames as stage
-from pipelines.video.sources import ReadAs
+from pipelines.sources.videos import ReadAs
 from stres_cli import options
 from stres_cli.console import command, interrupted_text
 from stres_cli.extraction_view import show

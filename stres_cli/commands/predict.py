@@ -7,8 +7,8 @@ import typer
 
 from pipelines import predict as stage
 from pipelines.errors import Interrupted
-from pipelines.memory import keep_freed_memory
 from pipelines.prediction.results import Prediction
+from pipelines.runtime.devices import keep_freed_memory
 from stres_cli import options
 from stres_cli.console import command
 from stres_cli.prediction_view import show, show_partly

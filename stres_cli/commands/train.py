@@ -8,10 +8,9 @@ import typer
 
 from pipelines import train as stage
 from pipelines.errors import UsageError
-from pipelines.memory import keep_freed_memory
-from pipelines.percentages import percent
+from pipelines.runtime.devices import keep_freed_memory
 from pipelines.training.recipes import CROP_SCHEMES, RECIPES, STEPS, Step
-from pipelines.wording import duration, plural
+from pipelines.wording import duration, percent, plural
 from stres_cli import options, step_values
 from stres_cli.console import CommandUI, command, interrupted_text
 from stres_cli.estimate_view import show_training

@@ -6,7 +6,7 @@ import typer
 
 from pipelines import verify as stage
 from pipelines.errors import UsageError
-from pipelines.verification.depth import Depth
+from pipelines.verification.faults import Depth
 from stres_cli import options
 from stres_cli.console import command
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from pipelines.errors import MissingError
-from pipelines.progress import Progress, note
+from pipelines.runtime.progress import Progress, note
 from stres_cli import progress_view as module
 from stres_cli.progress_view import progress_view
 

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from pipelines.interruption import stop_requests
-from pipelines.progress import Progress
+from pipelines.runtime.progress import Progress
+from pipelines.runtime.signals import stop_requests
 from stres_cli import INTERRUPTED
 
 WORDS = f"{INTERRUPTED}\n"

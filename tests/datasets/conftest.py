@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines.artifacts import new_flow_file, new_frames_file
+from pipelines.storage.flow_file import new_flow_file
+from pipelines.storage.frames_file import new_frames_file
 from pipelines.workspace import Workspace
 
 AddVideo = Callable[..., None]
@@ -18,7 +19,7 @@ AddVideo = Callable[..., None]
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     workspace = Workspace(tmp_path / "work")
-    workspace.create()
+    workspace.root.mkdir(parents=True, exist_ok=True)
     return workspace
 
 

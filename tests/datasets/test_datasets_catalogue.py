@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from pipelines import bulk
 from pipelines.datasets import catalogue as catalogue_module
 from pipelines.datasets.catalogue import flow_provenance, load_catalogue
 from pipelines.errors import MissingError
+from pipelines.runtime import parallel_map as bulk
 
 
 @pytest.fixture

@@ -16,26 +16,17 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pipelines.artifacts import new_frames_file
 from pipelines.datasets import loading
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.clips import Clips
-from pipelines.datasets.handles import Handles
-from pipelines.datasets.loading import (
-    SAMPLES_AT_ONCE,
-    BadSample,
-    Batch,
-    Sample,
-    TestSample,
-    TestSamples,
-    TrainingSamples,
-    _loaded,
-    make_loader,
-)
-from pipelines.datasets.order import Item, StepSampler, epoch_order
+from pipelines.datasets.loading import SAMPLES_AT_ONCE, _loaded, make_loader
+from pipelines.datasets.open_files import OpenArtifactCache
 from pipelines.datasets.preparation import Prepare
+from pipelines.datasets.sampler import Item, StepSampler, epoch_order
+from pipelines.datasets.samples import BadSample, Batch, Sample, TestSample, TestSamples, TrainingSamples
 from pipelines.datasets.sampling import TemporalSampling, flow_indices, sample_centres
 from pipelines.errors import MissingError, UsageError
+from pipelines.storage.frames_file import new_frames_file
 
 SIZE = (32, 40)
 
@@ -346,7 +337,7 @@ def test_the_test_loader_gives_one_video_at_a_time_in_order(workspace, videos):
 
 
 def test_open_files_are_kept_few_and_cross_no_pickle(workspace, videos):
-    handles = Handles(kept=2)
+    handles = OpenArtifactCache(kept=2)
     paths = [video.flow_file for video in videos]
     for path in paths:
         assert handles.flow(path) is handles.flow(path)
@@ -359,7 +350,7 @@ def test_open_files_are_kept_few_and_cross_no_pickle(workspace, videos):
 
 
 def test_handles_of_another_process_are_forgotten(videos, monkeypatch):
-    handles = Handles()
+    handles = OpenArtifactCache()
     before = handles.flow(videos[0].flow_file)
     monkeypatch.setattr(os, "getpid", lambda: -1)
     assert handles.flow(videos[0].flow_file) is not before

@@ -13,7 +13,7 @@ from pipelines.datasets.group_splits import group_of, leaking_groups
 from pipelines.datasets.split_lists import Split, list_files
 from pipelines.datasets.splits import make_splits, prepare_splits, read_splits, resolve, write_splits
 from pipelines.errors import MissingError, UsageError
-from pipelines.workspace import temporary_name
+from pipelines.storage.atomic import temporary_name
 
 OFFICIAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "splits"
 needs_lists = pytest.mark.skipif(not OFFICIAL.is_dir(), reason="the official lists are not here")

@@ -13,15 +13,15 @@ from unittest import mock
 import torch
 
 from pipelines import evaluate, predict, train, verify
-from pipelines.datasets.loading import Batch
-from pipelines.distributed import ranks
+from pipelines.datasets.samples import Batch
 from pipelines.errors import Interrupted, MissingError
 from pipelines.models import STResNet
+from pipelines.runtime.ranks import ranks
+from pipelines.runtime.worker_pool import run_tasks
+from pipelines.training.data_parallel import Sharing
 from pipelines.training.loop import StepTrainer
 from pipelines.training.recipes import Step
-from pipelines.training.sharing import Sharing
-from pipelines.training.sync_norm import SyncBatchNorm
-from pipelines.workers import run_tasks
+from pipelines.training.sync_batch_norm import SyncBatchNorm
 from stres_cli.app import app
 from stres_cli.console import command
 

@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines import workspace
-from pipelines.datasets.order import StepSampler
-from pipelines.devices import available_cores, resolve_device
-from pipelines.distributed import Ranks, launched, ranks
+from pipelines.datasets.sampler import StepSampler
 from pipelines.errors import UsageError
 from pipelines.models.dropout import VideoDropout
+from pipelines.runtime.devices import available_cores, resolve_device
+from pipelines.runtime.ranks import Ranks, launched, ranks
+from pipelines.storage import atomic as workspace
+from pipelines.storage.failures import Failure, read_failures, record_outcomes
+from pipelines.training.data_parallel import goes_together, parts_of
 from pipelines.training.recipes import PAPER, SMALL, override
-from pipelines.training.sharing import goes_together, parts_of
-from pipelines.workspace import Failure, Workspace, read_failures, record_outcomes
+from pipelines.workspace import Workspace
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -16,10 +16,11 @@ from torch import nn
 
 from pipelines import evaluate, train
 from pipelines.evaluation.scores import read_scores
+from pipelines.storage.failures import read_failures
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run
 from pipelines.video.synthetic import write_clips
-from pipelines.workspace import Workspace, read_failures
+from pipelines.workspace import Workspace
 
 
 def torchrun(name: str, folder: Path) -> subprocess.CompletedProcess[str]:

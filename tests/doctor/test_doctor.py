@@ -339,7 +339,7 @@ def test_without_a_gpu_it_depends_on_whether_there_should_be_one(driver, built_f
 
 
 def test_a_gpu_without_a_compiler_is_a_failure_that_says_what_it_costs(monkeypatch):
-    monkeypatch.setattr("pipelines.devices.importlib.util.find_spec", lambda name: True)
+    monkeypatch.setattr("pipelines.runtime.devices.importlib.util.find_spec", lambda name: True)
     assert gpu._check_compiler().status == "ok"
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC", raising=False)

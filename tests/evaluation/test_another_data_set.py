@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from pipelines import evaluate, report, train
 from pipelines.errors import MissingError
 from pipelines.evaluation.scores import read_scores
-from pipelines.workspace import Workspace, read_json
+from pipelines.storage.atomic import read_json
+from pipelines.workspace import Workspace
 from stres_cli.app import app
 
 SMALL = {"recipe": "small", "width": 4, "size": (32, 32), "device": "cpu", "steps": ("appearance",)}

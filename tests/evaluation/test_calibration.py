@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 
-from pipelines.evaluation.calibration import BINS, calibration
+from pipelines.analysis.calibration import BINS, calibration
 from pipelines.evaluation.scores import Scores
 
 

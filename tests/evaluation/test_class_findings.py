@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pipelines.evaluation.motion_effect import motion_effects
-from pipelines.evaluation.published import published
+from pipelines.analysis.calibration import motion_effects
+from pipelines.analysis.class_order import confusion_order
+from pipelines.analysis.published import published
 from pipelines.evaluation.scores import Scores
-from pipelines.evaluation.seriation import confusion_order
 
 
 def predicted(appearance: list[int], fused: list[int], labels: list[int]) -> Scores:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from pipelines.analysis.comparison import compare_streams, mcnemar
 from pipelines.errors import UsageError
-from pipelines.evaluation.comparison import compare_streams, mcnemar
 from pipelines.evaluation.intervals import of_paired_difference
 from pipelines.evaluation.scores import Scores
 

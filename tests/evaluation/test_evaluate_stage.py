@@ -14,17 +14,18 @@ import torch
 from typer.testing import CliRunner
 
 from pipelines import evaluate, train
-from pipelines.artifacts import open_file
-from pipelines.datasets.reading import VideoReader
+from pipelines.datasets.artifact_reader import VideoReader
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.metrics import stream_metrics
 from pipelines.evaluation.scores import read_scores
 from pipelines.models import STResNet
-from pipelines.progress import ignore_progress
 from pipelines.reporting.evaluations import find_evaluations
+from pipelines.runtime.progress import ignore_progress
+from pipelines.storage.failures import read_failures
+from pipelines.storage.hdf5 import open_file
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run
-from pipelines.workspace import Workspace, read_failures
+from pipelines.workspace import Workspace
 from stres_cli.app import app
 
 STEPS = ("appearance", "motion", "joint1", "joint2")

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pipelines import evaluate
-from pipelines.artifacts import open_file
 from pipelines.errors import StresError
 from pipelines.evaluation import estimation
+from pipelines.storage.hdf5 import open_file
 from pipelines.workspace import Workspace
 
 TEST_VIDEOS = 2

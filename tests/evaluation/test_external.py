@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from pipelines.analysis.external import Table, add_external, external_name, read_external
 from pipelines.errors import MissingError, UsageError
-from pipelines.evaluation.external import Table, add_external, external_name, read_external
 from pipelines.evaluation.scores import Scores
 
 CLASSES = ["jump", "run", "walk"]

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score
 
-from pipelines.evaluation.fusion import WEIGHTS, fuse, weight_sweep
+from pipelines.analysis.fusion import WEIGHTS, fuse, weight_sweep
 from pipelines.evaluation.scores import Scores
 
 

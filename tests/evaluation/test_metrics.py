@@ -17,7 +17,7 @@ from pipelines.evaluation.metrics import (
     stream_metrics,
 )
 from pipelines.evaluation.scores import STREAMS, Scores
-from pipelines.percentages import percent, points
+from pipelines.wording import percent, points
 
 PROTOCOL = {"frames": 25, "views": "full", "mirror": True, "temporal": "sequence"}
 

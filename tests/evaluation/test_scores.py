@@ -7,9 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
-from pipelines.artifacts import ArtifactError, peek
 from pipelines.errors import Interrupted, MissingError, StorageError
 from pipelines.evaluation.scores import SCORES_SCHEMA, Scores, read_scores, write_scores
+from pipelines.storage.hdf5 import ArtifactError, peek
 
 CLASSES = ["bend", "größer", "a b"]
 VIDEOS = ["bend/v.1", "größer/#&[", "a b/二"]

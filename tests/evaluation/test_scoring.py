@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.artifacts import new_flow_file, new_frames_file
 from pipelines.datasets.catalogue import load_catalogue
-from pipelines.datasets.loading import TestSamples
 from pipelines.datasets.preparation import Prepare
+from pipelines.datasets.samples import TestSamples
 from pipelines.datasets.sampling import windows
 from pipelines.errors import MissingError
 from pipelines.evaluation import scoring
 from pipelines.evaluation.scoring import Scorer, shortest_window
 from pipelines.models import STResNet
+from pipelines.storage.flow_file import new_flow_file
+from pipelines.storage.frames_file import new_frames_file
 from pipelines.workspace import Workspace
 
 CPU = torch.device("cpu")

@@ -3,10 +3,10 @@
 import pytest
 import worker_functions
 
-from pipelines import bulk
 from pipelines.errors import MissingError
-from pipelines.progress import Progress, ignore_progress
-from pipelines.workers import WorkerDied
+from pipelines.runtime import parallel_map as bulk
+from pipelines.runtime.progress import Progress, ignore_progress
+from pipelines.runtime.worker_pool import WorkerDied
 
 
 def test_few_are_looked_at_in_this_process_without_progress() -> None:

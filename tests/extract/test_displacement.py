@@ -10,9 +10,10 @@ import torch
 from typer.testing import CliRunner
 
 from pipelines import extract_flow, extract_frames, show_flow
-from pipelines.artifacts import FLOW_SCHEMA, peek
 from pipelines.errors import MissingError
 from pipelines.optical_flow.displacement import BOUNDS, Displacement, DisplacementMeter, clipping
+from pipelines.storage.flow_file import FLOW_SCHEMA
+from pipelines.storage.hdf5 import peek
 from pipelines.workspace import Workspace
 from stres_cli.app import app
 

@@ -10,7 +10,7 @@ import pytest
 import worker_functions
 from typer.testing import CliRunner
 
-from pipelines.artifacts import new_flow_file
+from pipelines.storage.flow_file import new_flow_file
 from pipelines.workspace import Workspace
 from stres_cli.app import app
 

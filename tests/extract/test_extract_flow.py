@@ -12,13 +12,15 @@ import torch
 import worker_functions
 
 from pipelines import extract_frames
-from pipelines.artifacts import FLOW_SCHEMA, FlowFile, peek
 from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.extract_flow import STAGE, Config, run
-from pipelines.optical_flow import extraction
-from pipelines.optical_flow.extraction import quantised_flow
-from pipelines.optical_flow.quantise import quantise
-from pipelines.workspace import Workspace, read_failures
+from pipelines.optical_flow import store as extraction
+from pipelines.optical_flow.store import quantised_flow
+from pipelines.storage.failures import read_failures
+from pipelines.storage.flow_file import FLOW_SCHEMA, FlowFile
+from pipelines.storage.hdf5 import peek
+from pipelines.storage.quantise import quantise
+from pipelines.workspace import Workspace
 
 WriteClip = Callable[..., np.ndarray]
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -206,7 +208,7 @@ def test_a_damaged_frames_file_is_one_row(videos: Path, workspace: Workspace, wr
 def test_without_videos_and_frames_the_message_says_what_to_run(workspace: Workspace) -> None:
     with pytest.raises(MissingError, match="stres extract-frames"):
         run(config(workspace, None))
-    workspace.create()
+    workspace.root.mkdir(parents=True, exist_ok=True)
     with pytest.raises(MissingError, match=r"no frames in .*extract-frames"):
         run(config(workspace, None))
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.artifacts import FlowWriter
 from pipelines.errors import StorageError, VideoError
-from pipelines.optical_flow import extraction
-from pipelines.optical_flow.extraction import FlowTask, quantised_flow, store_flow
-from pipelines.optical_flow.processes import processes_for_gpu
+from pipelines.optical_flow import store as extraction
+from pipelines.optical_flow.settings import processes_for_gpu
+from pipelines.optical_flow.store import FlowTask, quantised_flow, store_flow
+from pipelines.sources.videos import VideoSource
+from pipelines.storage.flow_file import FlowWriter
 from pipelines.video.decoding import VideoReader
-from pipelines.video.sources import VideoSource
 
 WriteClip = Callable[..., np.ndarray]
 

@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 
 from pipelines import __version__, extract_flow
-from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, FrameFile, peek
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.errors import UsageError, VideoError
 from pipelines.extract_frames import Config, FrameTask, _store_frames, run
-from pipelines.progress import Progress
-from pipelines.video.sources import VideoSource
+from pipelines.runtime.progress import Progress
+from pipelines.sources.videos import VideoSource
+from pipelines.storage.failures import Failure, read_failures, record_outcomes
+from pipelines.storage.flow_file import FLOW_SCHEMA
+from pipelines.storage.frames_file import FRAMES_SCHEMA, FrameFile
+from pipelines.storage.hdf5 import peek
 from pipelines.video.synthetic import write_video
-from pipelines.workspace import Failure, Workspace, read_failures, record_outcomes
+from pipelines.workspace import Workspace
 
 WriteClip = Callable[..., np.ndarray]
 

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from pipelines import extract_flow, extract_frames
-from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, peek
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.errors import UsageError
-from pipelines.video import identity
-from pipelines.video.extraction import ExtractResult
-from pipelines.workspace import Workspace, read_failures
+from pipelines.jobs import resume as identity
+from pipelines.jobs.task import ExtractResult
+from pipelines.storage.failures import read_failures
+from pipelines.storage.flow_file import FLOW_SCHEMA
+from pipelines.storage.frames_file import FRAMES_SCHEMA
+from pipelines.storage.hdf5 import peek
+from pipelines.workspace import Workspace
 
 WriteClip = Callable[..., np.ndarray]
 

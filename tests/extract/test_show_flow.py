@@ -12,13 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines import extract_flow, extract_frames
-from pipelines.artifacts import FlowFile, FrameFile
+from pipelines.drawing.flow_picture import FlowPicture
+from pipelines.drawing.flow_source import Motion
+from pipelines.drawing.text import shortened, text_width
 from pipelines.errors import MissingError, UsageError, VideoError
-from pipelines.optical_flow.lettering import shortened, text_width
-from pipelines.optical_flow.picture import FlowPicture
-from pipelines.optical_flow.showing import Motion
-from pipelines.progress import Progress
+from pipelines.runtime.progress import Progress
 from pipelines.show_flow import Config, Result, run
+from pipelines.storage.flow_file import FlowFile
+from pipelines.storage.frames_file import FrameFile
 from pipelines.video.synthetic import write_video
 from pipelines.workspace import Workspace
 from stres_cli.app import app

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import worker_functions
 
-from pipelines.devices import available_memory
 from pipelines.errors import MissingError, StorageError, VideoError
-from pipelines.interruption import STOP_SIGNALS
-from pipelines.workers import Limits, WorkerDied, arrives, memory_share, run_tasks
+from pipelines.runtime.devices import available_memory
+from pipelines.runtime.signals import STOP_SIGNALS
+from pipelines.runtime.worker_pool import Limits, WorkerDied, arrives, memory_share, run_tasks
 
 Task = tuple[str, str]
 
@@ -84,7 +84,7 @@ def test_errors_of_one_task_are_its_outcome() -> None:
 
 
 def test_a_task_without_progress_is_ended_and_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.workers._TICK", 0.1)
+    monkeypatch.setattr("pipelines.runtime.worker_pool._TICK", 0.1)
     tasks = [("say", "before"), ("hang", ""), ("say", "after"), ("say", "last")]
     result = dict(run_tasks(worker_functions.obey, tasks, 1, limits=Limits(patience=2.0)))
     assert isinstance(result[("hang", "")], WorkerDied)
@@ -93,7 +93,7 @@ def test_a_task_without_progress_is_ended_and_fails_alone(monkeypatch: pytest.Mo
 
 
 def test_a_task_that_reports_may_take_longer_than_patience_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.workers._TICK", 0.1)
+    monkeypatch.setattr("pipelines.runtime.worker_pool._TICK", 0.1)
     task = ("slow report", "8")  # half a second each
     assert dict(run_tasks(worker_functions.obey, [task], 1, limits=Limits(patience=2.0))) == {task: "8"}
 
@@ -150,7 +150,7 @@ def test_processes_that_cannot_start_are_one_clear_error() -> None:
     folder = os.path.dirname(worker_functions.__file__)
     script = (
         f"import sys; sys.path.insert(0, {folder!r})\n"
-        "import worker_functions\nfrom pipelines.workers import run_tasks\n"
+        "import worker_functions\nfrom pipelines.runtime.worker_pool import run_tasks\n"
         "list(run_tasks(worker_functions.obey, [('say', 'x')], 1))\n"
     )
     done = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, timeout=60)
@@ -178,7 +178,7 @@ def test_no_room_for_temporary_files_is_a_full_disk_and_not_an_error_of_ours(mon
     def full() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pipelines.workers.forkserver.ensure_running", full)
+    monkeypatch.setattr("pipelines.runtime.worker_pool.forkserver.ensure_running", full)
     with pytest.raises(MissingError, match=r"No space left on device.*TMPDIR"):
         outcomes([("say", "x")])
 
@@ -198,15 +198,15 @@ def test_signals_to_all_processes_do_not_end_the_fork_server() -> None:
 
 def test_a_process_that_never_comes_to_work_ends_the_command(monkeypatch):
     """One that hangs while it loads its libraries, from a disk that does not answer."""
-    monkeypatch.setattr("pipelines.workers._TICK", 0.05)
-    monkeypatch.setattr("pipelines.workers._serve", worker_functions.never_ready)
-    monkeypatch.setattr("pipelines.workers.Limits.patience", 0.1)
+    monkeypatch.setattr("pipelines.runtime.worker_pool._TICK", 0.05)
+    monkeypatch.setattr("pipelines.runtime.worker_pool._serve", worker_functions.never_ready)
+    monkeypatch.setattr("pipelines.runtime.worker_pool.Limits.patience", 0.1)
     with pytest.raises(MissingError, match=r"worker processes cannot start \(not within 0.1 s\)"):
         outcomes([("say", "x")])
 
 
 def test_a_pipe_is_waited_for_tick_by_tick_and_not_longer_than_the_patience(monkeypatch):
-    monkeypatch.setattr("pipelines.workers._TICK", 0.01)
+    monkeypatch.setattr("pipelines.runtime.worker_pool._TICK", 0.01)
     ours, theirs = multiprocessing.Pipe()
     assert not arrives(ours, 0.03)
     theirs.send("x")

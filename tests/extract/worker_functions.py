@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import MissingError, StorageError, VideoError
-from pipelines.workers import Report
+from pipelines.runtime.worker_pool import Report
 
 
 def obey(task: tuple[str, str], report: Report) -> str:
@@ -58,7 +58,7 @@ def _take(what: str, size: int) -> None:
 
 def store_or_die(task: object, report: Report) -> int:
     """Stores a flow task, but dies half-way through a video called `deadly`, leaving its temporary file."""
-    from pipelines.optical_flow import extraction
+    from pipelines.optical_flow import store as extraction
 
     assert isinstance(task, extraction.FlowTask)
     if task.source.video != "deadly":
@@ -97,7 +97,7 @@ class DiesOnArrival:
 
 def probe_or_die(task_and_place: tuple[Any, float | None], report: Report) -> Any:
     """Probes a video for a dry run, but dies of one called `deadly`."""
-    from pipelines.video.estimation import Probe
+    from pipelines.jobs.dry_run import Probe
 
     task, place = task_and_place
     if task.source.video == "deadly":

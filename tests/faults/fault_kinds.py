@@ -31,7 +31,8 @@ from fault_stages import (
     write_clip,
 )
 
-from pipelines.workspace import Workspace, read_failures
+from pipelines.storage.failures import read_failures
+from pipelines.workspace import Workspace
 
 Run = Callable[[Sequence[str]], tuple[int, str]]
 """Runs a command to its end: exit code and what it printed."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import StresError
-from pipelines.workers import Report
+from pipelines.runtime.worker_pool import Report
 from pipelines.workspace import Workspace
 
 
@@ -92,7 +92,7 @@ def _artifact(given: Input) -> None:
 
     from pipelines.datasets.augmentation import INPUT_FRACTION
     from pipelines.datasets.catalogue import load_catalogue
-    from pipelines.datasets.loading import BadSample, TestSamples
+    from pipelines.datasets.samples import BadSample, TestSamples
 
     assert given.folder is not None
     catalogue = load_catalogue(Workspace(given.folder))
@@ -108,13 +108,13 @@ def _artifact(given: Input) -> None:
 
 
 def _error_of(reason: str) -> StresError:
-    from pipelines.artifacts import ArtifactError
+    from pipelines.storage.hdf5 import ArtifactError
 
     return ArtifactError(reason)
 
 
 def _videos_list(given: Input) -> None:
-    from pipelines.video.sources import find_videos
+    from pipelines.sources.videos import find_videos
 
     for source in find_videos(given.path).videos:
         if Path(source.class_name, source.video).name in ("", "..") or len(Path(source.id).parts) != 2:
@@ -134,7 +134,7 @@ def _weights(given: Input) -> None:
 
 
 def _failures(given: Input) -> None:
-    from pipelines.workspace import Failure, read_failures, record_outcomes
+    from pipelines.storage.failures import Failure, read_failures, record_outcomes
 
     assert given.folder is not None
     before = read_failures(Workspace(given.folder))

@@ -27,7 +27,7 @@ import videos
 import workspaces
 
 from pipelines.errors import VideoError
-from pipelines.workers import Limits, run_tasks
+from pipelines.runtime.worker_pool import Limits, run_tasks
 
 TIME_LIMIT = 300.0  # seconds, of one input: a report takes 5, on a machine that does ten other things 60
 MEMORY_LIMIT = 5 << 30  # bytes that one input may make a process take

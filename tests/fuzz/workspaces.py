@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines import evaluate, train
-from pipelines.progress import Progress
+from pipelines.runtime.progress import Progress
 from pipelines.workspace import Workspace
 
 # The file in the workspace, what reads it, how it is damaged ("json" or bytes), and its share of the inputs.

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from pipelines import import_flow
-from pipelines.artifacts import FlowFile, new_flow_file
 from pipelines.errors import MissingError, UsageError
 from pipelines.export_flow import Config, run
-from pipelines.progress import Progress
-from pipelines.workspace import Workspace, read_failures
+from pipelines.runtime.progress import Progress
+from pipelines.storage.failures import read_failures
+from pipelines.storage.flow_file import FlowFile, new_flow_file
+from pipelines.workspace import Workspace
 
 FIELDS, HEIGHT, WIDTH = 5, 32, 40
 

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 
 from pipelines import import_frames, train
-from pipelines.artifacts import FLOW_SCHEMA, FlowFile, peek
 from pipelines.errors import MissingError, UsageError
 from pipelines.import_flow import Config, run
 from pipelines.optical_flow.methods import make_method
-from pipelines.optical_flow.quantise import NO_MOTION, dequantise, quantise
-from pipelines.progress import Progress
-from pipelines.workspace import Workspace, read_failures
+from pipelines.runtime.progress import Progress
+from pipelines.storage.failures import read_failures
+from pipelines.storage.flow_file import FLOW_SCHEMA, FlowFile
+from pipelines.storage.hdf5 import peek
+from pipelines.storage.quantise import NO_MOTION, dequantise, quantise
+from pipelines.workspace import Workspace
 
 REAL = Path(__file__).parents[2].parent / "shared/data/jpeg-flow-layout"
 LISTS = Path(__file__).parents[2].parent / "shared/data/splits"

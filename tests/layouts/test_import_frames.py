@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from pipelines import extract_flow
-from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, FrameFile, peek
 from pipelines.errors import MissingError, UsageError
 from pipelines.import_frames import Config, run
-from pipelines.workspace import Workspace, read_failures
+from pipelines.storage.failures import read_failures
+from pipelines.storage.flow_file import FLOW_SCHEMA
+from pipelines.storage.frames_file import FRAMES_SCHEMA, FrameFile
+from pipelines.storage.hdf5 import peek
+from pipelines.workspace import Workspace
 
 COUNT = 4
 LAYOUTS = {

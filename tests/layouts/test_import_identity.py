@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 
 from pipelines import import_flow, import_frames
-from pipelines.artifacts import FRAMES_SCHEMA, peek
+from pipelines.storage.frames_file import FRAMES_SCHEMA
+from pipelines.storage.hdf5 import peek
 from pipelines.workspace import Workspace
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from reference_st_resnet import reference_logits
 
 from pipelines.models.blocks import BlockOutput, Bottleneck
-from pipelines.models.connection import Connection
+from pipelines.models.st_resnet import Connection
 
 DIRECTIONS = ("motion-to-appearance", "appearance-to-motion", "both", "none")
 

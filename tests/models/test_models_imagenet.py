@@ -18,7 +18,7 @@ from torchvision.models import get_model_weights
 
 from pipelines.models import Normalise, STResNet, load_pretrained
 from pipelines.models.weights import IMAGENET_DEPTHS
-from pipelines.optical_flow.quantise import quantise
+from pipelines.storage.quantise import quantise
 
 UCF101 = Path(__file__).parents[3] / "shared" / "data" / "ucf101"
 BOUND = 20.0

@@ -15,8 +15,8 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from pipelines.errors import MissingError, UsageError
 from pipelines.models import STResNet, load_pretrained, load_streams, load_torchvision_state
-from pipelines.models.tensor_file import while_the_server_answers
 from pipelines.models.weights import _download, read_state_dict
+from pipelines.storage.tensor_file import while_the_server_answers
 
 
 @pytest.fixture

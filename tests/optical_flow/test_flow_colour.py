@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.utils import flow_to_image
 
-from pipelines.optical_flow.colour import HUES, colour_wheel, flow_to_colour, wheel_key
+from pipelines.drawing.colour import HUES, colour_wheel, flow_to_colour, wheel_key
 
 # Where the pure colours stand, by the published numbers of hues: RY 15, YG 6, GC 4, CB 11, BM 13, MR 6.
 CORNERS = {

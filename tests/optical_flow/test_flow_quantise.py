@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipelines.errors import UsageError, VideoError
-from pipelines.optical_flow.quantise import NO_MOTION, dequantise, mirror_x_flow, quantise, require_finite
+from pipelines.storage.quantise import NO_MOTION, dequantise, mirror_x_flow, quantise, require_finite
 
 
 def naive(flow: np.ndarray, bound: float) -> np.ndarray:

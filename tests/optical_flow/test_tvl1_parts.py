@@ -15,7 +15,7 @@ from pipelines.optical_flow import TVL1Parameters
 from pipelines.optical_flow.tvl1 import compilation, numba_engine, reference
 from pipelines.optical_flow.tvl1.kernels import networks, solve
 from pipelines.optical_flow.tvl1.kernels.rows import MARGIN
-from pipelines.optical_flow.tvl1.levels import level_sizes
+from pipelines.optical_flow.tvl1.parameters import level_sizes
 
 # ------------------------------------------------------------------ networks
 

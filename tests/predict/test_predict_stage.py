@@ -13,11 +13,12 @@ from pipelines.evaluation.scores import read_scores
 from pipelines.optical_flow.farneback import Farneback
 from pipelines.prediction import predictor
 from pipelines.prediction.flow import FlowOnDemand, TrainedFlow
+from pipelines.storage.failures import read_failures
+from pipelines.storage.jpeg import as_stored
 from pipelines.video.decoding import VideoReader
 from pipelines.video.isolation import Decoder, IsolatedReader
-from pipelines.video.jpeg import as_stored
 from pipelines.video.synthetic import write_video
-from pipelines.workspace import Workspace, read_failures
+from pipelines.workspace import Workspace
 
 TEST_VIDEOS = ("jump/jump2", "wave/wave2")
 
@@ -93,7 +94,7 @@ def test_probabilities_are_the_softmax_of_the_logits_best_first(predicted):
 def test_flow_of_stored_frames_is_made_of_frames_as_they_are_stored(trained_on_videos):
     """Where a run was trained on flow of JPEGs (`flow_input`), that is what it is shown."""
     from pipelines.optical_flow.methods import make_method
-    from pipelines.optical_flow.quantise import quantise
+    from pipelines.storage.quantise import quantise
 
     method = make_method("farneback")
     with VideoReader(trained_on_videos.video("jump/jump2")) as reader:

@@ -11,13 +11,14 @@ import pytest
 
 from pipelines import predict
 from pipelines.prediction import timeline as module
-from pipelines.prediction.lengths import Length
+from pipelines.prediction.duration import Duration
 from pipelines.prediction.overlay import shown_size
 from pipelines.prediction.timeline import Timeline, Window
 from pipelines.prediction.timeline_picture import ROWS, clock, draw_timeline, shown_classes
 from pipelines.prediction.windows import Windows
+from pipelines.storage.hdf5 import even_times
 from pipelines.video.synthetic import write_video
-from pipelines.video.timing import Timing, even_times
+from pipelines.video.timing import Timing
 
 FRAMES = 47
 SETTINGS = {"timeline": True, "window": "20f", "hop": "10f", "crops": 3, "step": "joint1", "device": "cpu"}
@@ -239,7 +240,7 @@ def test_a_video_whose_timestamps_go_back_is_predicted_by_its_rate_and_says_so(t
 
 def spans_of(times, end, window, hop, least=2):
     """The windows of frames shown then, as they are settled one after the other."""
-    windows = Windows(Length.parse("--window", window), Length.parse("--hop", hop), least)
+    windows = Windows(Duration.parse("--window", window), Duration.parse("--hop", hop), least)
     spans = []
     for time in times:
         needed = windows.oldest() if windows.times else 0
@@ -287,7 +288,7 @@ def timeline(winners, classes=4, frames=100, length=20, hop=10):
         values[winner] += 0.9
         windows.append(Window(place * hop, place * hop + length, {"fused": values}))
     names = [f"class {index}" for index in range(classes)]
-    lengths = Length(length, in_frames=True), Length(hop, in_frames=True)
+    lengths = Duration(length, in_frames=True), Duration(hop, in_frames=True)
     return Timeline(names, windows, Timing(even_times(frames, 25), 25.0, "timestamps"), *lengths, 0, {})
 
 
@@ -315,15 +316,15 @@ def test_the_picture_is_a_png_whatever_the_length(video):
 
 
 def test_lengths_are_seconds_or_frames():
-    read = [Length.parse("--window", text).frames(25) for text in ("2", "0.5s", "50f", " 1.5 s", "1f", ".02")]
+    read = [Duration.parse("--window", text).frames(25) for text in ("2", "0.5s", "50f", " 1.5 s", "1f", ".02")]
     assert read == [50, 12, 50, 38, 1, 1]
-    assert [str(Length.parse("--hop", text)) for text in ("2", "50f")] == ["2 s", "50 frames"]
+    assert [str(Duration.parse("--hop", text)) for text in ("2", "50f")] == ["2 s", "50 frames"]
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "2m", "f", "1e3", "nan"])
 def test_what_is_no_length_is_refused(text):
     with pytest.raises(predict.UsageError, match="--hop"):
-        Length.parse("--hop", text)
+        Duration.parse("--hop", text)
 
 
 def test_times_are_written_as_long_as_they_have_to_be():

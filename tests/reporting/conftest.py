@@ -12,7 +12,8 @@ import pytest
 from pipelines.evaluation.metrics import results_document
 from pipelines.evaluation.scores import STREAMS, Scores, write_scores
 from pipelines.reporting import plots
-from pipelines.workspace import Workspace, write_json
+from pipelines.storage.atomic import write_json
+from pipelines.workspace import Workspace
 
 Evaluate = Callable[..., Path]
 

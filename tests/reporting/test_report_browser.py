@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from chromium import PROGRAM, Browser
 
-from pipelines.artifacts import new_flow_file, new_frames_file
-from pipelines.percentages import percent, points
 from pipelines.report import Config, run
+from pipelines.storage.flow_file import new_flow_file
+from pipelines.storage.frames_file import new_frames_file
+from pipelines.wording import percent, points
 from pipelines.workspace import Workspace
 
 Evaluate = Callable[..., Path]

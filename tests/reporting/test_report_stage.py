@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from pipelines.artifacts import ArtifactError
 from pipelines.errors import MissingError, StorageError, UsageError
 from pipelines.evaluation.scores import read_scores
-from pipelines.progress import Progress
 from pipelines.report import Config, Result, run
-from pipelines.workspace import Workspace, read_json, write_json
+from pipelines.runtime.progress import Progress
+from pipelines.storage.atomic import read_json, write_json
+from pipelines.storage.hdf5 import ArtifactError
+from pipelines.workspace import Workspace
 
 Evaluate = Callable[..., Path]
 
@@ -214,7 +215,7 @@ def test_without_a_workspace_the_message_tells_how_to_make_one(workspace: Worksp
 
 
 def test_without_scores_the_message_names_evaluate(workspace: Workspace) -> None:
-    workspace.create()
+    workspace.root.mkdir(parents=True, exist_ok=True)
     with pytest.raises(MissingError, match="run `stres evaluate` first"):
         run(Config(workspace.root))
 

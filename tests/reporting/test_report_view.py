@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipelines.evaluation.published import Method, Published
+from pipelines.analysis.published import Method, Published
 from pipelines.evaluation.scores import read_scores
 from pipelines.report import Config, Result, run
 from pipelines.workspace import Workspace

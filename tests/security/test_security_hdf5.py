@@ -16,9 +16,11 @@ import hdf5plugin
 import numpy as np
 import pytest
 
-from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, ArtifactError, FlowFile, FrameFile, new_flow_file, peek
-from pipelines.hdf5_heap import SoundHeaps
-from pipelines.video.jpeg import decode_jpeg, encode_jpeg
+from pipelines.storage.flow_file import FLOW_SCHEMA, FlowFile, new_flow_file
+from pipelines.storage.frames_file import FRAMES_SCHEMA, FrameFile
+from pipelines.storage.hdf5 import ArtifactError, peek
+from pipelines.storage.hdf5_guards import HeapCheckedFile
+from pipelines.storage.jpeg import decode_jpeg, encode_jpeg
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def test_no_filter_is_loaded_from_a_folder_that_the_environment_names(flow_path:
     shutil.copy(library, hostile / "libhostile.so")
     plain = "import sys, h5py\ntry: h5py.File(sys.argv[1])['flow'][0]\nexcept OSError as error: print(error)"
     ours = (
-        "import sys, pathlib\nfrom pipelines.artifacts import ArtifactError, FlowFile\n"
+        "import sys, pathlib\nfrom pipelines.storage.hdf5 import ArtifactError, FlowFile\n"
         "try: FlowFile(pathlib.Path(sys.argv[1])).read(0, 1)\nexcept ArtifactError as error: print(error)"
     )
     assert "libhostile" in loaded(plain, flow_path, hostile)  # or this test shows nothing
@@ -151,7 +153,7 @@ def test_a_heap_that_leads_nowhere_is_refused_and_not_walked_for_ever(flow_path:
 def test_a_broken_heap_is_hidden_wherever_a_read_ends(tmp_path: Path, begins_at: int) -> None:
     path = tmp_path / "heap"
     path.write_bytes(b"." * 8 + b"GCOL\x01\0\0\0" + struct.pack("<Q", 4096) + bytes(4080))
-    with SoundHeaps(path) as file:
+    with HeapCheckedFile(path) as file:
         parts = bytearray(8 + begins_at), bytearray(4096 - begins_at)
         for part in parts:
             file.readinto(part)

@@ -14,17 +14,10 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.scores import Scores
 from pipelines.reporting.thumbnails import thumbnails
 from pipelines.reporting.training_log import read_configurations, with_base_runs
+from pipelines.sources.videos import find_videos
+from pipelines.storage.failures import Failure, read_failures, record_outcomes, spreadsheet_text, typed_text
 from pipelines.training.runs import Run, find_run
-from pipelines.video.sources import find_videos
-from pipelines.workspace import (
-    Failure,
-    Workspace,
-    is_plain_name,
-    read_failures,
-    record_outcomes,
-    spreadsheet_text,
-    typed_text,
-)
+from pipelines.workspace import Workspace, is_plain_name
 from stres_cli.console import CommandUI
 
 HOSTILE = ("=cmd|' /C calc'!A0", "+1+cmd", "-2+3", "@SUM(A1)", "\tx", "'=x", "'plain")

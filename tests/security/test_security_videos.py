@@ -10,13 +10,15 @@ import av
 import numpy as np
 import pytest
 
-from pipelines import extract_frames, workers
+from pipelines import extract_frames
 from pipelines.errors import VideoError
+from pipelines.runtime import worker_pool as workers
+from pipelines.runtime.worker_pool import Limits
+from pipelines.storage.failures import read_failures
 from pipelines.video import isolation
 from pipelines.video.decoding import VideoReader
 from pipelines.video.synthetic import write_video
-from pipelines.workers import Limits
-from pipelines.workspace import Workspace, read_failures
+from pipelines.workspace import Workspace
 
 FRAMES = 4
 

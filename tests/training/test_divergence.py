@@ -11,11 +11,11 @@ import torch
 from tiny_training import TINY, config
 
 from pipelines import train
-from pipelines.datasets.loading import Batch
+from pipelines.datasets.samples import Batch
 from pipelines.errors import MissingError
-from pipelines.interruption import StopRequest
 from pipelines.models import STResNet
-from pipelines.progress import ignore_progress
+from pipelines.runtime.progress import ignore_progress
+from pipelines.runtime.signals import StopRequest
 from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, load
 from pipelines.training.loop import Diverged, StepTrainer
 from pipelines.training.recipes import PAPER, Step, override

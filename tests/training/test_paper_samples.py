@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipelines.artifacts import new_flow_file, new_frames_file
 from pipelines.datasets.augmentation import draw_crop
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.clips import Clips
-from pipelines.datasets.loading import TrainingSamples
-from pipelines.datasets.order import Item
 from pipelines.datasets.preparation import as_bytes
+from pipelines.datasets.sampler import Item
+from pipelines.datasets.samples import TrainingSamples
 from pipelines.datasets.sampling import TemporalSampling, flow_indices, sample_centres
+from pipelines.storage.flow_file import new_flow_file
+from pipelines.storage.frames_file import new_frames_file
 from pipelines.training.recipes import PAPER
 from pipelines.workspace import Workspace
 

@@ -8,11 +8,11 @@ import torch
 from reference_st_resnet import reference_logits
 from torch import nn
 
-from pipelines.datasets.loading import Batch
+from pipelines.datasets.samples import Batch
 from pipelines.models import STResNet
 from pipelines.training.loop import StepTrainer
+from pipelines.training.optimiser import learning_rate, total_iterations
 from pipelines.training.recipes import PAPER, Step, override
-from pipelines.training.schedule import learning_rate, total_iterations
 
 CLASSES, FRAMES = 3, 3
 RATE = 1e-4

@@ -14,7 +14,7 @@ import torch
 
 from pipelines import train
 from pipelines.errors import Interrupted, MissingError, UsageError
-from pipelines.progress import Progress, ignore_progress
+from pipelines.runtime.progress import Progress, ignore_progress
 from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run, only_trainer
 from pipelines.workspace import Workspace

@@ -10,9 +10,9 @@ from tiny_training import STEPS, TINY, config
 
 from pipelines import train
 from pipelines.errors import MissingError, UsageError
+from pipelines.storage.failures import read_failures
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run
-from pipelines.workspace import read_failures
 
 
 def weights(run_folder: Path, step: str) -> dict[str, torch.Tensor]:

@@ -11,10 +11,11 @@ from pipelines import evaluate, report, train
 from pipelines.datasets.split_lists import Split
 from pipelines.datasets.splits import write_splits
 from pipelines.errors import MissingError, UsageError
-from pipelines.progress import Progress
+from pipelines.runtime.progress import Progress
+from pipelines.storage.atomic import write_json
 from pipelines.training.data import TrainingData, find_training_data
 from pipelines.training.runs import Run
-from pipelines.workspace import Workspace, write_json
+from pipelines.workspace import Workspace
 
 
 def find(workspace: Workspace, told: list[Progress], **settings: Any) -> TrainingData:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import _dynamo
 
-from pipelines.datasets.loading import Batch
+from pipelines.datasets.samples import Batch
 from pipelines.errors import MissingError
 from pipelines.models import STResNet
 from pipelines.training import compilation
@@ -89,7 +89,7 @@ def test_more_sizes_of_micro_batches_than_dynamo_keeps_by_itself_are_all_compile
 
 
 def test_without_python_s_headers_nothing_is_compiled(monkeypatch):
-    monkeypatch.setattr("pipelines.devices.sysconfig.get_path", lambda name: "/nowhere")
+    monkeypatch.setattr("pipelines.runtime.devices.sysconfig.get_path", lambda name: "/nowhere")
     with pytest.raises(MissingError, match="--compile needs Python's header files"):
         compiles(True, CPU)
 

@@ -13,7 +13,7 @@ from tiny_training import STEPS
 
 from pipelines import train
 from pipelines.errors import Interrupted, StresError
-from pipelines.progress import Progress
+from pipelines.runtime.progress import Progress
 from pipelines.training import estimation
 from pipelines.training.runs import Run
 from pipelines.workspace import Workspace

@@ -5,10 +5,10 @@ import math
 
 import pytest
 
-from pipelines.datasets.order import StepSampler, batches_per_epoch
+from pipelines.datasets.sampler import StepSampler, batches_per_epoch
 from pipelines.errors import UsageError
+from pipelines.training.optimiser import learning_rate, total_iterations
 from pipelines.training.recipes import PAPER, RECIPES, SMALL, Step, override
-from pipelines.training.schedule import learning_rate, total_iterations
 
 UCF101_TRAINING_VIDEOS = 9537
 

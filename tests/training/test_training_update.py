@@ -7,13 +7,12 @@ from torch import nn
 
 from pipelines.datasets.augmentation import Crop
 from pipelines.datasets.clips import Clip, Clips
-from pipelines.datasets.loading import Batch
+from pipelines.datasets.samples import Batch
 from pipelines.models import StreamLogits, STResNet
-from pipelines.training.loop import StepTrainer
-from pipelines.training.loss import correct_videos, video_loss
+from pipelines.training.data_parallel import even_parts
+from pipelines.training.loop import StepTrainer, correct_videos, video_loss
 from pipelines.training.optimiser import make_optimiser, parameter_kinds, set_learning_rate
 from pipelines.training.recipes import PAPER, override
-from pipelines.training.sharing import even_parts
 
 
 def naive_cross_entropy(logits: np.ndarray, label: int, smoothing: float) -> float:

@@ -5,9 +5,9 @@ import signal
 from pathlib import Path
 
 from pipelines import verify
+from pipelines.runtime.worker_pool import Report
 from pipelines.verification import recomputing
 from pipelines.verification.flow_task import FlowTask, Recomputed
-from pipelines.workers import Report
 
 
 def check_or_die(task: verify.Task, report: Report) -> object:

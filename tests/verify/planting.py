@@ -10,9 +10,10 @@ import h5py
 import numpy as np
 
 from pipelines import verify
-from pipelines.artifacts import FLOW_SCHEMA, FlowFile, new_flow_file, peek
 from pipelines.datasets.split_lists import Split
 from pipelines.datasets.splits import write_splits
+from pipelines.storage.flow_file import FLOW_SCHEMA, FlowFile, new_flow_file
+from pipelines.storage.hdf5 import peek
 from pipelines.workspace import Workspace
 
 FRAMES, HEIGHT, WIDTH = 14, 48, 64

@@ -51,7 +51,7 @@ def test_wrong_usage_and_a_workspace_that_is_not_there(tmp_path: Path, arguments
 
 
 def test_a_check_that_does_not_end_is_a_fault_of_its_video(workspace: Workspace, monkeypatch: Any) -> None:
-    from pipelines.workers import WorkerDied
+    from pipelines.runtime.worker_pool import WorkerDied
 
     def dying(function: Any, tasks: Any, workers: int) -> Any:
         yield from ((task, WorkerDied("the worker process died (killed by signal 11)")) for task in tasks)

@@ -8,10 +8,11 @@ import pytest
 from planting import FLOW, fields_of, found, rewrite_flow, set_attribute
 
 from pipelines import extract_flow, extract_frames, verify
-from pipelines.artifacts import FLOW_SCHEMA, peek
-from pipelines.verification.commands import commands
-from pipelines.verification.requeue import Requeued
-from pipelines.workspace import Failure, Workspace, read_failures, record_outcomes
+from pipelines.storage.failures import Failure, read_failures, record_outcomes
+from pipelines.storage.flow_file import FLOW_SCHEMA
+from pipelines.storage.hdf5 import peek
+from pipelines.verification.requeue import Requeued, commands
+from pipelines.workspace import Workspace
 
 Verify = Callable[..., verify.Result]
 
@@ -155,7 +156,7 @@ def test_a_field_of_no_motion_is_no_reason_to_make_flow_again(workspace: Workspa
 
 def repeat_a_frame(path: Path, index: int) -> None:
     """Frame `index` in the place of the next, too."""
-    from pipelines.artifacts import FRAMES_SCHEMA, FrameFile, new_frames_file
+    from pipelines.storage.frames_file import FRAMES_SCHEMA, FrameFile, new_frames_file
 
     made = peek(path, FRAMES_SCHEMA)
     for name in ("schema", "stres_version", "content_sha256"):

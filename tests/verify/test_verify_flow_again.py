@@ -14,11 +14,12 @@ from planting import FLOW, FRAMES, clip, fields_of, found, rewrite_flow, set_att
 from typer.testing import CliRunner
 
 from pipelines import extract_flow, extract_frames, verify
+from pipelines.storage.failures import read_failures
 from pipelines.verification import flow_task, recomputing
 from pipelines.verification.faults import Broken
 from pipelines.verification.flow_task import FlowOrigin, FlowTask
 from pipelines.video.synthetic import write_video
-from pipelines.workspace import Workspace, read_failures
+from pipelines.workspace import Workspace
 from stres_cli.app import app
 
 Verify = Callable[..., verify.Result]
@@ -139,7 +140,7 @@ def test_what_other_libraries_or_a_gpu_computed_may_differ_more(about: dict[str,
 
 
 def _versions() -> str:
-    from pipelines.video.extraction import stored_library_versions
+    from pipelines.jobs.attributes import stored_library_versions
 
     return stored_library_versions()
 

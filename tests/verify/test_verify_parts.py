@@ -8,11 +8,10 @@ import pytest
 from planting import clip
 from scipy.ndimage import map_coordinates
 
-from pipelines.optical_flow.quantise import quantise
+from pipelines.storage.quantise import quantise
 from pipelines.verification.faults import Broken
-from pipelines.verification.orientation import judge_orientation
+from pipelines.verification.orientation import AS_IT_IS, TRANSFORMS, Evidence, FlowTransform, judge_orientation, warp
 from pipelines.verification.stored_bytes import checked_bytes, fletcher32, has_checksums, stored_chunks
-from pipelines.verification.warping import AS_IT_IS, TURNS, Evidence, Turn, warp
 
 # ------------------------------------------------------------------ checksums
 
@@ -84,7 +83,7 @@ def test_warping_is_bilinear_sampling_at_the_places_moved() -> None:
 
 def test_there_are_seven_ways_of_being_wrong() -> None:
     vectors = np.array([[1.0], [2.0]])
-    turned = {turn.words: tuple(turn(vectors).ravel()) for turn in TURNS}
+    turned = {turn.words: tuple(turn(vectors).ravel()) for turn in TRANSFORMS}
 
     assert turned == {
         "x negated": (-1, 2),
@@ -102,7 +101,7 @@ BOUND = 8.0
 VELOCITY = (3, 1)
 
 
-def fields(turn: Turn, step: int = 1, number: int = 10) -> dict[int, np.ndarray]:
+def fields(turn: FlowTransform, step: int = 1, number: int = 10) -> dict[int, np.ndarray]:
     """Exact flow of a moving texture, wrong by `turn`: index -> uint8 [2, H, W]."""
     vector = step * np.array(VELOCITY, dtype=np.float32)
     flow = np.broadcast_to(turn(vector[:, None, None]), (2, 48, 64))
@@ -120,15 +119,15 @@ class Frames:
 
 
 @pytest.mark.parametrize("step", [1, 2])
-@pytest.mark.parametrize("turn", TURNS, ids=lambda turn: turn.words)
-def test_each_way_of_being_wrong_is_named(turn: Turn, step: int) -> None:
+@pytest.mark.parametrize("turn", TRANSFORMS, ids=lambda turn: turn.words)
+def test_each_way_of_being_wrong_is_named(turn: FlowTransform, step: int) -> None:
     frames = Frames(clip(0, VELOCITY))
 
     assert judge_orientation(frames, fields(AS_IT_IS, step), step, BOUND)  # type: ignore[arg-type]
     with pytest.raises(Broken, match="fits its frames with") as broken:
         judge_orientation(frames, fields(turn, step), step, BOUND)  # type: ignore[arg-type]
     # What puts right a swap with one sign changed is the swap with the other one changed.
-    undo = Turn(turn.swapped, turn.y_negated, turn.x_negated) if turn.swapped else turn
+    undo = FlowTransform(turn.swapped, turn.y_negated, turn.x_negated) if turn.swapped else turn
     assert f"with {undo.words}: " in broken.value.detail
 
 

@@ -41,7 +41,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Workspace]:
     workspaces = {}
     for number, (name, settings) in enumerate(METHODS.items()):
         workspaces[name] = Workspace(root / f"work{number}")
-        workspaces[name].create()
+        workspaces[name].root.mkdir(parents=True)
         workspaces[name].frames.symlink_to(frames.frames)
         extract_flow.run(extract_flow.Config(workspaces[name].root, workers=2, **settings))
     return workspaces

@@ -14,10 +14,12 @@ import pytest
 from planting import fields_of, found, opened, rewrite_flow, set_attribute, write_lists
 
 from pipelines import verify
-from pipelines.artifacts import peek
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.errors import MissingError
-from pipelines.workspace import Failure, Workspace, record_outcomes, write_json
+from pipelines.storage.atomic import write_json
+from pipelines.storage.failures import Failure, record_outcomes
+from pipelines.storage.hdf5 import peek
+from pipelines.workspace import Workspace
 
 Verify = Callable[..., verify.Result]
 ONE, OTHER = ("drift", "v_drift_g00_c01"), ("drift", "v_drift_g01_c01")

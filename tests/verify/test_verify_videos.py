@@ -10,10 +10,12 @@ import pytest
 from planting import FRAMES, HEIGHT, WIDTH, clip, fields_of, found, opened, rewrite_flow, set_attribute
 
 from pipelines import verify
-from pipelines.artifacts import FLOW_SCHEMA, FRAMES_SCHEMA, new_frames_file, peek
-from pipelines.optical_flow.quantise import mirror_x_flow
+from pipelines.storage.flow_file import FLOW_SCHEMA
+from pipelines.storage.frames_file import FRAMES_SCHEMA, new_frames_file
+from pipelines.storage.hdf5 import peek
+from pipelines.storage.jpeg import encode_jpeg
+from pipelines.storage.quantise import mirror_x_flow
 from pipelines.verification.stored_bytes import stored_chunks
-from pipelines.video.jpeg import encode_jpeg
 from pipelines.workspace import Workspace
 
 VIDEO = ("drift", "v_drift_g01_c01")

@@ -8,9 +8,9 @@ from films import texture, verdict, write_film
 from PIL import Image
 
 from pipelines.errors import MissingError, VideoError
+from pipelines.sources.videos import find_videos
 from pipelines.video.decoding import VideoReader
 from pipelines.video.isolation import Decoder
-from pipelines.video.sources import find_videos
 
 FRAMES = texture(6, 48, 64)
 DURATIONS = [40, 100, 40, 500, 40, 40]  # milliseconds

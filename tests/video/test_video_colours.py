@@ -6,8 +6,9 @@ import av
 import numpy as np
 import pytest
 
-from pipelines.artifacts import FRAMES_SCHEMA, peek
 from pipelines.extract_frames import Config, run
+from pipelines.storage.frames_file import FRAMES_SCHEMA
+from pipelines.storage.hdf5 import peek
 from pipelines.video.decoding import VideoReader
 from pipelines.video.hdr import rolled_off, tone_mapped
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from pipelines.errors import VideoError
+from pipelines.runtime.worker_pool import Limits
 from pipelines.video.decoding import CONTAINERS, VideoReader, is_truncated
 from pipelines.video.isolation import Decoder
 from pipelines.video.synthetic import write_video
-from pipelines.workers import Limits
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 

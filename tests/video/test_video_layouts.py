@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UsageError
-from pipelines.video.sources import ReadAs, find_videos
+from pipelines.sources.videos import ReadAs, find_videos
 
 
 def make(folder: Path, *names: str) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UsageError
-from pipelines.video.sources import ReadAs, VideoList, find_videos, listed_videos
+from pipelines.sources.videos import ReadAs, VideoList, find_videos, listed_videos
 
 
 @pytest.fixture

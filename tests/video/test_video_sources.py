@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import MissingError, UsageError
-from pipelines.video.sources import find_videos
+from pipelines.sources.videos import find_videos
 
 
 def make(folder: Path, *names: str) -> None:

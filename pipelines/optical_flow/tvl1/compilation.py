@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipelines.errors import MissingError
-from pipelines.workspace import take_lock
+from pipelines.storage.atomic import take_lock
 
 _PATIENCE = 300.0  # seconds for another process that compiles, which takes half a minute
 _log = logging.getLogger("stres")
@@ -74,7 +74,7 @@ def _kernel(folder: Path | None) -> Callable[..., None]:
 
 def _ready(kernel: Callable[..., None]) -> Callable[..., None]:
     """Makes Numba compile the kernel, or load it, by calling it on a pair of one pixel."""
-    from pipelines.optical_flow.tvl1.numba_engine import kernel_arguments
+    from pipelines.optical_flow.tvl1.buffers import kernel_arguments
     from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
 
     kernel(*kernel_arguments(1, 1, TVL1Parameters(warps=1)))

@@ -3,20 +3,16 @@
 Letters: N pairs of frames, H W pixels.
 """
 
-import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import torch
 
+from pipelines.optical_flow.tvl1.buffers import kernel_arguments
 from pipelines.optical_flow.tvl1.compilation import compiled_kernel
-from pipelines.optical_flow.tvl1.levels import level_sizes
 from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
-
-_CACHE_LINE = 64  # bytes
 
 
 def compute_flow(frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Parameters) -> torch.Tensor:
@@ -48,53 +44,3 @@ def _pair_function(
         kernel(frame0, frame1, *of_thread.arguments, flow)
 
     return compute
-
-
-def stride_for(width: int) -> int:
-    """The length of a row's lines in memory, in floats: the smallest odd multiple of a cache line that fits.
-
-    Where it is a power of two, the lines of a row compete for the same places of the cache.
-    """
-    from pipelines.optical_flow.tvl1.kernels.rows import MARGIN
-
-    cache_lines = -(-width // MARGIN) + 2
-    return MARGIN * (cache_lines + 1 - cache_lines % 2)
-
-
-def kernel_arguments(height: int, width: int, parameters: TVL1Parameters) -> tuple[Any, ...]:
-    """All arguments of `pair_flow`, for a pair of black frames; its buffers are for one thread."""
-    from pipelines.optical_flow.tvl1.kernels.rows import AROUND, PLANES_LINES, ROW_LINES, SCRATCH_LINES
-
-    stride = stride_for(width)
-    frame = np.zeros((height, width), np.uint8)
-    sizes = np.array(level_sizes(height, width, parameters.nscales, parameters.scale_step), np.int64)
-    rows, saved = (_aligned(height + 2, ROW_LINES, stride) for _ in range(2))
-    planes, scratch = _aligned(height + 2 * AROUND, PLANES_LINES, stride), _aligned(1, SCRATCH_LINES, stride)
-    flow = np.empty((2, height, width), np.float32)
-    return frame, frame, sizes, _settings(parameters), rows, saved, planes, scratch, flow
-
-
-def _aligned(*shape: int) -> np.ndarray:
-    """float32 zeros that begin with a cache line, which NumPy's do not: vectors on two lines took a twentieth more
-    time."""
-    size = math.prod(shape) * np.dtype(np.float32).itemsize
-    memory = np.zeros(size + _CACHE_LINE, np.uint8)
-    start = -memory.ctypes.data % _CACHE_LINE
-    return memory[start : start + size].view(np.float32).reshape(shape)
-
-
-def _settings(parameters: TVL1Parameters) -> Any:
-    from pipelines.optical_flow.tvl1.kernels.pair import Settings
-
-    return Settings(
-        limit=np.float32(parameters.lambda_ * parameters.theta),
-        theta=np.float32(parameters.theta),
-        dual_step=np.float32(parameters.tau / parameters.theta),
-        scale_step=float(parameters.scale_step),
-        warps=int(parameters.warps),
-        epsilon=float(parameters.epsilon),
-        inner=int(parameters.inner_iterations),
-        outer=int(parameters.outer_iterations),
-        median=int(parameters.median_filtering),
-        like_cuda=parameters.mode == "cuda",
-    )

@@ -13,8 +13,7 @@ import math
 import torch
 from torch.nn.functional import pad
 
-from pipelines.optical_flow.tvl1.levels import level_sizes
-from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
+from pipelines.optical_flow.tvl1.parameters import TVL1Parameters, level_sizes
 
 
 @torch.no_grad()

@@ -10,10 +10,10 @@ from functools import lru_cache
 
 import torch
 
-from pipelines.devices import missing_to_compile
 from pipelines.errors import MissingError, UsageError
 from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
 from pipelines.optical_flow.tvl1.triton_solver import INTERPRETED, Solver, bytes_per_pair
+from pipelines.runtime.devices import missing_to_compile
 
 MOST_PAIRS = 256
 """Pairs computed together: a number that is reasoned, not yet measured. Few would fit the L2 cache (8 of 340x256 in

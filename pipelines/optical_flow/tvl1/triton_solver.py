@@ -15,8 +15,7 @@ import triton  # type: ignore[import-untyped]
 
 from pipelines.optical_flow.tvl1 import triton_kernels as kernels
 from pipelines.optical_flow.tvl1.kernels import networks
-from pipelines.optical_flow.tvl1.levels import level_sizes
-from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
+from pipelines.optical_flow.tvl1.parameters import TVL1Parameters, level_sizes
 from pipelines.optical_flow.tvl1.reference import resize_samples
 
 # Reasoned from the compiler's report for sm_90, not yet measured.

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 
-from pipelines.percentages import percent
 from pipelines.reporting.plots.drawing import (
     MUTED,
     STREAM_COLOURS,
@@ -16,12 +15,13 @@ from pipelines.reporting.plots.drawing import (
     png,
     shortened,
 )
+from pipelines.wording import percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipelines.evaluation.calibration import Calibration
-    from pipelines.evaluation.fusion import WeightSweep
+    from pipelines.analysis.calibration import Calibration
+    from pipelines.analysis.fusion import WeightSweep
     from pipelines.reporting.result import Result
     from pipelines.reporting.training_log import Curves
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pipelines.percentages import percent
+from pipelines.wording import percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

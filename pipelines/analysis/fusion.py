@@ -1,0 +1,59 @@
+"""Two streams fused with one weight, and what every other weight would have given.
+
+Letters: V videos, C classes. The fused score is `w * first + (1 - w) * second`; the paper's is w = 0.5 of the logits
+(paper.md 4.1).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from pipelines.evaluation.metrics import Scored, log_probabilities, ranks, softmax
+
+WEIGHTS = tuple(step / 20 for step in range(21))
+Space = Literal["logits", "softmax"]
+SPACES: tuple[Space, ...] = get_args(Space)
+
+
+@dataclass(frozen=True)
+class WeightSweep:
+    """Top-1 (mean over splits) of `w * first + (1 - w) * second` for each weight w of `first`.
+
+    `used` is the weight that the reported fused stream has; it was set before the test. The best of `top1` was found
+    on the test videos themselves and is therefore no test result.
+    """
+
+    first: str
+    second: str
+    space: Space
+    used: float
+    used_top1: float
+    weights: tuple[float, ...]
+    top1: tuple[float, ...]
+
+    @property
+    def best(self) -> tuple[float, float]:
+        """The weight of the highest top-1, the nearest to `used` among equals, and that top-1."""
+        top1, _, weight = max((top1, -abs(w - self.used), w) for w, top1 in zip(self.weights, self.top1, strict=True))
+        return weight, top1
+
+
+def fuse(first: np.ndarray, second: np.ndarray, weight: float, space: Space) -> np.ndarray:
+    """Logits [V, C] of both, `weight` the share of `first`; in the space "softmax" their probabilities are averaged."""
+    if space == "softmax":
+        return log_probabilities(weight * softmax(first) + (1 - weight) * softmax(second))
+    return weight * first + (1 - weight) * second
+
+
+def weight_sweep(
+    splits: Sequence[Scored], first: str, second: str, used: float = 0.5, space: Space = "logits"
+) -> WeightSweep:
+    """Fuses the streams `first` and `second` of each split with every weight of `WEIGHTS`."""
+
+    def top1(weight: float) -> float:
+        hits = [ranks(fuse(s.streams[first], s.streams[second], weight, space), s.labels) == 0 for s in splits]
+        return float(np.mean([hit.mean() for hit in hits]))
+
+    return WeightSweep(first, second, space, used, top1(used), WEIGHTS, tuple(top1(weight) for weight in WEIGHTS))

@@ -1,0 +1,112 @@
+"""The pixels that some centres of a video need, read once each.
+
+Letters: T centres, L flow fields of a stack, n m distinct frames and fields, H W stored pixels.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from pipelines.datasets.augmentation import Crop, Size
+from pipelines.datasets.catalogue import Video
+from pipelines.datasets.clips import Clip
+from pipelines.datasets.open_files import OpenArtifactCache
+from pipelines.datasets.sampling import contiguous_runs, flow_indices
+from pipelines.errors import UsageError
+from pipelines.storage.hdf5 import ArtifactError
+
+StreamName = Literal["appearance", "motion"]
+BOTH_STREAMS: tuple[StreamName, ...] = ("appearance", "motion")
+
+
+class VideoReader:
+    """Reads the pixels that some centres of a video need, each frame and field once."""
+
+    def __init__(self, streams: Iterable[StreamName], stack: int) -> None:
+        self.streams = tuple(streams)
+        unknown = sorted(set(self.streams) - set(BOTH_STREAMS))
+        if unknown or not self.streams:
+            raise UsageError(f"streams are {self.streams}, but must be of {BOTH_STREAMS}")
+        self.stack = stack
+        self.handles = OpenArtifactCache()
+
+    def read(self, video: Video, centres: np.ndarray) -> "Pixels":
+        """Raises `ArtifactError` where an artifact is absent, damaged, or does not fit the other."""
+        try:
+            pixels = self._read(video, centres)
+        except ArtifactError:
+            self.handles.discard(video.frames_file)
+            self.handles.discard(video.flow_file)
+            raise
+        sizes = pixels.sizes()
+        if len(sizes) > 1:
+            raise ArtifactError(
+                f"{video.frames_file} and {video.flow_file} differ in size (height x width "
+                f"{' and '.join(f'{h}x{w}' for h, w in sizes)}): extract both with the same --short-side"
+            )
+        return pixels
+
+    def _read(self, video: Video, centres: np.ndarray) -> "Pixels":
+        frames = fields = None
+        frame_numbers = stack_numbers = np.empty(0, dtype=np.int64)
+        if "appearance" in self.streams:
+            frames, frame_numbers = self._frames(video, centres)
+        if "motion" in self.streams:
+            fields, stack_numbers = self._fields(video, centres)
+        return Pixels(frames, frame_numbers, fields, stack_numbers)
+
+    def _frames(self, video: Video, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if video.frames_file is None:
+            raise ArtifactError(f"{video.id} has no frames: run `stres extract-frames`")
+        distinct, places = np.unique(centres, return_inverse=True)
+        pictures = self.handles.frames(video.frames_file).read([int(centre) for centre in distinct])
+        if len({picture.shape for picture in pictures}) > 1:
+            raise ArtifactError(f"{video.frames_file} holds frames of different sizes: extract it again")
+        return np.stack(pictures), places
+
+    def _fields(self, video: Video, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The distinct fields [n,2,H,W] and, for each centre, which of them make its stack: [T,L]."""
+        if video.flow_file is None:
+            raise ArtifactError(f"{video.id} has no flow: run `stres extract-flow`")
+        stacks = np.stack([flow_indices(int(centre), video.flow_fields, self.stack) for centre in centres])
+        file = self.handles.flow(video.flow_file)
+        pieces = [file.read(start, stop) for start, stop in contiguous_runs(stacks)]
+        if pieces[0].ndim != 4 or pieces[0].shape[1] != 2 or pieces[0].dtype != np.uint8:
+            raise ArtifactError(f"{video.flow_file} does not hold uint8 flow [F,2,H,W]: extract it again")
+        places = np.unique(stacks, return_inverse=True)[1]
+        return np.concatenate(pieces), places.reshape(stacks.shape)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Distinct `frames` [n,H,W,3] and `fields` [m,2,H,W], and which of them stand where: [T] and [T,L]."""
+
+    frames: np.ndarray | None
+    frame_places: np.ndarray
+    fields: np.ndarray | None
+    stack_places: np.ndarray
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """The distinct (H, W) of frames and fields: one, unless they do not belong together."""
+        sizes = [] if self.frames is None else [self.frames.shape[1:3]]
+        sizes += [] if self.fields is None else [self.fields.shape[2:]]
+        return sorted(set(sizes))
+
+    def rgb(self, crop: Crop, size: Size) -> Clip | None:
+        """The RGB frames of this crop, cut out, to be resized to `size`."""
+        if self.frames is None:
+            return None
+        return _clip(self.frames.transpose(0, 3, 1, 2), self.frame_places[:, None], crop, size)
+
+    def flow(self, crop: Crop, size: Size) -> Clip | None:
+        """The flow stacks of this crop, cut out, to be resized to `size`."""
+        if self.fields is None:
+            return None
+        return _clip(self.fields, self.stack_places, crop, size)
+
+
+def _clip(pixels: np.ndarray, places: np.ndarray, crop: Crop, size: Size) -> Clip:
+    return Clip(torch.from_numpy(pixels), places, crop, size).cut()

@@ -1,0 +1,296 @@
+"""The samples of training and test, cut out of stored frames and flow; batches of them."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, get_worker_info
+
+from pipelines.datasets.artifact_reader import BOTH_STREAMS, Pixels, StreamName, VideoReader
+from pipelines.datasets.augmentation import (
+    INPUT_FRACTION,
+    Crop,
+    Scheme,
+    Size,
+    ViewName,
+    draw_crop,
+    view_crops,
+)
+from pipelines.datasets.catalogue import Video
+from pipelines.datasets.clips import Clip, Clips, Frames, joined
+from pipelines.datasets.sampler import Item
+from pipelines.datasets.sampling import TemporalSampling, sample_centres, spaced_centres
+from pipelines.storage.hdf5 import ArtifactError
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A video that could not be read, and why."""
+
+    index: int
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training sample: what `rgb` [T,3,h,w] and `flow` [T,2L,h,w] are made of; None for a stream not asked for."""
+
+    rgb: Clip | None
+    flow: Clip | None
+    label: int
+    index: int
+
+
+@dataclass(frozen=True)
+class TestSample:
+    """One video of the test: what `rgb` [V,T,3,h,w] and `flow` [V,T,2L,h,w] are made of; None for a stream not asked
+    for. Views come first as they are, then all of them mirrored. They share the pixels of whole pictures."""
+
+    __test__ = False  # no test, whatever pytest makes of the name
+
+    rgb: Clips | None
+    flow: Clips | None
+    label: int
+    index: int
+
+    def seen(self, size: Size, *, views: ViewName, mirror: bool, reference: float) -> Self:
+        """The same pixels in other views, as `TestSamples` with these settings would give them; copies nothing."""
+        rgb, flow = (
+            None if x is None else _in_views(x[0], size, views=views, mirror=mirror, reference=reference)
+            for x in (self.rgb, self.flow)
+        )
+        return replace(self, rgb=rgb, flow=flow)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device; does not wait for copies out of pinned memory."""
+        rgb, flow = (None if x is None else x.to(device, non_blocking=True) for x in (self.rgb, self.flow))
+        return replace(self, rgb=rgb, flow=flow)
+
+    def pin_memory(self) -> Self:
+        rgb, flow = (None if x is None else x.pin_memory() for x in (self.rgb, self.flow))
+        return type(self)(rgb, flow, self.label, self.index)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples side by side: `rgb` and `flow` as loaded, or as uint8 [B,T,3,h,w] and [B,T,2L,h,w] (None for an absent
+    stream, and where every sample was bad), `labels` and `indices` int64 [B]; `bad` maps the ids of unreadable videos
+    to the reason, and `missing` lists their places among the samples asked for. `preparation.Prepare` makes the
+    network's input of both."""
+
+    rgb: Frames | None
+    flow: Frames | None
+    labels: torch.Tensor
+    indices: torch.Tensor
+    bad: dict[str, str] = field(default_factory=dict)
+    missing: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Batch"]) -> "Batch":
+        """The samples of all, in order."""
+        starts = itertools.accumulate((part.places for part in parts), initial=0)
+        rgb = [part.rgb for part in parts if part.rgb is not None]
+        flow = [part.flow for part in parts if part.flow is not None]
+        return cls(
+            joined(rgb) if rgb else None,
+            joined(flow) if flow else None,
+            torch.cat([part.labels for part in parts]),
+            torch.cat([part.indices for part in parts]),
+            {id_: reason for part in parts for id_, reason in part.bad.items()},
+            tuple(start + place for part, start in zip(parts, starts, strict=False) for place in part.missing),
+        )
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """The samples start..stop-1, without `bad`."""
+        rgb, flow = (None if x is None or start >= stop else x[start:stop] for x in (self.rgb, self.flow))
+        return Batch(rgb, flow, self.labels[start:stop], self.indices[start:stop])
+
+    @property
+    def places(self) -> int:
+        """How many samples were asked for."""
+        return len(self) + len(self.missing)
+
+    def part_of_places(self, start: int, stop: int) -> "Batch":
+        """The readable ones of the samples start..stop-1 that were asked for, without `bad`."""
+        first, last = (place - sum(missing < place for missing in self.missing) for place in (start, stop))
+        return self.part(first, last)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same on another device; does not wait for copies out of pinned memory."""
+        rgb, flow = (None if x is None else x.to(device, non_blocking=True) for x in (self.rgb, self.flow))
+        return Batch(rgb, flow, self.labels.to(device, non_blocking=True), self.indices, self.bad, self.missing)
+
+    def pin_memory(self) -> "Batch":
+        rgb, flow = (None if x is None else x.pin_memory() for x in (self.rgb, self.flow))
+        return Batch(rgb, flow, self.labels.pin_memory(), self.indices, self.bad, self.missing)
+
+
+def collate(samples: Sequence[Sample | BadSample]) -> Batch:
+    """The good samples stacked, the bad ones listed."""
+    good = [sample for sample in samples if isinstance(sample, Sample)]
+    bad = {sample.id: sample.reason for sample in samples if isinstance(sample, BadSample)}
+    return Batch(
+        _together([sample.rgb for sample in good]),
+        _together([sample.flow for sample in good]),
+        torch.tensor([sample.label for sample in good], dtype=torch.int64),
+        torch.tensor([sample.index for sample in good], dtype=torch.int64),
+        bad,
+        tuple(place for place, sample in enumerate(samples) if isinstance(sample, BadSample)),
+    )
+
+
+def _together(clips: Sequence[Clip | None]) -> Clips | None:
+    present = [clip for clip in clips if clip is not None]
+    if not present:
+        return None
+    return Clips(present) if get_worker_info() is None else Clips(present).packed()
+
+
+# ------------------------------------------------------------------ data sets
+
+
+class TrainingSamples(Dataset[Sample | BadSample]):
+    """Training samples by `Item` (epoch, place in it, video), as `StepSampler` deals them.
+
+    videos, labels  the training videos and their class indices
+    sampling        T, stride, L
+    scheme, mirror  the crops of `augmentation.draw_crop`, and whether half of them are mirrored
+    size            (h, w) of the network's input
+    streams         what to read
+    seed, step_index  with epoch and place, the seed of every draw
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[Video],
+        labels: Sequence[int],
+        *,
+        sampling: TemporalSampling,
+        scheme: Scheme,
+        size: Size,
+        streams: Iterable[StreamName] = BOTH_STREAMS,
+        seed: int,
+        step_index: int,
+        mirror: bool = True,
+    ) -> None:
+        self.videos, self.labels = _labelled(videos, labels)
+        self.sampling = sampling
+        self.scheme = scheme
+        self.size = (int(size[0]), int(size[1]))
+        self.seed, self.step_index = seed, step_index
+        self.mirror = mirror
+        self.reader = VideoReader(streams, sampling.stack)
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, item: Item) -> Sample | BadSample:
+        return self.make(item, *self.labelled(item))
+
+    def labelled(self, item: Item) -> tuple[Video, int]:
+        """The video that the item names, and its class index."""
+        return self.videos[item.video], self.labels[item.video]
+
+    def make(self, item: Item, video: Video, label: int) -> Sample | BadSample:
+        """The item's sample, of its video; looks at neither `videos` nor `labels`."""
+        epoch, i, index = item
+        rng = np.random.default_rng((self.seed, self.step_index, epoch, i))
+        try:
+            centres = sample_centres(_length(video), self.sampling, rng, video.flow_step)
+            pixels = self.reader.read(video, centres)
+        except ArtifactError as error:
+            return BadSample(index, video.id, str(error))
+        height, width = pixels.sizes()[0]
+        crop = draw_crop(self.scheme, height, width, self.size, rng, mirror=self.mirror)
+        return Sample(pixels.rgb(crop, self.size), pixels.flow(crop, self.size), label, index)
+
+
+class TestSamples(Dataset[TestSample | BadSample]):
+    """Whole videos for the test, by their index: `crops` centres, all views, and their mirrors where asked for.
+
+    `reference` is what the network's training crops covered (`augmentation.REFERENCE` of their scheme). Windows over
+    time (`sampling.windows`) are cut from these by whoever scores them.
+    """
+
+    __test__ = False  # no test, whatever pytest makes of the name
+
+    def __init__(
+        self,
+        videos: Sequence[Video],
+        labels: Sequence[int],
+        *,
+        size: Size,
+        crops: int = 25,
+        views: ViewName = "full",
+        mirror: bool = True,
+        reference: float = INPUT_FRACTION,
+        stack: int = 10,
+        streams: Iterable[StreamName] = BOTH_STREAMS,
+    ) -> None:
+        self.videos, self.labels = _labelled(videos, labels)
+        self.size = (int(size[0]), int(size[1]))
+        self.crops, self.views, self.mirror, self.reference = crops, views, mirror, reference
+        self.reader = VideoReader(streams, stack)
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> TestSample | BadSample:
+        return self.make(index, *self.labelled(index))
+
+    def labelled(self, index: int) -> tuple[Video, int]:
+        """The video of that index, and its class index."""
+        return self.videos[index], self.labels[index]
+
+    def make(self, index: int, video: Video, label: int) -> TestSample | BadSample:
+        """The sample of a video; looks at neither `videos` nor `labels`."""
+        try:
+            centres = spaced_centres(_length(video), self.crops, self.reader.stack, video.flow_step)
+            pixels = self.reader.read(video, centres)
+        except ArtifactError as error:
+            return BadSample(index, video.id, str(error))
+        rgb, flow = views_of(pixels, self.size, views=self.views, mirror=self.mirror, reference=self.reference)
+        return TestSample(rgb, flow, label, index)
+
+
+def views_of(
+    pixels: Pixels, size: Size, *, views: ViewName, mirror: bool, reference: float
+) -> tuple[Clips | None, Clips | None]:
+    """What the test shows a network trained at `size` of these pixels: what rgb [V,T,3,h,w] and flow [V,T,2L,h,w] are
+    made of; None for what they do not hold. Views come first as they are, then all of them mirrored where `mirror` asks
+    for it."""
+    whole = Crop(0, 0, *pixels.sizes()[0])
+    rgb, flow = (
+        None if clip is None else _in_views(clip, size, views=views, mirror=mirror, reference=reference)
+        for clip in (pixels.rgb(whole, size), pixels.flow(whole, size))
+    )
+    return rgb, flow
+
+
+def _in_views(clip: Clip, size: Size, *, views: ViewName, mirror: bool, reference: float) -> Clips:
+    """The views of a clip that holds whole pictures; all share its pixels."""
+    crops, size = view_crops(clip.crop.height, clip.crop.width, views, size, reference=reference)
+    if mirror:
+        crops = crops + [replace(crop, mirror=True) for crop in crops]
+    return Clips([replace(clip, crop=crop, size=size) for crop in crops])
+
+
+def _labelled(videos: Sequence[Video], labels: Sequence[int]) -> tuple[list[Video], list[int]]:
+    if len(videos) != len(labels):
+        raise ValueError(f"{len(videos)} videos have {len(labels)} labels")
+    return list(videos), [int(label) for label in labels]
+
+
+def _length(video: Video) -> int:
+    if video.damage:
+        raise ArtifactError(video.damage)
+    if video.frames < 1:
+        raise ArtifactError(f"{video.id} has no frames at all: extract it again")
+    return video.frames

@@ -1,0 +1,246 @@
+"""What `show-flow` shows: fields and their frames, computed now or stored before, one or all.
+
+Letters: T frames, F = T - step fields, H W pixels.
+"""
+
+import contextlib
+import dataclasses
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice, repeat
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from pipelines.drawing.flow_picture import motion_of_bytes
+from pipelines.errors import MissingError, UsageError, VideoError
+from pipelines.optical_flow.methods import make_method
+from pipelines.optical_flow.store import FlowTask, quantised_flow, require_pairs, store_flow
+from pipelines.storage.flow_file import FlowFile
+from pipelines.storage.frames_file import FrameFile
+from pipelines.storage.hdf5 import USUAL_FPS, damaged
+from pipelines.video.decoding import VideoReader
+from pipelines.video.timing import Timing
+from pipelines.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Quantised fields with their frames; both can be gone through more than once and hold one at a time."""
+
+    title: str
+    method: str
+    bound: float
+    step: int
+    timing: Timing
+    """When the frames of the video's fields are shown."""
+    first: int
+    """Index of the first field, which is that of its frame."""
+    count: int
+    fields: Callable[[], Iterator[np.ndarray]]
+    """Each uint8 [2, H, W]."""
+    frames: Callable[[], Iterator[np.ndarray | None]]
+    """Each RGB uint8 [H, W, 3]; None where frames are not stored."""
+    note: str = ""
+    """What the user should know about it."""
+
+
+# ------------------------------------------------------------------ computed now
+
+
+def computed_field(task: FlowTask, index: int | None) -> Shown:
+    """One field of the task's video file, the middle one by default.
+
+    Raises `VideoError` where it cannot be decoded or is too short, `UsageError` where it has no such field.
+    """
+    path, step = task.source.path, task.step
+    with _naming(path):
+        with _reader(task) as reader:
+            wanted = _middle(_announced(task, reader), step) if index is None else index
+            frames = list(islice(reader, wanted, wanted + step + 1))
+        if len(frames) <= step:  # all has been decoded
+            require_pairs(reader.decoded, step)
+            if index is not None:
+                raise _no_such_field(str(path), index, reader.decoded - step)
+            return computed_field(task, _middle(reader.decoded, step))  # fewer than the container announces
+        method = make_method(task.method, dict(task.method_options), task.device, task.engine)
+        (field,) = np.concatenate(list(quantised_flow(frames, method, step, task.bound, task.device)))
+    return _computed(task, reader.timing, wanted, 1, lambda: iter([field]), lambda: iter(frames[:1]))
+
+
+@contextlib.contextmanager
+def computed_fields(task: FlowTask, on_pairs: Callable[[int, int], None]) -> Iterator[Shown]:
+    """All fields of the task's video file, in a temporary file until the block ends.
+
+    `on_pairs(done, announced)` is called as they come, `announced` 0 where the container does not say. Raises
+    `VideoError` where the video cannot be decoded or is too short, `StorageError` where the temporary file fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="stres-show-flow-") as folder, _naming(task.source.path):
+        with _reader(task) as reader:
+            announced = max(0, reader.announced_frames - task.step)
+        task = dataclasses.replace(task, target=Path(folder) / "flow.h5")
+        done = 0
+
+        def report(pairs: int) -> None:
+            nonlocal done
+            done += pairs
+            on_pairs(done, announced)
+
+        count = store_flow(task, report)
+        with FlowFile(task.target) as file:
+            note = _what_is_wrong(file)
+            timing = _timing(file, count)
+            yield _computed(task, timing, 0, count, lambda: _fields(file, 0, count), lambda: _decoded(task), note)
+
+
+def _computed(
+    task: FlowTask, timing: Timing, first: int, count: int,
+    fields: Callable[[], Iterator[np.ndarray]], frames: Callable[[], Iterator[np.ndarray | None]], note: str = "",
+) -> Shown:  # fmt: skip
+    title, options = task.source.path.name, ", ".join(f"{name}={value}" for name, value in task.method_options)
+    method = f"{task.method} ({options})" if options else task.method
+    return Shown(title, method, task.bound, task.step, timing, first, count, fields, frames, note)
+
+
+def _reader(task: FlowTask) -> VideoReader:
+    return VideoReader(
+        task.source.path, task.short_side, allow_truncated=task.allow_truncated, allow_damaged=task.allow_damaged
+    )
+
+
+def _decoded(task: FlowTask) -> Iterator[np.ndarray]:
+    with _reader(task) as reader:
+        yield from reader
+
+
+def _announced(task: FlowTask, reader: VideoReader) -> int:
+    """T as the container announces it; where it does not, counted by decoding the video once."""
+    return reader.announced_frames or sum(1 for _ in _decoded(task))
+
+
+def _middle(frames: int, step: int) -> int:
+    return max(0, frames - step) // 2
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """A `VideoError` says what is wrong; alone on the screen it must say with which file too."""
+    try:
+        yield
+    except VideoError as error:
+        raise VideoError(f"{path} cannot be shown: {error}") from error
+
+
+# ------------------------------------------------------------------ stored before
+
+
+@contextlib.contextmanager
+def stored_fields(
+    workspace: Workspace, class_name: str, video: str, index: int | Literal["all"] | None
+) -> Iterator[Shown]:
+    """Fields of the workspace with their frames, where those are stored too: one, by default the middle one, or all.
+
+    Raises `ArtifactError` where a file is damaged, `MissingError` where frames and flow differ in size, `UsageError`
+    where there is no such field.
+    """
+    path = workspace.flow_file(class_name, video)
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(FlowFile(path))
+        with damaged(path):
+            total, channels, height, width = file.file["flow"].shape
+            if channels != 2 or total < 1 or file.file["flow"].dtype != np.uint8:
+                raise ValueError("it holds no flow fields")
+            bound, step = float(file.attributes["bound"]), int(file.attributes["step"])
+            method = str(file.attributes["method"])
+        first, count = (0, total) if index == "all" else (total // 2 if index is None else index, 1)
+        if first >= total:
+            raise _no_such_field(f"{class_name}/{video}", first, total)
+        frames = None
+        if workspace.frames_file(class_name, video).exists():
+            frames = stack.enter_context(FrameFile(workspace.frames_file(class_name, video)))
+            _require_size(frames, first, width, height)
+        yield Shown(
+            f"{class_name}/{video}", method, bound, step, _timing(file, total), first, count,
+            lambda: _fields(file, first, count), lambda: _stored_frames(frames, first, count), _what_is_wrong(file),
+        )  # fmt: skip
+
+
+def _timing(file: FlowFile, fields: int) -> Timing:
+    """When the frames of all fields are shown: the last until the one after it."""
+    times = file.times[: fields + 1]
+    fps = fields / times[-1] if times[-1] > 0 else USUAL_FPS
+    return Timing(times[:-1], float(fps), "timestamps")
+
+
+def _fields(file: FlowFile, first: int, count: int) -> Iterator[np.ndarray]:
+    for index in range(first, first + count):
+        yield file.read(index, index + 1)[0]
+
+
+def _stored_frames(frames: FrameFile | None, first: int, count: int) -> Iterator[np.ndarray | None]:
+    if frames is None:
+        yield from repeat(None, count)
+    else:
+        yield from (frames.read_one(index) for index in range(first, first + count))
+
+
+def _require_size(frames: FrameFile, index: int, width: int, height: int) -> None:
+    shape = frames.read_one(index).shape
+    if shape[:2] != (height, width):
+        raise MissingError(
+            f"{frames.path} is of {shape[1]}x{shape[0]} pixels, its flow of {width}x{height}: extract one of them "
+            "again with the --short-side of the other"
+        )
+
+
+def _no_such_field(name: str, index: int, fields: int) -> UsageError:
+    return UsageError(f"--frame {index}: the flow of {name} goes from frame 0 to frame {fields - 1}")
+
+
+def _what_is_wrong(file: FlowFile) -> str:
+    made = file.attributes
+    said = []
+    if made.get("truncated"):
+        counted = f" of {made['container_frames']}" if made.get("container_frames") else ""
+        said.append(f"the video is truncated: {made.get('decoded_frames')}{counted} frames decode")
+    if made.get("damaged"):
+        said.append(f"the video is damaged: {made.get('damaged_frames')} of {made.get('source_frames')} frames")
+    return "; ".join(said)
+
+
+# ------------------------------------------------------------------ how much moves
+
+
+class Motion:
+    """How often each pair of stored values (x, y) occurs: any quantile of any number of fields in half a megabyte."""
+
+    def __init__(self, bound: float) -> None:
+        self.bound = bound
+        self.counts = np.zeros(256 * 256, np.int64)
+        motion = motion_of_bytes(bound)
+        self.lengths = np.hypot(motion[:, None], motion).ravel()
+
+    def add(self, field: np.ndarray) -> None:
+        """Counts uint8 [2, H, W]."""
+        codes = field[0].astype(np.intp) * 256 + field[1]
+        self.counts += np.bincount(codes.ravel(), minlength=256 * 256)
+
+    def quantile(self, share: float) -> float:
+        """The magnitude in pixels that `share` of all vectors do not exceed."""
+        order = np.argsort(self.lengths)
+        reached = np.cumsum(self.counts[order])
+        return float(self.lengths[order][np.searchsorted(reached, share * reached[-1])])
+
+    def scale(self) -> float:
+        """Where colours are to be full: the 99th percentile, rounded up to two digits; no less than a stored step."""
+        usual = max(self.quantile(0.99), 2 * self.bound / 255)
+        unit = 10.0 ** (math.floor(math.log10(usual)) - 1)
+        return float(f"{math.ceil(usual / unit - 1e-6) * unit:.2g}")
+
+    def at_bound(self) -> float:
+        """The share of vectors with a component that is at an end of the stored range: clipped, most likely."""
+        counts = self.counts.reshape(256, 256)
+        return float(1 - counts[1:-1, 1:-1].sum() / counts.sum())

@@ -1,0 +1,1 @@
+"""What the stages share that work through many videos."""

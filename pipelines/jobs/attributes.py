@@ -1,0 +1,80 @@
+"""What every artifact says of the file it was made from."""
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import VideoError
+from pipelines.jobs.task import ExtractTask
+from pipelines.storage.atomic import json_text
+from pipelines.storage.provenance import library_versions
+
+if TYPE_CHECKING:
+    from pipelines.video.decoding import VideoReader
+    from pipelines.video.timing import Timing
+
+
+# ------------------------------------------------------------------ provenance
+
+
+def source_attributes(task: ExtractTask, timing: "Timing") -> dict[str, Any]:
+    """The attributes both artifacts carry about the file they come from. Raises `VideoError` if it cannot be read."""
+    import hashlib
+
+    path = task.source.path
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise VideoError(f"the file cannot be read ({error.strerror})") from error
+    split = {"source_split": task.source.split} if task.source.split else {}
+    return {
+        **split,
+        "source": str(path),
+        "source_sha256": digest,
+        "source_bytes": status.st_size,
+        "source_mtime_ns": status.st_mtime_ns,
+        "source_frames": len(timing.times),
+        **timing_attributes(timing),
+        "library_versions": stored_library_versions(),
+    }
+
+
+def timing_attributes(timing: "Timing") -> dict[str, Any]:
+    """The attributes about where the times of the frames come from."""
+    attributes: dict[str, Any] = {"fps": timing.fps, "times_from": timing.origin}
+    return attributes | ({"times_problem": timing.problem} if timing.problem else {})
+
+
+def picture_attributes(reader: "VideoReader") -> dict[str, Any]:
+    """The attributes about the picture's size, and the marks of a truncated or damaged video."""
+    attributes: dict[str, Any] = {
+        "short_side": min(reader.width, reader.height),
+        "width": reader.width,
+        "height": reader.height,
+        "source_width": reader.source_width,
+        "source_height": reader.source_height,
+        "container_frames": reader.container_frames,
+    }
+    if reader.truncated:
+        attributes |= {"truncated": True, "decoded_frames": reader.decoded}
+    if reader.tone_mapped_from:
+        attributes["tone_mapped_from"] = reader.tone_mapped_from
+    if reader.damaged_frames:
+        attributes |= {"damaged": True, "damaged_frames": reader.damaged_frames}
+    return attributes
+
+
+def stored_library_versions() -> str:
+    """The versions of the libraries that decide what an artifact holds, as JSON."""
+    return json_text(library_versions("av", "opencv", "numpy", "torch"))
+
+
+def options_difference(attributes: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Names the attributes that are not as wanted: "bound is 20.0, not 5.0"; "" for none."""
+    return "; ".join(
+        f"{name} is {attributes.get(name)!r}, not {value!r}"
+        for name, value in wanted.items()
+        if attributes.get(name) != value
+    )

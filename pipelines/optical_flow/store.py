@@ -1,0 +1,299 @@
+"""The flow of one video, from its frames to its file, as a worker process of `extract-flow` makes it.
+
+Letters: T frames, F = T - step fields, N pairs of a batch, H W pixels.
+"""
+
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from pipelines.errors import VideoError
+from pipelines.jobs.attributes import picture_attributes, source_attributes, stored_library_versions
+from pipelines.optical_flow.displacement import DisplacementMeter
+from pipelines.optical_flow.grey import to_grey
+from pipelines.optical_flow.methods import FlowMethod, make_method
+from pipelines.runtime.prefetch import prefetch
+from pipelines.runtime.worker_pool import Report
+from pipelines.sources.videos import VideoSource
+from pipelines.storage.flow_file import Compression, FlowWriter, new_flow_file
+from pipelines.storage.frames_file import FrameFile
+from pipelines.storage.hdf5 import ArtifactError
+from pipelines.storage.quantise import quantise, require_finite
+from pipelines.video.decoding import VideoReader
+
+_AHEAD = 2  # batches between two threads: one waits while the next is made
+
+
+@dataclass(frozen=True)
+class FlowTask:
+    """One video: its source, the file to make, and how."""
+
+    source: VideoSource
+    target: Path
+    from_video: bool
+    """The source is a video file; otherwise a frames artifact."""
+    short_side: int | None
+    allow_truncated: bool
+    method: str
+    method_options: tuple[tuple[str, str], ...]
+    engine: str
+    device: str
+    bound: float
+    step: int
+    compression: Compression
+    settings: dict[str, Any]
+    """The attributes that say how the flow was made."""
+    allow_damaged: bool = False
+
+
+def store_flow(task: FlowTask, report: Report) -> int:
+    """Stores the flow of one video; returns F. Raises `VideoError`, `StorageError`."""
+    displacement = meter_of(task)
+    with open_frames(task) as frames, new_flow_file(task.target, task.compression) as writer:
+        fields = write_flow(iter(frames), task, writer, report, displacement)
+        require_pairs(frames.count, task.step)
+        attributes = {**frames.attributes(), **task.settings, "engine": method_of(task).engine}
+        moved = displacement.result()
+        attributes |= moved.attributes() if moved else {}
+        writer.finish(attributes, frames.times)
+    return fields
+
+
+def meter_of(task: FlowTask) -> DisplacementMeter:
+    """What counts how far things move in the task's flow, where that is computed."""
+    return DisplacementMeter(task.bound, torch.device(task.device if method_of(task).uses_device else "cpu"))
+
+
+def write_flow(
+    frames: Iterator[np.ndarray], task: FlowTask, writer: FlowWriter, report: Report, displacement: DisplacementMeter
+) -> int:
+    """Appends the flow of all `frames`, counted by `displacement`; returns their number. However it ends, no thread is
+    left."""
+    fields = 0
+    flow = quantised_flow(frames, method_of(task), task.step, task.bound, task.device, displacement)
+    with contextlib.closing(flow) as batches:
+        for quantised in batches:
+            writer.append(quantised)
+            fields += len(quantised)
+            report(len(quantised))
+    return fields
+
+
+def quantised_flow(
+    frames: Iterable[np.ndarray],
+    method: FlowMethod,
+    step: int,
+    bound: float,
+    device: str = "cpu",
+    displacement: DisplacementMeter | None = None,
+) -> Generator[np.ndarray]:
+    """The flow of RGB frames uint8 [H, W, 3], a batch at a time: uint8 [N, 2, H, W]; T - step fields in all.
+
+    Frames are taken in a thread, flow is computed in a second one, and whoever iterates is the third, so that the flow
+    is never kept waiting for a file while frames remain. Memory is that of some batches, whatever T. `device`: where
+    frames go and flow is quantised if the method computes there; only bytes travel either way. `displacement` counts
+    the flow before it is clipped. Close it when done.
+    """
+    where = torch.device(device if method.uses_device else "cpu")
+    batches = prefetch(_batches(frames, method, step, where), _AHEAD)
+    flow = prefetch(_flow_of(batches, method, step, bound, where, displacement), _AHEAD)
+    with contextlib.closing(flow):
+        for on_its_way in flow:
+            yield on_its_way()
+
+
+def _batches(
+    frames: Iterable[np.ndarray], method: FlowMethod, step: int, device: torch.device
+) -> Generator[torch.Tensor]:
+    """What the method takes, in runs: uint8 [N + step, H, W] or [N + step, 3, H, W], in memory a GPU can read from."""
+    _work_on(device)
+    prepared = (method_input(frame, method) for frame in frames)
+    for run in runs_of_frames(prepared, step, method.batch_size):
+        batch = torch.empty((len(run), *run[0].shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
+        np.stack(run, out=batch.numpy())
+        yield batch
+
+
+def method_input(frame: np.ndarray, method: FlowMethod) -> np.ndarray:
+    """An RGB frame uint8 [H, W, 3] as the method takes it: [H, W] or [3, H, W]."""
+    return to_grey(frame) if method.input == "grey" else frame.transpose(2, 0, 1)
+
+
+def _flow_of(
+    batches: Generator[torch.Tensor],
+    method: FlowMethod,
+    step: int,
+    bound: float,
+    device: torch.device,
+    displacement: DisplacementMeter | None,
+) -> Generator[Callable[[], np.ndarray]]:
+    """For each run of frames what waits for its fields, uint8 [N, 2, H, W], to have arrived, and returns them."""
+    _work_on(device)
+    with contextlib.closing(batches):
+        for batch in batches:
+            try:
+                run = batch.to(device, non_blocking=True)
+                flow = method.flow(run[:-step], run[step:])
+                fields, finite = quantise(flow, bound), torch.isfinite(flow).all()
+                if displacement is not None:
+                    displacement.add(flow)
+            except torch.OutOfMemoryError as error:
+                raise VideoError("not enough memory on the GPU for this video: use fewer --workers") from error
+            yield _to_host(fields, finite)
+
+
+def _to_host(fields: torch.Tensor, finite: torch.Tensor) -> Callable[[], np.ndarray]:
+    """Starts copying `fields`, and whether their flow was all `finite`, to the CPU, without waiting for them to be
+    computed: the GPU can be given more to do. What waits raises `VideoError` where it was not."""
+    if not fields.is_cuda:
+        require_finite(finite)
+        return fields.numpy
+    host = torch.empty(fields.shape, dtype=fields.dtype, pin_memory=True)
+    known = torch.empty((), dtype=torch.bool, pin_memory=True)
+    host.copy_(fields, non_blocking=True)
+    known.copy_(finite, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record(torch.cuda.current_stream(fields.device))
+
+    def wait() -> np.ndarray:
+        arrived.synchronize()
+        require_finite(known)
+        return host.numpy()
+
+    return wait
+
+
+def _work_on(device: torch.device) -> None:
+    """Each thread has a current GPU of its own, the first one unless told: it would cost half a GB of that one."""
+    if device.index is not None:
+        torch.cuda.set_device(device)
+
+
+def runs_of_frames(frames: Iterable[np.ndarray], step: int, pairs: int) -> Iterator[list[np.ndarray]]:
+    """Runs of step + n frames, for the n pairs (t, t + step); n is `pairs`, in the last run what remains."""
+    run: list[np.ndarray] = []
+    for frame in frames:
+        run.append(frame)
+        if len(run) == step + pairs:
+            yield run
+            run = run[pairs:]
+    if len(run) > step:
+        yield run
+
+
+def require_pairs(frames: int, step: int) -> None:
+    """Raises `VideoError` where so many frames have no pair (t, t + step)."""
+    if frames <= step:
+        has = "1 frame" if frames == 1 else f"{frames} frames"
+        at = "" if step == 1 else f" at --step {step}"
+        raise VideoError(f"has {has}; flow{at} needs at least {step + 1}")
+
+
+def method_of(task: FlowTask) -> FlowMethod:
+    return _cached_method(task.method, task.method_options, task.device, task.engine)
+
+
+@lru_cache(maxsize=2)  # a dry run compares two
+def _cached_method(name: str, options: tuple[tuple[str, str], ...], device: str, engine: str) -> FlowMethod:
+    """The process's method, made once: weights are not loaded for every video."""
+    return make_method(name, dict(options), device, engine)
+
+
+# ------------------------------------------------------------------ where frames come from
+
+
+class _DecodedFrames:
+    """The frames of a video file, and what is to be stored about them."""
+
+    def __init__(self, task: FlowTask) -> None:
+        self.task = task
+        self.reader = VideoReader(
+            task.source.file,
+            task.short_side,
+            allow_truncated=task.allow_truncated,
+            allow_damaged=task.allow_damaged,
+        )
+        self.announced = self.reader.announced_frames
+
+    @property
+    def count(self) -> int:
+        return self.reader.decoded
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.reader)
+
+    @property
+    def times(self) -> np.ndarray:
+        return self.reader.timing.times
+
+    def attributes(self) -> dict[str, Any]:
+        about_source = source_attributes(self.task, self.reader.timing)
+        self.reader.require_unchanged()
+        return {**about_source, **picture_attributes(self.reader)}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.reader.close()
+
+
+class _StoredFrames:
+    """The same of a frames artifact: what that says about its own source holds for the flow too."""
+
+    _KEPT = (
+        *("source", "source_sha256", "source_bytes", "source_mtime_ns", "source_frames", "fps", "times_from"),
+        *("times_problem", "short_side", "width", "height", "source_width", "source_height", "container_frames"),
+        *("truncated", "decoded_frames", "damaged", "damaged_frames", "jpeg_quality"),
+        *("tone_mapped_from", "source_split"),
+    )
+
+    def __init__(self, task: FlowTask) -> None:
+        with _damage_fails_the_video():
+            self.file = FrameFile(task.source.path)
+        self.count = self.announced = len(self.file)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for index in range(self.count):
+            with _damage_fails_the_video():
+                frame = self.file.read_one(index)
+            yield frame
+
+    @property
+    def times(self) -> np.ndarray:
+        with _damage_fails_the_video():
+            return self.file.times
+
+    def attributes(self) -> dict[str, Any]:
+        made = self.file.attributes
+        kept = {name: made[name] for name in self._KEPT if name in made}
+        return {**kept, "frames_sha256": made["content_sha256"], "library_versions": stored_library_versions()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.file.close()
+
+
+def open_frames(task: FlowTask) -> _DecodedFrames | _StoredFrames:
+    return _DecodedFrames(task) if task.from_video else _StoredFrames(task)
+
+
+@contextlib.contextmanager
+def _damage_fails_the_video() -> Iterator[None]:
+    try:
+        yield
+    except ArtifactError as error:
+        raise VideoError(str(error)) from error

@@ -1,0 +1,1 @@
+"""How the work runs: processes, ranks, devices, signals, progress."""

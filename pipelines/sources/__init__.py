@@ -1,0 +1,1 @@
+"""Which videos a VIDEOS argument means, and their classes."""

@@ -1,0 +1,321 @@
+"""The classes, and where the folders say it the splits, of a folder of videos.
+
+    <class>/clip.avi, <class>/<group>/clip.avi       classes; videos may lie deeper
+    train/<class>/clip.mp4, val/..., test/...        splits, then classes; part_0/ and replacement/ say nothing
+    clip.mp4, train/clip.mp4 and metadata.csv        Hugging Face's VideoFolder: file_name,label
+    train/<id>_000001_000011.mp4 and annotations/    Kinetics before its videos are sorted into classes
+
+Every other layout is refused by name, with what to give instead: a folder one level too high makes one class of all
+videos, and a network that is right about each.
+"""
+
+import itertools
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pipelines.errors import UsageError
+from pipelines.sources.lists import listed_labels
+from pipelines.sources.names import UNLABELLED, is_video, split_of
+from pipelines.wording import some
+
+_MEANINGLESS = re.compile(r"part[_-]?\d+|replacement.*", re.IGNORECASE)  # folders of Kinetics' archives
+
+
+@dataclass(frozen=True)
+class Found:
+    """A video below the folder: the folders above it that may mean something, outermost first."""
+
+    path: Path
+    folders: tuple[str, ...]
+    class_name: str = UNLABELLED
+    split: str = ""
+
+
+@dataclass
+class FolderOfVideos:
+    """What a folder holds. `layout` names how it was read; `skipped` counts the files passed over by reason, `suffixes`
+    those of them that are no videos; `unreadable` are folders that cannot be listed."""
+
+    root: Path
+    videos: list[Found] = field(default_factory=list)
+    layout: str = ""
+    notes: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    suffixes: Counter[str] = field(default_factory=Counter)
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)
+    lists: list[Path] = field(default_factory=list)
+    """Files that may give labels: `metadata.csv`, `metadata.jsonl`, and CSV files in `annotations/`."""
+
+
+def read_class_folders(root: Path, *, workspace: Path | None, classes_at: int | None) -> FolderOfVideos:
+    """The videos below `root` with their classes and splits; none of the workspace's own.
+
+    `classes_at`: the class is the folder so many levels below `root`, whatever the layout looks like; None: as the
+    layout says. Raises `UsageError` for a layout that does not say which folders are the classes.
+    """
+    if is_workspace(root):
+        raise UsageError(f"{root} is a workspace of stres: VIDEOS is a folder of class folders")
+    read = FolderOfVideos(root)
+    _walk(read, workspace)
+    if not read.videos:
+        return read
+    if classes_at is not None:
+        _at_level(read, classes_at)
+    elif _is_split_layout(read):
+        _read_splits(read)
+    else:
+        read.videos = _label(read, read.videos, "")
+    _tell_alike(read)
+    return read
+
+
+# ------------------------------------------------------------------ what is there
+
+
+def _walk(read: FolderOfVideos, workspace: Path | None) -> None:
+    """Follows links to folders (data sets are often linked together)."""
+    own = os.path.realpath(workspace) if workspace is not None else None
+    seen: set[str] = set()
+
+    def unreadable(error: OSError) -> None:
+        read.unreadable.append((Path(error.filename), f"the folder cannot be listed ({error.strerror})"))
+
+    for parent, folders, files in os.walk(read.root, onerror=unreadable, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link that leads back up, or to a folder that was seen elsewhere
+            read.skipped["in folders linked in a second time"] += sum(is_video(Path(name)) for name in files)
+            folders.clear()
+            continue
+        seen.add(real)
+        if real == own or (_may_be_workspace(folders, files) and is_workspace(Path(parent))):
+            read.skipped[f"in the workspace {parent}"] += _films(Path(parent))
+            folders.clear()
+            continue
+        read.skipped["hidden"] += sum(name.startswith(".") for name in (*files, *folders))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        _add_files(read, Path(parent), sorted(name for name in files if not name.startswith(".")))
+    read.skipped = Counter({reason: count for reason, count in read.skipped.items() if count})
+
+
+def _add_files(read: FolderOfVideos, parent: Path, names: list[str]) -> None:
+    below = parent.relative_to(read.root).parts
+    there = set(names)
+    for name in names:
+        path = parent / name
+        if not is_video(path):
+            read.skipped["not a video by its name"] += 1
+            read.suffixes[path.suffix.lower() or "no suffix"] += 1
+            if name in ("metadata.csv", "metadata.jsonl") or (
+                path.suffix == ".csv" and below in ((), ("annotations",))
+            ):
+                read.lists.append(path)
+        elif path.suffix == ".mp4" and f"{path.stem}.json" in there and _is_timeline(parent / f"{path.stem}.json"):
+            read.skipped["written by stres predict"] += 1
+        else:
+            read.videos.append(Found(path, below))
+
+
+def _may_be_workspace(folders: Sequence[str], files: Sequence[str]) -> bool:
+    return "dataset.json" in files or not {"frames", "flow", "runs"}.isdisjoint(folders)
+
+
+def is_workspace(folder: Path) -> bool:
+    """Whether a folder is a workspace: one that holds artifacts or runs, whatever it is called."""
+    if _begins_with(folder / "dataset.json", '"stres/dataset/'):
+        return True
+    places = itertools.chain(folder.glob("frames/*/*.h5"), folder.glob("flow/*/*.h5"))
+    return next(places, None) is not None or any(
+        (path.parent / "split.json").is_file() for path in folder.glob("runs/*/config.json")
+    )
+
+
+def _is_timeline(path: Path) -> bool:
+    return _begins_with(path, '"stres/timeline/')
+
+
+def _begins_with(path: Path, text: str) -> bool:
+    """Whether a file has `text` in its beginning."""
+    try:
+        with path.open("rb") as file:
+            return text.encode() in file.read(400)
+    except OSError:
+        return False
+
+
+def _films(workspace: Path) -> int:
+    """How many videos lie in a workspace: timelines and pictures of flow."""
+    count = 0
+    for parent, folders, files in os.walk(workspace):
+        if Path(parent) == workspace:
+            folders[:] = [name for name in folders if name not in ("frames", "flow", "runs", "scores", "set-aside")]
+        count += sum(is_video(Path(name)) for name in files)
+    return count
+
+
+# ------------------------------------------------------------------ layouts
+
+
+def _at_level(read: FolderOfVideos, level: int) -> None:
+    """The class is folder number `level`, counted from 1; what stands above it may be a split."""
+    videos = []
+    for video in read.videos:
+        class_name = video.folders[level - 1] if len(video.folders) >= level else UNLABELLED
+        split = next((found for name in video.folders[: level - 1] if (found := split_of(name))), "")
+        videos.append(replace(video, class_name=class_name, split=split))
+    read.videos = videos
+    read.layout = f"the class is folder {level} below {read.root} (--classes-at {level})"
+    high = sum(len(video.folders) < level for video in videos)
+    if high == len(videos):
+        deepest = max(len(video.folders) for video in videos)
+        raise UsageError(f"--classes-at {level}: the videos of {read.root} lie in at most {deepest} folders")
+    if high:
+        read.notes.append(f"{high} videos lie above the class folders and have no class")
+
+
+def _is_split_layout(read: FolderOfVideos) -> bool:
+    """Whether all folders below the root are splits (`replacement` belongs to one), of which one trains or holds class
+    folders."""
+    tops = {video.folders[0] for video in read.videos if video.folders}
+    splits = {split_of(top) for top in tops if not _MEANINGLESS.fullmatch(top)}
+    return bool(splits) and "" not in splits
+
+
+def _read_splits(read: FolderOfVideos) -> None:
+    loose = [video for video in read.videos if not video.folders]
+    if loose:
+        raise _mixed(read, f"{len(loose)} videos beside the folders {some(_tops(read.videos), 4)}")
+    by_split: dict[str, list[Found]] = defaultdict(list)
+    for video in read.videos:
+        top = video.folders[0]
+        by_split[top].append(replace(video, folders=video.folders[1:], split=split_of(top)))
+    # A replacement takes the place of the video of its name.
+    replaced = {path.stem: path for top in by_split if not split_of(top) for path in (v.path for v in by_split[top])}
+    if replaced:
+        by_split = {top: _replaced(videos, replaced) for top, videos in by_split.items() if split_of(top)}
+        read.notes.append(f"{len(replaced)} videos were replaced by those in {read.root / 'replacement'}")
+    videos = [video for top in sorted(by_split) for video in _label(read, by_split[top], top)]
+    if all(video.class_name == UNLABELLED for video in videos):
+        tops = some(sorted(by_split), 4)
+        raise UsageError(
+            f"{read.root} holds {tops} with videos but no class folders and no labels: give a list (`path label`) as "
+            "VIDEOS, add a metadata.csv (file_name,label), or say --classes-at 1 if these are the classes"
+        )
+    read.videos = videos
+    read.layout = f"{', '.join(f'{top}/' for top in sorted(by_split))} with class folders"
+
+
+def _replaced(videos: Sequence[Found], by_name: Mapping[str, Path]) -> list[Found]:
+    return [replace(video, path=by_name.get(video.path.stem, video.path)) for video in videos]
+
+
+def _label(read: FolderOfVideos, videos: Sequence[Found], top: str) -> list[Found]:
+    """The videos of one folder, `top` below the root, with their classes."""
+    videos = [
+        replace(video, folders=tuple(name for name in video.folders if not _MEANINGLESS.fullmatch(name)) or ())
+        if top or not video.folders
+        else video
+        for video in videos
+    ]
+    loose = [video for video in videos if not video.folders]
+    folder = read.root / top if top else read.root
+    if loose:
+        labels = _labels(read, loose)
+        if labels:
+            return _with_labels(read, videos, labels, folder)
+        if len(loose) < len(videos):
+            raise _mixed(
+                read, f"{len(loose)} videos directly in {folder} and others in its folders {some(_tops(videos), 4)}"
+            )
+        read.layout = read.layout or "videos without class folders"
+        read.notes.append(
+            f"{len(loose)} videos lie directly in {folder}: they have no class, and can be predicted, but neither "
+            "trained on nor tested"
+        )
+        return list(videos)
+    _require_class_level(read, videos, folder)
+    read.layout = read.layout or "class folders"
+    return [replace(video, class_name=video.folders[0]) for video in videos]
+
+
+def _require_class_level(read: FolderOfVideos, videos: Sequence[Found], folder: Path) -> None:
+    """Raises `UsageError` where the first folders are not surely the classes."""
+    direct: Counter[str] = Counter()
+    below: dict[str, set[str]] = defaultdict(set)
+    for video in videos:
+        if len(video.folders) == 1:
+            direct[video.folders[0]] += 1
+        else:
+            below[video.folders[0]].add(video.folders[1])
+    tops = sorted({*direct, *below})
+    level = 1 + len(folder.relative_to(read.root).parts)
+    if len(tops) == 1 and not direct:
+        inner = folder / tops[0]
+        while len(found := {v.folders[len(inner.relative_to(folder).parts)] for v in videos}) == 1 and all(
+            len(v.folders) > len(inner.relative_to(folder).parts) + 1 for v in videos
+        ):
+            inner /= found.pop()
+        raise UsageError(
+            f"{folder} holds one folder, {tops[0]}, with {len(found)} {'folder' if len(found) == 1 else 'folders'} of "
+            f"videos ({some(sorted(found), 4)}): give {inner} if those are the classes, or --classes-at {level} if "
+            f"{tops[0]} is the only class"
+        )
+    groups = sorted(top for top in below if top not in direct)
+    if direct and any(len(below[top]) > 1 for top in groups):
+        raise _mixed(read, f"videos directly in {some(sorted(direct), 4)}, but in {some(groups, 4)} one folder deeper")
+    if below:
+        example = next(video for video in videos if len(video.folders) > 1)
+        read.notes.append(
+            f"some videos lie deeper than their class's folder ({example.path.relative_to(read.root)}): the class is "
+            f"{example.folders[0]!r}; --classes-at {level + 1} makes it {example.folders[1]!r}"
+        )
+
+
+def _mixed(read: FolderOfVideos, what: str) -> UsageError:
+    return UsageError(
+        f"{read.root} does not say which folders are the classes: it holds {what}. Put every video into the folder of "
+        "its class, give a list (`path label`), or say --classes-at N: the class is the Nth folder below VIDEOS, and "
+        "videos above it have none"
+    )
+
+
+def _tops(videos: Sequence[Found]) -> list[str]:
+    return sorted({video.folders[0] for video in videos if video.folders})
+
+
+def _tell_alike(read: FolderOfVideos) -> None:
+    """Notes classes whose names differ in upper and lower case only."""
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for video in read.videos:
+        spellings[video.class_name.casefold()].add(video.class_name)
+    for names in spellings.values():
+        if len(names) > 1:
+            read.notes.append(f"the classes {' and '.join(sorted(names))} differ in upper and lower case only")
+
+
+# ------------------------------------------------------------------ labels beside the videos
+
+
+def _labels(read: FolderOfVideos, videos: Sequence[Found]) -> dict[Path, str]:
+    """The class of each of the videos that a file in the folder tells, by path."""
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for video in videos:
+        by_name[video.path.stem].append(video.path)
+    return {path: label for list_file in read.lists for path, label in listed_labels(list_file, by_name)}
+
+
+def _with_labels(
+    read: FolderOfVideos, videos: Sequence[Found], labels: Mapping[Path, str], folder: Path
+) -> list[Found]:
+    read.layout = f"labels in {', '.join(str(path.relative_to(read.root)) for path in read.lists)}"
+    labelled = [
+        replace(video, class_name=labels.get(video.path, video.folders[0] if video.folders else UNLABELLED))
+        for video in videos
+    ]
+    without = sum(video.class_name == UNLABELLED for video in labelled)
+    if without:
+        read.notes.append(f"{without} videos in {folder} have no label")
+    return labelled

@@ -1,0 +1,525 @@
+"""List files of videos, in the forms that people have them: `path label` a line, CSV with or without a header, tabs,
+quotes, Kinetics' annotations, mmaction2's and TSN's `path frames label`, SlowFast's `path label` or `path,label`, and
+Hugging Face's `metadata.csv` and `metadata.jsonl`.
+"""
+
+import csv
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pipelines.datasets.split_lists import is_hmdb51_list, is_ucf101_list
+from pipelines.errors import MissingError, UsageError
+from pipelines.sources.names import UNLABELLED, VIDEO_SUFFIXES, is_video, require_class_name, split_of
+
+PATH_COLUMNS = (
+    *("path", "video_path", "videopath", "file_path", "filepath", "file_name", "filename", "file"),
+    *("video", "video_name", "clip", "name", "video_id"),
+)
+_LABEL_COLUMNS = (
+    *("class_name", "classname", "label_name", "labelname", "label", "class", "category", "action", "target"),
+    *("label_id", "class_id", "labelid", "classid", "y"),
+)
+_SPLIT_COLUMNS = ("split", "subset", "set", "partition")
+_KINETICS = ("youtube_id", "time_start", "time_end")
+_FRAME_LISTS = ("original_vido_id", "original_vid_id", "original_video_id", "frame_id")  # SlowFast's Charades and AVA
+_CLASS_FILES = ("classInd.txt", "classes.txt", "labels.txt", "class_names.txt", "classnames.txt", "*label_map*.txt")
+_SEPARATORS = re.compile(r"[ \t]*[,;\t][ \t]*|[ ]+")
+_MOST_SEPARATORS = 40  # of a line that is looked at; no path has more blanks and commas
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a list: a path as it stands there, its label ("" for none), the split it names, where it is, and what
+    separates path and label, without blanks."""
+
+    path: str
+    label: str = ""
+    split: str = ""
+    where: str = ""
+    separator: str = ""
+
+
+@dataclass(frozen=True)
+class ListedVideo:
+    """A video that a list names. `path` is where it is, or where it was looked for first; `absent` says where it was
+    looked for in vain, with what may be in the way."""
+
+    class_name: str
+    path: Path
+    split: str = ""
+    absent: str = ""
+
+
+@dataclass
+class VideoListFile:
+    """What a list file says: its videos in order, and sentences about how it was read."""
+
+    videos: list[ListedVideo] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_list(
+    list_file: Path, *, relative_to: Path | None = None, class_names: Path | None = None, pictures: bool = False
+) -> VideoListFile:
+    """The videos of a list file, which need not exist.
+
+    Relative paths are looked for below `relative_to`, or without it below the list's folder, the current one and the
+    one above the list's. Numbers as labels get the names of `class_names`, or of the one such file beside the list.
+    `pictures`: the paths are folders of pictures, which otherwise is refused.
+
+    Raises `MissingError` where the list cannot be read, `UsageError` for a file that is no list, a label that names no
+    folder, and a video with two labels.
+    """
+    folders = _folders(list_file, relative_to)
+    entries = _three_columns(list(_entries(list_file, folders)))
+    if not pictures:
+        _refuse_pictures(entries, list_file, folders)
+    read = VideoListFile()
+    entries = _named(entries, list_file, class_names, read.notes)
+    of_list = _split_of_list(list_file)
+    by_name = _ByName(folders)
+    first: dict[Path, Entry] = {}
+    twice = 0
+    for entry in entries:
+        label = entry.label or UNLABELLED
+        require_class_name(label, entry.where)
+        path, absent = _found(entry, folders, by_name)
+        known = first.setdefault(path, entry)
+        if (known.label or UNLABELLED) != label:
+            raise UsageError(
+                f"{entry.where}: {entry.path} has the label {label!r}, but {known.where} gives it "
+                f"{known.label or UNLABELLED!r}: leave one"
+            )
+        twice += known is not entry
+        if known is entry:
+            read.videos.append(ListedVideo(label, path, entry.split or of_list, absent))
+    if twice:
+        read.notes.append(f"{twice} lines of {list_file} name a video again")
+    unlabelled = sum(video.class_name == UNLABELLED for video in read.videos)
+    if 0 < unlabelled < len(read.videos):
+        read.notes.append(f"{unlabelled} of {len(read.videos)} videos of {list_file} have no label")
+    return read
+
+
+def _folders(list_file: Path, relative_to: Path | None) -> list[Path]:
+    if relative_to is not None:
+        if not relative_to.is_dir():
+            raise MissingError(f"--relative-to {relative_to}: there is no such folder")
+        return [Path(os.path.abspath(relative_to))]
+    own = Path(os.path.abspath(list_file)).parent
+    return list(dict.fromkeys([own, Path.cwd(), own.parent]))
+
+
+def _split_of_list(list_file: Path) -> str:
+    """Which split a list is of by its name (`train.csv`, `kinetics400_val_list_videos.txt`); "" where it does not say,
+    or is one of several divisions (`trainlist01.txt`)."""
+    stem = list_file.stem.casefold()
+    if re.search(r"(split|list|fold)[_-]?\d", stem):
+        return ""
+    found = {split for part in re.split(r"[^a-z]+", stem) if (split := split_of(part))}
+    return found.pop() if len(found) == 1 else ""
+
+
+def listed_labels(list_file: Path, by_name: Mapping[str, Sequence[Path]]) -> Iterator[tuple[Path, str]]:
+    """(path, class) of the videos that a list with a header labels: those of its paths, which are relative to its
+    folder, or of its names where only one has that. `by_name`: the paths by their names without suffix.
+
+    Nothing where it is not such a list. Raises `UsageError` for a broken one.
+    """
+    folder = list_file.parent
+    first = next((line.strip() for line in _text(list_file).split("\n") if line.strip()), "")
+    if not first.startswith("{") and _header(first, []) is None:
+        return
+    entries = [entry for entry in _entries(list_file, [folder]) if entry.label]
+    for entry in _named(entries, list_file, None, []):
+        require_class_name(entry.label, entry.where)
+        paths = by_name.get(Path(entry.path).stem, [])
+        exact = [path for path in paths if path == folder / entry.path]
+        for path in exact or (paths if len(paths) == 1 else []):
+            yield path, entry.label
+
+
+# ------------------------------------------------------------------ where a path leads
+
+
+class _ByName:
+    """Finds videos that a list names without suffix, as Kinetics' do, anywhere below the list's folder."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        # A folder of annotations lies beside those of the videos.
+        own = folders[0]
+        self._root = own.parent if own.name.casefold() == "annotations" else own
+        self._paths: dict[str, list[Path]] | None = None
+
+    def find(self, name: str) -> list[Path]:
+        if self._paths is None:
+            self._paths = {}
+            for parent, folders, files in os.walk(self._root):
+                folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+                for file in sorted(files):
+                    if is_video(Path(file)) and not file.startswith("."):
+                        self._paths.setdefault(Path(file).stem, []).append(Path(parent, file))
+        return self._paths.get(name, [])
+
+
+def _found(entry: Entry, folders: Sequence[Path], by_name: _ByName) -> tuple[Path, str]:
+    """The path of a video, and why it is not there ("" where it is)."""
+    for form in _spellings(entry.path):
+        for folder in folders:
+            if is_there(folder, form):
+                return Path(os.path.abspath(folder / form)), ""
+    if not is_video(Path(entry.path)) and "/" not in entry.path:
+        named = by_name.find(entry.path)
+        replacements = [path for path in named if "replacement" in str(path)]
+        if len(replacements or named) == 1:
+            return (replacements or named)[0], ""
+    first = folders[0] / entry.path.replace("\0", "")
+    if any((folder / entry.path).is_dir() for folder in folders):
+        return first, f"{first} is a folder: `stres import-frames` takes folders of pictures"
+    looked = f"there is no {first}"
+    if not os.path.isabs(entry.path):
+        others = ", ".join(str(folder / entry.path) for folder in folders[1:])
+        looked += f" (nor {others})" if others else ""
+        looked += f": {entry.where} gives {entry.path!r}, relative to {folders[0]}; --relative-to names another folder"
+    else:
+        looked += f": {entry.where} names it"
+    return first, looked + _in_the_way(entry)
+
+
+def _in_the_way(entry: Entry) -> str:
+    """What may keep a line from being read as it is meant; "" where nothing looks so."""
+    if re.match(r"^[A-Za-z]:[\\/]", entry.path):
+        return ". It is a path of Windows, which leads nowhere here"
+    if set(entry.path) & {'"', "'"}:
+        return ". A quotation mark is in the way: quote the whole path, or nothing"
+    if is_video(Path(entry.path or entry.label)) and not entry.label and _SEPARATORS.search(entry.path):
+        return ". No label stands after it, unless the columns are the other way round: the path comes first"
+    if len(_SEPARATORS.split(entry.path)) > 1 and not is_video(Path(entry.path)):
+        return ". A further column seems to be in the way: a line is `path label`"
+    return ""
+
+
+def _spellings(path: str) -> Iterator[str]:
+    yield path
+    if "\\" in path:
+        yield path.replace("\\", "/")
+
+
+def is_there(folder: Path, name: str) -> bool:
+    try:
+        return os.path.isfile(folder / name)
+    except ValueError:
+        return False
+
+
+# ------------------------------------------------------------------ lines
+
+
+def _entries(list_file: Path, folders: Sequence[Path]) -> Iterator[Entry]:
+    if is_hmdb51_list(list_file.name):
+        raise UsageError(
+            f"{list_file} is a split list of HMDB51, whose numbers say train, test or unused, not the class: give the "
+            "folder of class folders as VIDEOS, and the lists to `stres train --splits`"
+        )
+    text = _text(list_file)
+    lines = [(f"{list_file}, line {number}", line.strip()) for number, line in enumerate(text.split("\n"), start=1)]
+    lines = [(where, line) for where, line in lines if line]
+    if not lines:
+        return
+    if lines[0][1].startswith("{"):
+        yield from (_of_columns(_json_object(where, line), where) for where, line in lines)
+        return
+    header = _header(lines[0][1], folders)
+    if header is not None:
+        delimiter, columns = header
+        if set(columns) & set(_FRAME_LISTS):
+            raise UsageError(
+                f"{list_file} lists frames, not videos (its columns are {', '.join(columns)}): run `stres "
+                "import-frames` on the folders of pictures"
+            )
+        if delimiter != " " or len(columns) != 2 or columns[0] not in PATH_COLUMNS:
+            yield from _of_table(text, delimiter, list_file)
+            return
+        lines = lines[1:]
+    by_folder = is_ucf101_list(list_file.name)
+
+    def exists(name: str) -> bool:
+        return any(is_there(folder, form) for form in _spellings(name) for folder in folders)
+
+    for where, line in lines:
+        path, label, separator = split_line(line, exists)
+        # Names may begin with "#" (HMDB51 has some): only "# " begins a comment, and only if no such file exists.
+        if (line == "#" or line.startswith(("# ", "#\t"))) and not exists(path):
+            continue
+        if by_folder and not label and len(Path(path).parts) > 1:  # UCF101's test lists: the folder is the class
+            label = Path(path).parent.name
+        yield Entry(path, label, "", where, separator)
+
+
+def _text(list_file: Path) -> str:
+    try:
+        # As the file system's names: bytes that are no UTF-8 stand for themselves.
+        text = list_file.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    except OSError as error:
+        raise MissingError(f"{list_file} cannot be read ({error.strerror}): check its permissions") from error
+    if "\0" in text:
+        raise UsageError(
+            f"{list_file} is neither a list file (`path label`) nor named as a video; "
+            f"known are {' '.join(sorted(VIDEO_SUFFIXES))}"
+        )
+    return text
+
+
+def split_line(line: str, exists: Callable[[str], bool]) -> tuple[str, str, str]:
+    """The path and the label ("" for none) of a line, and what separates them: blanks (then ""), a tab, a comma or a
+    semicolon.
+
+    A path ends where a file of that name exists, or else a video's suffix; a label may have several words.
+    """
+    places = [found for found in _SEPARATORS.finditer(line) if found.start()][:_MOST_SEPARATORS]
+    if not places and line[0] not in "\"'":
+        return line, "", ""
+
+    def parted(found: re.Match[str]) -> tuple[str, str, str]:
+        return line[: found.start()], _unquoted(line[found.end() :]), found.group().strip(" ")
+
+    at_suffix = [found for found in places if is_video(Path(line[: found.start()]))]
+    for found in reversed(at_suffix):
+        if exists(line[: found.start()]):
+            return parted(found)
+    if exists(line):
+        return line, "", ""
+    quoted = re.match(r"""(?P<mark>["'])(?P<path>.+?)(?P=mark)(?:\s*(?P<separator>[\s,;])\s*(?P<label>.*))?$""", line)
+    if quoted:
+        return quoted["path"], _unquoted(quoted["label"] or ""), (quoted["separator"] or "").strip(" ")
+    for found in reversed(places):
+        if exists(line[: found.start()]):
+            return parted(found)
+    if at_suffix:
+        return parted(at_suffix[-1])
+    if is_video(Path(line)):
+        return line, "", ""
+    firm = [found for found in places if found.group().strip(" ")]  # a tab, a comma, a semicolon
+    if firm:
+        return parted(firm[0])
+    numbers = re.fullmatch(r"(?P<path>.+?)\s+(?P<label>\d+\s+\d+)", line)
+    if numbers:
+        return numbers["path"], numbers["label"], ""
+    return parted(places[-1])
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].replace(text[0] * 2, text[0])
+    return text.strip()
+
+
+def _three_columns(entries: list[Entry]) -> list[Entry]:
+    """`path frames label` as `path label`, where all lines are so. Raises `UsageError` for lines of more numbers, and
+    for several labels."""
+    two_numbers = {"": r"(\d+)\s+(\d+)", "\t": r"(\d+)\s+(\d+)", ",": r"(\d+)\s*,\s*(\d+)", ";": r"(\d+)\s*;\s*(\d+)"}
+    labelled = [entry for entry in entries if entry.label]
+    found = [re.fullmatch(two_numbers[entry.separator], entry.label) for entry in labelled]
+    if labelled and all(found):
+        labels = {entry.where: match[2] for entry, match in zip(labelled, found, strict=True) if match}
+        return [replace(entry, label=labels.get(entry.where, "")) for entry in entries]
+    for place, entry in enumerate(entries):
+        if re.fullmatch(r"\d+(\s*[,;]\s*\d+)+", entry.label):
+            raise UsageError(f"{entry.where}: {entry.path} has several labels ({entry.label}): one class a video")
+        if not re.fullmatch(r"-?[\d.]+(\s+-?[\d.]+)+", entry.label):
+            continue
+        first, *rest = entry.label.split(None, 1)
+        if is_video(Path(entry.path)) or len(rest[0].split()) > 1:
+            raise UsageError(
+                f"{entry.where}: after the path {entry.path!r} stands {entry.label!r}: a line is `path label`, or in "
+                "all lines `path frames label`"
+            )
+        entries[place] = replace(entry, path=f"{entry.path} {first}", label=rest[0])
+    return entries
+
+
+def _refuse_pictures(entries: Sequence[Entry], list_file: Path, folders: Sequence[Path]) -> None:
+    """Raises `UsageError` for a list of folders of pictures (rawframes)."""
+    if not entries or any(is_video(Path(entry.path)) for entry in entries[:100]):
+        return
+    first = entries[0]
+    if any((folder / first.path).is_dir() for folder in folders):
+        raise UsageError(
+            f"{first.where} names a folder, {first.path}: a list of folders of pictures (rawframes) is for `stres "
+            f"import-frames DIR --list {list_file}`"
+        )
+
+
+# ------------------------------------------------------------------ columns with names
+
+
+def _header(line: str, folders: Sequence[Path]) -> tuple[str, list[str]] | None:
+    """(delimiter, names of the columns) where the first line is a header."""
+    if any(is_there(folder, line) for folder in folders):
+        return None
+    for delimiter in (",", "\t", ";", " "):
+        cells = [cell.strip().casefold() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+        names = set(cells)
+        known = names & set(PATH_COLUMNS) and (names & set(_LABEL_COLUMNS) or (len(cells) == 1 and delimiter == ","))
+        if known or names >= set(_KINETICS) or (names & set(_FRAME_LISTS) and len(names) > 1):
+            return delimiter, cells
+    return None
+
+
+def _of_table(text: str, delimiter: str, list_file: Path) -> Iterator[Entry]:
+    reader = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
+    try:
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise UsageError(f"{list_file} cannot be read as CSV ({error})") from error
+    names = [cell.strip().casefold() for cell in rows[0][1]]
+    for number, row in rows[1:]:
+        where = f"{list_file}, line {number}"
+        if len(row) > len(names):
+            raise UsageError(
+                f"{where} has {len(row)} columns, the header {len(names)}: quote what holds a {delimiter!r}"
+            )
+        yield _of_columns(dict(zip(names, (cell.strip() for cell in row), strict=False)), where)
+
+
+def _of_columns(columns: Mapping[str, str], where: str) -> Entry:
+    label = next((columns[name] for name in _LABEL_COLUMNS if columns.get(name)), "")
+    split = next((split_of(columns[name]) for name in _SPLIT_COLUMNS if columns.get(name)), "")
+    if all(columns.get(name) for name in _KINETICS):
+        try:
+            start, end = (int(float(columns[name])) for name in _KINETICS[1:])
+        except ValueError:
+            raise UsageError(f"{where}: time_start and time_end must be seconds") from None
+        return Entry(f"{columns['youtube_id']}_{start:06d}_{end:06d}", label, split, where)
+    path = next((columns[name] for name in PATH_COLUMNS if columns.get(name)), "")
+    if not path:
+        raise UsageError(f"{where} names no video: known columns are {', '.join(PATH_COLUMNS)}")
+    return Entry(path, label, split, where)
+
+
+def _json_object(where: str, line: str) -> dict[str, str]:
+    try:
+        document = json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{where} cannot be read as JSON ({error})") from error
+    return {str(name).casefold(): str(value) for name, value in document.items() if value is not None}
+
+
+# ------------------------------------------------------------------ the names of numbers
+
+
+def _named(entries: list[Entry], list_file: Path, class_names: Path | None, notes: list[str]) -> list[Entry]:
+    """Numbers as labels replaced by the names of their classes, where there is a file of those."""
+    numbers = {entry.label for entry in entries if entry.label}
+    if not numbers or not all(number.isdecimal() for number in numbers):
+        if class_names is not None and numbers:
+            raise UsageError(f"--class-names {class_names} names numbers, but the labels of {list_file} are names")
+        return entries
+    source = class_names or _beside(list_file, notes)
+    if source is None:
+        notes.append(f"the classes of {list_file} are numbers: --class-names FILE gives them names")
+        return entries
+    names = _class_of_number(source, entries)
+    notes.append(f"classes by their numbers in {source}: {min(names)} is {names[min(names)]}")
+    return [replace(entry, label=names[int(entry.label)] if entry.label else "") for entry in entries]
+
+
+def _beside(list_file: Path, notes: list[str]) -> Path | None:
+    folder = Path(os.path.abspath(list_file)).parent
+    found = sorted({path for pattern in _CLASS_FILES for path in folder.glob(pattern)} - {folder / list_file.name})
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        notes.append(f"several files beside {list_file} could name its classes ({names}): --class-names says which")
+    return found[0] if len(found) == 1 else None
+
+
+def _class_of_number(source: Path, entries: Sequence[Entry]) -> dict[int, str]:
+    """The class of each number that the list has. Raises `UsageError` where the file does not tell which is which."""
+    names, numbered = read_class_names(source)
+    wanted = {int(entry.label) for entry in entries if entry.label}
+    # A file without numbers counts from 0 or from 1; mmaction2's lists count from 0 beside a classInd.txt from 1.
+    shifts = [shift for shift in (0, 1) if all(number + shift in names for number in wanted)]
+    if not shifts:
+        raise UsageError(
+            f"{source} names {len(names)} classes, from {min(names, default=0)} to {max(names, default=0)}, but the "
+            f"list has the labels {min(wanted)} to {max(wanted)}: give the list's own file by --class-names"
+        )
+    agree = Counter(
+        {
+            shift: sum(
+                Path(entry.path.replace("\\", "/")).parent.name.casefold() == names[int(entry.label) + shift].casefold()
+                for entry in entries
+                if entry.label
+            )
+            for shift in shifts
+        }
+    )
+    shift = agree.most_common(1)[0][0]
+    if len(shifts) > 1 and agree[0] == agree[1]:
+        if not numbered:
+            raise UsageError(
+                f"{source} does not say whether its first class is number 0 or 1, and the list has neither 0 nor the "
+                "last number: write the number before each name"
+            )
+        shift = 0
+    known = {name.casefold() for name in names.values()}
+    for entry in entries:
+        folder = Path(entry.path.replace("\\", "/")).parent.name
+        if entry.label and folder.casefold() in known - {names[int(entry.label) + shift].casefold()}:
+            raise UsageError(
+                f"{entry.where}: {entry.path} has the label {entry.label}, which {source} calls "
+                f"{names[int(entry.label) + shift]!r}: correct one of them, or give another file by --class-names"
+            )
+    return {number: names[number + shift] for number in sorted(wanted)}
+
+
+def read_class_names(path: Path) -> tuple[dict[int, str], bool]:
+    """Number -> class of a file of names, one a line, with or without its number before it or after it, or of JSON; and
+    whether it has the numbers. Names without numbers count from 1. Raises `MissingError`, `UsageError`."""
+    text = _text(path)
+    if path.suffix.lower() == ".json":
+        return _names_of_json(path, text), True
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    before = [re.fullmatch(r"(?P<number>\d+)[\s,:]+(?P<name>.+)", line) for line in lines]
+    after = [re.fullmatch(r"(?P<name>.+)[\s,:]+(?P<number>\d+)", line) for line in lines]
+    if lines and lines[0].casefold() in ("id,name", "name,id", "label,name", "name,label"):
+        before, after = before[1:], after[1:]
+    for found in (before, after):
+        if found and all(found):
+            pairs = [(int(match["number"]), _unquoted(match["name"])) for match in found if match]
+            break
+    else:
+        pairs = [(number, _unquoted(line)) for number, line in enumerate(lines, start=1)]
+        return _without_contradiction(path, pairs), False
+    return _without_contradiction(path, pairs), True
+
+
+def _names_of_json(path: Path, text: str) -> dict[int, str]:
+    try:
+        document = json.loads(text)
+        if isinstance(document, list):
+            pairs = list(enumerate(map(str, document)))
+        elif all(isinstance(value, int) for value in document.values()):
+            pairs = [(value, _unquoted(name)) for name, value in document.items()]  # SlowFast's quote names twice
+        else:
+            pairs = [(int(number), str(name)) for number, name in document.items()]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UsageError(f"{path} cannot be read as names of classes ({error})") from error
+    return _without_contradiction(path, pairs)
+
+
+def _without_contradiction(path: Path, pairs: Sequence[tuple[int, str]]) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for number, name in pairs:
+        if names.setdefault(number, name) != name:
+            raise UsageError(f"{path} gives the number {number} to {names[number]!r} and to {name!r}: correct it")
+    if len(set(names.values())) < len(names):
+        name, count = Counter(names.values()).most_common(1)[0]
+        raise UsageError(f"{path} names the class {name!r} {count} times: correct it")
+    return names

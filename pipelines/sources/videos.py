@@ -1,0 +1,295 @@
+"""Which videos a command's VIDEOS argument means, the class each one stands under, and what was found on the way.
+
+VIDEOS is a folder of class folders, a list file, one video or a glob; a video without a class is `unlabelled`.
+"""
+
+import glob
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pipelines.datasets.split_lists import fits_on_a_line
+from pipelines.errors import MissingError, UsageError, VideoError
+from pipelines.sources.class_folders import FolderOfVideos, is_workspace, read_class_folders
+from pipelines.sources.lists import VideoListFile, read_list
+from pipelines.sources.names import UNLABELLED, VIDEO_SUFFIXES, is_video
+
+_LONGEST_NAME = 255 - len(".h5")  # bytes
+_FEW = 8  # classes that are named one by one
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """One video to process. `video` is its file's name without the last suffix; `path` is absolute.
+
+    split   `train`, `validation` or `test`, where VIDEOS says it
+    absent  where a list's video was looked for in vain; "" for one that is there
+    """
+
+    class_name: str
+    video: str
+    path: Path
+    split: str = ""
+    absent: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.class_name}/{self.video}"
+
+    @property
+    def file(self) -> Path:
+        """The path of a file to open. Raises `VideoError` where a list names it in vain."""
+        if self.absent:
+            raise VideoError(self.absent)
+        return self.path
+
+
+@dataclass(frozen=True)
+class VideoProblem:
+    """A video that was named but cannot be processed, known before any is opened: becomes a row of `failures.csv`."""
+
+    class_name: str
+    video: str
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReadAs:
+    """What a user says of VIDEOS where it does not say it itself.
+
+    classes_at   the class is the folder so many levels below VIDEOS; None: as the layout says
+    class_names  the file that names the numbers of a list; None: the one beside it, if there is one
+    relative_to  the folder that a list's paths are relative to; None: the list's own, or the current one
+    """
+
+    classes_at: int | None = None
+    class_names: Path | None = None
+    relative_to: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.classes_at is not None and self.classes_at < 1:
+            raise UsageError(f"--classes-at {self.classes_at}: give 1 for the folders directly below VIDEOS, 2, ...")
+
+
+AS_IT_SAYS = ReadAs()
+
+
+@dataclass(frozen=True)
+class Account:
+    """How VIDEOS was read. `classes` and `splits` count videos; `skipped` counts files passed over by reason, and
+    `suffixes` those among them that are no videos by their names."""
+
+    layout: str
+    classes: dict[str, int] = field(default_factory=dict)
+    splits: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    suffixes: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def sentences(self) -> list[str]:
+        """The account in words, the most important first."""
+        told = [f"{self.layout}: {class_counts(self.classes)}"]
+        if self.splits:
+            told.append("splits: " + ", ".join(f"{name} {count}" for name, count in self.splits.items()) + " videos")
+        told += self.notes
+        if self.skipped:
+            reasons = [f"{count} {reason}" for reason, count in self.skipped.items()]
+            suffixes = ", ".join(f"{count} {suffix}" for suffix, count in self.suffixes.items())
+            told.append(f"passed over: {'; '.join(reasons)}" + (f" ({suffixes})" if suffixes else ""))
+        return told
+
+
+def class_counts(counts: Mapping[str, int]) -> str:
+    """`3 classes, 12 videos: blue 6, green 2, red 4`; of many classes the smallest and the largest."""
+    labelled = {name: count for name, count in counts.items() if name != UNLABELLED}
+    without = counts.get(UNLABELLED, 0)
+    if not labelled:
+        return f"no classes, {_videos(without)}"
+    names = "1 class" if len(labelled) == 1 else f"{len(labelled)} classes"
+    text = f"{names}, {_videos(sum(labelled.values()))}: "
+    if len(labelled) <= _FEW:
+        text += ", ".join(f"{name} {count}" for name, count in sorted(labelled.items()))
+    else:
+        order = sorted(labelled, key=lambda name: (labelled[name], name))
+        text += f"from {labelled[order[0]]} ({order[0]}) to {labelled[order[-1]]} ({order[-1]}) a class"
+    return text + (f"; {_videos(without)} without a class" if without else "")
+
+
+def _videos(count: int) -> str:
+    return f"{count} video" if count == 1 else f"{count} videos"
+
+
+@dataclass(frozen=True)
+class VideoList:
+    """What VIDEOS means: the videos in order of class and name, the files that are no videos by their names, the videos
+    refused, and the account of it all."""
+
+    videos: list[VideoSource]
+    ignored: int = 0
+    problems: list[VideoProblem] = field(default_factory=list)
+    account: Account | None = None
+
+
+def find_videos(
+    argument: str | Path, *, to_store: bool = True, workspace: Path | None = None, read_as: ReadAs = AS_IT_SAYS
+) -> VideoList:
+    """Resolves VIDEOS. An existing path always wins over a reading as a glob (names may hold `[`).
+
+    `workspace`: the one in use, which is passed over, as all others are. Unless something is to be stored for each,
+    videos of one class and name may lie in several places, and no layout is refused.
+    Raises `MissingError` if there is no such path or no video in it; `UsageError` for a folder that does not say which
+    folders are the classes, and naming the line if a list file gives a label that cannot be a folder's name.
+    """
+    path = Path(argument)
+    problems: list[VideoProblem] = []
+    notes: list[str] = []
+    skipped: Mapping[str, int] = {}
+    suffixes: Mapping[str, int] = {}
+    if path.is_dir():
+        folder = _read_folder(path, workspace, read_as, to_store)
+        layout, notes, skipped, suffixes = folder.layout, folder.notes, folder.skipped, folder.suffixes
+        found = [_source(video.class_name, video.path, video.split) for video in folder.videos]
+        problems = [VideoProblem(_class_above(path, at), at.name, at, reason) for at, reason in folder.unreadable]
+    elif path.is_file() and is_video(path):
+        layout, found = "one video", [_source(UNLABELLED, path)]
+    elif path.is_file():
+        listed = read_list(path, relative_to=read_as.relative_to, class_names=read_as.class_names)
+        layout, notes = f"list {path}", listed.notes
+        found = [_source(video.class_name, video.path, video.split, video.absent) for video in listed.videos]
+    elif not os.path.lexists(path) and glob.has_magic(str(argument)):
+        layout = f"files that match {argument}"
+        found, skipped, suffixes = _matching(str(argument))
+    else:
+        raise MissingError(
+            f"there is no {path}: VIDEOS is a folder of class folders, a list file (`path label`), one video or a glob"
+        )
+    ignored = skipped.get(NO_VIDEO, 0)
+    if not found and not problems:
+        passed = "; ".join(f"{count} {reason}" for reason, count in skipped.items()) or "0 other files"
+        raise MissingError(
+            f"no videos in {path} ({passed}): VIDEOS is a folder of class folders, a list file "
+            f"(`path label`), one video or a glob; known are {' '.join(sorted(VIDEO_SUFFIXES))}"
+        )
+    account = replace(account_of(layout, found), skipped=dict(skipped), suffixes=dict(suffixes), notes=notes)
+    if not to_store:
+        return VideoList(found, ignored, problems, account)
+    videos, refused = refuse_unusable(found)
+    return VideoList(videos, ignored, [*problems, *refused], account)
+
+
+NO_VIDEO = "not a video by its name"
+
+
+def account_of(layout: str, found: Iterable[VideoSource]) -> Account:
+    """The account of videos: their classes and splits counted."""
+    found = list(found)
+    classes = Counter(source.class_name for source in found)
+    splits = Counter(source.split for source in found if source.split)
+    return Account(layout, dict(sorted(classes.items())), dict(sorted(splits.items())))
+
+
+def _source(class_name: str, path: Path, split: str = "", absent: str = "") -> VideoSource:
+    absolute = Path(os.path.abspath(path))
+    return VideoSource(class_name, absolute.stem, absolute, split, absent)
+
+
+def _class_above(root: Path, folder: Path) -> str:
+    parts = folder.relative_to(root).parts
+    return parts[0] if len(parts) > 1 else UNLABELLED
+
+
+def _read_folder(path: Path, workspace: Path | None, read_as: ReadAs, to_store: bool) -> FolderOfVideos:
+    try:
+        return read_class_folders(path, workspace=workspace, classes_at=read_as.classes_at)
+    except UsageError:
+        if to_store or read_as.classes_at is not None or is_workspace(path):
+            raise
+        # Whoever stores nothing asks for no classes: any layout will do.
+        return read_class_folders(path, workspace=workspace, classes_at=1)
+
+
+def listed_videos(list_file: Path) -> Iterable[VideoSource]:
+    """The videos, or folders of pictures, of a list file, which need not exist. Raises as `read_list`."""
+    read: VideoListFile = read_list(list_file, pictures=True)
+    return [_source(video.class_name, video.path, video.split) for video in read.videos]
+
+
+# ------------------------------------------------------------------ globs
+
+
+def _matching(pattern: str) -> tuple[list[VideoSource], Mapping[str, int], Mapping[str, int]]:
+    """Files that match; the class is the folder's name where the pattern leaves the folder open (`videos/*/*.avi`).
+    Also how many were passed over by reason, and of those that are no videos by suffix."""
+    by_folder = glob.has_magic(os.path.dirname(pattern))
+    skipped: Counter[str] = Counter()
+    suffixes: Counter[str] = Counter()
+    found = []
+    in_workspace: dict[Path, bool] = {}
+    for name in sorted(glob.glob(pattern, recursive=True)):
+        path = Path(name)
+        if not os.path.isfile(path):
+            continue
+        if not is_video(path):
+            skipped[NO_VIDEO] += 1
+            suffixes[path.suffix.lower() or "no suffix"] += 1
+        elif by_folder and _lies_in_workspace(Path(os.path.abspath(path)).parent, in_workspace):
+            skipped["in a workspace of stres"] += 1
+        else:
+            folder = Path(os.path.abspath(path)).parent.name
+            found.append(_source(folder if by_folder else UNLABELLED, path))
+    return found, skipped, suffixes
+
+
+def _lies_in_workspace(folder: Path, known: dict[Path, bool]) -> bool:
+    if folder not in known:
+        known[folder] = is_workspace(folder) or (folder != folder.parent and _lies_in_workspace(folder.parent, known))
+    return known[folder]
+
+
+# ------------------------------------------------------------------ refusing
+
+
+def refuse_unusable(found: Iterable[VideoSource]) -> tuple[list[VideoSource], list[VideoProblem]]:
+    """Parts the videos from those that would overwrite one another or whose name cannot be stored."""
+    by_id: dict[tuple[str, str], dict[Path, VideoSource]] = defaultdict(dict)
+    for source in found:
+        by_id[source.class_name, source.video][source.path] = source
+    videos, problems = [], []
+    for (class_name, video), sources in sorted(by_id.items()):
+        first, *others = sorted(sources)
+        if others:
+            names = " and ".join(str(path) for path in (first, *others))
+            reason = f"two sources of one name: {names} would both be stored as {class_name}/{video}: rename one"
+        else:
+            reason = _unusable(class_name, video, first)
+        if reason:
+            problems.append(VideoProblem(class_name, video, first, reason))
+        else:
+            videos.append(replace(sources[first], class_name=class_name))
+    return videos, problems
+
+
+def _unusable(class_name: str, video: str, path: Path) -> str:
+    """Why no stage can store a video of these names; "" where it can."""
+    if not _is_utf8(str(path)) or not _is_utf8(class_name):
+        return "the path or label is not valid UTF-8: rename the file"
+    if len(video.encode()) > _LONGEST_NAME:
+        return f"the name has more than {_LONGEST_NAME} bytes, too many for a file name with .h5: rename it"
+    for what, name in (("class", class_name), ("video", video)):
+        if not fits_on_a_line(name):
+            return (
+                f"the {what}'s name {name!r} has a line break or a blank at an end, which no split list can hold: "
+                f"rename the {'folder or label' if what == 'class' else 'file'}"
+            )
+    return ""
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

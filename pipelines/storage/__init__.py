@@ -1,0 +1,1 @@
+"""Files: written whole, read with care, and what stands in them."""

@@ -1,0 +1,228 @@
+"""Files that are whole under their final name, whenever the power goes; and locks on folders."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import MissingError, StorageError
+
+_LOCK_PATIENCE = 600.0  # seconds
+_TEMPORARY_NAMES = ".*.tmp-*"
+_TEMPORARY = re.compile(r"^\..+\.tmp-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}$")
+
+
+# ------------------------------------------------------------------ writing
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turns the operating system's refusal to write `path` into a `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(_storage_message(path, error)) from error
+
+
+def _storage_message(path: Path, error: OSError) -> str:
+    # h5py carries the system's errno only inside its text.
+    found = re.search(r"errno = (\d+)", str(error))
+    number = error.errno if error.errno is not None else int(found.group(1)) if found else None
+    advice = {
+        errno.ENOSPC: "the disk is full: free some space and run the same command again",
+        errno.EDQUOT: "your disk quota is used up: free some space and run the same command again",
+        errno.EFBIG: "the file would grow too large: raise the limit (ulimit -f) and run the same command again",
+        errno.EROFS: "the file system is read-only: choose another --workspace",
+        errno.EACCES: "permission denied: choose another --workspace or change its permissions",
+        errno.EPERM: "permission denied: choose another --workspace or change its permissions",
+        errno.ENOENT: "there is no such folder, and none can be made there: choose another place",
+        errno.ENOTDIR: "a part of this path is a file: choose another place",
+    }
+    told = f"{error.strerror or error}: choose another place, or run the same command again when it is mended"
+    return f"cannot write {path}: {advice.get(number, told) if number is not None else told}"
+
+
+def require_writable(*folders: Path, room: int = 0) -> None:
+    """Makes sure, before hours of work, that files can be written in each of the folders, or where it is to be made,
+    and that `room` bytes are free there. Really tries: permissions do not tell of quotas, full and network disks.
+
+    Raises `StorageError`.
+    """
+    places = {next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p)): folder for folder in folders}
+    for place, folder in places.items():
+        with storage_errors(folder):
+            if not place.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            attempt = temporary_name(place / "attempt")
+            try:
+                attempt.write_bytes(bytes(4096))
+            finally:
+                attempt.unlink(missing_ok=True)
+        free = shutil.disk_usage(place).free
+        if free < room:
+            raise StorageError(
+                f"cannot write {folder}: what is to come takes {room / 1e6:.1f} MB, of which {free / 1e6:.1f} MB are "
+                "free there: free some space and run the same command again"
+            )
+
+
+def create_folder(path: Path) -> None:
+    """Makes a folder and those above it. Raises `StorageError` where that is not allowed."""
+    with storage_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Gives a temporary name beside `path` to write to; on success that file is fsynced and renamed to `path`.
+
+    What stands under its final name is therefore whole, whenever the power goes. On any exception the temporary file
+    is removed and `path` is left as it was. Raises `StorageError` when the system refuses the folder, the fsync or the
+    renaming; what the caller writes in between is the caller's to wrap (`storage_errors`).
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    try:
+        yield temporary
+        with storage_errors(path):
+            _fsync(temporary)
+            os.replace(temporary, path)
+            _fsync(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that nobody else takes, and that `remove_left_over_temporary_files` knows."""
+    # A name of 255 bytes is legal: what is added to it must not make it longer than that.
+    stem = path.name.encode("utf-8", "surrogateescape")[:120].decode("utf-8", "ignore")
+    return path.parent / f".{stem}.tmp-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a whole file atomically. Raises `StorageError`."""
+    with atomic_file(path) as temporary, storage_errors(path):
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole UTF-8 file atomically. Raises `StorageError`."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def json_text(document: Any, **layout: Any) -> str:
+    """`document` as JSON, which knows neither NaN nor infinity. Raises `ValueError` where it holds one."""
+    return json.dumps(document, allow_nan=False, **layout)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Writes an indented JSON file atomically. Raises `StorageError`."""
+    write_text(path, json_text(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file. Raises `MissingError` where it is absent or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise MissingError(f"{path} cannot be read as JSON ({error}): restore it, or make it again") from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Keeps other processes from locking the folder while the block runs; the system ends that with the process.
+
+    Where another has it locked, waits for its end, or without `wait` gives False at once. Raises `StorageError` where
+    there is no such folder, `MissingError` where the other one keeps it for `_LOCK_PATIENCE` seconds: it hangs, or is
+    stopped, since what is done under such a lock takes seconds.
+    """
+    with storage_errors(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        free = take_lock(descriptor, _LOCK_PATIENCE if wait else 0)
+        if wait and not free:
+            raise MissingError(
+                f"another command has kept {folder} locked for {_LOCK_PATIENCE:g} s, and seems to hang: end it, or "
+                "wait for it, and run the same command again"
+            )
+        yield free
+    finally:
+        os.close(descriptor)
+
+
+def take_lock(descriptor: int, patience: float) -> bool:
+    """Whether the open file or folder could be locked within `patience` seconds. What cannot be locked (folders on NFS
+    and others) counts as locked: then only two commands at once can clash."""
+    pause, waited = 0.005, 0.0
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waited >= patience:
+                return False
+        except OSError:
+            return True
+        else:
+            return True
+        time.sleep(pause)
+        waited += pause  # not by the clock: this process may have been stopped for hours as well
+        pause = min(2 * pause, 0.25)
+
+
+def remove_left_over_temporary_files(folder: Path, *, below: bool = True) -> int:
+    """Removes temporary files and folders in `folder`, and in all folders `below` it, whose process (of this host) is
+    gone; returns how many."""
+    removed = 0
+    for path in list(left_over_temporary_files(folder, below=below)):  # found before any is removed
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            removed += 1
+    return removed
+
+
+def left_over_temporary_files(folder: Path, *, below: bool = True) -> Iterator[Path]:
+    """The temporary files and folders in `folder`, and in all folders `below` it, whose process (of this host) is
+    gone."""
+    for path in folder.rglob(_TEMPORARY_NAMES) if below else folder.glob(_TEMPORARY_NAMES):
+        match = _TEMPORARY.match(path.name)
+        if match and match["host"] == _host() and not _alive(int(match["pid"])):
+            yield path
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
+
+
+def _alive(pid: int) -> bool:
+    # One that has died but whose parent has not noticed counts as dead: in containers nobody may ever notice.
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,158 @@
+"""`failures.csv`: the videos that a stage could not process, and why."""
+
+import contextlib
+import csv
+import io
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from pipelines.errors import MissingError, StorageError
+from pipelines.storage.atomic import create_folder, locked, storage_errors, write_text
+from pipelines.workspace import Workspace
+
+FAILURE_COLUMNS = ("stage", "class", "video", "path", "reason", "time")
+_BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "'")
+_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?")
+
+
+# ------------------------------------------------------------------ failures
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One row of `failures.csv`: a video a stage could not process, and why."""
+
+    stage: str
+    class_name: str
+    video: str
+    path: str
+    reason: str
+    time: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.stage, self.class_name, self.video
+
+
+def read_failures(workspace: Workspace) -> list[Failure]:
+    """All rows of `failures.csv`; none where there is no such file."""
+    try:
+        text = workspace.failures_file.read_text(encoding="utf-8", errors="backslashreplace")
+    except FileNotFoundError:
+        return []
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        return [Failure(*(typed_text(row.get(column) or "") for column in FAILURE_COLUMNS)) for row in rows]
+    except csv.Error as error:
+        raise MissingError(
+            f"{workspace.failures_file} cannot be read as CSV ({error}): delete it, the next run of each stage lists "
+            "its failures again"
+        ) from error
+
+
+def record_outcomes(
+    workspace: Workspace, *, failed: Iterable[Failure] = (), succeeded: Iterable[tuple[str, str, str]] = ()
+) -> None:
+    """Adds or replaces the rows of `failed`, removes those whose (stage, class, video) `succeeded`.
+
+    The file is rewritten atomically under a lock on the workspace's folder, so that two commands at once lose no row;
+    it disappears with its last row. Raises `StorageError`.
+    """
+    create_folder(workspace.root)
+    with locked(workspace.root):
+        rows = {failure.key: failure for failure in read_failures(workspace)}
+        before = dict(rows)
+        for key in succeeded:
+            rows.pop((_printable(key[0]), _printable(key[1]), _printable(key[2])), None)
+        for failure in failed:
+            printable = Failure(
+                _printable(failure.stage),
+                _printable(failure.class_name),
+                _printable(failure.video),
+                _printable(failure.path),
+                _printable(failure.reason),
+                failure.time or datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+            rows[printable.key] = printable
+        if rows == before:
+            return
+        if not rows:
+            with storage_errors(workspace.failures_file):
+                workspace.failures_file.unlink()
+            return
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(FAILURE_COLUMNS)
+        for row in sorted(rows.values(), key=lambda row: row.key):
+            cells = (row.stage, row.class_name, row.video, row.path, row.reason, row.time)
+            writer.writerow([spreadsheet_text(cell) for cell in cells])
+        write_text(workspace.failures_file, text.getvalue())
+
+
+def spreadsheet_text(text: str) -> str:
+    """A cell of a CSV file that no spreadsheet takes for a formula: a name such as `=cmd|...` gets an apostrophe."""
+    return f"'{text}" if text.startswith(_BEGINS_A_FORMULA) and not _NUMBER.fullmatch(text) else text
+
+
+def typed_text(cell: str) -> str:
+    """The text that `spreadsheet_text` was given."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_BEGINS_A_FORMULA) else cell
+
+
+def _printable(text: str) -> str:
+    """`text` on one line and in valid UTF-8 (file names may hold other bytes)."""
+    return re.sub(r"[\r\n]", " ", text.encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
+_SHARE = 0.05  # of the time, at most, goes into writing
+Key = tuple[str, str, str]
+
+
+class FailureLog:
+    """Records failures and successes, together where they come fast: each time the whole file is written and synced,
+    which for every one of 100,000 failed videos would be days. The rest is written when the block ends, however it
+    does; what a killed process had not written is tried again by the next."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._waiting: dict[Key, Failure | None] = {}  # the last outcome of each video; None: it succeeded
+        self._due = time.monotonic()
+
+    def fail(self, failure: Failure) -> None:
+        self._waiting[failure.key] = failure
+        self.write_when_due()
+
+    def succeed(self, key: Key) -> None:
+        """`key`: stage, class, video."""
+        self._waiting[key] = None
+        self.write_when_due()
+
+    def write_when_due(self) -> None:
+        """To be called now and then, so that a failure is told while the next video still takes its time."""
+        if time.monotonic() >= self._due:
+            self._write()
+
+    def _write(self) -> None:
+        if not self._waiting:
+            return
+        started = time.monotonic()
+        failed = [failure for failure in self._waiting.values() if failure is not None]
+        succeeded = [key for key, failure in self._waiting.items() if failure is None]
+        record_outcomes(self.workspace, failed=failed, succeeded=succeeded)
+        self._waiting = {}
+        now = time.monotonic()
+        self._due = now + (now - started) * (1 / _SHARE - 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(StorageError) if value else contextlib.nullcontext():
+            self._write()

@@ -1,0 +1,23 @@
+"""What every file of ours says of the programs that made it."""
+
+import importlib
+from typing import Any
+
+from pipelines import __version__
+
+_MODULES = {"av": "av", "h5py": "h5py", "numpy": "numpy", "opencv": "cv2", "torch": "torch"}
+
+
+def made_by(schema: str, *libraries: str) -> dict[str, Any]:
+    """`schema`, `stres_version` and `library_versions`, by the names of `_MODULES`."""
+    return {"schema": schema, "stres_version": __version__, "library_versions": library_versions(*libraries)}
+
+
+def library_versions(*libraries: str) -> dict[str, str]:
+    """The versions of the libraries that decide what is in a file."""
+    return {name: str(importlib.import_module(_MODULES[name]).__version__) for name in libraries}
+
+
+def is_pictures(source: str) -> bool:
+    """Whether an artifact's source is a series of pictures in a folder: `folder/frame*.jpg`."""
+    return "*" in source.rpartition("/")[2]
