@@ -27,6 +27,7 @@ from pipelines.storage.atomic import (
     write_json,
 )
 from pipelines.storage.provenance import made_by
+from pipelines.wording import plural
 from pipelines.workspace import Workspace
 
 SPLITS_SCHEMA = "stres/splits/1"
@@ -93,7 +94,8 @@ def prepare_splits(
         elif overwrite and (record := _record(folder)).get("origin") in ("made", "videos"):
             left_out = resolve(read_splits(folder)[0], catalogue, exclude).unlisted
             if left_out:
-                tell(f"{len(left_out)} videos were in no split, for example {left_out[0]}: the splits are made again")
+                what = plural(len(left_out), "video was", "videos were")
+                tell(f"{what} in no split, for example {left_out[0]}: the splits are made again")
                 rule = group_regex if group_regex is not None else record.get("group_regex")
                 return _make(folder, catalogue, record.get("seed", seed), rule, exclude, write, tell)
         return splits_in_use(folder, group_regex)
@@ -190,9 +192,10 @@ def in_no_split(unlisted: Sequence[str], what: str) -> str:
         return ""
     classes = sorted({id_.partition("/")[0] for id_ in unlisted})
     named = f"class {classes[0]}" if len(classes) == 1 else f"{len(classes)} classes, for example {unlisted[0]}"
+    videos = plural(len(unlisted), f"video of {named} is", f"videos of {named} are")
     return (
-        f"{len(unlisted)} videos of {named} are in no list of {what}: `stres train --overwrite` makes splits of our "
-        "own again, with all videos; lists of yours come by --splits DIR --overwrite"
+        f"{videos} in no list of {what}: `stres train --overwrite` makes splits of our own again, with all videos; "
+        "lists of yours come by --splits DIR --overwrite"
     )
 
 
@@ -216,12 +219,20 @@ def without_classes(split: Split, exclude: Collection[str]) -> Split:
     )
 
 
-def how_names_differ(missing: Sequence[str], catalogue: Catalogue) -> str:
-    """How the workspace calls videos that a split names otherwise; "" where it has none like them."""
+def what_they_lack(missing: Sequence[str], catalogue: Catalogue) -> str:
+    """Why videos of a split cannot be used, as far as the workspace shows it, and what to do; "" where nothing like
+    them is there: one of two artifacts is missing, or they have other names."""
+    finder = _Finder(catalogue)
+    there = [video for id_ in missing if (video := finder.video(id_)) is not None]
+    for has, lacks, command in (("frames", "flow", "extract-flow"), ("flow", "frames", "extract-frames")):
+        halves = sum(getattr(video, f"has_{has}") and not getattr(video, f"has_{lacks}") for video in there)
+        if halves:
+            which = "they have" if halves == len(missing) else f"{halves} of them {'has' if halves == 1 else 'have'}"
+            return f"{which} {has} and no {lacks}: run `stres {command}` on the videos"
     by_name: dict[str, list[str]] = defaultdict(list)
     for video in catalogue.videos:
         by_name[_bare(video.video)].append(video.id)
-    alike = [(id_, by_name[_bare(id_.partition("/")[2])]) for id_ in missing]
+    alike = [(id_, by_name[_bare(id_.partition("/")[2])]) for id_ in missing if finder.video(id_) is None]
     alike = [(id_, found) for id_, found in alike if len(found) == 1]
     if not alike:
         return ""
@@ -252,7 +263,7 @@ class _Finder:
         """The videos that have both artifacts, and the ids of which that is not so."""
         found, missing = [], []
         for id_ in ids:
-            video = self.videos.get(id_) or self.videos.get(self._folded.get(id_.casefold(), ""))
+            video = self.video(id_)
             if video is not None:
                 self.named.add(video.id)
             if video is None or not (video.has_frames and video.has_flow):
@@ -260,6 +271,9 @@ class _Finder:
             else:
                 found.append(video)
         return found, missing
+
+    def video(self, id_: str) -> Video | None:
+        return self.videos.get(id_) or self.videos.get(self._folded.get(id_.casefold(), ""))
 
     def class_name(self, name: str) -> str:
         return name if name in self.classes else self._folded_classes.get(name.casefold(), name)

@@ -20,7 +20,7 @@ from pathlib import Path
 from pipelines.errors import UsageError
 from pipelines.sources.lists import listed_labels
 from pipelines.sources.names import UNLABELLED, is_video, split_of
-from pipelines.wording import some
+from pipelines.wording import plural, some
 
 _MEANINGLESS = re.compile(r"part[_-]?\d+|replacement.*", re.IGNORECASE)  # folders of Kinetics' archives
 
@@ -173,7 +173,7 @@ def _at_level(read: FolderOfVideos, level: int) -> None:
         deepest = max(len(video.folders) for video in videos)
         raise UsageError(f"--classes-at {level}: the videos of {read.root} lie in at most {deepest} folders")
     if high:
-        read.notes.append(f"{high} videos lie above the class folders and have no class")
+        read.notes.append(f"{plural(high, 'video')} above the class folders: without a class")
 
 
 def _is_split_layout(read: FolderOfVideos) -> bool:
@@ -187,7 +187,7 @@ def _is_split_layout(read: FolderOfVideos) -> bool:
 def _read_splits(read: FolderOfVideos) -> None:
     loose = [video for video in read.videos if not video.folders]
     if loose:
-        raise _mixed(read, f"{len(loose)} videos beside the folders {some(_tops(read.videos), 4)}")
+        raise _mixed(read, f"{plural(len(loose), 'video')} beside the folders {some(_tops(read.videos), 4)}")
     by_split: dict[str, list[Found]] = defaultdict(list)
     for video in read.videos:
         top = video.folders[0]
@@ -196,7 +196,9 @@ def _read_splits(read: FolderOfVideos) -> None:
     replaced = {path.stem: path for top in by_split if not split_of(top) for path in (v.path for v in by_split[top])}
     if replaced:
         by_split = {top: _replaced(videos, replaced) for top, videos in by_split.items() if split_of(top)}
-        read.notes.append(f"{len(replaced)} videos were replaced by those in {read.root / 'replacement'}")
+        read.notes.append(
+            f"{plural(len(replaced), 'video was', 'videos were')} replaced by those in {read.root / 'replacement'}"
+        )
     videos = [video for top in sorted(by_split) for video in _label(read, by_split[top], top)]
     if all(video.class_name == UNLABELLED for video in videos):
         tops = some(sorted(by_split), 4)
@@ -227,13 +229,12 @@ def _label(read: FolderOfVideos, videos: Sequence[Found], top: str) -> list[Foun
         if labels:
             return _with_labels(read, videos, labels, folder)
         if len(loose) < len(videos):
-            raise _mixed(
-                read, f"{len(loose)} videos directly in {folder} and others in its folders {some(_tops(videos), 4)}"
-            )
+            count = plural(len(loose), "video")
+            raise _mixed(read, f"{count} directly in {folder} and others in its folders {some(_tops(videos), 4)}")
         read.layout = read.layout or "videos without class folders"
         read.notes.append(
-            f"{len(loose)} videos lie directly in {folder}: they have no class, and can be predicted, but neither "
-            "trained on nor tested"
+            f"{plural(len(loose), 'video lies', 'videos lie')} directly in {folder}: without a class they can be "
+            "predicted, but neither trained on nor tested"
         )
         return list(videos)
     _require_class_level(read, videos, folder)
@@ -317,5 +318,5 @@ def _with_labels(
     ]
     without = sum(video.class_name == UNLABELLED for video in labelled)
     if without:
-        read.notes.append(f"{without} videos in {folder} have no label")
+        read.notes.append(f"{plural(without, 'video')} in {folder} {'has' if without == 1 else 'have'} no label")
     return labelled

@@ -11,10 +11,10 @@ from pipelines.datasets.catalogue import Catalogue, Video, flow_provenance, load
 from pipelines.datasets.split_lists import Split
 from pipelines.datasets.splits import (
     ResolvedSplit,
-    how_names_differ,
     in_no_split,
     prepare_splits,
     resolve,
+    what_they_lack,
     without_classes,
 )
 from pipelines.errors import MissingError, UsageError
@@ -86,7 +86,7 @@ def find_training_data(
             f"none of the {len(split.train)} training videos of split {split_number} has frames and flow in "
             f"{workspace.root}: "
             + (
-                how_names_differ(resolved.missing_train, catalogue)
+                what_they_lack(resolved.missing_train, catalogue)
                 or "run `stres extract-frames` and `stres extract-flow` on the videos first"
             )
         )
@@ -144,8 +144,8 @@ def _sentences(split: ResolvedSplit, catalogue: Catalogue) -> list[str]:
         if missing:
             videos = plural(len(missing), f"{what} video of the split has", f"{what} videos of the split have")
             text = f"{videos} no frames or no flow, for example {missing[0]}"
-            differ = how_names_differ(missing, catalogue)
-            told.append(f"{text}; {differ}" if differ else text)
+            lack = what_they_lack(missing, catalogue)
+            told.append(f"{text}; {lack}" if lack else text)
     untrained = [name for name in split.classes if name not in train]
     if untrained:
         named = ", ".join(untrained[:3])

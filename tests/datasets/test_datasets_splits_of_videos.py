@@ -8,11 +8,11 @@ from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.dataset_file import read_dataset_file
 from pipelines.datasets.split_lists import Split
 from pipelines.datasets.splits import (
-    how_names_differ,
     in_no_split,
     prepare_splits,
     read_splits,
     resolve,
+    what_they_lack,
     without_classes,
     write_splits,
 )
@@ -179,8 +179,17 @@ def test_a_class_that_is_left_out_may_be_too_small_to_split(workspace, add_video
     ],
 )
 def test_names_that_differ_from_the_lists_are_told(workspace, made, listed, told):
-    assert told in how_names_differ([listed, "blue/gone"], load_catalogue(workspace))
-    assert how_names_differ(["blue/gone"], load_catalogue(workspace)) == ""
+    assert told in what_they_lack([listed, "blue/gone"], load_catalogue(workspace))
+    assert what_they_lack(["blue/gone"], load_catalogue(workspace)) == ""
+
+
+@pytest.mark.parametrize(("there", "lacks"), [("frames", "flow"), ("flow", "frames")])
+def test_a_video_with_one_of_its_two_artifacts_is_no_other_name_for_itself(workspace, made, there, lacks):
+    (getattr(workspace, lacks) / "blue" / "blue0.h5").unlink()
+    catalogue = load_catalogue(workspace)
+    told = f"{there} and no {lacks}: run `stres extract-{lacks}` on the videos"
+    assert what_they_lack(["blue/blue0"], catalogue) == f"they have {told}"
+    assert what_they_lack(["blue/blue0", "blue/gone"], catalogue) == f"1 of them has {told}"
 
 
 # ------------------------------------------------------------------ lists that contradict themselves
