@@ -21,6 +21,7 @@ from fault_stages import (
     CLIPS_A_CLASS,
     EXTRACT_FLOW,
     EXTRACT_FRAMES,
+    PREDICT,
     TRAIN,
     Contents,
     References,
@@ -140,6 +141,11 @@ def ctrl_c(case: Case) -> bool:
     return _ask_to_stop(case, signal.SIGINT, 130)
 
 
+def hang_up(case: Case) -> bool:
+    """As when a terminal closes."""
+    return _ask_to_stop(case, signal.SIGHUP, 129)
+
+
 def _ask_to_stop(case: Case, number: int, expected: int) -> bool:
     running = case.start()
     if case.rng.random() < 0.3:
@@ -158,6 +164,8 @@ def _ask_to_stop(case: Case, number: int, expected: int) -> bool:
 
 def dying_worker(case: Case) -> bool:
     """As when memory runs out. Of an extraction: its video is a row, the others are done. Of a loader: all ends."""
+    if case.stage is PREDICT:
+        raise NotPossibleHere("its one decoder has a test of its own")
     extracts = case.stage in EXTRACTIONS
     case.options = () if extracts else ("--workers", "2")
     running = case.start()
@@ -260,7 +268,7 @@ def changing_source(case: Case) -> bool:
     """Another video takes the place of one, in one step or written over it."""
 
     def change(video: Path) -> None:
-        other = write_clip(case.workspace.with_name("other"), CLASSES[0], (9, 9), lossless=video.suffix == ".mkv")
+        other = write_clip(case.workspace.with_name(f"other{video.suffix}"), CLASSES[0], (9, 9))
         if case.rng.random() < 0.5:
             other.replace(video)
         else:
@@ -279,7 +287,7 @@ def vanishing_source(case: Case) -> bool:
 
 def _touch_a_source(case: Case, touch: Callable[[Path], object]) -> bool:
     if case.stage not in EXTRACTIONS:
-        raise NotPossibleHere("this command reads no videos")
+        raise NotPossibleHere("this command stores nothing made of videos alone")
     case.videos = Path(shutil.copytree(case.videos, case.workspace.with_name("videos")))
     running = case.start()
     struck = case.wait(running)
@@ -298,6 +306,7 @@ FAULTS: dict[str, Callable[[Case], bool]] = {
     "kill -9": kill_9,
     "SIGTERM": sigterm,
     "Ctrl-C": ctrl_c,
+    "SIGHUP": hang_up,
     "full disk": full_disk,
     "read-only workspace": read_only_workspace,
     "second copy": second_copy,

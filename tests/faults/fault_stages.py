@@ -1,4 +1,4 @@
-"""What the faults strike: four commands on real videos, and what an undisturbed run of each leaves.
+"""What the faults strike: five commands on real videos, and what an undisturbed run of each leaves.
 
 Every file with a final name is opened and read to its end, so that half a file shows.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import h5py
 import hdf5plugin  # noqa: F401  (registers the Zstandard filter)
 import numpy as np
@@ -19,7 +20,6 @@ import torch
 from pipelines.video.synthetic import moving_ball, write_video
 
 CLASSES = ("red_rising", "blue_falling")
-CLIPS_A_CLASS = 4
 
 Contents = dict[str, Any]
 """By path below the workspace: a digest, or what of a file does not depend on the clock."""
@@ -41,7 +41,13 @@ class Stage:
 
 
 EXTRACT_FRAMES = Stage("extract-frames", "frames", "--workers 2", takes_videos=True)
-EXTRACT_FLOW = Stage("extract-flow", "flow", "--workers 2 --method farneback --bound 4", takes_videos=True)
+EXTRACT_FLOW = Stage(
+    "extract-flow",
+    "flow",
+    "--workers 2 --method tvl1 --bound 4 --method-option warps=1 --method-option outer_iterations=1 "
+    "--method-option inner_iterations=5",  # or the commands would compute for most of the time
+    takes_videos=True,
+)
 TRAIN = Stage(
     "train",
     "runs",
@@ -50,24 +56,58 @@ TRAIN = Stage(
     "--steps appearance,motion,joint1,joint2",
 )
 EVALUATE = Stage("evaluate", "scores", "--crops 25 --views full,10 --device cpu", begins="evaluate: ")
-STAGES = (EXTRACT_FRAMES, EXTRACT_FLOW, TRAIN, EVALUATE)
+PREDICT = Stage("predict", "predictions", "--timeline --window 10f --crops 5 --device cpu", takes_videos=True)
+STAGES = (EXTRACT_FRAMES, EXTRACT_FLOW, TRAIN, EVALUATE, PREDICT)
 
 
 def write_clips(folder: Path) -> None:
-    """Class folders of synthetic clips of 96 frames, 64x64 pixels, in turn lossless (mkv) and MPEG-4 (avi)."""
+    """Class folders of synthetic clips, one of each of `_WAYS`."""
     for label, name in enumerate(CLASSES):
-        for number in range(CLIPS_A_CLASS):
-            write_clip(folder / name / f"{name}_{number}", name, (label, number), lossless=number % 2 == 0)
+        for number, suffix in enumerate(_WAYS):
+            write_clip(folder / name / f"{name}_{number}{suffix}", name, (label, number))
 
 
-def write_clip(stem: Path, class_name: str, seed: Sequence[int], *, lossless: bool) -> Path:
+def write_clip(path: Path, class_name: str, seed: Sequence[int]) -> Path:
+    """A clip of 96 frames, made as the suffix says."""
     clip = np.tile(moving_ball(class_name, np.random.default_rng(seed)), (4, 1, 1, 1))
-    path = stem.with_suffix(".mkv" if lossless else ".avi")
-    if lossless:
-        write_video(path, clip, codec="ffv1", pixels="bgr0")
-    else:
-        write_video(path, clip)
+    _WAYS[path.suffix](path, clip)
     return path
+
+
+def _lossless(path: Path, clip: np.ndarray) -> None:
+    write_video(path, clip, codec="ffv1", pixels="bgr0")
+
+
+def _at_a_variable_rate(path: Path, clip: np.ndarray) -> None:
+    steps = np.where(np.arange(len(clip)) % 10 < 5, 1 / 25, 1 / 5)
+    write_video(path, _wide(clip), codec="libx264", times=(np.cumsum(steps) - steps[0]).round(3).tolist())
+
+
+def _behind_a_still(path: Path, clip: np.ndarray) -> None:
+    """Two streams, the first of which is a single picture."""
+    wide = _wide(clip)
+    with av.open(str(path), "w") as container:
+        still = container.add_stream("mjpeg", rate=25, width=64, height=48, pix_fmt="yuvj420p")
+        film = container.add_stream("mpeg4", rate=25, width=wide.shape[2], height=wide.shape[1], pix_fmt="yuv420p")
+        film.bit_rate = 1_000_000
+        for stream, pictures in ((still, 255 - wide[:1, :48, :64]), (film, wide)):
+            for picture in pictures:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode())
+
+
+def _wide(clip: np.ndarray) -> np.ndarray:
+    """240 pixels wide instead of 64, which TV-L1's kernels lay out otherwise."""
+    return np.tile(clip, (1, 1, 4, 1))[:, :, :240]
+
+
+_WAYS: dict[str, Callable[[Path, np.ndarray], None]] = {
+    ".mkv": _lossless,
+    ".avi": write_video,
+    ".mp4": _at_a_variable_rate,
+    ".mov": _behind_a_still,
+}
+CLIPS_A_CLASS = len(_WAYS)
 
 
 # ------------------------------------------------------------------ undisturbed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fault_kinds import FAULTS, Case, NotPossibleHere
-from fault_stages import EVALUATE, EXTRACT_FLOW, EXTRACT_FRAMES, STAGES, TRAIN, References, Stage, write_clips
+from fault_stages import EVALUATE, EXTRACT_FLOW, EXTRACT_FRAMES, PREDICT, STAGES, TRAIN, References, Stage, write_clips
 from typer.testing import CliRunner
 
 from stres_cli.app import app
@@ -46,6 +46,8 @@ QUICK = [
     (TRAIN, "kill -9"),
     (TRAIN, "second copy"),
     (EVALUATE, "SIGTERM"),
+    (PREDICT, "SIGHUP"),
+    (PREDICT, "full disk"),
 ]
 
 
