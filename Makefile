@@ -25,7 +25,7 @@ docs: $(VENV)/.installed
 INPUTS ?= 5000
 SEED ?= 0
 fuzz: $(VENV)/.installed
-	PYTHONPATH=.:tests $(BIN)/python tests/fuzz/fuzzing.py --inputs $(INPUTS) --seed $(SEED)
+	PYTHONPATH=.:tests:tests/video $(BIN)/python tests/fuzz/fuzzing.py --inputs $(INPUTS) --seed $(SEED)
 
 # Kills the commands 200 times, and more: half an hour on two cores (docs/reliability.md).
 faults: $(VENV)/.installed

@@ -5,26 +5,34 @@ else that is raised is a finding.
 """
 
 import contextlib
+import hashlib
 import io
+import os
 import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.errors import StresError
 from pipelines.runtime.worker_pool import Report
 from pipelines.workspace import Workspace
 
+if TYPE_CHECKING:
+    from pipelines.sources.videos import VideoList
+
 
 @dataclass(frozen=True)
 class Input:
-    """A damaged file at `path`. `folder`: the workspace that it stands in, where it does. `name`: to make it again."""
+    """A damaged file at `path`. `folder`: the workspace that it stands in, where it does. `name`: to make it again.
+    `original`: the digest of what the undamaged video shows, where only its coded pictures are damaged."""
 
     kind: str
     name: str
     path: Path
     folder: Path | None = None
+    original: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ def check(given: Input, report: Report) -> Outcome:
     started = time.monotonic()
     result, finding = "done", ""
     try:
-        CHECKS[given.kind](given)
+        result = CHECKS[given.kind.partition(" of ")[0]](given) or "done"
     except StresError as error:
         result = f"{type(error).__name__}: {error}"
         finding = _unclear(str(error))
@@ -78,12 +86,50 @@ def _peak() -> int:
 
 
 def _video(given: Input) -> None:
+    shown(given.path)
+
+
+def shown(path: Path) -> str:
+    """A digest of a video's pictures, which have times that can be."""
+    import numpy as np
+
     from pipelines.video.decoding import VideoReader
 
-    with VideoReader(given.path) as reader:
+    digest = hashlib.sha256()
+    with VideoReader(path) as reader:
         for frame in reader:
             assert frame.shape == (reader.height, reader.width, 3)
             assert frame.dtype == "uint8"
+            digest.update(frame)
+        timing = reader.timing
+    assert len(timing.times) == reader.decoded, f"{len(timing.times)} times of {reader.decoded} frames"
+    assert timing.times[0] == 0, f"the first frame is shown at {timing.times[0]}"
+    assert (np.diff(timing.times, append=np.inf) >= 0).all(), "times go back"
+    assert 0 < timing.fps < np.inf, f"{timing.fps} frames a second"
+    return digest.hexdigest()
+
+
+def _payload(given: Input) -> str:
+    """Shows what it showed, or says what is wrong; where its codec cannot tell, neither."""
+    from pipelines.errors import VideoError
+
+    try:
+        if shown(given.path) == given.original:
+            return "as it was"
+    except VideoError as error:
+        reason = str(error)
+        if finding := _unclear(reason):
+            raise _Finding(finding) from error
+        return "named as damaged" if reason.startswith("damaged") else "named otherwise"
+    if _has_checksums(given.path.name):
+        raise _Finding("other pictures than the original's, though there are checksums")
+    return "other pictures"
+
+
+def _has_checksums(name: str) -> bool:
+    if "without-checksums" in name or "live" in name:  # FFV1 has its own
+        return "ffv1" in name
+    return name.endswith((".mkv", ".ogv", ".apng")) or "ffv1" in name
 
 
 def _artifact(given: Input) -> None:
@@ -116,9 +162,30 @@ def _error_of(reason: str) -> StresError:
 def _videos_list(given: Input) -> None:
     from pipelines.sources.videos import find_videos
 
-    for source in find_videos(given.path).videos:
+    _judge_sources(find_videos(given.path))
+
+
+def _class_names(given: Input) -> None:
+    """Of the numbers in the list beside it."""
+    from pipelines.sources.videos import ReadAs, find_videos
+
+    _judge_sources(find_videos(given.path.parent / "numbers.txt", read_as=ReadAs(class_names=given.path)))
+
+
+def _judge_sources(found: "VideoList") -> None:
+    ids = [source.id for source in found.videos]
+    if len(set(ids)) < len(ids):
+        raise _Finding("two videos of one name")
+    for source in found.videos:
         if Path(source.class_name, source.video).name in ("", "..") or len(Path(source.id).parts) != 2:
             raise _Finding(f"{source.id!r} leads elsewhere")
+        if not source.absent and not os.path.lexists(source.path):
+            raise _Finding(f"there is no {source.path}")
+        if source.split and source.class_name in SPLIT_FOLDERS:
+            raise _Finding(f"{source.id!r}: a split is a class")
+
+
+SPLIT_FOLDERS = ("train", "val", "test", "validation", "Train", "training", "testing", "videos_val")
 
 
 def _split_lists(given: Input) -> None:
@@ -170,8 +237,12 @@ class _Told(StresError):
     """A command's last line."""
 
 
-CHECKS: dict[str, Callable[[Input], None]] = {
+CHECKS: dict[str, Callable[[Input], str | None]] = {
     "video": _video,
+    "times": _video,
+    "payload": _payload,
+    "layout": _videos_list,
+    "class names": _class_names,
     "artifact": _artifact,
     "list file": _videos_list,
     "split lists": _split_lists,

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,9 @@ from typing import Any
 
 import checks
 import cv2
+import h5py
+import hdf5plugin  # noqa: F401  (registers the Zstandard filter)
+import layouts
 import mutations
 import numpy as np
 import videos
@@ -33,6 +36,7 @@ TIME_LIMIT = 300.0  # seconds, of one input: a report takes 5, on a machine that
 MEMORY_LIMIT = 5 << 30  # bytes that one input may make a process take
 _SHARE_OF_VIDEOS = 0.6
 _SHARE_OF_PICTURES = 0.1
+_SHARE_OF_LAYOUTS = 0.05
 _BATCH = 50  # videos given to one command
 _BATCH_LIMIT = 1200.0  # seconds
 
@@ -45,6 +49,8 @@ class Tally:
     findings: list[str] = field(default_factory=list)
     slowest: tuple[float, str] = (0.0, "")
     largest: tuple[int, str] = (0, "")
+    compared: int = 0
+    """Flow files that were compared with those of one width computed alone."""
 
     @property
     def inputs(self) -> int:
@@ -63,6 +69,7 @@ class Tally:
 
     def find(self, name: str, what: str) -> None:
         self.findings.append(f"{name}: {what}")
+        sys.stderr.write(f"{self.inputs} inputs, {name}: {what}\n")
 
     def document(self) -> dict[str, Any]:
         """For `--output`: by kind what its inputs ended as."""
@@ -72,29 +79,34 @@ class Tally:
         return {
             "inputs": self.inputs,
             "kinds": kinds,
+            "flow files compared": self.compared,
             "findings": self.findings,
             "slowest": self.slowest,
             "peak MiB": (self.largest[0] >> 20, self.largest[1]),
         }
 
 
-def fuzz(folder: Path, inputs: int, seed: int, *, workers: int = 2, whole: workspaces.Whole | None = None) -> Tally:
-    """Damages and checks `inputs` files, most of them videos; without `whole` all of them are."""
-    tally = Tally()
-    bases = videos.write_bases(folder / "bases")
+def fuzz(
+    folder: Path, inputs: int, seed: int, *, workers: int = 2, whole: workspaces.Whole | None = None, tally: Tally
+) -> None:
+    """Damages and checks `inputs` files, most of them videos; without `whole` all of them are. Counts in `tally`."""
+    bases, wide = videos.write_bases(folder / "bases"), videos.write_wide_bases(folder / "wide")
     number_of_videos = round(_SHARE_OF_VIDEOS * inputs) if whole else inputs
-    batches = [videos_batch(folder / "batch")]
+    flow = FlowBatch(folder / "flow", tally)
+    batches = [videos_batch(folder / "batch", tally)]
     if whole is not None:
-        batches.append(predicted_batch(folder / "predicted", whole))
-    run(_damaged_videos(folder / "videos", bases, number_of_videos, seed, batches), workers, tally)
-    for batch in batches:
+        batches.append(predicted_batch(folder / "predicted", tally, whole))
+    damaged = _damaged_videos(folder / "videos", bases, wide, number_of_videos, seed, batches, flow)
+    run(damaged, workers, tally)
+    for batch in (*batches, flow):
         batch.run()
-        batch.tell(tally)
     if whole is not None:
         pictures = round(_SHARE_OF_PICTURES * inputs)
         fuzz_pictures(folder / "pictures", pictures, seed, tally)
-        run(damaged_files(folder / "files", whole, inputs - number_of_videos - pictures, seed), workers, tally)
-    return tally
+        layouts_ = round(_SHARE_OF_LAYOUTS * inputs)
+        run(damaged_layouts(folder / "layouts", layouts_, seed), workers, tally)
+        files = inputs - number_of_videos - pictures - layouts_
+        run(damaged_files(folder / "files", whole, files, seed), workers, tally)
 
 
 def run(inputs: Iterator[checks.Input], workers: int, tally: Tally) -> None:
@@ -112,26 +124,57 @@ def run(inputs: Iterator[checks.Input], workers: int, tally: Tally) -> None:
 
 
 def _damaged_videos(
-    folder: Path, bases: dict[str, bytes], inputs: int, seed: int, batches: "Sequence[_Batch]"
+    folder: Path,
+    bases: dict[str, videos.Base],
+    wide: dict[str, videos.Base],
+    inputs: int,
+    seed: int,
+    batches: "Sequence[_Batch]",
+    flow: "_Batch",
 ) -> Iterator[checks.Input]:
-    """Every lying header once, as far as there is room for them, then damaged bases; `batches` are given all of them
-    too."""
+    """Every lying header once, as far as there is room for them, then damaged bases. `batches` are given all of them
+    too, and `flow` those of several widths."""
     folder.mkdir(parents=True)
     lies = list(videos.lying_headers(bases))
     random.Random(seed).shuffle(lies)
-    contents, names = list(bases.values()), list(bases)
+    every = bases | wide
+    contents = [base.content for base in every.values()]
     for number in range(inputs):
         rng = random.Random(f"{seed} video {number}")
+        kind, original = "video", ""
         if number < min(len(lies), inputs // 4):
             name, content = lies[number]
         else:
-            name = rng.choice(names)
-            content = mutations.damaged(bases[name], rng, contents)
+            name = rng.choice(list(wide if rng.random() < _SHARE_OF_WIDE else bases))
+            kind, content = _damaged(every[name], rng, contents)
+            original = every[name].shown if kind.startswith("payload") else ""
         path = folder / f"{number}-{name}"
         path.write_bytes(content)
-        for batch in batches:
+        for batch in (*batches, flow) if name in wide else batches:
             batch.add(path)
-        yield checks.Input("video", path.name, path)
+        yield checks.Input(kind, path.name, path, original=original)
+
+
+_SHARE_OF_WIDE = 0.12
+_SHARE_OF_PAYLOADS, _SHARE_OF_TIMES = 0.3, 0.1
+
+
+def _damaged(base: videos.Base, rng: random.Random, contents: list[bytes]) -> tuple[str, bytes]:
+    """The kind of damage, and what it leaves."""
+    how = rng.random()
+    if how < _SHARE_OF_PAYLOADS and base.shown:
+        return f"payload of {base.codec}", mutations.damaged_payload(base.content, rng, base.pictures)
+    if how > 1 - _SHARE_OF_TIMES:
+        return "times", mutations.damaged_times(base.content, rng, base.pictures)
+    return "video", mutations.damaged(base.content, rng, contents)
+
+
+def damaged_layouts(folder: Path, inputs: int, seed: int) -> Iterator[checks.Input]:
+    """Folders of videos, read as VIDEOS."""
+    for number in range(inputs):
+        place = folder / str(number)
+        layouts.write(place, random.Random(f"{seed} layout {number}"))
+        yield checks.Input("layout", f"layout {number}", place, place)
 
 
 def damaged_files(folder: Path, whole: workspaces.Whole, inputs: int, seed: int) -> Iterator[checks.Input]:
@@ -164,6 +207,7 @@ class _Batch:
     def __init__(
         self,
         folder: Path,
+        tally: Tally,
         command: str,
         arguments: list[str],
         write_good: Callable[[Path], None],
@@ -171,8 +215,13 @@ class _Batch:
     ) -> None:
         self.videos, self.work = folder / "videos", folder / "work"
         self.place = self.videos / "c"
-        self.command, self.arguments, self.write_good, self.done = command, arguments, write_good, done
-        self.problems: list[str] = []
+        self.tally, self.command, self.arguments, self.write_good, self.done = (
+            tally,
+            command,
+            arguments,
+            write_good,
+            done,
+        )
         self.number = 0
 
     def add(self, video: Path) -> None:
@@ -194,9 +243,8 @@ class _Batch:
             self.write_good(self.place / name)
         given = {path.stem for path in self.place.iterdir()}
         arguments = [word.format(videos=self.videos) for word in self.arguments]
-        command = [sys.executable, "-m", "stres_cli", self.command, *arguments, "-w", str(self.work), "--json"]
         try:
-            self._judge(subprocess.run(command, capture_output=True, text=True, timeout=_BATCH_LIMIT), given)
+            self._judge(_stres(self.command, *arguments, "-w", str(self.work), "--json"), given)
         except subprocess.TimeoutExpired:
             self._note(f"not done after {_BATCH_LIMIT:.0f} s")
         shutil.rmtree(self.videos)
@@ -218,19 +266,71 @@ class _Batch:
                 self._note(f"{video}: {reason}")
 
     def _note(self, problem: str) -> None:
-        self.problems.append(f"batch {self.number}: {problem}")
-
-    def tell(self, tally: Tally) -> None:
-        for problem in self.problems:
-            tally.find(self.command, problem)
+        self.tally.find(self.command, f"batch {self.number}: {problem}")
 
 
-def videos_batch(folder: Path) -> _Batch:
+def _stres(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "stres_cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=_BATCH_LIMIT)
+
+
+class FlowBatch(_Batch):
+    """Videos of several widths through one `extract-flow`, by TV-L1 and Farneback in turn: the stored fields are those
+    that a process computes which has seen no other width."""
+
+    def __init__(self, folder: Path, tally: Tally) -> None:
+        super().__init__(folder, tally, "extract-flow", [], _write_good_wide_video, stored("flow"))
+
+    def run(self) -> None:
+        method = ("tvl1", "farneback")[self.number % 2]
+        self.arguments = ["{videos}", "--method", method, "--bound", "20", *_TWO]
+        super().run()
+
+    def _judge(self, process: "subprocess.CompletedProcess[str]", given: set[str]) -> None:
+        super()._judge(process, given)
+        files = {path.stem: path for path in self.place.iterdir()}
+        of_width = defaultdict(list)
+        for path in sorted(self.work.glob("flow/c/*.h5")):
+            with h5py.File(path) as file:
+                of_width[int(file.attrs["width"])].append(path)
+        if len(of_width) < 2:
+            self._note(f"videos of {list(of_width)} are not several widths")
+        for width, paths in of_width.items():
+            alone, listed = self.work / f"alone-{width}", self.work / f"{width}.txt"
+            listed.write_text("".join(f"{files[path.stem]} c\n" for path in paths))
+            computed = _stres("extract-flow", str(listed), *self.arguments[1:], "-w", str(alone))
+            if computed.returncode:
+                self._note(f"alone {width} pixels wide: exit code {computed.returncode}: {computed.stderr[-300:]}")
+                continue
+            for path in paths:
+                self.tally.compared += 1
+                if _data(path) != _data(alone / "flow" / "c" / path.name):
+                    self._note(f"{path.stem}, {width} pixels wide: other flow than alone")
+
+
+def _data(path: Path) -> dict[str, bytes]:
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: found.update({name: item[()].tobytes()}) if isinstance(item, h5py.Dataset) else None
+        )
+    return found
+
+
+def _write_good_wide_video(place: Path) -> None:
+    """The first of them is narrower than the last."""
+    width = videos.WIDTHS[0 if "first" in place.name else -1]
+    videos.write(place.with_suffix(".avi"), "mpeg4", "yuv420p", 96, width, frames=4)
+
+
+def videos_batch(folder: Path, tally: Tally) -> _Batch:
     """Through `extract-frames`."""
-    return _Batch(folder, "extract-frames", ["{videos}", "--patience", "60", *_TWO], write_good_video, stored("frames"))
+    return _Batch(
+        folder, tally, "extract-frames", ["{videos}", "--patience", "60", *_TWO], write_good_video, stored("frames")
+    )
 
 
-def predicted_batch(folder: Path, whole: workspaces.Whole) -> _Batch:
+def predicted_batch(folder: Path, tally: Tally, whole: workspaces.Whole) -> _Batch:
     """Through `predict`, by the whole workspace's run."""
 
     def predicted(work: Path, document: dict[str, Any]) -> set[str]:
@@ -238,7 +338,7 @@ def predicted_batch(folder: Path, whole: workspaces.Whole) -> _Batch:
 
     run_ = str(whole.root / "runs" / "split1")
     arguments = ["{videos}", "--run", run_, "--crops", "5", "--device", "cpu"]
-    return _Batch(folder, "predict", arguments, write_good_video, predicted)
+    return _Batch(folder, tally, "predict", arguments, write_good_video, predicted)
 
 
 def write_good_video(place: Path) -> None:
@@ -262,11 +362,15 @@ def fuzz_pictures(folder: Path, inputs: int, seed: int, tally: Tally) -> None:
     `import-flow`."""
     batches = (
         (
-            _Batch(folder / "frames", "import-frames", ["{videos}", *_TWO], write_frame_pictures, stored("frames")),
+            _Batch(
+                folder / "frames", tally, "import-frames", ["{videos}", *_TWO], write_frame_pictures, stored("frames")
+            ),
             write_frame_pictures,
         ),
         (
-            _Batch(folder / "flow", "import-flow", ["{videos}", *_FLOW_OPTIONS], write_flow_pictures, stored("flow")),
+            _Batch(
+                folder / "flow", tally, "import-flow", ["{videos}", *_FLOW_OPTIONS], write_flow_pictures, stored("flow")
+            ),
             write_flow_pictures,
         ),
     )
@@ -282,7 +386,6 @@ def fuzz_pictures(folder: Path, inputs: int, seed: int, tally: Tally) -> None:
             batch.run()
     for batch, _ in batches:
         batch.run()
-        batch.tell(tally)
 
 
 _FLOW_OPTIONS = ("--method", "tvl1", "--bound", "20", *_TWO)
@@ -307,7 +410,7 @@ def _write_pictures(folder: Path, patterns: list[str], channels: int) -> None:
 
 
 def main() -> None:
-    """Prints what came of it; exit code 1 where there are findings."""
+    """Prints what came of it, or on Ctrl-C of those so far; exit code 1 where there are findings."""
     from conftest import train_on_videos  # tests/conftest.py, where `make fuzz` says it is
 
     parser = argparse.ArgumentParser(description="Damaged inputs through the real code.")
@@ -315,11 +418,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="stres-fuzz-") as folder:
+    started, tally = time.monotonic(), Tally()
+    with contextlib.suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="stres-fuzz-") as folder:
         trained = train_on_videos(Path(folder) / "trained")
         whole = workspaces.write_whole(Path(folder) / "whole", trained.workspace, trained.video("jump/jump2"))
-        tally = fuzz(Path(folder), options.inputs, options.seed, workers=options.workers, whole=whole)
+        fuzz(Path(folder), options.inputs, options.seed, workers=options.workers, whole=whole, tally=tally)
     document = tally.document() | {"seed": options.seed, "minutes": round((time.monotonic() - started) / 60, 1)}
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
     sys.exit(1 if tally.findings else 0)

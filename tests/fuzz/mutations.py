@@ -6,6 +6,7 @@ What is done to an input is a function of its generator, so that every finding c
 import copy
 import json
 import random
+import re
 from typing import Any
 
 # What sizes, counts and offsets become: none, one, signs, limits of their types.
@@ -23,6 +24,40 @@ def damaged(content: bytes, rng: random.Random, others: list[bytes]) -> bytes:
         if data:
             rng.choice(_KINDS)(data, rng, others)
     return bytes(data)
+
+
+def damaged_payload(content: bytes, rng: random.Random, pictures: list[tuple[int, int]]) -> bytes:
+    """With one to sixteen bits of coded pictures flipped, behind what stands at the start of each."""
+    data = bytearray(content)
+    for _ in range(rng.choice((1, 1, 4, 16))):
+        place, size = rng.choice(pictures)
+        at = place + rng.randrange(min(size // 2, 24), size)
+        data[min(at, len(data) - 1)] ^= 1 << rng.randrange(8)
+    return bytes(data)
+
+
+def damaged_times(content: bytes, rng: random.Random, pictures: list[tuple[int, int]]) -> bytes:
+    """With other numbers where timestamps, durations and edit lists stand: in MP4's tables, elsewhere at the starts of
+    pictures."""
+    data = bytearray(content)
+    tables = [found.start() for tag in _TIME_TABLES for found in re.finditer(tag, content)] if _is_mp4(content) else []
+    for _ in range(rng.choice((1, 1, 2, 6))):
+        if tables:
+            tag = rng.choice(tables)
+            size = int.from_bytes(data[tag - 4 : tag], "big")
+            at, value = tag + rng.randrange(4, max(8, min(size, 400)), 4), rng.choice((*_NUMBERS, rng.randrange(1000)))
+            data[at : at + 4] = (value & 0xFFFFFFFF).to_bytes(4, "big")
+        else:
+            at = rng.choice(pictures)[0] + rng.randrange(16)
+            data[at : at + 2] = rng.choice((rng.randbytes(2), bytes(2), b"\xff\xff", b"\x80\x00"))
+    return bytes(data[: len(content)])
+
+
+_TIME_TABLES = (b"stts", b"ctts", b"elst", b"mdhd", b"mvhd", b"trun", b"tfdt")
+
+
+def _is_mp4(content: bytes) -> bool:
+    return content[4:8] in (b"ftyp", b"moov", b"wide")
 
 
 def _flip_bits(data: bytearray, rng: random.Random, others: list[bytes]) -> None:

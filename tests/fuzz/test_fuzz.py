@@ -19,10 +19,22 @@ def whole(trained_on_videos, tmp_path_factory: pytest.TempPathFactory) -> worksp
 
 
 def test_damaged_videos_end_as_a_result_or_one_clear_error(tmp_path: Path) -> None:
-    tally = fuzzing.fuzz(tmp_path, 100, seed=0)
+    tally = fuzzing.Tally()
+    fuzzing.fuzz(tmp_path, 100, seed=0, tally=tally)
     assert tally.findings == []
     assert tally.inputs == 100
-    assert {result for _, result in tally.outcomes} == {"done", "VideoError"}
+    assert {result for kind, result in tally.outcomes if not kind.startswith("payload")} == {"done", "VideoError"}
+    payloads = {result for kind, result in tally.outcomes if kind.startswith("payload")}
+    assert tally.compared >= 2  # flow of two widths at least
+    assert {"named as damaged"} <= payloads <= {"as it was", "named as damaged", "named otherwise", "other pictures"}
+
+
+def test_folders_laid_out_in_any_way_are_read_or_refused_in_words(tmp_path: Path) -> None:
+    tally = fuzzing.Tally()
+    for given in fuzzing.damaged_layouts(tmp_path, 150, seed=0):
+        tally.add(given, checks.check(given, lambda units: None))
+    assert tally.findings == []
+    assert {result for _, result in tally.outcomes} == {"done", "UsageError", "MissingError"}
 
 
 def test_damaged_pictures_of_others_end_as_a_result_or_one_clear_error(tmp_path: Path) -> None:

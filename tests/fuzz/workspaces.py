@@ -32,9 +32,23 @@ TARGETS = (
     ("others.pt", "weights", "bytes", 10),
     ("others.csv", "report --with", "bytes", 1),
     ("others.npz", "report --with", "bytes", 1),
-    ("videos.txt", "list file", "bytes", 8),
+    ("videos.txt", "list file", "bytes", 6),
+    ("videos.csv", "list file", "bytes", 5),
+    ("kinetics.csv", "list file", "bytes", 3),
+    ("metadata.jsonl", "list file", "bytes", 3),
+    ("numbers.txt", "list file", "bytes", 3),
+    ("class_names.txt", "class names", "bytes", 5),
     ("failures.csv", "failures.csv", "bytes", 6),
 )
+_LISTS = {
+    "videos.txt": "a.avi jump\nb c.mkv wave\n# note\nd.mp4 two words\n",
+    "videos.csv": 'id;path;frames;label;split\n1;"a;b.avi";12;"playing, guitar";train\n2;c/d.mp4;9;run fast;val\n',
+    "kinetics.csv": 'label,youtube_id,time_start,time_end,split\n"air, drumming",a-_1,1,11,train\nrun,xyz,12,22,val\n',
+    "metadata.jsonl": '{"file_name": "a.mp4", "label": "jump"}\n{"file_name": "b/c.mp4", "label": "run, \\"fast\\""}\n',
+    "numbers.txt": "clip.mkv 12 0\nother.mkv 9 1\n",
+    "class_names.txt": "0 jump\n1 wave hand\n",
+}
+"""As people have them; `class_names.txt` names the labels of `numbers.txt`."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,8 @@ def write_whole(root: Path, trained: Workspace, clip: Path) -> Whole:
     workspace = Workspace(shutil.copytree(trained.root, root))
     result = evaluate.run(evaluate.Config(workspace.root, crops=5, device="cpu"))
     _begin_a_run(workspace)
-    (workspace.root / "videos.txt").write_text("a.avi jump\nb c.mkv wave\n# note\nd.mp4 two words\n")
+    for name, text in _LISTS.items():
+        (workspace.root / name).write_text(text)
     workspace.failures_file.write_text(
         "stage,class,video,path,reason,time\nextract-frames,a,b,/a/b.avi,the file is empty,2026-01-01T00:00:00+00:00\n"
     )
