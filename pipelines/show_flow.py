@@ -4,6 +4,9 @@ Letters: T frames, F = T - step fields, H W pixels.
 """
 
 import contextlib
+import itertools
+import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +24,7 @@ from pipelines.sources.videos import VideoSource
 from pipelines.storage.atomic import require_writable, write_bytes
 from pipelines.storage.flow_file import FLOW_SCHEMA, method_parameters
 from pipelines.storage.hdf5 import ArtifactError, peek
-from pipelines.video.encoding import SUFFIXES, encode
+from pipelines.video.encoding import SUFFIXES, comment_of, encode
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -293,14 +296,36 @@ def _percent(share: float) -> str:
 
 
 def _default_output(config: Config, shown: "Shown") -> Path:
-    """`pictures/[<class>/]<video>-<method>[-frame<N>]` in the workspace, so that methods can be compared."""
+    """`pictures/[<class>/]<video>-<method>[-frame<N>]` in the workspace, so that methods can be compared; with a number
+    where that is the picture of another video."""
     path = Path(config.video)
     folder = config.workspace / "pictures"
     # A stored video's name is whole; a file's has a suffix.
     place = folder / path.stem if path.is_file() else folder / path
     method = shown.method.partition(" ")[0]
     ending = ".mp4" if config.whole_video else f"-frame{shown.first}.png"
-    return place.with_name(f"{place.name}-{method}{ending}")
+    numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    places = (place.with_name(f"{place.name}{number}-{method}{ending}") for number in numbers)
+    return next(place for place in places if _source_of(place) in ("", _source(config)))
+
+
+def _source(config: Config) -> str:
+    """What a picture notes of its video, in ASCII: its file's path, or its name in the workspace."""
+    path = Path(config.video)
+    return ascii(os.path.realpath(path) if path.is_file() else config.video)
+
+
+def _source_of(output: Path) -> str:
+    """The video of a picture or video that is there; "" where there is none, or it does not say."""
+    if output.suffix != ".png":
+        return comment_of(output) if output.exists() else ""
+    try:
+        start = output.read_bytes()[: _PNG_HEAD + 70_000]
+    except OSError:
+        return ""
+    length = int.from_bytes(start[_PNG_HEAD : _PNG_HEAD + 4], "big")
+    text = start[_PNG_HEAD + 4 : _PNG_HEAD + 8 + length]
+    return text.removeprefix(_TEXT).decode("ascii", "replace") if text.startswith(_TEXT) else ""
 
 
 def _write(config: Config, output: Path, picture: "FlowPicture", shown: "Shown", on_progress: OnProgress) -> None:
@@ -313,12 +338,20 @@ def _write(config: Config, output: Path, picture: "FlowPicture", shown: "Shown",
 
     if config.whole_video:
         with contextlib.closing(pictures()) as drawn:  # type: ignore[type-var]
-            encode(output, drawn, shown.timing)
+            encode(output, drawn, shown.timing, _source(config))
     else:
-        write_bytes(output, _png(next(pictures())))
+        write_bytes(output, _png(next(pictures()), _source(config)))
 
 
-def _png(picture: "np.ndarray") -> bytes:
+_PNG_HEAD = 33  # bytes: the signature and the chunk that states the size
+_TEXT = b"tEXtSource\0"
+
+
+def _png(picture: "np.ndarray", source: str) -> bytes:
+    """With a chunk of text that names the source."""
     import cv2
 
-    return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+    data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+    text = _TEXT + source.encode("ascii")
+    chunk = (len(text) - 4).to_bytes(4, "big") + text + zlib.crc32(text).to_bytes(4, "big")
+    return data[:_PNG_HEAD] + chunk + data[_PNG_HEAD:]

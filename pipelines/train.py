@@ -482,7 +482,6 @@ class _Training:
 
     def _fill_from_steps_before(self, network: "STResNet", step: Step) -> None:
         from pipelines.models import load_streams
-        from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 
         before: list[tuple[Run, StepName]] = [(self.run, "joint1")]
         if step.name == "joint1":
@@ -494,7 +493,7 @@ class _Training:
                 raise MissingError(
                     f"{step.name} starts from {name}, which run {run.name} has not finished: add it to --steps"
                 )
-            load_streams(network, load(run.weights_file(name), WEIGHTS_SCHEMA)["model"])
+            load_streams(network, run.weights(name)["model"])
 
     def _batches(self, step: Step, start: int, sharing: "Sharing") -> "Iterator[Batch]":
         """This rank's share of the batches of a step from number `start` on; the same ones for any number of

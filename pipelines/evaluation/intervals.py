@@ -17,8 +17,14 @@ _LEVEL = 0.95
 _Z = 1.959963984540054  # the normal distribution's quantile of 0.975
 _FAR = 1e6  # standard errors, in place of infinitely many
 
-WILSON = "Wilson"
-COMBINED = "Wilson intervals of the classes, combined by root of summed squares (Donner and Zou 2012)"
+_COMBINED = "Wilson intervals of the {}, combined by root of summed squares (Donner and Zou 2012)"
+
+
+def methods(splits: int = 1) -> dict[str, str]:
+    """How the intervals of each accuracy are made, of one split or of a mean of several."""
+    top = "Wilson" if splits == 1 else _COMBINED.format("splits")
+    parts = "classes" if splits == 1 else "classes and splits"
+    return {"top1": top, "top5": top, "mean_class_accuracy": _COMBINED.format(parts)}
 
 
 def wilson(right: int, videos: int) -> Interval:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipelines.evaluation.intervals import COMBINED, WILSON, Interval, combined, of_mean
+from pipelines.evaluation.intervals import Interval, combined, methods, of_mean
 from pipelines.evaluation.scores import Scores
 from pipelines.storage.provenance import made_by
 
@@ -94,7 +94,7 @@ def results_document(protocol: Mapping[str, Any], split: int, run: str, scores: 
         "split": split,
         "run": run,
         "videos": len(scores.videos),
-        "interval_method": {"top1": WILSON, "top5": WILSON, "mean_class_accuracy": COMBINED},
+        "interval_method": methods(),
     }
     for stream in scores.streams:
         metrics = asdict(stream_metrics([scores], stream))

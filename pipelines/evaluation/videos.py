@@ -30,7 +30,7 @@ class TestVideos:
     is_other        whether these are another data set than the run's split: all labelled videos of the workspace whose
                     classes the run knows by name
     left_out        then the other classes, each with its number of videos
-    without_videos  then the run's classes that have none
+    without_videos  the run's classes that have no test video
     """
 
     __test__ = False  # no test, whatever pytest makes of the name
@@ -74,7 +74,9 @@ class TestVideos:
             counted = ", ".join(f"{name} ({number})" for name, number in self.left_out.items())
             messages.append(f"left out, since the run does not know their classes: {counted}")
         if self.without_videos:
-            messages.append(f"no videos of these classes of the run: {', '.join(self.without_videos)}")
+            named = some(self.without_videos, 10)
+            have = "has" if len(self.without_videos) == 1 else "have"
+            messages.append(f"{len(self.without_videos)} of the run's classes {have} no test video: {named}")
         if self.unlisted:
             messages.append(in_no_split(self.unlisted, "the run's split"))
         for message in messages:
@@ -130,6 +132,7 @@ def find_test_videos(
         damaged=[damaged[id_] for id_ in split.missing_test if id_ in damaged],
         unlisted=[id_ for id_ in split.unlisted if id_.partition("/")[0] not in excluded],
         replaced=other_sources(run, _sources(split.train)),
+        without_videos=sorted(label.keys() - {video.class_name for video in split.test}, key=label.__getitem__),
     )
 
 

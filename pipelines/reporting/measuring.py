@@ -11,6 +11,7 @@ from pipelines.analysis.comparison import Comparison, compare_streams
 from pipelines.analysis.external import External, add_external, external_name, read_external
 from pipelines.analysis.fusion import Space, WeightSweep, weight_sweep
 from pipelines.analysis.published import published
+from pipelines.evaluation.intervals import methods
 from pipelines.evaluation.metrics import (
     Scored,
     class_metrics,
@@ -99,6 +100,7 @@ def measure(material: Material, name: str, output: Path) -> Result:
         output=str(output),
         files={},
         test_set=first.test_set,
+        interval_method=methods(len(splits)),
     )
 
 

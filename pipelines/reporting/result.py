@@ -1,6 +1,6 @@
 """What a report shows, before it is drawn."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ class Result:
     pairs, the most confused first), `mistakes` (the most confident first) and precision, recall and F1 of `per_class`
     are of the `headline` stream. `fusion`, `motion_effects`: empty without two streams. `calibration`: of our own
     streams. `published`, `external`, `comparison`: None where there is nothing of the kind. `files` maps a file's name
-    to its path, `provenance` a score file's path to its attributes.
+    to its path, `provenance` a score file's path to its attributes. `interval_method` says how the intervals of
+    `streams` were made.
     """
 
     name: str
@@ -74,3 +75,4 @@ class Result:
     files: dict[str, str]
     test_set: str = ""
     """In words, what was tested where that is another data set than the run's split."""
+    interval_method: "dict[str, str]" = field(default_factory=dict)

@@ -3,7 +3,9 @@ quotes, Kinetics' annotations, mmaction2's and TSN's `path frames label`, SlowFa
 Hugging Face's `metadata.csv` and `metadata.jsonl`.
 """
 
+import codecs
 import csv
+import io
 import json
 import os
 import re
@@ -234,6 +236,10 @@ def _entries(list_file: Path, folders: Sequence[Path]) -> Iterator[Entry]:
     if lines[0][1].startswith("{"):
         yield from (_of_columns(_json_object(where, line), where) for where, line in lines)
         return
+    if array := _json_array(text):
+        places = (f"{list_file}, element {number}" for number in range(1, len(array) + 1))
+        yield from (_of_columns(_columns_of(one, where), where) for where, one in zip(places, array, strict=True))
+        return
     header = _header(lines[0][1], folders)
     if header is not None:
         delimiter, columns = header
@@ -258,13 +264,20 @@ def _entries(list_file: Path, folders: Sequence[Path]) -> Iterator[Entry]:
             continue
         if by_folder and not label and len(Path(path).parts) > 1:  # UCF101's test lists: the folder is the class
             label = Path(path).parent.name
+        if separator and separator in label and line[-1] not in "\"'" and not re.fullmatch(r"[-\d\s,;.]+", label):
+            raise UsageError(
+                f"{where}: several columns stand after {path!r} ({label!r}): name them in a first line "
+                f"(path{separator}label{separator}split), or quote a label that holds {separator!r}"
+            )
         yield Entry(path, label, "", where, separator)
 
 
 def _text(list_file: Path) -> str:
     try:
         # As the file system's names: bytes that are no UTF-8 stand for themselves.
-        text = list_file.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+        data = list_file.read_bytes()
+        utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # PowerShell's
+        text = data.decode(*(("utf-16", "replace") if utf_16 else ("utf-8", "surrogateescape"))).removeprefix("\ufeff")
     except OSError as error:
         raise MissingError(f"{list_file} cannot be read ({error.strerror}): check its permissions") from error
     if "\0" in text:
@@ -286,7 +299,8 @@ def split_line(line: str, exists: Callable[[str], bool]) -> tuple[str, str, str]
         return line, "", ""
 
     def parted(found: re.Match[str]) -> tuple[str, str, str]:
-        return line[: found.start()], _unquoted(line[found.end() :]), found.group().strip(" ")
+        mark = found.group().strip(" ")
+        return line[: found.start()], _unquoted(line[found.end() :]), mark.strip("\t") or mark[:1]
 
     at_suffix = [found for found in places if is_video(Path(line[: found.start()]))]
     for found in reversed(at_suffix):
@@ -373,7 +387,7 @@ def _header(line: str, folders: Sequence[Path]) -> tuple[str, list[str]] | None:
 
 
 def _of_table(text: str, delimiter: str, list_file: Path) -> Iterator[Entry]:
-    reader = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
@@ -408,7 +422,26 @@ def _json_object(where: str, line: str) -> dict[str, str]:
         document = json.loads(line)
     except ValueError as error:
         raise UsageError(f"{where} cannot be read as JSON ({error})") from error
+    return _columns_of(document, where)
+
+
+def _columns_of(document: object, where: str) -> dict[str, str]:
+    if not isinstance(document, dict):
+        raise UsageError(f"{where} is not a JSON object of columns, as others are: correct it")
+    for name, value in document.items():
+        if str(name).casefold() in (*PATH_COLUMNS, *_LABEL_COLUMNS) and isinstance(value, list | dict):
+            raise UsageError(f"{where}: {name} is {json.dumps(value)}: a video has one path and one class")
     return {str(name).casefold(): str(value) for name, value in document.items() if value is not None}
+
+
+def _json_array(text: str) -> list[object]:
+    """The elements of a list in JSON; empty where it is not one."""
+    if not text.lstrip().startswith("["):
+        return []
+    try:
+        return list(json.loads(text))
+    except ValueError:  # a path may begin with a bracket
+        return []
 
 
 # ------------------------------------------------------------------ the names of numbers
@@ -417,6 +450,9 @@ def _json_object(where: str, line: str) -> dict[str, str]:
 def _named(entries: list[Entry], list_file: Path, class_names: Path | None, notes: list[str]) -> list[Entry]:
     """Numbers as labels replaced by the names of their classes, where there is a file of those."""
     numbers = {entry.label for entry in entries if entry.label}
+    if "-1" in numbers and all(number.isdecimal() for number in numbers - {"-1"}):  # mmaction2's for no label
+        entries = [replace(entry, label="" if entry.label == "-1" else entry.label) for entry in entries]
+        numbers -= {"-1"}
     if not numbers or not all(number.isdecimal() for number in numbers):
         if class_names is not None and numbers:
             raise UsageError(f"--class-names {class_names} names numbers, but the labels of {list_file} are names")

@@ -75,7 +75,7 @@ class Start:
         """Loads the weights into `network`. Raises `MissingError` where they do not fit."""
         from pipelines.models import load_streams
 
-        load_streams(network, _weights(self.source, self.step)["model"], classifiers=self.new_classes is None)
+        load_streams(network, self.source.run.weights(self.step)["model"], classifiers=self.new_classes is None)
 
 
 def find_source(weights: str | None, workspace: Workspace) -> Source | None:
@@ -149,7 +149,7 @@ def _source_step(source: Source, name: StepName) -> StepName:
 
 
 def _require_fit(source: Source, step: StepName, name: StepName, network: Mapping[str, Any]) -> None:
-    there = _weights(source, step)["network"]
+    there = source.run.weights(step)["network"]
     keys = ["depth", "width"]
     keys += ["flow_channels"] if name != "appearance" else []
     keys += ["fusion", "direction", "temporal_kernels"] if name in JOINT else []
@@ -167,12 +167,6 @@ def flow_difference(source: Source, flow: Mapping[str, Any]) -> str:
 
     difference = first_difference(source.run.config()["flow"], json.loads(json_text(flow)), "flow")
     return f"run {source.label} was trained on other flow: {difference}" if difference else ""
-
-
-def _weights(source: Source, step: StepName) -> dict[str, Any]:
-    from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
-
-    return load(source.run.weights_file(step), WEIGHTS_SCHEMA)
 
 
 def _label(run: Run, workspace: Workspace) -> str:

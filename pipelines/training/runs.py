@@ -63,6 +63,24 @@ class Run:
             digest.update(self.weights_file(name).read_bytes())
         return digest.hexdigest()
 
+    def weights(self, step: str) -> dict[str, Any]:
+        """What the finished `step` left. Raises `MissingError` where it is absent, damaged, or was trained with another
+        configuration than the run's: a file of another run. Weights of stres 0.1 do not tell theirs."""
+        from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
+
+        content = load(self.weights_file(step), WEIGHTS_SCHEMA)
+        trained = content.get("configuration")
+        if isinstance(trained, dict):
+            config = self.config()
+            here = config | {"steps": {step: config["steps"].get(step)}}
+            difference = first_difference(trained, {name: here.get(name) for name in trained})
+            if difference:
+                raise MissingError(
+                    f"{self.weights_file(step)} is of another run: {difference}; put the right file in its place, or "
+                    "delete it and train the step again"
+                )
+        return content
+
     def config(self) -> dict[str, Any]:
         """The run's configuration. Raises `MissingError` where it is absent, damaged or lacks what a run needs."""
         return checked_config(read_json(self.config_file), self.config_file)
@@ -250,10 +268,9 @@ def load_network(run: Run, step: str) -> "STResNet":
     Raises `MissingError` where the weights are absent or damaged, or are of another network than they say.
     """
     from pipelines.models import load_streams
-    from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 
     names = ("appearance", "motion") if step == LATE_FUSION else (step,)
-    parts = [load(run.weights_file(name), WEIGHTS_SCHEMA) for name in names]
+    parts = [run.weights(name) for name in names]
     with _misfits(run.weights_file(names[0])):
         settings = parts[0]["network"] | ({"streams": names} if step == LATE_FUSION else {})
         network = _built(settings, [part["model"] for part in parts])

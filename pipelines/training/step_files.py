@@ -46,12 +46,11 @@ class StepFiles:
 
     def finished(self) -> tuple[StepResult, dict[str, str]] | None:
         """What the step came to, and the unreadable videos, if it was finished before."""
-        from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
         from pipelines.training.metrics_log import of_today
 
         if not self.weights.exists():
             return None
-        done = load(self.weights, WEIGHTS_SCHEMA)
+        done = self.run.weights(self.step.name)
         self._remove_checkpoint()  # of a process that was killed before it could
         metrics = of_today(done["metrics"], self.step.terms)
         return StepResult(self.step.name, done["iterations"], done["seconds"], metrics, True), done["bad"]
@@ -61,7 +60,7 @@ class StepFiles:
         from pipelines.training.checkpoints import WEIGHTS_SCHEMA, save
 
         state = trainer.state
-        save(self.weights, WEIGHTS_SCHEMA, _weights(trainer, network))
+        save(self.weights, WEIGHTS_SCHEMA, self._weights(trainer, network))
         self._remove_checkpoint()
         return StepResult(self.step.name, state.iteration, state.seconds, state.last, False), state.bad
 
@@ -106,7 +105,7 @@ class StepFiles:
         """The bytes that `weights.pt` and `checkpoint.pt` would have."""
         from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, size
 
-        return size(WEIGHTS_SCHEMA, _weights(trainer, network)), size(CHECKPOINT_SCHEMA, self.content(trainer))
+        return size(WEIGHTS_SCHEMA, self._weights(trainer, network)), size(CHECKPOINT_SCHEMA, self.content(trainer))
 
     def _remove_checkpoint(self) -> None:
         """Of a finished step, which does not need it."""
@@ -114,9 +113,8 @@ class StepFiles:
             with storage_errors(self.checkpoint):
                 self.checkpoint.unlink()
 
-
-def _weights(trainer: "StepTrainer", network: dict[str, Any]) -> dict[str, Any]:
-    state = trainer.state
-    summary = {"iterations": state.iteration, "seconds": state.seconds, "metrics": state.last, "bad": state.bad}
-    model = {name: value.cpu() for name, value in trainer.model.state_dict().items()}
-    return {"network": network, "model": model, **summary}
+    def _weights(self, trainer: "StepTrainer", network: dict[str, Any]) -> dict[str, Any]:
+        state = trainer.state
+        summary = {"iterations": state.iteration, "seconds": state.seconds, "metrics": state.last, "bad": state.bad}
+        model = {name: value.cpu() for name, value in trainer.model.state_dict().items()}
+        return {"configuration": self.configuration, "network": network, "model": model, **summary}

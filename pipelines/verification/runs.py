@@ -3,11 +3,15 @@
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.errors import MissingError
 from pipelines.storage.atomic import read_json
 from pipelines.verification.faults import Depth, Fault
 from pipelines.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipelines.training.runs import Run
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class RunTask:
             for path, schema in files:
                 if path.exists() and (fault := _checkpoint_fault(path, schema, self.depth)):
                     faults.append(self._fault(path, fault))
+            if not faults and run.weights_file(step).exists() and (fault := _foreign(run, step)):
+                faults.append(self._fault(run.weights_file(step), fault))
         return faults
 
     def died(self, reason: str) -> list[Fault]:
@@ -66,6 +72,15 @@ def _checkpoint_fault(path: Path, schema: str, depth: Depth) -> str:
         load(path, schema)
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
         return f"{path} is damaged ({error})"
+    except MissingError as error:
+        return str(error)
+    return ""
+
+
+def _foreign(run: "Run", step: str) -> str:
+    """Why the weights are not this run's; empty where they are."""
+    try:
+        run.weights(step)
     except MissingError as error:
         return str(error)
     return ""

@@ -34,12 +34,13 @@ _EVEN = 0.0015  # seconds by which a container that counts milliseconds may be o
 _FASTEST_GRID, _MOST_REPEATED = 240, 100  # of an AVI: frames a second, and frames for a picture in the mean
 
 
-def encode(path: Path, pictures: Iterable["np.ndarray"], timing: "Timing") -> int:
+def encode(path: Path, pictures: Iterable["np.ndarray"], timing: "Timing", comment: str = "") -> int:
     """Writes RGB uint8 pictures of one size, [H, W, 3] with H and W even, as they come; returns T, which is at most
     that of `timing`, when they are shown.
 
-    The suffix of `path` (one of `SUFFIXES`) names the container. AVI knows no times: there pictures are repeated until
-    the next is due. The file has its name only once it is whole. Raises `StorageError`.
+    The suffix of `path` (one of `SUFFIXES`) names the container, which keeps the `comment` (`comment_of`). AVI knows no
+    times: there pictures are repeated until the next is due. The file has its name only once it is whole. Raises
+    `StorageError`.
     """
     import av
 
@@ -61,6 +62,8 @@ def encode(path: Path, pictures: Iterable["np.ndarray"], timing: "Timing") -> in
         storage_errors(path),
         av.open(str(temporary), "w", format=kind) as container,
     ):
+        if comment:
+            container.metadata["comment"] = comment
         stream = container.add_stream(codec, rate=_rate(timing.fps), options=dict(_QUALITY[codec]))
         assert isinstance(stream, av.VideoStream)
         stream.pix_fmt = "yuv420p"  # what every player shows
@@ -77,6 +80,17 @@ def encode(path: Path, pictures: Iterable["np.ndarray"], timing: "Timing") -> in
             written += 1
         mux(stream.encode())
     return written
+
+
+def comment_of(path: Path) -> str:
+    """The comment in a video that `encode` wrote; "" where there is none, or no video."""
+    import av
+
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            return next((text for name, text in container.metadata.items() if name.lower() == "comment"), "")
+    except (av.FFmpegError, OSError):
+        return ""
 
 
 def _clock(timing: "Timing", is_even: bool) -> tuple[Fraction, list[int]]:

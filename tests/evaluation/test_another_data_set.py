@@ -67,9 +67,9 @@ def test_classes_that_the_run_does_not_know_are_named_counted_and_left_out_and_i
     arguments = ["evaluate", "-w", str(other.root), "--run", str(trained.runs / "split1"), "--crops", "2"]
     shown = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
     assert shown.exit_code == 1
-    assert "left out: 5 videos of 1 classes that the run does not know (Dance)" in shown.stdout
+    assert "left out: 5 videos of 1 class that the run does not know (Dance)" in shown.stdout
     assert "tested on another data set" in shown.stderr
-    assert "no videos of these classes of the run: wave" in shown.stderr
+    assert "1 of the run's classes has no test video: wave" in shown.stderr
     (file,) = other.scores.glob("split1/*/results.json")
     results = read_json(file)
     assert (results["videos"], results["left_out"]) == (5, {"Dance": 5})

@@ -394,6 +394,14 @@ def test_missing_videos_are_counted_and_named(workspace):
     assert "2 of 4 test videos have no frames or no flow, for example jump/jump4" in messages
 
 
+def test_classes_without_test_videos_are_named(workspace):
+    for video in ("wave3", "wave4"):
+        workspace.flow_file("wave", video).unlink()
+    messages = []
+    evaluated(workspace, lambda progress: messages.append(progress.message))
+    assert "1 of the run's classes has no test video: wave" in messages
+
+
 @pytest.mark.parametrize(("kind", "data_set"), [("frames", "jpeg"), ("flow", "flow")])
 def test_a_damaged_video_is_a_failure_and_the_others_are_scored(workspace, kind, data_set):
     whole = scores_of(evaluated(workspace))

@@ -1,6 +1,7 @@
 """`show-flow`: what is seen is what is stored, for one frame or all, and what becomes of bad requests."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,18 @@ def test_step_and_size_are_those_of_extract_flow(clip: np.ndarray, show: Callabl
     assert result.width > 3 * 340
     with pytest.raises(UsageError, match=r"--frame 3: the flow of .*a.mkv goes from frame 0 to frame 2"):
         show(step=3, frame=3)
+
+
+@pytest.mark.parametrize("frame", [1, "all"])
+def test_pictures_of_two_files_of_one_name_lie_beside_each_other(
+    clip: np.ndarray, show: Callable[..., Result], tmp_path: Path, frame: int | str
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = shutil.copy(tmp_path / "videos" / "walk" / "a.mkv", tmp_path / "other" / "a.mkv")
+    first, second = show(frame=frame), show(str(other), frame=frame)
+    end = ".mp4" if frame == "all" else "-frame1.png"
+    assert (first.output.name, second.output.name) == (f"a-farneback{end}", f"a-2-farneback{end}")
+    assert [show(frame=frame).output, show(str(other), frame=frame).output] == [first.output, second.output]
 
 
 def test_a_stored_id_shows_what_computing_it_shows(

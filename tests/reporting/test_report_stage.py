@@ -45,6 +45,7 @@ def test_the_numbers_are_those_of_results_json(workspace: Workspace, evaluate: E
     document = read_json(evaluate() / "results.json")
     result = run(Config(workspace.root))
     for stream in ("appearance", "motion", "fused"):
+        assert result.interval_method == document["interval_method"]
         numbers = json.loads(json.dumps(dataclasses.asdict(result.streams[stream])))
         assert numbers == document[stream]
 
@@ -149,6 +150,7 @@ def test_splits_are_averaged_and_their_counts_summed(workspace: Workspace, evalu
     for split in (1, 2, 3):
         evaluate(f"split{split}", split, videos=6 * split)
     result = run(Config(workspace.root, splits=(1, 2, 3)))
+    assert "of the splits" in result.interval_method["top1"]
     assert result.output.endswith("split1+2+3-25-full")
     assert result.videos == sum(map(sum, result.confusion)) == 108
     top1 = [split.streams["fused"].top1 for split in result.splits]

@@ -16,7 +16,8 @@ from pipelines import train
 from pipelines.errors import Interrupted, MissingError, UsageError
 from pipelines.runtime.progress import Progress, ignore_progress
 from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, load
-from pipelines.training.runs import Run, only_trainer
+from pipelines.training.runs import Run, load_network, only_trainer
+from pipelines.verification.runs import RunTask
 from pipelines.workspace import Workspace
 
 STEPS = ("appearance", "motion", "joint1", "joint2")
@@ -176,3 +177,35 @@ def test_killed_between_the_weights_and_the_removal_of_the_checkpoint(workspace,
 
     assert train.run(config(workspace.root, steps=("motion",))).steps[0].already_done
     assert not stopped.exists()
+
+
+# ------------------------------------------------------------------ weights of another run
+
+
+def test_weights_copied_from_another_run_or_step_are_not_taken_for_this_runs(workspace):
+    for name, seed in (("one", 0), ("two", 1)):
+        train.run(config(workspace.root, name=name, seed=seed, steps=("appearance", "motion")))
+    one, two = Run(workspace.runs / "one"), Run(workspace.runs / "two")
+    assert one.weights("appearance")["configuration"]["seed"] == 0
+
+    shutil.copy(one.weights_file("appearance"), two.weights_file("appearance"))
+    for use in (
+        lambda: two.weights("appearance"),
+        lambda: load_network(two, "appearance"),
+        lambda: train.run(config(workspace.root, name="two", seed=1, steps=("appearance", "motion"))),
+        lambda: train.run(config(workspace.root, name="three", weights="run:two", steps=("appearance",))),
+    ):
+        with pytest.raises(MissingError, match="is of another run: seed was 0 and is now 1"):
+            use()
+    (fault,) = RunTask(two.folder, "stored").check()
+    assert "is of another run" in fault.detail
+
+    shutil.copy(one.weights_file("motion"), one.weights_file("appearance"))
+    with pytest.raises(MissingError, match="is of another run: steps"):
+        one.weights("appearance")
+
+
+def test_a_run_that_was_moved_and_renamed_keeps_its_weights(workspace, tmp_path):
+    train.run(config(workspace.root, name="one", steps=("appearance",)))
+    shutil.copytree(workspace.runs / "one", tmp_path / "elsewhere" / "renamed")
+    assert Run(tmp_path / "elsewhere" / "renamed").weights("appearance")["iterations"] == 4

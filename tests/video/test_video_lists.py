@@ -46,6 +46,10 @@ def labels(found: VideoList) -> dict[str, str]:
         "File_Name\tFrames\tClass\nv/r/c.avi\t12\tplaying guitar\nv/a b/c.avi\t12\trunning\n",
         "id;path;class_id;class_name\n1;v/r/c.avi;0;playing guitar\n2;v/a b/c.avi;1;running\n",
         '{"file_name": "v/r/c.avi", "label": "playing guitar"}\n{"file_name": "v/a b/c.avi", "label": "running"}\n',
+        "v/r/c.avi\t\tplaying guitar\nv/a b/c.avi\t\trunning\n",
+        "v/r/c.avi,\tplaying guitar\nv/a b/c.avi,\trunning\n",
+        'v/r/c.avi,"playing guitar"\nv/a b/c.avi,running\n',
+        '[{"path": "v/r/c.avi", "label": "playing guitar"}, {"path": "v/a b/c.avi", "label": "running"}]',
         "v\\r\\c.avi playing guitar\nv\\a b\\c.avi running\n",
         "./v/r/c.avi playing guitar\nv//a b/c.avi running\n",
     ],
@@ -57,6 +61,42 @@ def test_a_path_and_a_label_are_found_in_every_usual_form(data, text):
 def test_commas_blanks_and_numbers_in_names_mislead_nobody(data):
     text = 'v/a b/x, y.avi red, hot\nv/12 7.avi 3\n"v/r/c.avi","cold, blue"\n'
     assert labels(read(text)) == {"v/a b/x, y.avi": "red, hot", "v/12 7.avi": "3", "v/r/c.avi": "cold, blue"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_lists_that_windows_programs_write_are_read(data, encoding):
+    text = "v/r/c.avi red\r\nv/r/d.avi blue\r\n"
+    mark = "\ufeff" if encoding == "utf-16-le" else ""
+    Path("list.txt").write_bytes((mark + text).encode(encoding))
+    assert labels(find_videos("list.txt")) == {"v/r/c.avi": "red", "v/r/d.avi": "blue"}
+
+
+def test_a_line_break_within_quotes_is_part_of_a_path(data):
+    (data / "new\nline").mkdir()
+    (data / "new\nline" / "c.avi").write_bytes(b"x")
+    assert labels(read('path,label\n"new\nline/c.avi",red\n')) == {"new\nline/c.avi": "red"}
+
+
+def test_minus_one_beside_numbers_is_no_label(data):
+    Path("classes.txt").write_text("red\nblue\n")
+    assert labels(read("v/r/c.avi -1\nv/r/d.avi 0\n")) == {"v/r/c.avi": "unlabelled", "v/r/d.avi": "red"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "v/r/c.avi,red,train\nv/r/d.avi,blue,test\n",
+            r"line 1: several columns stand after 'v/r/c.avi' \('red,train'\)",
+        ),
+        ("v/r/c.avi\tred\t12\n", "line 1: several columns stand after"),
+        ('{"path": "v/r/c.avi", "label": "red"}\n5\n', "line 2 is not a JSON object of columns"),
+        ('{"path": "v/r/c.avi", "label": ["red"]}\n', r"label is \[\"red\"\]: a video has one path and one class"),
+    ],
+)
+def test_what_is_no_column_of_a_list_is_no_class(data, text, message):
+    with pytest.raises(UsageError, match=message):
+        read(text)
 
 
 @pytest.mark.parametrize("text", ["v/r/c.avi 12 0\nv/a b/c.avi 14 1\n", "v/r/c.avi,12,0\nv/a b/c.avi,14,1\n"])
