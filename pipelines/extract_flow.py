@@ -6,17 +6,18 @@ Letters: T frames, F = T - step fields, N pairs of a batch, H W pixels.
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pipelines import options
 from pipelines.errors import MissingError, UsageError
 from pipelines.jobs.attributes import options_difference
 from pipelines.jobs.dry_run import Probe, estimate
 from pipelines.jobs.resume import VIDEO_FILE, Verdict, divide, size_conflict, size_misfit
 from pipelines.jobs.run import dry_run_result, extract, tell_account
-from pipelines.jobs.task import ExtractResult, check_patience, check_workers
-from pipelines.optical_flow.methods import METHODS, FlowMethod, check_engine, make_method
-from pipelines.optical_flow.settings import check_settings, default_workers
+from pipelines.jobs.task import ExtractResult
+from pipelines.optical_flow.methods import EngineName, FlowMethod, MethodName, check_engine, make_method
+from pipelines.optical_flow.settings import default_workers
+from pipelines.options import Option
 from pipelines.runtime.devices import resolve_device
 from pipelines.runtime.parallel_map import look_at_all
 from pipelines.runtime.progress import OnProgress, ignore_progress
@@ -24,16 +25,16 @@ from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Limits, memory_share
 from pipelines.sources.videos import AS_IT_SAYS, ReadAs, VideoList, VideoSource, account_of, find_videos
 from pipelines.storage.atomic import json_text
-from pipelines.storage.flow_file import FLOW_SCHEMA, Compression
+from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.frames_file import FRAMES_SCHEMA
 from pipelines.storage.hdf5 import ArtifactError, peek
-from pipelines.video.resize import check_short_side
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.optical_flow.store import FlowTask
 
 STAGE = "extract-flow"
+_RARELY = "Rarely needed"
 
 Result = ExtractResult
 
@@ -42,49 +43,32 @@ Result = ExtractResult
 class Config:
     """Settings of `extract-flow`."""
 
-    workspace: Path
-    """The workspace to write `flow/` into."""
-    videos: str | None = None
-    """A folder of class folders, a list file, one video or a glob; None: the workspace's `frames/`."""
-    method: str = "tvl1"
-    """tvl1, tvl1-opencv, farneback, dis or raft."""
-    method_options: dict[str, str] = field(default_factory=dict)
-    """Parameters of the method by name; the others keep their defaults."""
-    engine: str = "auto"
-    """What computes tvl1: numba (CPU), reference (PyTorch, slow), or auto, the fastest for the device. Same flow."""
-    bound: float = 20.0
-    """Flow is clipped to -bound..bound pixels and stored in 256 steps."""
-    step: int = 1
-    """Flow from frame t to frame t + step: T - step fields."""
-    compression: Compression = "zstd"
-    """zstd, or gzip for files that must open without hdf5plugin. Both without loss."""
-    short_side: int | None = None
-    """Short side in pixels, enlarging included; None: 256, but nothing enlarged more than 1.25 times."""
-    workers: int = 0
-    """Videos processed at once; 0: one for each CPU core; where a GPU computes, at most 12 and one for 4 GB of it."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N, for methods that can use a GPU."""
-    patience: float = Limits.patience
-    """Seconds a video may pass without a further pair before it fails."""
-    overwrite: bool = False
-    """Make everything again, whatever is there."""
-    allow_truncated: bool = False
-    """Store what decodes of truncated videos, marked, rather than fail them."""
-    allow_damaged: bool = False
-    """Store videos of which frames are damaged, marked, rather than fail them."""
+    workspace: options.WorkspaceFolder
+    videos: Annotated[
+        str | None, Option(options.VIDEOS, metavar="VIDEOS", argument=True, default="the workspace's frames")
+    ] = None
+    method: MethodName = "tvl1"
+    """What computes the flow."""
+    method_options: options.MethodOptions = field(default_factory=dict)
+    engine: Annotated[EngineName, Option(group=_RARELY)] = "auto"
+    """Program that computes tvl1; they are equal but for rounding."""
+    bound: Annotated[float, options.BOUND] = 20.0
+    step: Annotated[int, options.FLOW_STEP] = 1
+    compression: Annotated[options.Compression, Option(group=_RARELY)] = "zstd"
+    short_side: options.ShortSide = None
+    workers: options.Workers = 0
+    """Worker processes; 0: one for each CPU core; where a GPU computes, at most 12 and one for 4 GB of it."""
+    device: options.DeviceName = "auto"
+    patience: options.Patience = Limits.patience
+    overwrite: options.Overwrite = False
+    allow_truncated: options.AllowTruncated = False
+    allow_damaged: options.AllowDamaged = False
     read_as: ReadAs = AS_IT_SAYS
-    """What to know of VIDEOS that it does not say itself."""
-    dry_run: bool = False
-    """Only estimate videos, frames, disk and time."""
+    dry_run: options.DryRun = False
 
     def __post_init__(self) -> None:
-        check_short_side(self.short_side)
-        check_workers(self.workers)
-        check_patience(self.patience)
-        if self.method not in METHODS:
-            raise UsageError(f"--method must be one of {', '.join(METHODS)}, not {self.method!r}")
+        options.check(self)
         check_engine(self.method, self.engine)
-        check_settings(self.bound, self.step, self.compression)
         if self.videos is None and self.short_side is not None:
             raise UsageError("--short-side does not go with flow from frames/, whose size is settled: name VIDEOS")
 

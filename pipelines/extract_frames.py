@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines import options
 from pipelines.jobs.attributes import options_difference, picture_attributes, source_attributes
 from pipelines.jobs.dry_run import Probe, estimate
 from pipelines.jobs.resume import VIDEO_FILE, divide, size_conflict, size_misfit
 from pipelines.jobs.run import dry_run_result, extract, tell_account
-from pipelines.jobs.task import ExtractResult, check_patience, check_workers
+from pipelines.jobs.task import ExtractResult
 from pipelines.runtime.devices import available_cores
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
@@ -22,7 +23,6 @@ from pipelines.runtime.worker_pool import Limits, Report, memory_share
 from pipelines.sources.videos import AS_IT_SAYS, ReadAs, VideoSource, find_videos
 from pipelines.storage.frames_file import FRAMES_SCHEMA, new_frames_file
 from pipelines.storage.jpeg import JPEG_QUALITY
-from pipelines.video.resize import check_short_side
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -41,31 +41,19 @@ Result = ExtractResult
 class Config:
     """Settings of `extract-frames`."""
 
-    workspace: Path
-    """The workspace to write `frames/` into."""
-    videos: str
-    """A folder of class folders, a list file, one video or a glob."""
-    short_side: int | None = None
-    """Short side in pixels, enlarging included; None: 256, but nothing enlarged more than 1.25 times."""
-    workers: int = 0
-    """Videos processed at once; 0: one for each CPU core."""
-    patience: float = Limits.patience
-    """Seconds a video may pass without a further frame before it fails."""
-    overwrite: bool = False
-    """Make everything again, whatever is there."""
-    allow_truncated: bool = False
-    """Store what decodes of truncated videos, marked, rather than fail them."""
-    allow_damaged: bool = False
-    """Store videos of which frames are damaged, marked, rather than fail them."""
+    workspace: options.WorkspaceFolder
+    videos: options.Videos
+    short_side: options.ShortSide = None
+    workers: options.Workers = 0
+    patience: options.Patience = Limits.patience
+    overwrite: options.Overwrite = False
+    allow_truncated: options.AllowTruncated = False
+    allow_damaged: options.AllowDamaged = False
     read_as: ReadAs = AS_IT_SAYS
-    """What to know of VIDEOS that it does not say itself."""
-    dry_run: bool = False
-    """Only estimate videos, frames, disk and time."""
+    dry_run: options.DryRun = False
 
     def __post_init__(self) -> None:
-        check_short_side(self.short_side)
-        check_workers(self.workers)
-        check_patience(self.patience)
+        options.check(self)
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:

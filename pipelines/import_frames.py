@@ -12,7 +12,6 @@ from pipelines.jobs.resume import size_conflict
 from pipelines.jobs.task import ExtractResult
 from pipelines.options import Option
 from pipelines.runtime.progress import OnProgress, ignore_progress
-from pipelines.video.resize import SMALLEST_SHORT_SIDE
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -32,9 +31,7 @@ class Config:
     class_list: options.ClassList = None
     fps: options.AssumedFps = None
     first: options.FirstPicture = None
-    short_side: Annotated[
-        int | None, Option(metavar="PIXELS", minimum=SMALLEST_SHORT_SIDE, maximum=8192, default="all stay as they are")
-    ] = None
+    short_side: Annotated[options.ShortSide, Option(default="all stay as they are")] = None
     """Short side: pictures of another are resized and coded again."""
     workers: options.Workers = 0
     overwrite: options.Overwrite = False

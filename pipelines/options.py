@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pipelines.errors import UsageError
+from pipelines.video.resize import DEFAULT_SHORT_SIDE, LARGEST_SHORT_SIDE, SMALLEST_SHORT_SIDE
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,28 @@ class Option:
     """The environment variable that it is taken from."""
     fallback: str = ""
     """What the command line takes where it is not given, though a `Config` made in Python has to give it."""
+    also: str = ""
+    """An older flag, which is accepted but not shown."""
+    switches: tuple[tuple[str, Any, str], ...] = ()
+    """Flags that stand for one value each: flag, value, help."""
+    only_switches: bool = False
+    """Whether these are all there is."""
+    trailing: str = ""
+    """Where further values may follow it without the flag: what to say of such that stand alone."""
+    separator: str = ","
+    """Between the parts of a value that has several."""
+    distinct: bool = False
+    """Whether each part may be given once only, as with choices."""
+    steps: tuple[str, ...] = ()
+    """Of a mapping by training step: its keys. Each field of `of_step` is an option then."""
+    of_step: type | None = None
+
+    def refined(self, by: "Option") -> "Option":
+        """What `by` says beside or instead of it."""
+        default = Option()
+        given = {one.name: getattr(by, one.name) for one in dataclasses.fields(by)}
+        changes = {name: value for name, value in given.items() if value != getattr(default, name)}
+        return dataclasses.replace(self, **changes)
 
 
 @dataclass(frozen=True)
@@ -73,6 +96,10 @@ class ConfigField:
     """`dataclasses.MISSING` where it has to be given."""
     help: str
     option: Option
+    within: str = ""
+    """The field that holds this one: a dataclass of its own, or a mapping by training step."""
+    steps: tuple[str, ...] = ()
+    """Where the value may differ between training steps: these."""
 
     @property
     def flag(self) -> str:
@@ -90,6 +117,8 @@ class ConfigField:
             return f"{'some' if self.many else 'one'} of {', '.join(self.choices)}"
         if self.option.wanted:
             return self.option.wanted
+        if self.kind is bool:
+            return "yes or no"
         kind = {int: "a whole number", float: "a number", Path: "a path"}.get(self.kind, "text")
         option = self.option
         low = f" from {option.minimum:g} up" if option.minimum > -math.inf else ""
@@ -99,53 +128,102 @@ class ConfigField:
         return kind + (low.removesuffix(" up") if high else low) + high
 
     def read(self, text: Any) -> Any:
-        """The value that is meant by what was typed, or by the list of that. Raises `UsageError`."""
+        """The value that is meant by what was typed, or by the list of that; by step, where that may differ: from
+        `VALUE` or `STEP=VALUE,STEP=VALUE`. Raises `UsageError`."""
+        if not self.steps:
+            return self._read(text)
+        if "=" not in text:
+            return dict.fromkeys(self.steps, self._read(text))
+        values = {}
+        for part in text.split(","):
+            step, _, value = (piece.strip() for piece in part.partition("="))
+            if step not in self.steps:
+                raise UsageError(f"{self.flag} {text!r}: {step!r} is not a step; the steps are {', '.join(self.steps)}")
+            values[step] = self._read(value)
+        return values
+
+    def _read(self, text: Any) -> Any:
         try:
             if self.option.read is not None:
                 return self.option.read(text)
+            if self.many and self.option.repeated:
+                return tuple(map(self.kind, text))
             if self.many:
-                return tuple(self.kind(part.strip()) for part in text.split(","))
+                return tuple(self.kind(part.strip()) for part in text.split(self.option.separator))
+            if self.kind is bool:
+                return {"yes": True, "no": False}[text]
             return self.kind(text)
-        except (ValueError, OverflowError):
-            raise UsageError(f"{self.flag} {text!r} cannot be read: give {self.wanted}") from None
+        except (KeyError, ValueError, OverflowError):
+            given = text if isinstance(text, str) else " ".join(text)
+            raise UsageError(f"{self.flag} {given!r} cannot be read: give {self.wanted}") from None
 
-    def check(self, value: Any) -> None:
+    def typed(self, value: Any) -> str:
+        """A value as it would be typed."""
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, tuple):
+            return self.option.separator.join(map(self.typed, value))
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    def check(self, value: Any, where: str = "") -> None:
         """Raises `UsageError` where a value is out of range, or not one of the choices."""
         if value is None:
             return
-        for one in value if self.many and isinstance(value, tuple) else (value,):
+        several = self.many and isinstance(value, tuple)
+        if several and self.choices and not value:
+            raise UsageError(f"{self.flag} ''{where} is not known: give {self.wanted}")
+        for one in value if several else (value,):
             if self.choices and one not in self.choices:
-                raise UsageError(f"{self.flag} {one!r} is not known: give {self.wanted}")
+                raise UsageError(f"{self.flag} {one!r}{where} is not known: give {self.wanted}")
             if not self._in_range(one):
-                raise UsageError(f"{self.flag} {one}: give {self.wanted}")
-        if self.many and isinstance(value, tuple) and len(set(value)) < len(value):
-            raise UsageError(f"{self.flag} {','.join(map(str, value))} names one of them twice: give each once")
+                raise UsageError(f"{self.flag} {one}{where}: give {self.wanted}")
+        if several and (self.choices or self.option.distinct) and len(set(value)) < len(value):
+            raise UsageError(f"{self.flag} {self.typed(value)}{where} names one of them twice: give each once")
 
     def _in_range(self, value: Any) -> bool:
         option = self.option
-        if self.kind not in (int, float) or self.choices or option.read is not None:
+        if self.kind not in (int, float) or self.choices or isinstance(value, str):
             return True
         return option.minimum <= value <= option.maximum and option.above < value < option.below  # NaN is not
 
 
-def check(config: Any) -> None:
-    """Raises `UsageError` for the first field of a `Config` that is out of range or not one of its choices."""
+def check(config: Any, where: str = "") -> None:
+    """Raises `UsageError` for the first field of a `Config` that is out of range or not one of its choices. A dataclass
+    among its fields checks itself.
+
+    where: of what the value is, in words that follow it (" for joint1").
+    """
     kind: Any = type(config)  # for mypy, which does not know that classes can be hashed
     for field in fields_of(kind):
-        field.check(getattr(config, field.name))
+        if not field.within:
+            field.check(getattr(config, field.name), where)
 
 
 @functools.cache
 def fields_of(config: type) -> tuple[ConfigField, ...]:
-    """The options of a `Config`, in its order."""
+    """The options of a `Config`, in its order, those of a dataclass among its fields included."""
     helps = _strings_below_fields(config)
     hints = typing.get_type_hints(config, include_extras=True)
-    found = []
+    found: list[ConfigField] = []
     for field in dataclasses.fields(config):
         hint, option = hints[field.name], Option()
         if typing.get_origin(hint) is Annotated:
-            hint, option = typing.get_args(hint)
-        if text := helps.get(field.name, option.help):
+            hint, *said = typing.get_args(hint)
+            option = functools.reduce(Option.refined, said)
+        if option.of_step is not None:
+            found += [
+                dataclasses.replace(
+                    one,
+                    within=field.name,
+                    steps=option.steps,
+                    default=None,
+                    option=dataclasses.replace(one.option, group=option.group),
+                )
+                for one in fields_of(option.of_step)
+            ]
+        elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            found += [dataclasses.replace(one, within=field.name) for one in fields_of(hint)]
+        elif text := helps.get(field.name, option.help):
             kind, many, choices = _resolved(hint)
             default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
             found.append(ConfigField(field.name, kind, many, choices, default, text, option))
@@ -161,7 +239,7 @@ def _resolved(hint: Any) -> tuple[type, bool, tuple[str, ...]]:
     if origin in (typing.Union, types.UnionType):
         kinds = [_resolved(part) for part in parts if part is not types.NoneType]
         return kinds[0][0], any(many for _, many, _ in kinds), kinds[0][2]
-    if origin in (tuple, list):
+    if origin in (tuple, list, Sequence):
         kind, _, choices = _resolved(parts[0])
         return kind, True, choices
     return (hint if isinstance(hint, type) else str), False, ()
@@ -201,6 +279,10 @@ def method_options(pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
+DAMAGED = "Videos that are damaged"
+
+VIDEOS = "A folder of class folders, a list file (path label), one video, or a glob."
+Videos = Annotated[str, Option(VIDEOS, metavar="VIDEOS", argument=True)]
 DEFAULT_WORKSPACE = Path("stres-work")
 WorkspaceFolder = Annotated[
     Path,
@@ -215,6 +297,32 @@ WorkspaceFolder = Annotated[
 DeviceName = Annotated[str, Option("auto (a GPU if there is one), cpu, cuda or cuda:N.", "--device", "NAME")]
 Workers = Annotated[int, Option("Worker processes; 0: one for each CPU core.", metavar="N", minimum=0, maximum=4096)]
 Seed = Annotated[int, Option("Seed of every random draw.", metavar="N", minimum=0)]
+Patience = Annotated[
+    float,
+    Option(
+        "A video that comes no further for so long fails, and its process is replaced.",
+        metavar="SECONDS",
+        minimum=1,
+        group=DAMAGED,
+    ),
+]
+AllowTruncated = Annotated[
+    bool, Option("Store what decodes of truncated videos, marked, instead of failing.", group=DAMAGED)
+]
+AllowDamaged = Annotated[
+    bool, Option("Store videos with damaged frames, marked, instead of failing them.", group=DAMAGED)
+]
+ShortSide = Annotated[
+    int | None,
+    Option(
+        "Short side, exactly.",
+        metavar="PIXELS",
+        minimum=SMALLEST_SHORT_SIDE,
+        maximum=LARGEST_SHORT_SIDE,
+        default=f"{DEFAULT_SHORT_SIDE}, but small videos are enlarged by at most 1.25 (240 becomes 256; smaller ones "
+        "keep their size)",
+    ),
+]
 Overwrite = Annotated[bool, Option("Make again what is already there.")]
 DryRun = Annotated[bool, Option("Say how much work and disk this would take; write nothing.")]
 RunOrFolder = Annotated[
@@ -227,6 +335,8 @@ UsedStep = Annotated[
 Compression = Annotated[
     Literal["zstd", "gzip"], Option("Both lose nothing: zstd, or gzip for files that must open anywhere.")
 ]
+BOUND = Option("Flow is clipped to -BOUND..BOUND before it is stored.", "--bound", "PIXELS", above=0)
+FLOW_STEP = Option("Flow from frame t to frame t+N.", "--step", "N", minimum=1)
 MethodOptions = Annotated[
     dict[str, str],
     Option(

@@ -6,76 +6,85 @@ thumbnails from `frames/` and `flow/`, where these are there. Leaves its files i
 
 import dataclasses
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from pipelines import options
 from pipelines.errors import UsageError
+from pipelines.options import Option
 from pipelines.reporting.result import Result
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable
 from pipelines.workspace import Workspace, is_plain_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from pipelines.analysis.fusion import Space
     from pipelines.reporting.measuring import Material
     from pipelines.reporting.training_log import Curves
 
 THUMBNAILS = 400  # clips with pictures on the page, unless told otherwise: of UCF101 4.5 kB each, 1.8 MB
-WITH_SPACES = ("auto", "logits", "softmax")
+OTHERS = "Other runs and programs"
+
+
+def _numbers(texts: Sequence[str]) -> tuple[int, ...]:
+    """`["1,2", "3"]` as numbers. Raises `ValueError`."""
+    return tuple(int(part) for text in texts for part in text.replace(",", " ").split())
 
 
 @dataclass(frozen=True)
 class Config:
-    """What to report.
+    """Settings of `report`."""
 
-    workspace: the folder with the scores.
-    run: name of the run, or its folder; None: the newest finished. With `splits` a pattern holding `{split}`; None:
-      `split{split}`.
-    protocol: folder name of the evaluation's protocol; None: the paper's, else the newest.
-    splits: the splits whose numbers are averaged; empty: the one run, alone.
-    compare: another evaluation of the same videos: `RUN`, `RUN/STEP` or `RUN/PROTOCOL`, with `splits` a pattern.
-    with_file: CSV or npz with the scores of another program, to fuse in; its name may hold `{split}`.
-    with_weight: the share of the other program, 0..1.
-    with_space: what is averaged: "logits", "softmax", or "auto": softmax where the file holds probabilities.
-    thumbnails: how many clips have pictures on the page, at most.
-    output: folder for the files; None: `reports/<run>-<protocol>` in the workspace.
-    """
-
-    workspace: Path
-    run: str | None = None
-    protocol: str | None = None
-    splits: tuple[int, ...] = ()
-    compare: str | None = None
-    with_file: Path | None = None
-    with_weight: float = 0.5
-    with_space: str = "auto"
-    thumbnails: int = THUMBNAILS
-    output: Path | None = None
+    workspace: options.WorkspaceFolder
+    run: Annotated[
+        str | None, Option(metavar="NAME", default="the newest finished, or with --splits those named split{split}")
+    ] = None
+    """The run, by its name or folder; with --splits a pattern with {split}."""
+    protocol: Annotated[str | None, Option(metavar="NAME", default="the paper's of the last step, else the newest")] = (
+        None
+    )
+    """Folder name of the evaluation."""
+    splits: Annotated[
+        tuple[int, ...],
+        Option(
+            metavar="N N N",
+            repeated=True,
+            read=_numbers,
+            wanted="whole numbers, such as 1,2,3",
+            distinct=True,
+            trailing="name a run with --run, splits with --splits 1 2 3",
+        ),
+    ] = ()
+    """Average several splits as the papers do: 1 2 3 or 1,2,3."""
+    compare: Annotated[str | None, Option(metavar="RUN[/STEP]", group=OTHERS)] = None
+    """Compare with another run, or a step or protocol of one, on the same videos (McNemar's exact test)."""
+    with_file: Annotated[Path | None, Option(flag="--with", metavar="FILE", group=OTHERS)] = None
+    """Fuse in another program's scores: CSV or npz, a row a video; the name may hold {split}."""
+    with_weight: Annotated[float, Option(metavar="SHARE", minimum=0, maximum=1, group=OTHERS)] = 0.5
+    """Weight of these scores, 0 to 1."""
+    with_space: Annotated[Literal["auto", "logits", "softmax"], Option(group=OTHERS)] = "auto"
+    """What is averaged: logits, softmax, or auto: softmax where the file holds probabilities."""
+    thumbnails: Annotated[int, Option(metavar="N", minimum=0)] = THUMBNAILS
+    """Clips with pictures on the page, at most."""
+    output: Annotated[Path | None, Option(metavar="DIR", default="a folder in reports/ of the workspace")] = None
+    """Folder for the report."""
 
     def __post_init__(self) -> None:
+        options.check(self)
         is_folder = self.run is not None and (Path(self.run) / "config.json").is_file()
         names = [("--run", None if is_folder else self.run), ("--protocol", self.protocol)]
         names += [("--compare", name) for name in (self.compare or "").split("/", 1) if self.compare is not None]
         for flag, name in names:
             if name is not None and not is_plain_name(name):
                 raise UsageError(f"{flag} {name!r} is not a name: give the name of a folder under scores/, not a path")
-        if len(set(self.splits)) != len(self.splits):
-            raise UsageError(f"--splits {','.join(map(str, self.splits))} names a split twice: give each once")
         for flag, pattern in (("--run", self.run), ("--compare", self.compare)):
             if self.splits and pattern is not None and "{split}" not in pattern:
                 raise UsageError(
                     f"{flag} {pattern!r} names one run, but --splits asks for several: put {{split}} in the place of "
                     f"the split's number, as in {flag} my-run-{{split}}"
                 )
-        if not 0 <= self.with_weight <= 1:
-            raise UsageError(f"--with-weight {self.with_weight}: it must be a share from 0 to 1")
-        if self.with_space not in WITH_SPACES:
-            raise UsageError(f"--with-space {self.with_space!r} is not known: give one of {', '.join(WITH_SPACES)}")
-        if self.thumbnails < 0:
-            raise UsageError(f"--thumbnails {self.thumbnails}: it must be 0 or more")
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
@@ -112,7 +121,7 @@ def _gather(workspace: Workspace, config: Config, tell: "Callable[[str], None]")
     evaluations = find_evaluations(workspace, config.run, config.protocol, config.splits, tell)
     compared = find_compared(workspace, config.compare, evaluations) if config.compare else []
     require_current(workspace, [*evaluations, *compared])
-    space: Space | None = None if config.with_space == "auto" else config.with_space  # type: ignore[assignment]
+    space: Space | None = None if config.with_space == "auto" else config.with_space
     return gather(evaluations, compared, config.with_file, config.with_weight, space)
 
 

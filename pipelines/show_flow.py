@@ -10,13 +10,14 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pipelines import extract_flow
+from pipelines import extract_flow, options
 from pipelines.datasets.catalogue import artifact_files
 from pipelines.errors import MissingError, UsageError
 from pipelines.jobs.resume import size_conflict
-from pipelines.optical_flow.methods import METHODS
+from pipelines.optical_flow.methods import METHODS, MethodName
+from pipelines.options import Option
 from pipelines.runtime.devices import resolve_device
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.sources.names import UNLABELLED
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pipelines.drawing.flow_source import Motion, Shown
     from pipelines.optical_flow.store import FlowTask
 
+_WORKSPACES = "as the workspace's flow, or"
 _VIDEO = "VIDEO is a video file, or CLASS/VIDEO of flow stored in the workspace"
 
 
@@ -42,35 +44,41 @@ class Config:
     """Settings of `show-flow`. What is None of the flow's settings is as the workspace's flow has it, or, without any,
     as `extract-flow` has it."""
 
-    workspace: Path
-    """The workspace that holds the stored flow, and by default the pictures."""
-    video: str
-    """A video file, whose flow is computed; or CLASS/VIDEO, whose stored flow is shown."""
-    method: str | None = None
-    """The flow method, for a video file."""
-    method_options: dict[str, str] = field(default_factory=dict)
-    """Parameters of the method by name."""
-    bound: float | None = None
-    """Flow is clipped to -bound..bound pixels before it is shown."""
-    step: int | None = None
-    """Flow from frame t to frame t + step."""
-    short_side: int | None = None
-    """Short side in pixels; None: as the extracting stages choose it."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    frame: int | Literal["all"] | None = None
-    """The frame whose flow to show; "all": a video; None: all where `output` is a video, else the middle one."""
-    output: Path | None = None
-    """A .png file, or a .mp4, .avi or .mkv one; None: a file in the workspace's `pictures/`."""
-    max_flow: float | None = None
-    """Pixels at which the colours are full; None: the 99th percentile of all that is shown."""
+    workspace: options.WorkspaceFolder
+    video: Annotated[
+        str, Option(argument=True, metavar="VIDEO", wanted="a video file, or CLASS/VIDEO of the stored flow")
+    ]
+    """A video file; or CLASS/VIDEO, whose stored flow is then shown."""
+    method: Annotated[MethodName | None, Option(default=f"{_WORKSPACES} tvl1")] = None
+    """What computes the flow of a video file."""
+    method_options: options.MethodOptions = field(default_factory=dict)
+    bound: Annotated[float | None, options.BOUND, Option(default=f"{_WORKSPACES} 20")] = None
+    """Flow is clipped to -BOUND..BOUND, as it would be stored."""
+    step: Annotated[int | None, options.FLOW_STEP, Option(default=f"{_WORKSPACES} 1")] = None
+    short_side: options.ShortSide = None
+    device: options.DeviceName = "auto"
+    frame: Annotated[
+        int | Literal["all"] | None,
+        Option(
+            metavar="N",
+            minimum=0,
+            read=lambda text: text if text == "all" else int(text),
+            wanted="a number from 0, or all",
+            default="the middle one, or all where FILE is a video",
+            switches=(("--all", "all", "A video of all frames: the same as --frame all."),),
+        ),
+    ] = None
+    """The frame whose flow to show, from 0; or all."""
+    output: Annotated[Path | None, Option(metavar="FILE", default="a file in pictures/ of the workspace")] = None
+    """.png; or .mp4, .avi or .mkv for all frames."""
+    max_flow: Annotated[
+        float | None, Option(metavar="PIXELS", above=0, default="the 99th percentile of what is shown")
+    ] = None
+    """Where colours are full."""
 
     def __post_init__(self) -> None:
+        options.check(self)
         self.extraction()
-        if self.max_flow is not None and not 0 < self.max_flow < float("inf"):
-            raise UsageError(f"--max-flow must be a positive number of pixels, not {self.max_flow}")
-        if isinstance(self.frame, int) and self.frame < 0:
-            raise UsageError(f"--frame must be 0 or more, or all, not {self.frame}")
         if self.output is not None:
             self._check_output(self.output)
 

@@ -9,12 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from typing import Annotated
 
+from pipelines import options
 from pipelines.datasets.catalogue import Catalogue, artifact_files, unexamined
 from pipelines.datasets.dataset_file import ArtifactFile, Kind
 from pipelines.errors import MissingError, StresError, VideoError
-from pipelines.jobs.task import check_workers
+from pipelines.options import Option
 from pipelines.runtime.devices import available_cores
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
 from pipelines.runtime.ranks import ranks
@@ -53,18 +54,25 @@ Task = VideoTask | RunTask | ScoresTask
 class Config:
     """Settings of `verify`."""
 
-    workspace: Path
-    """The workspace to check."""
-    depth: Depth = "stored"
+    workspace: options.WorkspaceFolder
+    depth: Annotated[
+        Depth,
+        Option(
+            only_switches=True,
+            switches=(
+                ("--quick", "quick", "Only attributes and shapes: no pixel is read."),
+                ("--full", "full", "Decode everything and compare it with its hash, too."),
+            ),
+        ),
+    ] = "stored"
     """quick: attributes and shapes; stored: every stored byte, a sample of what they mean, and some fields of all flow
     computed again; full: everything decoded, and all fields."""
     fix: bool = False
-    """Set aside what is broken and queue it to be made again."""
-    workers: int = 0
-    """Videos checked at once; 0: one for each CPU core."""
+    """Set aside what is broken, and queue it to be made again by its stage."""
+    workers: options.Workers = 0
 
     def __post_init__(self) -> None:
-        check_workers(self.workers)
+        options.check(self)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ _DEBUG = Annotated[
 def command(
     *, example: str, shared: bool = False, interrupted: str | Callable[[Any], str] = INTERRUPTED
 ) -> Callable[[Body], Body]:
-    """Makes a command, as Typer takes it, of a body with the parameters `ui` and `config`.
+    """Makes a command, as Typer takes it, of a body with the parameters `ui` and `config`; further ones are options of
+    the command that are no setting of its stage.
 
     example: a call that shows what the command is for; it ends the help.
     shared: whether the processes of torchrun share its work (`console.command`).
@@ -40,15 +41,15 @@ def command(
 
     def made(body: Body) -> Body:
         config_type = typing.get_type_hints(body)["config"]
-        fields = fields_of(config_type)
+        further = list(inspect.signature(body, eval_str=True).parameters.values())[2:]
 
         def function(*, as_json: bool, debug: bool, **given: Any) -> None:
             with console.command(as_json, debug, shared=shared, interrupted=INTERRUPTED) as ui:
-                config = config_type(**_values(fields, given))
+                config = config_type(**_values(config_type, given))
                 ui.interrupted = interrupted(config) if callable(interrupted) else interrupted
-                body(ui, config)
+                body(ui, config, **{one.name: given[one.name] for one in further})
 
-        parameters = [_parameter(field.name, _annotation(field), None) for field in fields]
+        parameters = [one for field in fields_of(config_type) for one in _parameters(field)] + further
         parameters += [_parameter("as_json", _JSON, False), _parameter("debug", _DEBUG, False)]
         function.__name__, function.__doc__ = body.__name__, body.__doc__
         function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -64,22 +65,41 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _annotation(field: ConfigField) -> Any:
-    """The field as Typer takes it: text, which `_values` reads, or a switch; None where it is not given."""
+def _parameters(field: ConfigField) -> list[inspect.Parameter]:
+    """The field as Typer takes it: text, which `_values` reads, or switches; None where it is not given."""
     option = field.option
+    required = option.argument and field.default is dataclasses.MISSING
+    default = inspect.Parameter.empty if required else None
+    found = [] if option.only_switches else [_parameter(field.name, _annotation(field), default)]
+    if option.also:
+        hidden = typer.Option(option.also, hidden=True)
+        found.append(_parameter(f"{field.name}_also", Annotated[str | None, hidden], None))
+    if option.trailing:
+        behind = typer.Argument(hidden=True, metavar="")
+        found.append(_parameter(f"{field.name}_trailing", Annotated[list[str] | None, behind], None))
+    for number, (flag, _, text) in enumerate(option.switches):
+        switch = typer.Option(flag, metavar="", help=text, rich_help_panel=option.group or None)
+        found.append(_parameter(f"{field.name}_switch{number}", Annotated[bool, switch], False))
+    return found
+
+
+def _annotation(field: ConfigField) -> Any:
+    option = field.option
+    kind: Any = list[str] if option.repeated else str
     if option.argument:
-        return Annotated[str | None, typer.Argument(metavar=option.metavar, help=_help(field))]
+        if field.default is not dataclasses.MISSING:
+            kind = kind | None
+        return Annotated[kind, typer.Argument(metavar=option.metavar, help=_help(field))]
     shown: dict[str, Any] = {
         "help": _help(field),
         "envvar": option.variable or None,
         "rich_help_panel": option.group or None,
     }
-    if field.kind is bool:
+    if field.kind is bool and not field.steps:
         name = field.flags[0]
         switch = name if field.default is False else f"{name}/--no-{name.removeprefix('--')}"
         return Annotated[bool | None, typer.Option(switch, metavar="", **shown)]
-    metavar = option.metavar or ("NAME" if field.choices else "VALUE")
-    kind: Any = list[str] if option.repeated else str
+    metavar = option.metavar or ("NAME" if field.choices and not field.steps else "VALUE")
     return Annotated[kind | None, typer.Option(*field.flags, metavar=metavar, **shown)]
 
 
@@ -87,30 +107,55 @@ def _help(field: ConfigField) -> str:
     """The help with the choices, and the default as it would be typed."""
     text = field.help
     if not all(choice in text for choice in field.choices):
-        text += f" {', '.join(field.choices[:-1])} or {field.choices[-1]}."
-    default = field.option.default or _typed(field.default) or field.option.fallback
+        text = f"{text.removesuffix('.')}: {', '.join(field.choices[:-1])} or {field.choices[-1]}."
+    default = field.option.default or _default(field) or field.option.fallback
     return f"{text} Default: {default}." if default else text
 
 
-def _typed(value: Any) -> str:
-    """A default as it would be typed; nothing for what need not be told."""
-    if value is None or value is dataclasses.MISSING or isinstance(value, bool | Mapping):
-        return ""
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _default(field: ConfigField) -> str:
+    """The default as it would be typed; nothing for what need not be told."""
+    value = field.default
+    told = value is not None and value is not dataclasses.MISSING and not isinstance(value, bool | Mapping)
+    return field.typed(value) if told else ""
 
 
-def _values(fields: tuple[ConfigField, ...], given: Mapping[str, Any]) -> dict[str, Any]:
+def _values(config_type: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """What was given, read. Raises `UsageError`, also for what has to be given and is not."""
-    values = {}
-    for field in fields:
-        value = given[field.name]
-        if value in (None, []):
-            value = field.option.fallback or None
+    values: dict[str, Any] = {}
+    inside: dict[str, dict[str, Any]] = {}
+    for field in fields_of(config_type):
+        value = _given(field, given)
         if value is None:
             if field.default is dataclasses.MISSING:
                 raise UsageError(f"{field.flag} is missing: give {field.wanted} (--help tells more)")
+        elif field.steps:
+            for step, number in value.items():
+                inside.setdefault(field.within, {}).setdefault(step, {})[field.name] = number
+        elif field.within:
+            inside.setdefault(field.within, {})[field.name] = value
         else:
-            values[field.name] = value if isinstance(value, bool) else field.read(value)
+            values[field.name] = value
+    for name, held in inside.items():
+        begun = getattr(config_type, name, None)  # the default of a dataclass
+        values[name] = held if begun is None else dataclasses.replace(begun, **held)
     return values
+
+
+def _given(field: ConfigField, given: Mapping[str, Any]) -> Any:
+    """The field's value; None where it is not given. Raises `UsageError`."""
+    option = field.option
+    found: dict[str, Any] = {}
+    behind = given.get(f"{field.name}_trailing") or []
+    if behind and not given[field.name]:
+        raise UsageError(f"{' '.join(behind)!r} belongs to no option: {option.trailing}")
+    for number, (flag, value, _) in enumerate(option.switches):
+        if given[f"{field.name}_switch{number}"]:
+            found[flag] = value
+    for flag, name in ((field.flag, field.name), (option.also, f"{field.name}_also")):
+        if (text := given.get(name)) not in (None, []):
+            found[flag] = text if isinstance(text, bool) else field.read([*text, *behind] if behind else text)
+    if any(value != next(iter(found.values())) for value in found.values()):
+        raise UsageError(f"{' and '.join(found)} contradict each other: give one of them")
+    if found:
+        return next(iter(found.values()))
+    return field.read(option.fallback) if option.fallback else None

@@ -2,15 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from pipelines.errors import UsageError
 from pipelines.jobs.dry_run import Estimate
 from pipelines.sources.videos import Account, VideoSource
 from pipelines.storage.failures import Failure
-
-if TYPE_CHECKING:
-    pass
 
 
 class ExtractTask(Protocol):
@@ -51,21 +47,6 @@ class ExtractResult:
     """Of a dry run, which does nothing and records no failure: `failures` are those of videos that a run would fail."""
     found: Account | None = None
     """How VIDEOS was read; None for folders of pictures."""
-
-
-# ------------------------------------------------------------------ what is to do
-
-
-def check_workers(workers: int) -> None:
-    """Raises `UsageError` for a value of --workers that makes no sense."""
-    if not 0 <= workers <= 4096:
-        raise UsageError(f"--workers must be 1 or more, or 0 for one for each core, not {workers}")
-
-
-def check_patience(patience: float) -> None:
-    """Raises `UsageError` for a value of --patience that makes no sense."""
-    if not patience >= 1:
-        raise UsageError(f"--patience must be 1 or more seconds, not {patience:g}")
 
 
 @dataclass(frozen=True)

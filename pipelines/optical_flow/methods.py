@@ -7,16 +7,22 @@ import dataclasses
 import importlib
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, get_args
 
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
+MethodName = Literal["tvl1", "tvl1-opencv", "farneback", "dis", "raft"]
+METHODS: tuple[MethodName, ...] = get_args(MethodName)
+EngineName = Literal["auto", "numba", "triton", "reference"]
+"""The programs that compute tvl1; `auto` is the fastest one for the device. Their flow is equal but for rounding."""
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+
 # The module of each, which holds `make(options, device) -> FlowMethod`; only the one asked for is loaded. The `make` of
 # those in `_WITH_ENGINES` takes an engine too.
-_MODULES = {
+_MODULES: dict[str, str] = {
     "tvl1": "pipelines.optical_flow.tvl1",
     "tvl1-opencv": "pipelines.optical_flow.tvl1_opencv",
     "farneback": "pipelines.optical_flow.farneback",
@@ -24,9 +30,6 @@ _MODULES = {
     "raft": "pipelines.optical_flow.raft",
 }
 _WITH_ENGINES = ("tvl1",)
-METHODS = tuple(_MODULES)
-ENGINES = ("auto", "numba", "triton", "reference")
-"""The programs that compute tvl1; `auto` is the fastest one for the device. Their flow is equal but for rounding."""
 
 
 class FlowMethod(Protocol):
@@ -69,7 +72,7 @@ def make_method(
     are missing.
     """
     if name not in _MODULES:
-        raise UsageError(f"--method must be one of {', '.join(METHODS)}, not {name!r}")
+        raise UsageError(f"--method {name!r} is not known: give one of {', '.join(METHODS)}")
     check_engine(name, engine)
     module = importlib.import_module(_MODULES[name])
     return module.make(options or {}, device, engine) if name in _WITH_ENGINES else module.make(options or {}, device)
@@ -78,7 +81,7 @@ def make_method(
 def check_engine(method: str, engine: str) -> None:
     """Raises `UsageError` unless the method has this engine."""
     if engine not in ENGINES:
-        raise UsageError(f"--engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+        raise UsageError(f"--engine {engine!r} is not known: give one of {', '.join(ENGINES)}")
     if engine != "auto" and method not in _WITH_ENGINES:
         raise UsageError(f"--engine {engine} does not go with --method {method}, only with {', '.join(_WITH_ENGINES)}")
 

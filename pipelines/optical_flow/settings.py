@@ -1,20 +1,6 @@
-"""The settings of stored flow that are the same whoever computed it."""
+"""How many processes compute flow."""
 
-from pipelines.errors import UsageError
 from pipelines.runtime.devices import available_cores
-
-COMPRESSIONS = ("zstd", "gzip")
-
-
-def check_settings(bound: float, step: int, compression: str) -> None:
-    """Raises `UsageError` naming the option whose value no stored flow can have."""
-    if not 0 < bound < float("inf"):
-        raise UsageError(f"--bound must be a positive number of pixels, not {bound}")
-    if step < 1:
-        raise UsageError(f"--step must be 1 or more frames, not {step}")
-    if compression not in COMPRESSIONS:
-        raise UsageError(f"--compression must be one of {', '.join(COMPRESSIONS)}, not {compression!r}")
-
 
 # Decoding, resizing, grey, compressing and writing cost 2 to 4 ms of a core a pair (docs/benchmarks.md), so one feeds
 # 250 to 500 pairs/s and the 4,000 pairs/s of a fast GPU want ten or more. A process's reading and writing threads share

@@ -9,14 +9,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
+from pipelines import options
 from pipelines.datasets.split_lists import fits_on_a_line
 from pipelines.errors import MissingError, UsageError, VideoError
+from pipelines.options import Option
 from pipelines.sources.class_folders import FolderOfVideos, is_workspace, read_class_folders
 from pipelines.sources.lists import VideoListFile, read_list
 from pipelines.sources.names import UNLABELLED, VIDEO_SUFFIXES, is_video
 
 _LONGEST_NAME = 255 - len(".h5")  # bytes
+_READING = "VIDEOS (where it does not say itself)"
 _FEW = 8  # classes that are named one by one
 
 
@@ -58,20 +62,26 @@ class VideoProblem:
 
 @dataclass(frozen=True)
 class ReadAs:
-    """What a user says of VIDEOS where it does not say it itself.
+    """What a user says of VIDEOS where it does not say it itself."""
 
-    classes_at   the class is the folder so many levels below VIDEOS; None: as the layout says
-    class_names  the file that names the numbers of a list; None: the one beside it, if there is one
-    relative_to  the folder that a list's paths are relative to; None: the list's own, or the current one
-    """
-
-    classes_at: int | None = None
-    class_names: Path | None = None
-    relative_to: Path | None = None
+    classes_at: Annotated[int | None, Option(metavar="N", minimum=1, group=_READING)] = None
+    """The class is the Nth folder below VIDEOS, whatever else the layout looks like."""
+    class_names: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE",
+            default="classInd.txt, classes.txt, labels.txt or *label_map*.txt beside the list",
+            group=_READING,
+        ),
+    ] = None
+    """Names for a list's numbers: a line each, with or without the number, or JSON."""
+    relative_to: Annotated[
+        Path | None, Option(metavar="DIR", default="the list's own, or the current one", group=_READING)
+    ] = None
+    """Folder that a list's paths are relative to."""
 
     def __post_init__(self) -> None:
-        if self.classes_at is not None and self.classes_at < 1:
-            raise UsageError(f"--classes-at {self.classes_at}: give 1 for the folders directly below VIDEOS, 2, ...")
+        options.check(self)
 
 
 AS_IT_SAYS = ReadAs()

@@ -5,22 +5,20 @@ Letters: H W pixels.
 
 from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
-
 from pipelines.errors import VideoError
 
 if TYPE_CHECKING:
     import numpy as np
-
 
 # Start-of-frame markers, which tell the size; C4, C8 and CC among these numbers mean other things (ITU-T T.81, B.1).
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 
 
-def encode_jpeg(picture: np.ndarray) -> np.ndarray:
+def encode_jpeg(picture: "np.ndarray") -> "np.ndarray":
     """RGB uint8 [H, W, 3] to uint8 [bytes]. Raises `VideoError` for a picture too large for a JPEG."""
+    import cv2
+
     done, jpeg = cv2.imencode(
         ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     )
@@ -30,15 +28,17 @@ def encode_jpeg(picture: np.ndarray) -> np.ndarray:
     return jpeg.reshape(-1)
 
 
-def decode_jpeg(jpeg: np.ndarray) -> np.ndarray | None:
+def decode_jpeg(jpeg: "np.ndarray") -> "np.ndarray | None":
     """uint8 [bytes] to RGB uint8 [H, W, 3]; None for what is no JPEG, or one that claims to be larger than any here."""
     # OpenCV would look for every format it knows, and allocate gigabytes on a header's word.
     size = jpeg_size(bytes(jpeg))
     return decode_picture(jpeg) if size and 1 <= size[0] * size[1] <= MOST_PIXELS else None
 
 
-def decode_picture(data: np.ndarray) -> np.ndarray | None:
+def decode_picture(data: "np.ndarray") -> "np.ndarray | None":
     """uint8 [bytes] of any format that OpenCV reads to RGB uint8 [H, W, 3]; None where it cannot."""
+    import cv2
+
     try:
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error:  # of an empty or an absurdly large one
@@ -67,7 +67,7 @@ def is_jpeg(data: bytes) -> bool:
     return data.startswith(b"\xff\xd8\xff")
 
 
-def as_stored(picture: np.ndarray) -> np.ndarray:
+def as_stored(picture: "np.ndarray") -> "np.ndarray":
     """The picture as it comes back once it has been stored: what networks are trained on."""
     decoded = decode_jpeg(encode_jpeg(picture))
     assert decoded is not None

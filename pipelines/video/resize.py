@@ -5,14 +5,12 @@ Letters: H W pixels.
 
 from typing import TYPE_CHECKING
 
-from pipelines.errors import UsageError
-
 if TYPE_CHECKING:
     import numpy as np
 
 DEFAULT_SHORT_SIDE = 256
 LARGEST_GROWTH = 1.25
-SMALLEST_SHORT_SIDE = 16
+SMALLEST_SHORT_SIDE, LARGEST_SHORT_SIDE = 16, 8192
 
 
 def stored_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
@@ -35,12 +33,6 @@ def stored_size(width: int, height: int, short_side: int | None) -> tuple[int, i
     # A picture barely off square must not have its long side rounded below the short one.
     long_side = max(long_side - long_side % 2, short_side)
     return (long_side, short_side) if width > height else (short_side, long_side)
-
-
-def check_short_side(short_side: int | None) -> None:
-    """Raises `UsageError` for a value of --short-side that no stage can work with."""
-    if short_side is not None and not SMALLEST_SHORT_SIDE <= short_side <= 8192:
-        raise UsageError(f"--short-side must be {SMALLEST_SHORT_SIDE}..8192 pixels, not {short_side}")
 
 
 def resize(picture: "np.ndarray", width: int, height: int) -> "np.ndarray":

@@ -13,7 +13,19 @@ from pipelines.errors import UsageError
 from pipelines.options import Option, fields_of
 from stres_cli import app as application
 
-MADE = ("demo", "doctor", "export", "export-flow", "import-flow", "import-frames")
+MADE = (
+    "demo",
+    "doctor",
+    "export",
+    "export-flow",
+    "extract-flow",
+    "extract-frames",
+    "import-flow",
+    "import-frames",
+    "report",
+    "show-flow",
+    "verify",
+)
 """The commands that are made from their `Config`."""
 
 
@@ -26,12 +38,17 @@ def config_of(command):
 def test_every_field_with_help_is_an_option_with_its_help_choices_and_default(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     shown = CliRunner().invoke(application.app, [command, "--help"]).stdout
+    lines = [line for line in shown.splitlines() if line[2:].startswith(("-", "*", "  "))]
     for field in fields_of(config_of(command)):
-        line = next(line for line in shown.splitlines() if field.flag in line.split())
-        assert field.help in line
+        for flag, _, text in field.option.switches:
+            assert any(flag in line.split() and text in line for line in lines)
+        if field.option.only_switches:
+            continue
+        line = next(line for line in lines if field.flag in line.split()[:3])
+        assert field.help.removesuffix(".") in line
         assert all(choice in line for choice in field.choices)
         if isinstance(field.default, str | int | float) and not isinstance(field.default, bool):
-            assert f"Default: {field.default}." in line
+            assert f"Default: {field.typed(field.default)}." in line
 
 
 @pytest.mark.parametrize("command", MADE)

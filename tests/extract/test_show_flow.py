@@ -270,14 +270,14 @@ def test_text_is_shortened_in_its_middle_only_as_far_as_needed() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_flow": 0.0}, "--max-flow must be a positive number of pixels, not 0.0"),
-        ({"frame": -1}, "--frame must be 0 or more, or all, not -1"),
+        ({"max_flow": 0.0}, "--max-flow 0.0: give a number above 0"),
+        ({"frame": -1}, "--frame -1: give a number from 0, or all"),
         ({"frame": 5}, "--frame 5: the flow of .* goes from frame 0 to frame 4"),
         ({"output": Path("a.jpg")}, "--output must end in .png, .mp4 or .mkv or .avi, not 'a.jpg'"),
         ({"output": Path("a.png"), "frame": "all"}, "--frame all does not go with --output 'a.png'"),
         ({"output": Path("a.mp4"), "frame": 1}, "--frame 1 does not go with --output 'a.mp4'"),
-        ({"method": "magic"}, "--method must be one of"),
-        ({"bound": -1.0}, "--bound must be a positive number"),
+        ({"method": "magic"}, "--method 'magic' is not known: give one of"),
+        ({"bound": -1.0}, "--bound -1.0: give a number above 0"),
     ],
 )
 def test_wrong_settings_name_their_flag(

@@ -138,7 +138,7 @@ def test_frames_of_another_kind_are_refused_with_their_shapes(name: str) -> None
 @pytest.mark.parametrize(
     ("name", "options", "complaint"),
     [
-        ("tvl2", {}, "--method must be one of tvl1, tvl1-opencv, farneback, dis, raft, not 'tvl2'"),
+        ("tvl2", {}, "--method 'tvl2' is not known: give one of tvl1, tvl1-opencv, farneback, dis, raft"),
         ("tvl1", {"lamda": "1"}, "'lamda' is not one of tvl1's: tau, lambda, theta"),
         ("tvl1", {"lambda": "x"}, "lambda=x: must be a finite number"),
         ("tvl1", {"lambda": "nan"}, "lambda=nan: must be a finite number"),
@@ -168,7 +168,7 @@ def test_wrong_options_are_named_with_what_is_accepted(name: str, options: dict[
 @pytest.mark.parametrize(
     ("method", "engine", "complaint"),
     [
-        ("tvl1", "cuda", "--engine must be one of auto, numba, .*reference, not 'cuda'"),
+        ("tvl1", "cuda", "--engine 'cuda' is not known: give one of auto, numba, .*reference"),
         ("dis", "numba", "--engine numba does not go with --method dis, only with tvl1"),
     ],
 )
