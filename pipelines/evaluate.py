@@ -4,14 +4,15 @@ Reads `runs/<name>/`, `frames/` and `flow/`; leaves `scores/<run>/<protocol>/sco
 """
 
 import time
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pipelines import options
 from pipelines.errors import MissingError, UsageError
-from pipelines.evaluation.protocols import TEMPORALS, VIEWS, Protocol
+from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.videos import TestVideos, find_test_videos
+from pipelines.options import Option, TemporalName, ViewName
 from pipelines.runtime.progress import OnProgress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable, write_json
@@ -20,46 +21,39 @@ from pipelines.training.runs import Run, choose_run, load_network, recipe_of, sc
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
-    from pipelines.datasets.augmentation import ViewName
     from pipelines.evaluation.estimation import Estimate, Measured
     from pipelines.evaluation.one_pass import Logits
     from pipelines.evaluation.scores import Scores
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+_RARELY = "Rarely needed"
 
 
 @dataclass(frozen=True)
 class Config:
-    """What to test and how. `run`: a name or a folder, None: the newest finished; `step` None: the run's last; `mirror`
-    None: as `views` is used.
+    """Settings of `evaluate`."""
 
-    views, temporal  one or several; every combination is a protocol, and each video is read once for all of them
-    force            accept flow that was made otherwise than the run's training flow
-    dry_run          only estimate time and disk
-    """
-
-    workspace: Path
-    run: str | None = None
-    step: str | None = None
-    crops: int = 25
-    views: "ViewName | tuple[ViewName, ...]" = "full"
-    mirror: bool | None = None
-    temporal: str | tuple[str, ...] = "sequence"
-    recalibrate_bn: int = 0
-    device: str = "auto"
-    precision: str = "fp32"
-    workers: int = 0
-    force: bool = False
-    dry_run: bool = False
+    workspace: options.WorkspaceFolder
+    run: options.RunOrFolder = None
+    step: options.UsedNetwork = None
+    crops: Annotated[int, Option(metavar="N", minimum=1)] = 25
+    """Frames of a video, spaced evenly; the paper's are 25."""
+    views: Annotated[ViewName | tuple[ViewName, ...], Option(metavar="NAME[,NAME]")] = "full"
+    """full (whole frames, the paper's), center, 3, 5, or 10 crops (5 and mirrors); several in one pass."""
+    mirror: Annotated[bool | None, Option(default="with full and 10")] = None
+    """Also mirrored."""
+    temporal: Annotated[TemporalName | tuple[TemporalName, ...], Option(metavar="NAME[,NAME]")] = "sequence"
+    """sequence (all frames as one, the paper's), windows (of the training's length), or both in one pass."""
+    recalibrate_bn: Annotated[int, Option(metavar="N", minimum=0, group=_RARELY)] = 0
+    """Take batch norm's statistics anew from N training videos, seen as the test sees them; 0: no."""
+    device: options.DeviceName = "auto"
+    precision: options.TestPrecision = "fp32"
+    workers: options.LoaderWorkers = 0
+    force: Annotated[bool, Option(group=_RARELY)] = False
+    """Accept flow made otherwise than in training."""
+    dry_run: options.DryRun = False
 
     def __post_init__(self) -> None:
-        if self.crops < 1:
-            raise UsageError(f"--crops {self.crops}: it must be 1 or more (25 is the paper's)")
-        if self.recalibrate_bn < 0:
-            raise UsageError(f"--recalibrate-bn {self.recalibrate_bn}: give a number of training videos, 0 for none")
-        _some_of("--views", self.all_views, VIEWS)
-        _some_of("--temporal", self.all_temporals, TEMPORALS)
-        _some_of("--precision", (self.precision,), PRECISIONS)
+        options.check(self)
         if "10" in self.all_views and self.mirror is False:
             raise UsageError("--views 10 is five crops and their mirrors: without mirrors it is --views 5")
         if self.recalibrate_bn and len(self.all_views) * len(self.all_temporals) > 1:
@@ -69,11 +63,11 @@ class Config:
             )
 
     @property
-    def all_views(self) -> "tuple[ViewName, ...]":
+    def all_views(self) -> tuple[ViewName, ...]:
         return self.views if isinstance(self.views, tuple) else (self.views,)
 
     @property
-    def all_temporals(self) -> tuple[str, ...]:
+    def all_temporals(self) -> tuple[TemporalName, ...]:
         return self.temporal if isinstance(self.temporal, tuple) else (self.temporal,)
 
     def protocols(self, step: str) -> list[Protocol]:
@@ -95,14 +89,6 @@ class Config:
     def protocol(self, step: str) -> Protocol:
         """The first of them."""
         return self.protocols(step)[0]
-
-
-def _some_of(flag: str, values: Sequence[str], accepted: Collection[str]) -> None:
-    unknown = [value for value in values if value not in accepted]
-    if unknown or not values:
-        raise UsageError(f"{flag} {','.join(unknown)!r} is not known: give one of {', '.join(accepted)}")
-    if len(set(values)) < len(values):
-        raise UsageError(f"{flag} {','.join(values)} names one of them twice: give each once")
 
 
 @dataclass(frozen=True)

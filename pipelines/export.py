@@ -37,7 +37,7 @@ class Config:
     """The file to write: .pt2 (torch) or .onnx."""
     workspace: options.WorkspaceFolder = options.DEFAULT_WORKSPACE
     run: options.RunOrFolder = None
-    step: options.UsedStep = None
+    step: options.UsedNetwork = None
     format: Annotated[Format | None, Option(default="by OUT's suffix, or torch")] = None
     """The form of the file."""
     check: Annotated[Path | None, Option(metavar="VIDEO", default="noise")] = None

@@ -329,8 +329,28 @@ RunOrFolder = Annotated[
     str | None,
     Option("A run of the workspace, or the folder of another.", metavar="NAME|DIR", default="the newest finished"),
 ]
-UsedStep = Annotated[
-    str | None, Option("The run's network: a training step, or late.", metavar="STEP", default="the last")
+UsedNetwork = Annotated[
+    str | None,
+    Option(
+        "The run's network: a training step, or late (both base streams, logits averaged).",
+        "--network",
+        "STEP",
+        also="--step",
+        default="the last",
+    ),
+]
+ViewName = Literal["full", "center", "3", "5", "10"]
+TemporalName = Literal["sequence", "windows"]
+TestPrecision = Annotated[Literal["fp32", "bf16", "fp16"], Option("fp32 or bf16; fp16 on a GPU.", "--precision")]
+LoaderWorkers = Annotated[
+    int,
+    Option(
+        "Loader processes; 0: one a core beside a GPU, none on the CPU.",
+        "--workers",
+        "N",
+        minimum=0,
+        maximum=4096,
+    ),
 ]
 Compression = Annotated[
     Literal["zstd", "gzip"], Option("Both lose nothing: zstd, or gzip for files that must open anywhere.")

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from pipelines import evaluate
+from pipelines import evaluate, options
 from pipelines.errors import MissingError, StorageError, UsageError, VideoError
+from pipelines.options import Option, TemporalName, ViewName
 from pipelines.prediction.duration import Duration
 from pipelines.prediction.progress import STAGE, PredictionProgress
 from pipelines.prediction.results import BEST, ClassProbability, Prediction, Result, TimelineFiles, Truth
@@ -27,12 +28,12 @@ from pipelines.training.runs import Chosen, Run, choose_run
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
-    from pipelines.datasets.augmentation import ViewName
     from pipelines.prediction.predictor import Logits, Predictor
     from pipelines.video.timing import Timing
 
 CROPS = 25
 CROPS_OF_A_WINDOW = 5
+_TIMELINE, _RARELY = "Timeline", "Rarely needed"
 _WINDOW, _HOP = Duration(2, in_frames=False), Duration(1, in_frames=False)
 
 
@@ -40,42 +41,42 @@ _WINDOW, _HOP = Duration(2, in_frames=False), Duration(1, in_frames=False)
 class Config:
     """Settings of `predict`."""
 
-    videos: Sequence[str]
-    """Each a folder of class folders, a list file, one video or a glob."""
-    workspace: Path
-    """The workspace that holds the run, and by default the timelines."""
-    run: str | None = None
-    """A run of the workspace, or the folder of one that lies elsewhere; None: the newest finished."""
-    step: str | None = None
-    """Which of the run's networks: a training step, or `late`; None: the last."""
-    crops: int | None = None
-    """Frames of a video, spaced evenly; None: 25, of a timeline's window 5 or as many as the step was trained on."""
-    views: "ViewName" = "full"
-    """full, center, 3, 5 or 10."""
-    mirror: bool | None = None
-    """Every view also mirrored; None: with full and 10."""
-    temporal: str = "sequence"
-    """sequence or windows."""
-    timeline: bool = False
-    """Also slide a window over each video and write its class over time."""
-    window: str | None = None
-    """Duration of the window: seconds ("2", "0.5s") or frames ("50f"); None: 2 seconds."""
-    hop: str | None = None
-    """From one window to the next; None: 1 second, or half the window given."""
-    overlay: bool = False
-    """Also write the video with its classes drawn into it."""
-    output: Path | None = None
-    """Folder of the timelines' files; None: the workspace's `predictions/`."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    precision: str = "fp32"
-    """fp32 or bf16; fp16 on a GPU."""
-    method_options: dict[str, str] = field(default_factory=dict)
-    """`weights` of the run's flow method, where they are a file."""
-    allow_truncated: bool = False
-    """Take truncated videos as far as they decode rather than fail them."""
+    videos: Annotated[Sequence[str], Option(argument=True, metavar="VIDEOS", repeated=True)]
+    """Videos, folders of class folders, list files (path label), globs."""
+    workspace: options.WorkspaceFolder
+    run: options.RunOrFolder = None
+    step: options.UsedNetwork = None
+    crops: Annotated[
+        int | None, Option(metavar="N", minimum=1, default="25; of a timeline's window 5, or those of training")
+    ] = None
+    """Frames of a video, spaced evenly."""
+    views: ViewName = "full"
+    """full (whole frames), center, 3, 5, or 10 crops (5 and mirrors)."""
+    mirror: Annotated[bool | None, Option(default="with full and 10")] = None
+    """Also mirrored."""
+    temporal: TemporalName = "sequence"
+    """sequence (all frames as one) or windows (of the training's length)."""
+    timeline: Annotated[bool, Option(group=_TIMELINE)] = False
+    """Class over time: CSV, JSON and a picture."""
+    window: Annotated[str | None, Option(metavar="LENGTH", default="2", group=_TIMELINE)] = None
+    """Of the timeline's window: seconds (2, 0.5s) or frames (50f)."""
+    hop: Annotated[str | None, Option(metavar="LENGTH", default="half a window", group=_TIMELINE)] = None
+    """From one window to the next."""
+    overlay: Annotated[bool, Option(group=_TIMELINE)] = False
+    """With --timeline: also the video with its classes."""
+    output: Annotated[Path | None, Option(metavar="DIR", default="predictions/ in the workspace", group=_TIMELINE)] = (
+        None
+    )
+    """Folder of the timelines' files."""
+    device: options.DeviceName = "auto"
+    precision: options.TestPrecision = "fp32"
+    method_options: Annotated[options.MethodOptions, Option(group=_RARELY)] = field(default_factory=dict)
+    """weights=FILE, where the run's flow method has them in one."""
+    allow_truncated: Annotated[options.AllowTruncated, Option(group=_RARELY)] = False
+    """Take truncated videos as far as they decode."""
 
     def __post_init__(self) -> None:
+        options.check(self)
         if not self.videos:
             raise UsageError("VIDEOS: give at least one video, folder, list file or glob")
         self.protocol_settings(CROPS)

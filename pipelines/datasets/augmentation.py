@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from pipelines.errors import UsageError
+from pipelines.options import ViewName
 
 Scheme = Literal["corner-jittered", "multi-scale-corner", "mild", "centre"]
-ViewName = Literal["full", "center", "3", "5", "10"]
 Size = tuple[int, int]  # height, width
 
 INPUT_FRACTION = 224 / 256

@@ -1,15 +1,10 @@
 """How a video is tested (paper.md 4), by name."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from pipelines.errors import UsageError
-
-if TYPE_CHECKING:
-    from pipelines.datasets.augmentation import ViewName
-
-VIEWS: tuple["ViewName", ...] = ("full", "center", "3", "5", "10")
-TEMPORALS = ("sequence", "windows")
+from pipelines.options import TemporalName, ViewName
 
 
 @dataclass(frozen=True)
@@ -26,9 +21,9 @@ class Protocol:
 
     step: str
     frames: int
-    views: "ViewName"
+    views: ViewName
     mirror: bool
-    temporal: str
+    temporal: TemporalName
     recalibrate_bn: int = 0
 
     @property

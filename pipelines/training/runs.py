@@ -122,7 +122,7 @@ class Run:
         if step is None:
             return testable[-1]
         if step not in (*STEPS, LATE_FUSION):
-            raise UsageError(f"--step {step!r} is not known: give one of {', '.join((*STEPS, LATE_FUSION))}")
+            raise UsageError(f"--network {step!r} is not known: give one of {', '.join((*STEPS, LATE_FUSION))}")
         if step not in testable:
             raise MissingError(f"run {self.name} has not finished {step!r}; it has {', '.join(testable)}")
         return step

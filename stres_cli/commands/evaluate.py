@@ -1,110 +1,40 @@
 """`stres evaluate`: a run to scores of its test videos."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from pipelines import evaluate as stage
 from pipelines.runtime.devices import keep_freed_memory
 from pipelines.wording import duration, percent, plural
-from stres_cli import options
-from stres_cli.console import command, interrupted_text
+from stres_cli.config_options import command
+from stres_cli.console import CommandUI, interrupted_text
 from stres_cli.estimate_view import show_evaluation
 from stres_cli.tables import Table
 
 
-def evaluate(
-    run: options.RunOrFolder = None,
-    workspace: options.Workspace = options.DEFAULT_WORKSPACE,
-    step: Annotated[
-        str | None,
-        typer.Option(
-            metavar="STEP",
-            help="Network to test: a training step, or late (both base streams, logits averaged); default: the last.",
-        ),
-    ] = None,
-    crops: Annotated[
-        int,
-        typer.Option(
-            parser=options.number(int, 1), metavar="N", help="Frames of a video, spaced evenly; the paper's are 25."
-        ),
-    ] = 25,
-    views: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME[,NAME]",
-            help="full (whole frames, the paper's), center, 3, 5, or 10 crops (5 and mirrors); several in one pass.",
-        ),
-    ] = "full",
-    mirror: Annotated[
-        bool | None,
-        typer.Option("--mirror/--no-mirror", metavar=options.FLAG, help="Also mirrored; default: with full and 10."),
-    ] = None,
-    temporal: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME[,NAME]",
-            help="sequence (all frames as one, the paper's), windows (of the training's length), or both in one pass.",
-        ),
-    ] = "sequence",
-    recalibrate_bn: Annotated[
-        int,
-        typer.Option(
-            parser=options.number(int, 0),
-            metavar="N",
-            help="Take batch norm's statistics anew from N training videos, seen as the test sees them; 0: no.",
-        ),
-    ] = 0,
-    device: options.Device = "auto",
-    precision: options.TestPrecision = "fp32",
-    workers: options.LoaderWorkers = 0,
-    force: Annotated[
-        bool, typer.Option("--force", metavar=options.FLAG, help="Accept flow made otherwise than in training.")
-    ] = False,
-    dry_run: options.DryRun = False,
-    as_json: options.Json = False,
-    debug: options.Debug = False,
-) -> None:
+@command(example="stres evaluate --run split1 --views full,10", shared=True, interrupted=interrupted_text)
+def evaluate(ui: CommandUI, config: stage.Config) -> None:
     """Score the test videos of a run's split: appearance, motion and both fused, from one pass."""
-    with command(as_json, debug, shared=True, interrupted=interrupted_text(dry_run)) as ui:
-        config = stage.Config(
-            workspace=workspace,
-            run=run,
-            step=step,
-            crops=crops,
-            views=options.names(views),  # type: ignore[arg-type]  # checked by Config
-            mirror=mirror,
-            temporal=options.names(temporal),
-            recalibrate_bn=recalibrate_bn,
-            device=device,
-            precision=precision,
-            workers=workers,
-            force=force,
-            dry_run=dry_run,
-        )
-        keep_freed_memory()
-        result = stage.run(config, ui.on_progress)
-        if result.estimate is not None:
-            ui.finish(result)
-            show_evaluation(ui, result.run, result.estimate)
-            return
-        document = {**asdict(result), "folder": result.folder, "results": result.results}
-        incomplete = result.failed or result.missing_videos or result.left_out
-        ui.finish(document, exit_code=1 if incomplete else 0)
-        ui.out.print(_table(result))
-        folders = ", ".join(str(evaluation.folder) for evaluation in result.evaluations)
-        videos = f"{plural(result.results['videos'], 'video')} in {duration(result.seconds)}"
-        ui.out.print(f"{videos}; scores in {folders}", soft_wrap=True)
-        if result.left_out:
-            counted = f"{plural(sum(result.left_out.values()), 'video')} of {plural(len(result.left_out), 'class')}"
-            ui.out.print(
-                f"left out: {counted} that the run does not know ({', '.join(result.left_out)})", soft_wrap=True
-            )
-        if result.failed or result.missing_videos:
-            missing = plural(len(result.missing_videos), "test video is", "test videos are")
-            text = f"{missing} missing, {result.failed} could not be read: "
-            ui.out.print(text + "the numbers are those of the others", soft_wrap=True)
+    keep_freed_memory()
+    result = stage.run(config, ui.on_progress)
+    if result.estimate is not None:
+        ui.finish(result)
+        show_evaluation(ui, result.run, result.estimate)
+        return
+    document = {**asdict(result), "folder": result.folder, "results": result.results}
+    incomplete = result.failed or result.missing_videos or result.left_out
+    ui.finish(document, exit_code=1 if incomplete else 0)
+    ui.out.print(_table(result))
+    folders = ", ".join(str(evaluation.folder) for evaluation in result.evaluations)
+    videos = f"{plural(result.results['videos'], 'video')} in {duration(result.seconds)}"
+    ui.out.print(f"{videos}; scores in {folders}", soft_wrap=True)
+    if result.left_out:
+        counted = f"{plural(sum(result.left_out.values()), 'video')} of {plural(len(result.left_out), 'class')}"
+        ui.out.print(f"left out: {counted} that the run does not know ({', '.join(result.left_out)})", soft_wrap=True)
+    if result.failed or result.missing_videos:
+        missing = plural(len(result.missing_videos), "test video is", "test videos are")
+        text = f"{missing} missing, {result.failed} could not be read: "
+        ui.out.print(text + "the numbers are those of the others", soft_wrap=True)
 
 
 def _table(result: stage.Result) -> Table:

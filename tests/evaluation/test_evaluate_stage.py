@@ -5,6 +5,7 @@ import itertools
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import h5py
@@ -19,6 +20,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.metrics import stream_metrics
 from pipelines.evaluation.scores import read_scores
 from pipelines.models import STResNet
+from pipelines.options import TemporalName, ViewName
 from pipelines.reporting.evaluations import find_evaluations
 from pipelines.runtime.progress import ignore_progress
 from pipelines.storage.failures import read_failures
@@ -298,7 +300,7 @@ def test_a_pass_that_one_protocol_cannot_take_is_refused_before_it_begins(worksp
 
 def test_the_command_takes_lists_and_prints_one_table(workspace):
     given = ["--crops", "3", "--views", "center, 10", "--temporal", "sequence,windows", "--device", "cpu"]
-    given += ["--run", "split1", "--step", "joint1", "-w", str(workspace.root)]
+    given += ["--run", "split1", "--network", "joint1", "-w", str(workspace.root)]
     shown = CliRunner().invoke(app, ["evaluate", *given], env={"COLUMNS": "200"})
     assert shown.exit_code == 0, shown.stderr
     assert shown.stdout.count("95 % interval") == 1
@@ -338,7 +340,7 @@ def test_a_run_of_appearance_only_has_only_appearance(workspace):
     [
         ({"run": "other"}, MissingError, "no run 'other' in .*: there are alone, split1"),
         ({"run": "../runs/split1"}, MissingError, "there are alone, split1"),
-        ({"step": "joint3"}, UsageError, "--step 'joint3' is not known: give one of appearance, motion, .*, late"),
+        ({"step": "joint3"}, UsageError, "--network 'joint3' is not known: give one of appearance, motion, .*, late"),
         ({"run": "alone", "step": "motion"}, MissingError, "has not finished 'motion'; it has appearance"),
         ({"run": "alone", "step": "late"}, MissingError, "has not finished 'late'; it has appearance"),
         ({"step": "joint2", "crops": 4}, UsageError, "--crops 4: joint2 of run split1 pools over 5 frames"),
@@ -461,11 +463,11 @@ def test_without_any_flow_the_test_videos_are_missing(workspace):
     ("settings", "message"),
     [
         ({"views": "10", "mirror": False}, "--views 10 is five crops and their mirrors: without mirrors it is"),
-        ({"views": "4"}, "--views '4' is not known: give one of full, center, 3, 5, 10"),
-        ({"temporal": "random"}, "--temporal 'random' is not known: give one of sequence, windows"),
+        ({"views": "4"}, "--views '4' is not known: give some of full, center, 3, 5, 10"),
+        ({"temporal": "random"}, "--temporal 'random' is not known: give some of sequence, windows"),
         ({"precision": "int8"}, "--precision 'int8' is not known: give one of fp32, bf16, fp16"),
-        ({"crops": 0}, "--crops 0: it must be 1 or more"),
-        ({"views": ("full", "4")}, "--views '4' is not known: give one of full, center, 3, 5, 10"),
+        ({"crops": 0}, "--crops 0: give a whole number from 1 up"),
+        ({"views": ("full", "4")}, "--views '4' is not known: give some of full, center, 3, 5, 10"),
         ({"views": ("full", "")}, "--views '' is not known"),
         ({"views": ()}, "--views '' is not known"),
         ({"views": ("full", "10", "full")}, "--views full,10,full names one of them twice"),
@@ -479,7 +481,7 @@ def test_settings_out_of_range_are_refused(tmp_path, settings, message):
 
 
 def test_whole_frames_and_ten_crops_are_mirrored_unless_told_otherwise(tmp_path):
-    mirrored = {views: evaluate.Config(tmp_path, views=views).protocol("joint1").mirror for views in evaluate.VIEWS}
+    mirrored = {views: evaluate.Config(tmp_path, views=views).protocol("joint1").mirror for views in get_args(ViewName)}
     assert mirrored == {"full": True, "center": False, "3": False, "5": False, "10": True}
     assert evaluate.Config(tmp_path, views="5", mirror=True).protocol("joint1").mirror
     assert not evaluate.Config(tmp_path, views="full", mirror=False).protocol("joint1").mirror
@@ -489,9 +491,9 @@ def test_no_two_protocols_share_a_folder():
     choices = {
         "step": (*STEPS, "late"),
         "frames": (1, 2, 5, 25),
-        "views": evaluate.VIEWS,
+        "views": get_args(ViewName),
         "mirror": (False, True),
-        "temporal": evaluate.TEMPORALS,
+        "temporal": get_args(TemporalName),
         "recalibrate_bn": (0, 5, 25),
     }
     assert list(choices) == [field.name for field in dataclasses.fields(evaluate.Protocol)]
