@@ -97,19 +97,21 @@ def _find(config: Config, workspace: Workspace) -> "tuple[list[ExportTask], list
     if not found.videos and not found.problems:
         raise MissingError(f"no flow in {workspace.flow}: run `stres extract-flow` first")
     made = flow_provenance(catalogue)
-    fields = {(video.class_name, video.video): video.flow_fields for video in catalogue.videos}
+    videos = {(video.class_name, video.video): video for video in catalogue.videos}
     tasks = [
         ExportTask(
             source=source,
             target=config.output.absolute(),
-            fields=fields[source.class_name, source.video],
-            step=int(made["step"]),
+            fields=videos[source.class_name, source.video].flow_fields,
+            step=videos[source.class_name, source.video].flow_step,
             layout=config.layout,
             format=config.format,
         )
         for source in found.videos
     ]
-    kept = {name: made.get(name) for name in ("method", "method_parameters", "bound", "step")}
+    kept: dict[str, Any] = dict.fromkeys(("method", "method_parameters", "bound", "step"))  # null where none is sound
+    if made is not None:
+        kept = {name: made.to_json()[name] for name in kept}
     first = FLOW_LAYOUTS[config.layout].first
     return (
         tasks,

@@ -15,7 +15,7 @@ from pipelines.jobs.dry_run import Probe, estimate
 from pipelines.jobs.resume import VIDEO_FILE, Verdict, divide, size_conflict, size_misfit
 from pipelines.jobs.run import dry_run_result, extract, tell_account
 from pipelines.jobs.task import ExtractResult
-from pipelines.optical_flow.methods import EngineName, FlowMethod, MethodName, check_engine, make_method
+from pipelines.optical_flow.methods import EngineName, MethodName, check_engine, make_method
 from pipelines.optical_flow.settings import default_workers
 from pipelines.options import Option
 from pipelines.runtime.devices import resolve_device
@@ -24,8 +24,8 @@ from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Limits, memory_share
 from pipelines.sources.videos import AS_IT_SAYS, ReadAs, VideoList, VideoSource, account_of, find_videos
-from pipelines.storage.atomic import json_text
 from pipelines.storage.flow_file import FLOW_SCHEMA
+from pipelines.storage.flow_settings import DEFAULT_BOUND, DEFAULT_METHOD, DEFAULT_STEP, FlowSettings
 from pipelines.storage.frames_file import FRAMES_SCHEMA
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.workspace import Workspace
@@ -47,13 +47,13 @@ class Config:
     videos: Annotated[
         str | None, Option(options.VIDEOS, metavar="VIDEOS", argument=True, default="the workspace's frames")
     ] = None
-    method: MethodName = "tvl1"
+    method: MethodName = DEFAULT_METHOD
     """What computes the flow."""
     method_options: options.MethodOptions = field(default_factory=dict)
     engine: Annotated[EngineName, Option(group=_RARELY)] = "auto"
     """Program that computes tvl1; they are equal but for rounding."""
-    bound: Annotated[float, options.BOUND] = 20.0
-    step: Annotated[int, options.FLOW_STEP] = 1
+    bound: Annotated[float, options.BOUND] = DEFAULT_BOUND
+    step: Annotated[int, options.FLOW_STEP] = DEFAULT_STEP
     compression: Annotated[options.Compression, Option(group=_RARELY)] = "zstd"
     short_side: options.ShortSide = None
     workers: options.Workers = 0
@@ -90,7 +90,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     tell_account(STAGE, found, on_progress)
     device = str(resolve_device(config.device))
     method = make_method(config.method, config.method_options, device, config.engine)
-    settings = _settings(config, method)
+    flow_input = "video" if config.videos is not None else "jpeg"
+    settings = FlowSettings.of(config.method, method.parameters, config.bound, config.step, flow_input)
     tasks = [_task(config, source, workspace, device, settings) for source in found.videos]
     division = divide(
         tasks,
@@ -153,23 +154,17 @@ def _moved(task: "FlowTask") -> dict[str, Any]:
         return {}
 
 
-def _task(
-    config: Config, source: VideoSource, workspace: Workspace, device: str, settings: dict[str, Any]
-) -> "FlowTask":
+def _task(config: Config, source: VideoSource, workspace: Workspace, device: str, settings: FlowSettings) -> "FlowTask":
     from pipelines.optical_flow.store import FlowTask
 
     return FlowTask(
         source=source,
         target=workspace.flow_file(source.class_name, source.video),
-        from_video=config.videos is not None,
         short_side=config.short_side,
         allow_truncated=config.allow_truncated,
-        method=config.method,
         method_options=tuple(sorted(config.method_options.items())),
         engine=config.engine,
         device=device,
-        bound=config.bound,
-        step=config.step,
         compression=config.compression,
         settings=settings,
         allow_damaged=config.allow_damaged,
@@ -192,19 +187,8 @@ def _stored_frames(workspace: Workspace) -> VideoList:
     return VideoList(videos, account=account_of(f"frames of {workspace.root}", videos))
 
 
-def _settings(config: Config, method: FlowMethod) -> dict[str, Any]:
-    """The attributes that say how flow is made. Compression is not among them: it changes no value."""
-    return {
-        "method": config.method,
-        "method_parameters": json_text(method.parameters, sort_keys=True),
-        "bound": float(config.bound),
-        "step": config.step,
-        "flow_input": "video" if config.videos is not None else "jpeg",
-    }
-
-
-def _conflict(config: Config, settings: dict[str, Any], attributes: dict[str, Any]) -> str:
-    difference = options_difference(attributes, settings)
+def _conflict(config: Config, settings: FlowSettings, attributes: dict[str, Any]) -> str:
+    difference = options_difference(attributes, settings.attributes())
     return difference if difference or config.videos is None else size_conflict(attributes, config.short_side)
 
 

@@ -7,7 +7,7 @@ import functools
 import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pipelines import options
 from pipelines.errors import UsageError
@@ -16,7 +16,7 @@ from pipelines.jobs.task import ExtractResult
 from pipelines.optical_flow.methods import METHODS, make_method
 from pipelines.options import Option
 from pipelines.runtime.progress import OnProgress, ignore_progress
-from pipelines.storage.atomic import json_text
+from pipelines.storage.flow_settings import DEFAULT_STEP, FlowSettings
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Config:
     bound: Annotated[float, Option(metavar="PIXELS", above=0, below=math.inf)]
     """The flow that 0 and 255 stand for: -BOUND and BOUND."""
     method_options: options.MethodOptions = field(default_factory=dict)
-    step: Annotated[int, Option(metavar="N", minimum=1)] = 1
+    step: Annotated[int, Option(metavar="N", minimum=1)] = DEFAULT_STEP
     """The flow is from frame t to frame t+N."""
     class_list: options.ClassList = None
     fps: options.AssumedFps = None
@@ -68,7 +68,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.layouts.flow import FlowTask, probe, store_flow
     from pipelines.layouts.importing import run_import
 
-    settings = _settings(config)
+    # Of a method of ours complete, so that the flow fits that of `extract-flow` and `predict` can compute more of it.
+    known = config.method in METHODS
+    parameters = make_method(config.method, config.method_options).parameters if known else {}
+    settings = FlowSettings.of(config.method, parameters, config.bound, config.step, IMPORTED)
 
     def make_task(found: "PictureFolder", workspace: Workspace) -> FlowTask:
         name = found.source.class_name, found.source.video
@@ -89,22 +92,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         "flow",
         config,
         make_task=make_task,
-        conflict=functools.partial(options_difference, wanted=settings),
+        conflict=functools.partial(options_difference, wanted=settings.attributes()),
         store=store_flow,
         probe=probe,
         on_progress=on_progress,
     )
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """The attributes that say how the flow was made. Those of a method of ours are complete, so that it fits flow of
-    `extract-flow` and `predict` can compute more of it."""
-    known = config.method in METHODS
-    parameters = make_method(config.method, config.method_options).parameters if known else {}
-    return {
-        "method": config.method,
-        "method_parameters": json_text(parameters, sort_keys=True),
-        "bound": float(config.bound),
-        "step": config.step,
-        "flow_input": IMPORTED,
-    }

@@ -16,14 +16,15 @@ from pipelines import extract_flow, options
 from pipelines.datasets.catalogue import artifact_files
 from pipelines.errors import MissingError, UsageError
 from pipelines.jobs.resume import size_conflict
-from pipelines.optical_flow.methods import METHODS, MethodName
+from pipelines.optical_flow.methods import METHODS, MethodName, options_of
 from pipelines.options import Option
 from pipelines.runtime.devices import resolve_device
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.sources.names import UNLABELLED
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.atomic import require_writable, write_bytes
-from pipelines.storage.flow_file import FLOW_SCHEMA, method_parameters
+from pipelines.storage.flow_file import FLOW_SCHEMA
+from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.video.encoding import SUFFIXES, comment_of, encode
 from pipelines.workspace import Workspace
@@ -195,16 +196,16 @@ def _with_settings_of_workspace(config: Config) -> tuple[Config, str]:
         return config, ""
     try:
         made = peek(Path(flow.path), FLOW_SCHEMA)
-        stored = {name: made[name] for name in ("method", "bound", "step")}
-        options = {name: str(value) for name, value in method_parameters(made).items() if name != "weights"}
-    except (ArtifactError, KeyError, ValueError, AttributeError):
+        settings = FlowSettings.from_attributes(made)
+    except (ArtifactError, KeyError, ValueError, TypeError):
         return config, ""
-    if stored["method"] not in METHODS:  # imported: only what computed it knows how
+    stored: dict[str, Any] = {"method": settings.method, "bound": settings.bound, "step": settings.step}
+    if settings.method not in METHODS:  # imported: only what computed it knows how
         del stored["method"]
     elif config.method is None and not config.method_options:
-        stored["method_options"] = options
+        stored["method_options"] = {name: str(value) for name, value in options_of(settings.parameters).items()}
     if size_conflict(made, None):
-        stored["short_side"] = made.get("short_side")
+        stored["short_side"] = settings.short_side
     taken = {name: value for name, value in stored.items() if name not in config.given() and value is not None}
     words = [f"{name.replace('_', ' ')} {value}" for name, value in taken.items() if name != "method_options"]
     text = f"as the flow stored in {config.workspace}: {', '.join(words)}; the options give others" if words else ""
@@ -241,18 +242,14 @@ def _task(config: Config, path: Path) -> "FlowTask":
     return FlowTask(
         source=VideoSource(UNLABELLED, path.stem, path.absolute()),
         target=Path(),
-        from_video=True,
         short_side=settings.short_side,
         allow_truncated=settings.allow_truncated,
         allow_damaged=settings.allow_damaged,
-        method=settings.method,
         method_options=tuple(sorted(settings.method_options.items())),
         engine=settings.engine,
         device=str(resolve_device(settings.device)),
-        bound=settings.bound,
-        step=settings.step,
         compression=settings.compression,
-        settings={},
+        settings=FlowSettings(settings.method, "{}", settings.bound, settings.step, flow_input="video"),
     )
 
 

@@ -267,7 +267,7 @@ def _settings(config: Config, data: "TrainingData", precision: str) -> dict[str,
         "network": _network(config, data),
         "classes": data.classes,
         "train_videos": {"count": len(data.videos), "sha256": digest([video.id for video in data.videos])},
-        "flow": data.flow,
+        "flow": data.flow.to_json() if data.flow else {},
         "steps": {name: asdict(config.step(name)) for name in config.selected()},
     }
 

@@ -4,18 +4,16 @@ The artifacts are the truth. `dataset.json` spares opening them again: an entry 
 and time of modification are what they were; a missing or damaged `dataset.json` is simply made again.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipelines.datasets.dataset_file import (
     Artifact,
     ArtifactFile,
-    FlowSettings,
     Kind,
     read_dataset_file,
     video_id,
@@ -24,9 +22,9 @@ from pipelines.datasets.dataset_file import (
 from pipelines.errors import MissingError
 from pipelines.runtime.parallel_map import look_at_all
 from pipelines.runtime.progress import OnProgress, ignore_progress
-from pipelines.storage.atomic import json_text
 from pipelines.storage.failures import Failure
-from pipelines.storage.flow_file import FLOW_SCHEMA, method_parameters
+from pipelines.storage.flow_file import FLOW_SCHEMA
+from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.frames_file import FRAMES_SCHEMA
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.provenance import is_pictures
@@ -147,40 +145,29 @@ def unexamined(workspace: Workspace, class_name: str, video: str) -> Video:
     return Video(workspace, class_name, video, False, False, 0, 0, 0.0, 0, 0, "", "", None)
 
 
-def flow_provenance(catalogue: Catalogue) -> dict[str, Any]:
-    """How the flow of this workspace was computed: `method`, `method_parameters` (a dict), `bound`, `step`,
-    `short_side`, `flow_input` (the last two None where the files differ, which is allowed); empty without flow files.
+def flow_provenance(catalogue: Catalogue) -> FlowSettings | None:
+    """How the flow of this workspace was computed; `short_side` and `flow_input` are None where the files differ, which
+    is allowed. None without flow files.
 
     Raises `MissingError` naming two files that contradict each other in method, parameters, bound or step.
     """
-    first: Video | None = None
-    short_sides, inputs = set(), set()
-    for video in catalogue.videos:
-        if video.flow_settings is None:
-            continue
-        first = first or video
-        _require_same_flow(first, video)
-        short_sides.add(video.flow_settings.short_side)
-        inputs.add(video.flow_settings.flow_input)
-    if first is None or first.flow_settings is None:
-        return {}
-    document = asdict(first.flow_settings)
-    document["method_parameters"] = json.loads(first.flow_settings.method_parameters)
-    document["short_side"] = short_sides.pop() if len(short_sides) == 1 else None
-    document["flow_input"] = inputs.pop() if len(inputs) == 1 else None
-    return document
-
-
-def _require_same_flow(first: Video, other: Video) -> None:
-    if first.flow_settings is other.flow_settings:
-        return
-    for name in ("method", "method_parameters", "bound", "step"):
-        values = getattr(first.flow_settings, name), getattr(other.flow_settings, name)
-        if values[0] != values[1]:
+    made = [(video, video.flow_settings) for video in catalogue.videos if video.flow_settings is not None]
+    if not made:
+        return None
+    first, shared = made[0]
+    for video, settings in made:
+        if name := shared.contradiction(settings):
             raise MissingError(
-                f"the flow files contradict each other: {first.flow_file} has {name} {values[0]}, {other.flow_file} "
-                f"has {values[1]}: run `stres extract-flow --overwrite` so that all have the same"
+                f"the flow files contradict each other: {first.flow_file} has {name} {getattr(shared, name)}, "
+                f"{video.flow_file} has {getattr(settings, name)}: run `stres extract-flow --overwrite` so that all "
+                "have the same"
             )
+    short_sides, inputs = {each.short_side for _, each in made}, {each.flow_input for _, each in made}
+    return replace(
+        shared,
+        short_side=short_sides.pop() if len(short_sides) == 1 else None,
+        flow_input=inputs.pop() if len(inputs) == 1 else None,
+    )
 
 
 # ------------------------------------------------------------------ artifacts
@@ -265,24 +252,12 @@ def artifact_of(file: ArtifactFile, attributes: Mapping[str, Any]) -> Artifact:
             source=str(attributes.get("source", "")),
             source_sha256=str(attributes.get("source_sha256", "")),
             source_split=str(attributes.get("source_split", "")),
-            flow_settings=_flow_settings(attributes) if file.kind == "flow" else None,
+            flow_settings=FlowSettings.from_attributes(attributes) if file.kind == "flow" else None,
         )
     except KeyError as error:
         raise ArtifactError(f"{file.path} lacks the attribute {error}: delete it and extract it again") from error
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"{file.path} has a broken attribute ({error}): delete it and extract it again") from error
-
-
-def _flow_settings(attributes: Mapping[str, Any]) -> FlowSettings:
-    short_side = attributes.get("short_side")
-    return FlowSettings(
-        method=str(attributes["method"]),
-        method_parameters=json_text(method_parameters(attributes), sort_keys=True),
-        bound=_finite(attributes["bound"]),
-        step=int(attributes["step"]),
-        short_side=None if short_side is None else int(short_side),
-        flow_input=str(attributes.get("flow_input", "")),
-    )
 
 
 def _finite(value: Any) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.storage.atomic import atomic_file, json_text, storage_errors
+from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.provenance import made_by
 
 DATASET_SCHEMA = "stres/dataset/1"
@@ -18,18 +19,6 @@ Kind = Literal["frames", "flow"]
 def video_id(class_name: str, video: str) -> str:
     """How a video is named in lists and messages."""
     return f"{class_name}/{video}"
-
-
-@dataclass(frozen=True, slots=True)
-class FlowSettings:
-    """With what a flow artifact was computed; equal settings are one object in a catalogue."""
-
-    method: str
-    method_parameters: str  # JSON with sorted keys
-    bound: float  # pixels
-    step: int  # frames
-    short_side: int | None  # pixels
-    flow_input: str  # "video" or "jpeg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,23 +110,15 @@ def read_dataset_file(path: Path) -> dict[tuple[Kind, str, str], Artifact]:
             document = json.loads(head.rstrip().removesuffix(",") + "}")
             if document["schema"] != DATASET_SCHEMA:
                 return {}
-            settings = [_checked_settings(FlowSettings(**each)) for each in document["flow_settings"]]
+            settings = [_flow_settings(each) for each in document["flow_settings"]]
             return dict(_artifacts(lines, settings))
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return {}
 
 
-def _checked_settings(settings: FlowSettings) -> FlowSettings:
-    """The settings, of the right types. Raises `TypeError`, `ValueError`."""
-    texts = settings.method, settings.method_parameters, settings.flow_input
-    numbers = settings.bound, settings.step, settings.short_side or 0
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError(texts)
-    if not all(isinstance(number, int | float) for number in numbers):
-        raise TypeError(numbers)
-    if not isinstance(json.loads(settings.method_parameters), dict):
-        raise TypeError(settings.method_parameters)
-    return settings
+def _flow_settings(entry: dict[str, Any]) -> FlowSettings:
+    """Of an entry, where the parameters are text. Raises `KeyError`, `TypeError`, `ValueError`."""
+    return FlowSettings.from_json(entry | {"method_parameters": json.loads(entry["method_parameters"])})
 
 
 def _artifacts(

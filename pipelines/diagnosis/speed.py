@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.diagnosis.check import Check, Place, failure, in_words, ok, warning
+from pipelines.storage.flow_settings import DEFAULT_METHOD as METHOD
+from pipelines.storage.flow_settings import FlowSettings
 from pipelines.wording import duration
 
 if TYPE_CHECKING:
@@ -16,7 +18,6 @@ UCF101_FIELDS = 2_469_975
 """Flow fields of UCF101's 13,320 videos at step 1: frames - 1 of each, summed over the videos as they decode."""
 _WIDTH, _HEIGHT = 320, 240  # UCF101's, which is stored at 340x256
 _FRAMES = 100
-METHOD, BOUND = "tvl1", 20.0
 
 
 def check(place: Place) -> list[Check]:
@@ -89,17 +90,13 @@ def _pairs_per_second(folder: Path, device: str, workers: int) -> float:
     task = FlowTask(
         source=VideoSource(UNLABELLED, "clip", path),
         target=folder / "clip.h5",
-        from_video=True,
         short_side=None,
         allow_truncated=False,
-        method=METHOD,
         method_options=(),
         engine="auto",
         device=device,
-        bound=BOUND,
-        step=1,
         compression="zstd",
-        settings={},
+        settings=FlowSettings(METHOD, "{}", flow_input="video"),
     )
     rate = 0.0
     for _, outcome in run_tasks(probe, [(task, 0.0)] * workers, workers):

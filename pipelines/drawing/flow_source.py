@@ -56,7 +56,7 @@ def computed_field(task: FlowTask, index: int | None) -> Shown:
 
     Raises `VideoError` where it cannot be decoded or is too short, `UsageError` where it has no such field.
     """
-    path, step = task.source.path, task.step
+    path, step = task.source.path, task.settings.step
     with _naming(path):
         with _reader(task) as reader:
             wanted = _middle(_announced(task, reader), step) if index is None else index
@@ -66,8 +66,8 @@ def computed_field(task: FlowTask, index: int | None) -> Shown:
             if index is not None:
                 raise _no_such_field(str(path), index, reader.decoded - step)
             return computed_field(task, _middle(reader.decoded, step))  # fewer than the container announces
-        method = make_method(task.method, dict(task.method_options), task.device, task.engine)
-        (field,) = np.concatenate(list(quantised_flow(frames, method, step, task.bound, task.device)))
+        method = make_method(task.settings.method, dict(task.method_options), task.device, task.engine)
+        (field,) = np.concatenate(list(quantised_flow(frames, method, task.settings, task.device)))
     return _computed(task, reader.timing, wanted, 1, lambda: iter([field]), lambda: iter(frames[:1]))
 
 
@@ -80,7 +80,7 @@ def computed_fields(task: FlowTask, on_pairs: Callable[[int, int], None]) -> Ite
     """
     with tempfile.TemporaryDirectory(prefix="stres-show-flow-") as folder, _naming(task.source.path):
         with _reader(task) as reader:
-            announced = max(0, reader.announced_frames - task.step)
+            announced = max(0, reader.announced_frames - task.settings.step)
         task = dataclasses.replace(task, target=Path(folder) / "flow.h5")
         done = 0
 
@@ -101,8 +101,9 @@ def _computed(
     fields: Callable[[], Iterator[np.ndarray]], frames: Callable[[], Iterator[np.ndarray | None]], note: str = "",
 ) -> Shown:  # fmt: skip
     title, options = task.source.path.name, ", ".join(f"{name}={value}" for name, value in task.method_options)
-    method = f"{task.method} ({options})" if options else task.method
-    return Shown(title, method, task.bound, task.step, timing, first, count, fields, frames, note)
+    made = task.settings
+    method = f"{made.method} ({options})" if options else made.method
+    return Shown(title, method, made.bound, made.step, timing, first, count, fields, frames, note)
 
 
 def _reader(task: FlowTask) -> VideoReader:
@@ -153,8 +154,7 @@ def stored_fields(
             total, channels, height, width = file.file["flow"].shape
             if channels != 2 or total < 1 or file.file["flow"].dtype != np.uint8:
                 raise ValueError("it holds no flow fields")
-            bound, step = float(file.attributes["bound"]), int(file.attributes["step"])
-            method = str(file.attributes["method"])
+        made = file.settings
         first, count = (0, total) if index == "all" else (total // 2 if index is None else index, 1)
         if first >= total:
             raise _no_such_field(f"{class_name}/{video}", first, total)
@@ -163,7 +163,7 @@ def stored_fields(
             frames = stack.enter_context(FrameFile(workspace.frames_file(class_name, video)))
             _require_size(frames, first, width, height)
         yield Shown(
-            f"{class_name}/{video}", method, bound, step, _timing(file, total), first, count,
+            f"{class_name}/{video}", made.method, made.bound, made.step, _timing(file, total), first, count,
             lambda: _fields(file, first, count), lambda: _stored_frames(frames, first, count), _what_is_wrong(file),
         )  # fmt: skip
 

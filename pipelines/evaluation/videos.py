@@ -11,7 +11,8 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.runtime.progress import OnProgress, note
 from pipelines.sources.videos import class_counts
 from pipelines.storage.failures import Failure
-from pipelines.training.run_config import first_difference
+from pipelines.storage.flow_settings import FlowSettings
+from pipelines.training.run_config import flow_of
 from pipelines.training.runs import Run, other_sources
 from pipelines.wording import some
 from pipelines.workspace import Workspace
@@ -100,7 +101,7 @@ def find_test_videos(
     """
     catalogue = load_catalogue(workspace, write=write)
     if not force:
-        _require_same_flow(workspace, run, settings["flow"], flow_provenance(catalogue))
+        _require_same_flow(workspace, run, flow_of(settings), flow_provenance(catalogue))
     split = resolve(run.split(), catalogue)
     if catalogue.videos and not _has_videos_of(run, split, workspace, catalogue):
         return _other_videos(run, settings["classes"], catalogue)
@@ -188,9 +189,11 @@ def _sources(videos: Sequence[Video]) -> dict[str, str]:
     return {video.id: video.source_sha256 for video in videos if video.source_sha256}
 
 
-def _require_same_flow(workspace: Workspace, run: Run, trained: dict[str, Any], found: dict[str, Any]) -> None:
-    difference = first_difference(trained, found)
-    if found and difference:  # without any flow the videos are missing, which has a message of its own
+def _require_same_flow(
+    workspace: Workspace, run: Run, trained: FlowSettings | None, found: FlowSettings | None
+) -> None:
+    difference = found.difference(trained) if found else ""  # without any, its videos are missing, as another line says
+    if difference:
         raise UsageError(
             f"run {run.name} was trained with other flow than {workspace.root} holds: {difference}; extract the flow "
             "as it was, or accept the difference with --force"

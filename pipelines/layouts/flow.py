@@ -3,10 +3,9 @@
 Letters: F fields, n of them at once, H W pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -25,6 +24,7 @@ from pipelines.layouts.importing import (
 from pipelines.layouts.pictures import decode_component
 from pipelines.runtime.worker_pool import Report
 from pipelines.storage.flow_file import Compression, FlowWriter, new_flow_file
+from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.frames_file import FRAMES_SCHEMA
 
 _AT_ONCE = 16  # fields read, appended and reported together
@@ -32,10 +32,8 @@ _AT_ONCE = 16  # fields read, appended and reported together
 
 @dataclass(frozen=True)
 class FlowTask(ImportTask):
-    """`settings`: the attributes that say how the flow was made."""
-
     compression: Compression
-    settings: Mapping[str, Any]
+    settings: FlowSettings
 
 
 def store_flow(task: FlowTask, report: Report) -> int:
@@ -48,7 +46,8 @@ def store_flow(task: FlowTask, report: Report) -> int:
         has = f"{fields} fields of {size[0]}x{size[1]}, the flow of {frames} frames"
         require_match(task, FRAMES_SCHEMA, has, frames, size)
         timing = task.timing(frames)
-        writer.finish({**import_attributes(task, (x, y), read, timing, size, size), **task.settings}, timing.times)
+        about = import_attributes(task, (x, y), read, timing, size, size)
+        writer.finish({**about, **task.settings.attributes()}, timing.times)
     return fields
 
 

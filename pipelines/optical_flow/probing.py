@@ -52,7 +52,7 @@ def probe(task_and_place: tuple[FlowTask, float | None], report: Report) -> Prob
     started = time.perf_counter()
     with open_frames(task) as frames:
         opening = time.perf_counter() - started
-        pairs = max(frames.announced - task.step, 1)
+        pairs = max(frames.announced - task.settings.step, 1)
         skipped = max(0, min(int(place * pairs), pairs - 4 * method_of(task).batch_size, _MOST_FRAMES))
         remaining = iter(frames)
         for _ in islice(remaining, skipped):
@@ -74,9 +74,9 @@ def probe(task_and_place: tuple[FlowTask, float | None], report: Report) -> Prob
 
 def _seconds_of_faster(frames: Sequence[np.ndarray], task: FlowTask) -> float:
     """What a pair takes with the faster method, on these frames; 0 where there is none."""
-    if task.method == FASTER or task.device != "cpu" or len(frames) <= task.step:
+    if task.settings.method == FASTER or task.device != "cpu" or len(frames) <= task.settings.step:
         return 0.0
-    faster = replace(task, method=FASTER, method_options=(), engine="auto")
+    faster = replace(task, settings=replace(task.settings, method=FASTER), method_options=(), engine="auto")
     _warm_up(frames[0], faster)
     pairs, seconds, _ = _measure(frames, faster, meter_of(faster))
     return seconds / pairs
@@ -97,7 +97,7 @@ def _measure(frames: Iterable[np.ndarray], task: FlowTask, meter: DisplacementMe
 def _keeping(frames: Iterable[np.ndarray], kept: list[np.ndarray], task: FlowTask) -> Iterator[np.ndarray]:
     """The frames, of which the first are put into `kept`."""
     for frame in frames:
-        if len(kept) < _COMPARED + task.step:
+        if len(kept) < _COMPARED + task.settings.step:
             kept.append(frame)
         yield frame
 
@@ -115,7 +115,7 @@ def _warm_up(frame: np.ndarray, task: FlowTask) -> None:
     """Goes through it all once in this process for frames of this size: loading and compiling come but once."""
     if (kind := (method_of(task), frame.shape)) not in _warm:
         _warm.append(kind)
-        _measure([frame] * (method_of(task).batch_size + task.step), task, meter_of(task))
+        _measure([frame] * (method_of(task).batch_size + task.settings.step), task, meter_of(task))
 
 
 _warm: list[tuple[FlowMethod, tuple[int, ...]]] = []

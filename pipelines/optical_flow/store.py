@@ -23,6 +23,7 @@ from pipelines.runtime.prefetch import prefetch
 from pipelines.runtime.worker_pool import Report
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.flow_file import Compression, FlowWriter, new_flow_file
+from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import ArtifactError
 from pipelines.storage.quantise import quantise, require_finite
@@ -37,20 +38,20 @@ class FlowTask:
 
     source: VideoSource
     target: Path
-    from_video: bool
-    """The source is a video file; otherwise a frames artifact."""
     short_side: int | None
+    """To resize a video to; None: by `stored_size`'s rule."""
     allow_truncated: bool
-    method: str
     method_options: tuple[tuple[str, str], ...]
     engine: str
     device: str
-    bound: float
-    step: int
     compression: Compression
-    settings: dict[str, Any]
-    """The attributes that say how the flow was made."""
+    settings: FlowSettings
     allow_damaged: bool = False
+
+    @property
+    def from_video(self) -> bool:
+        """Whether the source is a video file rather than a frames artifact."""
+        return self.settings.flow_input == "video"
 
 
 def store_flow(task: FlowTask, report: Report) -> int:
@@ -58,8 +59,8 @@ def store_flow(task: FlowTask, report: Report) -> int:
     displacement = meter_of(task)
     with open_frames(task) as frames, new_flow_file(task.target, task.compression) as writer:
         fields = write_flow(iter(frames), task, writer, report, displacement)
-        require_pairs(frames.count, task.step)
-        attributes = {**frames.attributes(), **task.settings, "engine": method_of(task).engine}
+        require_pairs(frames.count, task.settings.step)
+        attributes = {**frames.attributes(), **task.settings.attributes(), "engine": method_of(task).engine}
         moved = displacement.result()
         attributes |= moved.attributes() if moved else {}
         writer.finish(attributes, frames.times)
@@ -68,7 +69,7 @@ def store_flow(task: FlowTask, report: Report) -> int:
 
 def meter_of(task: FlowTask) -> DisplacementMeter:
     """What counts how far things move in the task's flow, where that is computed."""
-    return DisplacementMeter(task.bound, torch.device(task.device if method_of(task).uses_device else "cpu"))
+    return DisplacementMeter(task.settings.bound, torch.device(task.device if method_of(task).uses_device else "cpu"))
 
 
 def write_flow(
@@ -77,7 +78,7 @@ def write_flow(
     """Appends the flow of all `frames`, counted by `displacement`; returns their number. However it ends, no thread is
     left."""
     fields = 0
-    flow = quantised_flow(frames, method_of(task), task.step, task.bound, task.device, displacement)
+    flow = quantised_flow(frames, method_of(task), task.settings, task.device, displacement)
     with contextlib.closing(flow) as batches:
         for quantised in batches:
             writer.append(quantised)
@@ -89,8 +90,7 @@ def write_flow(
 def quantised_flow(
     frames: Iterable[np.ndarray],
     method: FlowMethod,
-    step: int,
-    bound: float,
+    settings: FlowSettings,
     device: str = "cpu",
     displacement: DisplacementMeter | None = None,
 ) -> Generator[np.ndarray]:
@@ -102,8 +102,8 @@ def quantised_flow(
     the flow before it is clipped. Close it when done.
     """
     where = torch.device(device if method.uses_device else "cpu")
-    batches = prefetch(_batches(frames, method, step, where), _AHEAD)
-    flow = prefetch(_flow_of(batches, method, step, bound, where, displacement), _AHEAD)
+    batches = prefetch(_batches(frames, method, settings.step, where), _AHEAD)
+    flow = prefetch(_flow_of(batches, method, settings, where, displacement), _AHEAD)
     with contextlib.closing(flow):
         for on_its_way in flow:
             yield on_its_way()
@@ -129,8 +129,7 @@ def method_input(frame: np.ndarray, method: FlowMethod) -> np.ndarray:
 def _flow_of(
     batches: Generator[torch.Tensor],
     method: FlowMethod,
-    step: int,
-    bound: float,
+    settings: FlowSettings,
     device: torch.device,
     displacement: DisplacementMeter | None,
 ) -> Generator[Callable[[], np.ndarray]]:
@@ -140,8 +139,8 @@ def _flow_of(
         for batch in batches:
             try:
                 run = batch.to(device, non_blocking=True)
-                flow = method.flow(run[:-step], run[step:])
-                fields, finite = quantise(flow, bound), torch.isfinite(flow).all()
+                flow = method.flow(run[: -settings.step], run[settings.step :])
+                fields, finite = quantise(flow, settings.bound), torch.isfinite(flow).all()
                 if displacement is not None:
                     displacement.add(flow)
             except torch.OutOfMemoryError as error:
@@ -197,7 +196,7 @@ def require_pairs(frames: int, step: int) -> None:
 
 
 def method_of(task: FlowTask) -> FlowMethod:
-    return _cached_method(task.method, task.method_options, task.device, task.engine)
+    return _cached_method(task.settings.method, task.method_options, task.device, task.engine)
 
 
 @lru_cache(maxsize=2)  # a dry run compares two

@@ -5,7 +5,6 @@ Letters: H W pixels, M fields.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,59 +12,49 @@ import torch
 from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.optical_flow.methods import METHODS, FlowMethod, make_method, options_of
 from pipelines.optical_flow.store import method_input
+from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.jpeg import as_stored
 from pipelines.storage.quantise import quantise, require_finite
-from pipelines.training.run_config import first_difference
+from pipelines.storage.typed_json import first_difference
 from pipelines.training.runs import Run
 
 
 @dataclass(frozen=True)
 class TrainedFlow:
-    """How the flow of a run was made, and the method that makes more of it.
-
-    method      None where the network takes no flow
-    short_side  of the pictures, pixels; None: as the extracting stages choose it
-    from_jpeg   computed from stored frames rather than from the video itself
-    """
+    """How the flow of a run was made, and the method that makes more of it (None where the network takes no flow)."""
 
     method: FlowMethod | None
-    bound: float
-    step: int
-    short_side: int | None
-    from_jpeg: bool
+    settings: FlowSettings
     device: torch.device
 
 
 def trained_flow(
-    run: Run, provenance: Mapping[str, Any], options: Mapping[str, str], needed: bool, device: torch.device
+    run: Run, settings: FlowSettings | None, options: Mapping[str, str], needed: bool, device: torch.device
 ) -> TrainedFlow:
-    """`provenance`: `flow` of the run's `config.json`; `options`: parameters of the method that only say where its
+    """`settings`: `flow` of the run's configuration; `options`: parameters of the method that only say where its
     weights lie. `needed`: whether the network takes flow.
 
     Raises `MissingError` where the run's flow cannot be computed here, `UsageError` where `options` would change it.
     """
-    method = _make_method(run, provenance, options, str(device)) if needed else None
+    method = _make_method(run, settings, options, str(device)) if needed else None
     return TrainedFlow(
         method=method,
-        bound=float(provenance.get("bound", 1)),
-        step=int(provenance.get("step", 1)),
-        short_side=provenance.get("short_side"),
-        from_jpeg=provenance.get("flow_input") == "jpeg",
+        settings=settings or FlowSettings("none", "{}"),
         device=device if method is not None and method.uses_device else torch.device("cpu"),
     )
 
 
-def _make_method(run: Run, provenance: Mapping[str, Any], options: Mapping[str, str], device: str) -> FlowMethod:
-    name = provenance.get("method")
-    if name not in METHODS:
-        what = f"with flow of method {name!r}" if name else "without flow that its configuration describes"
+def _make_method(run: Run, settings: FlowSettings | None, options: Mapping[str, str], device: str) -> FlowMethod:
+    if settings is None or settings.method not in METHODS:
+        what = (
+            f"with flow of method {settings.method!r}" if settings else "without flow that its configuration describes"
+        )
         raise MissingError(
             f"run {run.name} was trained {what}, which stres cannot compute (it has {', '.join(METHODS)}): train a run "
             "on flow of `stres extract-flow`"
         )
-    parameters = dict(provenance.get("method_parameters") or {})
-    method = make_method(name, options_of(parameters) | dict(options), device)
-    difference = first_difference(parameters, method.parameters, "method_parameters")
+    method = make_method(settings.method, options_of(settings.parameters) | dict(options), device)
+    difference = first_difference(settings.parameters, method.parameters, "method_parameters")
     if difference:
         raise UsageError(
             f"the flow would differ from that of run {run.name}: {difference}; --method-option is for weights=FILE only"
@@ -101,11 +90,13 @@ class FlowOnDemand:
             del self.kept[index]
 
     def _compute(self, indices: list[int], method: FlowMethod) -> None:
-        before, after = (self._batch([index + offset for index in indices], method) for offset in (0, self.flow.step))
+        before, after = (
+            self._batch([index + offset for index in indices], method) for offset in (0, self.flow.settings.step)
+        )
         try:
             flow = method.flow(before, after)
             require_finite(torch.isfinite(flow).all())
-            fields = quantise(flow, self.flow.bound).cpu().numpy()
+            fields = quantise(flow, self.flow.settings.bound).cpu().numpy()
         except torch.OutOfMemoryError as error:
             raise VideoError("not enough memory on the GPU for this video's flow: use --device cpu") from error
         self.kept.update(zip(indices, fields, strict=True))
@@ -113,5 +104,5 @@ class FlowOnDemand:
 
     def _batch(self, indices: list[int], method: FlowMethod) -> torch.Tensor:
         pictures = (self.frames[index] for index in indices)
-        stored = (as_stored(picture) if self.flow.from_jpeg else picture for picture in pictures)
+        stored = map(as_stored, pictures) if self.flow.settings.flow_input == "jpeg" else pictures
         return torch.from_numpy(np.stack([method_input(picture, method) for picture in stored])).to(self.flow.device)

@@ -20,6 +20,7 @@ from pipelines.evaluation.scoring import Scorer, shortest_window, with_fused
 from pipelines.prediction.flow import FlowOnDemand, trained_flow
 from pipelines.prediction.frames_needed import FramePlan
 from pipelines.runtime.devices import memory_errors
+from pipelines.training.run_config import flow_of
 from pipelines.training.runs import Run, load_network, recipe_of
 from pipelines.video.decoding import damage
 from pipelines.video.isolation import Decoder, IsolatedReader
@@ -56,7 +57,7 @@ class Predictor:
         self.recipe = recipe_of(settings, protocol.step)
         self.scorer = Scorer(load_network(run, protocol.step), device, precision)
         self.streams = frozenset(self.scorer.network.streams)
-        self.flow = trained_flow(run, settings.get("flow") or {}, options or {}, "motion" in self.streams, device)
+        self.flow = trained_flow(run, flow_of(settings), options or {}, "motion" in self.streams, device)
         self.cuts = protocol.windows(self.recipe["frames"], shortest_window(self.scorer.network), run.name)
 
     @contextmanager
@@ -67,7 +68,7 @@ class Predictor:
         a column off pictures of odd width.
         """
         reader = self.decoder.open(path, allow_truncated=self.allow_truncated)
-        short_side = self.flow.short_side
+        short_side = self.flow.settings.short_side
         if short_side is not None and min(reader.width, reader.height) != short_side:
             reader.close()
             reader = self.decoder.open(path, short_side, allow_truncated=self.allow_truncated)
@@ -78,7 +79,7 @@ class Predictor:
         """What is looked at of the `length` frames from `start` on. Raises `VideoError` where they have no flow."""
         stack = self.scorer.network.flow_channels // 2
         return FramePlan.of(
-            start, length, crops=self.protocol.frames, stack=stack, step=self.flow.step, streams=self.streams
+            start, length, crops=self.protocol.frames, stack=stack, step=self.flow.settings.step, streams=self.streams
         )
 
     def logits(self, pixels: Pixels) -> Logits:

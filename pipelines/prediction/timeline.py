@@ -133,7 +133,7 @@ def _slide(
     """`times`: when the frames are shown; None: as their timestamps say. Returns None where those turn out not to be
     usable, and seconds matter."""
     by_number = window.in_frames and hop.in_frames
-    slider = _Slider(predictor, Windows(window, hop, predictor.flow.step + 1))
+    slider = _Slider(predictor, Windows(window, hop, predictor.flow.settings.step + 1))
     scored: list[Window] = []
     first, shown = None, list[float]()
     with predictor.open(path) as reader:

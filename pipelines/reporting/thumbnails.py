@@ -117,8 +117,8 @@ def _thumbnail(workspace: Workspace, video_id: str, source: str) -> Thumbnail:
             if _is_of_another(fields, source) and not is_pictures(str(fields.attributes.get("source", ""))):
                 return Thumbnail(frame, None)
             at = min(len(fields) // 2 if middle is None else middle, len(fields) - 1)
-            flow = _data_uri(_colours(fields.read(at, at + 1)[0], float(fields.attributes["bound"])))
-    except (ArtifactError, KeyError):
+            flow = _data_uri(_colours(fields.read(at, at + 1)[0], fields.settings.bound))
+    except ArtifactError:
         pass
     return Thumbnail(frame, flow)
 

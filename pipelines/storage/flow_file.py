@@ -6,13 +6,13 @@ Letters: F flow fields, H W pixels.
 """
 
 import contextlib
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.storage.atomic import storage_errors
+from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.hdf5 import HDF5Artifact, HDF5ArtifactWriter, damaged, new_checked_file
 from pipelines.storage.jpeg import MOST_PIXELS
 
@@ -96,6 +96,12 @@ class FlowFile(HDF5Artifact):
         if stored < claimed:
             raise ValueError(f"'flow' of {flow.shape} is not all in the file")
 
+    @property
+    def settings(self) -> FlowSettings:
+        """How its flow was made."""
+        with damaged(self.path):
+            return FlowSettings.from_attributes(self.attributes)
+
     def __len__(self) -> int:
         return self.file["flow"].shape[0]
 
@@ -106,8 +112,3 @@ class FlowFile(HDF5Artifact):
             if len(fields) != stop - start:
                 raise IndexError(f"fields {start}..{stop - 1} of {len(self)}")
             return fields
-
-
-def method_parameters(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The `method_parameters` attribute of a flow file, parsed."""
-    return json.loads(attributes.get("method_parameters", "{}"))

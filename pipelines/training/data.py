@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pipelines.datasets.catalogue import Catalogue, Video, flow_provenance, load_catalogue, unreadable, with_damaged
 from pipelines.datasets.split_lists import Split
@@ -21,6 +20,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.runtime.progress import OnProgress, note
 from pipelines.sources.videos import class_counts
 from pipelines.storage.failures import Failure, record_outcomes
+from pipelines.storage.flow_settings import FlowSettings
 from pipelines.wording import plural
 from pipelines.workspace import Workspace
 
@@ -32,7 +32,7 @@ class TrainingData:
     videos, labels  the videos with frames and flow, readable or not, and the index of each one's class in `classes`
     split           the split as its lists name it without the excluded classes, whether the workspace has the videos
                     or not
-    flow            provenance that all flow files share
+    flow            what all flow files share
     sources         SHA-256 of the source of each video of the split, training and test, of which it is known
     """
 
@@ -41,7 +41,7 @@ class TrainingData:
     labels: list[int]
     split: Split
     missing: list[str]
-    flow: dict[str, Any]
+    flow: FlowSettings | None
     problems: list[Failure]
     sources: dict[str, str]
 

@@ -4,13 +4,11 @@ A base step takes the same stream of the other run; a joint step whose predecess
 joint step. Everything is kept but the classifiers, and these too where both runs have the same classes.
 """
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import MissingError, UsageError
-from pipelines.storage.atomic import json_text
 from pipelines.training.recipes import STEPS, StepName
 from pipelines.training.runs import Run, run_at
 from pipelines.workspace import Workspace
@@ -163,9 +161,9 @@ def _require_fit(source: Source, step: StepName, name: StepName, network: Mappin
 
 def flow_difference(source: Source, flow: Mapping[str, Any]) -> str:
     """In words, the first way in which the other run's flow was another; empty where it was not."""
-    from pipelines.training.run_config import first_difference
+    from pipelines.storage.typed_json import first_difference
 
-    difference = first_difference(source.run.config()["flow"], json.loads(json_text(flow)), "flow")
+    difference = first_difference(source.run.config()["flow"], flow, "flow")
     return f"run {source.label} was trained on other flow: {difference}" if difference else ""
 
 

@@ -1,7 +1,6 @@
 """What the files of a run must hold for anything to be done with it, since they may come from anybody."""
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import MissingError
 from pipelines.storage.atomic import json_text
+from pipelines.storage.flow_settings import FlowSettings
+from pipelines.storage.typed_json import WrongField
 from pipelines.training.recipes import CROP_SCHEMES
 
 
@@ -44,10 +45,6 @@ def _is_whole(value: Any, low: int, high: int = 1 << 20) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
-
-
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -77,16 +74,14 @@ def _are_steps(value: Any) -> bool:
 
 def _is_flow(value: Any) -> bool:
     """Empty, of a run without flow files, or with what computing more of it needs."""
-    return isinstance(value, dict) and (
-        not value
-        or (
-            _is_text(value.get("method"))
-            and isinstance(value.get("method_parameters"), dict)
-            and _is_number(value.get("bound"))
-            and _is_whole(value.get("step"), 1)
-            and (value.get("short_side") is None or _is_whole(value["short_side"], 1, 8192))
-        )
-    )
+    try:
+        return value == {} or bool(FlowSettings.from_json(value))
+    except WrongField:
+        return False
+
+
+def flow_of(settings: Mapping[str, Any]) -> FlowSettings | None:
+    return FlowSettings.from_json(settings["flow"]) if settings["flow"] else None
 
 
 def _is_network(value: Any) -> bool:
@@ -115,25 +110,8 @@ _SPLIT: Mapping[str, Callable[[Any], bool]] = {
     "classes": _are_texts,
     "source": _is_text,
 }
-_MAY_DIFFER = ("stres_version", "library_versions")
 
 
 def digest(content: Any) -> str:
     """SHA-256 of a JSON document."""
     return hashlib.sha256(json_text(content).encode()).hexdigest()
-
-
-def first_difference(old: Any, new: Any, name: str = "") -> str:
-    """The first difference between two JSON documents, in words; empty where there is none."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            found = first_difference(old.get(key), new.get(key), f"{name}.{key}" if name else key)
-            if found and key not in _MAY_DIFFER:
-                return found
-        return ""
-    return "" if old == new else f"{name} was {_short(old)} and is now {_short(new)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -20,8 +20,9 @@ from pipelines.datasets.split_lists import Split
 from pipelines.errors import MissingError, UsageError
 from pipelines.storage.atomic import json_text, locked, read_json, storage_errors, write_json
 from pipelines.storage.provenance import made_by
+from pipelines.storage.typed_json import first_difference
 from pipelines.training.recipes import STEPS
-from pipelines.training.run_config import checked_config, checked_split, digest, first_difference
+from pipelines.training.run_config import checked_config, checked_split, digest
 from pipelines.workspace import Workspace, is_plain_name
 
 if TYPE_CHECKING:

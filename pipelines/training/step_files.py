@@ -76,8 +76,8 @@ class StepFiles:
 
     def saved(self) -> dict[str, Any] | None:
         """What an interrupted step left. Raises `UsageError` where that is of another configuration."""
+        from pipelines.storage.typed_json import first_difference
         from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, load
-        from pipelines.training.run_config import first_difference
 
         if not self.checkpoint.exists():
             return None

@@ -7,12 +7,12 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from pipelines.optical_flow.grey import to_grey
-from pipelines.storage.flow_file import FlowFile, method_parameters
+from pipelines.storage.flow_file import FlowFile
+from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.quantise import dequantise
 from pipelines.verification.faults import Broken, Depth
@@ -30,19 +30,11 @@ class FlowContent:
     """What a sound flow artifact holds: `fields` of them, F, `width` pixels wide, W. `digests` tells equal fields, none
     unless read; `small`: the fields that are constant or close to it, by the room they take."""
 
-    attributes: dict[str, Any]
+    settings: FlowSettings
     fields: int
     width: int
     digests: list[bytes]
     small: list[int]
-
-    @property
-    def step(self) -> int:
-        return self.attributes["step"]
-
-    @property
-    def bound(self) -> float:
-        return self.attributes["bound"]
 
     @property
     def has_motion(self) -> bool:
@@ -57,34 +49,29 @@ class FlowContent:
 
 def check_flow(file: FlowFile, depth: Depth) -> FlowContent:
     """Checks an open flow artifact. Raises `Broken`, `ArtifactError`."""
-    attributes = file.attributes
-    shape = _checked_shape(file, attributes)
+    shape = _checked_shape(file)
     if depth == "quick":
-        return FlowContent(attributes, shape[0], shape[3], [], [])
+        return FlowContent(file.settings, shape[0], shape[3], [], [])
     dataset = file.file["flow"]
     chunks = stored_chunks(dataset, "flow", file.path.stat().st_size)
     if dataset.chunks == (1, *shape[1:]) and has_checksums(dataset, chunks):
         stored = list(_digests(checked_bytes(file.path, chunks, "flow")))
         if depth == "full":
-            _check_content(file, attributes)
-        return _content(attributes, stored, shape)
+            _check_content(file)
+        return _content(file.settings, stored, shape)
     # Not as stres writes it: HDF5 itself has to read it.
-    _check_content(file, attributes)
+    _check_content(file)
     fields = (file.read(index, index + 1) for index in range(shape[0]))
     digests = [(_digest(field.tobytes()), 0 if is_constant(field[0]) else field.size) for field in fields]
-    return _content(attributes, digests, shape)
+    return _content(file.settings, digests, shape)
 
 
-def _checked_shape(file: FlowFile, attributes: dict[str, Any]) -> tuple[int, ...]:
-    dataset = file.file["flow"]
+def _checked_shape(file: FlowFile) -> tuple[int, ...]:
+    dataset, attributes = file.file["flow"], file.attributes
     shape = dataset.shape
     if dataset.dtype != np.uint8 or len(shape) != 4 or shape[1] != 2 or 0 in shape:
         raise Broken("inconsistent", f"`flow` is {dataset.dtype} {shape}, not uint8 [F, 2, H, W]")
-    frames, step, bound = attributes["source_frames"], attributes["step"], attributes["bound"]
-    if not isinstance(step, int) or step < 1 or not 0 < bound < float("inf"):
-        raise Broken("inconsistent", f"its step is {step!r} and its bound {bound!r}")
-    if not isinstance(method_parameters(attributes), dict):
-        raise Broken("inconsistent", "its method_parameters are no JSON object")
+    frames, step = attributes["source_frames"], file.settings.step
     if shape[0] != frames - step:
         raise Broken(
             "inconsistent", f"holds {shape[0]} fields, but {frames} frames at step {step} make {frames - step}"
@@ -97,11 +84,11 @@ def _checked_shape(file: FlowFile, attributes: dict[str, Any]) -> tuple[int, ...
     return shape
 
 
-def _check_content(file: FlowFile, attributes: dict[str, Any]) -> None:
+def _check_content(file: FlowFile) -> None:
     content = hashlib.sha256()
     for index in range(len(file)):
         content.update(file.read(index, index + 1).tobytes())
-    if content.hexdigest() != attributes.get("content_sha256"):
+    if content.hexdigest() != file.attributes.get("content_sha256"):
         raise Broken("checksum", "its content does not match its content_sha256")
 
 
@@ -113,10 +100,10 @@ def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _content(attributes: dict[str, Any], stored: list[tuple[bytes, int]], shape: tuple[int, ...]) -> FlowContent:
+def _content(settings: FlowSettings, stored: list[tuple[bytes, int]], shape: tuple[int, ...]) -> FlowContent:
     limit = max(_SMALL_BYTES, int(np.prod(shape[1:])) * _SMALL_SHARE)
     small = [index for index, (_, size) in enumerate(stored) if size <= limit]
-    return FlowContent(attributes, len(stored), shape[3], [digest for digest, _ in stored], small)
+    return FlowContent(settings, len(stored), shape[3], [digest for digest, _ in stored], small)
 
 
 def is_constant(field: np.ndarray) -> bool:
@@ -149,8 +136,8 @@ def check_constant(flow: FlowFile, content: FlowContent, frames: FrameFile | Non
             raise Broken("constant flow", f"all {content.fields} fields are constant")
         return
     for index in constant:
-        vector = dequantise(flow.read(index, index + 1)[0, :, 0, 0], content.bound)
-        if not _moved_by(vector, frames.read_one(index), frames.read_one(index + content.step)):
+        vector = dequantise(flow.read(index, index + 1)[0, :, 0, 0], content.settings.bound)
+        if not _moved_by(vector, frames.read_one(index), frames.read_one(index + content.settings.step)):
             raise Broken("constant flow", f"field {index} is constant, though its frames differ by other motion")
 
 
@@ -181,8 +168,8 @@ def check_repeated(flow: FlowFile, content: FlowContent, frames: FrameFile | Non
     for first, *others in places.values():
         if not others or first in small:
             continue
-        pair = _pair(frames, first, content.step)
-        twice += [(first, other) for other in others if _pair(frames, other, content.step) != pair]
+        pair = _pair(frames, first, content.settings.step)
+        twice += [(first, other) for other in others if _pair(frames, other, content.settings.step) != pair]
     if twice and np.unique(flow.read(twice[0][0], twice[0][0] + 1)).size >= _FEWEST_VALUES:
         first, other = twice[0]
         more = f", and {len(twice) - 1} more" if len(twice) > 1 else ""

@@ -17,6 +17,7 @@ from pipelines.datasets.dataset_file import Artifact, ArtifactFile, Kind, video_
 from pipelines.jobs.resume import size_conflict
 from pipelines.optical_flow.methods import METHODS
 from pipelines.storage.flow_file import FlowFile
+from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import ArtifactError, SchemaError
 from pipelines.storage.provenance import is_pictures
@@ -253,25 +254,25 @@ class _Check:
 
     def _origin(self, content: FlowContent, frames: FrameFile | None) -> FlowOrigin:
         """`frames`: those of the flow, if they are there and sound."""
-        made, flow = content.attributes, self.task.artifacts["flow"]
-        from_video = made.get("flow_input") == "video"
+        made, settings = self.attributes["flow"], content.settings
+        from_video = settings.flow_input == "video"
         return FlowOrigin(
-            path=flow.path,
+            path=self.task.path("flow"),
             source=str(made.get("source", "")) if from_video else self.task.path("frames") if frames else "",
             from_video=from_video,
-            method=str(made["method"]),
+            method=settings.method,
             width=content.width,
             stres_version=str(made.get("stres_version", "")),
-            lost=self._why_lost(made, frames),
+            lost=self._why_lost(made, settings, frames),
         )
 
-    def _why_lost(self, made: Mapping[str, Any], frames: FrameFile | None) -> str:
+    def _why_lost(self, made: Mapping[str, Any], settings: FlowSettings, frames: FrameFile | None) -> str:
         """Why flow with these attributes cannot be computed again; empty where it can."""
-        if made.get("flow_input") not in ("video", "jpeg"):
+        if settings.flow_input not in ("video", "jpeg"):
             return "it was imported"
-        if made["method"] not in METHODS:
+        if settings.method not in METHODS:
             return "its method is not one of stres"
-        if made["flow_input"] == "video":
+        if settings.flow_input == "video":
             if not Path(str(made.get("source", ""))).is_file():
                 return "its source is gone"
             return "its source has changed" if "flow" in self.changed else ""
@@ -304,7 +305,7 @@ def _check_values(flow: FlowFile, content: FlowContent, frames: FrameFile | None
     check_saturation(fields)
     check_constant(flow, content, frames)
     check_repeated(flow, content, frames)
-    return frames is not None and judge_orientation(frames, fields, content.step, content.bound)
+    return frames is not None and judge_orientation(frames, fields, content.settings.step, content.settings.bound)
 
 
 def _check_marks(attributes: Mapping[str, Any]) -> None:

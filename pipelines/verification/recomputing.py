@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipelines.errors import UsageError, VideoError
 from pipelines.runtime.ranks import ranks
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from pipelines.optical_flow.methods import FlowMethod
     from pipelines.storage.flow_file import FlowFile
+    from pipelines.storage.flow_settings import FlowSettings
 
 # The same engine on the same machine gives the same bytes. The engines of TV-L1 and OpenCV's own, on two pairs of each
 # of 15 real clips, differ by more than 0.16 pixels, one grey level at the usual bound, in 0.8 % of the bytes at most:
@@ -137,7 +138,7 @@ def recompute(task: FlowTask, report: Report) -> Recomputed:
 
     try:
         with FlowFile(Path(task.origin.path)) as file:
-            method = _method(file.attributes)
+            method = _method(file.settings)
             if isinstance(method, str):
                 return Recomputed(lost=method)
             _compare(task, file, method, count)
@@ -148,20 +149,19 @@ def recompute(task: FlowTask, report: Report) -> Recomputed:
     return Recomputed(fields)
 
 
-def _method(attributes: Mapping[str, Any]) -> "FlowMethod | str":
-    """The method that the file states, on the CPU; or why there is none."""
+def _method(settings: "FlowSettings") -> "FlowMethod | str":
+    """The method that a file states, on the CPU; or why there is none."""
     from pipelines.jobs.attributes import options_difference
     from pipelines.optical_flow.methods import make_method, options_of
-    from pipelines.storage.flow_file import method_parameters
 
-    name, stated = attributes["method"], method_parameters(attributes)
-    if name == "raft":
+    stated = settings.parameters
+    if settings.method == "raft":
         from pipelines.optical_flow.raft import are_weights_here
 
         if not are_weights_here(stated):
             return "the weights of its method are not on this machine"
     with contextlib.suppress(UsageError):
-        method = make_method(name, options_of(stated))
+        method = make_method(settings.method, options_of(stated))
         if not options_difference(stated, method.parameters):
             return method
     return "its method has other parameters in this version"
@@ -169,30 +169,31 @@ def _method(attributes: Mapping[str, Any]) -> "FlowMethod | str":
 
 def _compare(task: FlowTask, file: "FlowFile", method: "FlowMethod", count: Callable[[int], None]) -> None:
     """Raises `Broken` at the first field that is wrong, `VideoError`."""
-    attributes = file.attributes
-    rule = _Rule(attributes)
+    rule = _Rule(file)
     wanted = task.fields(len(file))
     last = -1
     with contextlib.closing(_pictures(task, file, wanted, lambda: count(0))) as pictures:
-        for indices, computed in _computed(pictures, wanted, method, attributes["step"], attributes["bound"]):
+        for indices, computed in _computed(pictures, wanted, method, file.settings):
             for index, field in zip(indices, computed, strict=True):
                 count(1)
                 rule.check(index, file.read(index, index + 1)[0], field)
                 last = index
     if last != wanted[-1]:
-        raise Broken("wrong flow", f"its source ends before the {attributes['source_frames']} frames that it states")
+        raise Broken(
+            "wrong flow", f"its source ends before the {file.attributes['source_frames']} frames that it states"
+        )
 
 
 class _Rule:
     """What counts as the same field."""
 
-    def __init__(self, attributes: Mapping[str, Any]) -> None:
+    def __init__(self, file: "FlowFile") -> None:
         from pipelines.storage.provenance import library_versions
 
-        self.method = attributes["method"]
-        self.levels = min(_MOST_LEVELS, max(1, int(_PIXELS * 255 / (2 * attributes["bound"]))))
+        self.method = file.settings.method
+        self.levels = min(_MOST_LEVELS, max(1, int(_PIXELS * 255 / (2 * file.settings.bound))))
         with contextlib.suppress(ValueError, TypeError):
-            then, now = json.loads(attributes.get("library_versions", "null")), library_versions(*_LIBRARIES)
+            then, now = json.loads(file.attributes.get("library_versions", "null")), library_versions(*_LIBRARIES)
             if self.method != "raft" and then == {**then, **now}:
                 self.share = _SHARE
                 return
@@ -223,7 +224,7 @@ def _pictures(
     called while others are decoded: in a long film that takes longer than a process is waited for."""
     attributes, path = flow.attributes, Path(task.origin.source)
     height, width = flow.file["flow"].shape[2:]
-    wanted = {index + offset for index in fields for offset in (0, attributes["step"])}
+    wanted = {index + offset for index in fields for offset in (0, flow.settings.step)}
     if not task.origin.from_video:
         from pipelines.storage.frames_file import FrameFile
 
@@ -259,7 +260,10 @@ def _pictures(
 
 
 def _computed(
-    pictures: "Iterable[tuple[int, np.ndarray]]", fields: Sequence[int], method: "FlowMethod", step: int, bound: float
+    pictures: "Iterable[tuple[int, np.ndarray]]",
+    fields: Sequence[int],
+    method: "FlowMethod",
+    settings: "FlowSettings",
 ) -> "Iterator[tuple[list[int], np.ndarray]]":
     """Batches of the `fields`: their indices, and uint8 [N, 2, H, W]. Raises `VideoError`."""
     import numpy as np
@@ -268,7 +272,7 @@ def _computed(
     from pipelines.optical_flow.store import method_input
     from pipelines.storage.quantise import quantise, require_finite
 
-    wanted = set(fields)
+    wanted, step = set(fields), settings.step
     frames: dict[int, np.ndarray] = {}
     batch: list[int] = []
 
@@ -276,7 +280,7 @@ def _computed(
         before, after = (np.stack([frames[index + offset] for index in batch]) for offset in (0, step))
         fields = method.flow(torch.from_numpy(before), torch.from_numpy(after))
         require_finite(torch.isfinite(fields).all())
-        return batch, quantise(fields, bound).numpy()
+        return batch, quantise(fields, settings.bound).numpy()
 
     for index, picture in pictures:
         frames[index] = method_input(picture, method)

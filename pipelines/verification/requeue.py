@@ -3,7 +3,6 @@
 The row says why until the stage succeeds, as for every other video that failed.
 """
 
-import json
 import os
 import shlex
 from collections import Counter
@@ -11,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.datasets.dataset_file import FlowSettings, Kind, read_dataset_file, video_id
+from pipelines.datasets.dataset_file import Kind, read_dataset_file, video_id
 from pipelines.errors import StresError
 from pipelines.storage.atomic import storage_errors
 from pipelines.storage.failures import Failure, record_outcomes
+from pipelines.storage.flow_settings import DEFAULT_BOUND, DEFAULT_METHOD, DEFAULT_STEP, FlowSettings
 from pipelines.storage.provenance import is_pictures
 from pipelines.verification.faults import Fault
 from pipelines.verification.one_video import VideoReport
@@ -90,9 +90,6 @@ def _set_aside(workspace: Workspace, kind: Kind, class_name: str, video: str) ->
     return paths[1]
 
 
-_DEFAULT_METHOD, _DEFAULT_BOUND, _DEFAULT_STEP = "tvl1", 20.0, 1  # of `extract-flow`
-
-
 def commands(
     workspace: Workspace, requeued: Iterable[Requeued], reports: Sequence[VideoReport], usual: FlowSettings | None
 ) -> list[str]:
@@ -143,13 +140,13 @@ def _short_side(kind: Kind, reports: Iterable[VideoReport]) -> list[str]:
 def _flow_options(settings: FlowSettings) -> list[str]:
     """The options that make flow with these settings; those that are the default are left away."""
     options = []
-    if settings.method != _DEFAULT_METHOD:
+    if settings.method != DEFAULT_METHOD:
         options += ["--method", shlex.quote(settings.method)]
     for name, value in _other_parameters(settings).items():
         options += ["--method-option", shlex.quote(f"{name}={value}")]
-    if settings.bound != _DEFAULT_BOUND:
+    if settings.bound != DEFAULT_BOUND:
         options += ["--bound", f"{settings.bound:g}"]
-    if settings.step != _DEFAULT_STEP:
+    if settings.step != DEFAULT_STEP:
         options += ["--step", str(settings.step)]
     return options
 
@@ -158,9 +155,10 @@ def _other_parameters(settings: FlowSettings) -> dict[str, object]:
     """The method's parameters that are not its defaults; all where its defaults cannot be told."""
     from pipelines.optical_flow.methods import make_method
 
-    parameters = json.loads(settings.method_parameters)
     try:
         defaults = make_method(settings.method).parameters
     except StresError:  # a method of others, or one whose weights are not here
         defaults = {}
-    return {name: value for name, value in parameters.items() if name not in defaults or defaults[name] != value}
+    return {
+        name: value for name, value in settings.parameters.items() if name not in defaults or defaults[name] != value
+    }

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pipelines.datasets.catalogue import Catalogue
-from pipelines.datasets.dataset_file import FlowSettings, Kind, read_dataset_file, video_id
+from pipelines.datasets.dataset_file import Kind, read_dataset_file, video_id
 from pipelines.datasets.split_lists import Split, list_files
 from pipelines.datasets.splits import resolve, splits_in_use
 from pipelines.errors import StresError
 from pipelines.sources.names import is_video
 from pipelines.storage.failures import Failure
+from pipelines.storage.flow_settings import FlowSettings
 from pipelines.verification.faults import Fault, FaultKind
 from pipelines.verification.one_video import VideoReport, VideoTask
 from pipelines.wording import some
@@ -105,12 +106,10 @@ def find_odd_settings(reports: Iterable[VideoReport]) -> list[Fault]:
     for report in with_flow:
         settings = report.artifacts["flow"].flow_settings
         assert settings is not None
-        for name in ("method", "method_parameters", "bound", "step"):
-            own, others = getattr(settings, name), getattr(usual, name)
-            if own != others:
-                detail = f"its flow has {name} {own}, most have {others}"
-                faults.append(Fault("settings", report.task.id, report.task.path("flow"), detail, ("flow",)))
-                break
+        assert usual is not None
+        if name := settings.contradiction(usual):
+            detail = f"its flow has {name} {getattr(settings, name)}, most have {getattr(usual, name)}"
+            faults.append(Fault("settings", report.task.id, report.task.path("flow"), detail, ("flow",)))
     return faults
 
 

@@ -18,6 +18,7 @@ from pipelines.optical_flow import store as extraction
 from pipelines.optical_flow.store import quantised_flow
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FLOW_SCHEMA, FlowFile
+from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.hdf5 import peek
 from pipelines.storage.quantise import quantise
 from pipelines.workspace import Workspace
@@ -132,7 +133,7 @@ def test_a_method_that_gives_nan_fails_the_video() -> None:
 
     frames = [np.zeros((20, 30, 3), np.uint8) for _ in range(3)]
     with pytest.raises(VideoError, match="NaN or infinity"):
-        list(quantised_flow(frames, Broken(), 1, 20.0, "cpu"))  # type: ignore[arg-type]
+        list(quantised_flow(frames, Broken(), FlowSettings("broken", "{}"), "cpu"))  # type: ignore[arg-type]
 
 
 def test_videos_without_a_pair_become_rows(videos: Path, workspace: Workspace, write_clip: WriteClip) -> None:

@@ -16,9 +16,11 @@ from pipelines.optical_flow.settings import processes_for_gpu
 from pipelines.optical_flow.store import FlowTask, quantised_flow, store_flow
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.flow_file import FlowWriter
+from pipelines.storage.flow_settings import FlowSettings
 from pipelines.video.decoding import VideoReader
 
 WriteClip = Callable[..., np.ndarray]
+MADE = FlowSettings("of the test", "{}")
 
 
 class Still:
@@ -48,17 +50,13 @@ def task(tmp_path: Path, write_clip: WriteClip) -> FlowTask:
     return FlowTask(
         source=VideoSource("c", "a", clip),
         target=tmp_path / "flow/c/a.h5",
-        from_video=True,
         short_side=None,
         allow_truncated=False,
-        method="farneback",
         method_options=(),
         engine="auto",
         device="cpu",
-        bound=20.0,
-        step=2,
         compression="zstd",
-        settings={"method": "farneback", "step": 2},
+        settings=FlowSettings("farneback", "{}", step=2, flow_input="video"),
     )
 
 
@@ -155,7 +153,7 @@ def test_memory_holds_a_few_batches_however_long_the_video() -> None:
             yield np.zeros((4, 4, 3), np.uint8)
 
     written = furthest = 0
-    with contextlib.closing(quantised_flow(frames(), Still(), 1, 20.0)) as batches:
+    with contextlib.closing(quantised_flow(frames(), Still(), MADE)) as batches:
         for fields in batches:
             written += len(fields)
             furthest = max(furthest, read - written)
@@ -176,7 +174,7 @@ def test_frames_go_to_the_device_of_methods_that_use_it(computes_there: bool) ->
             got.extend([frame0, frame1])
             return torch.zeros((len(frame0), 2, *frame0.shape[1:]))
 
-    list(quantised_flow([np.zeros((4, 4, 3), np.uint8)] * 3, Recording(), 1, 20.0, "meta"))
+    list(quantised_flow([np.zeros((4, 4, 3), np.uint8)] * 3, Recording(), MADE, "meta"))
     assert {frames.device.type for frames in got} == {"meta" if computes_there else "cpu"}
     assert {frames.dtype for frames in got} == {torch.uint8}
 
@@ -192,9 +190,9 @@ def test_on_a_gpu_flow_is_quantised_there_and_arrives_whole(device: str) -> None
             return torch.stack([frame0, frame1], 1).float() / 10
 
     frames = [np.full((64, 96, 3), t, np.uint8) for t in range(200)]
-    batches = [fields.copy() for fields in quantised_flow(frames, Ramp(), 1, 20.0, device)]
+    batches = [fields.copy() for fields in quantised_flow(frames, Ramp(), MADE, device)]
     on_cpu = type("RampOnCPU", (Still,), {"flow": lambda self, a, b: torch.stack([a, b], 1).float() / 10})()
-    assert np.array_equal(np.concatenate(batches), np.concatenate(list(quantised_flow(frames, on_cpu, 1, 20.0))))
+    assert np.array_equal(np.concatenate(batches), np.concatenate(list(quantised_flow(frames, on_cpu, MADE))))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pipelines.optical_flow.farneback import Farneback
 from pipelines.prediction import predictor
 from pipelines.prediction.flow import FlowOnDemand, TrainedFlow
 from pipelines.storage.failures import read_failures
+from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.jpeg import as_stored
 from pipelines.video.decoding import VideoReader
 from pipelines.video.isolation import Decoder, IsolatedReader
@@ -21,6 +22,7 @@ from pipelines.video.synthetic import write_video
 from pipelines.workspace import Workspace
 
 TEST_VIDEOS = ("jump/jump2", "wave/wave2")
+MADE = FlowSettings("farneback", "{}", bound=4.0, flow_input="video")
 
 
 @pytest.fixture
@@ -99,13 +101,14 @@ def test_flow_of_stored_frames_is_made_of_frames_as_they_are_stored(trained_on_v
     method = make_method("farneback")
     with VideoReader(trained_on_videos.video("jump/jump2")) as reader:
         frames = dict(enumerate(reader))
-    (found,) = FlowOnDemand(TrainedFlow(method, 4.0, 1, None, True, "cpu"), frames).fields([3])
+    of_jpegs = dataclasses.replace(MADE, flow_input="jpeg")
+    (found,) = FlowOnDemand(TrainedFlow(method, of_jpegs, "cpu"), frames).fields([3])
     import cv2
     import torch
 
     before, after = (torch.from_numpy(cv2.cvtColor(as_stored(frames[t]), cv2.COLOR_RGB2GRAY))[None] for t in (3, 4))
     np.testing.assert_array_equal(found, quantise(method.flow(before, after), 4.0)[0].numpy())
-    (direct,) = FlowOnDemand(TrainedFlow(method, 4.0, 1, None, False, "cpu"), frames).fields([3])
+    (direct,) = FlowOnDemand(TrainedFlow(method, MADE, "cpu"), frames).fields([3])
     assert (found != direct).any()
 
 

@@ -1,0 +1,128 @@
+"""JSON as dataclasses: every value of the type, and in the range, that its field states.
+
+bound: Annotated[float, Within(above=0)]
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union
+
+from pipelines.errors import UsageError
+from pipelines.storage.atomic import json_text
+
+
+@dataclass(frozen=True)
+class Within:
+    """The range of a number, in its annotation."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+
+
+class WrongField(ValueError):
+    """A field that is missing, unknown, of another type or out of range: `'twenty' for 'flow.bound'`."""
+
+    def __init__(self, name: str, *found: Any) -> None:
+        text = f"{found[0]!r}"[:60] if found else "nothing"
+        super().__init__(f"{text} for {name!r}")
+
+
+def from_json(kind: Any, value: Any, name: str = "") -> Any:
+    """`value`, as JSON gives it, as a `kind`: a dataclass (an object), tuple (a list), mapping, text or number, a
+    `Literal`, a union, or one of these `Annotated` with its range.
+
+    A dataclass may lack fields that have a default, and has none that it does not know. `name` is where the value
+    stands. Raises `WrongField` for the first that is not so.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        found = from_json(arguments[0], value, name)
+        ranges = [argument for argument in arguments[1:] if isinstance(argument, Within)]
+        if not all(each.low <= found <= each.high and found > each.above for each in ranges):
+            raise WrongField(name, value)
+        return found
+    if origin in (Union, types.UnionType):
+        return _one_of(arguments, value, name)
+    if origin is Literal and isinstance(value, str) and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list):
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        if len(kinds) == len(value):
+            return tuple(from_json(each, item, name) for each, item in zip(kinds, value, strict=True))
+    if origin is Mapping and isinstance(value, dict):
+        of_key, of_value = arguments
+        return {from_json(of_key, key, name): from_json(of_value, item, f"{name}.{key}") for key, item in value.items()}
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type) and isinstance(value, dict):
+        return _dataclass(kind, value, name)
+    if kind is Any or (kind is str and isinstance(value, str)) or (kind is bool and isinstance(value, bool)):
+        return value
+    is_number = kind in (int, float) and isinstance(value, int | kind) and not isinstance(value, bool)
+    if is_number and -math.inf < value < math.inf:
+        return value
+    raise WrongField(name, value)
+
+
+def _one_of(kinds: tuple[Any, ...], value: Any, name: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    *others, last = (kind for kind in kinds if kind is not type(None))
+    for kind in others:
+        try:
+            return from_json(kind, value, name)
+        except WrongField:
+            continue
+    return from_json(last, value, name)
+
+
+def _dataclass(kind: type, document: Mapping[str, Any], name: str) -> Any:
+    prefix = f"{name}." if name else ""
+    hints, fields = _hints(kind), dataclasses.fields(kind)
+    values = {}
+    for field in fields:
+        if field.name in document:
+            values[field.name] = from_json(hints[field.name], document[field.name], prefix + field.name)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise WrongField(prefix + field.name)
+    for unknown in document.keys() - values.keys():
+        raise WrongField(prefix + unknown, document[unknown])
+    try:
+        return kind(**values)
+    except UsageError as error:  # of its own check
+        raise WrongField(name, document) from error
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+def to_json(value: Any) -> Any:
+    """A dataclass as the JSON document that `from_json` reads: tuples are lists. Raises `ValueError` for NaN."""
+    return json.loads(json_text(dataclasses.asdict(value)))
+
+
+_OF_PROGRAMS = ("stres_version", "library_versions")
+
+
+def first_difference(old: Any, new: Any, name: str = "") -> str:
+    """The first difference between two JSON documents but for the programs that made them, in words; empty where there
+    is none."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            found = first_difference(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+            if found and key not in _OF_PROGRAMS:
+                return found
+        return ""
+    return "" if old == new else f"{name} was {_short(old)} and is now {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
