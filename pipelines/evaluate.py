@@ -17,6 +17,8 @@ from pipelines.runtime.progress import OnProgress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable, write_json
 from pipelines.storage.failures import Failure, record_outcomes
+from pipelines.training.recipes import Step
+from pipelines.training.run_config import RunConfig
 from pipelines.training.runs import Run, choose_run, load_network, recipe_of, scores_folder
 from pipelines.workspace import Workspace
 
@@ -146,9 +148,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     device = device_for(config.device, config.precision)
     network = load_network(task.run, task.step)
     shortest = shortest_window(network)
-    protocols = [(p, p.windows(task.recipe["frames"], shortest, task.run.name)) for p in task.protocols]
+    protocols = [(p, p.windows(task.recipe.frames, shortest, task.run.name)) for p in task.protocols]
     test = ranks().first_tells(
-        lambda: find_test_videos(workspace, task.run, task.settings, config.force, write=not config.dry_run)
+        lambda: find_test_videos(workspace, task.run, task.config, config.force, write=not config.dry_run)
     )
     if not ranks().is_first:
         on_progress = ignore_progress
@@ -157,7 +159,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     test.tell(on_progress)
     if not config.dry_run:
         ranks().first_tells(lambda: _require_writable(workspace, task, test))
-    samples = Samples.of(config.crops, task.settings, task.recipe, config.workers, device)
+    samples = Samples.of(config.crops, task.config.size, task.recipe.crops, config.workers, device)
     if config.recalibrate_bn and not config.dry_run:
         recalibrate(network, samples, *protocols[0], test.training, task.run.name, on_progress)
     scorer = Scorer(network, device, config.precision)
@@ -177,22 +179,21 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 class _Task:
     """A run, one of its networks (`step`), and how that is tested.
 
-    settings  the content of the run's `config.json`
     warning   what is unexpected about the choice of the run; empty where nothing is
     scores    the folder of its scores (`scores_folder`)
     """
 
     run: Run
-    settings: dict[str, Any]
+    config: RunConfig
     step: str
     protocols: list[Protocol]
     warning: str
     scores: Path
 
     @property
-    def recipe(self) -> dict[str, Any]:
+    def recipe(self) -> Step:
         """How the network was trained; of late fusion, the motion stream."""
-        return recipe_of(self.settings, self.step)
+        return recipe_of(self.config, self.step)
 
 
 def _choose(workspace: Workspace, config: Config) -> _Task:
@@ -205,7 +206,7 @@ def _require_writable(workspace: Workspace, task: _Task, test: TestVideos) -> No
     """Raises `StorageError` before anything is scored where the scores cannot be written."""
     folders = [task.scores / protocol.name for protocol in task.protocols]
     # Of all protocols: at least 4 bytes for each video and class.
-    room = 4 * len(folders) * len(test.videos) * len(task.settings["classes"])
+    room = 4 * len(folders) * len(test.videos) * len(task.config.classes)
     require_writable(workspace.root, *folders, room=room)
 
 
@@ -229,7 +230,7 @@ def _leave(
     if not logits:
         raise _nothing_scored(workspace, task, test, failures)
     unscored = {"missing": test.missing, "failed": [f"{failure.class_name}/{failure.video}" for failure in failures]}
-    if left_out := task.settings.get("excluded_classes"):
+    if left_out := task.config.excluded_classes:
         unscored["excluded_classes"] = list(left_out)
     provenance = _provenance(workspace, config, task, test)
     evaluations = []
@@ -264,7 +265,7 @@ def _provenance(workspace: Workspace, config: Config, task: _Task, test: TestVid
         **elsewhere,
         **other,
         "run": task.run.name,
-        "split": task.settings["split"],
+        "split": task.config.split,
         "precision": config.precision,
         "weights_sha256": task.run.weights_sha256(task.step),
     }
@@ -287,7 +288,7 @@ def _gather(logits: "dict[int, Logits]", test: TestVideos, task: _Task) -> "Scor
     return Scores(
         videos=[test.videos[i].id for i in order],
         labels=np.array([test.labels[i] for i in order], dtype=np.int64),
-        classes=task.settings["classes"],
+        classes=list(task.config.classes),
         sources=[test.videos[i].source_sha256 for i in order],
         **{name: value.astype(np.float32) for name, value in streams.items()},
     )

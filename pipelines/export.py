@@ -17,6 +17,7 @@ from pipelines.storage.atomic import (
     storage_errors,
     write_text,
 )
+from pipelines.training.run_config import RunConfig
 from pipelines.training.runs import Run, choose_run
 from pipelines.workspace import Workspace
 
@@ -111,13 +112,12 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
     chosen = choose_run(Workspace(config.workspace), config.run, config.step)
     trained, step = chosen.run, chosen.step
-    settings = trained.config()
+    trained_as = trained.config()
     model = deployed(load_network(trained, step))
-    size = (settings["size"][0], settings["size"][1])
     file = config.file(trained.name, step)
     require_writable(file.absolute().parent)
     on_progress(Progress("export", 0, 2, unit="steps", message=chosen.warning, even=False))
-    content = EXPORT[config.chosen_format](model, size, _about(trained, step, settings))
+    content = EXPORT[config.chosen_format](model, trained_as.size, _about(trained, step, trained_as))
     on_progress(Progress("export", 1, 2, unit="steps", even=False))
     remove_left_over_temporary_files(file.parent, below=False)
     with atomic_file(file) as temporary:
@@ -125,9 +125,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
             temporary.write_bytes(content)
         check = checking.check(RUN[config.chosen_format](temporary, model.outputs), model, trained, step, config.check)
     digest = hashlib.sha256(content).hexdigest()
-    write_text(card_of(file), _card(config, file, trained, step, settings, digest, check, model))
+    write_text(card_of(file), _card(config, file, trained, step, trained_as, digest, check, model))
     on_progress(Progress("export", 2, 2, unit="steps", even=False))
-    classes = len(settings["classes"])
+    (height, width), classes = trained_as.size, len(trained_as.classes)
     return Result(
         run=trained.name,
         step=step,
@@ -136,23 +136,23 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         card=card_of(file),
         bytes=len(content),
         sha256=digest,
-        inputs={name: f"uint8 [B, T, {channels}, {size[0]}, {size[1]}]" for name, channels in model.inputs.items()},
+        inputs={name: f"uint8 [B, T, {channels}, {height}, {width}]" for name, channels in model.inputs.items()},
         outputs=dict.fromkeys(model.outputs, f"float32 [B, {classes}]"),
         fewest_frames=model.fewest_frames,
         check=check,
     )
 
 
-def _about(trained: Run, step: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _about(trained: Run, step: str, trained_as: RunConfig) -> dict[str, Any]:
     """What the file says about itself."""
     return {
         "schema": EXPORT_SCHEMA,
         "stres_version": __version__,
         "run": trained.name,
         "step": step,
-        "classes": settings["classes"],
-        "size": settings["size"],
-        "flow": settings.get("flow"),
+        "classes": trained_as.classes,
+        "size": trained_as.size,
+        "flow": trained_as.flow.to_json() if trained_as.flow else {},
         "weights_sha256": trained.weights_sha256(step),
     }
 
@@ -162,7 +162,7 @@ def _card(
     file: Path,
     trained: Run,
     step: str,
-    settings: dict[str, Any],
+    trained_as: RunConfig,
     digest: str,
     check: "Check",
     model: "Deployed",
@@ -176,8 +176,7 @@ def _card(
         sha256=digest,
         run=trained,
         step=step,
-        settings=settings,
-        size=(settings["size"][0], settings["size"][1]),
+        config=trained_as,
         versions={"stres": __version__} | {name: importlib.metadata.version(name) for name in packages},
         check=check,
     )

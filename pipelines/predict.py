@@ -223,8 +223,8 @@ def _predictor(config: Config, chosen: Chosen) -> "Predictor":
 
 
 def _crops_of_a_window(trained: Run, step: str) -> int:
-    frames = trained.config()["steps"].get(step, {}).get("frames", 1)
-    return max(CROPS_OF_A_WINDOW, frames)
+    steps = {str(name): config.step for name, config in trained.config().steps.items()}
+    return max(CROPS_OF_A_WINDOW, steps[step].frames if step in steps else 1)
 
 
 def _with_places(config: Config, sources: Sequence[VideoSource]) -> Iterator[tuple[VideoSource, Path]]:

@@ -249,7 +249,7 @@ def _task(config: Config, path: Path) -> "FlowTask":
         engine=settings.engine,
         device=str(resolve_device(settings.device)),
         compression=settings.compression,
-        settings=FlowSettings(settings.method, "{}", settings.bound, settings.step, flow_input="video"),
+        settings=FlowSettings.of(settings.method, {}, settings.bound, settings.step, "video"),
     )
 
 

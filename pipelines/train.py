@@ -5,7 +5,6 @@ stopped; another one is refused.
 """
 
 import contextlib
-import json
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,9 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 from pipelines.errors import MissingError, UsageError
 from pipelines.runtime.progress import OnProgress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
-from pipelines.storage.atomic import json_text, remove_left_over_temporary_files, require_writable, storage_errors
+from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable, storage_errors
+from pipelines.storage.provenance import made_by
 from pipelines.training.fine_tuning import Start, find_source, find_starts, flow_difference
 from pipelines.training.recipes import RECIPES, STEPS, Recipe, Step, StepName, override
+from pipelines.training.run_config import RUN_SCHEMA, NetworkConfig, RunConfig, StepConfig, TrainVideos, digest
 from pipelines.training.runs import Run, find_run, only_trainer
 from pipelines.training.step_files import StepFiles, StepResult
 from pipelines.workspace import Workspace, is_plain_name
@@ -162,14 +163,14 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     unreadable: dict[str, str] = {}
     cost: Estimate | None = None
     with contextlib.ExitStack() as held:
-        data, settings, starts = ranks().first_tells(
+        data, described, starts = ranks().first_tells(
             lambda: _begin(this, workspace, config, precision, held, on_progress)
         )
         base = _base_run(config, workspace, this)
         _require_shareable(config, len(data.videos))
         held.enter_context(ranks().process_group(device))
         held.enter_context(repeatable())
-        training = _Training(this, base, config, data, settings, starts, device, precision, on_progress)
+        training = _Training(this, base, config, data, described, starts, device, precision, on_progress)
         if config.dry_run:
             cost = training.estimate()
         else:
@@ -191,11 +192,9 @@ def _begin(
     precision: "Precision",
     held: contextlib.ExitStack,
     on_progress: OnProgress,
-) -> "tuple[TrainingData, dict[str, Any], dict[StepName, Start]]":
+) -> "tuple[TrainingData, RunConfig, dict[StepName, Start]]":
     """Finds the training data, and what fine-tuning starts from; writes the configuration, or compares it. Until `held`
     is closed, no other process trains into the run. A dry run only compares."""
-    from pipelines.runtime.devices import resolve_device
-    from pipelines.training.compilation import compiles
     from pipelines.training.data import find_training_data
     from pipelines.training.runs import describe_base, write_or_compare
 
@@ -211,19 +210,14 @@ def _begin(
         on_progress=on_progress,
     )
     base = _base_run(config, workspace, run)
-    settings = _settings(config, data, precision)
-    if config.exclude_classes:
-        settings["excluded_classes"] = sorted(set(config.exclude_classes))
-    if compiles(config.compile, resolve_device(config.device)):
-        settings["compile"] = True  # it rounds differently; runs without it, older ones too, say nothing of it
-    starts = _starts(config, run, settings, on_progress)
+    described, starts = _with_starts(config, run, _described(config, data, precision), on_progress)
     if base != run:
-        settings["base_run"] = describe_base(base, settings, data.split, data.sources)
-    _require_weights(config, run, starts, settings)
+        described = replace(described, base_run=describe_base(base, described, data.sources))
+    _require_weights(config, run, starts, described.network)
     if config.dry_run:
         if not config.overwrite:
-            write_or_compare(run, settings, data.split, data.sources, write=False)
-        return data, settings, starts
+            write_or_compare(run, described, data.split, data.sources, write=False)
+        return data, described, starts
     if config.overwrite:
         _move_aside(workspace, run)
     if to_do := [run.weights_file(name).parent for name in config.selected() if not run.weights_file(name).exists()]:
@@ -231,18 +225,18 @@ def _begin(
     held.enter_context(only_trainer(run))
     remove_left_over_temporary_files(workspace.root, below=False)
     remove_left_over_temporary_files(run.folder)
-    write_or_compare(run, settings, data.split, data.sources)
-    return data, settings, starts
+    write_or_compare(run, described, data.split, data.sources)
+    return data, described, starts
 
 
-def _require_weights(config: Config, run: Run, starts: Collection[str], settings: Mapping[str, Any]) -> None:
+def _require_weights(config: Config, run: Run, starts: Collection[str], network: NetworkConfig) -> None:
     """Raises `MissingError` before a run is begun where a base step's weights are not to be had."""
     from pipelines.models.weights import read_pretrained
 
     finished = [] if config.overwrite else run.finished()
     if {"appearance", "motion"} & set(config.selected()) - {*starts, *finished}:
-        network, source = settings["network"], config.weights or config.base.weights
-        read_pretrained(network["depth"], network["width"], source, download=not config.dry_run)
+        source = config.weights or config.base.weights
+        read_pretrained(network.depth, network.width, source, download=not config.dry_run)
 
 
 def _require_shareable(config: Config, videos: int) -> None:
@@ -253,36 +247,37 @@ def _require_shareable(config: Config, videos: int) -> None:
         goes_together(config.step(name), videos, ranks().size, config.sync_bn)
 
 
-def _settings(config: Config, data: "TrainingData", precision: str) -> dict[str, Any]:
-    """Everything that decides what the run becomes."""
-    from pipelines.training.run_config import digest
+def _described(config: Config, data: "TrainingData", precision: str) -> RunConfig:
+    """Everything that decides what the run becomes but the weights of other runs."""
+    from pipelines.runtime.devices import resolve_device
+    from pipelines.training.compilation import compiles
 
-    return {
-        "recipe": config.recipe,
-        "split": config.split,
-        "seed": config.seed,
-        "size": list(config.size or config.base.size),
-        "weights": config.weights or config.base.weights,
-        "precision": precision,
-        "network": _network(config, data),
-        "classes": data.classes,
-        "train_videos": {"count": len(data.videos), "sha256": digest([video.id for video in data.videos])},
-        "flow": data.flow.to_json() if data.flow else {},
-        "steps": {name: asdict(config.step(name)) for name in config.selected()},
-    }
-
-
-def _network(config: Config, data: "TrainingData") -> dict[str, Any]:
-    return {
-        "num_classes": len(data.classes),
-        "depth": config.depth or config.base.depth,
-        "width": config.width or config.base.width,
-        "flow_channels": 2 * STACK,
-        "fusion": config.fusion,
-        "direction": config.direction,
-        "temporal_kernels": config.temporal_kernels,
-        "temporal_init": config.temporal_init,
-    }
+    return RunConfig(
+        **made_by(RUN_SCHEMA, "opencv", "numpy", "torch"),
+        recipe=config.recipe,
+        split=config.split,
+        seed=config.seed,
+        size=config.size or config.base.size,
+        weights=config.weights or config.base.weights,
+        precision=precision,
+        network=NetworkConfig(
+            num_classes=len(data.classes),
+            depth=config.depth or config.base.depth,
+            width=config.width or config.base.width,
+            flow_channels=2 * STACK,
+            fusion=config.fusion,
+            direction=config.direction,
+            temporal_kernels=config.temporal_kernels,
+            temporal_init=config.temporal_init,
+        ),
+        classes=tuple(data.classes),
+        train_videos=TrainVideos(len(data.videos), digest([video.id for video in data.videos])),
+        flow=data.flow,
+        steps={name: StepConfig(config.step(name)) for name in config.selected()},
+        split_sha256=digest([data.split.train, data.split.test]),
+        excluded_classes=tuple(sorted(set(config.exclude_classes))),
+        compile=compiles(config.compile, resolve_device(config.device)),
+    )
 
 
 def _base_run(config: Config, workspace: Workspace, this: Run) -> Run:
@@ -290,22 +285,22 @@ def _base_run(config: Config, workspace: Workspace, this: Run) -> Run:
     return this if config.base_run is None else find_run(workspace, config.base_run)
 
 
-def _starts(config: Config, this: Run, settings: dict[str, Any], on_progress: OnProgress) -> dict[StepName, Start]:
-    """What the steps begin with that begin with another run's weights; noted in `settings`, and told."""
-    source = find_source(settings["weights"], Workspace(config.workspace))
+def _with_starts(
+    config: Config, this: Run, described: RunConfig, on_progress: OnProgress
+) -> tuple[RunConfig, dict[StepName, Start]]:
+    """What the steps begin with that begin with another run's weights, which is told; and the run with it."""
+    source = find_source(described.weights, Workspace(config.workspace))
     if source is None:
-        return {}
+        return described, {}
     finished = [] if config.overwrite else this.finished()
     lent = [] if config.base_run is None else ["appearance", "motion"]
-    starts = find_starts(source, this, [*finished, *lent], config.selected(), settings)
-    settings["weights"] = source.text
-    for name, start in starts.items():
-        settings["steps"][name]["weights"] = start.record()
+    starts = find_starts(source, this, [*finished, *lent], config.selected(), described)
     begun = [start.described(name) for name, start in starts.items() if name not in finished]
-    for text in (*begun, flow_difference(source, settings["flow"]) if begun else ""):
+    for text in (*begun, flow_difference(source, described.flow) if begun else ""):
         if text:
             on_progress(note(text))
-    return starts
+    begin = {name: replace(described.steps[name], weights=start.record()) for name, start in starts.items()}
+    return replace(described, weights=source.text, steps={**described.steps, **begin}), starts
 
 
 def _move_aside(workspace: Workspace, run: Run) -> None:
@@ -331,14 +326,14 @@ def _one_of(flag: str, value: str, accepted: Sequence[str] | Mapping[str, Any]) 
 
 @dataclass(frozen=True)
 class _Training:
-    """What the steps of one call share. `settings`: the content of the run's `config.json`; `starts`: what those steps
-    begin with that begin with another run's weights; `to_come`: in a dry run, the steps whose weights are not there."""
+    """What the steps of one call share. `starts`: what those steps begin with that begin with another run's weights;
+    `to_come`: in a dry run, the steps whose weights are not there."""
 
     run: Run
     base: Run
     config: Config
     data: "TrainingData"
-    settings: dict[str, Any]
+    described: RunConfig
     starts: Mapping[StepName, Start]
     device: "torch.device"
     precision: "Precision"
@@ -426,8 +421,7 @@ class _Training:
             raise Diverged(f"{error}: train it again with a lower rate ({options}); no weights were written") from None
 
     def _files(self, step: Step) -> StepFiles:
-        configuration = self.settings | {"steps": {step.name: self.settings["steps"][step.name]}}
-        return StepFiles(self.run, step, json.loads(json_text(configuration)))  # as JSON gives it back
+        return StepFiles(self.run, step, self.described.of_step(step.name))
 
     def _trainer(self, step: Step, files: StepFiles) -> "tuple[StepTrainer, dict[str, Any]]":
         """What trains a step from its checkpoint, or its start; and the settings that build its network again."""
@@ -462,7 +456,7 @@ class _Training:
         from pipelines.models import STResNet, load_pretrained
 
         config = self.config
-        settings = _network(config, self.data) | {
+        settings = asdict(self.described.network) | {
             "dropout": step.dropout,
             "temporal_pool": step.temporal_pool,
             "streams": step.streams,
@@ -511,7 +505,7 @@ class _Training:
             self.data.labels,
             sampling=TemporalSampling(step.frames, step.stride, STACK),
             scheme=step.crops,
-            size=config.size or config.base.size,
+            size=self.described.size,
             streams=step.streams,
             mirror=step.mirror,
             **seeds,

@@ -1,6 +1,6 @@
 """The model card beside an exported file: Markdown for whoever gets the file without the run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from pipelines.errors import MissingError
 from pipelines.evaluation.scores import SCORES_SCHEMA
 from pipelines.storage.atomic import read_json
 from pipelines.storage.hdf5 import ArtifactError, peek
+from pipelines.training.run_config import RunConfig, StepConfig
 from pipelines.training.runs import LATE_FUSION, Run
 from pipelines.wording import percent
 from pipelines.workspace import Workspace
@@ -18,15 +19,14 @@ from pipelines.workspace import Workspace
 
 @dataclass(frozen=True)
 class Exported:
-    """What a card is about. `settings` is the run's `config.json`, `size` (h, w) the network's input."""
+    """What a card is about."""
 
     file: str
     format: str
     sha256: str
     run: Run
     step: str
-    settings: Mapping[str, Any]
-    size: tuple[int, int]
+    config: RunConfig
     versions: Mapping[str, str]
     check: Check
 
@@ -34,7 +34,7 @@ class Exported:
 def write_card(about: Exported, model: Deployed) -> str:
     """The card's text."""
     parts = [
-        f"# {about.file}: {len(about.settings['classes'])} classes of videos",
+        f"# {about.file}: {len(about.config.classes)} classes of videos",
         _summary(about),
         _inputs(about, model),
         _outputs(about, model),
@@ -47,18 +47,18 @@ def write_card(about: Exported, model: Deployed) -> str:
 
 
 def _summary(about: Exported) -> str:
-    network = about.settings["network"]
+    network = about.config.network
     kind = {LATE_FUSION: "both base streams side by side", "appearance": "appearance stream", "motion": "motion stream"}
     what = kind.get(about.step, "both streams, joined")
     return (
-        f"Spatiotemporal residual network (Feichtenhofer, Pinz, Wildes, NIPS 2016): {what}, depth {network['depth']}, "
-        f"width {network['width']}. Run `{_cell(about.run.name)}`, step `{about.step}`. Any number of videos B, 1 or "
+        f"Spatiotemporal residual network (Feichtenhofer, Pinz, Wildes, NIPS 2016): {what}, depth {network.depth}, "
+        f"width {network.width}. Run `{_cell(about.run.name)}`, step `{about.step}`. Any number of videos B, 1 or "
         "more; normalisation is part of the file."
     )
 
 
 def _inputs(about: Exported, model: Deployed) -> str:
-    height, width = about.size
+    height, width = about.config.size
     kinds = {"rgb": "RGB frames", "flow": "optical flow, x and y in turn"}
     rows = [
         f"| `{name}` | uint8 [B, T, {channels}, {height}, {width}] | {kinds[name]} |"
@@ -87,31 +87,31 @@ def _inputs(about: Exported, model: Deployed) -> str:
 
 
 def _picture(about: Exported) -> str:
-    short_side = (about.settings.get("flow") or {}).get("short_side")
+    short_side = about.config.flow.short_side if about.config.flow else None
     return f"resized to a short side of {short_side} pixels (bicubic)" if short_side else "as large as stres stores it"
 
 
 def _trained_frames(about: Exported) -> str:
-    frames = sorted({step["frames"] for step in _steps(about).values()})
+    frames = sorted({step.step.frames for step in _steps(about).values()})
     return f"T = {' and '.join(map(str, frames))}"
 
 
 def _flow(about: Exported, stack: int) -> str:
-    flow = about.settings.get("flow") or {}
-    parameters = ", ".join(
-        f"{_cell(name)}={_cell(value)}" for name, value in (flow.get("method_parameters") or {}).items()
-    )
-    bound = flow.get("bound", 20.0)
+    made = about.config.flow
+    if made is None:
+        return "How the flow was made is not known: the run was trained without flow files."
+    parameters = ", ".join(f"{_cell(name)}={_cell(value)}" for name, value in made.parameters.items())
+    bound = made.bound
     return (
         f"The flow of frame t is that of frames t-{stack // 2} .. t+{stack - stack // 2 - 1}, each to the frame "
-        f"{flow.get('step', 1)} later, by `{_cell(flow.get('method'))}` ({parameters}) at the size of the whole "
+        f"{made.step} later, by `{_cell(made.method)}` ({parameters}) at the size of the whole "
         f"picture; in pixels, clipped to ±{bound:g}, then `round(255 * (v + {bound:g}) / {2 * bound:g})`: 128 is none. "
         "Mirroring a picture turns x round: 255 - value."
     )
 
 
 def _outputs(about: Exported, model: Deployed) -> str:
-    classes = about.settings["classes"]
+    classes = about.config.classes
     streams = " and ".join(f"`{name}`" for name in model.outputs[1:])
     mean = "of the mean of both streams' logits" if len(model.outputs) == 3 else "of the logits"
     head = [
@@ -129,7 +129,7 @@ def _outputs(about: Exported, model: Deployed) -> str:
 
 def _example(about: Exported, model: Deployed) -> str:
     frames = max(25, model.fewest_frames)
-    shapes = {name: (1, frames, channels, *about.size) for name, channels in model.inputs.items()}
+    shapes = {name: (1, frames, channels, *about.config.size) for name, channels in model.inputs.items()}
     names = ", ".join(shapes)
     if about.format == "torch":
         lines = ["import torch", "", f"model = torch.export.load({about.file!r}).module()"]
@@ -183,33 +183,35 @@ def _results(about: Exported) -> list[dict[str, Any]]:
     return found
 
 
-def _steps(about: Exported) -> dict[str, Any]:
+def _steps(about: Exported) -> dict[str, StepConfig]:
     """The recipes of the steps whose weights these are."""
-    names: Sequence[str] = ("appearance", "motion") if about.step == LATE_FUSION else (about.step,)
-    return {name: about.settings["steps"][name] for name in names}
+    names = ("appearance", "motion") if about.step == LATE_FUSION else (about.step,)
+    return {name: config for name, config in about.config.steps.items() if name in names}
 
 
 def _recipe(about: Exported) -> str:
-    settings = about.settings
-    videos = settings["train_videos"]
+    config = about.config
     lines = [
         "## Training",
         "",
-        f"Recipe `{_cell(settings['recipe'])}`, split {settings['split']}, seed {settings['seed']}, {videos['count']} "
-        f"videos, initial weights `{_cell(settings['weights'])}`, precision {_cell(settings['precision'])}, input "
-        f"{about.size[0]}x{about.size[1]}.",
+        f"Recipe `{_cell(config.recipe)}`, split {config.split}, seed {config.seed}, {config.train_videos.count} "
+        f"videos, initial weights `{_cell(config.weights)}`, precision {_cell(config.precision)}, input "
+        f"{config.size[0]}x{config.size[1]}.",
     ]
-    network = settings["network"]
     if "joint" in about.step:
         pick = ("fusion", "direction", "temporal_kernels", "temporal_init")
         lines += [
             "",
-            "Connection: " + ", ".join(f"{name.replace('_', ' ')} {_cell(network[name])}" for name in pick) + ".",
+            "Connection: "
+            + ", ".join(f"{name.replace('_', ' ')} {_cell(getattr(config.network, name))}" for name in pick)
+            + ".",
         ]
     for name, step in _steps(about).items():
         lines += ["", f"| {name} | |", "|---|---|"]
         lines += [
-            f"| {_cell(key.replace('_', ' '))} | {_cell(value)} |" for key, value in step.items() if key != "name"
+            f"| {_cell(key.replace('_', ' '))} | {_cell(value)} |"
+            for key, value in step.to_json().items()
+            if key != "name"
         ]
     return "\n".join(lines)
 
@@ -217,8 +219,8 @@ def _recipe(about: Exported) -> str:
 def _provenance(about: Exported) -> str:
     lines = ["## Provenance", "", f"* {about.file}: SHA-256 `{about.sha256}`"]
     lines += [f"* weights of the run: SHA-256 `{about.run.weights_sha256(about.step)}`"]
-    lines += [f"* training videos: SHA-256 of their list `{_cell(about.settings['train_videos']['sha256'])}`"]
-    lines += [f"* trained with stres {_cell(about.settings['stres_version'])}"]
+    lines += [f"* training videos: SHA-256 of their list `{_cell(about.config.train_videos.sha256)}`"]
+    lines += [f"* trained with stres {_cell(about.config.stres_version)}"]
     lines += ["* exported with " + ", ".join(f"{name} {version}" for name, version in about.versions.items())]
     check = about.check
     what = _cell(Path(check.video).name) if check.video else "noise"

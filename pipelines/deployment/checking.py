@@ -82,12 +82,11 @@ def check(run_file: RunFile, model: Deployed, run: Run, step: str, video: Path |
     headline = list(logits.values())[-1]
     best = int(np.argmax(headline))
     probability = list(probabilities(logits).values())[-1][best]
-    return Check(str(video) if video else None, run.config()["classes"][best], probability, largest, shapes)
+    return Check(str(video) if video else None, run.config().classes[best], probability, largest, shapes)
 
 
 def _noise(model: Deployed, run: Run, frames: int) -> dict[str, Tensor]:
-    height, width = run.config()["size"]
-    return dict(zip(model.inputs, random_inputs(model, (height, width), 2, frames), strict=True))
+    return dict(zip(model.inputs, random_inputs(model, run.config().size, 2, frames), strict=True))
 
 
 def _difference(run_file: RunFile, scorer: Scorer, inputs: dict[str, Tensor], videos: int, frames: int) -> float:

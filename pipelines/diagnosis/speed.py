@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.diagnosis.check import Check, Place, failure, in_words, ok, warning
+from pipelines.storage.flow_settings import DEFAULT_BOUND, DEFAULT_STEP, FlowSettings
 from pipelines.storage.flow_settings import DEFAULT_METHOD as METHOD
-from pipelines.storage.flow_settings import FlowSettings
 from pipelines.wording import duration
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _pairs_per_second(folder: Path, device: str, workers: int) -> float:
         engine="auto",
         device=device,
         compression="zstd",
-        settings=FlowSettings(METHOD, "{}", flow_input="video"),
+        settings=FlowSettings.of(METHOD, {}, DEFAULT_BOUND, DEFAULT_STEP, "video"),
     )
     rate = 0.0
     for _, outcome in run_tasks(probe, [(task, 0.0)] * workers, workers):

@@ -7,7 +7,6 @@ import contextlib
 import functools
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -27,6 +26,7 @@ from pipelines.runtime.devices import loader_workers, memory_errors
 from pipelines.runtime.progress import OnProgress, Progress
 from pipelines.runtime.ranks import ranks
 from pipelines.storage.failures import Failure
+from pipelines.training.recipes import CropScheme
 
 Logits = dict[str, torch.Tensor]
 """Of each stream: float64 [C]."""
@@ -45,12 +45,9 @@ class Samples:
     device: torch.device
 
     @classmethod
-    def of(
-        cls, frames: int, settings: dict[str, Any], recipe: dict[str, Any], workers: int, device: torch.device
-    ) -> "Samples":
-        """For a run's `config.json` and the recipe of the step under test."""
-        height, width = settings["size"]
-        return cls(frames, (height, width), REFERENCE[recipe["crops"]], workers, device)
+    def of(cls, frames: int, size: Size, crops: CropScheme, workers: int, device: torch.device) -> "Samples":
+        """For a network trained at that size on such crops."""
+        return cls(frames, size, REFERENCE[crops], workers, device)
 
     def read(
         self, network: STResNet, videos: Sequence[Video], labels: Sequence[int], numbers: Iterable[int] | None = None

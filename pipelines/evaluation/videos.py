@@ -12,7 +12,7 @@ from pipelines.runtime.progress import OnProgress, note
 from pipelines.sources.videos import class_counts
 from pipelines.storage.failures import Failure
 from pipelines.storage.flow_settings import FlowSettings
-from pipelines.training.run_config import flow_of
+from pipelines.training.run_config import RunConfig
 from pipelines.training.runs import Run, other_sources
 from pipelines.wording import some
 from pipelines.workspace import Workspace
@@ -91,9 +91,9 @@ class TestVideos:
 
 
 def find_test_videos(
-    workspace: Workspace, run: Run, settings: Mapping[str, Any], force: bool, *, write: bool = True
+    workspace: Workspace, run: Run, config: RunConfig, force: bool, *, write: bool = True
 ) -> TestVideos:
-    """The test videos of `run`, whose `config.json` holds `settings`: those of its split, or all labelled ones where
+    """The test videos of `run`, whose configuration is `config`: those of its split, or all labelled ones where
     the workspace has none of the split's videos. Without `write`, `dataset.json` stays as it is.
 
     Raises `UsageError` where the workspace's flow is not what the run was trained with, unless `force`; `MissingError`
@@ -101,23 +101,22 @@ def find_test_videos(
     """
     catalogue = load_catalogue(workspace, write=write)
     if not force:
-        _require_same_flow(workspace, run, flow_of(settings), flow_provenance(catalogue))
+        _require_same_flow(workspace, run, config.flow, flow_provenance(catalogue))
     split = resolve(run.split(), catalogue)
     if catalogue.videos and not _has_videos_of(run, split, workspace, catalogue):
-        return _other_videos(run, settings["classes"], catalogue)
+        return _other_videos(run, config.classes, catalogue)
     if not split.test and not split.missing_test:
         raise MissingError(
             f"the split of run {run.name} has no test video ({run.split_file}): there is nothing to evaluate; train on "
             "a split whose test list names some, or give single videos to `stres predict`"
         )
-    excluded = settings.get("excluded_classes", ())
     replaced = other_sources(run, _sources(split.test))
     if replaced and not force:
         raise UsageError(
             f"run {run.name} is to be tested on other videos than it was trained beside: {replaced}; train again, or "
             "accept the difference with --force"
         )
-    label = {name: index for index, name in enumerate(settings["classes"])}
+    label = {name: index for index, name in enumerate(config.classes)}
     strange = sorted({video.class_name for video in split.test} - label.keys())
     if strange:
         raise MissingError(
@@ -131,7 +130,7 @@ def find_test_videos(
         training=split.train,
         missing=[id_ for id_ in split.missing_test if id_ not in damaged],
         damaged=[damaged[id_] for id_ in split.missing_test if id_ in damaged],
-        unlisted=[id_ for id_ in split.unlisted if id_.partition("/")[0] not in excluded],
+        unlisted=[id_ for id_ in split.unlisted if id_.partition("/")[0] not in config.excluded_classes],
         replaced=other_sources(run, _sources(split.train)),
         without_videos=sorted(label.keys() - {video.class_name for video in split.test}, key=label.__getitem__),
     )

@@ -12,7 +12,7 @@ import torch
 from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.optical_flow.methods import METHODS, FlowMethod, make_method, options_of
 from pipelines.optical_flow.store import method_input
-from pipelines.storage.flow_settings import FlowSettings
+from pipelines.storage.flow_settings import DEFAULT_BOUND, DEFAULT_STEP, FlowSettings
 from pipelines.storage.jpeg import as_stored
 from pipelines.storage.quantise import quantise, require_finite
 from pipelines.storage.typed_json import first_difference
@@ -39,7 +39,7 @@ def trained_flow(
     method = _make_method(run, settings, options, str(device)) if needed else None
     return TrainedFlow(
         method=method,
-        settings=settings or FlowSettings("none", "{}"),
+        settings=settings or FlowSettings.of("none", {}, DEFAULT_BOUND, DEFAULT_STEP, "video"),
         device=device if method is not None and method.uses_device else torch.device("cpu"),
     )
 

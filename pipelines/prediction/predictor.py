@@ -20,7 +20,6 @@ from pipelines.evaluation.scoring import Scorer, shortest_window, with_fused
 from pipelines.prediction.flow import FlowOnDemand, trained_flow
 from pipelines.prediction.frames_needed import FramePlan
 from pipelines.runtime.devices import memory_errors
-from pipelines.training.run_config import flow_of
 from pipelines.training.runs import Run, load_network, recipe_of
 from pipelines.video.decoding import damage
 from pipelines.video.isolation import Decoder, IsolatedReader
@@ -49,16 +48,16 @@ class Predictor:
         options: Mapping[str, str] | None = None,
         allow_truncated: bool = False,
     ) -> None:
-        settings = run.config()
+        config = run.config()
         self.protocol, self.allow_truncated = protocol, allow_truncated
         self.decoder = Decoder()
-        self.classes: list[str] = settings["classes"]
-        self.size: tuple[int, int] = (settings["size"][0], settings["size"][1])
-        self.recipe = recipe_of(settings, protocol.step)
+        self.classes: list[str] = list(config.classes)
+        self.size: tuple[int, int] = config.size
+        self.recipe = recipe_of(config, protocol.step)
         self.scorer = Scorer(load_network(run, protocol.step), device, precision)
         self.streams = frozenset(self.scorer.network.streams)
-        self.flow = trained_flow(run, flow_of(settings), options or {}, "motion" in self.streams, device)
-        self.cuts = protocol.windows(self.recipe["frames"], shortest_window(self.scorer.network), run.name)
+        self.flow = trained_flow(run, config.flow, options or {}, "motion" in self.streams, device)
+        self.cuts = protocol.windows(self.recipe.frames, shortest_window(self.scorer.network), run.name)
 
     @contextmanager
     def open(self, path: Path) -> Iterator[IsolatedReader]:
@@ -94,7 +93,7 @@ class Predictor:
 
     def views(self, pixels: Pixels) -> tuple[Clips | None, Clips | None]:
         """What goes into the network: V views of T frames and of T stacks."""
-        protocol, reference = self.protocol, REFERENCE[self.recipe["crops"]]
+        protocol, reference = self.protocol, REFERENCE[self.recipe.crops]
         return views_of(pixels, self.size, views=protocol.views, mirror=protocol.mirror, reference=reference)
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.errors import MissingError, UsageError
+from pipelines.errors import MissingError
 from pipelines.storage.atomic import read_json
 from pipelines.training.metrics_log import of_today
-from pipelines.training.recipes import PAPER, STEPS, StepName, override
+from pipelines.training.recipes import STEPS, StepName
 from pipelines.training.runs import Run
 from pipelines.workspace import Workspace, is_plain_name
 
@@ -75,10 +75,10 @@ def _steps(run: Run) -> dict[str, list[dict[str, float]]]:
 def _terms(run: Run, step: StepName) -> int | None:
     """How many cross-entropies a video's loss added up in that step; None where the run's configuration is gone."""
     try:
-        recipe = read_json(run.config_file)["steps"][step]
-        return override(PAPER.steps[step], {name: recipe[name] for name in ("frames", "temporal_pool")}).terms
-    except (MissingError, UsageError, KeyError, TypeError):
+        config = run.config().steps.get(step)
+    except MissingError:
         return None
+    return config.step.terms if config else None
 
 
 def _record(line: str) -> dict[str, Any]:

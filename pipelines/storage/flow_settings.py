@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pipelines.storage.atomic import json_text
-from pipelines.storage.typed_json import Within, WrongField, first_difference, from_json, to_json
+from pipelines.storage.typed_json import Within, WrongField, first_difference, from_json, read_fields, to_json
 
 DEFAULT_METHOD: Literal["tvl1"] = "tvl1"
 DEFAULT_BOUND, DEFAULT_STEP = 20.0, 1
@@ -20,9 +20,9 @@ class FlowSettings:
     method: str
     method_parameters: str
     """JSON with sorted keys; `parameters` is what it says."""
-    bound: Annotated[float, Within(above=0)] = DEFAULT_BOUND
+    bound: Annotated[float, Within(above=0)]
     """Pixels: flow is clipped to -bound..bound before it is stored as bytes."""
-    step: Annotated[int, Within(1, 1 << 20)] = DEFAULT_STEP
+    step: Annotated[int, Within(1, 1 << 20)]
     """Frames: flow is from frame t to frame t + step."""
     short_side: Annotated[int, Within(1, 8192)] | None = None
     """Of the pictures, pixels; None where that is not settled, or the files of a workspace differ in it."""
@@ -73,7 +73,7 @@ class FlowSettings:
             text = json_text(parameters, sort_keys=True)
         except ValueError:  # NaN, which is no JSON
             raise WrongField(f"{name}.method_parameters", parameters) from None
-        return from_json(cls, document | {"method_parameters": text}, name)
+        return read_fields(cls, document | {"method_parameters": text}, name)
 
     def to_json(self) -> dict[str, Any]:
         """What config.json, scores and exported files hold: `method_parameters` as an object."""

@@ -38,8 +38,9 @@ def from_json(kind: Any, value: Any, name: str = "") -> Any:
     """`value`, as JSON gives it, as a `kind`: a dataclass (an object), tuple (a list), mapping, text or number, a
     `Literal`, a union, or one of these `Annotated` with its range.
 
-    A dataclass may lack fields that have a default, and has none that it does not know. `name` is where the value
-    stands. Raises `WrongField` for the first that is not so.
+    A dataclass with a `from_json(value, name)` of its own is read by that. Another may lack fields that have a default,
+    and has none that it does not know. `name` is where the value stands. Raises `WrongField` for the first that is not
+    so.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
@@ -59,8 +60,10 @@ def from_json(kind: Any, value: Any, name: str = "") -> Any:
     if origin is Mapping and isinstance(value, dict):
         of_key, of_value = arguments
         return {from_json(of_key, key, name): from_json(of_value, item, f"{name}.{key}") for key, item in value.items()}
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type) and isinstance(value, dict):
-        return _dataclass(kind, value, name)
+    if hasattr(kind, "from_json"):  # it knows itself
+        return kind.from_json(value, name)
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return read_fields(kind, value, name)
     if kind is Any or (kind is str and isinstance(value, str)) or (kind is bool and isinstance(value, bool)):
         return value
     is_number = kind in (int, float) and isinstance(value, int | kind) and not isinstance(value, bool)
@@ -81,7 +84,8 @@ def _one_of(kinds: tuple[Any, ...], value: Any, name: str) -> Any:
     return from_json(last, value, name)
 
 
-def _dataclass(kind: type, document: Mapping[str, Any], name: str) -> Any:
+def read_fields(kind: Any, document: Mapping[str, Any], name: str) -> Any:
+    """The dataclass `kind` with the fields that an object at `name` has. Raises `WrongField`."""
     prefix = f"{name}." if name else ""
     hints, fields = _hints(kind), dataclasses.fields(kind)
     values = {}

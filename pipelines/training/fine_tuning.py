@@ -5,11 +5,13 @@ joint step. Everything is kept but the classifiers, and these too where both run
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import MissingError, UsageError
+from pipelines.storage.flow_settings import FlowSettings
 from pipelines.training.recipes import STEPS, StepName
+from pipelines.training.run_config import InitialWeights, NetworkConfig, RunConfig
 from pipelines.training.runs import Run, run_at
 from pipelines.workspace import Workspace
 
@@ -58,9 +60,9 @@ class Start:
     sha256: str
     new_classes: tuple[int, int] | None
 
-    def record(self) -> dict[str, str]:
+    def record(self) -> InitialWeights:
         """What the configuration keeps of it, for later calls to compare."""
-        return {"run": self.source.label, "step": self.step, "sha256": self.sha256}
+        return InitialWeights(self.source.label, self.step, self.sha256)
 
     def described(self, name: StepName) -> str:
         text = f"{name} starts from {self.step} of run {self.source.label}"
@@ -101,24 +103,24 @@ def find_source(weights: str | None, workspace: Workspace) -> Source | None:
 
 
 def find_starts(
-    source: Source, run: Run, finished: Collection[str], selected: Sequence[StepName], settings: Mapping[str, Any]
+    source: Source, run: Run, finished: Collection[str], selected: Sequence[StepName], config: RunConfig
 ) -> dict[StepName, Start]:
     """What each of the `selected` steps of `run` begins with, of those that begin with the other run's weights.
 
-    `finished`: the steps that `run` has already, or has from its base run; `settings`: its `network` and `classes`.
+    `finished`: the steps that `run` has already, or has from its base run; `config`: what it is to become.
     Raises `UsageError` where a step cannot begin with what `source` names, `MissingError` where the other run has not
     finished it.
     """
     if source.run.folder.resolve() == run.folder.resolve():
         raise UsageError(f"--weights {source.text} is the run to be trained: give the new one another --name")
     own = {*finished, *selected}
-    return {name: _start(source, name, settings) for name in selected if own.isdisjoint(_PREDECESSORS[name])}
+    return {name: _start(source, name, config) for name in selected if own.isdisjoint(_PREDECESSORS[name])}
 
 
-def _start(source: Source, name: StepName, settings: Mapping[str, Any]) -> Start:
+def _start(source: Source, name: StepName, config: RunConfig) -> Start:
     step = _source_step(source, name)
-    _require_fit(source, step, name, settings["network"])
-    there, here = source.run.config()["classes"], list(settings["classes"])
+    _require_fit(source, step, name, config.network)
+    there, here = source.run.config().classes, config.classes
     sha256 = source.run.weights_sha256(step)
     return Start(source, step, sha256, None if there == here else (len(there), len(here)))
 
@@ -146,12 +148,13 @@ def _source_step(source: Source, name: StepName) -> StepName:
     return step
 
 
-def _require_fit(source: Source, step: StepName, name: StepName, network: Mapping[str, Any]) -> None:
+def _require_fit(source: Source, step: StepName, name: StepName, network: NetworkConfig) -> None:
     there = source.run.weights(step)["network"]
     keys = ["depth", "width"]
     keys += ["flow_channels"] if name != "appearance" else []
     keys += ["fusion", "direction", "temporal_kernels"] if name in JOINT else []
-    differences = [f"{key} is {there[key]} there and {network[key]} here" for key in keys if there[key] != network[key]]
+    here = asdict(network)
+    differences = [f"{key} is {there[key]} there and {here[key]} here" for key in keys if there[key] != here[key]]
     if differences:
         raise UsageError(
             f"{name} cannot start from {step} of run {source.label}: {', '.join(differences)}: "
@@ -159,11 +162,9 @@ def _require_fit(source: Source, step: StepName, name: StepName, network: Mappin
         )
 
 
-def flow_difference(source: Source, flow: Mapping[str, Any]) -> str:
+def flow_difference(source: Source, flow: FlowSettings | None) -> str:
     """In words, the first way in which the other run's flow was another; empty where it was not."""
-    from pipelines.storage.typed_json import first_difference
-
-    difference = first_difference(source.run.config()["flow"], flow, "flow")
+    difference = flow.difference(source.run.config().flow, "flow") if flow else ""
     return f"run {source.label} was trained on other flow: {difference}" if difference else ""
 
 

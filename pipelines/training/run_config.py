@@ -1,22 +1,162 @@
-"""What the files of a run must hold for anything to be done with it, since they may come from anybody."""
+"""What a run is: the content of its `config.json`, typed all the way down. It may come from anybody: reading it checks
+every field."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import MissingError
 from pipelines.storage.atomic import json_text
 from pipelines.storage.flow_settings import FlowSettings
-from pipelines.storage.typed_json import WrongField
-from pipelines.training.recipes import CROP_SCHEMES
+from pipelines.storage.typed_json import Within, WrongField, first_difference, from_json, read_fields, to_json
+from pipelines.training.recipes import Step, StepName
+
+RUN_SCHEMA = "stres/run/1"
+_MOST = 1 << 20  # of what a run counts
+
+Whole = Annotated[int, Within(0, _MOST)]
+Side = Annotated[int, Within(32, 8192)]
 
 
-def checked_config(document: Any, path: Path) -> dict[str, Any]:
-    """`config.json` if it says all that training and tests rely on. Raises `MissingError` naming the first that is
-    missing or of another kind."""
-    return _checked(document, _CONFIG, path)
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network of the joint steps; a base step trains one of its streams, without the connection."""
+
+    num_classes: Whole
+    depth: Whole
+    width: Whole
+    flow_channels: Whole
+    fusion: str
+    direction: str
+    temporal_kernels: bool
+    temporal_init: str
+
+
+@dataclass(frozen=True)
+class TrainVideos:
+    """How many training videos there are, and the SHA-256 of the list of their ids."""
+
+    count: Annotated[int, Within(0, 1 << 40)]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """The step of another run that a step begins with, and the SHA-256 of its weights file."""
+
+    run: str
+    step: StepName
+    sha256: str
+
+
+@dataclass(frozen=True)
+class BaseRun:
+    """The run whose streams joint1 starts from, and the SHA-256 of each stream's weights file."""
+
+    name: str
+    weights_sha256: Mapping[StepName, str]
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """How a step is trained, and what it begins with where those are another run's weights."""
+
+    step: Step
+    weights: InitialWeights | None = None
+
+    @classmethod
+    def from_json(cls, document: Any, name: str) -> Self:
+        """What `to_json` gave. Raises `WrongField`."""
+        of_step = dict(from_json(Mapping[str, Any], document, name))
+        for needed in ("frames", "crops"):  # what tests rely on is never left to a default
+            if needed not in of_step:
+                raise WrongField(f"{name}.{needed}")
+        weights = from_json(InitialWeights | None, of_step.pop("weights", None), f"{name}.weights")
+        step = read_fields(Step, of_step, name)
+        if step.frames > _MOST:
+            raise WrongField(f"{name}.frames", step.frames)
+        if step.name != name.rpartition(".")[2]:
+            raise WrongField(f"{name}.name", step.name)
+        return cls(step, weights)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of the step, and `weights` among them."""
+        return to_json(self.step) | ({"weights": asdict(self.weights)} if self.weights else {})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run becomes, and the programs that began it.
+
+    `flow` is None without flow files. `steps` are those begun so far. `compile`: it rounds differently. `others`:
+    fields of another version of stres, which are kept and compared.
+    """
+
+    schema: str
+    stres_version: str
+    library_versions: Mapping[str, str]
+    recipe: str
+    split: Whole
+    seed: Annotated[int, Within(0, 1 << 63)]
+    size: tuple[Side, Side]
+    weights: str
+    precision: str
+    network: NetworkConfig
+    classes: tuple[str, ...]
+    train_videos: TrainVideos
+    flow: FlowSettings | None
+    steps: Mapping[StepName, StepConfig]
+    split_sha256: str
+    excluded_classes: tuple[str, ...] = ()
+    compile: bool = False
+    base_run: BaseRun | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, document: Any, path: Path) -> Self:
+        """The content of the `config.json` at `path`. Raises `MissingError` naming the first field that is missing, of
+        another kind or out of range."""
+        known, others = _divided(cls, document, path)
+        known |= {"flow": None} if known.get("flow") == {} else {}
+        config = _checked(cls, known | {"others": others}, path)
+        if len(set(config.classes)) != len(config.classes) or not config.classes:
+            raise _unusable(path, WrongField("classes", list(config.classes)))
+        return config
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `config.json`; what most runs lack is not in it."""
+        document = to_json(replace(self, flow=None, steps={}, others={}))
+        del document["others"]
+        for name, empty in (("excluded_classes", []), ("compile", False), ("base_run", None)):
+            if document[name] == empty:
+                del document[name]
+        document["flow"] = self.flow.to_json() if self.flow else {}
+        document["steps"] = {name: step.to_json() for name, step in self.steps.items()}
+        document["split_sha256"] = document.pop("split_sha256")  # the last, as ever
+        return document | dict(self.others)
+
+    def first_difference(self, other: "RunConfig") -> str:
+        """The first in which `other` differs but for the programs, in words; empty where it does not."""
+        return first_difference(self.to_json(), other.to_json())
+
+    def of_step(self, name: StepName) -> dict[str, Any]:
+        """What a checkpoint of that step has to fit."""
+        document = replace(self, steps={name: self.steps[name]}).to_json()
+        about = ("schema", "stres_version", "library_versions", "split_sha256")
+        return {key: value for key, value in document.items() if key not in about}
+
+
+@dataclass(frozen=True)
+class _SplitFile:
+    number: Whole
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    classes: tuple[str, ...]
+    source: str
+    held_apart: tuple[str, ...] = ()
 
 
 def checked_split(document: Any, path: Path) -> Split:
@@ -24,92 +164,35 @@ def checked_split(document: Any, path: Path) -> Split:
 
     Its rule for groups is left out: leaks are told when a run is trained, and a stranger's expression may take years.
     """
-    fields = _checked(document, _SPLIT, path)
-    held_apart = document.get("held_apart", [])
-    if not _are_texts(held_apart):
-        raise MissingError(f"{path} has {held_apart!r:.60} for 'held_apart': restore it, or train the run again")
-    return Split(**{name: fields[name] for name in _SPLIT}, held_apart=held_apart)
-
-
-def _checked(document: Any, fields: "Mapping[str, Callable[[Any], bool]]", path: Path) -> dict[str, Any]:
-    if not isinstance(document, dict):
-        raise MissingError(f"{path} is no JSON object: restore it, or train the run again")
-    for name, is_usable in fields.items():
-        if name not in document or not is_usable(document[name]):
-            found = f"{document[name]!r}"[:60] if name in document else "nothing"
-            raise MissingError(f"{path} has {found} for {name!r}: restore it, or train the run again")
-    return document
-
-
-def _is_whole(value: Any, low: int, high: int = 1 << 20) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-def _are_classes(value: Any) -> bool:
-    return _are_texts(value) and len(value) == len(set(value)) > 0
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(_is_whole(side, 32, 8192) for side in value)
-
-
-def _are_counted(value: Any) -> bool:
-    return isinstance(value, dict) and _is_whole(value.get("count"), 0, 1 << 40) and _is_text(value.get("sha256"))
-
-
-def _are_steps(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(step, dict) and _is_whole(step.get("frames"), 1) and step.get("crops") in CROP_SCHEMES
-        for step in value.values()
+    file = _checked(_SplitFile, _divided(_SplitFile, document, path)[0], path)
+    return Split(
+        number=file.number,
+        train=list(file.train),
+        test=list(file.test),
+        classes=list(file.classes),
+        source=file.source,
+        held_apart=list(file.held_apart),
     )
 
 
-def _is_flow(value: Any) -> bool:
-    """Empty, of a run without flow files, or with what computing more of it needs."""
+def _divided(kind: type, document: Any, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What of a file is of the fields of `kind`, and what is not."""
+    if not isinstance(document, dict):
+        raise MissingError(f"{path} is no JSON object: restore it, or train the run again")
+    names = {each.name for each in fields(kind)} - {"others"}
+    known = {name: value for name, value in document.items() if name in names}
+    return known, {name: value for name, value in document.items() if name not in names}
+
+
+def _checked(kind: Any, document: dict[str, Any], path: Path) -> Any:
     try:
-        return value == {} or bool(FlowSettings.from_json(value))
-    except WrongField:
-        return False
+        return read_fields(kind, document, "")
+    except WrongField as error:
+        raise _unusable(path, error) from error
 
 
-def flow_of(settings: Mapping[str, Any]) -> FlowSettings | None:
-    return FlowSettings.from_json(settings["flow"]) if settings["flow"] else None
-
-
-def _is_network(value: Any) -> bool:
-    return isinstance(value, dict) and {"depth", "width", *_CONNECTION} <= value.keys()
-
-
-_CONNECTION = ("fusion", "direction", "temporal_kernels", "temporal_init")
-_CONFIG: Mapping[str, Callable[[Any], bool]] = {
-    "recipe": _is_text,
-    "split": lambda value: _is_whole(value, 0),
-    "seed": lambda value: _is_whole(value, 0, 1 << 63),
-    "size": _is_size,
-    "weights": _is_text,
-    "precision": _is_text,
-    "network": _is_network,
-    "classes": _are_classes,
-    "train_videos": _are_counted,
-    "flow": _is_flow,
-    "steps": _are_steps,
-    "stres_version": _is_text,
-}
-_SPLIT: Mapping[str, Callable[[Any], bool]] = {
-    "number": lambda value: _is_whole(value, 0),
-    "train": _are_texts,
-    "test": _are_texts,
-    "classes": _are_texts,
-    "source": _is_text,
-}
+def _unusable(path: Path, error: WrongField) -> MissingError:
+    return MissingError(f"{path} has {error}: restore it, or train the run again")
 
 
 def digest(content: Any) -> str:

@@ -9,20 +9,18 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import MissingError, UsageError
-from pipelines.storage.atomic import json_text, locked, read_json, storage_errors, write_json
-from pipelines.storage.provenance import made_by
+from pipelines.storage.atomic import locked, read_json, storage_errors, write_json
 from pipelines.storage.typed_json import first_difference
-from pipelines.training.recipes import STEPS
-from pipelines.training.run_config import checked_config, checked_split, digest
+from pipelines.training.recipes import STEPS, Step
+from pipelines.training.run_config import BaseRun, RunConfig, checked_split
 from pipelines.workspace import Workspace, is_plain_name
 
 if TYPE_CHECKING:
@@ -73,7 +71,7 @@ class Run:
         trained = content.get("configuration")
         if isinstance(trained, dict):
             config = self.config()
-            here = config | {"steps": {step: config["steps"].get(step)}}
+            here = replace(config, steps={name: of for name, of in config.steps.items() if name == step}).to_json()
             difference = first_difference(trained, {name: here.get(name) for name in trained})
             if difference:
                 raise MissingError(
@@ -82,9 +80,9 @@ class Run:
                 )
         return content
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> RunConfig:
         """The run's configuration. Raises `MissingError` where it is absent, damaged or lacks what a run needs."""
-        return checked_config(read_json(self.config_file), self.config_file)
+        return RunConfig.from_json(read_json(self.config_file), self.config_file)
 
     def split(self) -> "Split":
         """The split that the run was trained on. Raises `MissingError`."""
@@ -104,7 +102,7 @@ class Run:
     def unfinished(self) -> list[str]:
         """The steps that it was asked for and has not finished, in the order of training."""
         try:
-            asked = self.config()["steps"]
+            asked = self.config().steps
         except MissingError:  # whoever reads more of the run says so
             return []
         return [step for step in STEPS if step in asked and not self.weights_file(step).exists()]
@@ -252,15 +250,13 @@ def outdated(workspace: Workspace, scores: Path, attributes: Mapping[str, Any]) 
     return "" if same else f"they were made with other weights than run {run.name} has now"
 
 
-def recipe_of(settings: Mapping[str, Any], step: str) -> dict[str, Any]:
-    """How `step` was trained, of the run whose `config.json` holds `settings`; of late fusion, the motion stream.
-
-    Raises `MissingError` where that does not say.
-    """
+def recipe_of(config: RunConfig, step: str) -> Step:
+    """How `step` was trained; of late fusion, the motion stream. Raises `MissingError` where `config` does not say."""
     name = "motion" if step == LATE_FUSION else step
-    if name not in settings["steps"]:
+    trained = {str(key): value.step for key, value in config.steps.items()}
+    if name not in trained:
         raise MissingError(f"the run's config.json does not tell how {name} was trained: restore it, or train it again")
-    return settings["steps"][name]
+    return trained[name]
 
 
 def load_network(run: Run, step: str) -> "STResNet":
@@ -275,8 +271,9 @@ def load_network(run: Run, step: str) -> "STResNet":
     with _misfits(run.weights_file(names[0])):
         settings = parts[0]["network"] | ({"streams": names} if step == LATE_FUSION else {})
         network = _built(settings, [part["model"] for part in parts])
-        if network.num_classes != len(run.config()["classes"]):
-            raise ValueError(f"it knows {network.num_classes} classes, config.json {len(run.config()['classes'])}")
+        classes = len(run.config().classes)
+        if network.num_classes != classes:
+            raise ValueError(f"it knows {network.num_classes} classes, config.json {classes}")
         for part in parts:
             if step == LATE_FUSION:
                 load_streams(network, part["model"])
@@ -312,27 +309,22 @@ def _misfits(path: Path) -> Iterator[None]:
         raise MissingError(f"{path} holds no network that it describes ({reason}): train the step again") from error
 
 
-RUN_SCHEMA = "stres/run/1"
-
-
 def write_or_compare(
-    run: Run, settings: Mapping[str, Any], split: Split, sources: Mapping[str, str], *, write: bool = True
+    run: Run, config: RunConfig, split: Split, sources: Mapping[str, str], *, write: bool = True
 ) -> None:
     """Writes `config.json` and `split.json` of a new run; of an old one checks that this continues it.
 
-    `settings` holds everything that decides the result; `settings["steps"]` only the steps of this call, which a run
-    collects. `sources`: SHA-256 of the videos' sources, by id. Without `write` it only checks. Raises `UsageError`
-    naming the first difference.
+    `config` has only the steps of this call, which a run collects. `sources`: SHA-256 of the videos' sources, by id.
+    Without `write` it only checks. Raises `UsageError` naming the first difference.
     """
-    document = _document(settings, split)
     if not run.config_file.exists():
         if write:
             write_json(run.split_file, dataclasses.asdict(split) | {"sources": dict(sources)})
-            write_json(run.config_file, document)
+            write_json(run.config_file, config.to_json())
         return
     old = run.config()
-    steps = old.get("steps", {}) | document["steps"]
-    difference = first_difference(old | {"steps": steps | old.get("steps", {})}, document | {"steps": steps})
+    steps = {**old.steps, **config.steps}
+    difference = replace(old, steps={**steps, **old.steps}).first_difference(replace(config, steps=steps))
     if difference:
         other_videos = difference.startswith("train_videos")
         same = "extract again what is missing of its videos" if other_videos else "give the same options"
@@ -345,8 +337,8 @@ def write_or_compare(
             f"run {run.name} was begun with other videos: {replaced}; restore them and extract them again to continue "
             "it, another --name, or --overwrite to begin anew"
         )
-    if write and steps != old.get("steps"):
-        write_json(run.config_file, old | {"steps": steps})
+    if write and steps.keys() != old.steps.keys():
+        write_json(run.config_file, replace(old, steps=steps).to_json())
 
 
 def other_sources(run: Run, sources: Mapping[str, str]) -> str:
@@ -359,27 +351,18 @@ def other_sources(run: Run, sources: Mapping[str, str]) -> str:
     return f"what is stored as {replaced[0]}{count} comes from another video now (its SHA-256 differs)"
 
 
-def describe_base(base: Run, settings: Mapping[str, Any], split: Split, sources: Mapping[str, str]) -> dict[str, Any]:
+def describe_base(base: Run, config: RunConfig, sources: Mapping[str, str]) -> BaseRun:
     """Name and weights of the run whose streams another run's joint1 starts from.
 
     Raises `UsageError` where it was trained on other videos, classes, flow or input: its streams may have seen what
     this run is tested on, or mean something else by their inputs and outputs.
     """
-    old, new = base.config(), _document(settings, split)
+    old, new = base.config().to_json(), config.to_json()
     for name in ("classes", "split_sha256", "train_videos", "flow", "size"):
-        difference = first_difference(old.get(name), new[name], name)
+        difference = first_difference(old[name], new[name], name)
         if difference:
             raise UsageError(f"--base-run {base.name} does not fit this run: {difference}; give one of the same split")
     if replaced := other_sources(base, sources):
         raise UsageError(f"--base-run {base.name} was trained on other videos: {replaced}; train its streams again")
-    streams = [step for step in ("appearance", "motion") if base.weights_file(step).exists()]
-    return {"name": base.name, "weights_sha256": {step: base.weights_sha256(step) for step in streams}}
-
-
-def _document(settings: Mapping[str, Any], split: Split) -> dict[str, Any]:
-    document = {
-        **made_by(RUN_SCHEMA, "opencv", "numpy", "torch"),
-        **settings,
-        "split_sha256": digest([split.train, split.test]),
-    }
-    return json.loads(json_text(document))  # what reading it again would give: tuples are lists
+    streams = [step for step in STEPS[:2] if base.weights_file(step).exists()]
+    return BaseRun(base.name, {step: base.weights_sha256(step) for step in streams})

@@ -27,7 +27,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class StepFiles:
-    """Those of `step`. `configuration`: the run's, of all steps with this one's alone, which a checkpoint has to fit.
+    """Those of `step`. `configuration`: what a checkpoint of it has to fit (`RunConfig.of_step`).
 
     Methods that write raise `StorageError`, those that read `MissingError` for what is damaged.
     """

@@ -133,7 +133,7 @@ def test_a_method_that_gives_nan_fails_the_video() -> None:
 
     frames = [np.zeros((20, 30, 3), np.uint8) for _ in range(3)]
     with pytest.raises(VideoError, match="NaN or infinity"):
-        list(quantised_flow(frames, Broken(), FlowSettings("broken", "{}"), "cpu"))  # type: ignore[arg-type]
+        list(quantised_flow(frames, Broken(), FlowSettings.of("broken", {}, 20, 1, "video"), "cpu"))  # type: ignore[arg-type]
 
 
 def test_videos_without_a_pair_become_rows(videos: Path, workspace: Workspace, write_clip: WriteClip) -> None:

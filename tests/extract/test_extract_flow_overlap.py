@@ -20,7 +20,7 @@ from pipelines.storage.flow_settings import FlowSettings
 from pipelines.video.decoding import VideoReader
 
 WriteClip = Callable[..., np.ndarray]
-MADE = FlowSettings("of the test", "{}")
+MADE = FlowSettings.of("of the test", {}, 20, 1, "video")
 
 
 class Still:
@@ -56,7 +56,7 @@ def task(tmp_path: Path, write_clip: WriteClip) -> FlowTask:
         engine="auto",
         device="cpu",
         compression="zstd",
-        settings=FlowSettings("farneback", "{}", step=2, flow_input="video"),
+        settings=FlowSettings.of("farneback", {}, 20, 2, "video"),
     )
 
 

@@ -22,7 +22,7 @@ from pipelines.video.synthetic import write_video
 from pipelines.workspace import Workspace
 
 TEST_VIDEOS = ("jump/jump2", "wave/wave2")
-MADE = FlowSettings("farneback", "{}", bound=4.0, flow_input="video")
+MADE = FlowSettings.of("farneback", {}, 4, 1, "video")
 
 
 @pytest.fixture

@@ -72,7 +72,9 @@ def test_nothing_is_written_outside_by_what_a_runs_files_say(trained_on_videos, 
     """Classes named like paths, in a run's configuration: they are text in the model card, and nothing else."""
     run = tmp_path / "runs" / "split1"
     shutil.copytree(trained_on_videos.workspace.runs / "split1", run)
-    config = Run(run).config() | {"classes": ["../../escaped", "<img src=x onerror=alert(1)>|`[a](javascript:b)"]}
+    config = Run(run).config().to_json() | {
+        "classes": ["../../escaped", "<img src=x onerror=alert(1)>|`[a](javascript:b)"]
+    }
     (run / "config.json").write_text(json.dumps(config | {"weights": "`<script>`"}))
     before = {path for path in tmp_path.rglob("*") if tmp_path / "out" not in path.parents}
     export.run(export.Config(tmp_path / "out/model.pt2", tmp_path, run=str(run), step="appearance"))

@@ -104,8 +104,8 @@ def test_left_out_classes_are_part_of_the_configuration_and_stay_out_of_the_test
     result = train.run(config(workspace, steps=("appearance",), exclude_classes=("skip",)))
 
     run = Run(result.folder)
-    assert run.config()["excluded_classes"] == ["skip"]
-    assert run.config()["classes"] == ["jump", "wave"]
+    assert run.config().excluded_classes == ("skip",)
+    assert run.config().classes == ("jump", "wave")
     assert run.split().test == ["jump/jump3", "wave/wave3"]
     with pytest.raises(UsageError, match="classes was"):
         train.run(config(workspace, steps=("appearance",)))
@@ -119,4 +119,4 @@ def test_left_out_classes_are_part_of_the_configuration_and_stay_out_of_the_test
 
 def test_other_runs_say_nothing_of_left_out_classes(workspace):
     result = train.run(config(workspace, steps=("appearance",)))
-    assert "excluded_classes" not in Run(Path(result.folder)).config()
+    assert "excluded_classes" not in Run(Path(result.folder)).config().to_json()
