@@ -6,7 +6,7 @@ joint step. Everything is kept but the classifiers, and these too where both run
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipelines.errors import MissingError, UsageError
 from pipelines.storage.flow_settings import FlowSettings
