@@ -29,10 +29,10 @@ from pipelines.storage.atomic import (
 from pipelines.storage.failures import read_failures
 from pipelines.verification.faults import NEXT, Depth, Fault, FaultKind
 from pipelines.verification.flow_task import FlowTask, Recomputed
-from pipelines.verification.one_video import VideoReport, VideoTask
 from pipelines.verification.recomputing import flow_faults, flow_tasks, reasons_against, recompute_all
 from pipelines.verification.requeue import Requeued, commands, requeue
 from pipelines.verification.runs import RunTask, ScoresTask
+from pipelines.verification.video_task import VideoReport, VideoTask
 from pipelines.verification.whole_set import (
     KINDS,
     check_dataset_file,
@@ -200,6 +200,10 @@ def _runs_and_scores(workspace: Workspace, depth: Depth) -> list[Task]:
 
 def check_one(task: Task, report: Report) -> VideoReport | list[Fault]:
     """What a worker process does."""
+    if isinstance(task, VideoTask):
+        from pipelines.verification.one_video import check_video
+
+        return check_video(task)
     return task.check()
 
 

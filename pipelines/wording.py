@@ -26,8 +26,8 @@ _EXACT = 1e-9
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
-    """`56.3` for 9/16: half a unit of the last digit is rounded up; a dash for None, not defined."""
-    return "–" if fraction is None else f"{_rounded(fraction, digits):.{digits}f}"
+    """`56.3` for 9/16: half a unit of the last digit is rounded up; a dash for None and NaN, not defined."""
+    return "–" if fraction is None or not math.isfinite(fraction) else f"{_rounded(fraction, digits):.{digits}f}"
 
 
 def points(difference: float) -> str:

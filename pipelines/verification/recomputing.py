@@ -19,7 +19,7 @@ from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Report, run_tasks, usual_limits
 from pipelines.verification.faults import Broken, Depth, Fault
 from pipelines.verification.flow_task import FlowTask, Recomputed, may_be_mixed_up
-from pipelines.verification.one_video import VideoReport
+from pipelines.verification.video_task import VideoReport
 
 if TYPE_CHECKING:
     import numpy as np

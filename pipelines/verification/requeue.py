@@ -17,7 +17,7 @@ from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.storage.flow_settings import DEFAULT_BOUND, DEFAULT_METHOD, DEFAULT_STEP, FlowSettings
 from pipelines.storage.provenance import is_pictures
 from pipelines.verification.faults import Fault
-from pipelines.verification.one_video import VideoReport
+from pipelines.verification.video_task import VideoReport
 from pipelines.workspace import Workspace
 
 

@@ -13,7 +13,7 @@ from pipelines.sources.names import is_video
 from pipelines.storage.failures import Failure
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.verification.faults import Fault, FaultKind
-from pipelines.verification.one_video import VideoReport, VideoTask
+from pipelines.verification.video_task import VideoReport, VideoTask
 from pipelines.wording import some
 from pipelines.workspace import Workspace
 
