@@ -105,7 +105,7 @@ def parse_options(method: str, kind: type[Parameters], options: Mapping[str, str
         default = fields[name].default
         try:
             values[fields[name].name] = _convert(value, type(default))
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, TypeError):  # of another type in a run's damaged configuration
             wanted = "a whole number" if isinstance(default, int) else "a finite number"
             raise UsageError(f"--method-option {name}={value}: must be {wanted} (default {default})") from None
     return kind(**values)

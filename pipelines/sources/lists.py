@@ -324,7 +324,7 @@ def split_line(line: str, exists: Callable[[str], bool]) -> tuple[str, str, str]
     numbers = re.fullmatch(r"(?P<path>.+?)\s+(?P<label>\d+\s+\d+)", line)
     if numbers:
         return numbers["path"], numbers["label"], ""
-    return parted(places[-1])
+    return parted(places[-1]) if places else (line, "", "")
 
 
 def _unquoted(text: str) -> str:
@@ -339,7 +339,7 @@ def _three_columns(entries: list[Entry]) -> list[Entry]:
     for several labels."""
     two_numbers = {"": r"(\d+)\s+(\d+)", "\t": r"(\d+)\s+(\d+)", ",": r"(\d+)\s*,\s*(\d+)", ";": r"(\d+)\s*;\s*(\d+)"}
     labelled = [entry for entry in entries if entry.label]
-    found = [re.fullmatch(two_numbers[entry.separator], entry.label) for entry in labelled]
+    found = [re.fullmatch(two_numbers.get(entry.separator, two_numbers[""]), entry.label) for entry in labelled]
     if labelled and all(found):
         labels = {entry.where: match[2] for entry, match in zip(labelled, found, strict=True) if match}
         return [replace(entry, label=labels.get(entry.where, "")) for entry in entries]
@@ -378,7 +378,10 @@ def _header(line: str, folders: Sequence[Path]) -> tuple[str, list[str]] | None:
     if any(is_there(folder, line) for folder in folders):
         return None
     for delimiter in (",", "\t", ";", " "):
-        cells = [cell.strip().casefold() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+        try:
+            cells = [cell.strip().casefold() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+        except csv.Error:  # a line break of another kind within it
+            return None
         names = set(cells)
         known = names & set(PATH_COLUMNS) and (names & set(_LABEL_COLUMNS) or (len(cells) == 1 and delimiter == ","))
         if known or names >= set(_KINETICS) or (names & set(_FRAME_LISTS) and len(names) > 1):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 _REPOSITORY = Path(__file__).resolve().parents[2]  # whose code is to run, whatever is installed
 _POLL = 0.001  # seconds; a temporary file of these clips lives for some milliseconds
-_PATIENCE = 120.0  # seconds a command may take on a busy machine
+_PATIENCE = 600.0  # seconds a command may take on a busy machine, as the commands give their own processes
 _CAP_DAC_OVERRIDE = "dac_override"
 
 

@@ -35,7 +35,12 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "frame.mp4": {"codec": "mpeg4", "pixels": "yuv420p", "frames": 1},
     "variable.mkv": {"codec": "libx264", "pixels": "yuv420p", "times": [0, 1, 5, 6, 90, 91, 92, 400, 401, 9000]},
     "late.mp4": {"codec": "libx264", "pixels": "yuv420p", "times": _LATE},  # said by an edit list
-    "late.mkv": {"codec": "mpeg4", "pixels": "yuv420p", "times": _LATE, "container": _WITHOUT_CHECKSUMS},
+    "late-without-checksums.mkv": {
+        "codec": "mpeg4",
+        "pixels": "yuv420p",
+        "times": _LATE,
+        "container": _WITHOUT_CHECKSUMS,
+    },
     "h264-without-checksums.mkv": {"codec": "libx264", "pixels": "yuv420p", "container": _WITHOUT_CHECKSUMS},
     "ffv1-without-checksums.mkv": {"codec": "ffv1", "pixels": "yuv420p", "container": _WITHOUT_CHECKSUMS},
     "turned.mp4": {"codec": "libx264", "pixels": "yuv420p", "rotation": 90},
@@ -71,7 +76,7 @@ def write_bases(folder: Path) -> dict[str, Base]:
         if clip.codec in av.codecs_available:
             write_clip(folder / f"odd-{name.replace(' ', '-').partition('.')[0]}{Path(clip.file).suffix}", clip)
     for suffix in ("mkv", "mp4", "ts"):
-        _write_wild_times(folder / f"back-and-forth.{suffix}")
+        _write_wild_times(folder / f"back-and-forth-without-checksums.{suffix}")
     pictures = (Image.fromarray(picture) for picture in texture(6, 48, 64))
     next(pictures).save(
         folder / "animation.webp", save_all=True, append_images=list(pictures), duration=[40, 500, *[40] * 4]

@@ -156,6 +156,8 @@ def test_frames_of_another_kind_are_refused_with_their_shapes(name: str) -> None
         ("tvl1", {"median_filtering": "5", "mode": "cuda"}, "median_filtering=5: must be 1 (none) in mode cuda"),
         ("tvl1-opencv", {"mode": "cuda"}, "'mode' is not one of tvl1-opencv's"),
         ("farneback", {"levels": "0"}, "levels=0: must be 1..30"),
+        ("farneback", {"levels": None}, "levels=None: must be a whole number"),  # of a damaged config.json
+        ("farneback", {"pyr_scale": [1]}, "pyr_scale=[1]: must be a finite number"),
         ("dis", {"preset": "slow"}, "preset=slow: must be one of ultrafast, fast, medium"),
     ],
 )

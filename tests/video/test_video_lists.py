@@ -1,5 +1,6 @@
 """List files in the forms that people have them, what their messages say, and which contradictions are refused."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -292,3 +293,11 @@ def test_videos_without_a_label_among_labelled_ones_are_told(data):
 def test_a_row_of_too_many_columns_names_its_line(data):
     with pytest.raises(UsageError, match=r"line 3 has 3 columns, the header 2"):
         read("path,label\nv/r/c.avi,red\nv/r/d.avi,blue, dark\n")
+
+
+@pytest.mark.parametrize(
+    "text", ['v/r/c.avi a\n"', 'v/r/c.avi a\n"v/12 7.avi"\x0cb', "v/r/c.avi\ra", '{"file_name": "v/r/c.avi"}\n 1\n']
+)
+def test_what_a_damaged_list_leaves_is_read_or_refused_in_words(data, text):
+    with contextlib.suppress(UsageError):
+        assert read(text).videos
