@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import platform, resource, sys
-from pipelines.memory import keep_freed_memory
+from pipelines.runtime.devices import keep_freed_memory
 
 if sys.argv[1] == "kept":
     keep_freed_memory()

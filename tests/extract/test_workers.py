@@ -186,8 +186,8 @@ def test_no_room_for_temporary_files_is_a_full_disk_and_not_an_error_of_ours(mon
 def test_signals_to_all_processes_do_not_end_the_fork_server() -> None:
     """Without it nobody knows when a killed process has ended, and its temporary file stays."""
     script = (
-        "from multiprocessing import forkserver; from pathlib import Path; from pipelines import workers\n"
-        "workers._PRELOAD = []; workers.start_fork_server()\n"
+        "from multiprocessing import forkserver; from pathlib import Path; from pipelines.runtime import worker_pool\n"
+        "worker_pool._PRELOAD = []; worker_pool.start_fork_server()\n"
         "print(Path(f'/proc/{forkserver._forkserver._forkserver_pid}/status').read_text())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
