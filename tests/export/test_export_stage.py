@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from old_weights import forget_configuration
 from typer.testing import CliRunner
 
 from pipelines import evaluate, export
@@ -351,6 +352,7 @@ def test_a_run_on_flow_that_stres_cannot_compute_is_exported_all_the_same(traine
     document = json.loads((tmp_path / "run" / "config.json").read_text())
     document["flow"]["method"] = "brox"
     (tmp_path / "run" / "config.json").write_text(json.dumps(document))
+    forget_configuration(Run(tmp_path / "run"), "joint1")
     monkeypatch.setitem(formats.EXPORT, "torch", lambda *arguments: b"as if exported")
     monkeypatch.setitem(formats.RUN, "torch", lambda path, outputs: run_itself(trained_on_videos))
     export.run(export.Config(tmp_path / "model.pt2", tmp_path, run=str(tmp_path / "run"), step="joint1"))

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from old_weights import forget_configuration
 
 from pipelines import train
 from pipelines.datasets.splits import Split, write_splits
 from pipelines.errors import MissingError, UsageError
 from pipelines.models import load_pretrained
-from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load, save
+from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run
 from pipelines.workspace import Workspace
 
@@ -108,16 +109,6 @@ def test_the_classifiers_are_kept_where_the_classes_are_the_same(workspace, step
     messages = told(workspace, name="new", steps=(step,), weights="run:old")
     assert_kept(weights(workspace, "new", step), weights(workspace, "old", step), classifiers=True)
     assert f"{step} starts from {step} of run old, classifiers included: the classes are the same" in messages
-
-
-def forget_configuration(run: Run, step: str) -> None:
-    """As weights of 0.1.0 are, which fit any `config.json`."""
-    content = load(run.weights_file(step), WEIGHTS_SCHEMA)
-    save(
-        run.weights_file(step),
-        WEIGHTS_SCHEMA,
-        {k: v for k, v in content.items() if k not in ("configuration", "schema")},
-    )
 
 
 def test_classes_in_another_order_are_other_classes(workspace):
