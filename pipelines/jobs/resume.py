@@ -31,7 +31,8 @@ from pipelines.workspace import Workspace
 HASHES_SCHEMA = "stres/source-hashes/1"
 _ATTRIBUTES = frozenset(  # all that is compared: reading the others too would double the time of 200,000 videos
     (
-        *("source", "source_sha256", "source_bytes", "source_mtime_ns", "frames_sha256", "jpeg_quality"),
+        *("source", "source_sha256", "source_bytes", "source_mtime_ns", "source_split"),
+        *("frames_sha256", "jpeg_quality"),
         *("width", "height", "source_width", "source_height"),
         *("method", "method_parameters", "bound", "step", "flow_input"),
     )

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipelines.optical_flow import TVL1Parameters
-from pipelines.optical_flow.tvl1 import compilation, numba_engine, reference
+from pipelines.optical_flow.tvl1 import buffers, compilation, reference
 from pipelines.optical_flow.tvl1.kernels import networks, solve
 from pipelines.optical_flow.tvl1.kernels.rows import MARGIN
 from pipelines.optical_flow.tvl1.parameters import level_sizes
@@ -160,7 +160,7 @@ def test_mode_cuda_has_no_median_filter() -> None:
 
 def test_strides_fit_their_widths_and_are_odd_multiples_of_a_cache_line() -> None:
     for width in range(1, 2000):
-        cache_lines, left = divmod(numba_engine.stride_for(width), MARGIN)
+        cache_lines, left = divmod(buffers.stride_for(width), MARGIN)
         assert left == 0
         assert cache_lines % 2 == 1
         assert width + 2 * MARGIN <= cache_lines * MARGIN < width + 5 * MARGIN
