@@ -260,16 +260,7 @@ def _described(config: Config, data: "TrainingData", precision: str) -> RunConfi
         size=config.size or config.base.size,
         weights=config.weights or config.base.weights,
         precision=precision,
-        network=NetworkConfig(
-            num_classes=len(data.classes),
-            depth=config.depth or config.base.depth,
-            width=config.width or config.base.width,
-            flow_channels=2 * STACK,
-            fusion=config.fusion,
-            direction=config.direction,
-            temporal_kernels=config.temporal_kernels,
-            temporal_init=config.temporal_init,
-        ),
+        network=_network(config, data.classes),
         classes=tuple(data.classes),
         train_videos=TrainVideos(len(data.videos), digest([video.id for video in data.videos])),
         flow=data.flow,
@@ -277,6 +268,19 @@ def _described(config: Config, data: "TrainingData", precision: str) -> RunConfi
         split_sha256=digest([data.split.train, data.split.test]),
         excluded_classes=tuple(sorted(set(config.exclude_classes))),
         compile=compiles(config.compile, resolve_device(config.device)),
+    )
+
+
+def _network(config: Config, classes: Sequence[str]) -> NetworkConfig:
+    return NetworkConfig(
+        num_classes=len(classes),
+        depth=config.depth or config.base.depth,
+        width=config.width or config.base.width,
+        flow_channels=2 * STACK,
+        fusion=config.fusion,
+        direction=config.direction,
+        temporal_kernels=config.temporal_kernels,
+        temporal_init=config.temporal_init,
     )
 
 

@@ -32,7 +32,7 @@ def test_each_video_has_its_best_classes_with_those_of_each_stream(stres, traine
 
     assert shown.exit_code == 0, shown.stderr
     lines = shown.stdout.splitlines()
-    assert lines[0] == "jump2.mkv  24 frames, 1.0 s"
+    assert lines[0] == "jump2.mkv  24 frames, 1 s"
     assert lines[1].split() == ["fused", "appearance", "motion"]
     assert {lines[2].split()[0], lines[3].split()[0]} == {"jump", "wave"}
     assert lines[2].count("%") == 3

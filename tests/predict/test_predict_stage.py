@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from old_weights import forget_configuration
 
 from pipelines import evaluate, predict
 from pipelines.errors import MissingError, UsageError
@@ -16,6 +17,7 @@ from pipelines.prediction.flow import FlowOnDemand, TrainedFlow
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.jpeg import as_stored
+from pipelines.training.runs import Run
 from pipelines.video.decoding import VideoReader
 from pipelines.video.isolation import Decoder, IsolatedReader
 from pipelines.video.synthetic import write_video
@@ -156,9 +158,9 @@ def test_a_container_that_announces_another_number_of_frames_changes_nothing(pre
 def test_pictures_are_as_large_as_those_of_the_training(workspace, write_clip):
     config = predict.Config([str(write_clip("a.mkv", 12, 64, 100))], workspace.root, step="joint1", device="cpu")
     seen = []
-    of = predictor.Needs.pixels
+    of = predictor.FramePlan.pixels
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predictor.Needs, "pixels", lambda *of_what: seen.append(of(*of_what)) or seen[-1])
+        patch.setattr(predictor.FramePlan, "pixels", lambda *of_what: seen.append(of(*of_what)) or seen[-1])
         predict.run(config)
     assert seen[0].sizes() == [(32, 50)]
 
@@ -261,6 +263,8 @@ def change_flow(workspace, **changes):
     config = json.loads(file.read_text())
     config["flow"] |= changes
     file.write_text(json.dumps(config))
+    for step in config["steps"]:
+        forget_configuration(Run(file.parent), step)
 
 
 def test_flow_that_cannot_be_computed_is_refused_by_name(predicted, workspace):

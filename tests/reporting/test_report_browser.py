@@ -64,7 +64,7 @@ def write_clip(workspace: Workspace, class_name: str, video: str) -> None:
         frames.finish({})
     with new_flow_file(workspace.flow_file(class_name, video)) as flow:
         flow.append(np.stack([np.full((2, 240, 320), 255, np.uint8), np.full((2, 240, 320), 128, np.uint8)], axis=1))
-        flow.finish({"bound": 20.0})
+        flow.finish({"method": "farneback", "method_parameters": "{}", "bound": 20.0, "step": 1, "flow_input": "video"})
 
 
 def test_names_of_data_stay_text(browser: Browser, workspace: Workspace, evaluate: Evaluate) -> None:
