@@ -46,7 +46,8 @@ def test_no_filter_is_loaded_from_a_folder_that_the_environment_names(flow_path:
     shutil.copy(library, hostile / "libhostile.so")
     plain = "import sys, h5py\ntry: h5py.File(sys.argv[1])['flow'][0]\nexcept OSError as error: print(error)"
     ours = (
-        "import sys, pathlib\nfrom pipelines.storage.hdf5 import ArtifactError, FlowFile\n"
+        "import sys, pathlib\nfrom pipelines.storage.hdf5 import ArtifactError\n"
+        "from pipelines.storage.flow_file import FlowFile\n"
         "try: FlowFile(pathlib.Path(sys.argv[1])).read(0, 1)\nexcept ArtifactError as error: print(error)"
     )
     assert "libhostile" in loaded(plain, flow_path, hostile)  # or this test shows nothing

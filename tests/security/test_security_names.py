@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from old_weights import forget_configuration
 
 from pipelines import export, train
 from pipelines.errors import MissingError, UsageError
@@ -76,6 +77,7 @@ def test_nothing_is_written_outside_by_what_a_runs_files_say(trained_on_videos, 
         "classes": ["../../escaped", "<img src=x onerror=alert(1)>|`[a](javascript:b)"]
     }
     (run / "config.json").write_text(json.dumps(config | {"weights": "`<script>`"}))
+    forget_configuration(Run(run), "appearance")
     before = {path for path in tmp_path.rglob("*") if tmp_path / "out" not in path.parents}
     export.run(export.Config(tmp_path / "out/model.pt2", tmp_path, run=str(run), step="appearance"))
     after = {path for path in tmp_path.rglob("*") if tmp_path / "out" not in path.parents} - {tmp_path / "out"}

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,7 +69,9 @@ def test_an_empty_test_list_is_told_by_train_and_refused_by_evaluate(workspace):
     run = Run(workspace.runs / "empty")
     write_json(run.split_file, {"number": 1, "train": data.split.train, "test": [], "classes": [], "source": ""})
     with pytest.raises(MissingError, match=r"split of run empty has no test video .*: there is nothing to evaluate"):
-        find_test_videos(workspace, run, {"classes": data.classes, "flow": data.flow}, force=False)
+        find_test_videos(
+            workspace, run, SimpleNamespace(classes=data.classes, flow=data.flow, excluded_classes=()), force=False
+        )
 
 
 def test_videos_in_no_split_are_told_by_train_and_by_evaluate(workspace):
@@ -83,7 +86,9 @@ def test_videos_in_no_split_are_told_by_train_and_by_evaluate(workspace):
     lists = {"train": data.split.train, "test": data.split.test, "classes": data.classes}
     write_json(run.split_file, {"number": 1, "source": ""} | lists)
     told.clear()
-    find_test_videos(workspace, run, {"classes": data.classes, "flow": data.flow}, force=False).tell(told.append)
+    find_test_videos(
+        workspace, run, SimpleNamespace(classes=data.classes, flow=data.flow, excluded_classes=()), force=False
+    ).tell(told.append)
     assert messages(told)[0] == "test: 2 classes, 2 videos: jump 1, wave 1"
     assert messages(told)[1].startswith(sentence + "the run's split")
 

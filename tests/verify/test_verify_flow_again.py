@@ -4,7 +4,8 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import cv2
 import deadly
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from pipelines import extract_flow, extract_frames, verify
 from pipelines.storage.failures import read_failures
+from pipelines.storage.flow_file import FlowFile
 from pipelines.verification import flow_task, recomputing
 from pipelines.verification.faults import Broken
 from pipelines.verification.flow_task import FlowOrigin, FlowTask
@@ -101,9 +103,15 @@ def test_a_field_outside_the_sample_is_found_where_all_are_computed_again(
     assert found(verified(workspace, depth="full")) == {("/".join(ONE), "wrong flow")}
 
 
+def rule_of(attributes: dict[str, Any]) -> recomputing._Rule:
+    """The rule for a flow file with these attributes."""
+    settings = SimpleNamespace(method=attributes["method"], bound=attributes["bound"])
+    return recomputing._Rule(cast(FlowFile, SimpleNamespace(settings=settings, attributes=attributes)))
+
+
 @pytest.mark.parametrize(("bound", "levels"), [(20.0, 1), (5.0, 4), (100.0, 1), (0.5, 16)])
 def test_rounding_is_a_sixth_of_a_pixel_in_few_bytes(bound: float, levels: int) -> None:
-    rule = recomputing._Rule({"method": "tvl1", "bound": bound, "library_versions": _versions()})
+    rule = rule_of({"method": "tvl1", "bound": bound, "library_versions": _versions()})
     computed = np.full((2, 10, 100), 100, np.uint8)
 
     rule.check(0, computed + np.uint8(levels), computed)
@@ -126,7 +134,7 @@ def test_rounding_is_a_sixth_of_a_pixel_in_few_bytes(bound: float, levels: int) 
     ids=str,
 )
 def test_what_other_libraries_or_a_gpu_computed_may_differ_more(about: dict[str, str]) -> None:
-    rule = recomputing._Rule({"library_versions": _versions(), "bound": 20.0, **about} if len(about) < 3 else about)
+    rule = rule_of({"library_versions": _versions(), "bound": 20.0, **about} if len(about) < 3 else about)
     computed = np.full((2, 10, 100), 100, np.uint8)
     stored = computed.copy()
     stored.flat[: 2000 * 3 // 10] = 90
