@@ -47,7 +47,6 @@ QUICK = [
     (TRAIN, "second copy"),
     (EVALUATE, "SIGTERM"),
     (PREDICT, "SIGHUP"),
-    (PREDICT, "full disk"),
 ]
 
 
