@@ -12,7 +12,7 @@ from pipelines.diagnosis.check import Check, Place, failure, in_words, ok, pip_i
 
 _US = "stres"
 _FOR_CONTRIBUTORS = {"dev", "docs"}  # extras
-_MODULES = {"opencv-contrib-python": "cv2", "scikit-learn": "sklearn"}  # where the module has another name
+_MODULES = {"opencv-contrib-python": "cv2", "pillow": "PIL", "scikit-learn": "sklearn"}  # modules of other names
 # Servers without a display use the one without windows: the same functions under another name.
 _ALTERNATIVES = {"opencv-contrib-python": ("opencv-contrib-python-headless",)}
 _OPENCVS = (
