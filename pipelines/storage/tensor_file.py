@@ -83,7 +83,6 @@ def not_finite(state: Mapping[str, Tensor]) -> str:
 # ------------------------------------------------------------------ other files
 
 _LFS = b"version https://git-lfs"
-_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf")  # gzip, bzip2, xz, zstd, 7z
 _WHOLE = "fetch the file again, whole"
 _UNPACK = "unpack it and name the file inside"
 _TORCHVISIONS = "give a state dict as torch.save writes it"
