@@ -25,11 +25,11 @@ docs: $(VENV)/.installed
 INPUTS ?= 5000
 SEED ?= 0
 fuzz: $(VENV)/.installed
-	PYTHONPATH=.:tests:tests/video $(BIN)/python tests/fuzz/fuzzing.py --inputs $(INPUTS) --seed $(SEED)
+	$(BIN)/python -m tests.fuzz.fuzzing --inputs $(INPUTS) --seed $(SEED)
 
 # Kills the commands 200 times, and more: half an hour on two cores (docs/reliability.md).
 faults: $(VENV)/.installed
-	$(BIN)/python tests/faults/many.py
+	$(BIN)/python -m tests.faults.many
 
 $(VENV)/.installed: pyproject.toml | check-python
 	$(PYTHON) -m venv $(VENV)

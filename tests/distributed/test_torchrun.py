@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ranks_script
 import torch
 from torch import nn
 
@@ -21,6 +20,7 @@ from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run
 from pipelines.video.synthetic import write_clips
 from pipelines.workspace import Workspace
+from tests.distributed import ranks_script
 
 
 def torchrun(name: str, folder: Path) -> subprocess.CompletedProcess[str]:

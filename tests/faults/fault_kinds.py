@@ -15,8 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fault_injection import Running, read_only, small_disk, without_root_rights
-from fault_stages import (
+from pipelines.storage.failures import read_failures
+from pipelines.workspace import Workspace
+from tests.faults.fault_injection import Running, read_only, small_disk, without_root_rights
+from tests.faults.fault_stages import (
     CLASSES,
     CLIPS_A_CLASS,
     EXTRACT_FLOW,
@@ -31,9 +33,6 @@ from fault_stages import (
     temporary_files,
     write_clip,
 )
-
-from pipelines.storage.failures import read_failures
-from pipelines.workspace import Workspace
 
 Run = Callable[[Sequence[str]], tuple[int, str]]
 """Runs a command to its end: exit code and what it printed."""

@@ -1,4 +1,4 @@
-"""Many faults at random moments: `make faults`, or `python tests/faults/many.py --kills 200 --others 5 --seed 1`.
+"""Many faults at random moments: `make faults`, or `python -m tests.faults.many --kills 200 --others 5 --seed 1`.
 
 Prints one line a fault and the table of docs/reliability.md; ends with 1 if anything was lost. A line that begins with
 LOST gives the seed under which the same faults are drawn again; the workspace is kept.
@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fault_injection import Running, run
-from fault_kinds import FAULTS, Case, NotPossibleHere
-from fault_stages import STAGES, References, Stage, write_clips
+from tests.faults.fault_injection import Running, run
+from tests.faults.fault_kinds import FAULTS, Case, NotPossibleHere
+from tests.faults.fault_stages import STAGES, References, Stage, write_clips
 
 _MOST_KILLS_IN_A_ROW = 6
 

@@ -9,11 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from fault_kinds import FAULTS, Case, NotPossibleHere
-from fault_stages import EVALUATE, EXTRACT_FLOW, EXTRACT_FRAMES, PREDICT, STAGES, TRAIN, References, Stage, write_clips
 from typer.testing import CliRunner
 
 from stres_cli.app import app
+from tests.faults.fault_kinds import FAULTS, Case, NotPossibleHere
+from tests.faults.fault_stages import (
+    EVALUATE,
+    EXTRACT_FLOW,
+    EXTRACT_FRAMES,
+    PREDICT,
+    STAGES,
+    TRAIN,
+    References,
+    Stage,
+    write_clips,
+)
 
 SEED = int(os.environ.get("STRES_FAULTS_SEED", random.SystemRandom().randrange(10**6)))
 

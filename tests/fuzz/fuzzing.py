@@ -19,18 +19,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import checks
 import cv2
 import h5py
 import hdf5plugin  # noqa: F401  (registers the Zstandard filter)
-import layouts
-import mutations
 import numpy as np
-import videos
-import workspaces
 
 from pipelines.errors import VideoError
 from pipelines.runtime.worker_pool import Limits, run_tasks
+from tests.fuzz import checks, layouts, mutations, videos, workspaces
+from tests.helpers.workspaces import train_on_videos
 
 TIME_LIMIT = 300.0  # seconds, of one input: a report takes 5, on a machine that does ten other things 60
 MEMORY_LIMIT = 5 << 30  # bytes that one input may make a process take
@@ -411,8 +408,6 @@ def _write_pictures(folder: Path, patterns: list[str], channels: int) -> None:
 
 def main() -> None:
     """Prints what came of it, or on Ctrl-C of those so far; exit code 1 where there are findings."""
-    from conftest import train_on_videos  # tests/conftest.py, where `make fuzz` says it is
-
     parser = argparse.ArgumentParser(description="Damaged inputs through the real code.")
     parser.add_argument("--inputs", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)

@@ -3,8 +3,7 @@
 import random
 from pathlib import Path
 
-import checks
-import mutations
+from tests.fuzz import checks, mutations
 
 _CLASSES = ("jump", "playing guitar", "0", "a.b", "run, fast", "é", "[x]", " blank ", "part_0")
 _FILES = ("a.avi", "b c.mp4", "x.y.mkv", "notes.txt", ".hidden.avi", "still.jpg", "UPPER.AVI", "Thumbs.db", "no suffix")

@@ -3,11 +3,9 @@
 import random
 from pathlib import Path
 
-import checks
-import fuzzing
-import mutations
 import pytest
-import workspaces
+
+from tests.fuzz import checks, fuzzing, mutations, workspaces
 
 SLOW = ("report", "report --with")  # a second and more each
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import av
-import checks
 import numpy as np
-from films import texture
-from odd_clips import CLIPS, write_clip
 from PIL import Image
+
+from tests.fuzz import checks
+from tests.helpers.films import texture
+from tests.helpers.odd_clips import CLIPS, write_clip
 
 FRAMES, HEIGHT, WIDTH = 10, 32, 48
 _KINDS = """
@@ -64,7 +65,7 @@ class Base:
 
 
 def write_bases(folder: Path) -> dict[str, Base]:
-    """Every kind that this build of FFmpeg encodes, the odd clips of `tests/video`, and special ones: sound alone, one
+    """Every kind that this build of FFmpeg encodes, the odd clips, and special ones: sound alone, one
     pixel, one frame, a high dynamic range, an animation, Matroska without checksums, timestamps that go back."""
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, codec, pixels in _kinds():

@@ -7,13 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from chromium import PROGRAM, Browser
 
 from pipelines.report import Config, run
 from pipelines.storage.flow_file import new_flow_file
 from pipelines.storage.frames_file import new_frames_file
 from pipelines.wording import percent, points
 from pipelines.workspace import Workspace
+from tests.reporting.chromium import PROGRAM, Browser
 
 Evaluate = Callable[..., Path]
 pytestmark = [

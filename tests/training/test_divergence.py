@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import TINY, config
 
 from pipelines import train
 from pipelines.datasets.samples import Batch
@@ -19,6 +18,7 @@ from pipelines.runtime.signals import StopRequest
 from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, load
 from pipelines.training.loop import Diverged, StepTrainer
 from pipelines.training.recipes import PAPER, Step, override
+from tests.helpers.tiny_training import TINY, config
 
 TOO_HIGH: dict[str, Any] = {"motion": TINY["motion"] | {"iterations": 12, "lr": 1e12}}
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from old_weights import forget_configuration
 
 from pipelines import train
 from pipelines.datasets.splits import Split, write_splits
@@ -17,6 +16,7 @@ from pipelines.models import load_pretrained
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run
 from pipelines.workspace import Workspace
+from tests.helpers.old_weights import forget_configuration
 
 STEPS = ("appearance", "motion", "joint1", "joint2")
 CLASSIFIERS = ("fc.weight", "fc.bias")

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_training import config
 
 from pipelines import evaluate, train
 from pipelines.errors import MissingError
@@ -14,6 +13,7 @@ from pipelines.reporting.evaluations import find_evaluations
 from pipelines.training.fine_tuning import find_source
 from pipelines.training.runs import choose_run, find_run
 from pipelines.workspace import Workspace
+from tests.helpers.tiny_training import config
 
 
 @pytest.fixture(scope="module")

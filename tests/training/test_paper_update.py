@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from reference_st_resnet import reference_logits
 from torch import nn
 
 from pipelines.datasets.samples import Batch
@@ -13,6 +12,7 @@ from pipelines.models import STResNet
 from pipelines.training.loop import StepTrainer
 from pipelines.training.optimiser import learning_rate, total_iterations
 from pipelines.training.recipes import PAPER, Step, override
+from tests.helpers.reference_st_resnet import reference_logits
 
 CLASSES, FRAMES = 3, 3
 RATE = 1e-4

@@ -95,9 +95,9 @@ def test_a_signal_during_the_last_update_ends_the_run_after_that_step(workspace)
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from test_restart import config
 from pipelines import train
 from pipelines.storage import atomic
+from tests.training.test_restart import config
 
 replace, checkpoints = os.replace, []
 
@@ -117,7 +117,7 @@ def test_kill_9_while_a_checkpoint_is_written_costs_what_came_after_the_one_befo
     train.run(config(workspace.root, name="whole", steps=("motion",)))
     env = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+        "PYTHONPATH": os.pathsep.join(sys.path),
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
     }
     killed = subprocess.run([sys.executable, "-c", KILLED, str(workspace.root)], env=env, check=False)

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import STEPS, TINY, config
 
 from pipelines import train
 from pipelines.errors import MissingError, UsageError
 from pipelines.storage.failures import read_failures
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run
+from tests.helpers.tiny_training import STEPS, TINY, config
 
 
 def weights(run_folder: Path, step: str) -> dict[str, torch.Tensor]:

@@ -1,0 +1,179 @@
+"""A film that was cut is known as truncated wherever something in its file can tell; a whole one never is."""
+
+import re
+import struct
+from pathlib import Path
+
+import av
+import pytest
+
+from pipelines.video.decoding import VideoReader
+from tests.helpers.films import FRAMES, KINDS, texture, verdict, write_film
+
+ANIMATED = (".gif", ".apng")
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A film of each kind, by its name."""
+    folder = tmp_path_factory.mktemp("films")
+    made = {}
+    for name, (codec, pixels) in KINDS.items():
+        if codec in av.codecs_available:
+            write_film(folder / name, codec, pixels, texture())
+            made[name] = folder / name
+    return made
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_whole_film_is_whole_in_every_container_and_codec(films: dict[str, Path], name: str) -> None:
+    assert verdict(existing(films, name)) == str(FRAMES)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_film_cut_at_any_byte_is_truncated_or_has_all_its_frames(
+    films: dict[str, Path], name: str, tmp_path: Path
+) -> None:
+    content, cut = existing(films, name).read_bytes(), tmp_path / name
+    for percent in (10, 23, 50, 67, 81, 90, 95, 98, 99):
+        position = len(content) * percent // 100
+        cut.write_bytes(content[: position + (position % 188 == 0)])  # between packets of .ts nothing may tell
+        found = verdict(cut)
+        assert re.match(r"truncated: decoded \d+|not a video|no frame", found) or found == str(FRAMES), (percent, found)
+        if percent <= 90:
+            assert found != str(FRAMES), percent
+
+
+def existing(films: dict[str, Path], name: str) -> Path:
+    if name not in films:
+        pytest.skip(f"this FFmpeg has no encoder {KINDS[name][0]}")
+    return films[name]
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if not name.endswith((*ANIMATED, ".m4v"))])
+def test_sound_that_outlasts_the_pictures_is_no_truncation(tmp_path: Path, name: str) -> None:
+    codec, pixels = KINDS[name]
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no encoder {codec}")
+    write_film(tmp_path / name, codec, pixels, texture(), sound_seconds=4)
+    assert verdict(tmp_path / name) == str(FRAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mkv", {"live": "1"}),
+        ("a.webm", {"live": "1"}),
+        ("a.mkv", {"reserve_index_space": "2000"}),
+        ("a.mkv", {"cluster_time_limit": "200"}),
+        ("a.mp4", {"movflags": "frag_keyframe+empty_moov"}),
+        ("a.mp4", {"movflags": "faststart"}),
+        ("a.mp4", {"movflags": "dash+frag_keyframe+global_sidx"}),
+        ("a.ts", {"mpegts_m2ts_mode": "1"}),
+        ("a.flv", {"flvflags": "no_duration_filesize"}),
+    ],
+)
+def test_films_written_live_or_in_fragments_are_whole_and_cut_they_are_truncated(
+    tmp_path: Path, name: str, options: dict[str, str]
+) -> None:
+    codec = "libvpx" if name.endswith("webm") else "libx264"
+    path = tmp_path / name
+    write_film(path, codec, "yuv420p", texture(), container_options=options)
+    assert verdict(path) == str(FRAMES)
+    content = path.read_bytes()
+    for percent in (40, 71, 93):
+        path.write_bytes(content[: len(content) * percent // 100])
+        assert re.match("truncated: decoded |not a video", verdict(path)), percent
+
+
+def test_the_message_says_how_many_of_how_many_or_when_the_file_ends_or_where(
+    films: dict[str, Path], tmp_path: Path
+) -> None:
+    said = {}
+    for name in ("mpeg4.avi", "ffv1.mkv", "mpeg2.mpg"):
+        content = films[name].read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+        said[name] = re.sub(r"\d+", "N", verdict(tmp_path / name))
+    assert said == {
+        "mpeg4.avi": "truncated: decoded N of N",
+        "ffv1.mkv": "truncated: decoded N frames; the file ends at N.N of N.N s",
+        "mpeg2.mpg": "truncated: decoded N frames; the file ends inside a packet",
+    }
+
+
+def test_what_a_cut_film_still_has_is_given_out_where_allowed(films: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    content = films["ffv1.mkv"].read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with VideoReader(path, allow_truncated=True) as reader, VideoReader(films["ffv1.mkv"]) as whole:
+        for shown, original in zip(reader, whole, strict=False):
+            assert (shown == original).all()
+        assert reader.truncated
+        assert not reader.damaged_frames
+        assert 10 < reader.decoded < 20
+
+
+def test_a_film_of_which_half_is_still_blank_is_truncated(films: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("mpeg4.avi", "ffv1.mkv", "wmv2.wmv", "h264.flv"):
+        content = films[name].read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+        assert verdict(tmp_path / name).startswith(("truncated: ", "damaged: ")), name
+
+
+# ------------------------------------------------------------------ headers and tags that are wrong in whole files
+
+
+def test_a_number_of_frames_that_a_program_copied_while_it_cut_a_film_is_not_believed(tmp_path: Path) -> None:
+    for number in ("5000", "3"):
+        path = tmp_path / f"{number}.mkv"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("mpeg4", rate=25, width=64, height=48, pix_fmt="yuv420p")
+            stream.metadata["NUMBER_OF_FRAMES"] = number
+            for picture in texture(12, 48, 64):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode())
+        assert verdict(path) == "12"
+
+
+def test_an_avi_header_that_counts_too_many_does_not_make_a_whole_film_truncated(
+    films: dict[str, Path], tmp_path: Path
+) -> None:
+    content = bytearray(films["mpeg4.avi"].read_bytes())
+    for tag, offset in ((b"avih", 24), (b"strh", 40)):
+        struct.pack_into("<I", content, content.index(tag) + offset, 200)
+    (tmp_path / "a.avi").write_bytes(content)
+    assert verdict(tmp_path / "a.avi") == str(FRAMES)
+
+
+def test_a_recording_that_nobody_finished_has_the_frames_it_has(films: dict[str, Path], tmp_path: Path) -> None:
+    content = bytearray(films["mpeg4.avi"].read_bytes())
+    struct.pack_into("<I", content, 4, 0)
+    struct.pack_into("<I", content, content.index(b"movi") - 4, 0)
+    for tag, offset in ((b"avih", 24), (b"strh", 40)):
+        struct.pack_into("<I", content, content.index(tag) + offset, 1 << 30)
+    (tmp_path / "a.avi").write_bytes(content)
+    assert verdict(tmp_path / "a.avi") == str(FRAMES)
+    with VideoReader(tmp_path / "a.avi") as reader:
+        assert reader.container_frames == 0
+
+
+@pytest.mark.parametrize("name", ["h264.ts", "mpeg2.ts", "mpeg2.mpg", "vp8.ogv"])
+def test_films_joined_end_to_end_are_neither_truncated_nor_damaged(
+    films: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    content = films[name].read_bytes()
+    (tmp_path / name).write_bytes(content + content)
+    assert verdict(tmp_path / name) == str(2 * FRAMES)
+
+
+def test_a_picture_shown_for_long_at_the_end_is_no_truncation(tmp_path: Path) -> None:
+    for suffix, codec in (("mkv", "mpeg4"), ("mp4", "libx264"), ("avi", "mpeg4"), ("webm", "libvpx"), ("wmv", "wmv2")):
+        path = tmp_path / f"a.{suffix}"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=25, width=64, height=48, pix_fmt="yuv420p")
+            for index, picture in enumerate(texture(12, 48, 64)):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+                frame.pts = index if index < 11 else 300
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        assert verdict(path) == "12", suffix
