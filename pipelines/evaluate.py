@@ -144,12 +144,12 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
     started = time.monotonic()
     workspace = Workspace(config.workspace)
-    task = ranks().first_tells(lambda: _choose(workspace, config))
+    task = ranks().broadcast_from_rank0(lambda: _choose(workspace, config))
     device = device_for(config.device, config.precision)
     network = load_network(task.run, task.step)
     shortest = shortest_window(network)
     protocols = [(p, p.windows(task.recipe.frames, shortest, task.run.name)) for p in task.protocols]
-    test = ranks().first_tells(
+    test = ranks().broadcast_from_rank0(
         lambda: find_test_videos(workspace, task.run, task.config, config.force, write=not config.dry_run)
     )
     if not ranks().is_first:
@@ -158,18 +158,18 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         on_progress(note(task.warning))
     test.tell(on_progress)
     if not config.dry_run:
-        ranks().first_tells(lambda: _require_writable(workspace, task, test))
+        ranks().broadcast_from_rank0(lambda: _require_writable(workspace, task, test))
     samples = Samples.of(config.crops, task.config.size, task.recipe.crops, config.workers, device)
     if config.recalibrate_bn and not config.dry_run:
         recalibrate(network, samples, *protocols[0], test.training, task.run.name, on_progress)
     scorer = Scorer(network, device, config.precision)
     if config.dry_run:
-        cost = ranks().first_tells(
+        cost = ranks().broadcast_from_rank0(
             lambda: _estimate(workspace, config, task, test, measure(scorer, samples, protocols, test, on_progress))
         )
         return Result(task.run.name, [], test.missing, 0, time.monotonic() - started, cost)
     logits, failures = score_videos(scorer, samples, protocols, test, on_progress)
-    return ranks().first_tells(lambda: _leave(workspace, config, task, test, logits, failures, started))
+    return ranks().broadcast_from_rank0(lambda: _leave(workspace, config, task, test, logits, failures, started))
 
 
 # ------------------------------------------------------------------ the network under test

@@ -62,9 +62,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.layouts.writing import is_done, partial_folder, probe, write_pictures
 
     workspace = Workspace(config.workspace)
-    tasks, problems, about = ranks().first_tells(lambda: _find(config, workspace))
-    ranks().first_tells(lambda: _settle(config, about))
-    finished = ranks().first_tells(lambda: [not config.overwrite and is_done(task) for task in tasks])
+    tasks, problems, about = ranks().broadcast_from_rank0(lambda: _find(config, workspace))
+    ranks().broadcast_from_rank0(lambda: _settle(config, about))
+    finished = ranks().broadcast_from_rank0(lambda: [not config.overwrite and is_done(task) for task in tasks])
     to_do = [task for task, is_finished in zip(tasks, finished, strict=True) if not is_finished]
     done = [task for task, is_finished in zip(tasks, finished, strict=True) if is_finished]
     workers = config.workers or available_cores()

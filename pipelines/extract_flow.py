@@ -19,7 +19,7 @@ from pipelines.optical_flow.methods import EngineName, MethodName, check_engine,
 from pipelines.optical_flow.settings import default_workers
 from pipelines.options import Option
 from pipelines.runtime.devices import resolve_device
-from pipelines.runtime.parallel_map import look_at_all
+from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Limits, memory_share
@@ -86,7 +86,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.optical_flow.store import store_flow
 
     workspace = Workspace(config.workspace)
-    found = ranks().first_tells(lambda: _sources(config, workspace))
+    found = ranks().broadcast_from_rank0(lambda: _sources(config, workspace))
     tell_account(STAGE, found, on_progress)
     device = str(resolve_device(config.device))
     method = make_method(config.method, config.method_options, device, config.engine)
@@ -139,7 +139,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         ignored=found.ignored,
         on_progress=on_progress,
     )
-    made = ranks().first_tells(lambda: look_at_all(_moved, division.to_do, f"{STAGE} (what was clipped)", on_progress))
+    made = ranks().broadcast_from_rank0(
+        lambda: parallel_map(_moved, division.to_do, f"{STAGE} (what was clipped)", on_progress)
+    )
     clipped = clipping([attributes for attributes in made if isinstance(attributes, dict)], config.bound)
     return replace(result, found=found.account, clipping=clipped)
 

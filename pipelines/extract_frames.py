@@ -63,7 +63,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     videos, `UsageError` where frames were stored with other settings, `StorageError` where writing fails.
     """
     workspace = Workspace(config.workspace)
-    found = ranks().first_tells(lambda: find_videos(config.videos, workspace=config.workspace, read_as=config.read_as))
+    found = ranks().broadcast_from_rank0(
+        lambda: find_videos(config.videos, workspace=config.workspace, read_as=config.read_as)
+    )
     tell_account(STAGE, found, on_progress)
     tasks = [
         FrameTask(

@@ -136,11 +136,11 @@ def run(
     where run, videos or what computes the flow are missing, `UsageError` where the run cannot be tested so,
     `StorageError` where timelines cannot be written.
     """
-    chosen = ranks().first_tells(lambda: choose_run(Workspace(config.workspace), config.run, config.step))
+    chosen = ranks().broadcast_from_rank0(lambda: choose_run(Workspace(config.workspace), config.run, config.step))
     trained = chosen.run
-    sources, failures, told = ranks().first_tells(lambda: _sources(config))
+    sources, failures, told = ranks().broadcast_from_rank0(lambda: _sources(config))
     if config.timeline:
-        ranks().first_tells(lambda: require_writable(config.output_folder))
+        ranks().broadcast_from_rank0(lambda: require_writable(config.output_folder))
     predictor = _predictor(config, chosen)
     if not ranks().is_first:
         on_progress = ignore_progress
@@ -159,7 +159,7 @@ def run(
         _record(config, predictions, failures, on_progress)
         return _result(predictor, trained, predictions, failures, time.monotonic() - started)
 
-    return ranks().first_tells(result)
+    return ranks().broadcast_from_rank0(result)
 
 
 def _result(

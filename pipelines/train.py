@@ -163,7 +163,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     unreadable: dict[str, str] = {}
     cost: Estimate | None = None
     with contextlib.ExitStack() as held:
-        data, described, starts = ranks().first_tells(
+        data, described, starts = ranks().broadcast_from_rank0(
             lambda: _begin(this, workspace, config, precision, held, on_progress)
         )
         base = _base_run(config, workspace, this)
@@ -180,7 +180,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
                 unreadable |= found
     failed = 0
     if not config.dry_run:
-        failed = ranks().first_tells(lambda: record_unreadable(workspace, data, unreadable, on_progress))
+        failed = ranks().broadcast_from_rank0(lambda: record_unreadable(workspace, data, unreadable, on_progress))
     seconds = time.monotonic() - started
     return Result(this.name, this.folder, results, len(data.videos), data.missing, failed, seconds, cost)
 
@@ -352,7 +352,7 @@ class _Training:
         from pipelines.training.metrics_log import MetricsLog
 
         files = self._files(step)
-        finished = ranks().first_tells(files.finished)
+        finished = ranks().broadcast_from_rank0(files.finished)
         if finished is not None:
             return finished
         trainer, network = self._trainer(step, files)
@@ -360,7 +360,7 @@ class _Training:
 
         def save() -> None:
             content = files.content(trainer)
-            ranks().first_tells(lambda: files.save(content))
+            ranks().broadcast_from_rank0(lambda: files.save(content))
 
         try:
             with stop_requests() as stop, memory_errors("give a smaller --micro-batch"), self._divergence(step):
@@ -373,7 +373,7 @@ class _Training:
                     self.on_progress,
                 )
                 trainer.bring_together()
-                result = ranks().first_tells(lambda: files.finish(trainer, network))
+                result = ranks().broadcast_from_rank0(lambda: files.finish(trainer, network))
                 stop.check()  # a signal during the last update: the step is done and saved
         finally:
             if log is not None:
@@ -388,7 +388,7 @@ class _Training:
         if self.config.overwrite:  # moves the run aside, so that none of its files counts
             run = Run(run.folder / ".none" / run.name)
             base = run if base == self.run else base
-        finished = ranks().first_tells(run.finished)
+        finished = ranks().broadcast_from_rank0(run.finished)
         to_do = [name for name in self.config.selected() if name not in finished]
         training = replace(self, run=run, base=base, to_come=to_do)
         steps = [training.estimate_step(self.config.step(name)) for name in to_do]
@@ -437,7 +437,7 @@ class _Training:
 
         config, videos = self.config, len(self.data.videos)
         torch.manual_seed(config.seed * 1_000_003 + STEPS.index(step.name))
-        network, settings = ranks().first_then_others(lambda: self._starting_network(step))
+        network, settings = ranks().rank0_first(lambda: self._starting_network(step))
         sharing = Sharing(step, videos, config.sync_bn)
         trainer = StepTrainer(
             network,

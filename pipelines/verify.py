@@ -116,16 +116,18 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """
     started = time.monotonic()
     workspace = Workspace(config.workspace)
-    videos, others = ranks().first_tells(lambda: _what_there_is(workspace, config.depth))
+    videos, others = ranks().broadcast_from_rank0(lambda: _what_there_is(workspace, config.depth))
     if config.fix:
-        ranks().first_tells(lambda: require_writable(workspace.root, workspace.set_aside))
+        ranks().broadcast_from_rank0(lambda: require_writable(workspace.root, workspace.set_aside))
     if not ranks().is_first:
         on_progress = ignore_progress
     workers = config.workers or available_cores()
     reports, faults = _check_each([*others, *videos], workers, on_progress)
-    tasks = ranks().first_tells(lambda: flow_tasks(reports, config.depth))
+    tasks = ranks().broadcast_from_rank0(lambda: flow_tasks(reports, config.depth))
     outcomes = _compute_again(tasks, workers, on_progress)
-    return ranks().first_tells(lambda: _conclude(workspace, config, videos, reports, faults, outcomes, started))
+    return ranks().broadcast_from_rank0(
+        lambda: _conclude(workspace, config, videos, reports, faults, outcomes, started)
+    )
 
 
 def _conclude(

@@ -66,7 +66,7 @@ class CommandUI:
         self.finish(error_document(message, exit_code), exit_code=exit_code)
         error = exit_code < 128  # from there on a signal's: what a user asked for
         text = Text(printable(f"error: {message}" if error else message), style="red" if error else "yellow")
-        with ranks().telling_an_error() as mine:
+        with ranks().report_error_once() as mine:
             self.err.quiet = not mine
             self.err.print(text, soft_wrap=True)
             if mine:
@@ -121,7 +121,7 @@ def _leave_together(ui: CommandUI) -> None:
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)  # there is nothing left to stop
         ranks().gather(None)
-    ranks().first_tells(ui.print_document)
+    ranks().broadcast_from_rank0(ui.print_document)
 
 
 def _explain(error: Exception | Interrupted, interrupted: str) -> tuple[str, int]:

@@ -20,7 +20,7 @@ from pipelines.datasets.dataset_file import (
     write_dataset_file,
 )
 from pipelines.errors import MissingError
-from pipelines.runtime.parallel_map import look_at_all
+from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.storage.failures import Failure
 from pipelines.storage.flow_file import FLOW_SCHEMA
@@ -189,7 +189,7 @@ def _examine_all(
     """The artifacts of every (class, video), frames before flow; adds those that cannot be used to `problems`."""
     files = [*artifact_files("frames", workspace.frames), *artifact_files("flow", workspace.flow)]
     unknown = [file for file in files if not _is_known(file, known)]
-    looks = iter(look_at_all(_examine, unknown, "catalogue", on_progress))
+    looks = iter(parallel_map(_examine, unknown, "catalogue", on_progress))
     interned: dict[FlowSettings, FlowSettings] = {}
     found: dict[tuple[str, str], dict[Kind, Artifact]] = {}
     for file in files:

@@ -76,7 +76,9 @@ def estimate(
     the estimate is that of all ranks, each on cores and GPU of its own.
     """
     limits = limits or usual_limits(workers)
-    return ranks().first_tells(lambda: _estimate(function, to_do, workers, limits, stage, on_probe, on_progress))
+    return ranks().broadcast_from_rank0(
+        lambda: _estimate(function, to_do, workers, limits, stage, on_probe, on_progress)
+    )
 
 
 def _estimate(

@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pipelines.errors import MissingError, StorageError, UsageError, VideoError
 from pipelines.runtime.devices import available_cores
-from pipelines.runtime.parallel_map import look_at_all
+from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import OnProgress, Progress
 from pipelines.runtime.ranks import ranks
 from pipelines.sources.videos import VideoProblem, VideoSource
@@ -114,11 +114,11 @@ def divide(
     look = functools.partial(_look, schema, conflict, compare, misfit)
 
     def find() -> list[_Outcome]:
-        looks = look_at_all(look, tasks, f"{stage} (what is done)", on_progress)
+        looks = parallel_map(look, tasks, f"{stage} (what is done)", on_progress)
         hashes = _Hashes(workspace, kind, f"{stage} (compare sources)", on_progress, keep=not dry_run)
         return _settle(tasks, [look if isinstance(look, _Look) else _Look() for look in looks], hashes)
 
-    outcomes = list(zip(tasks, ranks().first_tells(find), strict=True))
+    outcomes = list(zip(tasks, ranks().broadcast_from_rank0(find), strict=True))
     return Division(
         to_do=[task for task, outcome in outcomes if outcome in ("make", "changed")],
         done=[task for task, outcome in outcomes if outcome == "done"],

@@ -96,7 +96,7 @@ def extract(
         remaining = [row for row in read_failures(workspace) if row.stage == stage]
         return meter.result(division, ignored=ignored, failures=remaining)
 
-    told = ranks().first_tells(result)
+    told = ranks().broadcast_from_rank0(result)
     _remove_left_overs(workspace, folder)
     return told
 

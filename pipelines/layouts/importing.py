@@ -99,7 +99,7 @@ def run_import(
     `StorageError` where writing fails.
     """
     workspace = Workspace(config.workspace)
-    found = ranks().first_tells(lambda: find_folders(config.folder, content, config.class_list))
+    found = ranks().broadcast_from_rank0(lambda: find_folders(config.folder, content, config.class_list))
     tasks = [make_task(folder, workspace) for folder in found.folders]
     schema, unit = {"frames": (FRAMES_SCHEMA, "frames"), "flow": (FLOW_SCHEMA, "pairs")}[content]
     division = divide(

@@ -1,4 +1,4 @@
-"""A look at each of very many files: in this process where they are few, else in all cores' and with progress."""
+"""A parallel `map` over very many files."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -13,26 +13,34 @@ Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 FEW = 4000  # at half a millisecond a file (an artifact's attributes) as long as worker processes take to start
-_PIECE = 256  # items that go to a process together
+_CHUNK = 256  # items that go to a process together
 
 
-def look_at_all(
+def parallel_map(
     function: Callable[[Item], Value], items: Sequence[Item], phase: str, on_progress: OnProgress
 ) -> list[Value | VideoError]:
-    """`function(item)` of each, in their order; a `VideoError` of an item over which its process died or failed.
+    """Calls `function` on every item: in this process for few items, else in one worker process per core.
 
-    `function` must be importable by name or a `functools.partial` of one that is, items and values picklable. Progress
-    under the name `phase` only where they are many. Any other `StresError` that `function` raises is raised here.
+    Args:
+        function: Importable by name, or a `functools.partial` of such a function.
+        items: Picklable, as are the values.
+        phase: Name of the progress display, which appears only with worker processes.
+        on_progress: Receives the progress.
+
+    Returns:
+        The values in the order of `items`; a `VideoError` for an item whose process died or failed.
+
+    Raises:
+        StresError: Whatever `function` raises other than a `VideoError`.
     """
     if len(items) <= FEW:
         return [function(item) for item in items]
-    pieces = [range(start, min(start + _PIECE, len(items))) for start in range(0, len(items), _PIECE)]
     found: dict[int, Value | VideoError] = {}
     failed: list[range] = []
 
-    def look(pieces: Sequence[range]) -> None:
-        tasks = ((numbers, function, [items[number] for number in numbers]) for numbers in pieces)
-        with contextlib.closing(run_tasks(_look_at_piece, tasks, available_cores())) as outcomes:
+    def look(chunks: Sequence[range]) -> None:
+        tasks = ((numbers, function, [items[number] for number in numbers]) for numbers in chunks)
+        with contextlib.closing(run_tasks(_map_chunk, tasks, available_cores())) as outcomes:
             for (numbers, _, _), outcome in outcomes:
                 if not isinstance(outcome, VideoError):
                     found.update(zip(numbers, outcome, strict=True))
@@ -42,11 +50,11 @@ def look_at_all(
                     failed.append(numbers)
                 on_progress(Progress(phase, len(found), len(items), unit="files"))
 
-    look(pieces)
-    look([range(number, number + 1) for numbers in failed for number in numbers])  # which of a piece it was
+    look([range(start, min(start + _CHUNK, len(items))) for start in range(0, len(items), _CHUNK)])
+    look([range(number, number + 1) for numbers in failed for number in numbers])  # which item of a chunk it was
     return [found[number] for number in range(len(items))]
 
 
-def _look_at_piece(task: tuple[range, Callable[[Item], Value], Sequence[Item]], report: Report) -> list[Value]:
+def _map_chunk(task: tuple[range, Callable[[Item], Value], Sequence[Item]], report: Report) -> list[Value]:
     _, function, items = task
     return [function(item) for item in items]

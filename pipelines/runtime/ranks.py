@@ -1,13 +1,13 @@
-"""The processes that torchrun started for one command, and what they tell each other.
+"""The processes (ranks) that torchrun started for one command, and the values they exchange.
 
     torchrun --nnodes=4 --nproc-per-node=8 ... -m stres_cli extract-flow videos/
 
-Everything but the gradients goes through torchrun's rendezvous store: no files, no locks, one machine or many. Each
-process is a rank; rank 0 speaks for all and writes what is written once. Without torchrun there is one rank, its
-methods do nothing but call what they are given, and torch.distributed is not imported.
+Everything but gradients goes through torchrun's rendezvous store: no files, no locks, one machine or many. Rank 0
+speaks for all and writes what is written once. Without torchrun there is a single rank, whose methods only call what
+they are given, and torch.distributed is not imported.
 
-Values travel pickled between the processes of one job, as in torch.distributed's own functions for objects. All ranks
-call the methods in the same order.
+Values are pickled, as by torch.distributed's own functions for objects. All ranks must call the methods in the same
+order.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ Value = TypeVar("Value")
 Outcome = TypeVar("Outcome")
 
 _PIECE = 4 * 2**20  # bytes; the store takes no values above 8 MiB
-_SHORTEST, _LONGEST = 0.005, 0.25  # seconds between two looks at the store
-_PATIENCE = 5.0  # seconds for another rank to tell its error
+_SHORTEST, _LONGEST = 0.005, 0.25  # seconds between two polls of the store
+_PATIENCE = 5.0  # seconds for another rank to report its error
 
 
 def launched() -> bool:
@@ -48,7 +48,7 @@ def ranks() -> "Ranks":
 
 
 class Ranks:
-    """One process among `size`: its number `rank`, and its place among those of its machine."""
+    """This process (`rank` of `size`, `local_rank` of `local_size` on its machine) and its exchange with the others."""
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
         self.rank, self.size = rank, size
@@ -59,81 +59,86 @@ class Ranks:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    # -------------------------------------------------------------- one for all
+    # -------------------------------------------------------------- exchanging values
 
-    def first_tells(self, function: Callable[[], Value]) -> Value:
-        """What `function()` gives on rank 0, on all ranks; the others wait for it and call nothing."""
+    def broadcast_from_rank0(self, function: Callable[[], Value]) -> Value:
+        """Calls `function` on rank 0 only and returns its value on all ranks; the others wait for it."""
         if self.size == 1:
             return function()
         key = self._key()
-        if self.is_first:
-            value = function()
-            self._put(key, value)
-            return value
-        return self._wait(key)
+        if not self.is_first:
+            return self._wait(key)
+        value = function()
+        self._put(key, value)
+        return value
 
-    def first_then_others(self, function: Callable[[], Value]) -> Value:
-        """`function()` on every rank, but on the others once rank 0 is done: what it left on disk they find."""
-        if self.is_first:
-            value = function()
-            self.first_tells(lambda: None)
-            return value
-        self.first_tells(lambda: None)
-        return function()
+    def rank0_first(self, function: Callable[[], Value]) -> Value:
+        """Calls `function` on every rank, on rank 0 before the others: they find what it left on disk."""
+        if not self.is_first:
+            self.broadcast_from_rank0(lambda: None)
+            return function()
+        value = function()
+        self.broadcast_from_rank0(lambda: None)
+        return value
 
     def gather(self, value: Value) -> list[Value]:
-        """Every rank's `value` in their order, on all ranks."""
+        """Returns the `value` of every rank, in the order of the ranks, on all of them."""
         if self.size == 1:
             return [value]
         key = self._key()
         self._put(f"{key}/{self.rank}", value)
         return [self._wait(f"{key}/{rank}") for rank in range(self.size)]
 
-    # -------------------------------------------------------------- many share
+    # -------------------------------------------------------------- sharing work
 
     def pool(
         self, count: int, work: Callable[[Iterator[int]], Generator[Outcome]]
     ) -> Generator[tuple[int, Outcome], None, None]:
-        """Works through the numbers 0..count-1, each on exactly one rank; whoever is ready takes the next.
+        """Shares the tasks 0..count-1 among the ranks; a rank that is ready takes the next one.
 
-        `work(numbers)` yields one outcome for each number it takes. Rank 0 gets (rank, outcome) of all of them, as they
-        come; on the others the iteration does their share and yields nothing. Use `contextlib.closing`.
+        Args:
+            count: Number of tasks.
+            work: Given an iterator of task numbers, yields one outcome for each number it takes.
+
+        Yields:
+            On rank 0 (rank, outcome) of every task as it finishes; on the others, which only do their share, nothing.
+            Use `contextlib.closing`.
         """
         if self.size == 1:
             with contextlib.closing(work(iter(range(count)))) as outcomes:
                 yield from ((0, outcome) for outcome in outcomes)
             return
-        post = _Post(self, self._key())
-        with contextlib.closing(work(self._deal(self._key(), count))) as own:
+        mailbox, counter = _Mailbox(self, self._key()), self._key()
+        dealt = (self.store.add(counter, 1) - 1 for _ in itertools.count())
+        numbers = itertools.takewhile(lambda number: number < count, dealt)
+        with contextlib.closing(work(numbers)) as own:
             if not self.is_first:
                 for outcome in own:
-                    post.send(outcome)
+                    mailbox.send(outcome)
                 return
             arrived = 0
             for outcome in own:
                 yield 0, outcome
-                for letter in post.delivered():
+                for letter in mailbox.delivered():
                     yield letter
                     arrived += 1
                 arrived += 1
         pause = _Pause()
         while arrived < count:
-            for letter in post.delivered():
+            for letter in mailbox.delivered():
                 yield letter
                 arrived += 1
                 pause = _Pause()
             pause()
 
-    def _deal(self, key: str, count: int) -> Iterator[int]:
-        while (number := self.store.add(key, 1) - 1) < count:
-            yield number
-
     # -------------------------------------------------------------- errors
 
     @contextlib.contextmanager
-    def telling_an_error(self) -> Iterator[bool]:
-        """Gives whether this rank is the first to end with an error, which it is to tell in the block. The others,
-        which torchrun ends because of it, wait until that is done."""
+    def report_error_once(self) -> Iterator[bool]:
+        """Gives whether this rank is the first to fail, and so the one to report its error within the block.
+
+        torchrun ends the other ranks because of it; they wait until the report is done.
+        """
         if self.size == 1:
             yield True
             return
@@ -163,10 +168,10 @@ class Ranks:
 
     @contextlib.contextmanager
     def process_group(self, device: "torch.device") -> Iterator[None]:
-        """While the block runs, torch.distributed's process group: NCCL between GPUs, gloo between CPUs.
+        """torch.distributed's process group for the block: NCCL between GPUs, gloo between CPUs.
 
-        After an error it is left as it is, since the process ends soon: taking it down would make the others
-        fail of that before this rank has told what went wrong.
+        After an error the group is left as it is, since the process ends soon: destroying it would make the other
+        ranks fail because of that before this one has reported what went wrong.
         """
         if self.size == 1:
             yield
@@ -193,7 +198,7 @@ class Ranks:
         return f"call{next(self._calls)}"
 
     def _put(self, key: str, value: Any) -> None:
-        """Stores `value` in pieces, the number of them last: who finds that finds all."""
+        """Stores `value` in pieces, their number last: whoever finds that finds all."""
         data = pickle.dumps(value)
         pieces = [data[start : start + _PIECE] for start in range(0, len(data), _PIECE)]
         for number, piece in enumerate(pieces):
@@ -205,20 +210,13 @@ class Ranks:
         pause = _Pause()
         while not self.store.check([key]):
             pause()
-        return self._take(key)
+        return pickle.loads(b"".join(self.store.get(name) for name in self._pieces(key)))
 
-    def _take(self, key: str) -> Any:
-        count = int(self.store.get(key))
-        return pickle.loads(b"".join(self.store.get(f"{key}/piece{number}") for number in range(count)))
-
-    def _forget(self, key: str) -> None:
-        """Frees the store of a value that nobody else reads."""
-        for number in range(int(self.store.get(key))):
-            self.store.delete_key(f"{key}/piece{number}")
-        self.store.delete_key(key)
+    def _pieces(self, key: str) -> list[str]:
+        return [f"{key}/piece{number}" for number in range(int(self.store.get(key)))]
 
 
-class _Post:
+class _Mailbox:
     """Letters of all ranks to rank 0, each delivered once."""
 
     def __init__(self, ranks: Ranks, key: str) -> None:
@@ -230,17 +228,19 @@ class _Post:
         self.ranks._put(f"{self.key}/{number}", (self.ranks.rank, value))
 
     def delivered(self) -> Iterator[Any]:
-        """What has arrived since the last time."""
-        sent = self.ranks.store.add(f"{self.key}/sent", 0)
+        """What has arrived since the last call."""
+        store = self.ranks.store
+        sent = store.add(f"{self.key}/sent", 0)
         while self.read < sent:
             key = f"{self.key}/{self.read}"
             self.read += 1
             yield self.ranks._wait(key)
-            self.ranks._forget(key)
+            for name in (*self.ranks._pieces(key), key):  # nobody else reads it: free the store of it
+                store.delete_key(name)
 
 
 class _Pause:
-    """Waits a little, longer each time."""
+    """Sleeps a little, longer each time."""
 
     def __init__(self) -> None:
         self.seconds = _SHORTEST
@@ -251,7 +251,11 @@ class _Pause:
 
 
 def local_gpu(count: int) -> int:
-    """The GPU of this rank among the machine's `count`. Raises `MissingError` where there are fewer than ranks."""
+    """Returns the index of this rank's GPU among the machine's `count`.
+
+    Raises:
+        MissingError: The machine has more ranks than GPUs.
+    """
     here = ranks()
     if here.local_rank >= count:
         raise MissingError(

@@ -11,7 +11,7 @@ import pytest
 from pipelines.datasets import catalogue as catalogue_module
 from pipelines.datasets.catalogue import flow_provenance, load_catalogue
 from pipelines.errors import MissingError
-from pipelines.runtime import parallel_map as bulk
+from pipelines.runtime import parallel_map
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_very_many_artifacts_are_examined_by_processes_alike(workspace, add_vide
     workspace.flow_file("a", "v0").write_bytes(b"no HDF5")
     expected = load_catalogue(workspace)
     workspace.dataset_file.unlink()
-    monkeypatch.setattr(bulk, "FEW", 1)
+    monkeypatch.setattr(parallel_map, "FEW", 1)
     assert load_catalogue(workspace) == expected
     assert len(expected.problems) == 1
 

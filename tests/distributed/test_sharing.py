@@ -108,7 +108,7 @@ def test_torchruns_variables_make_a_rank_and_divide_the_cores(monkeypatch):
 
 def test_alone_nothing_is_exchanged():
     here = Ranks()
-    assert here.first_tells(lambda: 3) == here.first_then_others(lambda: 3) == 3
+    assert here.broadcast_from_rank0(lambda: 3) == here.rank0_first(lambda: 3) == 3
     assert here.gather("x") == ["x"]
     assert list(here.pool(3, lambda numbers: (10 * n for n in numbers))) == [(0, 0), (0, 10), (0, 20)]
     assert "store" not in vars(here)

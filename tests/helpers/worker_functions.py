@@ -70,7 +70,7 @@ def store_or_die(task: object, report: Report) -> int:
 
 
 def square_or_die(number: int) -> int:
-    """What `look_at_all` is given: dies of 5, refuses 100."""
+    """What `parallel_map` is given: dies of 5, refuses 100."""
     if number == 5:
         os.kill(os.getpid(), signal.SIGSEGV)
     if number == 100:
