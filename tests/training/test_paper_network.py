@@ -17,14 +17,13 @@ BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 @pytest.fixture(scope="module")
 def paper_networks():
     """The network that each step of the recipe `paper` builds, without memory."""
-    classes = [str(number) for number in range(101)]
 
     def build(name):
         config = train.Config("nowhere", recipe="paper")
         step = config.step(name)
         pool = {"dropout": step.dropout, "temporal_pool": step.temporal_pool, "streams": step.streams}
         with torch.device("meta"):
-            return STResNet(**dataclasses.asdict(train._network(config, classes)), **pool)
+            return STResNet(**dataclasses.asdict(config.network(101)), **pool)
 
     return {name: build(name) for name in PAPER.steps}
 

@@ -1,0 +1,314 @@
+"""One call of `train`: the run is prepared, then its steps are trained one after the other, or measured.
+
+Under torchrun every process has a session; rank 0 alone writes.
+"""
+
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
+
+import torch
+
+from pipelines.datasets.loading import make_loader
+from pipelines.datasets.sampler import StepSampler
+from pipelines.datasets.samples import Batch, TrainingSamples
+from pipelines.datasets.sampling import TemporalSampling
+from pipelines.errors import MissingError
+from pipelines.models import STResNet, load_pretrained, load_streams
+from pipelines.models.weights import read_pretrained
+from pipelines.runtime.devices import loader_workers, memory_errors
+from pipelines.runtime.progress import OnProgress, note
+from pipelines.runtime.ranks import ranks
+from pipelines.runtime.signals import stop_requests
+from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable
+from pipelines.training.compilation import compiles, worthwhile
+from pipelines.training.data import TrainingData
+from pipelines.training.data_parallel import Sharing, goes_together
+from pipelines.training.estimation import Estimate, StepEstimate, measure
+from pipelines.training.fine_tuning import Start, find_source, find_starts, flow_difference
+from pipelines.training.loop import Diverged, Precision, StepTrainer
+from pipelines.training.metrics_log import MetricsLog
+from pipelines.training.recipes import STEPS, Step, StepName
+from pipelines.training.run_config import RunConfig
+from pipelines.training.runs import Run, archive, describe_base, find_run, only_trainer, write_or_compare
+from pipelines.training.step_files import StepFiles, StepResult
+from pipelines.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that may be trained: nothing that its steps need is missing."""
+
+    run: Run
+    base_run: Run
+    """The run whose streams joint1 starts from: another one with `--base-run`."""
+    data: TrainingData
+    config: RunConfig
+    """With the steps of this call, in the order of training, and no others."""
+    starts: Mapping[StepName, Start]
+    """What those steps begin with that begin with another run's weights."""
+
+    @property
+    def steps(self) -> list[Step]:
+        """The steps to train, in order."""
+        return [step.step for step in self.config.steps.values()]
+
+
+def prepare_run(
+    workspace: Workspace,
+    run: Run,
+    data: TrainingData,
+    config: RunConfig,
+    *,
+    base_run: str | None,
+    overwrite: bool,
+    write: bool,
+    held: contextlib.ExitStack,
+    on_progress: OnProgress,
+) -> PreparedRun:
+    """Finds what the steps of `config` start from, and writes the run's configuration or compares it.
+
+    Until `held` is closed, no other process trains into the run.
+
+    Args:
+        workspace: where the run lies.
+        run: the run, which may be there already.
+        data: its training videos.
+        config: what the options say of it, without what other runs contribute.
+        base_run: name or folder of the run whose streams joint1 starts from; None for `run` itself.
+        overwrite: archive a run of that name first.
+        write: False compares only, and loads no pretrained weights from the network.
+        held: takes the lock on the run.
+        on_progress: is told what the steps start from.
+
+    Raises:
+        UsageError: the run was begun with another configuration, or a source of weights does not fit it.
+        MissingError: weights or another run are missing, or another process trains into the run.
+    """
+    base = run if base_run is None else find_run(workspace, base_run)
+    finished = [] if overwrite else run.finished()
+    selected = list(config.steps)
+    starts: dict[StepName, Start] = {}
+    source = find_source(config.weights, workspace)
+    if source is not None:
+        lent = [] if base_run is None else ["appearance", "motion"]
+        starts = find_starts(source, run, [*finished, *lent], selected, config)
+        begun = [start.described(name) for name, start in starts.items() if name not in finished]
+        for text in (*begun, flow_difference(source, config.flow) if begun else ""):
+            if text:
+                on_progress(note(text))
+        begin = {name: replace(config.steps[name], weights=start.record()) for name, start in starts.items()}
+        config = replace(config, weights=source.text, steps={**config.steps, **begin})
+    if base != run:
+        config = replace(config, base_run=describe_base(base, config, data.sources))
+    if {"appearance", "motion"} & set(selected) - {*starts, *finished}:  # before hours of work, not after
+        read_pretrained(config.network.depth, config.network.width, config.weights, download=write)
+    prepared = PreparedRun(run, base, data, config, starts)
+    if not write:
+        if not overwrite:
+            write_or_compare(run, config, data.split, data.sources, write=False)
+        return prepared
+    if overwrite:
+        archive(workspace, run)
+    if to_do := [run.weights_file(name).parent for name in selected if not run.weights_file(name).exists()]:
+        require_writable(workspace.root, run.folder, run.folder / "tensorboard", *to_do)
+    held.enter_context(only_trainer(run))
+    remove_left_over_temporary_files(workspace.root, below=False)
+    remove_left_over_temporary_files(run.folder)
+    write_or_compare(run, config, data.split, data.sources)
+    return prepared
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the steps of one call share."""
+
+    prepared: PreparedRun
+    device: torch.device
+    workers: int
+    """Loader processes; 0: as many as suit the device."""
+    compile: bool | None
+    """Whether to compile the network; None: on a GPU, in steps long enough to gain."""
+    sync_bn: bool | None
+    """Whether processes share each micro-batch; None: in steps that have too few to deal out."""
+    download: bool
+    """Whether pretrained weights may be downloaded; without them a network stays random."""
+    on_progress: OnProgress
+    to_come: Collection[StepName] = ()
+    """Steps whose weights are not there yet, but will be when the others need them."""
+
+    def __post_init__(self) -> None:
+        """Raises `UsageError` where a step leaves processes without work."""
+        for step in self.prepared.steps:
+            goes_together(step, len(self.prepared.data.videos), ranks().size, self.sync_bn)
+
+    def train(self, step: Step, checkpoint_seconds: float) -> tuple[StepResult, dict[str, str]]:
+        """Trains one step, from its checkpoint where there is one, and leaves its weights.
+
+        Args:
+            step: the step.
+            checkpoint_seconds: between two checkpoints.
+
+        Returns:
+            What the step came to, and of every video that could not be read its id and the reason.
+
+        Raises:
+            MissingError: a step before it is missing, or it diverges.
+            Interrupted: after a signal; a checkpoint was written.
+        """
+        files = self._files(step)
+        finished = ranks().broadcast_from_rank0(files.finished)
+        if finished is not None:
+            return finished
+        trainer, network = self._trainer(step, files)
+        log = MetricsLog(self.prepared.run.folder, step.name, trainer.state.iteration) if ranks().is_first else None
+
+        def save() -> None:
+            content = files.content(trainer)
+            ranks().broadcast_from_rank0(lambda: files.save(content))
+
+        try:
+            with stop_requests() as stop, memory_errors("give a smaller --micro-batch"), self._divergence(step):
+                trainer.run(
+                    lambda start: self._batches(step, start, trainer.sharing),
+                    log,
+                    stop,
+                    save,
+                    checkpoint_seconds,
+                    self.on_progress,
+                )
+                trainer.bring_together()
+                result = ranks().broadcast_from_rank0(lambda: files.finish(trainer, network))
+                stop.check()  # a signal during the last update: the step is done and saved
+        finally:
+            if log is not None:
+                log.close()
+        return result
+
+    def estimate(self, *, overwrite: bool) -> Estimate:
+        """What the steps that are still to do will take, from some updates of each.
+
+        Args:
+            overwrite: count nothing that the run has, since it would be archived.
+        """
+        run, base = self.prepared.run, self.prepared.base_run
+        if overwrite:
+            run = Run(run.folder / ".none" / run.name)
+            base = run if base == self.prepared.run else base
+        finished = ranks().broadcast_from_rank0(run.finished)
+        to_do = [step for step in self.prepared.steps if step.name not in finished]
+        prepared = replace(self.prepared, run=run, base_run=base)
+        session = replace(self, prepared=prepared, to_come=[step.name for step in to_do])
+        estimates = [session._estimate_step(step) for step in to_do]
+        return Estimate.of(estimates, [step.name for step in self.prepared.steps if step.name in finished])
+
+    def _estimate_step(self, step: Step) -> StepEstimate:
+        files = self._files(step)
+        trainer, network = self._trainer(step, files)
+        begin = trainer.state.iteration
+        with memory_errors("give a smaller --micro-batch"), self._divergence(step):
+            measured = measure(trainer, lambda start: self._batches(step, start, trainer.sharing), self.on_progress)
+        weights, checkpoint = files.sizes(trainer, network)
+        return StepEstimate.of(trainer, begin, measured, weights_bytes=weights, checkpoint_bytes=checkpoint)
+
+    @contextlib.contextmanager
+    def _divergence(self, step: Step) -> Iterator[None]:
+        """Adds to `Diverged` what to do about it: the run keeps its settings and the steps it has finished."""
+        try:
+            yield
+        except Diverged as error:
+            options = f"--name NEW --lr {step.name}={step.lr / 10:.2g}"
+            if step.name == "joint1":
+                options += f" --steps joint1,joint2 --base-run {self.prepared.base_run.name}"
+            elif step.name == "joint2":
+                options += f" --steps joint2 --weights run:{self.prepared.run.name}/joint1"
+            if self.prepared.config.precision != "fp32":
+                options += ", or --precision fp32"
+            raise Diverged(f"{error}: train it again with a lower rate ({options}); no weights were written") from None
+
+    def _files(self, step: Step) -> StepFiles:
+        return StepFiles(self.prepared.run, step, self.prepared.config.of_step(step.name))
+
+    def _trainer(self, step: Step, files: StepFiles) -> tuple[StepTrainer, dict[str, Any]]:
+        """What trains a step from its checkpoint, or its start; and the settings that build its network again."""
+        config, videos = self.prepared.config, len(self.prepared.data.videos)
+        torch.manual_seed(config.seed * 1_000_003 + STEPS.index(step.name))
+        network, settings = ranks().rank0_first(lambda: self._starting_network(step))
+        sharing = Sharing(step, videos, self.sync_bn)
+        trainer = StepTrainer(
+            network,
+            step,
+            videos,
+            self.device,
+            cast(Precision, config.precision),
+            seed=config.seed,
+            sharing=sharing,
+            compile_network=compiles(self.compile, self.device) and worthwhile(self.compile, step, videos),
+        )
+        content = sharing.from_first(files.saved() if ranks().is_first else None)
+        if content is not None:
+            files.restore(trainer, content)
+        return trainer, settings
+
+    def _starting_network(self, step: Step) -> tuple[STResNet, dict[str, Any]]:
+        """The network as `step` begins, and the settings that build it again."""
+        settings = asdict(self.prepared.config.network) | {
+            "dropout": step.dropout,
+            "temporal_pool": step.temporal_pool,
+            "streams": step.streams,
+        }
+        is_base = step.name in ("appearance", "motion")
+        if is_base:
+            settings |= {"fusion": "none", "direction": "none", "temporal_kernels": False}
+        network = STResNet(**settings)
+        start = self.prepared.starts.get(step.name)
+        if start is not None:
+            start.fill(network)
+        elif is_base:
+            load_pretrained(network, self.prepared.config.weights, download=self.download)
+        else:
+            before: list[tuple[Run, StepName]] = [(self.prepared.run, "joint1")]
+            if step.name == "joint1":
+                before = [(self.prepared.base_run, "appearance"), (self.prepared.base_run, "motion")]
+            for run, name in before:
+                if name in self.to_come:
+                    continue
+                if not run.weights_file(name).exists():
+                    raise MissingError(
+                        f"{step.name} starts from {name}, which run {run.name} has not finished: add it to --steps"
+                    )
+                load_streams(network, run.weights(name)["model"])
+        return network, settings
+
+    def _batches(self, step: Step, start: int, sharing: Sharing) -> Iterator[Batch]:
+        """This process's share of the batches of a step from number `start` on, the same for any number of workers."""
+        config, data = self.prepared.config, self.prepared.data
+        seeds = {"seed": config.seed, "step_index": STEPS.index(step.name)}
+        samples = TrainingSamples(
+            data.videos,
+            data.labels,
+            sampling=TemporalSampling(step.frames, step.stride, config.network.flow_channels // 2),
+            scheme=step.crops,
+            size=config.size,
+            streams=step.streams,
+            mirror=step.mirror,
+            **seeds,
+        )
+        passes = step.passes(len(data.videos))
+        sampler = StepSampler(len(data.videos), passes, step.batch_size, start=start, share=sharing.share, **seeds)
+        return iter(make_loader(samples, sampler, loader_workers(self.workers, self.device), self.device))
+
+
+def resolve_precision(asked: str, device: torch.device) -> Precision:
+    """The precision to compute in.
+
+    Args:
+        asked: `auto` stands for bf16 on a GPU, fp16 on one that cannot compute bf16, fp32 on a CPU.
+        device: where to compute.
+    """
+    if asked != "auto":
+        return cast(Precision, asked)
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
