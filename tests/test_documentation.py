@@ -1,6 +1,7 @@
-"""What the code cites is there to be read: pages of docs/, their numbered sections, their links."""
+"""What the code and the pages cite is there: pages of docs/, their numbered sections, their links, and tests."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {page.name: page for page in (ROOT / "docs").glob("*.md")}
 ROOT_PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 CITATION = re.compile(r"\b([\w-]+\.md)(?: (\d+(?:\.\d+)?)\b)?")
+NAMED_TEST = re.compile(r"`(tests/[\w/.]*|(?:\w+/)*test_\w+\.py|test_\w+(?:\.\.\.)?|\.\.\._\w+(?:\.\.\.)?)`")
 
 
 def sources() -> Iterator[Path]:
@@ -52,6 +54,26 @@ def test_nothing_cites_a_document_that_is_not_in_the_repository(citation):
         if re.search(citation, line)
     ]
     assert not wrong
+
+
+def test_every_test_that_a_page_names_is_there():
+    """By its file (`room/test_x.py`), by its name, or by the beginning or end of its name (`test_x_...`, `..._x`)."""
+    tests = ROOT / "tests"
+    defined = re.findall(r"^def (test_\w+)", "\n".join(f.read_text() for f in tests.rglob("test_*.py")), re.MULTILINE)
+    wrong, named = [], Counter()
+    for page in PAGES.values():
+        for quoted in NAMED_TEST.findall(page.read_text()):
+            named[page.name] += 1
+            if "/" in quoted or quoted.endswith(".py"):
+                found = (tests / quoted.removeprefix("tests/")).exists()
+            else:
+                name = re.compile(re.escape(quoted).replace(re.escape("..."), r"\w*"))
+                found = any(name.fullmatch(test) for test in defined)
+            if not found:
+                wrong.append(f"{page.name}: {quoted}")
+    assert not wrong
+    assert named["recipe.md"] > 30
+    assert named["reliability.md"] > 50
 
 
 def test_every_link_between_pages_leads_to_a_page_and_a_heading():

@@ -11,7 +11,7 @@ BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
 
 def checks(device: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BENCHMARK), "--device", device, "--quick", "--checks-only"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
 
 @pytest.mark.cuda

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -25,8 +26,10 @@ def stop_at(arguments, line_begins, number):
         text=True,
         env=env,
     )
+    too_long = threading.Timer(120, process.kill)  # which ends the lines below
     with process:
         try:
+            too_long.start()
             lines = []
             for line in process.stderr:
                 lines.append(line)
@@ -37,6 +40,7 @@ def stop_at(arguments, line_begins, number):
             process.send_signal(number)
             _, rest = process.communicate(timeout=60)
         finally:
+            too_long.cancel()
             process.kill()
     return process.returncode, "".join([*lines, rest])
 
@@ -169,8 +173,12 @@ main()
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_before_the_command_has_begun_is_no_traceback(name, code):
-    stopped = subprocess.run([sys.executable, "-c", STARTING, name], capture_output=True, text=True, check=False)
+    stopped = subprocess.run(
+        [sys.executable, "-c", STARTING, name], capture_output=True, text=True, check=False, timeout=300
+    )
     assert (stopped.returncode, stopped.stderr) == (code, WORDS)
 
-    nohup = subprocess.run([sys.executable, "-c", STARTING, name, "ignored"], capture_output=True, check=False)
+    nohup = subprocess.run(
+        [sys.executable, "-c", STARTING, name, "ignored"], capture_output=True, check=False, timeout=300
+    )
     assert (nohup.returncode, nohup.stderr) == (0, b"")

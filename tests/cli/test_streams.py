@@ -72,7 +72,7 @@ def test_no_file_takes_the_number_of_a_closed_descriptor():
         "file = open(sys.argv[1], 'wb'); assert file.fileno() > 2\n"
         "subprocess.run(['sh', '-c', 'echo printed; echo printed >&2'], check=True)\n"
     )
-    subprocess.run([sys.executable, "-c", script, os.devnull], check=True)
+    subprocess.run([sys.executable, "-c", script, os.devnull], check=True, timeout=300)
 
 
 def test_a_reader_that_takes_its_time_gets_everything_of_a_non_blocking_pipe():
@@ -82,7 +82,7 @@ def test_a_reader_that_takes_its_time_gets_everything_of_a_non_blocking_pipe():
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     with process:
         time.sleep(1.0)  # until the pipe is full
-        assert len(process.stdout.read()) == 1_000_001
+        assert len(process.communicate(timeout=120)[0]) == 1_000_001
     assert process.returncode == 0
 
 

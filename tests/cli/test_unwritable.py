@@ -48,11 +48,11 @@ def test_a_workspace_that_may_only_be_read_is_refused_before_anything_is_scored(
         if not shutil.which("setpriv"):
             pytest.skip("the superuser may write everywhere, and no setpriv is there to change that")
         command = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override", *command]
-    subprocess.run(["chmod", "-R", "a-w", old / "work"], check=True)
+    subprocess.run(["chmod", "-R", "a-w", old / "work"], check=True, timeout=300)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     finally:
-        subprocess.run(["chmod", "-R", "u+w", old / "work"], check=True)
+        subprocess.run(["chmod", "-R", "u+w", old / "work"], check=True, timeout=300)
 
     assert done.returncode == 3
     assert "permission denied: choose another --workspace or change its permissions" in done.stderr

@@ -227,5 +227,5 @@ def test_without_a_workspace_the_message_says_what_to_run(workspace):
 def test_catalogue_and_splits_load_no_heavy_library():
     heavy = ["numpy", "torch", "cv2", "h5py", "sklearn"]
     code = f"import sys, pipelines.datasets.splits; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == "[]"

@@ -456,7 +456,7 @@ def test_samples_larger_than_dev_shm_arrive(videos, tmp_path):
     (tmp_path / "load.py").write_text(LOADING)
     tiny = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"'  # as much as semaphores and little else
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", tiny, "sh"]
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+    if subprocess.run([*command, "true"], capture_output=True, check=False, timeout=300).returncode:
         pytest.skip("this user may not mount a /dev/shm of its own")
 
     loaded = subprocess.run(

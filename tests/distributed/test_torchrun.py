@@ -1,9 +1,11 @@
 """Two processes of torchrun do what one does: the same training, every video once, one voice."""
 
+import contextlib
 import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,12 +30,16 @@ def torchrun(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), "GLOO_SOCKET_IFNAME": "lo"}
     arguments = [*command, ranks_script.__file__, name, str(folder)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(arguments, **pipes, env=env, start_new_session=True) as process:
         try:
             stdout, stderr = process.communicate(timeout=240)
         except subprocess.TimeoutExpired:  # ranks that wait for each other
             process.terminate()  # torchrun ends them
-            stdout, stderr = process.communicate()
+            stdout, stderr = process.communicate(timeout=60)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # ranks that outlive it would hold the pipes open
     return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
 

@@ -149,7 +149,7 @@ class Disk:
         self._remount("rw")
 
     def _remount(self, options: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,{options}", self.folder], check=True, capture_output=True)
+        subprocess.run(["mount", "-o", f"remount,{options}", self.folder], check=True, capture_output=True, timeout=300)
 
 
 @contextlib.contextmanager
@@ -159,14 +159,17 @@ def small_disk(folder: Path) -> Iterator[Disk | None]:
     mounted = (
         shutil.which("mount")
         and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=64m", "stres-faults", folder], check=False, capture_output=True
+            ["mount", "-t", "tmpfs", "-o", "size=64m", "stres-faults", folder],
+            check=False,
+            capture_output=True,
+            timeout=300,
         ).returncode
     )
     try:
         yield Disk(folder) if mounted else None
     finally:
         if mounted:
-            subprocess.run(["umount", folder], check=True)
+            subprocess.run(["umount", folder], check=True, timeout=300)
 
 
 def without_root_rights() -> list[str] | None:
@@ -174,7 +177,10 @@ def without_root_rights() -> list[str] | None:
     if os.geteuid() != 0:
         return []
     drop = ["setpriv", f"--bounding-set=-{_CAP_DAC_OVERRIDE}", f"--inh-caps=-{_CAP_DAC_OVERRIDE}"]
-    if shutil.which("setpriv") and not subprocess.run([*drop, "true"], check=False, capture_output=True).returncode:
+    if (
+        shutil.which("setpriv")
+        and not subprocess.run([*drop, "true"], check=False, capture_output=True, timeout=300).returncode
+    ):
         return drop
     return None
 

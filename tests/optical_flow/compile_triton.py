@@ -64,6 +64,6 @@ with Path(sys.argv[1]).open("w") as report:
             file.write(kernel.asm["ptx"])
             file.flush()
             command = [str(PTXAS), "-v", "--gpu-name=sm_90a", file.name, "-o", "/dev/null"]
-            said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+            said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stderr
         spilled = sum(int(count) for count in re.findall(r"(\d+) bytes spill", said))
         report.write(json.dumps({"kernel": name.split()[0], "spilled bytes": spilled}) + "\n")

@@ -188,5 +188,5 @@ def test_naming_the_methods_loads_none_of_them() -> None:
         "import sys, pipelines.optical_flow, pipelines.optical_flow.methods, pipelines.extract_flow, "
         "pipelines.extract_frames; print(sorted({'torch', 'cv2', 'numpy', 'numba', 'h5py', 'av'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == "[]"

@@ -131,4 +131,7 @@ class Browser:
         os.close(self._commands)
         os.close(self._answers)
         self._process.terminate()
-        self._process.wait()
+        try:
+            self._process.wait(ANSWER_WITHIN)
+        finally:
+            self._process.kill()

@@ -277,5 +277,5 @@ def test_contradictory_settings_are_refused(tmp_path: Path, settings: dict[str, 
 
 def test_importing_the_stage_loads_no_heavy_library() -> None:
     code = "import sys, pipelines.report; print(sorted({'numpy', 'h5py', 'matplotlib', 'sklearn'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == "[]"

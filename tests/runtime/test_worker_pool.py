@@ -189,7 +189,7 @@ def test_signals_to_all_processes_do_not_end_the_fork_server() -> None:
         "worker_pool._PRELOAD = []; worker_pool.start_fork_server()\n"
         "print(Path(f'/proc/{forkserver._forkserver._forkserver_pid}/status').read_text())"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
     blocked = int(next(line for line in done.stdout.splitlines() if line.startswith("SigBlk:")).split()[1], 16)
     for number in STOP_SIGNALS:
         assert blocked & 1 << number - 1

@@ -16,6 +16,7 @@ from pipelines import __version__
 from pipelines.storage.flow_file import FLOW_SCHEMA, FlowFile, new_flow_file
 from pipelines.storage.frames_file import FRAMES_SCHEMA, FrameFile, new_frames_file
 from pipelines.storage.hdf5 import ArtifactError, peek
+from tests.helpers.processes import first_line
 
 FRAMES, HEIGHT, WIDTH = 6, 24, 32
 
@@ -140,7 +141,9 @@ def test_gzip_opens_where_there_is_no_hdf5plugin(tmp_path, fields):
         "print(h5py.File(sys.argv[1])['flow'][:].astype(int).sum())"
     )
 
-    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True, timeout=300
+    )
 
     assert int(done.stdout) == fields.astype(int).sum()
 
@@ -339,7 +342,7 @@ def test_a_file_that_another_program_has_open_for_writing_is_read_all_the_same(f
     holder = subprocess.Popen([sys.executable, "-c", hold, flow_path], stdout=subprocess.PIPE)
     with holder:
         assert holder.stdout is not None
-        holder.stdout.readline()
+        assert first_line(holder.stdout) == b"open\n"
         try:
             with FlowFile(flow_path) as file:
                 assert np.array_equal(file.read(0, len(file)), fields)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and the list of videos that failed."""
+"""Files that are whole or not there, and folders that one process has at a time."""
 
 import errno
 import multiprocessing
@@ -21,20 +21,11 @@ from pipelines.storage.atomic import (
     write_json,
     write_text,
 )
-from pipelines.storage.failures import Failure, read_failures, record_outcomes
-from pipelines.workspace import Workspace
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "work")
+from tests.helpers.processes import first_line
 
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
-
-
-# ------------------------------------------------------------------ writing
 
 
 def test_a_file_has_its_name_only_when_it_is_whole(tmp_path):
@@ -90,7 +81,7 @@ def test_left_over_temporary_files_go_with_their_process(tmp_path):
     dead = f"import pipelines.storage.atomic as w; f = w.atomic_file(w.Path({str(tmp_path / 'a.h5')!r})); " + (
         "f.__enter__().touch(); w.os._exit(0)"
     )
-    subprocess.run([sys.executable, "-c", dead], check=True)
+    subprocess.run([sys.executable, "-c", dead], check=True, timeout=300)
     (left,) = tmp_path.glob(".a.h5.tmp-*")
     other_host = left.with_name(left.name.replace(".tmp-", ".tmp-another-"))
     other_host.touch()
@@ -119,7 +110,7 @@ def test_the_temporary_file_of_a_process_that_nobody_has_buried_goes(tmp_path):
         temporary.touch()
 
         assert remove_left_over_temporary_files(tmp_path) == 1
-    process.wait()
+    process.wait(60)
     assert names(tmp_path) == {"a.h5"}
 
 
@@ -127,7 +118,7 @@ def test_left_over_temporary_files_are_sought_below_a_folder_or_not(tmp_path):
     (tmp_path / "deep").mkdir()
     dead = multiprocessing.get_context("spawn").Process()
     dead.start()
-    dead.join()
+    dead.join(300)
     for folder in (tmp_path, tmp_path / "deep"):
         with atomic_file(folder / "a.h5") as temporary:
             name = temporary.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-")
@@ -145,7 +136,7 @@ def test_a_locked_folder_is_free_again_with_the_end_of_its_process(tmp_path):
     )
     with subprocess.Popen([sys.executable, "-c", holder, str(tmp_path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        process.stdout.readline()
+        assert first_line(process.stdout) == b"locked\n"
         with locked(tmp_path, wait=False) as free:
             assert not free
         process.kill()
@@ -188,105 +179,6 @@ def test_json_that_is_absent_or_damaged_is_missing(tmp_path, content):
 
     with pytest.raises(MissingError, match=r"a\.json"):
         read_json(path)
-
-
-# ------------------------------------------------------------------ failures.csv
-
-
-def failure(video: str, reason: str = "damaged", stage: str = "extract-flow", **more: str) -> Failure:
-    return Failure(stage, "jump", video, f"/videos/jump/{video}.avi", reason, **more)
-
-
-def reasons(workspace: Workspace) -> dict[str, str]:
-    return {row.video: row.reason for row in read_failures(workspace)}
-
-
-def test_without_failures_there_is_no_file(workspace):
-    assert read_failures(workspace) == []
-
-    record_outcomes(workspace, succeeded=[("extract-flow", "jump", "a")])
-
-    assert not workspace.failures_file.exists()
-
-
-def test_rows_are_added_replaced_and_removed_and_the_file_goes_with_the_last(workspace):
-    record_outcomes(workspace, failed=[failure("a"), failure("b")])
-    assert reasons(workspace) == {"a": "damaged", "b": "damaged"}
-
-    record_outcomes(workspace, failed=[failure("a", "truncated")])
-    assert reasons(workspace) == {"a": "truncated", "b": "damaged"}
-
-    record_outcomes(workspace, succeeded=[failure("a").key], failed=[failure("c")])
-    assert reasons(workspace) == {"b": "damaged", "c": "damaged"}
-
-    record_outcomes(workspace, succeeded=[failure("b").key, failure("c").key])
-    assert names(workspace.root) == set()
-
-
-def test_the_success_of_one_stage_leaves_the_rows_of_another(workspace):
-    record_outcomes(workspace, failed=[failure("a"), failure("a", stage="extract-frames")])
-
-    record_outcomes(workspace, succeeded=[("extract-frames", "jump", "a")])
-
-    assert [row.stage for row in read_failures(workspace)] == ["extract-flow"]
-
-
-def test_a_row_is_complete_and_says_when(workspace):
-    record_outcomes(workspace, failed=[failure("a")])
-
-    header, row = workspace.failures_file.read_text(encoding="utf-8").splitlines()
-    assert header == "stage,class,video,path,reason,time"
-    assert row.startswith("extract-flow,jump,a,/videos/jump/a.avi,damaged,20")
-
-
-@pytest.mark.parametrize("name", ['a "quoted", name', "ünï", "two\nlines", "carriage\rreturn", "no\udcfftext", "#&[;'"])
-def test_any_name_keeps_its_one_row(workspace, name):
-    for reason in ("first", "second"):
-        record_outcomes(workspace, failed=[failure(name, reason)])
-        record_outcomes(workspace, failed=[failure("other")])
-
-    rows = read_failures(workspace)
-    assert sorted(row.reason for row in rows) == ["damaged", "second"]
-    workspace.failures_file.read_bytes().decode("utf-8")
-
-    record_outcomes(workspace, succeeded=[failure(name).key])
-    assert reasons(workspace) == {"other": "damaged"}
-
-
-def test_an_unchanged_list_is_not_written_again(workspace):
-    record_outcomes(workspace, failed=[failure("a", time="2024-01-01")])
-    before = workspace.failures_file.stat().st_ino
-
-    record_outcomes(workspace, failed=[failure("a", time="2024-01-01")], succeeded=[failure("b").key])
-
-    assert workspace.failures_file.stat().st_ino == before
-
-
-def _record(root: Path, process: int) -> None:
-    workspace = Workspace(root)
-    record_outcomes(workspace, failed=[failure(f"gone-{process}")])
-    for number in range(20):
-        record_outcomes(workspace, failed=[failure(f"{process}-{number}")])
-    record_outcomes(workspace, succeeded=[failure(f"gone-{process}").key])
-
-
-def test_two_processes_at_once_lose_no_row(workspace):
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_record, args=(workspace.root, number)) for number in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert set(reasons(workspace)) == {f"{process}-{number}" for process in range(2) for number in range(20)}
-
-
-def test_a_workspace_that_is_not_there_is_missing(workspace):
-    with pytest.raises(MissingError, match="there is no workspace at"):
-        workspace.require()
-    workspace.root.mkdir(parents=True, exist_ok=True)
-    workspace.require()
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

@@ -120,7 +120,7 @@ def test_kill_9_while_a_checkpoint_is_written_costs_what_came_after_the_one_befo
         "PYTHONPATH": os.pathsep.join(sys.path),
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
     }
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(workspace.root)], env=env, check=False)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(workspace.root)], env=env, check=False, timeout=300)
     assert killed.returncode == -signal.SIGKILL
     folder = workspace.runs / "killed" / "motion"
     assert load(folder / "checkpoint.pt", CHECKPOINT_SCHEMA)["iteration"] == 2

@@ -186,7 +186,9 @@ def test_lists_that_cannot_be_read_are_found(workspace: Workspace, verified: Ver
 
 def test_temporary_files_are_found_once_their_process_is_gone(workspace: Workspace, verified: Verify) -> None:
     folder = workspace.flow / "drift"
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True, timeout=300
+    )
     host = socket.gethostname().replace("-", "_")
     gone = folder / f".a.h5.tmp-{host}-{int(dead.stdout)}-00000000"
     living = folder / f".a.h5.tmp-{host}-{os.getpid()}-00000000"
