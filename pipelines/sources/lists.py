@@ -252,6 +252,8 @@ def _entries(list_file: Path, folders: Sequence[Path]) -> Iterator[Entry]:
             yield from _of_table(text, delimiter, list_file)
             return
         lines = lines[1:]
+    else:
+        _refuse_header_without_label(*lines[0], folders)
     by_folder = is_ucf101_list(list_file.name)
 
     def exists(name: str) -> bool:
@@ -383,10 +385,38 @@ def _header(line: str, folders: Sequence[Path]) -> tuple[str, list[str]] | None:
         except csv.Error:  # a line break of another kind within it
             return None
         names = set(cells)
-        known = names & set(PATH_COLUMNS) and (names & set(_LABEL_COLUMNS) or (len(cells) == 1 and delimiter == ","))
+        known = names & set(PATH_COLUMNS) and (
+            names & set(_LABEL_COLUMNS)
+            or (len(cells) == 1 and delimiter == ",")
+            or (len(cells) > 1 and names <= {*PATH_COLUMNS, *_SPLIT_COLUMNS} and names & set(_SPLIT_COLUMNS))
+        )
         if known or names >= set(_KINETICS) or (names & set(_FRAME_LISTS) and len(names) > 1):
             return delimiter, cells
     return None
+
+
+def _refuse_header_without_label(where: str, line: str, folders: Sequence[Path]) -> None:
+    """Raises `UsageError` where the line names a column of paths but none of labels, which would make it a video."""
+    for delimiter in (",", "\t", ";", " "):
+        if any(is_there(folder, name) for name in (line, line.partition(delimiter)[0]) for folder in folders):
+            return
+        cells = [_unquoted(cell).casefold() for cell in line.split(delimiter) if cell]
+        if len(cells) < 2 or any("/" in cell or "\\" in cell or is_video(Path(cell)) for cell in cells):
+            continue
+        if delimiter == " " and (cells[0] not in PATH_COLUMNS or cells[1].isdecimal()):  # a name and its label
+            continue
+        if set(cells) & set(PATH_COLUMNS):
+            raise UsageError(
+                f"{where} names columns ({', '.join(cells)}), but none of them is known to hold labels: call the one "
+                f"that does label (known are {', '.join(_LABEL_COLUMNS)})"
+            )
+
+
+def _require_once(names: Sequence[str], where: str) -> None:
+    """Raises `UsageError` where a column stands twice, since only one of both would be read."""
+    for name, count in Counter(names).items():
+        if count > 1 and name in (*PATH_COLUMNS, *_LABEL_COLUMNS, *_SPLIT_COLUMNS, *_KINETICS):
+            raise UsageError(f"{where} names the column {name} {count} times: leave one")
 
 
 def _of_table(text: str, delimiter: str, list_file: Path) -> Iterator[Entry]:
@@ -396,6 +426,7 @@ def _of_table(text: str, delimiter: str, list_file: Path) -> Iterator[Entry]:
     except csv.Error as error:
         raise UsageError(f"{list_file} cannot be read as CSV ({error})") from error
     names = [cell.strip().casefold() for cell in rows[0][1]]
+    _require_once(names, f"{list_file}, line {rows[0][0]}")
     for number, row in rows[1:]:
         where = f"{list_file}, line {number}"
         if len(row) > len(names):
@@ -422,10 +453,16 @@ def _of_columns(columns: Mapping[str, str], where: str) -> Entry:
 
 def _json_object(where: str, line: str) -> dict[str, str]:
     try:
-        document = json.loads(line)
+        document = json.loads(line, object_pairs_hook=_without_repetition)
     except ValueError as error:
         raise UsageError(f"{where} cannot be read as JSON ({error})") from error
     return _columns_of(document, where)
+
+
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError(f"{Counter(name for name, _ in pairs).most_common(1)[0][0]!r} stands twice in one object")
+    return dict(pairs)
 
 
 def _columns_of(document: object, where: str) -> dict[str, str]:
@@ -434,6 +471,7 @@ def _columns_of(document: object, where: str) -> dict[str, str]:
     for name, value in document.items():
         if str(name).casefold() in (*PATH_COLUMNS, *_LABEL_COLUMNS) and isinstance(value, list | dict):
             raise UsageError(f"{where}: {name} is {json.dumps(value)}: a video has one path and one class")
+    _require_once([str(name).casefold() for name in document], where)
     return {str(name).casefold(): str(value) for name, value in document.items() if value is not None}
 
 
@@ -456,6 +494,7 @@ def _named(entries: list[Entry], list_file: Path, class_names: Path | None, note
     if "-1" in numbers and all(number.isdecimal() for number in numbers - {"-1"}):  # mmaction2's for no label
         entries = [replace(entry, label="" if entry.label == "-1" else entry.label) for entry in entries]
         numbers -= {"-1"}
+    _refuse_mixture(entries)
     if not numbers or not all(number.isdecimal() for number in numbers):
         if class_names is not None and numbers:
             raise UsageError(f"--class-names {class_names} names numbers, but the labels of {list_file} are names")
@@ -467,6 +506,17 @@ def _named(entries: list[Entry], list_file: Path, class_names: Path | None, note
     names = _class_of_number(source, entries)
     notes.append(f"classes by their numbers in {source}: {min(names)} is {names[min(names)]}")
     return [replace(entry, label=names[int(entry.label)] if entry.label else "") for entry in entries]
+
+
+def _refuse_mixture(entries: Sequence[Entry]) -> None:
+    """Raises `UsageError` where some labels are numbers and others names: nobody knows which number is which name."""
+    number = next((entry for entry in entries if re.fullmatch(r"-?\d+", entry.label)), None)
+    name = next((entry for entry in entries if entry.label and not re.fullmatch(r"-?\d+", entry.label)), None)
+    if number is not None and name is not None:
+        raise UsageError(
+            f"{number.where} has the number {number.label} as its label, {name.where} the name {name.label!r}: give "
+            "names in all lines, or numbers"
+        )
 
 
 def _beside(list_file: Path, notes: list[str]) -> Path | None:

@@ -1,7 +1,9 @@
 """Many faults at random moments: `make faults`, or `python -m tests.faults.many --kills 200 --others 5 --seed 1`.
 
 Prints one line a fault and the table of docs/reliability.md; ends with 1 if anything was lost. A line that begins with
-LOST gives the seed under which the same faults are drawn again; the workspace is kept.
+LOST gives seed and number of the case, under which the same moments are drawn again; the workspace is kept:
+
+    python tests/faults/many.py --seed 21 --first-case 15 --commands extract-frames --faults "changing source" --others 1
 """
 
 import argparse
@@ -26,14 +28,14 @@ _MOST_KILLS_IN_A_ROW = 6
 class Campaign:
     """All faults of one call. `counts` by stage, fault and what came of it."""
 
-    def __init__(self, root: Path, seed: int) -> None:
+    def __init__(self, root: Path, seed: int, first_case: int = 1) -> None:
         self.root = root
         self.seed = seed
         self.counts: Counter[tuple[str, str, str]] = Counter()
         write_clips(root / "videos")
         self.measured: dict[str, tuple[int, float]] = {}
         self.references = References(root / "undisturbed", root / "videos", self._measure)
-        self.cases = 0
+        self.cases = first_case - 1
 
     def _measure(self, arguments: list[str]) -> None:
         """Runs a command undisturbed; notes how many names it is seen to write and how long it works."""
@@ -113,16 +115,20 @@ def main() -> int:
     parser.add_argument("--others", type=int, default=5, help="of each other fault, for each command")
     names = [stage.name for stage in STAGES]
     parser.add_argument("--commands", nargs="+", choices=names, default=names, help="which commands")
+    parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS), help="which faults")
+    parser.add_argument(
+        "--first-case", type=int, default=1, help="number of the first case; seed and number give the moments of a case"
+    )
     parser.add_argument("--seed", type=int, default=int(time.time()))
     arguments = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="stres-faults-"))
     sys.stdout.write(f"seed {arguments.seed}, in {root}\n")
-    campaign = Campaign(root, arguments.seed)
+    campaign = Campaign(root, arguments.seed, arguments.first_case)
     for stage in [stage for stage in STAGES if stage.name in arguments.commands]:
         kills, wanted = 0, -(-arguments.kills // len(arguments.commands))
-        while kills < wanted:
+        while "kill -9" in arguments.faults and kills < wanted:
             kills += campaign.strike(stage, "kill -9", min(_MOST_KILLS_IN_A_ROW, wanted - kills))
-        for fault in FAULTS:
+        for fault in arguments.faults:
             for _ in range(arguments.others if fault != "kill -9" else 0):
                 campaign.strike(stage, fault, 1)
     lost = sum(count for (_, _, outcome), count in campaign.counts.items() if outcome == "lost")

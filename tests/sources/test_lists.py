@@ -60,8 +60,9 @@ def test_a_path_and_a_label_are_found_in_every_usual_form(data, text):
 
 
 def test_commas_blanks_and_numbers_in_names_mislead_nobody(data):
-    text = 'v/a b/x, y.avi red, hot\nv/12 7.avi 3\n"v/r/c.avi","cold, blue"\n'
-    assert labels(read(text)) == {"v/a b/x, y.avi": "red, hot", "v/12 7.avi": "3", "v/r/c.avi": "cold, blue"}
+    text = 'v/a b/x, y.avi red, hot\nv/12 7.avi 3 balls\n"v/r/c.avi","cold, blue"\n'
+    assert labels(read(text)) == {"v/a b/x, y.avi": "red, hot", "v/12 7.avi": "3 balls", "v/r/c.avi": "cold, blue"}
+    assert labels(read("v/a b/x, y.avi 2\nv/12 7.avi 3\n")) == {"v/a b/x, y.avi": "2", "v/12 7.avi": "3"}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
@@ -97,6 +98,64 @@ def test_minus_one_beside_numbers_is_no_label(data):
 )
 def test_what_is_no_column_of_a_list_is_no_class(data, text, message):
     with pytest.raises(UsageError, match=message):
+        read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("path,genre\nv/r/c.avi,red\n", "path, genre"),
+        ("genre,path\nred,v/r/c.avi\n", "genre, path"),
+        ('"Path","Genre"\nv/r/c.avi,red\n', "path, genre"),
+        ("id;video;genre\n1;v/r/c.avi;red\n", "id, video, genre"),
+        ("path\tgenre\nv/r/c.avi\tred\n", "path, genre"),
+        ("path genre\nv/r/c.avi red\n", "path, genre"),
+    ],
+)
+def test_a_header_whose_label_has_an_unknown_name_is_refused_and_is_no_video(data, text, columns):
+    with pytest.raises(UsageError, match=rf"line 1 names columns \({columns}\), but none .*call the one .* label"):
+        read(text)
+
+
+def test_a_header_of_paths_and_splits_alone_has_unlabelled_videos(data):
+    found = read("path,split\nv/r/c.avi,train\nv/r/d.avi,test\n")
+    assert [(video.class_name, video.split) for video in found.videos] == [
+        ("unlabelled", "train"),
+        ("unlabelled", "test"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["video 3", "clip red"])
+def test_a_file_named_as_a_column_is_a_video(data, name):
+    Path(name.partition(" ")[0]).write_bytes(b"x")
+    assert [video.absent for video in read(f"{name}\n").videos] == [""]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label,label\nv/r/c.avi,red,blue\n",
+        "path,Label,label\nv/r/c.avi,red,blue\n",
+        "path\tpath\tlabel\nv/r/c.avi\tv/r/d.avi\tred\n",
+        '{"path": "v/r/c.avi", "label": "red", "Label": "blue"}\n',
+        '{"path": "v/r/c.avi", "label": "red", "label": "blue"}\n',
+    ],
+)
+def test_a_column_that_stands_twice_is_refused(data, text):
+    with pytest.raises(UsageError, match=r"names the column (label|path) 2 times|'label' stands twice"):
+        read(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "v/r/c.avi 0\nv/r/d.avi red\n",
+        "v/r/d.avi red\nv/r/c.avi -1\n",
+        "path,label\nv/r/c.avi,0\nv/r/d.avi,red\n",
+    ],
+)
+def test_labels_that_mix_numbers_and_names_are_refused(data, text):
+    with pytest.raises(UsageError, match=r"line \d has the number (0|-1) as its label, .* the name 'red'"):
         read(text)
 
 
