@@ -289,7 +289,7 @@ def _gather(logits: "dict[int, Logits]", test: TestVideos, task: _Task) -> "Scor
         videos=[test.videos[i].id for i in order],
         labels=np.array([test.labels[i] for i in order], dtype=np.int64),
         classes=list(task.config.classes),
-        sources=[test.videos[i].source_sha256 for i in order],
+        sources=[test.videos[i].origin for i in order],
         **{name: value.astype(np.float32) for name, value in streams.items()},
     )
 

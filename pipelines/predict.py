@@ -369,7 +369,7 @@ def _record(
     workspace = Workspace(config.workspace)
     if not workspace.root.is_dir():
         return
-    done = [(STAGE, prediction.class_name or UNLABELLED, Path(prediction.video).stem) for prediction in predictions]
+    done = [Failure(STAGE, "", "", prediction.video, "").key for prediction in predictions]
     try:
         record_outcomes(workspace, failed=failures, succeeded=done)
     except StorageError as error:

@@ -342,6 +342,7 @@ def _write(config: Config, output: Path, picture: "FlowPicture", shown: "Shown",
                 on_progress(Progress("draw", done, shown.count, "pictures"))
 
     if config.whole_video:
+        assert shown.timing is not None
         with contextlib.closing(pictures()) as drawn:  # type: ignore[type-var]
             encode(output, drawn, shown.timing, _source(config))
     else:

@@ -27,7 +27,7 @@ from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.frames_file import FRAMES_SCHEMA
 from pipelines.storage.hdf5 import ArtifactError, peek
-from pipelines.storage.provenance import is_pictures
+from pipelines.storage.provenance import is_pictures, origin_of
 from pipelines.workspace import Workspace
 
 UNLABELLED = "unlabelled"  # the class of a video that was given without one
@@ -57,6 +57,12 @@ class Video:
     """Why it cannot be read, in `with_damaged`'s catalogue; empty for all others."""
     source_split: str = ""
     """`train`, `validation` or `test`, where VIDEOS said it."""
+    flow_source_sha256: str = ""
+    """Of the flow, where that was made from something else than the frames: of either, pictures that were imported."""
+
+    @property
+    def origin(self) -> str:
+        return origin_of(self.source_sha256, self.flow_source_sha256)
 
     @property
     def id(self) -> str:
@@ -305,4 +311,5 @@ def _video(workspace: Workspace, class_name: str, video: str, artifacts: Mapping
         source_sha256=first.source_sha256,
         flow_settings=settings,
         source_split=next((made.source_split for made in artifacts.values() if made.source_split), ""),
+        flow_source_sha256=flow.source_sha256 if flow and flow.source_sha256 != first.source_sha256 else "",
     )

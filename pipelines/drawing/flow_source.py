@@ -19,10 +19,11 @@ from pipelines.drawing.flow_picture import motion_of_bytes
 from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.optical_flow.methods import make_method
 from pipelines.optical_flow.store import FlowTask, quantised_flow, require_pairs, store_flow
+from pipelines.runtime.worker_pool import Report, run_tasks, usual_limits
 from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import USUAL_FPS, damaged
-from pipelines.video.decoding import VideoReader
+from pipelines.video.isolation import Decoder, IsolatedReader
 from pipelines.video.timing import Timing
 from pipelines.workspace import Workspace
 
@@ -35,8 +36,8 @@ class Shown:
     method: str
     bound: float
     step: int
-    timing: Timing
-    """When the frames of the video's fields are shown."""
+    timing: Timing | None
+    """When the frames of the video's fields are shown; None of a single computed one, which has no time."""
     first: int
     """Index of the first field, which is that of its frame."""
     count: int
@@ -57,10 +58,11 @@ def computed_field(task: FlowTask, index: int | None) -> Shown:
     Raises `VideoError` where it cannot be decoded or is too short, `UsageError` where it has no such field.
     """
     path, step = task.source.path, task.settings.step
-    with _naming(path):
-        with _reader(task) as reader:
-            wanted = _middle(_announced(task, reader), step) if index is None else index
-            frames = list(islice(reader, wanted, wanted + step + 1))
+    with _naming(path), contextlib.closing(Decoder()) as decoder:
+        with _reader(decoder, task) as reader:
+            announced = reader.announced_frames or _counted(decoder, task)
+            wanted = _middle(announced, step) if index is None else index
+            frames = [frame for _, frame in islice(reader.pick(lambda number: number >= wanted), step + 1)]
         if len(frames) <= step:  # all has been decoded
             require_pairs(reader.decoded, step)
             if index is not None:
@@ -68,7 +70,7 @@ def computed_field(task: FlowTask, index: int | None) -> Shown:
             return computed_field(task, _middle(reader.decoded, step))  # fewer than the container announces
         method = make_method(task.settings.method, dict(task.method_options), task.device, task.engine)
         (field,) = np.concatenate(list(quantised_flow(frames, method, task.settings, task.device)))
-    return _computed(task, reader.timing, wanted, 1, lambda: iter([field]), lambda: iter(frames[:1]))
+    return _computed(task, None, wanted, 1, lambda: iter([field]), lambda: iter(frames[:1]))
 
 
 @contextlib.contextmanager
@@ -78,8 +80,12 @@ def computed_fields(task: FlowTask, on_pairs: Callable[[int, int], None]) -> Ite
     `on_pairs(done, announced)` is called as they come, `announced` 0 where the container does not say. Raises
     `VideoError` where the video cannot be decoded or is too short, `StorageError` where the temporary file fails.
     """
-    with tempfile.TemporaryDirectory(prefix="stres-show-flow-") as folder, _naming(task.source.path):
-        with _reader(task) as reader:
+    with (
+        tempfile.TemporaryDirectory(prefix="stres-show-flow-") as folder,
+        _naming(task.source.path),
+        contextlib.closing(Decoder()) as decoder,
+    ):
+        with _reader(decoder, task) as reader:
             announced = max(0, reader.announced_frames - task.settings.step)
         task = dataclasses.replace(task, target=Path(folder) / "flow.h5")
         done = 0
@@ -89,15 +95,26 @@ def computed_fields(task: FlowTask, on_pairs: Callable[[int, int], None]) -> Ite
             done += pairs
             on_pairs(done, announced)
 
-        count = store_flow(task, report)
+        count = _store_elsewhere(task, report)
         with FlowFile(task.target) as file:
             note = _what_is_wrong(file)
             timing = _timing(file, count)
-            yield _computed(task, timing, 0, count, lambda: _fields(file, 0, count), lambda: _decoded(task), note)
+            yield _computed(
+                task, timing, 0, count, lambda: _fields(file, 0, count), lambda: _decoded(decoder, task), note
+            )
+
+
+def _store_elsewhere(task: FlowTask, report: Report) -> int:
+    """`store_flow` in a process of its own, as `extract-flow` calls it: a codec that crashes fails the video."""
+    with contextlib.closing(run_tasks(store_flow, [task], 1, on_units=report, limits=usual_limits(1))) as outcomes:
+        ((_, outcome),) = outcomes
+    if isinstance(outcome, VideoError):
+        raise outcome
+    return outcome
 
 
 def _computed(
-    task: FlowTask, timing: Timing, first: int, count: int,
+    task: FlowTask, timing: Timing | None, first: int, count: int,
     fields: Callable[[], Iterator[np.ndarray]], frames: Callable[[], Iterator[np.ndarray | None]], note: str = "",
 ) -> Shown:  # fmt: skip
     title, options = task.source.path.name, ", ".join(f"{name}={value}" for name, value in task.method_options)
@@ -106,20 +123,21 @@ def _computed(
     return Shown(title, method, made.bound, made.step, timing, first, count, fields, frames, note)
 
 
-def _reader(task: FlowTask) -> VideoReader:
-    return VideoReader(
-        task.source.path, task.short_side, allow_truncated=task.allow_truncated, allow_damaged=task.allow_damaged
-    )
+def _reader(decoder: Decoder, task: FlowTask) -> IsolatedReader:
+    return decoder.open(task.source.path, task.short_side, allow_truncated=task.allow_truncated)
 
 
-def _decoded(task: FlowTask) -> Iterator[np.ndarray]:
-    with _reader(task) as reader:
+def _decoded(decoder: Decoder, task: FlowTask) -> Iterator[np.ndarray]:
+    with _reader(decoder, task) as reader:
         yield from reader
 
 
-def _announced(task: FlowTask, reader: VideoReader) -> int:
-    """T as the container announces it; where it does not, counted by decoding the video once."""
-    return reader.announced_frames or sum(1 for _ in _decoded(task))
+def _counted(decoder: Decoder, task: FlowTask) -> int:
+    """T of a container that does not announce it."""
+    with _reader(decoder, task) as reader:
+        for _ in reader.pick(lambda number: False):
+            pass
+        return reader.decoded
 
 
 def _middle(frames: int, step: int) -> int:

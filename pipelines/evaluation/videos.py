@@ -12,6 +12,7 @@ from pipelines.runtime.progress import OnProgress, note
 from pipelines.sources.videos import class_counts
 from pipelines.storage.failures import Failure
 from pipelines.storage.flow_settings import FlowSettings
+from pipelines.storage.provenance import same_origin
 from pipelines.training.run_config import RunConfig
 from pipelines.training.runs import Run, other_sources
 from pipelines.wording import some
@@ -143,7 +144,7 @@ def _has_videos_of(run: Run, split: ResolvedSplit, workspace: Workspace, catalog
     named = [video for video in catalogue.videos if video.id not in unlisted and video.class_name != UNLABELLED]
     if run.folder.resolve().parent != workspace.runs.resolve():
         sources = run.sources()
-        named = [video for video in named if sources.get(video.id, video.source_sha256) == video.source_sha256]
+        named = [video for video in named if same_origin(sources.get(video.id, video.origin), video.origin)]
     missing = {*split.missing_train, *split.missing_test}
     return bool(named) or any(f"{row.class_name}/{row.video}" in missing for row in catalogue.problems)
 
@@ -185,7 +186,7 @@ def _other_videos(run: Run, classes: Sequence[str], catalogue: Catalogue) -> Tes
 
 
 def _sources(videos: Sequence[Video]) -> dict[str, str]:
-    return {video.id: video.source_sha256 for video in videos if video.source_sha256}
+    return {video.id: video.origin for video in videos if video.origin}
 
 
 def _require_same_flow(

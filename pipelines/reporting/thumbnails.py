@@ -114,7 +114,8 @@ def _thumbnail(workspace: Workspace, video_id: str, source: str) -> Thumbnail:
         pass  # the page works without; `verify` tells what is damaged
     try:
         with FlowFile(workspace.flow_file(class_name, video)) as fields:
-            if _is_of_another(fields, source) and not is_pictures(str(fields.attributes.get("source", ""))):
+            imported = is_pictures(str(fields.attributes.get("source", "")))
+            if _is_of_another(fields, source) and ("+" in source or not imported):
                 return Thumbnail(frame, None)
             at = min(len(fields) // 2 if middle is None else middle, len(fields) - 1)
             flow = _data_uri(_colours(fields.read(at, at + 1)[0], fields.settings.bound))
@@ -124,7 +125,7 @@ def _thumbnail(workspace: Workspace, video_id: str, source: str) -> Thumbnail:
 
 
 def _is_of_another(file: FrameFile | FlowFile, source: str) -> bool:
-    return bool(source) and file.attributes.get("source_sha256", source) != source
+    return bool(source) and file.attributes.get("source_sha256", source) not in (source, *source.split("+"))
 
 
 def _colours(field: np.ndarray, bound: float) -> np.ndarray:

@@ -35,7 +35,11 @@ class Failure:
     time: str = ""
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> "Key":
+        """What a row is about: a video by the name under which it is stored; with `predict`, which stores nothing and
+        may be given two of one name, by its path."""
+        if self.stage == "predict":
+            return self.stage, "", self.path
         return self.stage, self.class_name, self.video
 
 
@@ -58,7 +62,7 @@ def read_failures(workspace: Workspace) -> list[Failure]:
 def record_outcomes(
     workspace: Workspace, *, failed: Iterable[Failure] = (), succeeded: Iterable[tuple[str, str, str]] = ()
 ) -> None:
-    """Adds or replaces the rows of `failed`, removes those whose (stage, class, video) `succeeded`.
+    """Adds or replaces the rows of `failed`, removes those whose `Failure.key` is among `succeeded`.
 
     The file is rewritten atomically under a lock on the workspace's folder, so that two commands at once lose no row;
     it disappears with its last row. Raises `StorageError`.
@@ -88,7 +92,7 @@ def record_outcomes(
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(FAILURE_COLUMNS)
-        for row in sorted(rows.values(), key=lambda row: row.key):
+        for row in sorted(rows.values(), key=lambda row: (row.stage, row.class_name, row.video, row.path)):
             cells = (row.stage, row.class_name, row.video, row.path, row.reason, row.time)
             writer.writerow([spreadsheet_text(cell) for cell in cells])
         write_text(workspace.failures_file, text.getvalue())
@@ -128,7 +132,7 @@ class FailureLog:
         self.write_when_due()
 
     def succeed(self, key: Key) -> None:
-        """`key`: stage, class, video."""
+        """`key`: that of the failure which it would have been."""
         self._waiting[key] = None
         self.write_when_due()
 

@@ -21,3 +21,14 @@ def library_versions(*libraries: str) -> dict[str, str]:
 def is_pictures(source: str) -> bool:
     """Whether an artifact's source is a series of pictures in a folder: `folder/frame*.jpg`."""
     return "*" in source.rpartition("/")[2]
+
+
+def origin_of(source_sha256: str, flow_sha256: str) -> str:
+    """What a video of the workspace was made from, in one text: the SHA-256 of its source, and after a `+` that of its
+    flow's where that is another, as of imported pictures."""
+    return f"{source_sha256}+{flow_sha256}" if flow_sha256 else source_sha256
+
+
+def same_origin(before: str, now: str) -> bool:
+    """Whether two origins are one; stres 0.1 kept none of imported flow."""
+    return before in (now, now.partition("+")[0])

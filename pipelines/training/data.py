@@ -105,7 +105,7 @@ def find_training_data(
         split=split,
         missing=resolved.missing_train,
         flow=flow_provenance(catalogue),
-        sources={video.id: video.source_sha256 for video in (*resolved.train, *resolved.test) if video.source_sha256},
+        sources={video.id: video.origin for video in (*resolved.train, *resolved.test) if video.origin},
         problems=[problem for problem in catalogue.problems if f"{problem.class_name}/{problem.video}" in in_training],
     )
 

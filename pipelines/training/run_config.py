@@ -91,8 +91,9 @@ class StepConfig:
 class RunConfig:
     """Everything that decides what a run becomes, and the programs that began it.
 
-    `flow` is None without flow files. `steps` are those begun so far. `compile`: it rounds differently. `others`:
-    fields of another version of stres, which are kept and compared.
+    `flow` is None without flow files. `steps` are those begun so far. `compile`: it rounds differently.
+    `weights_sha256`: of the file that `weights` names, empty where it names none. `others`: fields of another version
+    of stres, which are kept and compared.
     """
 
     schema: str
@@ -113,6 +114,7 @@ class RunConfig:
     excluded_classes: tuple[str, ...] = ()
     compile: bool = False
     base_run: BaseRun | None = None
+    weights_sha256: str = ""
     others: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -130,7 +132,7 @@ class RunConfig:
         """The content of `config.json`; what most runs lack is not in it."""
         document = to_json(replace(self, flow=None, steps={}, others={}))
         del document["others"]
-        for name, empty in (("excluded_classes", []), ("compile", False), ("base_run", None)):
+        for name, empty in (("excluded_classes", []), ("compile", False), ("base_run", None), ("weights_sha256", "")):
             if document[name] == empty:
                 del document[name]
         document["flow"] = self.flow.to_json() if self.flow else {}
@@ -193,6 +195,14 @@ def _checked(kind: Any, document: dict[str, Any], path: Path) -> Any:
 
 def _unusable(path: Path, error: WrongField) -> MissingError:
     return MissingError(f"{path} has {error}: restore it, or train the run again")
+
+
+def weights_digest(weights: str) -> str:
+    """SHA-256 of the file that `--weights` names; empty where it names none, or one that is not there."""
+    if weights in ("imagenet", "none") or weights.startswith("run:") or not Path(weights).is_file():
+        return ""
+    with Path(weights).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(content: Any) -> str:

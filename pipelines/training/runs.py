@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import MissingError, UsageError
 from pipelines.storage.atomic import locked, read_json, storage_errors, write_json
+from pipelines.storage.provenance import same_origin
 from pipelines.storage.typed_json import first_difference
 from pipelines.training.recipes import STEPS, Step
 from pipelines.training.run_config import BaseRun, RunConfig, checked_split
@@ -89,7 +90,7 @@ class Run:
         return checked_split(read_json(self.split_file), self.split_file)
 
     def sources(self) -> dict[str, str]:
-        """SHA-256 of each video's source when the run was begun, by the video's id; none of those that were not stored
+        """The origin (`origin_of`) of each video when the run was begun, by the video's id; none of those that were not stored
         then, and of runs of stres 0.1. Raises `MissingError`."""
         document = read_json(self.split_file)
         sources = document.get("sources", {}) if isinstance(document, dict) else {}
@@ -314,7 +315,7 @@ def write_or_compare(
 ) -> None:
     """Writes `config.json` and `split.json` of a new run; of an old one checks that this continues it.
 
-    `config` has only the steps of this call, which a run collects. `sources`: SHA-256 of the videos' sources, by id.
+    `config` has only the steps of this call, which a run collects. `sources`: the videos' origins, by id.
     Without `write` it only checks. Raises `UsageError` naming the first difference.
     """
     if not run.config_file.exists():
@@ -341,13 +342,33 @@ def write_or_compare(
         write_json(run.config_file, replace(old, steps=steps).to_json())
 
 
+def with_known_weights(run: Run, config: RunConfig) -> RunConfig:
+    """`config` with the hash of the weights file that `run` was begun with, where it was begun.
+
+    Raises `UsageError` where that file has other content now. Runs of stres 0.1 do not tell it, and a file that is gone
+    is asked for only where a step needs it.
+    """
+    if not run.config_file.exists():
+        return config
+    old = run.config()
+    known, found = old.weights_sha256, config.weights_sha256
+    if old.weights == config.weights and known and found not in ("", known):
+        raise UsageError(
+            f"run {run.name} was begun with other content of --weights {config.weights} (its SHA-256 differs): put the "
+            "file back as it was to continue the run, or give another --name, or --overwrite to begin anew"
+        )
+    return replace(config, weights_sha256=known)
+
+
 def other_sources(run: Run, sources: Mapping[str, str]) -> str:
     """In words, which of these videos are no longer what they were when the run was begun; empty where none is."""
     before = run.sources()
-    replaced = [id_ for id_, sha256 in sources.items() if before.get(id_, sha256) != sha256]
+    replaced = [id_ for id_, now in sources.items() if not same_origin(before.get(id_, now), now)]
     if not replaced:
         return ""
     count = f" and {len(replaced) - 1} more" if len(replaced) > 1 else ""
+    if before[replaced[0]].partition("+")[0] == sources[replaced[0]].partition("+")[0]:
+        return f"the flow stored as {replaced[0]}{count} was imported from other pictures than it is now"
     return f"what is stored as {replaced[0]}{count} comes from another video now (its SHA-256 differs)"
 
 

@@ -30,8 +30,16 @@ from pipelines.training.fine_tuning import Start, find_source, find_starts, flow
 from pipelines.training.loop import Diverged, Precision, StepTrainer
 from pipelines.training.metrics_log import MetricsLog
 from pipelines.training.recipes import STEPS, Step, StepName
-from pipelines.training.run_config import RunConfig
-from pipelines.training.runs import Run, archive, describe_base, find_run, only_trainer, write_or_compare
+from pipelines.training.run_config import RunConfig, weights_digest
+from pipelines.training.runs import (
+    Run,
+    archive,
+    describe_base,
+    find_run,
+    only_trainer,
+    with_known_weights,
+    write_or_compare,
+)
 from pipelines.training.step_files import StepFiles, StepResult
 from pipelines.workspace import Workspace
 
@@ -100,6 +108,9 @@ def prepare_run(
                 on_progress(note(text))
         begin = {name: replace(config.steps[name], weights=start.record()) for name, start in starts.items()}
         config = replace(config, weights=source.text, steps={**config.steps, **begin})
+    config = replace(config, weights_sha256=weights_digest(config.weights))
+    if not overwrite:
+        config = with_known_weights(run, config)
     if base != run:
         config = replace(config, base_run=describe_base(base, config, data.sources))
     if {"appearance", "motion"} & set(selected) - {*starts, *finished}:  # before hours of work, not after

@@ -1,7 +1,9 @@
 """`show-flow`: what is seen is what is stored, for one frame or all, and what becomes of bad requests."""
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import worker_functions
 from typer.testing import CliRunner
 
 from pipelines import extract_flow, extract_frames
@@ -21,6 +24,7 @@ from pipelines.runtime.progress import Progress
 from pipelines.show_flow import Config, Result, run
 from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.frames_file import FrameFile
+from pipelines.video.isolation import Decoder, IsolatedReader
 from pipelines.video.synthetic import write_video
 from pipelines.workspace import Workspace
 from stres_cli.app import app
@@ -317,6 +321,30 @@ def test_a_video_too_short_or_damaged_is_named_with_the_reason(
     with pytest.raises(VideoError, match=r"text.avi cannot be shown: not a video"):
         show("text.avi", frame=frame)
     assert not (tmp_path / "work").exists()
+
+
+def test_a_codec_that_crashes_on_one_frame_or_all_is_named_with_its_video_and_the_exit_code_is_1(
+    clip: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Decoder.open
+
+    def open_and_die(self: Decoder, *given: Any, **options: Any) -> IsolatedReader:
+        reader = opened(self, *given, **options)
+        os.kill(reader._process._process.pid, signal.SIGSEGV)
+        return reader
+
+    video = shutil.copy(tmp_path / "videos/walk/a.mkv", tmp_path / "deadly.mkv")
+    command = ("show-flow", video, "-w", tmp_path / "work", "--method", "farneback")
+    with monkeypatch.context() as patched:
+        patched.setattr(Decoder, "open", open_and_die)
+        shown = stres(*command)
+    assert shown.exit_code == 1
+    assert "deadly.mkv cannot be shown: the decoder died (killed by signal 11) on this video" in shown.stderr
+
+    monkeypatch.setattr("pipelines.drawing.flow_source.store_flow", worker_functions.die)
+    shown = stres(*command, "--all")
+    assert shown.exit_code == 1
+    assert "deadly.mkv cannot be shown: the worker process died (killed by signal 11) on this video" in shown.stderr
 
 
 # ------------------------------------------------------------------ the command

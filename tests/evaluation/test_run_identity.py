@@ -73,6 +73,40 @@ def test_a_run_is_not_tested_on_other_videos_of_the_same_names_unless_told_to(wo
     assert evaluated(workspace, force=True).results["videos"] == 4
 
 
+def import_flow_of(workspace, name):
+    """As if the flow of jump/jump1 and jump/jump3 had been imported from pictures in the folder `name`."""
+    for video in ("jump1", "jump3"):
+        with h5py.File(workspace.flow_file("jump", video), "r+") as file:
+            file.attrs["source"] = f"/{name}/{video}/flow_x_*.jpg"
+            file.attrs["source_sha256"] = name
+
+
+def test_imported_flow_that_replaced_another_is_noticed_as_a_video_is(workspace):
+    import_flow_of(workspace, "first")
+    train.run(config(workspace, name="imported"))
+    assert Run(workspace.runs / "imported").sources()["jump/jump1"] == "jump1+first"
+    assert evaluated(workspace, run="imported").results["videos"] == 4
+    scores = read_scores(workspace.scores / "imported" / PROTOCOL / "scores.h5")
+    assert scores.sources[0] == "jump3+first"
+    kept = dict(zip(scores.videos, scores.sources, strict=True))
+    assert thumbnails(workspace, [scores], 1, lambda done, total: None, kept)[0].flow
+
+    import_flow_of(workspace, "second")
+    told = r"the flow stored as jump/jump1 and 1 more was imported from other pictures than it is now"
+    with pytest.raises(UsageError, match=told):
+        train.run(config(workspace, name="imported", steps=("appearance", "motion")))
+    with pytest.raises(UsageError, match=r"the flow stored as jump/jump3 was imported from other .*--force"):
+        evaluated(workspace, run="imported")
+    assert evaluated(workspace, run="imported", force=True).results["videos"] == 4
+    assert thumbnails(workspace, [scores], 1, lambda done, total: None, kept)[0].flow is None
+
+
+def test_a_run_that_does_not_tell_of_imported_flow_is_continued_and_tested(workspace):
+    import_flow_of(workspace, "first")  # `split1` knows the videos alone, as the runs of stres 0.1
+    assert evaluated(workspace).results["videos"] == 4
+    assert len(train.run(config(workspace, steps=("appearance", "motion"))).steps) == 2
+
+
 def test_a_test_says_that_the_training_videos_were_replaced(workspace):
     replace_video(workspace, "wave", "wave0")
     told = []

@@ -204,6 +204,19 @@ def test_a_bad_video_is_named_and_the_others_are_predicted(predicted, workspace,
     assert not workspace.failures_file.exists()
 
 
+def test_of_two_videos_of_one_name_each_has_its_own_failure(predicted, workspace, tmp_path):
+    paths = [tmp_path / folder / "same.avi" for folder in ("x", "y")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text("no video")
+    predicted("jump/jump2", *paths)
+    assert [row.path for row in read_failures(workspace)] == [str(path) for path in paths]
+
+    write_video(paths[1], np.full((12, 32, 40, 3), 99, np.uint8))
+    predicted("jump/jump2", *paths)
+    assert [row.path for row in read_failures(workspace)] == [str(paths[0])]
+
+
 def test_folders_lists_and_globs_are_taken_and_names_may_repeat(predicted, trained_on_videos, tmp_path):
     listed = tmp_path / "list.txt"
     listed.write_text(f"{trained_on_videos.video('jump/jump2')} jump\n")

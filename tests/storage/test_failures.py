@@ -2,6 +2,7 @@
 with the square of their number."""
 
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,18 @@ def test_the_success_of_one_stage_leaves_the_rows_of_another(workspace):
     record_outcomes(workspace, succeeded=[("extract-frames", "jump", "a")])
 
     assert [row.stage for row in read_failures(workspace)] == ["extract-flow"]
+
+
+def test_rows_of_predict_are_of_paths_since_two_videos_may_have_one_name(workspace):
+    one, two = (Failure("predict", "unlabelled", "a", f"/{folder}/a.avi", "damaged") for folder in "xy")
+    record_outcomes(workspace, failed=[one, two])
+    assert [row.path for row in read_failures(workspace)] == ["/x/a.avi", "/y/a.avi"]
+
+    labelled = replace(two, class_name="jump", reason="truncated")
+    record_outcomes(workspace, failed=[labelled], succeeded=[one.key])
+    assert [(row.class_name, row.path, row.reason) for row in read_failures(workspace)] == [
+        ("jump", "/y/a.avi", "truncated")
+    ]
 
 
 def test_a_row_is_complete_and_says_when(workspace):

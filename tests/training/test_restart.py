@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch
 
 from pipelines import train
 from pipelines.errors import Interrupted, MissingError, UsageError
+from pipelines.models import STResNet
 from pipelines.runtime.progress import Progress, ignore_progress
+from pipelines.training import session
 from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run, load_network, only_trainer
 from pipelines.verification.runs import RunTask
@@ -211,3 +214,47 @@ def test_a_run_that_was_moved_and_renamed_keeps_its_weights(workspace, tmp_path)
     train.run(config(workspace.root, name="one", steps=("appearance",)))
     shutil.copytree(workspace.runs / "one", tmp_path / "elsewhere" / "renamed")
     assert Run(tmp_path / "elsewhere" / "renamed").weights("appearance")["iterations"] == 4
+
+
+# ------------------------------------------------------------------ weights from a file
+
+
+def weights_of_a_file(path: Path, seed: int) -> str:
+    """Random weights as `torch.save` writes a ResNet's state dict."""
+    torch.manual_seed(seed)
+    network = STResNet(2, depth=26, width=4, temporal_kernels=False, streams=("appearance",))
+    torch.save(network.streams["appearance"].state_dict(), path)
+    return str(path)
+
+
+def test_a_run_is_not_continued_with_other_content_of_its_weights_file(workspace, tmp_path):
+    file = tmp_path / "weights.pth"
+    settings = {"name": "filled", "weights": weights_of_a_file(file, 0)}
+    train.run(config(workspace.root, steps=("appearance",), **settings))
+    weights_of_a_file(file, 1)
+    both = config(workspace.root, steps=("appearance", "motion"), **settings)
+    for again in (both, replace(both, dry_run=True)):
+        with pytest.raises(UsageError, match=rf"run filled was begun with other content of --weights {file}"):
+            train.run(again)
+    weights_of_a_file(file, 0)
+    assert [step.already_done for step in train.run(both).steps] == [True, False]
+    weights_of_a_file(file, 1)
+    assert not train.run(replace(both, steps=("appearance",), overwrite=True)).steps[0].already_done
+
+
+def test_a_run_that_does_not_tell_the_hash_of_its_weights_file_is_continued(workspace, tmp_path, monkeypatch):
+    settings = {"name": "filled", "weights": weights_of_a_file(tmp_path / "weights.pth", 0)}
+    with monkeypatch.context() as before:
+        before.setattr(session, "weights_digest", lambda weights: "")
+        train.run(config(workspace.root, steps=("appearance",), **settings))
+    assert "weights_sha256" not in Run(workspace.runs / "filled").config_file.read_text()
+    steps = train.run(config(workspace.root, steps=("appearance", "motion"), **settings)).steps
+    assert [step.already_done for step in steps] == [True, False]
+
+
+def test_a_weights_file_that_no_step_needs_any_more_may_be_gone(workspace, tmp_path):
+    file = tmp_path / "weights.pth"
+    settings = {"name": "filled", "weights": weights_of_a_file(file, 0), "steps": ("appearance",)}
+    train.run(config(workspace.root, **settings))
+    file.unlink()
+    assert train.run(config(workspace.root, **settings)).steps[0].already_done
