@@ -4,7 +4,8 @@ Letters: V videos, C classes.
 
 `videos`: UTF-8 [V], `<class>/<video>`; `labels`: int64 [V], indices into the attribute `classes`; `appearance`,
 `motion`, `fused`: float32 [V, C], mean logits (before softmax); `sources`: text [V], SHA-256 of the file that each
-video was stored from (since 0.2.0). A stream that was not evaluated has no data set.
+video was stored from, and after a `+` that of its flow's pictures where these were imported (since 0.2.0). A stream
+that was not evaluated has no data set.
 Of a file name that is not valid UTF-8 the offending bytes are stored as `\\udcff`.
 """
 

@@ -90,8 +90,8 @@ class Run:
         return checked_split(read_json(self.split_file), self.split_file)
 
     def sources(self) -> dict[str, str]:
-        """The origin (`origin_of`) of each video when the run was begun, by the video's id; none of those that were not stored
-        then, and of runs of stres 0.1. Raises `MissingError`."""
+        """The origin (`origin_of`) of each video when the run was begun, by the video's id; none of those that were
+        not stored then, and of runs of stres 0.1. Raises `MissingError`."""
         document = read_json(self.split_file)
         sources = document.get("sources", {}) if isinstance(document, dict) else {}
         return {str(id_): str(sha256) for id_, sha256 in sources.items()} if isinstance(sources, dict) else {}

@@ -12,7 +12,6 @@ import av
 import cv2
 import numpy as np
 import pytest
-import worker_functions
 from typer.testing import CliRunner
 
 from pipelines import extract_flow, extract_frames
@@ -28,6 +27,7 @@ from pipelines.video.isolation import Decoder, IsolatedReader
 from pipelines.video.synthetic import write_video
 from pipelines.workspace import Workspace
 from stres_cli.app import app
+from tests.helpers import worker_functions
 
 WriteClip = Callable[..., np.ndarray]
 FRAMES, HEIGHT, WIDTH, ENLARGED = 6, 48, 64, 5
