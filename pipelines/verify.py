@@ -1,7 +1,7 @@
 """Stage `verify`: reads the whole workspace, and finds what is missing, damaged, inconsistent or wrong.
 
-Each video is checked by a worker process, alone, and its flow computed again by another one; the frames and flow of all
-videos are then compared with one another. Nothing is written unless it is to be mended (`fix`).
+Each video is checked by a worker process, and its flow recomputed by another one; then the videos are compared with one
+another. Nothing is written without `fix`.
 """
 
 import contextlib
@@ -27,12 +27,11 @@ from pipelines.storage.atomic import (
     storage_errors,
 )
 from pipelines.storage.failures import read_failures
-from pipelines.verification.faults import NEXT, Depth, Fault, FaultKind
-from pipelines.verification.flow_task import FlowTask, Recomputed
+from pipelines.verification.faults import FIXES, CheckLevel, Fault, FaultKind
 from pipelines.verification.recomputing import flow_faults, flow_tasks, reasons_against, recompute_all
 from pipelines.verification.requeue import Requeued, commands, requeue
 from pipelines.verification.runs import RunTask, ScoresTask
-from pipelines.verification.video_task import VideoReport, VideoTask
+from pipelines.verification.tasks import Recomputed, RecomputeTask, VideoReport, VideoTask
 from pipelines.verification.whole_set import (
     KINDS,
     check_dataset_file,
@@ -56,19 +55,18 @@ class Config:
 
     workspace: options.WorkspaceFolder
     depth: Annotated[
-        Depth,
+        CheckLevel,
         Option(
             only_switches=True,
             switches=(
-                ("--quick", "quick", "Only attributes and shapes: no pixel is read."),
-                ("--full", "full", "Decode everything and compare it with its hash, too."),
+                ("--quick", "quick", "Check only attributes and shapes: no pixel is read."),
+                ("--full", "full", "Also decode everything, and recompute all flow."),
             ),
         ),
     ] = "stored"
-    """quick: attributes and shapes; stored: every stored byte, a sample of what they mean, and some fields of all flow
-    computed again; full: everything decoded, and all fields."""
+    """How closely to look."""
     fix: bool = False
-    """Set aside what is broken, and queue it to be made again by its stage."""
+    """Set aside what is broken, and queue it to be made again."""
     workers: options.Workers = 0
 
     def __post_init__(self) -> None:
@@ -85,38 +83,40 @@ class Result:
     """Of the frames and flow files."""
     seconds: float
     faults: list[Fault]
-    """By kind, in the order of `faults.NEXT`, then by subject."""
+    """By kind, in the order of `faults.FIXES`, then by subject."""
     counts: dict[FaultKind, int]
     """Faults of each kind that was found."""
     sources_absent: int
-    """Videos whose source is no longer there, so that it could not be compared."""
+    """Videos whose source is gone, so that it could not be compared."""
     not_oriented: int
-    """Videos with frames and flow in which too little moves to see that the flow is the right way round."""
+    """Videos with frames and flow that move too little to see whether the flow's axes and signs are right."""
     requeued: list[Requeued] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     """What makes the queued artifacts again."""
     recomputed_videos: int = 0
-    """Videos whose flow was computed again, and compared with what is stored."""
+    """Videos whose flow was recomputed and compared with what is stored."""
     recomputed_fields: int = 0
     """Fields compared, of all of them."""
     not_recomputed: dict[str, int] = field(default_factory=dict)
-    """Why flow was not computed again, and of how many videos."""
+    """Why flow was not recomputed, and of how many videos."""
     truncated: list[str] = field(default_factory=list)
-    """Videos stored in part, marked so, since `--allow-truncated` had them stored."""
+    """Videos stored in part and marked so (`--allow-truncated`)."""
     damaged: list[str] = field(default_factory=list)
-    """Videos with damaged pictures, marked so, since `--allow-damaged` had them stored."""
+    """Videos with damaged pictures, marked so (`--allow-damaged`)."""
     in_no_split: list[str] = field(default_factory=list)
-    """Videos that no split in use names. No fault: lists of one's own may leave some out."""
+    """Videos that no split in use names. Not a fault: users' own lists may leave some out."""
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """Checks everything in the workspace; under torchrun the ranks share the videos, and rank 0 does the rest.
 
-    Raises `MissingError` where there is no workspace, or nothing in it; with `fix` `StorageError` where writing fails.
+    Raises:
+        MissingError: There is no workspace, or nothing in it.
+        StorageError: With `fix`, writing fails.
     """
     started = time.monotonic()
     workspace = Workspace(config.workspace)
-    videos, others = ranks().broadcast_from_rank0(lambda: _what_there_is(workspace, config.depth))
+    videos, others = ranks().broadcast_from_rank0(lambda: _tasks(workspace, config.depth))
     if config.fix:
         ranks().broadcast_from_rank0(lambda: require_writable(workspace.root, workspace.set_aside))
     if not ranks().is_first:
@@ -124,80 +124,35 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     workers = config.workers or available_cores()
     reports, faults = _check_each([*others, *videos], workers, on_progress)
     tasks = ranks().broadcast_from_rank0(lambda: flow_tasks(reports, config.depth))
-    outcomes = _compute_again(tasks, workers, on_progress)
+    outcomes: dict[str, Recomputed | VideoError] = {}
+    fields = 0
+
+    def on_recomputed(task: RecomputeTask, outcome: Recomputed | VideoError) -> None:
+        nonlocal fields
+        outcomes[task.id] = outcome
+        fields += outcome.fields if isinstance(outcome, Recomputed) else 0
+        on_progress(Progress(f"{STAGE} (flow)", len(outcomes), len(tasks), "videos", {"fields": fields}))
+
+    recompute_all(tasks, workers, on_recomputed)
     return ranks().broadcast_from_rank0(
         lambda: _conclude(workspace, config, videos, reports, faults, outcomes, started)
     )
 
 
-def _conclude(
-    workspace: Workspace,
-    config: Config,
-    videos: list[VideoTask],
-    reports: list[VideoReport],
-    faults: list[Fault],
-    outcomes: Mapping[str, Recomputed | VideoError],
-    started: float,
-) -> Result:
-    """Adds what shows only when all videos are seen together, and mends. Raises `StorageError`."""
-    faults += flow_faults(reports, outcomes)
-    faults += _check_together(workspace, videos, reports)
-    faults.sort(key=lambda fault: ([*NEXT].index(fault.kind), fault.subject, fault.path))
-    requeued: list[Requeued] = []
-    if config.fix:
-        requeued = requeue(workspace, reports, faults)
-        _remove_rubbish(workspace, faults)
-    listed = [file for task in videos for file in task.artifacts.values()]
-    both = [report for report in reports if len(report.artifacts) == len(KINDS)]
-    recomputed = [each for each in outcomes.values() if isinstance(each, Recomputed) and each.fields]
-    return Result(
-        videos=len(videos),
-        files=len(listed),
-        gigabytes=sum(file.bytes for file in listed) / 1e9,
-        seconds=time.monotonic() - started,
-        faults=faults,
-        counts=dict(Counter(fault.kind for fault in faults)),
-        sources_absent=sum(report.source_absent for report in reports),
-        not_oriented=0 if config.depth == "quick" else sum(not report.oriented for report in both),
-        recomputed_videos=len(recomputed),
-        recomputed_fields=sum(each.fields for each in recomputed),
-        not_recomputed={} if config.depth == "quick" else reasons_against(reports, outcomes),
-        truncated=[report.task.id for report in reports if report.truncated],
-        damaged=[report.task.id for report in reports if report.damaged],
-        in_no_split=in_no_split(workspace, _listed_catalogue(workspace, videos)),
-        requeued=requeued,
-        commands=commands(workspace, requeued, reports, usual_settings(reports)),
-    )
-
-
-# ------------------------------------------------------------------ what there is
-
-
-def _what_there_is(workspace: Workspace, depth: Depth) -> tuple[list[VideoTask], list[Task]]:
-    """The videos to check, and the runs and scores. Raises `MissingError` where there are none of them."""
+def _tasks(workspace: Workspace, depth: CheckLevel) -> tuple[list[VideoTask], list[Task]]:
+    """The videos to check, and the runs and scores. Raises `MissingError` if there are none of them."""
     workspace.require()
-    videos = _videos(workspace, depth)
-    others = _runs_and_scores(workspace, depth)
+    artifacts: dict[tuple[str, str], dict[Kind, ArtifactFile]] = {}
+    for kind in KINDS:
+        for file in artifact_files(kind, workspace.root / kind):
+            artifacts.setdefault((file.class_name, file.video), {})[kind] = file
+    videos = [VideoTask(*name, files, depth) for name, files in sorted(artifacts.items())]
+    others: list[Task] = [RunTask(path.parent, depth) for path in sorted(workspace.runs.glob("*/config.json"))]
+    scores = sorted(workspace.scores.glob("*/*/scores.h5"))
+    others += [ScoresTask(workspace, path.parent, depth) for path in scores]
     if not videos and not others:
         raise MissingError(f"there is nothing to verify in {workspace.root}: run `stres extract-frames` first")
     return videos, others
-
-
-def _videos(workspace: Workspace, depth: Depth) -> list[VideoTask]:
-    found: dict[tuple[str, str], dict[Kind, ArtifactFile]] = {}
-    for kind in KINDS:
-        for file in artifact_files(kind, workspace.root / kind):
-            found.setdefault((file.class_name, file.video), {})[kind] = file
-    return [VideoTask(*name, artifacts, depth) for name, artifacts in sorted(found.items())]
-
-
-def _runs_and_scores(workspace: Workspace, depth: Depth) -> list[Task]:
-    runs = sorted(path.parent for path in workspace.runs.glob("*/config.json"))
-    scores = sorted(path.parent for path in workspace.scores.glob("*/*/scores.h5"))
-    return [*(RunTask(path, depth) for path in runs), *(ScoresTask(workspace, path, depth) for path in scores)]
-
-
-# ------------------------------------------------------------------ one by one
 
 
 def check_one(task: Task, report: Report) -> VideoReport | list[Fault]:
@@ -221,58 +176,72 @@ def _check_each(tasks: Sequence[Task], workers: int, on_progress: OnProgress) ->
     reports: dict[str, VideoReport] = {}
     faults: list[Fault] = []
 
-    def tell(done: int, message: str = "") -> None:
-        on_progress(Progress(STAGE, done, len(tasks), "checks", {"faults": len(faults)}, message))
+    def tell(done: int) -> None:
+        on_progress(Progress(STAGE, done, len(tasks), "checks", {"faults": len(faults)}))
 
     tell(0)
     with contextlib.closing(ranks().pool(len(tasks), work)) as outcomes:
-        for done, (_, found) in enumerate(outcomes, start=1):
-            if isinstance(found, VideoReport):
-                reports[found.task.id] = found
-                found = found.faults
-            faults += found
+        for done, (_, outcome) in enumerate(outcomes, start=1):
+            if isinstance(outcome, VideoReport):
+                reports[outcome.task.id] = outcome
+                outcome = outcome.faults
+            faults += outcome
             tell(done)
     return [reports[id_] for id_ in sorted(reports)], faults
 
 
-def _compute_again(
-    tasks: Sequence[FlowTask], workers: int, on_progress: OnProgress
-) -> dict[str, Recomputed | VideoError]:
-    """What came of each video's flow; on rank 0, of all."""
-    found: dict[str, Recomputed | VideoError] = {}
-    fields = 0
-
-    def tell(task: FlowTask, outcome: Recomputed | VideoError) -> None:
-        nonlocal fields
-        found[task.id] = outcome
-        fields += outcome.fields if isinstance(outcome, Recomputed) else 0
-        on_progress(Progress(f"{STAGE} (flow)", len(found), len(tasks), "videos", {"fields": fields}))
-
-    recompute_all(tasks, workers, tell)
-    return found
-
-
-# ------------------------------------------------------------------ together
-
-
-def _check_together(workspace: Workspace, videos: list[VideoTask], reports: list[VideoReport]) -> list[Fault]:
-    failures = read_failures(workspace)
-    temporary = [
-        Fault("temporary files", path.parent.name, str(path), "its process is gone")
-        for path in left_over_temporary_files(workspace.root)
-    ]
-    return [
-        *find_missing(workspace, videos, failures),
-        *find_duplicates(reports),
-        *find_odd_settings(reports),
-        *check_dataset_file(workspace, reports),
-        *check_splits(workspace, _listed_catalogue(workspace, videos), failures),
-        *temporary,
-    ]
+def _conclude(
+    workspace: Workspace,
+    config: Config,
+    videos: list[VideoTask],
+    reports: list[VideoReport],
+    faults: list[Fault],
+    outcomes: Mapping[str, Recomputed | VideoError],
+    started: float,
+) -> Result:
+    """Adds what only shows when all videos are compared, and fixes. Raises `StorageError`."""
+    failures, catalogue = read_failures(workspace), _listed_catalogue(workspace, videos)
+    faults += flow_faults(reports, outcomes)
+    faults += find_missing(workspace, videos, failures)
+    faults += find_duplicates(reports)
+    faults += find_odd_settings(reports)
+    faults += check_dataset_file(workspace, reports)
+    faults += check_splits(workspace, catalogue, failures)
+    for path in left_over_temporary_files(workspace.root):
+        faults.append(Fault("temporary files", path.parent.name, str(path), "its process is gone"))
+    faults.sort(key=lambda fault: ([*FIXES].index(fault.kind), fault.subject, fault.path))
+    requeued: list[Requeued] = []
+    if config.fix:
+        requeued = requeue(workspace, reports, faults)
+        remove_left_over_temporary_files(workspace.root)
+        if any(fault.kind == "dataset file" for fault in faults):  # the next command makes it again
+            with storage_errors(workspace.dataset_file):
+                workspace.dataset_file.unlink(missing_ok=True)
+    files = [file for task in videos for file in task.artifacts.values()]
+    both = [report for report in reports if len(report.artifacts) == len(KINDS)]
+    recomputed = [each for each in outcomes.values() if isinstance(each, Recomputed) and each.fields]
+    return Result(
+        videos=len(videos),
+        files=len(files),
+        gigabytes=sum(file.bytes for file in files) / 1e9,
+        seconds=time.monotonic() - started,
+        faults=faults,
+        counts=dict(Counter(fault.kind for fault in faults)),
+        sources_absent=sum(report.source_absent for report in reports),
+        not_oriented=0 if config.depth == "quick" else sum(not report.oriented for report in both),
+        recomputed_videos=len(recomputed),
+        recomputed_fields=sum(each.fields for each in recomputed),
+        not_recomputed={} if config.depth == "quick" else reasons_against(reports, outcomes),
+        truncated=[report.task.id for report in reports if report.truncated],
+        damaged=[report.task.id for report in reports if report.damaged],
+        in_no_split=in_no_split(workspace, catalogue),
+        requeued=requeued,
+        commands=commands(workspace, requeued, reports, usual_settings(reports)),
+    )
 
 
 def _listed_catalogue(workspace: Workspace, tasks: Sequence[VideoTask]) -> Catalogue:
-    """The videos by the names of their files: what splits look up; one that is damaged is not absent as well."""
+    """The videos by the names of their files, in which splits are looked up: one that is damaged is not absent too."""
     videos = [
         replace(
             unexamined(workspace, task.class_name, task.video),
@@ -282,11 +251,3 @@ def _listed_catalogue(workspace: Workspace, tasks: Sequence[VideoTask]) -> Catal
         for task in tasks
     ]
     return Catalogue(sorted({task.class_name for task in tasks}), videos, [])
-
-
-def _remove_rubbish(workspace: Workspace, faults: Sequence[Fault]) -> None:
-    """Removes what is made again without being asked for."""
-    remove_left_over_temporary_files(workspace.root)
-    if any(fault.kind == "dataset file" for fault in faults):
-        with storage_errors(workspace.dataset_file):
-            workspace.dataset_file.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.text import Text
 
-from pipelines.verification.faults import NEXT, Fault, FaultKind
+from pipelines.verification.faults import FIXES, Fault, FaultKind
 from pipelines.wording import duration, plural, some
 from stres_cli.console import printable
 from stres_cli.tables import Table
@@ -56,12 +56,12 @@ def show(result: "Result", console: Console) -> None:
 
 
 def _flow_again(result: "Result") -> str:
-    """How much flow was computed again, and why other was not."""
+    """How much flow was recomputed, and why other flow was not."""
     videos, fields = plural(result.recomputed_videos, "video"), plural(result.recomputed_fields, "field")
-    done = f"the flow of {videos} was computed again ({fields})"
+    done = f"the flow of {videos} was recomputed ({fields})"
     reasons = [f"of {number} {reason}" for reason, number in result.not_recomputed.items()]
     parts = [done] * (result.recomputed_videos > 0)
-    parts += [f"not computed again: {', '.join(reasons)}"] * bool(reasons)
+    parts += [f"not recomputed: {', '.join(reasons)}"] * bool(reasons)
     return "; ".join(parts)
 
 
@@ -76,7 +76,7 @@ def _table(result: "Result") -> Table:
     table = Table("fault", "number", "what to do", title=plural(len(result.faults), "fault"))
     table.columns[1].justify = "right"
     for kind, number in result.counts.items():
-        table.add_row(Text(kind, style="red"), str(number), NEXT[kind])
+        table.add_row(Text(kind, style="red"), str(number), FIXES[kind])
     return table
 
 
@@ -84,7 +84,7 @@ def _show_kind(kind: FaultKind, faults: list[Fault], console: Console) -> None:
     if console.is_terminal:
         console.print(Text(f"{kind}: {len(faults)}", style="bold"))
     else:
-        console.print(f"{kind}: {len(faults)}; {NEXT[kind]}", soft_wrap=True)
+        console.print(f"{kind}: {len(faults)}; {FIXES[kind]}", soft_wrap=True)
     for fault in faults[:SHOWN]:
         console.print(Text(printable(f"  {fault.subject}: {fault.detail}")), soft_wrap=True)
     if len(faults) > SHOWN:

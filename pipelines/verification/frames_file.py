@@ -1,4 +1,4 @@
-"""Whether a frames artifact is whole: its data sets fit each other, its bytes their checksums, its pictures their size.
+"""Whether a frames artifact is sound: its datasets fit each other, its bytes their checksums, its pictures their size.
 
 Letters: T frames, H W pixels.
 """
@@ -12,38 +12,38 @@ import numpy as np
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import damaged
 from pipelines.storage.jpeg import decode_jpeg
-from pipelines.verification.faults import Broken, Depth
+from pipelines.verification.faults import CheckLevel, FaultFound
 from pipelines.verification.stored_bytes import checked_bytes, has_checksums, stored_chunks
 
 _PIECE = 1 << 20  # bytes read at once where HDF5 itself has to check them
 
 
-def check_frames(file: FrameFile, depth: Depth) -> None:
-    """Checks an open frames artifact. Raises `Broken`, `ArtifactError`."""
-    attributes = file.attributes
-    _check_offsets(file)
+def check_frames(file: FrameFile, depth: CheckLevel) -> None:
+    """Checks an open frames artifact.
+
+    Raises:
+        FaultFound: The file contradicts itself or its checksums.
+        ArtifactError: HDF5 cannot read it.
+    """
+    attributes, offsets, size = file.attributes, file.offsets, file.file["jpeg"].size
+    if file.file["jpeg"].dtype != np.uint8 or offsets.ndim != 1 or offsets.dtype.kind != "i" or len(offsets) < 2:
+        raise FaultFound("inconsistent", "its datasets are not `jpeg` uint8 [bytes] and `offsets` int64 [T+1]")
+    if offsets[0] != 0 or (np.diff(offsets) <= 0).any() or offsets[-1] != size:
+        raise FaultFound("inconsistent", f"its offsets do not divide the {size} bytes of its JPEGs into frames")
     if len(file) != attributes["source_frames"]:
-        raise Broken("inconsistent", f"holds {len(file)} frames, but was made from {attributes['source_frames']}")
+        raise FaultFound("inconsistent", f"holds {len(file)} frames, but was made from {attributes['source_frames']}")
     if depth == "quick":
         return
     content = hashlib.sha256()
     for index, jpeg in enumerate(_jpegs(file)):
         if not jpeg.startswith(b"\xff\xd8"):
-            raise Broken("damaged", f"frame {index} is no JPEG")
+            raise FaultFound("damaged", f"frame {index} is not a JPEG")
         if index == 0 or depth == "full":
             _check_picture(jpeg, index, attributes)
         content.update(jpeg)
-    content.update(file.offsets.astype("<i8").tobytes())
+    content.update(offsets.astype("<i8").tobytes())
     if content.hexdigest() != attributes.get("content_sha256"):
-        raise Broken("checksum", "its content does not match its content_sha256")
-
-
-def _check_offsets(file: FrameFile) -> None:
-    offsets, size = file.offsets, file.file["jpeg"].size
-    if file.file["jpeg"].dtype != np.uint8 or offsets.ndim != 1 or offsets.dtype.kind != "i" or len(offsets) < 2:
-        raise Broken("inconsistent", "its data sets are not `jpeg` uint8 [bytes] and `offsets` int64 [T+1]")
-    if offsets[0] != 0 or (np.diff(offsets) <= 0).any() or offsets[-1] != size:
-        raise Broken("inconsistent", f"its offsets do not part the {size} bytes of its JPEGs into frames")
+        raise FaultFound("checksum", "its content does not match its content_sha256")
 
 
 def _jpegs(file: FrameFile) -> Iterator[bytes]:
@@ -78,8 +78,10 @@ def _pieces(file: FrameFile) -> Iterator[bytes]:
 def _check_picture(jpeg: bytes, index: int, attributes: dict[str, Any]) -> None:
     picture = decode_jpeg(np.frombuffer(jpeg, dtype=np.uint8))
     if picture is None:
-        raise Broken("damaged", f"frame {index} does not decode")
+        raise FaultFound("damaged", f"frame {index} does not decode")
     height, width = picture.shape[:2]
     recorded = attributes.get("width", width), attributes.get("height", height)
     if (width, height) != recorded:
-        raise Broken("inconsistent", f"frame {index} is {width}x{height}, but its size is {recorded[0]}x{recorded[1]}")
+        raise FaultFound(
+            "inconsistent", f"frame {index} is {width}x{height}, but its size is {recorded[0]}x{recorded[1]}"
+        )

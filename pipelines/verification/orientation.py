@@ -1,6 +1,6 @@
-"""Whether a video's flow is that of its frames, and the right way round: judged by warping (`warping.py`).
+"""Whether a video's flow is that of its frames, with its axes and signs right: judged by warping the frames with it.
 
-Letters: F fields, H W pixels.
+Letters: F fields, H W pixels, P pixels looked at.
 """
 
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ import numpy as np
 from pipelines.optical_flow.grey import to_grey
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.quantise import dequantise
-from pipelines.verification.faults import Broken
+from pipelines.verification.faults import FaultFound
 
 # On the real clips of docs/verify.md: blurring and the cap let noise and what one frame hides count less.
 _BLUR = 1.0  # pixels, deviation of a Gaussian
 _CAP = 30.0  # grey levels, the most that one pixel's difference counts
-_LEAST = 0.5  # pixels: shorter vectors, and turns that move a vector by less, tell nothing
+_LEAST = 0.5  # pixels: shorter vectors, and transforms that move a vector by less, tell nothing
 _PIXELS_DRAWN = 4000  # of a pair, drawn at random
 _SAME_SHOT = 0.5  # correlation of two frames, below which, however they are warped, a cut lies between them
 
@@ -39,62 +39,72 @@ class FlowTransform:
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """Applied to vectors [2, ...], x then y."""
-        turned = vectors[::-1] if self.swapped else vectors
+        transformed = vectors[::-1] if self.swapped else vectors
         signs = np.array([-1 if self.x_negated else 1, -1 if self.y_negated else 1], dtype=vectors.dtype)
-        return turned * signs.reshape(2, *[1] * (vectors.ndim - 1))
+        return transformed * signs.reshape(2, *[1] * (vectors.ndim - 1))
 
 
 AS_IT_IS = FlowTransform(False, False, False)
 TRANSFORMS = tuple(
-    sorted((FlowTransform(*each) for each in product((False, True), repeat=3)), key=lambda turn: len(turn.words))
+    sorted((FlowTransform(*each) for each in product((False, True), repeat=3)), key=lambda each: len(each.words))
 )[1:]
 """The seven ways of being wrong, the simplest first."""
+_OPPOSITE = FlowTransform(False, True, True)
 
 
 class Evidence:
-    """Sums of absolute differences, grey levels, over the moving pixels of some pairs of frames.
-
-    `still`: of the frames as they are; `turned`: of the second frame warped with the field so turned. `against`: only
-    over the pixels that the turn moves elsewhere, the field as it is and turned; `pixels`: how many these are.
-    """
+    """Sums of absolute differences, grey levels, over the moving pixels of some pairs of frames."""
 
     def __init__(self) -> None:
         self.moving = 0
+        """Moving pixels."""
         self.still = 0.0
-        self.turned = dict.fromkeys((AS_IT_IS, *TRANSFORMS), 0.0)
-        self.against = {turn: np.zeros(2) for turn in TRANSFORMS}
+        """Of the two frames as they are."""
+        self.warped = dict.fromkeys((AS_IT_IS, *TRANSFORMS), 0.0)
+        """Of the first frame and the second one warped with the field so transformed."""
+        self.against = {transform: np.zeros(2) for transform in TRANSFORMS}
+        """Only over the pixels that the transform moves elsewhere: with the field as it is, and transformed."""
         self.pixels = dict.fromkeys(TRANSFORMS, 0)
+        """How many pixels these are."""
 
     def add(self, frame0: np.ndarray, frame1: np.ndarray, field: np.ndarray, bound: float) -> None:
-        """Takes in one pair: RGB frames uint8 [H, W, 3] and their field uint8 [2, H, W]; one with a cut in between, or
-        without motion, tells nothing."""
-        grey0, grey1 = (_smooth_grey(frame) for frame in (frame0, frame1))
+        """Adds one pair; a pair with a cut in between, or without motion, adds nothing.
+
+        Args:
+            frame0: RGB uint8 [H, W, 3].
+            frame1: The frame that the field leads to.
+            field: uint8 [2, H, W].
+            bound: Pixels that the field's bytes 0 and 255 stand for.
+        """
+        grey0, grey1 = (
+            cv2.GaussianBlur(to_grey(frame).astype(np.float32), (0, 0), _BLUR) for frame in (frame0, frame1)
+        )
         places, vectors = _moving(field, bound)
         if not places.size:
             return
         x, y = places.astype(int)
         was, still = grey0[y, x], grey1[y, x]
-        warped = {turn: warp(grey1, places, turn(vectors)) for turn in (AS_IT_IS, *TRANSFORMS)}
+        warped = {transform: warp(grey1, places, transform(vectors)) for transform in (AS_IT_IS, *TRANSFORMS)}
         if not any(_same_shot(was, values) for values in (still, *warped.values())):
             return
-        differences = {turn: np.minimum(np.abs(values - was), _CAP) for turn, values in warped.items()}
+        differences = {transform: np.minimum(np.abs(values - was), _CAP) for transform, values in warped.items()}
         self.moving += len(x)
         self.still += float(np.minimum(np.abs(still - was), _CAP).sum())
-        for turn, difference in differences.items():
-            self.turned[turn] += float(difference.sum())
-        for turn in TRANSFORMS:
-            moved = np.hypot(*(turn(vectors) - vectors)) > _LEAST
-            self.against[turn] += [differences[AS_IT_IS][moved].sum(), differences[turn][moved].sum()]
-            self.pixels[turn] += int(moved.sum())
+        for transform, difference in differences.items():
+            self.warped[transform] += float(difference.sum())
+        for transform in TRANSFORMS:
+            moved = np.hypot(*(transform(vectors) - vectors)) > _LEAST
+            self.against[transform] += [differences[AS_IT_IS][moved].sum(), differences[transform][moved].sum()]
+            self.pixels[transform] += int(moved.sum())
 
-    def ratio(self, turn: FlowTransform) -> float:
-        """How many times the difference as it is is that of the field turned: below 1 where the field is right."""
-        as_it_is, turned = self.against[turn]
-        return float(as_it_is / max(turned, 1e-9))
+    def ratio(self, transform: FlowTransform) -> float:
+        """The difference with the field as it is, over that with it transformed: below 1 if the field is right."""
+        as_it_is, transformed = self.against[transform]
+        return float(as_it_is / max(transformed, 1e-9))
 
-    def beside_still(self, turn: FlowTransform) -> float:
-        """How many times the difference of the frames as they are is left by warping with the field so turned."""
-        return self.turned[turn] / max(self.still, 1e-9)
+    def beside_still(self, transform: FlowTransform) -> float:
+        """The difference after warping with the field so transformed, over that of the frames as they are."""
+        return self.warped[transform] / max(self.still, 1e-9)
 
 
 def warp(frame: np.ndarray, places: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -105,16 +115,12 @@ def warp(frame: np.ndarray, places: np.ndarray, vectors: np.ndarray) -> np.ndarr
 
 
 def _same_shot(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether the same may be seen in both, pixel by pixel: [P]; so it may where hardly anything is."""
+    """Whether both [P] may show the same, pixel by pixel; True if either shows hardly anything."""
     deviations = [float(values.std()) for values in (one, other)]
     if min(deviations) < 1:
         return True
     together = float(((one - one.mean()) * (other - other.mean())).mean())
     return together > _SAME_SHOT * deviations[0] * deviations[1]
-
-
-def _smooth_grey(frame: np.ndarray) -> np.ndarray:
-    return cv2.GaussianBlur(to_grey(frame).astype(np.float32), (0, 0), _BLUR)
 
 
 def _moving(field: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
@@ -128,88 +134,71 @@ def _moving(field: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([x, y]).astype(np.float32), flow[:, y, x]
 
 
-# Measured on the real clips of docs/verify.md, 8 pairs of each: where the flow is right, no turn of it leaves less than
-# 1.007 times its difference both altogether and where the turn moves pixels, 400 or more of them; and it leaves at most
-# 1.34 of the difference of the frames as they are. Over 1,000 pixels it leaves at most 0.81 of what its opposite leaves
-# and 1.12 of the frames' difference; flow of another video leaves 0.92 to 1.25 of the former, and mostly 1.2 to 12 of
-# the latter.
+# Measured on the real clips of docs/verify.md, 8 pairs of each: where the flow is right, no transform of it leaves less
+# than 1.007 times its difference both altogether and where the transform moves pixels, 400 or more of them; and it
+# leaves at most 1.34 of the difference of the frames as they are. Over 1,000 pixels it leaves at most 0.81 of what its
+# opposite leaves and 1.12 of the frames' difference; flow of another video leaves 0.92 to 1.25 of the former, and
+# mostly 1.2 to 12 of the latter.
 _PAIRS = 8
 _FEWEST_PIXELS = 400
 _WORSE, _ALTOGETHER = 1.05, 1.02
 _FITS = 1.2
 _FEWEST_FOREIGN, _NO_BETTER = 1000, 0.92
-_EQUAL_FIT = 1.01  # of two turns that fit equally well, the simpler is named
+_EQUAL_FIT = 1.01  # of two transforms that fit equally well, the simpler is named
 _CLEAR_PIXELS, _CLEAR = 2000, 0.85  # evidence that needs no more pairs
 
 
 def judge_orientation(frames: FrameFile, fields: Mapping[int, np.ndarray], step: int, bound: float) -> bool:
-    """Warps the pairs of most motion among `fields` (index -> uint8 [2, H, W]); returns whether motion was enough.
+    """Warps the pairs of most motion, and looks which orientation of the flow fits them.
 
-    Raises `Broken` where another orientation of the flow fits the frames better, or none does.
+    Args:
+        frames: The frames of the fields.
+        fields: Index -> uint8 [2, H, W].
+        step: Frames between the two of a pair.
+        bound: Pixels that the bytes 0 and 255 stand for.
+
+    Returns:
+        Whether there was motion enough to judge.
+
+    Raises:
+        FaultFound: Another orientation of the flow fits the frames better, or none does.
     """
     evidence = Evidence()
-    by_motion = sorted(fields, key=lambda index: -_motion(fields[index]))
-    for index in by_motion[:_PAIRS]:
+    # How far a field is from stillness: a mean over some of its pixels, quantised steps.
+    motion = {index: np.abs(field[:, ::4, ::4].astype(np.int16) - 128).mean() for index, field in fields.items()}
+    for index in sorted(fields, key=lambda index: -motion[index])[:_PAIRS]:
         evidence.add(frames.read_one(index), frames.read_one(index + step), fields[index], bound)
-        if _is_clearly_right(evidence):
+        if all(evidence.pixels[each] >= _CLEAR_PIXELS and evidence.ratio(each) < _CLEAR for each in TRANSFORMS):
             return True
-    better = [turn for turn in TRANSFORMS if _fits_better(evidence, turn)]
+    # Where it moves pixels elsewhere, and altogether: a few pixels alone would accuse right flow now and then.
+    better = [
+        each
+        for each in TRANSFORMS
+        if evidence.pixels[each] >= _FEWEST_PIXELS
+        and evidence.ratio(each) > _WORSE
+        and evidence.warped[AS_IT_IS] > _ALTOGETHER * evidence.warped[each]
+    ]
+    as_it_is = evidence.beside_still(AS_IT_IS)
     if better:
-        raise _turned(evidence, _best(evidence, better))
-    if _fits_no_way(evidence):
-        raise _foreign(evidence)
-    return any(evidence.pixels[turn] >= _FEWEST_PIXELS for turn in TRANSFORMS)
+        least = min(evidence.warped[each] for each in better)
+        best = next(each for each in better if evidence.warped[each] <= _EQUAL_FIT * least)
+        if evidence.beside_still(best) > _FITS:
+            raise _foreign(as_it_is)
+        raise FaultFound(
+            "turned flow",
+            f"it fits its frames with {best.words}: warping then leaves {100 * evidence.beside_still(best):.0f} % of "
+            f"the frames' difference, with the flow as it is {100 * as_it_is:.0f} %",
+        )
+    # Right flow can be worse than leaving the frames as they are, where much is hidden from one frame by the other,
+    # but is never hardly better than its opposite.
+    if evidence.moving >= _FEWEST_FOREIGN and as_it_is > _WORSE and evidence.ratio(_OPPOSITE) > _NO_BETTER:
+        raise _foreign(as_it_is)
+    return any(evidence.pixels[each] >= _FEWEST_PIXELS for each in TRANSFORMS)
 
 
-def _motion(field: np.ndarray) -> float:
-    """How far a field is from stillness: a mean over some of its pixels, quantised steps."""
-    return float(np.abs(field[:, ::4, ::4].astype(np.int16) - 128).mean())
-
-
-def _is_clearly_right(evidence: Evidence) -> bool:
-    return all(evidence.pixels[turn] >= _CLEAR_PIXELS and evidence.ratio(turn) < _CLEAR for turn in TRANSFORMS)
-
-
-def _fits_better(evidence: Evidence, turn: FlowTransform) -> bool:
-    """Where it moves pixels elsewhere, and altogether: a few pixels alone would accuse right flow now and then."""
-    return (
-        evidence.pixels[turn] >= _FEWEST_PIXELS
-        and evidence.ratio(turn) > _WORSE
-        and evidence.turned[AS_IT_IS] > _ALTOGETHER * evidence.turned[turn]
-    )
-
-
-def _best(evidence: Evidence, better: list[FlowTransform]) -> FlowTransform:
-    """The turn that leaves the smallest difference."""
-    least = min(evidence.turned[turn] for turn in better)
-    return next(turn for turn in better if evidence.turned[turn] <= _EQUAL_FIT * least)
-
-
-def _turned(evidence: Evidence, turn: FlowTransform) -> Broken:
-    if evidence.beside_still(turn) > _FITS:
-        return _foreign(evidence)
-    left = [100 * evidence.beside_still(each) for each in (AS_IT_IS, turn)]
-    return Broken(
-        "turned flow",
-        f"it fits its frames with {turn.words}: warping then leaves {left[1]:.0f} % of the frames' difference, with "
-        f"the flow as it is {left[0]:.0f} %",
-    )
-
-
-def _fits_no_way(evidence: Evidence) -> bool:
-    """Whether warping is worse than leaving the frames as they are, and worse whichever way the flow is turned round:
-    right flow can be the former where much is hidden from one frame by the other, but never the latter."""
-    opposite = FlowTransform(False, True, True)
-    return (
-        evidence.moving >= _FEWEST_FOREIGN
-        and evidence.beside_still(AS_IT_IS) > _WORSE
-        and evidence.ratio(opposite) > _NO_BETTER
-    )
-
-
-def _foreign(evidence: Evidence) -> Broken:
-    left = 100 * evidence.beside_still(AS_IT_IS)
-    return Broken(
+def _foreign(left: float) -> FaultFound:
+    return FaultFound(
         "foreign flow",
-        f"it is not the flow of these frames: warping leaves {left:.0f} % of their difference, none would leave 100 %",
+        f"it is not the flow of these frames: warping leaves {100 * left:.0f} % of their difference, none would leave "
+        "100 %",
     )

@@ -1,4 +1,4 @@
-"""Whether stored flow is what its method gives: fields computed again from the source that the file states.
+"""Whether stored flow is what its method gives: fields recomputed from the source that the file states.
 
 What computes it here must not share the fault it looks for. TV-L1 of 0.1.0 was wrong where one process had loaded
 kernels for two widths: flow is computed by processes that have loaded none before, and load those for one width only.
@@ -10,16 +10,14 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import UsageError, VideoError
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Report, run_tasks, usual_limits
-from pipelines.verification.faults import Broken, Depth, Fault
-from pipelines.verification.flow_task import FlowTask, Recomputed, may_be_mixed_up
-from pipelines.verification.video_task import VideoReport
+from pipelines.verification.faults import CheckLevel, Fault, FaultFound
+from pipelines.verification.tasks import Recomputed, RecomputeTask, VideoReport, may_be_mixed_up
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
 _PIXELS, _MOST_LEVELS = 0.16, 16
 _SHARE, _SHARE_IF_OTHERWISE = 0.05, 0.3
 _LIBRARIES = ("av", "opencv", "torch")
-_REPORTED = 64  # frames between two signs of life
+_REPORTED = 64  # frames between two reports
 
 _SUSPECT = "it was made by stres 0.1.0 with tvl1 among videos of other widths, whose kernels could be mixed up"
 
@@ -50,14 +48,14 @@ def suspects(reports: Iterable[VideoReport]) -> set[str]:
     return {id_ for id_, origin in origins.items() if origin.is_of_faulty_version}
 
 
-def flow_tasks(reports: Sequence[VideoReport], depth: Depth) -> list[FlowTask]:
-    """The flow to compute again: all that has no fault yet and whose source is there; nothing with `quick`. All fields
-    of suspects, and with `full`."""
+def flow_tasks(reports: Sequence[VideoReport], depth: CheckLevel) -> list[RecomputeTask]:
+    """The flow to recompute: nothing at `quick`, else all that has no fault yet and whose source is there. All fields
+    at `full` and of suspects."""
     suspected = suspects(reports)
     return [
-        FlowTask(report.task.id, report.origin, depth == "full" or report.task.id in suspected)
+        RecomputeTask(report.task.id, report.origin, depth == "full" or report.task.id in suspected)
         for report in reports
-        if depth != "quick" and report.origin is not None and not report.origin.lost and not _is_faulty(report)
+        if depth != "quick" and report.origin and not report.origin.not_recomputable and not _is_faulty(report)
     ]
 
 
@@ -65,49 +63,47 @@ def _is_faulty(report: VideoReport) -> bool:
     return any("flow" in fault.remake for fault in report.faults)
 
 
-def flow_faults(reports: Iterable[VideoReport], outcomes: Mapping[str, Recomputed | VideoError]) -> list[Fault]:
-    """What came of computing it again; and the suspects whose flow was not found to be right, or wrong in any way."""
-    faults, reports = [], list(reports)
+def flow_faults(reports: Sequence[VideoReport], outcomes: Mapping[str, Recomputed | VideoError]) -> list[Fault]:
+    """What recomputing found wrong; and the suspects whose flow was found neither right nor wrong in any way."""
+    faults = []
     suspected = suspects(reports)
     for report in reports:
         id_, outcome = report.task.id, outcomes.get(report.task.id)
         if isinstance(outcome, VideoError):
-            detail = f"its flow cannot be computed again: {outcome}{f'; {_SUSPECT}' if id_ in suspected else ''}"
+            detail = f"its flow cannot be recomputed: {outcome}{f'; {_SUSPECT}' if id_ in suspected else ''}"
             faults.append(Fault("recomputation", id_, report.task.path("flow"), detail))
         elif outcome is not None and outcome.wrong:
             faults.append(Fault("wrong flow", id_, report.task.path("flow"), outcome.wrong, ("flow",)))
-        elif id_ in suspected and not _is_faulty(report) and (outcome is None or outcome.lost):
+        elif id_ in suspected and not _is_faulty(report) and (outcome is None or outcome.not_recomputable):
             assert report.origin is not None
-            why = (outcome.lost if outcome is not None else "") or report.origin.lost
-            detail = f"{_SUSPECT}{f'; it was not computed again: {why}' if why else ''}"
+            why = (outcome.not_recomputable if outcome is not None else "") or report.origin.not_recomputable
+            detail = f"{_SUSPECT}{f'; it was not recomputed: {why}' if why else ''}"
             faults.append(Fault("suspect flow", id_, report.task.path("flow"), detail))
     return faults
 
 
 def reasons_against(reports: Iterable[VideoReport], outcomes: Mapping[str, Recomputed | VideoError]) -> dict[str, int]:
-    """Why flow was not computed again, and of how many videos."""
-    late = [outcome.lost for outcome in outcomes.values() if isinstance(outcome, Recomputed) and outcome.lost]
-    early = [report.origin.lost for report in reports if report.origin is not None and report.origin.lost]
-    return dict(Counter([*early, *late]))
+    """Why flow was not recomputed, and of how many videos."""
+    early = [report.origin.not_recomputable for report in reports if report.origin is not None]
+    late = [outcome.not_recomputable for outcome in outcomes.values() if isinstance(outcome, Recomputed)]
+    return dict(Counter(reason for reason in (*early, *late) if reason))
 
 
 def recompute_all(
-    tasks: Sequence[FlowTask], workers: int, on_outcome: Callable[[FlowTask, Recomputed | VideoError], None]
+    tasks: Sequence[RecomputeTask], workers: int, on_outcome: Callable[[RecomputeTask, Recomputed | VideoError], None]
 ) -> None:
-    """Computes all again; `on_outcome` is told of each, on rank 0 of those of all ranks.
+    """Recomputes all; `on_outcome` is told of each, on rank 0 of those of all ranks.
 
     A `VideoError` says why a source gives no flow any more, or that the process died under it.
     """
-
-    def kernel(task: FlowTask) -> int:
-        return task.origin.kernel_width
-
-    for _, alike in groupby(sorted(tasks, key=kernel), key=kernel):
-        group = list(alike)
+    groups: dict[int, list[RecomputeTask]] = {}
+    for task in tasks:
+        groups.setdefault(task.origin.kernel_width, []).append(task)
+    for _, group in sorted(groups.items()):
 
         def work(
-            numbers: Iterator[int], group: list[FlowTask] = group
-        ) -> Generator[tuple[FlowTask, Recomputed | VideoError]]:
+            numbers: Iterator[int], group: list[RecomputeTask] = group
+        ) -> Generator[tuple[RecomputeTask, Recomputed | VideoError]]:
             shared = (group[number] for number in numbers)
             # Processes that end with the group: their kernels are those of one width.
             with contextlib.closing(run_tasks(recompute, shared, workers, limits=usual_limits(workers))) as outcomes:
@@ -121,32 +117,36 @@ def recompute_all(
 # ------------------------------------------------------------------ in a worker process
 
 
-def recompute(task: FlowTask, report: Report) -> Recomputed:
+def recompute(task: RecomputeTask, report: Report) -> Recomputed:
     """Compares stored fields with the same ones computed now, up to the first that is wrong.
 
-    Raises `VideoError` where the source cannot be read, though it is the file that it was.
+    Raises:
+        VideoError: The source cannot be read, though it is the file that it was.
     """
     from pipelines.storage.flow_file import FlowFile
     from pipelines.storage.hdf5 import ArtifactError
 
-    fields = 0
-
-    def count(more: int) -> None:
-        nonlocal fields
-        fields += more
-        report(more)
-
+    compared, last = 0, -1
     try:
         with FlowFile(Path(task.origin.path)) as file:
             method = _method(file.settings)
             if isinstance(method, str):
-                return Recomputed(lost=method)
-            _compare(task, file, method, count)
-    except Broken as broken:
-        return Recomputed(fields, wrong=broken.detail)
+                return Recomputed(not_recomputable=method)
+            rule, wanted = _Rule(file), task.fields(len(file))
+            with contextlib.closing(_pictures(task, file, wanted, lambda: report(0))) as pictures:
+                for indices, computed in _computed(pictures, wanted, method, file.settings):
+                    for index, field in zip(indices, computed, strict=True):
+                        report(1)
+                        compared, last = compared + 1, index
+                        rule.check(index, file.read(index, index + 1)[0], field)
+            if last != wanted[-1]:
+                frames = file.attributes["source_frames"]
+                raise FaultFound("wrong flow", f"its source ends before the {frames} frames that it states")
+    except FaultFound as fault:
+        return Recomputed(compared, wrong=fault.detail)
     except ArtifactError as error:
         raise VideoError(str(error)) from error
-    return Recomputed(fields)
+    return Recomputed(compared)
 
 
 def _method(settings: "FlowSettings") -> "FlowMethod | str":
@@ -167,23 +167,6 @@ def _method(settings: "FlowSettings") -> "FlowMethod | str":
     return "its method has other parameters in this version"
 
 
-def _compare(task: FlowTask, file: "FlowFile", method: "FlowMethod", count: Callable[[int], None]) -> None:
-    """Raises `Broken` at the first field that is wrong, `VideoError`."""
-    rule = _Rule(file)
-    wanted = task.fields(len(file))
-    last = -1
-    with contextlib.closing(_pictures(task, file, wanted, lambda: count(0))) as pictures:
-        for indices, computed in _computed(pictures, wanted, method, file.settings):
-            for index, field in zip(indices, computed, strict=True):
-                count(1)
-                rule.check(index, file.read(index, index + 1)[0], field)
-                last = index
-    if last != wanted[-1]:
-        raise Broken(
-            "wrong flow", f"its source ends before the {file.attributes['source_frames']} frames that it states"
-        )
-
-
 class _Rule:
     """What counts as the same field."""
 
@@ -200,28 +183,25 @@ class _Rule:
         self.share = _SHARE_IF_OTHERWISE
 
     def check(self, index: int, stored: "np.ndarray", computed: "np.ndarray") -> None:
-        """Two fields uint8 [2, H, W]. Raises `Broken` where they differ by more than rounding."""
+        """Compares two fields uint8 [2, H, W]. Raises `FaultFound` if they differ by more than rounding."""
         import numpy as np
 
         off = np.abs(stored.astype(np.int16) - computed)
         share = float((off > self.levels).mean())
         if share > self.share:
             level = "1 grey level" if self.levels == 1 else f"{self.levels} grey levels"
-            raise Broken(
+            raise FaultFound(
                 "wrong flow",
                 f"field {index} is not what {self.method} gives for its frames: {100 * share:.0f} % of its bytes are "
                 f"off by more than {level}, by up to {off.max()}",
             )
 
 
-# ------------------------------------------------------------------ computing
-
-
 def _pictures(
-    task: FlowTask, flow: "FlowFile", fields: Sequence[int], on_way: Callable[[], None]
+    task: RecomputeTask, flow: "FlowFile", fields: Sequence[int], on_way: Callable[[], None]
 ) -> "Generator[tuple[int, np.ndarray]]":
-    """The frames of these fields, RGB uint8 [H, W, 3], each with its index, as the flow was made of them. `on_way` is
-    called while others are decoded: in a long film that takes longer than a process is waited for."""
+    """The frames of these fields, RGB uint8 [H, W, 3], each with its index, as the flow was made from them. `on_way` is
+    called while others are decoded, which in a long film takes longer than a process may go without a report."""
     attributes, path = flow.attributes, Path(task.origin.source)
     height, width = flow.file["flow"].shape[2:]
     wanted = {index + offset for index in fields for offset in (0, flow.settings.step)}
@@ -243,20 +223,22 @@ def _pictures(
         size = reader.source_width, reader.source_height
         stated = attributes.get("source_width"), attributes.get("source_height")
         if None not in stated and size != stated:
-            raise Broken("wrong flow", f"its source shows pictures of {size[0]}x{size[1]}, not {stated[0]}x{stated[1]}")
+            raise FaultFound(
+                "wrong flow", f"its source shows pictures of {size[0]}x{size[1]}, not {stated[0]}x{stated[1]}"
+            )
         for index, picture in reader.pick(is_wanted):
             yield index, resize(picture, width, height)
             if index == max(wanted) and not task.all_fields:
                 return
         if reader.decoded != attributes["source_frames"]:
-            raise Broken(
+            raise FaultFound(
                 "wrong flow", f"its source has {reader.decoded} frames, not the {attributes['source_frames']} it states"
             )
         if reader.truncated and not attributes.get("truncated"):
-            raise Broken("wrong flow", "its source is truncated, which it does not say")
+            raise FaultFound("wrong flow", "its source is truncated, which it does not say")
         if reader.damaged_frames and not attributes.get("damaged"):
             found = damage(reader.damaged_frames, reader.decoded)
-            raise Broken("wrong flow", f"its source is {found}, which it does not say")
+            raise FaultFound("wrong flow", f"its source is {found}, which it does not say")
 
 
 def _computed(

@@ -17,19 +17,22 @@ from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.storage.flow_settings import DEFAULT_BOUND, DEFAULT_METHOD, DEFAULT_STEP, FlowSettings
 from pipelines.storage.provenance import is_pictures
 from pipelines.verification.faults import Fault
-from pipelines.verification.video_task import VideoReport
+from pipelines.verification.tasks import VideoReport
+from pipelines.verification.whole_set import KINDS
 from pipelines.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class Requeued:
-    """An artifact that is to be made again: by which stage, and from what (empty where nothing says so any more)."""
+    """An artifact that is to be made again."""
 
     kind: Kind
     stage: str
+    """The command that makes it."""
     class_name: str
     video: str
     source: str
+    """What it was made from; empty if nothing says so any more."""
 
 
 def requeue(workspace: Workspace, reports: Iterable[VideoReport], faults: Iterable[Fault]) -> list[Requeued]:
@@ -38,28 +41,28 @@ def requeue(workspace: Workspace, reports: Iterable[VideoReport], faults: Iterab
     for fault in faults:
         for kind in fault.remake:
             reasons.setdefault((fault.subject, kind), []).append(f"{fault.kind}: {fault.detail}")
-    reports = [report for report in reports if any((report.task.id, kind) in reasons for kind in ("frames", "flow"))]
+    reports = [report for report in reports if any((report.task.id, kind) in reasons for kind in KINDS)]
     sources = _sources(workspace, reports)
     requeued, rows = [], []
-    for report in reports:
-        task = report.task
-        for kind in ("frames", "flow"):
+    for task in (report.task for report in reports):
+        for kind in KINDS:
             if (task.id, kind) not in reasons:
                 continue
-            place = _set_aside(workspace, kind, task.class_name, task.video)
+            path = workspace.artifact_file(kind, task.class_name, task.video)
+            aside = workspace.set_aside / kind / task.class_name / path.name
+            if path.exists():
+                with storage_errors(aside):
+                    aside.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(path, aside)
             source = sources.get((task.id, kind), "")
-            again = Requeued(kind, _stage(kind, source), task.class_name, task.video, source)
-            requeued.append(again)
+            stage = f"import-{kind}" if is_pictures(source) else f"extract-{kind}"
+            requeued.append(Requeued(kind, stage, task.class_name, task.video, source))
             # A row whose path is gone would be dropped, as that of a video that is no longer wanted.
-            path = source if Path(source).is_file() else str(place)
+            kept = source if Path(source).is_file() else str(aside)
             reason = "verify found " + "; ".join(reasons[task.id, kind])
-            rows.append(Failure(again.stage, task.class_name, task.video, path, reason))
+            rows.append(Failure(stage, task.class_name, task.video, kept, reason))
     record_outcomes(workspace, failed=rows)
     return requeued
-
-
-def _stage(kind: Kind, source: str) -> str:
-    return f"import-{kind}" if is_pictures(source) else f"extract-{kind}"
 
 
 def _sources(workspace: Workspace, reports: Iterable[VideoReport]) -> dict[tuple[str, Kind], str]:
@@ -72,93 +75,67 @@ def _sources(workspace: Workspace, reports: Iterable[VideoReport]) -> dict[tuple
     for report in reports:
         known |= {(report.task.id, kind): source for kind, source in report.sources.items() if source}
     for report in reports:
-        others: tuple[tuple[Kind, Kind], ...] = (("frames", "flow"), ("flow", "frames"))
-        for kind, other in others:
+        for kind, other in zip(KINDS, reversed(KINDS), strict=True):
             if source := known.get((report.task.id, other)):
                 known.setdefault((report.task.id, kind), source)
     return known
 
 
-def _set_aside(workspace: Workspace, kind: Kind, class_name: str, video: str) -> Path:
-    """Moves an artifact, if it is there, to where nothing reads it, in the place of what was moved there before; says
-    where."""
-    paths = workspace.artifact_file(kind, class_name, video), workspace.set_aside / kind / class_name / f"{video}.h5"
-    if paths[0].exists():
-        with storage_errors(paths[1]):
-            paths[1].parent.mkdir(parents=True, exist_ok=True)
-            os.replace(*paths)
-    return paths[1]
-
-
 def commands(
     workspace: Workspace, requeued: Iterable[Requeued], reports: Sequence[VideoReport], usual: FlowSettings | None
 ) -> list[str]:
-    """One command a stage, frames first. `usual`: the settings of the workspace's flow."""
+    """The commands that make the requeued artifacts again: one for each stage, frames first.
+
+    Args:
+        workspace: Where they go.
+        requeued: What is to be made.
+        reports: Of all videos of the workspace, to tell the usual size.
+        usual: The settings of the workspace's flow.
+    """
     by_stage: dict[str, list[Requeued]] = {}
-    for one in sorted(requeued, key=lambda one: one.kind == "flow"):
-        by_stage.setdefault(one.stage, []).append(one)
-    return [_command(workspace, stage, ones, reports, usual) for stage, ones in by_stage.items()]
-
-
-def _command(
-    workspace: Workspace,
-    stage: str,
-    requeued: Sequence[Requeued],
-    reports: Sequence[VideoReport],
-    usual: FlowSettings | None,
-) -> str:
-    kind = requeued[0].kind
-    words = ["stres", stage]
-    if stage.startswith("import-"):
-        words.append("DIR")
-    elif not (kind == "flow" and usual is not None and usual.flow_input == "jpeg"):
-        words.append(_videos(requeued))
-        words += _short_side(kind, reports)
-    if kind == "flow" and usual is not None:
-        words += _flow_options(usual)
-    return " ".join([*words, "-w", shlex.quote(str(workspace.root))])
+    for each in sorted(requeued, key=lambda each: each.kind == "flow"):
+        by_stage.setdefault(each.stage, []).append(each)
+    lines = []
+    for stage, group in by_stage.items():
+        kind = group[0].kind
+        words = ["stres", stage]
+        if stage.startswith("import-"):
+            words.append("DIR")
+        elif not (kind == "flow" and usual is not None and usual.flow_input == "jpeg"):
+            words.append(_videos(group))
+            sides = Counter(report.short_sides.get(kind) for report in reports if kind in report.artifacts)
+            (side, _), *_ = sides.most_common(1) or [(None, 0)]
+            words += [] if side is None else ["--short-side", str(side)]
+        if kind == "flow" and usual is not None:
+            words += _flow_options(usual)
+        lines.append(" ".join([*words, "-w", shlex.quote(str(workspace.root))]))
+    return lines
 
 
 def _videos(requeued: Sequence[Requeued]) -> str:
-    """The folder of class folders that all come from; VIDEOS where it is not the same for all."""
-    roots = {_root(one) for one in requeued}
+    """The folder of class folders that all come from; VIDEOS if it is not the same for all."""
+    roots = {
+        next((folder.parent for folder in Path(each.source).parents if folder.name == each.class_name), None)
+        for each in requeued
+    }
     root = roots.pop()
     return "VIDEOS" if root is None or roots else shlex.quote(str(root))
 
 
-def _root(one: Requeued) -> Path | None:
-    parents = Path(one.source).parents
-    return next((folder.parent for folder in parents if folder.name == one.class_name), None)
-
-
-def _short_side(kind: Kind, reports: Iterable[VideoReport]) -> list[str]:
-    """--short-side where most are of another than the usual size."""
-    most = Counter(report.short_sides.get(kind) for report in reports if kind in report.artifacts).most_common(1)
-    return ["--short-side", str(most[0][0])] if most and most[0][0] is not None else []
-
-
 def _flow_options(settings: FlowSettings) -> list[str]:
-    """The options that make flow with these settings; those that are the default are left away."""
-    options = []
-    if settings.method != DEFAULT_METHOD:
-        options += ["--method", shlex.quote(settings.method)]
-    for name, value in _other_parameters(settings).items():
-        options += ["--method-option", shlex.quote(f"{name}={value}")]
+    """The options that make flow with these settings, without those that are the default."""
+    from pipelines.optical_flow.methods import make_method
+
+    try:
+        defaults = make_method(settings.method).parameters
+    except StresError:  # a method of others, or one whose weights are not here: its defaults are not known
+        defaults = {}
+    options = [] if settings.method == DEFAULT_METHOD else ["--method", shlex.quote(settings.method)]
+    for name, value in settings.parameters.items():
+        if name not in defaults or defaults[name] != value:
+            options += ["--method-option", shlex.quote(f"{name}={value}")]
     if settings.bound != DEFAULT_BOUND:
         options += ["--bound", f"{settings.bound:g}"]
     if settings.step != DEFAULT_STEP:
         options += ["--step", str(settings.step)]
     return options
-
-
-def _other_parameters(settings: FlowSettings) -> dict[str, object]:
-    """The method's parameters that are not its defaults; all where its defaults cannot be told."""
-    from pipelines.optical_flow.methods import make_method
-
-    try:
-        defaults = make_method(settings.method).parameters
-    except StresError:  # a method of others, or one whose weights are not here
-        defaults = {}
-    return {
-        name: value for name, value in settings.parameters.items() if name not in defaults or defaults[name] != value
-    }

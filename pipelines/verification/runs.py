@@ -1,17 +1,13 @@
-"""Whether runs and scores can be read, and scores are those of the weights that lie there now; in a worker process."""
+"""Whether runs and scores can be read, and scores are of the weights that are there now; in a worker process."""
 
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipelines.errors import MissingError
 from pipelines.storage.atomic import read_json
-from pipelines.verification.faults import Depth, Fault
+from pipelines.verification.faults import CheckLevel, Fault
 from pipelines.workspace import Workspace
-
-if TYPE_CHECKING:
-    from pipelines.training.runs import Run
 
 
 @dataclass(frozen=True)
@@ -19,7 +15,7 @@ class RunTask:
     """A run to check: `runs/<name>/`."""
 
     folder: Path
-    depth: Depth
+    depth: CheckLevel
 
     @property
     def id(self) -> str:
@@ -30,17 +26,23 @@ class RunTask:
         from pipelines.training.recipes import STEPS
         from pipelines.training.runs import Run
 
-        run = Run(self.folder)
-        faults = [
-            self._fault(path, fault) for path in (run.config_file, run.split_file) if (fault := _json_fault(path))
-        ]
+        run, faults = Run(self.folder), []
+        for path in (run.config_file, run.split_file):
+            try:
+                if not isinstance(read_json(path), dict):
+                    faults.append(self._fault(path, f"{path} does not hold a JSON object"))
+            except MissingError as error:
+                faults.append(self._fault(path, str(error)))
         for step in STEPS:
             files = (run.checkpoint_file(step), CHECKPOINT_SCHEMA), (run.weights_file(step), WEIGHTS_SCHEMA)
             for path, schema in files:
                 if path.exists() and (fault := _checkpoint_fault(path, schema, self.depth)):
                     faults.append(self._fault(path, fault))
-            if not faults and run.weights_file(step).exists() and (fault := _foreign(run, step)):
-                faults.append(self._fault(run.weights_file(step), fault))
+            if not faults and run.weights_file(step).exists():
+                try:
+                    run.weights(step)
+                except MissingError as error:  # of another run
+                    faults.append(self._fault(run.weights_file(step), str(error)))
         return faults
 
     def died(self, reason: str) -> list[Fault]:
@@ -50,17 +52,9 @@ class RunTask:
         return Fault("run", self.id, str(path), detail)
 
 
-def _json_fault(path: Path) -> str:
-    try:
-        document = read_json(path)
-    except MissingError as error:
-        return str(error)
-    return "" if isinstance(document, dict) else f"{path} does not hold a JSON object"
-
-
-def _checkpoint_fault(path: Path, schema: str, depth: Depth) -> str:
-    """Why a checkpoint cannot be trusted; empty where it can. Its zip archive has a checksum for each of its tensors,
-    which torch does not look at when it loads them."""
+def _checkpoint_fault(path: Path, schema: str, depth: CheckLevel) -> str:
+    """Why a checkpoint cannot be trusted; empty if it can. Its zip archive has a checksum for each tensor, which torch
+    does not check on loading."""
     from pipelines.training.checkpoints import load
 
     try:
@@ -77,22 +71,13 @@ def _checkpoint_fault(path: Path, schema: str, depth: Depth) -> str:
     return ""
 
 
-def _foreign(run: "Run", step: str) -> str:
-    """Why the weights are not this run's; empty where they are."""
-    try:
-        run.weights(step)
-    except MissingError as error:
-        return str(error)
-    return ""
-
-
 @dataclass(frozen=True)
 class ScoresTask:
     """Scores to check: `scores/<run>/<protocol>/`."""
 
     workspace: Workspace
     folder: Path
-    depth: Depth
+    depth: CheckLevel
 
     @property
     def id(self) -> str:

@@ -1,29 +1,30 @@
-"""What only shows when all videos are seen together: what is missing, what comes twice, what differs from the rest."""
+"""What only shows when all videos are compared: what is missing, what comes twice, what differs from the rest."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pipelines.datasets.catalogue import Catalogue
 from pipelines.datasets.dataset_file import Kind, read_dataset_file, video_id
-from pipelines.datasets.split_lists import Split, list_files
+from pipelines.datasets.split_lists import list_files
 from pipelines.datasets.splits import resolve, splits_in_use
 from pipelines.errors import StresError
 from pipelines.sources.names import is_video
 from pipelines.storage.failures import Failure
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.verification.faults import Fault, FaultKind
-from pipelines.verification.video_task import VideoReport, VideoTask
+from pipelines.verification.tasks import VideoReport, VideoTask
 from pipelines.wording import some
 from pipelines.workspace import Workspace
 
 KINDS: tuple[Kind, ...] = ("frames", "flow")
+_MADE_BY: dict[str, Kind] = {f"{verb}-{kind}": kind for kind in KINDS for verb in ("extract", "import")}  # by stage
 
 
 def find_missing(workspace: Workspace, tasks: Sequence[VideoTask], failures: Iterable[Failure]) -> list[Fault]:
-    """Videos with frames but no flow, or the reverse, and those that a stage could not make; where a kind is not there
-    at all, one fault that says so."""
-    reasons = {(kind_of_stage(row.stage), row.class_name, row.video): row for row in failures}
+    """Videos with frames but no flow, or the reverse, and those that a stage failed to make; one fault only for a kind
+    that no video has."""
+    reasons = {(_MADE_BY.get(row.stage), row.class_name, row.video): row for row in failures}
     faults = []
     for kind in KINDS:
         folder = workspace.frames if kind == "frames" else workspace.flow
@@ -37,40 +38,30 @@ def find_missing(workspace: Workspace, tasks: Sequence[VideoTask], failures: Ite
                 why = f" ({row.stage}: {row.reason})" if row else ""
                 path = folder / task.class_name / f"{task.video}.h5"
                 faults.append(Fault("missing", task.id, str(path), f"has no {kind}{why}", (kind,)))
-    return faults + _lost(tasks, reasons.values())
-
-
-def _lost(tasks: Iterable[VideoTask], failures: Iterable[Failure]) -> list[Fault]:
-    """Videos of which nothing is there but the row that says why."""
-    there = {(task.class_name, task.video) for task in tasks}
-    lost: dict[tuple[str, str], Failure] = {
-        (row.class_name, row.video): row
-        for row in failures
-        if kind_of_stage(row.stage) and (row.class_name, row.video) not in there
+    present = {(task.class_name, task.video) for task in tasks}
+    lost = {
+        (class_name, video): row
+        for (kind_made, class_name, video), row in reasons.items()
+        if kind_made and (class_name, video) not in present
     }
-    return [
+    return faults + [
         Fault("missing", video_id(*key), row.path, f"has neither frames nor flow ({row.stage}: {row.reason})")
         for key, row in sorted(lost.items())
     ]
 
 
-def kind_of_stage(stage: str) -> Kind | None:
-    """What a stage that makes artifacts makes."""
-    return next((kind for kind in KINDS if stage in (f"extract-{kind}", f"import-{kind}")), None)
-
-
 def find_duplicates(reports: Sequence[VideoReport]) -> list[Fault]:
-    """Videos with the same content under two names. Where one was made from a file of another name, its artifact is
-    wrong; where all pictures are the same too, the data set itself has the video twice."""
+    """Videos with the same content under two names. If one was made from a file of another name, its artifact is wrong;
+    if all pictures are the same too, the data set itself has the video twice."""
     faults = []
     for group in _alike(reports, lambda report: report.flow_digest):
-        astray = _astray(group, "flow")
-        if astray or len({report.frames_digest or report.task.id for report in group}) > 1:
-            faults += [_twice("duplicated flow", "flow", report, group, ("flow",)) for report in astray or group]
+        misplaced = _misplaced(group, "flow")
+        if misplaced or len({report.frames_digest or report.task.id for report in group}) > 1:
+            faults += [_twice("duplicated flow", "flow", report, group, ("flow",)) for report in misplaced or group]
     for group in _alike(reports, lambda report: report.frames_digest):
-        astray = _astray(group, "frames")
-        remake: tuple[Kind, ...] = ("frames",) if astray else ()
-        faults += [_twice("duplicated video", "frames", report, group, remake) for report in astray or group[1:]]
+        misplaced = _misplaced(group, "frames")
+        remake: tuple[Kind, ...] = ("frames",) if misplaced else ()
+        faults += [_twice("duplicated video", "frames", report, group, remake) for report in misplaced or group[1:]]
     return faults
 
 
@@ -92,7 +83,7 @@ def _alike(reports: Iterable[VideoReport], digest: Callable[[VideoReport], str])
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _astray(group: Iterable[VideoReport], kind: Kind) -> list[VideoReport]:
+def _misplaced(group: Iterable[VideoReport], kind: Kind) -> list[VideoReport]:
     """Those whose artifact was made from a video file of another name."""
     named = ((report, Path(report.artifacts[kind].source)) for report in group)
     return [report for report, source in named if is_video(source) and source.stem != report.task.video]
@@ -121,8 +112,8 @@ def usual_settings(reports: Iterable[VideoReport]) -> FlowSettings | None:
 
 
 def check_dataset_file(workspace: Workspace, reports: Iterable[VideoReport]) -> list[Fault]:
-    """Entries of `dataset.json` that would be believed (size and time are the file's) but are not what the file says.
-    One that is only out of date is no fault: the next command sees that and opens the file."""
+    """Entries of `dataset.json` that would be trusted (size and time are the file's) but differ from the file. One that
+    is only out of date is no fault: the next command sees that and opens the file."""
     known = read_dataset_file(workspace.dataset_file)
     wrong = [
         report.task.id
@@ -134,28 +125,35 @@ def check_dataset_file(workspace: Workspace, reports: Iterable[VideoReport]) -> 
     ]
     if not wrong:
         return []
-    detail = f"does not say of {len(wrong)} artifacts what these say themselves, such as {wrong[0]}'s"
+    detail = f"differs from what {len(wrong)} artifacts say themselves, such as {wrong[0]}'s"
     return [Fault("dataset file", "dataset.json", str(workspace.dataset_file), detail)]
 
 
 def check_splits(workspace: Workspace, catalogue: Catalogue, failures: Sequence[Failure]) -> list[Fault]:
-    """The faults of all splits in use. `catalogue` lists the videos whose files are there, sound or not; `failures`
-    may say why others are not."""
+    """The faults of all splits in use. `catalogue` lists the videos whose files are present, sound or not; `failures`
+    may say why others are absent."""
     if not list_files(workspace.splits):
         return []
     reasons = {video_id(row.class_name, row.video): f"{row.stage}: {row.reason}" for row in failures}
+    folder, faults = str(workspace.splits), []
     try:
-        return [
-            fault
-            for split in splits_in_use(workspace.splits)
-            for fault in _split_faults(split, workspace, catalogue, reasons)
-        ]
+        for split in splits_in_use(workspace.splits):
+            resolved = resolve(split, catalogue)
+            if absent := [*resolved.missing_train, *resolved.missing_test]:
+                named = some([f"{id_} ({reasons[id_]})" if id_ in reasons else id_ for id_ in absent], 5)
+                total = len(split.train) + len(split.test)
+                detail = f"names {total} videos, of which {len(absent)} have no frames or no flow: {named}"
+                faults.append(Fault("split names absent videos", split.name, folder, detail))
+            if groups := resolved.leaking_groups:
+                detail = f"has videos of {len(groups)} groups in both train and test: {some(groups, 5)}"
+                faults.append(Fault("group on both sides", split.name, folder, detail))
     except StresError as error:
-        return [Fault("splits", "splits", str(workspace.splits), str(error))]
+        return [Fault("splits", "splits", folder, str(error))]
+    return faults
 
 
 def in_no_split(workspace: Workspace, catalogue: Catalogue) -> list[str]:
-    """Ids of the videos that no split in use names; none without splits, or where they cannot be read."""
+    """Ids of the videos that no split in use names; none without splits, or if they cannot be read."""
     if not list_files(workspace.splits):
         return []
     try:
@@ -163,20 +161,3 @@ def in_no_split(workspace: Workspace, catalogue: Catalogue) -> list[str]:
     except StresError:
         return []  # a fault of its own
     return sorted(set.intersection(*left_out))
-
-
-def _split_faults(split: Split, workspace: Workspace, catalogue: Catalogue, reasons: Mapping[str, str]) -> list[Fault]:
-    resolved = resolve(split, catalogue)
-    absent = [*resolved.missing_train, *resolved.missing_test]
-    faults = []
-    if absent:
-        named = some([f"{id_} ({reasons[id_]})" if id_ in reasons else id_ for id_ in absent], 5)
-        of = len(split.train) + len(split.test)
-        detail = f"names {of} videos, of which {len(absent)} have no frames or no flow: {named}"
-        faults.append(Fault("split names absent videos", split.name, str(workspace.splits), detail))
-    if resolved.leaking_groups:
-        detail = (
-            f"has videos of {len(resolved.leaking_groups)} groups on both sides: {some(resolved.leaking_groups, 5)}"
-        )
-        faults.append(Fault("group on both sides", split.name, str(workspace.splits), detail))
-    return faults

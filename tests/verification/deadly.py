@@ -7,7 +7,7 @@ from pathlib import Path
 from pipelines import verify
 from pipelines.runtime.worker_pool import Report
 from pipelines.verification import recomputing
-from pipelines.verification.flow_task import FlowTask, Recomputed
+from pipelines.verification.tasks import Recomputed, RecomputeTask
 
 
 def check_or_die(task: verify.Task, report: Report) -> object:
@@ -17,14 +17,14 @@ def check_or_die(task: verify.Task, report: Report) -> object:
     return verify.check_one(task, report)
 
 
-def recompute_or_die(task: FlowTask, report: Report) -> Recomputed:
+def recompute_or_die(task: RecomputeTask, report: Report) -> Recomputed:
     """Computes flow again, but dies of the video called `deadly`."""
     if task.id.endswith("/deadly"):
         os.kill(os.getpid(), signal.SIGABRT)
     return recomputing.recompute(task, report)
 
 
-def note_width(task: FlowTask, report: Report) -> Recomputed:
+def note_width(task: RecomputeTask, report: Report) -> Recomputed:
     """Leaves a file named by the process and the width, beside the flow's class folder."""
     (Path(task.origin.path).parent.parent / f"{os.getpid()} {task.origin.width}").touch()
     return Recomputed(1)

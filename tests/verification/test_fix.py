@@ -129,7 +129,7 @@ def test_commands_name_what_was_asked_for_when_it_was_made(workspace: Workspace,
         set_attribute(path, source_width=2 * made["width"], source_height=512, flow_input="jpeg")
     for path in workspace.frames.glob("*/*.h5"):
         set_attribute(path, source_width=128, source_height=512)  # of which 48 pixels are not what is made by itself
-    reports, _ = verify._check_each(verify._videos(workspace, "quick"), 1, lambda progress: None)
+    reports, _ = verify._check_each(verify._tasks(workspace, "quick")[0], 1, lambda progress: None)
     usual = reports[0].artifacts["flow"].flow_settings
     lost = [Requeued("frames", "extract-frames", "a b", "v", "/data/my videos/a b/g/v.avi")]
     lost += [Requeued("flow", "extract-flow", "c", "w", "/else/where/w.avi")]

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from pipelines import extract_flow, extract_frames, verify
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FlowFile
-from pipelines.verification import flow_task, recomputing
-from pipelines.verification.faults import Broken
-from pipelines.verification.flow_task import FlowOrigin, FlowTask
+from pipelines.verification import recomputing, tasks
+from pipelines.verification.faults import FaultFound
+from pipelines.verification.tasks import FlowOrigin, RecomputeTask
 from pipelines.video.synthetic import write_video
 from pipelines.workspace import Workspace
 from stres_cli.app import app
@@ -29,8 +29,8 @@ ONE = ("drift", "v_drift_g00_c01")
 FIELDS = FRAMES - 1
 
 
-def task_of(id_: str, *, all_fields: bool = False) -> FlowTask:
-    return FlowTask(id_, FlowOrigin("flow.h5", "a.avi", True, "tvl1", 64, "0.2.0"), all_fields)
+def task_of(id_: str, *, all_fields: bool = False) -> RecomputeTask:
+    return RecomputeTask(id_, FlowOrigin("flow.h5", "a.avi", True, "tvl1", 64, "0.2.0"), all_fields)
 
 
 def make_wrong(path: Path, index: int, **attributes: Any) -> None:
@@ -119,7 +119,7 @@ def test_rounding_is_a_sixth_of_a_pixel_in_few_bytes(bound: float, levels: int) 
     few.flat[:100] += np.uint8(levels + 1)  # a twentieth
     more.flat[:120] += np.uint8(levels + 1)
     rule.check(0, few, computed)
-    with pytest.raises(Broken, match=f"6 % of its bytes are off by more than {levels} grey level"):
+    with pytest.raises(FaultFound, match=f"6 % of its bytes are off by more than {levels} grey level"):
         rule.check(0, more, computed)
 
 
@@ -143,7 +143,7 @@ def test_what_other_libraries_or_a_gpu_computed_may_differ_more(about: dict[str,
     if allowed:
         rule.check(0, stored, computed)
     stored.flat[: 2000 * 4 // 10] = 90
-    with pytest.raises(Broken, match="40 %"):
+    with pytest.raises(FaultFound, match="40 %"):
         rule.check(0, stored, computed)
 
 
@@ -202,7 +202,7 @@ def test_wrong_flow_is_queued_and_made_again(workspace: Workspace, videos: Path,
     assert (done, verified(workspace, depth="full").faults) == (1, [])
 
 
-# ------------------------------------------------------------------ what cannot be computed again
+# ------------------------------------------------------------------ what cannot be recomputed
 
 
 def test_why_flow_is_not_computed_again_is_counted_and_no_fault(
@@ -273,7 +273,7 @@ def two_widths(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture
 def old(two_widths: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """The same as if it were of 0.1.0, and farneback the method that was wrong in it: compiling TV-L1 takes long."""
-    monkeypatch.setattr(flow_task, "_FAULTY_METHOD", "farneback")
+    monkeypatch.setattr(tasks, "_FAULTY_METHOD", "farneback")
     shutil.copytree(two_widths.root, tmp_path / "work")
     for path in (tmp_path / "work/flow").glob("*/*.h5"):
         set_attribute(path, stres_version="0.1.0")
@@ -319,7 +319,7 @@ def test_suspects_that_cannot_be_computed_again_are_named_with_the_reason(old: W
     (fault,) = verified(old, fix=True).faults
 
     assert (fault.subject, fault.kind, fault.remake) == ("c/wide", "suspect flow", ())
-    assert fault.detail.endswith("; it was not computed again: its source is gone")
+    assert fault.detail.endswith("; it was not recomputed: its source is gone")
 
 
 def test_flow_of_one_kernel_or_of_another_version_is_not_suspect(old: Workspace, verified: Verify) -> None:
@@ -377,7 +377,7 @@ def test_decoding_on_the_way_to_a_field_is_progress(two_widths: Workspace, monke
     """A film may decode for longer than a process without progress is waited for."""
     monkeypatch.setattr(recomputing, "_REPORTED", 2)
     told: list[int] = []
-    ((report,), _) = verify._check_each(verify._videos(two_widths, "stored")[:1], 1, lambda progress: None)
+    ((report,), _) = verify._check_each(verify._tasks(two_widths, "stored")[0][:1], 1, lambda progress: None)
     (task,) = recomputing.flow_tasks([report], "stored")
 
     assert recomputing.recompute(task, told.append).fields == 3
@@ -391,7 +391,7 @@ def test_what_was_computed_again_is_said_with_what_was_not(workspace: Workspace)
     shown = CliRunner().invoke(app, ["verify", "-w", str(workspace.root), "--workers", "1"])
 
     assert shown.exit_code == 0, shown.output
-    assert "the flow of 8 videos was computed again (24 fields); not computed again: of 1 its source is gone" in (
+    assert "the flow of 8 videos was recomputed (24 fields); not recomputed: of 1 its source is gone" in (
         shown.stdout.splitlines()
     )
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from pipelines.storage.quantise import quantise
-from pipelines.verification.faults import Broken
+from pipelines.verification.faults import FaultFound
 from pipelines.verification.orientation import AS_IT_IS, TRANSFORMS, Evidence, FlowTransform, judge_orientation, warp
 from pipelines.verification.stored_bytes import checked_bytes, fletcher32, has_checksums, stored_chunks
 from tests.verification.planting import clip
@@ -49,7 +49,7 @@ def test_every_flipped_bit_of_every_chunk_is_found(tmp_path: Path, compression: 
             flipped = bytearray(content)
             flipped[chunk.start + bit // 8] ^= 1 << bit % 8
             path.write_bytes(flipped)
-            with pytest.raises(Broken, match=f"chunk {number} of 'data'"):
+            with pytest.raises(FaultFound, match=f"chunk {number} of 'data'"):
                 list(checked_bytes(path, chunks, "data"))
 
 
@@ -57,7 +57,7 @@ def test_data_that_is_claimed_but_not_there_is_found(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for name, more in (("whole", {}), ("chunked", {"chunks": (1, 8)})):
             dataset = file.create_dataset(name, shape=(10**9, 8), dtype="u1", **more)
-            with pytest.raises(Broken, match=r"chunks|not all there"):
+            with pytest.raises(FaultFound, match=r"chunks|not all there"):
                 stored_chunks(dataset, name, 10**6)
 
 
@@ -124,7 +124,7 @@ def test_each_way_of_being_wrong_is_named(turn: FlowTransform, step: int) -> Non
     frames = Frames(clip(0, VELOCITY))
 
     assert judge_orientation(frames, fields(AS_IT_IS, step), step, BOUND)  # type: ignore[arg-type]
-    with pytest.raises(Broken, match="fits its frames with") as broken:
+    with pytest.raises(FaultFound, match="fits its frames with") as broken:
         judge_orientation(frames, fields(turn, step), step, BOUND)  # type: ignore[arg-type]
     # What puts right a swap with one sign changed is the swap with the other one changed.
     undo = FlowTransform(turn.swapped, turn.y_negated, turn.x_negated) if turn.swapped else turn

@@ -153,7 +153,7 @@ def test_a_group_on_both_sides_of_a_split_is_found(workspace: Workspace, verifie
     write_lists(workspace, every[:6], every[6:], group_regex="_g(..)_")
     result = verified(workspace)
     assert found(result) == {("split1", "group on both sides")}
-    assert result.faults[0].detail == "has videos of 3 groups on both sides: 00, 01, 02"
+    assert result.faults[0].detail == "has videos of 3 groups in both train and test: 00, 01, 02"
 
 
 def test_videos_in_no_split_are_told_and_no_fault(workspace: Workspace, verified: Verify) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from pipelines import verify
-from pipelines.verification.faults import NEXT, Fault
+from pipelines.verification.faults import FIXES, Fault
 from pipelines.workspace import Workspace
 from stres_cli import verify_view
 from stres_cli.app import app
@@ -79,7 +79,7 @@ def test_a_terminal_gets_a_table_with_what_to_do_and_only_some_of_the_faults() -
     assert "8 faults" in text
     (row,) = (line for line in text.splitlines() if "│ missing" in line)
     assert " 7 " in row
-    assert NEXT["missing"] in row
+    assert FIXES["missing"] in row
     assert "a/4: has no flow" in text
     assert "a/5" not in text
     assert "and 2 more: --json lists all" in text
