@@ -10,16 +10,15 @@ from pipelines import options
 from pipelines.datasets.catalogue import Catalogue, flow_provenance, load_catalogue
 from pipelines.errors import MissingError, UsageError
 from pipelines.jobs.attributes import options_difference
-from pipelines.jobs.dry_run import estimate
 from pipelines.jobs.resume import Division
-from pipelines.jobs.run import dry_run_result, extract
-from pipelines.jobs.task import ExtractResult
+from pipelines.jobs.run import run_job
+from pipelines.jobs.task import ExtractResult, Job
 from pipelines.layouts.names import FLOW_LAYOUTS, LayoutName
 from pipelines.options import Option
 from pipelines.runtime.devices import available_cores
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
-from pipelines.sources.videos import VideoList, VideoProblem, VideoSource
+from pipelines.sources.videos import VideoProblem, VideoSource
 from pipelines.storage.atomic import read_json, write_json
 from pipelines.workspace import Workspace
 
@@ -56,105 +55,97 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """Writes the pictures of all videos that have none yet, and `flow.json`, which says what they are.
 
     Damaged artifacts, and two of one name where the layout has no folders for classes, are rows of `failures.csv`.
-    Raises `MissingError` where there is no flow, `UsageError` where the folder holds pictures of another kind,
-    `StorageError` where writing fails.
+
+    Raises:
+        MissingError: There is no flow.
+        UsageError: The folder holds pictures of another kind.
+        StorageError: Writing fails.
     """
-    from pipelines.layouts.writing import is_done, partial_folder, probe, write_pictures
+    from pipelines.layouts.writing import partial_folder, probe, write_pictures
 
     workspace = Workspace(config.workspace)
-    tasks, problems, about = ranks().broadcast_from_rank0(lambda: _find(config, workspace))
-    ranks().broadcast_from_rank0(lambda: _settle(config, about))
-    finished = ranks().broadcast_from_rank0(lambda: [not config.overwrite and is_done(task) for task in tasks])
-    to_do = [task for task, is_finished in zip(tasks, finished, strict=True) if not is_finished]
-    done = [task for task, is_finished in zip(tasks, finished, strict=True) if is_finished]
-    workers = config.workers or available_cores()
-    if config.dry_run:
-        cost = estimate(probe, to_do, workers=workers, stage=STAGE, on_progress=on_progress)
-        return dry_run_result(STAGE, "pairs", Division(to_do, done, problems), ignored=0, estimate=cost)
+    division = ranks().broadcast_from_rank0(lambda: _prepare(config, workspace))
     partial = partial_folder(config.output.absolute())
-    result = extract(
+    job = Job(
         STAGE,
-        write_pictures,
-        Division(to_do, done, problems),
+        unit="pairs",
         workspace=workspace,
         folder=partial,
-        workers=workers,
-        unit="pairs",
-        ignored=0,
+        store=write_pictures,
+        probe=probe,
+        workers=config.workers or available_cores(),
+        dry_run=config.dry_run,
         on_progress=on_progress,
     )
-    with contextlib.suppress(OSError):  # there is none, another rank was first, or another command is at work
-        partial.rmdir()
+    result = run_job(job, division)
+    if not config.dry_run:
+        with contextlib.suppress(OSError):  # there is none, another rank was first, or another command is at work
+            partial.rmdir()
     return result
 
 
-def _find(config: Config, workspace: Workspace) -> "tuple[list[ExportTask], list[VideoProblem], dict[str, Any]]":
-    """The videos to write, those that cannot be, and what is the same for all."""
-    from pipelines.layouts.writing import ExportTask
+def _prepare(config: Config, workspace: Workspace) -> "Division[ExportTask]":
+    """Finds what is to do, and writes `flow.json`."""
+    from pipelines.layouts.writing import ExportTask, is_done
 
     catalogue = load_catalogue(workspace)
-    found = _videos(catalogue, workspace, one_name=FLOW_LAYOUTS[config.layout].trees is not None)
-    if not found.videos and not found.problems:
-        raise MissingError(f"no flow in {workspace.flow}: run `stres extract-flow` first")
-    made = flow_provenance(catalogue)
-    videos = {(video.class_name, video.video): video for video in catalogue.videos}
-    tasks = [
-        ExportTask(
-            source=source,
-            target=config.output.absolute(),
-            fields=videos[source.class_name, source.video].flow_fields,
-            step=videos[source.class_name, source.video].flow_step,
-            layout=config.layout,
-            format=config.format,
-        )
-        for source in found.videos
-    ]
-    kept: dict[str, Any] = dict.fromkeys(("method", "method_parameters", "bound", "step"))  # null where none is sound
-    if made is not None:
-        kept = {name: made.to_json()[name] for name in kept}
-    first = FLOW_LAYOUTS[config.layout].first
-    return (
-        tasks,
-        found.problems,
-        {
-            "schema": SCHEMA,
-            "layout": config.layout,
-            "format": config.format,
-            "first": first,
-            "flow_folder": os.path.realpath(workspace.flow),
-            **kept,
-        },
+    layout = FLOW_LAYOUTS[config.layout]
+    tasks, problems = (
+        [],
+        [
+            VideoProblem(row.class_name, row.video, Path(row.path), row.reason)
+            for row in catalogue.problems
+            if Path(row.path).is_relative_to(workspace.flow)
+        ],
     )
-
-
-def _videos(catalogue: Catalogue, workspace: Workspace, *, one_name: bool) -> VideoList:
-    """`one_name`: videos of several classes must not have the same name."""
-    videos, by_name = [], dict[str, VideoSource]()
-    problems = [
-        VideoProblem(row.class_name, row.video, Path(row.path), row.reason)
-        for row in catalogue.problems
-        if Path(row.path).is_relative_to(workspace.flow)
-    ]
+    by_name = dict[str, VideoSource]()
     for video in catalogue.videos:
         if video.flow_file is None:
             continue
         source = VideoSource(video.class_name, video.video, video.flow_file)
         first = by_name.setdefault(source.video, source)
-        if one_name and first is not source:
+        if layout.trees is not None and first is not source:
             reason = f"{first.id} has the same name, and --layout authors has no folders for classes: use another"
             problems.append(VideoProblem(source.class_name, source.video, source.path, reason))
-        else:
-            videos.append(source)
-    return VideoList(videos, problems=problems)
+            continue
+        tasks.append(
+            ExportTask(
+                source=source,
+                target=config.output.absolute(),
+                fields=video.flow_fields,
+                step=video.flow_step,
+                layout=config.layout,
+                format=config.format,
+            )
+        )
+    if not tasks and not problems:
+        raise MissingError(f"no flow in {workspace.flow}: run `stres extract-flow` first")
+    _settle(config, catalogue, workspace)
+    finished = [not config.overwrite and is_done(task) for task in tasks]
+    return Division(
+        to_do=[task for task, is_finished in zip(tasks, finished, strict=True) if not is_finished],
+        done=[task for task, is_finished in zip(tasks, finished, strict=True) if is_finished],
+        problems=problems,
+    )
 
 
-def _settle(config: Config, about: dict[str, Any]) -> None:
+def _settle(config: Config, catalogue: Catalogue, workspace: Workspace) -> None:
     """Writes `flow.json`. Raises `UsageError` where there is one that says otherwise."""
+    made = flow_provenance(catalogue)
+    about: dict[str, Any] = {
+        "schema": SCHEMA,
+        "layout": config.layout,
+        "format": config.format,
+        "first": FLOW_LAYOUTS[config.layout].first,
+        "flow_folder": os.path.realpath(workspace.flow),
+    }
+    for name in ("method", "method_parameters", "bound", "step"):
+        about[name] = made and made.to_json()[name]  # null where no flow is sound
     path = config.output / "flow.json"
     if path.exists() and not config.overwrite:
         document = read_json(path)
         before = document if isinstance(document, dict) else {}
-        before.setdefault("flow_folder", about["flow_folder"])  # stres 0.1 did not tell whose flow it was
+        before.setdefault("flow_folder", about["flow_folder"])  # stres 0.1 did not record whose flow it was
         difference = options_difference(before, about)
         if difference:
             raise UsageError(

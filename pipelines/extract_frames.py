@@ -6,20 +6,19 @@ Letters: T frames, H W pixels.
 import functools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import options
 from pipelines.jobs.attributes import options_difference, picture_attributes, source_attributes
-from pipelines.jobs.dry_run import Probe, estimate
-from pipelines.jobs.resume import VIDEO_FILE, divide, size_conflict, size_misfit
-from pipelines.jobs.run import dry_run_result, extract, tell_account
-from pipelines.jobs.task import ExtractResult
+from pipelines.jobs.resume import Comparison, VideoFiles, divide, size_conflict, size_misfit
+from pipelines.jobs.run import report_account, run_job
+from pipelines.jobs.task import ExtractResult, Job, Probe
 from pipelines.runtime.devices import available_cores
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
-from pipelines.runtime.worker_pool import Limits, Report, memory_share
+from pipelines.runtime.worker_pool import Limits, Report
 from pipelines.sources.videos import AS_IT_SAYS, ReadAs, VideoSource, find_videos
 from pipelines.storage.frames_file import FRAMES_SCHEMA, new_frames_file
 from pipelines.storage.jpeg import JPEG_QUALITY
@@ -59,14 +58,18 @@ class Config:
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """Stores the frames of all videos that are not stored yet.
 
-    Failed videos are rows of `failures.csv` and counted in the result. Raises `MissingError` where there are no
-    videos, `UsageError` where frames were stored with other settings, `StorageError` where writing fails.
+    Failed videos are rows of `failures.csv` and counted in the result.
+
+    Raises:
+        MissingError: There are no videos.
+        UsageError: Frames were stored with other settings.
+        StorageError: Writing fails.
     """
     workspace = Workspace(config.workspace)
     found = ranks().broadcast_from_rank0(
         lambda: find_videos(config.videos, workspace=config.workspace, read_as=config.read_as)
     )
-    tell_account(STAGE, found, on_progress)
+    report_account(found, on_progress)
     tasks = [
         FrameTask(
             source,
@@ -77,44 +80,27 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         )
         for source in found.videos
     ]
-    division = divide(
-        tasks,
-        found.problems,
-        FRAMES_SCHEMA,
-        VIDEO_FILE,
-        overwrite=config.overwrite,
-        conflict=functools.partial(_conflict, config),
-        misfit=functools.partial(size_misfit, config.short_side),
+    job = Job(
+        STAGE,
+        unit="frames",
         workspace=workspace,
-        stage=STAGE,
+        folder=workspace.frames,
+        store=_store_frames,
+        probe=_probe,
+        workers=config.workers or available_cores(),
+        patience=config.patience,
         dry_run=config.dry_run,
         on_progress=on_progress,
     )
-    workers = config.workers or available_cores()
-    limits = Limits(config.patience, memory_share(workers))
-    if config.dry_run:
-        cost = estimate(_probe, division.to_do, workers=workers, limits=limits, stage=STAGE, on_progress=on_progress)
-        result = dry_run_result(STAGE, "frames", division, ignored=found.ignored, estimate=cost)
-        return replace(result, found=found.account)
-    result = extract(
-        STAGE,
-        _store_frames,
-        division,
-        workspace=workspace,
-        folder=workspace.frames,
-        workers=workers,
-        limits=limits,
-        unit="frames",
-        ignored=found.ignored,
-        on_progress=on_progress,
-    )
-    return replace(result, found=found.account)
+    conflict = functools.partial(_conflict, config.short_side)
+    misfit = functools.partial(size_misfit, config.short_side)
+    comparison = Comparison(FRAMES_SCHEMA, VideoFiles(), conflict, misfit)
+    division = divide(job, tasks, found.problems, comparison, overwrite=config.overwrite)
+    return run_job(job, division, ignored=found.ignored, account=found.account)
 
 
-def _conflict(config: Config, attributes: dict[str, Any]) -> str:
-    return options_difference(attributes, {"jpeg_quality": JPEG_QUALITY}) or size_conflict(
-        attributes, config.short_side
-    )
+def _conflict(short_side: int | None, attributes: dict[str, Any]) -> str:
+    return options_difference(attributes, {"jpeg_quality": JPEG_QUALITY}) or size_conflict(attributes, short_side)
 
 
 # ------------------------------------------------------------------ one video, in a worker process
@@ -161,14 +147,12 @@ def _coded(reader: "VideoReader") -> Iterator["np.ndarray"]:
     return map(encode_jpeg, reader)
 
 
-def _probe(task_and_place: tuple[FrameTask, float | None], report: Report) -> Probe:
-    """Counts a video's frames; with a place in it, codes its beginning as JPEGs: frames cost the same everywhere."""
+def _probe(task: FrameTask, place: float | None, report: Report) -> Probe:
+    """Codes a video's beginning as JPEGs: frames cost the same everywhere."""
     from itertools import islice
 
     from pipelines.video.decoding import VideoReader
 
-    task, place = task_and_place
-    report(0)
     with VideoReader(task.source.file, task.short_side, allow_truncated=True, allow_damaged=True) as reader:
         frames = reader.announced_frames
         if place is None:

@@ -1,26 +1,25 @@
-"""Stage `import-flow`: flow that another tool left as grey pictures in folders, stored as ours, value for value.
-
-Letters: F fields.
-"""
+"""Stage `import-flow`: flow that another tool left as grey pictures in folders, stored as ours, value for value."""
 
 import functools
 import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pipelines import options
 from pipelines.errors import UsageError
 from pipelines.jobs.attributes import options_difference
-from pipelines.jobs.task import ExtractResult
+from pipelines.jobs.resume import Comparison, divide
+from pipelines.jobs.run import run_job
+from pipelines.jobs.task import ExtractResult, Job
 from pipelines.optical_flow.methods import METHODS, make_method
 from pipelines.options import Option
+from pipelines.runtime.devices import available_cores
 from pipelines.runtime.progress import OnProgress, ignore_progress
+from pipelines.runtime.ranks import ranks
+from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.flow_settings import DEFAULT_STEP, FlowSettings
 from pipelines.workspace import Workspace
-
-if TYPE_CHECKING:
-    from pipelines.layouts.finding import PictureFolder
 
 STAGE = "import-flow"
 IMPORTED = "imported"
@@ -53,7 +52,7 @@ class Config:
     def __post_init__(self) -> None:
         options.check(self)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", self.method):
-            raise UsageError(f"--method {self.method!r} is no name: give letters, digits and . _ + -")
+            raise UsageError(f"--method {self.method!r} is not a name: give letters, digits and . _ + -")
         if self.method_options and self.method not in METHODS:
             raise UsageError(f"--method-option goes only with the methods {', '.join(METHODS)}, not with {self.method}")
 
@@ -61,39 +60,48 @@ class Config:
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """Stores the flow of all videos that have none yet.
 
-    Failed videos are rows of `failures.csv` and counted in the result. Raises `MissingError` where there are no
-    videos, `UsageError` where flow was stored with other settings or a parameter of the method is wrong,
-    `StorageError` where writing fails.
-    """
-    from pipelines.layouts.flow import FlowTask, probe, store_flow
-    from pipelines.layouts.importing import run_import
+    Failed videos are rows of `failures.csv` and counted in the result.
 
-    # Of a method of ours complete, so that the flow fits that of `extract-flow` and `predict` can compute more of it.
+    Raises:
+        MissingError: There are no videos.
+        UsageError: Flow was stored with other settings, or a parameter of the method is wrong.
+        StorageError: Writing fails.
+    """
+    from pipelines.layouts.finding import find_folders
+    from pipelines.layouts.flow import ImportFlowTask, probe, store_flow
+    from pipelines.layouts.importing import PictureSeries
+
+    workspace = Workspace(config.workspace)
+    found = ranks().broadcast_from_rank0(lambda: find_folders(config.folder, "flow", config.class_list))
+    # All parameters of a method of ours, so that its flow fits that of `extract-flow` and `predict` can add to it.
     known = config.method in METHODS
     parameters = make_method(config.method, config.method_options).parameters if known else {}
     settings = FlowSettings.of(config.method, parameters, config.bound, config.step, IMPORTED)
-
-    def make_task(found: "PictureFolder", workspace: Workspace) -> FlowTask:
-        name = found.source.class_name, found.source.video
-        return FlowTask(
-            source=found.source,
-            series=found.series,
-            target=workspace.flow_file(*name),
-            other=workspace.frames_file(*name),
+    tasks = [
+        ImportFlowTask(
+            source=folder.source,
+            series=folder.series,
+            target=workspace.flow_file(folder.source.class_name, folder.source.video),
             fps=config.fps,
             first=config.first,
             step=config.step,
             compression=config.compression,
             settings=settings,
         )
-
-    return run_import(
+        for folder in found.folders
+    ]
+    job = Job(
         STAGE,
-        "flow",
-        config,
-        make_task=make_task,
-        conflict=functools.partial(options_difference, wanted=settings.attributes()),
+        unit="pairs",
+        workspace=workspace,
+        folder=workspace.flow,
         store=store_flow,
         probe=probe,
+        workers=config.workers or available_cores(),
+        dry_run=config.dry_run,
         on_progress=on_progress,
     )
+    conflict = functools.partial(options_difference, wanted=settings.attributes())
+    comparison: Comparison[ImportFlowTask] = Comparison(FLOW_SCHEMA, PictureSeries(), conflict)
+    division = divide(job, tasks, found.problems, comparison, overwrite=config.overwrite)
+    return run_job(job, division, ignored=found.ignored)

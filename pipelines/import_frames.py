@@ -1,21 +1,19 @@
-"""Stage `import-frames`: frames that another tool left as pictures in folders, stored as ours.
-
-Letters: T frames, H W pixels.
-"""
+"""Stage `import-frames`: frames that another tool left as pictures in folders, stored as ours."""
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pipelines import options
-from pipelines.jobs.resume import size_conflict
-from pipelines.jobs.task import ExtractResult
+from pipelines.jobs.resume import Comparison, divide, size_conflict
+from pipelines.jobs.run import run_job
+from pipelines.jobs.task import ExtractResult, Job
 from pipelines.options import Option
+from pipelines.runtime.devices import available_cores
 from pipelines.runtime.progress import OnProgress, ignore_progress
+from pipelines.runtime.ranks import ranks
+from pipelines.storage.frames_file import FRAMES_SCHEMA
 from pipelines.workspace import Workspace
-
-if TYPE_CHECKING:
-    from pipelines.layouts.finding import PictureFolder
 
 STAGE = "import-frames"
 
@@ -44,35 +42,47 @@ class Config:
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """Stores the frames of all videos that are not stored yet.
 
-    Failed videos are rows of `failures.csv` and counted in the result. Raises `MissingError` where there are no
-    videos, `UsageError` where frames were stored with other settings, `StorageError` where writing fails.
-    """
-    from pipelines.layouts.frames import FramesTask, probe, store_frames
-    from pipelines.layouts.importing import run_import
+    Failed videos are rows of `failures.csv` and counted in the result.
 
-    def make_task(found: "PictureFolder", workspace: Workspace) -> FramesTask:
-        name = found.source.class_name, found.source.video
-        return FramesTask(
-            source=found.source,
-            series=found.series,
-            target=workspace.frames_file(*name),
-            other=workspace.flow_file(*name),
+    Raises:
+        MissingError: There are no videos.
+        UsageError: Frames were stored with other settings.
+        StorageError: Writing fails.
+    """
+    from pipelines.layouts.finding import find_folders
+    from pipelines.layouts.frames import ImportFramesTask, probe, store_frames
+    from pipelines.layouts.importing import PictureSeries
+
+    workspace = Workspace(config.workspace)
+    found = ranks().broadcast_from_rank0(lambda: find_folders(config.folder, "frames", config.class_list))
+    tasks = [
+        ImportFramesTask(
+            source=folder.source,
+            series=folder.series,
+            target=workspace.frames_file(folder.source.class_name, folder.source.video),
             fps=config.fps,
             first=config.first,
             step=1,
             short_side=config.short_side,
         )
-
-    return run_import(
+        for folder in found.folders
+    ]
+    job = Job(
         STAGE,
-        "frames",
-        config,
-        make_task=make_task,
-        conflict=functools.partial(_conflict, config),
+        unit="frames",
+        workspace=workspace,
+        folder=workspace.frames,
         store=store_frames,
         probe=probe,
+        workers=config.workers or available_cores(),
+        dry_run=config.dry_run,
         on_progress=on_progress,
     )
+    comparison: Comparison[ImportFramesTask] = Comparison(
+        FRAMES_SCHEMA, PictureSeries(), functools.partial(_conflict, config)
+    )
+    division = divide(job, tasks, found.problems, comparison, overwrite=config.overwrite)
+    return run_job(job, division, ignored=found.ignored)
 
 
 def _conflict(config: Config, attributes: dict[str, Any]) -> str:

@@ -11,8 +11,7 @@ from stres_cli.console import CommandUI
 from stres_cli.quantities import size
 
 if TYPE_CHECKING:
-    from pipelines.jobs.dry_run import Estimate
-    from pipelines.jobs.task import Clipping, Proposal
+    from pipelines.jobs.task import Clipping, Estimate, Proposal
 
 _SHOWN_FAILURES = 10
 

@@ -1,5 +1,6 @@
 """TV-L1: whether its kernels are compiled and kept, and how fast it is here, decoding and storing included."""
 
+import functools
 import os
 import tempfile
 import time
@@ -78,6 +79,7 @@ def _check_speed(place: Place) -> list[Check]:
 
 def _pairs_per_second(folder: Path, device: str, workers: int) -> float:
     from pipelines.errors import VideoError
+    from pipelines.jobs.dry_run import probe_task
     from pipelines.optical_flow.probing import probe
     from pipelines.optical_flow.store import FlowTask
     from pipelines.runtime.worker_pool import run_tasks
@@ -99,7 +101,7 @@ def _pairs_per_second(folder: Path, device: str, workers: int) -> float:
         settings=FlowSettings.of(METHOD, {}, DEFAULT_BOUND, DEFAULT_STEP, "video"),
     )
     rate = 0.0
-    for _, outcome in run_tasks(probe, [(task, 0.0)] * workers, workers):
+    for _, outcome in run_tasks(functools.partial(probe_task, probe), [(task, 0.0)] * workers, workers):
         if isinstance(outcome, VideoError):
             raise outcome
         rate += (outcome.frames - 1) / outcome.seconds

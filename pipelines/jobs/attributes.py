@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import VideoError
-from pipelines.jobs.task import ExtractTask
+from pipelines.jobs.task import VideoTask
 from pipelines.storage.atomic import json_text
 from pipelines.storage.provenance import library_versions
 
@@ -14,10 +14,7 @@ if TYPE_CHECKING:
     from pipelines.video.timing import Timing
 
 
-# ------------------------------------------------------------------ provenance
-
-
-def source_attributes(task: ExtractTask, timing: "Timing") -> dict[str, Any]:
+def source_attributes(task: VideoTask, timing: "Timing") -> dict[str, Any]:
     """The attributes both artifacts carry about the file they come from. Raises `VideoError` if it cannot be read."""
     import hashlib
 

@@ -1,16 +1,19 @@
-"""What the stages share that work through many videos: one video's task, and the result of all."""
+"""What the stages that process many videos share: the task of one video, the job of all, and its result."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from pipelines.jobs.dry_run import Estimate
-from pipelines.sources.videos import Account, VideoSource
+from pipelines.runtime.progress import OnProgress
+from pipelines.runtime.worker_pool import Limits, Report, memory_share
+from pipelines.sources.videos import Account, VideoProblem, VideoSource
 from pipelines.storage.failures import Failure
+from pipelines.workspace import Workspace
 
 
-class ExtractTask(Protocol):
-    """One video to extract: where from and where to, beside whatever its stage needs."""
+class VideoTask(Protocol):
+    """One video to process: its source and the file to make, beside whatever its stage needs."""
 
     @property
     def source(self) -> VideoSource: ...
@@ -19,34 +22,69 @@ class ExtractTask(Protocol):
     def target(self) -> Path: ...
 
 
-Task = TypeVar("Task", bound=ExtractTask)
+Task = TypeVar("Task", bound=VideoTask)
 
 
 @dataclass(frozen=True)
-class ExtractResult:
-    """What an extracting stage did. `failures` are all rows of the stage that remain in `failures.csv`."""
+class Probe:
+    """What was learned from a part of one video."""
+
+    frames: int
+    """Frames, or pairs, of the whole video."""
+    seconds: float = 0.0
+    """What the whole video would take one process; 0: not measured."""
+    bytes: float = 0.0
+    """What the whole video would take on disk."""
+
+
+@dataclass(frozen=True)
+class Job(Generic[Task]):
+    """One call of a stage that processes many videos, each in a worker process."""
 
     stage: str
-    done: int
-    skipped: int
-    failed: int
-    ignored: int
     unit: str
-    """frames or pairs"""
-    units: int
-    units_per_second: float
-    seconds: float
-    changed: list[str] = field(default_factory=list)
-    """Ids of videos whose file is no longer what was stored: they are made again."""
+    """What is counted within a video: frames or pairs."""
+    workspace: Workspace
+    folder: Path
+    """Where the results go."""
+    store: Callable[[Task, Report], int]
+    """Processes one video and returns its number of units. Importable by name, as is `probe`."""
+    probe: Callable[[Task, float | None, Report], Probe]
+    """Measures a part of one video for a dry run. The number says where in the video, from 0 to 1; None: only count
+    its units."""
+    workers: int
+    dry_run: bool
+    on_progress: OnProgress
+    patience: float = Limits.patience
+    """Seconds without progress after which a video fails."""
+    uses_gpu: bool = False
+
+    @property
+    def limits(self) -> Limits:
+        """What one video may take."""
+        # A GPU's driver maps more memory than anything takes.
+        return Limits(self.patience, None if self.uses_gpu else memory_share(self.workers))
+
+    def failure(self, video: VideoSource | VideoProblem, reason: str) -> Failure:
+        """The row of `failures.csv` for a video that cannot be processed."""
+        return Failure(self.stage, video.class_name, video.video, str(video.path), reason)
+
+
+# ------------------------------------------------------------------ results
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would cost."""
+
+    videos: int
+    frames: int
+    gigabytes: float
+    hours: float
+    measured_videos: int
+    """Videos from which the time and size of a frame were taken; 0: none could be, and both are unknown."""
     failures: list[Failure] = field(default_factory=list)
-    clipping: "Clipping | None" = None
-    """Of the flow that was made now."""
-    proposal: "Proposal | None" = None
-    """Of a dry run of `extract-flow`."""
-    estimate: Estimate | None = None
-    """Of a dry run, which does nothing and records no failure: `failures` are those of videos that a run would fail."""
-    found: Account | None = None
-    """How VIDEOS was read; None for folders of pictures."""
+    """The videos looked at that would fail; recorded nowhere."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +96,7 @@ class Clipping:
     clipped_share: float
     """Of the vectors."""
     largest: float
-    """The longest component of any, pixels."""
+    """The longest component of any vector, pixels."""
     suitable_bound: float
     """Clips no more than 0.1 % of the vectors."""
 
@@ -68,7 +106,7 @@ class Proposal:
     """Settings of `extract-flow` that suit the videos looked at."""
 
     videos: int
-    """From how many, spread over all."""
+    """Number of videos looked at, spread over all."""
     method: str
     bound: float
     """Pixels."""
@@ -80,3 +118,33 @@ class Proposal:
     """What the bound asked for does."""
     hours: dict[str, float]
     """What the method asked for would take, and the faster one where it was measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractResult:
+    """What a job did."""
+
+    stage: str
+    done: int = 0
+    skipped: int
+    """Videos that were already done."""
+    failed: int
+    ignored: int
+    """Files without a video's or picture's name."""
+    unit: str
+    """frames or pairs"""
+    units: int = 0
+    units_per_second: float = 0.0
+    seconds: float = 0.0
+    changed: list[str] = field(default_factory=list)
+    """Ids of videos whose file is no longer what was stored: they are made again."""
+    failures: list[Failure] = field(default_factory=list)
+    """All rows of the stage in `failures.csv`; of a dry run, which records none, the videos that would fail."""
+    clipping: Clipping | None = None
+    """Of the flow that was made now."""
+    proposal: Proposal | None = None
+    """Of a dry run of `extract-flow`."""
+    estimate: Estimate | None = None
+    """Of a dry run."""
+    found: Account | None = None
+    """How VIDEOS was read; None for folders of pictures."""

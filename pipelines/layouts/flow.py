@@ -10,62 +10,60 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pipelines.jobs.dry_run import Probe
+from pipelines.jobs.task import Probe
 from pipelines.layouts.importing import (
     ImportTask,
     PictureBytes,
-    Size,
+    WidthHeight,
     import_attributes,
-    listed,
     measured,
     require_match,
     require_one_size,
 )
 from pipelines.layouts.pictures import decode_component
 from pipelines.runtime.worker_pool import Report
-from pipelines.storage.flow_file import Compression, FlowWriter, new_flow_file
+from pipelines.storage.flow_file import FLOW_SCHEMA, Compression, FlowWriter, new_flow_file
 from pipelines.storage.flow_settings import FlowSettings
-from pipelines.storage.frames_file import FRAMES_SCHEMA
 
 _AT_ONCE = 16  # fields read, appended and reported together
 
 
 @dataclass(frozen=True)
-class FlowTask(ImportTask):
+class ImportFlowTask(ImportTask):
     compression: Compression
     settings: FlowSettings
 
 
-def store_flow(task: FlowTask, report: Report) -> int:
+def store_flow(task: ImportFlowTask, report: Report) -> int:
     """Stores one video's flow, the values as they are; returns F. Raises `VideoError`, `StorageError`."""
-    x, y = listed(task)
+    x, y = task.pictures()
     fields, read = len(x.paths), PictureBytes()
     with new_flow_file(task.target, task.compression) as writer:
         size = _append(x.paths, y.paths, read, writer, report)
         frames = fields + task.step
         has = f"{fields} fields of {size[0]}x{size[1]}, the flow of {frames} frames"
-        require_match(task, FRAMES_SCHEMA, has, frames, size)
+        require_match(task, FLOW_SCHEMA, has, frames, size)
         timing = task.timing(frames)
-        about = import_attributes(task, (x, y), read, timing, size, size)
+        about = import_attributes((x, y), read, timing, size, size)
         writer.finish({**about, **task.settings.attributes()}, timing.times)
     return fields
 
 
-def probe(task_and_place: tuple[FlowTask, float | None], report: Report) -> Probe:
-    """Counts a video's fields; with a place in it, imports its beginning into memory."""
-    task, place = task_and_place
-    report(0)
+def probe(task: ImportFlowTask, place: float | None, report: Report) -> Probe:
+    """Imports a video's beginning into memory."""
 
     def append(file: h5py.File, paths: list[list[Path]]) -> None:
         _append(paths[0], paths[1], PictureBytes(), FlowWriter(Path("probe"), file, task.compression), report)
 
-    return measured(listed(task), None if place is None else append)
+    return measured(task, place, append)
 
 
-def _append(x: Sequence[Path], y: Sequence[Path], read: PictureBytes, writer: FlowWriter, report: Report) -> Size:
+def _append(
+    x: Sequence[Path], y: Sequence[Path], read: PictureBytes, writer: FlowWriter, report: Report
+) -> WidthHeight:
     """Appends the fields of these components; returns their size."""
     paths = [path for pair in zip(x, y, strict=True) for path in pair]
-    size: Size | None = None
+    size: WidthHeight | None = None
     for start in range(0, len(paths), 2 * _AT_ONCE):
         planes = []
         for path in paths[start : start + 2 * _AT_ONCE]:

@@ -10,21 +10,19 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pipelines.jobs.dry_run import Probe
+from pipelines.jobs.task import Probe
 from pipelines.layouts.importing import (
     ImportTask,
     PictureBytes,
-    Size,
+    WidthHeight,
     import_attributes,
-    listed,
     measured,
     require_match,
     require_one_size,
 )
 from pipelines.layouts.pictures import decode_frame, is_jpeg
 from pipelines.runtime.worker_pool import Report
-from pipelines.storage.flow_file import FLOW_SCHEMA
-from pipelines.storage.frames_file import FrameWriter, new_frames_file
+from pipelines.storage.frames_file import FRAMES_SCHEMA, FrameWriter, new_frames_file
 from pipelines.storage.jpeg import encode_jpeg
 from pipelines.video.resize import resize, stored_size
 
@@ -34,44 +32,41 @@ _REPORTED = 16  # frames between two reports of progress
 
 
 @dataclass(frozen=True)
-class FramesTask(ImportTask):
+class ImportFramesTask(ImportTask):
     """`short_side`: pictures of another one are resized; None: all stay as they are."""
 
     short_side: int | None
 
 
-def store_frames(task: FramesTask, report: Report) -> int:
+def store_frames(task: ImportFramesTask, report: Report) -> int:
     """Stores one video; returns T. Raises `VideoError`, `StorageError`."""
-    (found,) = listed(task)
+    (found,) = task.pictures()
     frames, read = len(found.paths), PictureBytes()
     with new_frames_file(task.target) as writer:
         appended = _append(found.paths, task.short_side, read, writer, report)
         has = f"{frames} frames of {appended.stored[0]}x{appended.stored[1]}"
-        require_match(task, FLOW_SCHEMA, has, frames, appended.stored)
+        require_match(task, FRAMES_SCHEMA, has, frames, appended.stored)
         timing = task.timing(frames)
-        about = import_attributes(task, [found], read, timing, appended.stored, appended.source)
+        about = import_attributes([found], read, timing, appended.stored, appended.source)
         writer.finish(about if appended.coded else {**about, "jpeg_quality": AS_FOUND}, timing.times)
     return frames
 
 
-def probe(task_and_place: tuple[FramesTask, float | None], report: Report) -> Probe:
-    """Counts a video's frames; with a place in it, imports its beginning into memory: frames cost the same
-    everywhere."""
-    task, place = task_and_place
-    report(0)
+def probe(task: ImportFramesTask, place: float | None, report: Report) -> Probe:
+    """Imports a video's beginning into memory."""
 
     def append(file: h5py.File, paths: list[list[Path]]) -> None:
         _append(paths[0], task.short_side, PictureBytes(), FrameWriter(Path("probe"), file), report)
 
-    return measured(listed(task), None if place is None else append)
+    return measured(task, place, append)
 
 
 @dataclass
 class _Appended:
     """The sizes of a video's pictures, and whether any had to be coded here."""
 
-    source: Size
-    stored: Size
+    source: WidthHeight
+    stored: WidthHeight
     coded: bool = False
 
 

@@ -51,6 +51,9 @@ class Pictures:
         """When the last one was modified. Raises `VideoError` where one is gone."""
         return max(status.st_mtime_ns for status in self._statuses())
 
+    def __str__(self) -> str:
+        return f"{len(self.paths)} pictures {self.pattern} ({self.first}..{self.first + len(self.paths) - 1})"
+
     def _statuses(self) -> list[os.stat_result]:
         try:
             return [path.stat() for path in self.paths]

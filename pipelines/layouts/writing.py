@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from pipelines.errors import VideoError
-from pipelines.jobs.dry_run import Probe
+from pipelines.jobs.task import Probe
 from pipelines.layouts.names import FLOW_LAYOUTS, LayoutName
 from pipelines.runtime.worker_pool import Report
 from pipelines.sources.videos import VideoSource
@@ -129,10 +129,8 @@ def _encode(plane: np.ndarray, format_: Format) -> bytes:
     return data.tobytes()
 
 
-def probe(task_and_place: tuple[ExportTask, float | None], report: Report) -> Probe:
-    """Counts a video's fields; with a place in it, codes its beginning."""
-    task, place = task_and_place
-    report(0)
+def probe(task: ExportTask, place: float | None, report: Report) -> Probe:
+    """Codes a video's beginning."""
     if place is None or not task.fields:
         return Probe(task.fields)
     started = time.perf_counter()

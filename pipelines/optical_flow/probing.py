@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.jobs.dry_run import Probe
+from pipelines.jobs.task import Probe
 from pipelines.optical_flow.displacement import Displacement, DisplacementMeter
 from pipelines.optical_flow.methods import FlowMethod
 from pipelines.optical_flow.store import FlowTask, meter_of, method_of, open_frames, write_flow
@@ -38,13 +38,11 @@ class FlowProbe(Probe):
     """As `seconds`, with the method `FASTER`; 0: not measured."""
 
 
-def probe(task_and_place: tuple[FlowTask, float | None], report: Report) -> Probe:
-    """Counts a video's frames; with a place (0..1 of the video), makes flow from there on, in memory, and times that.
+def probe(task: FlowTask, place: float | None, report: Report) -> Probe:
+    """Makes flow in memory from a place in the video (0..1; None: only counts its frames) on, and times that.
 
     The threads are those of a real run, and so is the load, where as many processes probe as will run.
     """
-    task, place = task_and_place
-    report(0)
     with open_frames(task) as frames:
         if place is None:
             return Probe(frames.announced)

@@ -100,11 +100,10 @@ class DiesOnArrival:
         return task[1]
 
 
-def probe_or_die(task_and_place: tuple[Any, float | None], report: Report) -> Any:
+def probe_or_die(task: Any, place: float | None, report: Report) -> Any:
     """Probes a video for a dry run, but dies of one called `deadly`."""
-    from pipelines.jobs.dry_run import Probe
+    from pipelines.jobs.task import Probe
 
-    task, place = task_and_place
     if task.source.video == "deadly":
         os.kill(os.getpid(), signal.SIGABRT)
     return Probe(8) if place is None else Probe(8, 0.1, 100.0)

@@ -10,8 +10,8 @@ import pytest
 from pipelines import extract_flow, extract_frames
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.errors import UsageError
-from pipelines.jobs import resume as identity
-from pipelines.jobs.task import ExtractResult
+from pipelines.jobs.resume import VideoFiles
+from pipelines.jobs.task import ExtractResult, VideoTask
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.frames_file import FRAMES_SCHEMA
@@ -31,11 +31,13 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The sources that were read to be compared."""
     read: list[Path] = []
 
-    def sha256(task: identity.NamedTask) -> str:
-        read.append(task.source.path)
-        return identity._file_sha256(task)
+    of_file = VideoFiles.sha256
 
-    monkeypatch.setattr(extract_frames, "VIDEO_FILE", identity.SourceKind(identity._file_stamp, sha256))
+    def sha256(files: VideoFiles[VideoTask], task: VideoTask) -> str:
+        read.append(task.source.path)
+        return of_file(files, task)
+
+    monkeypatch.setattr(VideoFiles, "sha256", sha256)
     return read
 
 
