@@ -31,6 +31,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("no GPU")
 
 
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """No test leaves the process in a real-time class, in which it could stop everything else on its core."""
+    if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        pytest.fail(f"{item.name} left its process in a real-time class")
+
+
 @pytest.fixture(scope="session")
 def trained_on_videos(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Only to be read."""

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tests.fuzz import checks
-from tests.helpers.films import texture
+from tests.helpers.films import keep_from_real_time, texture
 from tests.helpers.odd_clips import CLIPS, write_clip
 
 FRAMES, HEIGHT, WIDTH = 10, 32, 48
@@ -147,6 +147,7 @@ def write(
             setattr(stream.codec_context, name, value)
         if rotation is not None:
             stream.set_display_rotation(rotation)
+        keep_from_real_time(stream)
         for index in range(frames):
             frame = av.VideoFrame.from_ndarray(np.roll(texture, index, axis=1), format="rgb24").reformat(format=pixels)
             frame.pts = times[index] if times else index

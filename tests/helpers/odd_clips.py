@@ -9,7 +9,7 @@ from typing import Any
 import av
 import numpy as np
 
-from tests.helpers.films import KINDS, OPTIONS, write_film
+from tests.helpers.films import KINDS, OPTIONS, keep_from_real_time, write_film
 
 T, H, W = 8, 96, 128
 
@@ -133,6 +133,7 @@ def write_clip(path: Path, clip: Clip) -> None:
             for picture in pictures(5 if clip.beside == "film" else 1, 48, 64):
                 container.mux(other.encode(av.VideoFrame.from_ndarray(255 - picture, format="rgb24")))
             container.mux(other.encode())
+        keep_from_real_time(stream)
         for index, picture in enumerate(films):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=clip.pixels)
             frame.pts, frame.time_base = clip.ticks[index] if clip.ticks else index, 1 / clip.rate
