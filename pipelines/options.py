@@ -300,7 +300,7 @@ Seed = Annotated[int, Option("Seed of every random draw.", metavar="N", minimum=
 Patience = Annotated[
     float,
     Option(
-        "A video that comes no further for so long fails, and its process is replaced.",
+        "A video without progress for so many seconds fails, and its process is replaced.",
         metavar="SECONDS",
         minimum=1,
         group=DAMAGED,

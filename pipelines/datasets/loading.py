@@ -123,7 +123,7 @@ def _loaded(loader: Iterable[Loaded], patience: float = Limits.patience) -> Iter
                     ) from error
                 if text.startswith("DataLoader worker"):
                     raise MissingError(
-                        f"a process that loads videos died, perhaps for want of memory ({error}): the same command "
+                        f"a process that loads videos died, probably out of memory ({error}): the same command "
                         "continues; fewer --workers need less"
                     ) from error
                 raise

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.datasets.split_lists import list_files, listed_ids
@@ -15,10 +15,14 @@ _UCF101_SPELLING = {"HandStandPushups": "HandstandPushups"}  # as some files hav
 
 
 class Classes:
-    """Tells classes of videos by name.
+    """Looks up the classes of videos by name.
 
-    `source`: a folder of split lists (UCF101's or HMDB51's), a list file (`path label` a line), or None.
-    Raises `MissingError` where there is no such file, `UsageError` for a list that cannot be used.
+    Args:
+        source: A folder of split lists (UCF101's or HMDB51's), a list file (`path label` a line), or None.
+
+    Raises:
+        MissingError: There is no such file.
+        UsageError: The list cannot be used.
     """
 
     def __init__(self, source: Path | None) -> None:
@@ -28,45 +32,43 @@ class Classes:
             self._listed[name.casefold()].add((class_name, video))
 
     def of(self, folders: tuple[str, ...], video: str) -> tuple[str, str]:
-        """(class, video) of the video `video` in these folders below the one given, outermost first.
+        """Returns the class and the name of a video.
 
-        A list decides wherever there is one, and how both are spelled; else the outermost folder; else UCF101's form
-        of name; else the video is unlabelled. Raises `VideoError` where the list does not decide.
+        If there is a list it decides, and how both are spelled; else the outermost folder; else UCF101's form of name;
+        else the video is unlabelled.
+
+        Args:
+            folders: The folders that the video lies in, outermost first.
+            video: Its name.
+
+        Raises:
+            VideoError: The list names it not at all, or under several classes.
         """
-        if self.source is None:
-            return (folders[0] if folders else _class_in_name(video)), video
-        found = self._listed.get(video.casefold(), set())
-        if len(found) != 1:
+        if self.source is not None:
+            found = self._listed.get(video.casefold(), set())
+            if len(found) == 1:
+                return next(iter(found))
             classes = " and ".join(sorted(class_name for class_name, _ in found))
             raise VideoError(f"{self.source} names it under {classes}" if found else f"{self.source} does not name it")
-        return next(iter(found))
+        if folders:
+            return folders[0], video
+        ucf101 = _UCF101_VIDEO.fullmatch(video)
+        return _UCF101_SPELLING.get(ucf101["class"], ucf101["class"]) if ucf101 else UNLABELLED, video
 
 
-def _class_in_name(video: str) -> str:
-    found = _UCF101_VIDEO.fullmatch(video)
-    return _UCF101_SPELLING.get(found["class"], found["class"]) if found else UNLABELLED
-
-
-def _entries(source: Path) -> Iterable[tuple[str, str, str]]:
+def _entries(source: Path) -> Iterator[tuple[str, str, str]]:
     """(a folder's name, the class and the video that it means) for all that the list names."""
     if source.is_dir():
-        return _of_split_lists(source)
+        for id_ in listed_ids(source):
+            class_name, _, video = id_.partition("/")
+            require_class_name(class_name, str(source))
+            yield video, class_name, video
+        return
     if not source.is_file():
         raise MissingError(f"there is no {source}: --list is a folder of split lists, or a file of lines `path label`")
     if source.absolute() in list_files(source.absolute().parent):
         raise UsageError(f"{source} is one of several split lists: give --list the folder they are in")
-    return _of_list_file(source)
-
-
-def _of_split_lists(folder: Path) -> Iterator[tuple[str, str, str]]:
-    for id_ in listed_ids(folder):
-        class_name, _, video = id_.partition("/")
-        require_class_name(class_name, str(folder))
-        yield video, class_name, video
-
-
-def _of_list_file(path: Path) -> Iterator[tuple[str, str, str]]:
-    """A line may name a video's file or the folder of its pictures: with a suffix, or with a dot of its own."""
-    for listed in listed_videos(path):
+    for listed in listed_videos(source):
+        # A line may name a video's file or the folder of its pictures: with a suffix, or with a dot of its own.
         for name in {listed.path.name, listed.path.stem}:
             yield name, listed.class_name, name

@@ -45,9 +45,15 @@ class FolderList:
 
 
 def find_folders(root: Path, content: Literal["frames", "flow"], class_list: Path | None) -> FolderList:
-    """The videos below `root` that have pictures of this content; `class_list` is `Classes`' source.
+    """Finds the videos below a folder that have pictures. Holds the folders' names in memory, not those of their files.
 
-    Holds the folders' names in memory, not those of their files. Raises `MissingError` where there are none.
+    Args:
+        root: The folder.
+        content: What the pictures show.
+        class_list: The source of `Classes`.
+
+    Raises:
+        MissingError: There are none.
     """
     if not root.is_dir():
         raise MissingError(f"there is no folder {root}: give one of pictures, {_LAYOUTS[content]}")
@@ -55,7 +61,6 @@ def find_folders(root: Path, content: Literal["frames", "flow"], class_list: Pat
     look = found.add_frames if content == "frames" else found.add_flow
     for folder, names in _folders(found.root, found.refuse):
         look(folder, names)
-    found.pair_components()
     listed = found.result()
     if not listed.folders and not listed.problems:
         raise MissingError(f"no {content} in {root} ({listed.ignored} other files): known are {_LAYOUTS[content]}")
@@ -106,29 +111,15 @@ class _Found:
             self._add(folder, self._parts(folder), series)
         elif (at := self._component(folder)) is not None:
             if any(read_name(name, "component") for name in names):
-                self._add_half(folder, at)
+                # Kept until the other component's folder is found.
+                parts = self._parts(folder)
+                component, other = parts[at].lower(), OTHER_COMPONENT[parts[at].lower()]
+                halves = self._halves.setdefault((*sorted((component, other)), *parts[:at], *parts[at + 1 :]), {})
+                halves[COMPONENT_FOLDERS[component]] = folder
+                halves.setdefault(COMPONENT_FOLDERS[other], self.root.joinpath(*parts[:at], other, *parts[at + 1 :]))
         elif x or y:
             there, missing = ("x", "y") if x else ("y", "x")
             self.refuse(folder, f"has flow pictures of {there}, but none of {missing}")
-
-    def _add_half(self, folder: Path, at: int) -> None:
-        """Keeps a component's folder, `at` being the part of its path that says so, until the other one is found."""
-        parts = self._parts(folder)
-        component, other = parts[at].lower(), OTHER_COMPONENT[parts[at].lower()]
-        rest = (*parts[:at], *parts[at + 1 :])
-        halves = self._halves.setdefault((*sorted((component, other)), *rest), {})
-        halves[COMPONENT_FOLDERS[component]] = folder
-        halves.setdefault(COMPONENT_FOLDERS[other], self.root.joinpath(*parts[:at], other, *parts[at + 1 :]))
-
-    def pair_components(self) -> None:
-        """Makes a video of each pair of component folders."""
-        for (_, _, *rest), halves in self._halves.items():
-            absent = next((folder for folder in halves.values() if not folder.is_dir()), None)
-            if absent is None:
-                series = tuple(Series(halves[component], "component", self.root) for component in ("x", "y"))
-                self._add(halves["x"], tuple(rest), series)
-            else:
-                self.refuse(halves["x"], f"lacks one component: there is no {absent}", tuple(rest))
 
     def refuse(self, folder: Path, reason: str, parts: tuple[str, ...] | None = None) -> None:
         """Notes a folder that cannot be used; `parts` of its path are those that name class and video."""
@@ -137,6 +128,13 @@ class _Found:
         self._problems.append(VideoProblem(class_name, self._name(parts), folder, reason))
 
     def result(self) -> FolderList:
+        for (_, _, *rest), halves in self._halves.items():  # each pair of component folders is a video
+            absent = next((folder for folder in halves.values() if not folder.is_dir()), None)
+            if absent is None:
+                series = tuple(Series(halves[component], "component", self.root) for component in ("x", "y"))
+                self._add(halves["x"], tuple(rest), series)
+            else:
+                self.refuse(halves["x"], f"lacks one component: there is no {absent}", tuple(rest))
         videos, problems = refuse_unusable(source for source, _ in self._videos.values())
         folders = [PictureFolder(source, self._videos[source.path][1]) for source in videos]
         return FolderList(folders, [*self._problems, *problems], self.ignored)

@@ -7,7 +7,6 @@ Letters: H W pixels.
 """
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,25 +64,35 @@ class Pictures:
 
 
 def list_pictures(series: Series, *, first: int | None = None, step: int = 1) -> Pictures:
-    """The series' pictures by number, without a gap from 0 or 1, or from `first`, on.
+    """Lists the pictures of a series by number.
 
-    `step`: frames that a flow picture must span where its name tells. Raises `VideoError` naming the file that is
-    missing, there twice, of another name or step, no file, or a link out of the folder.
+    Args:
+        series: The pictures.
+        first: The number of the first one; None: 0 or 1.
+        step: Frames that a flow picture must span where its name says so.
+
+    Raises:
+        VideoError: A picture is missing, there twice, of another name or step, not a file, or a link out of the folder.
     """
-    named = _named(series)
-    if first is not None:
-        named = {number: found for number, found in named.items() if number >= first}
+    named = {number: found for number, found in _named(series).items() if first is None or number >= first}
     numbers = sorted(named)
     if not numbers:
         raise VideoError(f"{series.folder} holds no such pictures" + (f" from number {first} on" if first else ""))
-    one = min(named[numbers[0]], key=lambda entry: entry[0].name)
-    _require_gapless(numbers, first, one[0].name)
+    start = min(named[numbers[0]], key=lambda entry: entry[0].name)
+    if numbers[0] != first if first is not None else numbers[0] > 1:
+        wanted = "0 or 1" if first is None else str(first)
+        raise VideoError(f"its pictures begin with {start[0].name}, not with number {wanted}")
+    for expected, number in enumerate(numbers, start=numbers[0]):
+        if number != expected:
+            raise VideoError(f"picture {expected} of {numbers[0]}..{numbers[-1]} is missing (as in {start[0].name})")
     paths = []
     for number in numbers:
-        path, name = _only(named[number])
-        _require_alike(path, name, one[1], step)
+        (path, name), *others = sorted(named[number], key=lambda entry: entry[0].name)
+        if others:
+            raise VideoError(f"{path.name} and {others[0][0].name} have the same number")
+        _require_alike(path, name, start[1], step)
         paths.append(path)
-    return Pictures(paths, numbers[0], str(series.folder / f"{one[1].prefix}*{one[0].suffix}"))
+    return Pictures(paths, numbers[0], str(series.folder / f"{start[1].prefix}*{start[0].suffix}"))
 
 
 def _named(series: Series) -> dict[int, list[tuple[Path, PictureName]]]:
@@ -93,19 +102,17 @@ def _named(series: Series) -> dict[int, list[tuple[Path, PictureName]]]:
     try:
         with os.scandir(series.folder) as entries:
             for entry in entries:
-                if name := read_name(entry.name, series.kind):
-                    _require_own_file(entry, root)
-                    named.setdefault(name.number, []).append((Path(entry.path), name))
+                name = read_name(entry.name, series.kind)
+                if name is None:
+                    continue
+                if entry.is_symlink() and not is_within(os.path.realpath(entry.path), root):
+                    raise VideoError(f"{entry.path} is a link to a place outside {root}: put the picture itself there")
+                if not entry.is_file():
+                    raise VideoError(f"{entry.path} is not a file")
+                named.setdefault(name.number, []).append((Path(entry.path), name))
     except OSError as error:
         raise VideoError(f"{series.folder} cannot be listed ({error.strerror})") from error
     return named
-
-
-def _require_own_file(entry: "os.DirEntry[str]", root: str) -> None:
-    if entry.is_symlink() and not is_within(os.path.realpath(entry.path), root):
-        raise VideoError(f"{entry.path} is a link to a place outside {root}: put the picture itself there")
-    if not entry.is_file():
-        raise VideoError(f"{entry.path} is not a file")
 
 
 def is_within(path: str, root: str) -> bool:
@@ -113,25 +120,9 @@ def is_within(path: str, root: str) -> bool:
     return path == root or path.startswith(root.rstrip("/") + "/")
 
 
-def _require_gapless(numbers: list[int], first: int | None, name: str) -> None:
-    if numbers[0] != first if first is not None else numbers[0] > 1:
-        wanted = "0 or 1" if first is None else str(first)
-        raise VideoError(f"its pictures begin with {name}, not with number {wanted}")
-    for expected, number in enumerate(numbers, start=numbers[0]):
-        if number != expected:
-            raise VideoError(f"picture {expected} of {numbers[0]}..{numbers[-1]} is missing (as in {name})")
-
-
-def _only(found: Iterable[tuple[Path, PictureName]]) -> tuple[Path, PictureName]:
-    one, *others = sorted(found, key=lambda entry: entry[0].name)
-    if others:
-        raise VideoError(f"{one[0].name} and {others[0][0].name} have the same number")
-    return one
-
-
-def _require_alike(path: Path, name: PictureName, one: PictureName, step: int) -> None:
-    if name.prefix != one.prefix:
-        raise VideoError(f"holds pictures of two names, {one.prefix}* and {name.prefix}*: part them by folders")
+def _require_alike(path: Path, name: PictureName, start: PictureName, step: int) -> None:
+    if name.prefix != start.prefix:
+        raise VideoError(f"holds pictures of two names, {start.prefix}* and {name.prefix}*: part them by folders")
     if name.step is not None and name.step < 0:
         raise VideoError(f"{path.name} is flow backwards in time, which is unsupported")
     if name.step is not None and name.step != step:

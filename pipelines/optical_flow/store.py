@@ -8,8 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from pipelines.jobs.attributes import picture_attributes, source_attributes, sto
 from pipelines.optical_flow.displacement import DisplacementMeter
 from pipelines.optical_flow.grey import to_grey
 from pipelines.optical_flow.methods import FlowMethod, make_method
+from pipelines.runtime.closing import Closing
 from pipelines.runtime.prefetch import prefetch
 from pipelines.runtime.worker_pool import Report
 from pipelines.sources.videos import VideoSource
@@ -208,7 +208,7 @@ def _cached_method(name: str, options: tuple[tuple[str, str], ...], device: str,
 # ------------------------------------------------------------------ where frames come from
 
 
-class _DecodedFrames:
+class _DecodedFrames(Closing):
     """The frames of a video file, and what is to be stored about them."""
 
     def __init__(self, task: FlowTask) -> None:
@@ -237,16 +237,11 @@ class _DecodedFrames:
         self.reader.require_unchanged()
         return {**about_source, **picture_attributes(self.reader)}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self.reader.close()
 
 
-class _StoredFrames:
+class _StoredFrames(Closing):
     """The same of a frames artifact: what that says about its own source holds for the flow too."""
 
     _KEPT = (
@@ -277,12 +272,7 @@ class _StoredFrames:
         kept = {name: made[name] for name in self._KEPT if name in made}
         return {**kept, "frames_sha256": made["content_sha256"], "library_versions": stored_library_versions()}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self.file.close()
 
 

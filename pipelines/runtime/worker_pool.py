@@ -1,4 +1,4 @@
-"""Worker processes that outlive their work: a task that kills its process fails alone.
+"""A pool of worker processes in which a task that kills its process fails alone.
 
 Each process has a pipe to the parent and gets one task at a time. Processes start by forkserver: no state of the parent
 (threads, CUDA, HDF5 handles) leaks into them, and the heavy libraries are loaded once, by the server.
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pipelines.errors import MissingError, StresError, VideoError
@@ -26,16 +27,14 @@ Task = TypeVar("Task")
 Value = TypeVar("Value")
 
 Report = Callable[[int], None]
-"""Told by a task how many further units (frames, pairs) of it are done."""
+"""Called by a task with the number of further units (frames, pairs) that are done."""
 
 _PRELOAD = ["numpy", "torch", "cv2", "av", "pipelines.storage.hdf5_plugins"]
 NO_MEMORY = "not enough memory for this video: use fewer --workers"
 _PATIENCE = 5.0  # seconds a process gets to end before it is made to
-_TICK = 5.0  # seconds between two looks at who is late
+_TICK = 5.0  # seconds between two checks for tasks without progress
 _LEAST_MEMORY = 4 << 30  # of 16 reference pictures of the largest size, and what is made of them
-_LOST_STARTS = 3  # processes in a row that may be killed before they come to work
-
-
+_LOST_STARTS = 3  # processes in a row that may be killed while they start
 _CANNOT_START = (
     "worker processes cannot start ({}): see their output above; a script that starts a stage must do so under "
     '`if __name__ == "__main__":`, and not be read from standard input'
@@ -43,28 +42,26 @@ _CANNOT_START = (
 
 
 class WorkerDied(VideoError):
-    """The process died under its task, or was ended because the task came no further."""
+    """The process died during its task, or was ended because the task made no progress."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one task may take before it fails, whatever its data make the libraries do.
-
-    patience  seconds without a report of further units
-    memory    bytes, beside what the process takes before its first task; None: as much as there is
-    """
+    """What one task may take before it fails, whatever its data make the libraries do."""
 
     patience: float = 600.0
+    """Seconds without a report of further units."""
     memory: int | None = None
+    """Bytes, beyond what the process takes before its first task; None: as much as there is."""
 
 
 def memory_share(workers: int) -> int:
-    """The bytes that each of so many processes may take of this machine's memory, but at least 4 GiB."""
+    """The share of this machine's memory for each of so many processes, bytes, but at least 4 GiB."""
     return max(_LEAST_MEMORY, available_memory() // workers)
 
 
 def usual_limits(workers: int) -> Limits:
-    """Those of so many processes that compute on the CPU."""
+    """The limits of each of so many processes that compute on the CPU."""
     return Limits(memory=memory_share(workers))
 
 
@@ -76,15 +73,26 @@ def run_tasks(
     on_units: Report = lambda units: None,
     limits: Limits = Limits(),
 ) -> Generator[tuple[Task, Value | VideoError], None, None]:
-    """Works through `tasks` in `workers` processes; yields each task with its outcome, as they finish. No more tasks
-    are taken than there are processes for, so that others may be dealt from the same ones.
+    """Processes tasks in worker processes. When the iteration ends early, for whatever reason, the processes are
+    killed: use `contextlib.closing`.
 
-    `function(task, report)` must be importable by name, its tasks and values picklable; what it passes to `report`
-    arrives at `on_units`. A `VideoError` is the task's outcome, and so are memory running out, any unexpected
-    exception, exceeding the `limits`, and the death of the process, which is replaced. Every other `StresError` (a full
-    disk, missing weights) ends the work and is raised here. When the iteration ends early, for whatever reason, the
-    processes are killed:
-    use `contextlib.closing`.
+    A task's outcome is its value or a `VideoError`: the one it raised, or one for memory running out, an unexpected
+    exception, exceeding the `limits`, or the death of its process, which is replaced.
+
+    Args:
+        function: Importable by name.
+        tasks: Picklable, as are the values. No more are taken than there are processes for, so that other pools may
+            be dealt from the same ones.
+        workers: Number of processes.
+        on_units: Receives what a task passes to its `report`.
+        limits: Those of one task.
+
+    Yields:
+        Each task with its outcome, as they finish.
+
+    Raises:
+        StresError: Any that a task raised other than a `VideoError`, such as for a full disk or missing weights.
+        MissingError: The processes cannot start.
     """
     remaining = iter(tasks)
     waiting = deque(islice(remaining, max(1, workers)))
@@ -105,27 +113,27 @@ def run_tasks(
                 if worker.idle and waiting and worker.give(waiting[0]):
                     waiting.popleft()
             for worker in _with_news(pool):
-                kind, content = worker.receive()
-                if kind == "ready":
-                    lost_starts = 0
-                elif kind == "units":
-                    on_units(content)
-                elif kind == "raise":
-                    raise content[0](content[1])
-                elif kind == "done":
-                    yield worker.take(), content
-                elif kind == "failed":
-                    yield worker.take(), VideoError(content)
-                elif kind == "died":
-                    pool.remove(worker)
-                    was_killed = worker.was_killed
-                    worker.close()
-                    if worker.busy:
-                        yield worker.take(), WorkerDied(f"the worker process died ({content}) on this video")
-                    elif not worker.started:
-                        lost_starts += 1
-                        if not was_killed or lost_starts > _LOST_STARTS:
-                            raise MissingError(_CANNOT_START.format(content))
+                match worker.receive():
+                    case "ready", _:
+                        lost_starts = 0
+                    case "units", units:
+                        on_units(units)
+                    case "done", value:
+                        yield worker.take(), value
+                    case "failed", reason:
+                        yield worker.take(), VideoError(reason)
+                    case "raise", (error, message):
+                        raise error(message)
+                    case "died", how:
+                        pool.remove(worker)
+                        was_killed = worker.was_killed
+                        worker.close()
+                        if worker.busy:
+                            yield worker.take(), WorkerDied(f"the worker process died ({how}) on this video")
+                        elif not worker.started:
+                            lost_starts += 1
+                            if not was_killed or lost_starts > _LOST_STARTS:
+                                raise MissingError(_CANNOT_START.format(how))
             if any(not worker.started and worker.waited > Limits.patience for worker in pool):
                 raise MissingError(_CANNOT_START.format(f"not within {Limits.patience:g} s"))
             for worker in [worker for worker in pool if worker.busy and worker.waited > limits.patience]:
@@ -135,25 +143,21 @@ def run_tasks(
                 yield worker.take(), WorkerDied(no_progress(limits.patience))
         finished = True
     finally:
-        _end(pool, gently=finished)
+        for worker in pool:
+            worker.connection.close()  # to a process that waits for its next task: the end
+            if not finished:
+                worker.process.kill()
+        for worker in pool:
+            worker.close()
 
 
 def _with_news(pool: "list[_Worker[Task]]") -> "list[_Worker[Task]]":
-    """Waits until a worker has sent something or died, but not for long; adds to what each has waited."""
+    """Waits, but not for long, until a worker has sent something or died; adds to what each has waited."""
     since = time.monotonic()
     ready = wait([handle for worker in pool for handle in (worker.connection, worker.process.sentinel)], _TICK)
     for worker in pool:  # no more than a tick, since all of us may have been stopped for hours
         worker.waited += min(time.monotonic() - since, _TICK)
     return [worker for worker in pool if worker.connection in ready or worker.process.sentinel in ready]
-
-
-def _end(pool: "list[_Worker[Task]]", *, gently: bool) -> None:
-    for worker in pool:
-        worker.connection.close()  # to a process that waits for its next task: the end
-        if not gently:
-            worker.process.kill()
-    for worker in pool:
-        worker.close()
 
 
 class _Worker(Generic[Task]):
@@ -185,7 +189,7 @@ class _Worker(Generic[Task]):
         return code < 0 or code == 255
 
     def give(self, task: Task) -> bool:
-        """Hands over a task; False if the process has died meanwhile, which `receive` will tell."""
+        """Hands over a task; False if the process has died meanwhile, which `receive` will report."""
         try:
             self.connection.send(task)
         except OSError:
@@ -199,7 +203,7 @@ class _Worker(Generic[Task]):
         return task
 
     def receive(self) -> tuple[str, Any]:
-        """The next message: its kind and content; where there is none because the process has ended, how it did."""
+        """The next message: its kind and content. The kind is "died" where the process has ended."""
         # What was sent before the end still counts.
         with contextlib.suppress(EOFError, OSError):
             if self.connection.poll():
@@ -209,13 +213,13 @@ class _Worker(Generic[Task]):
         return "died", self._end()
 
     def close(self) -> None:
-        """Sees to it that the process has ended."""
+        """Ends the process, if it has not ended."""
         self._end()
         self.connection.close()
         self.process.close()
 
     def _end(self) -> str:
-        """Waits for the process to end, makes it if it does not, and says how it did."""
+        """Waits for the process to end, kills it if it does not, and says how it ended."""
         self.process.join(_PATIENCE)
         if self.process.exitcode is None:
             self.process.kill()
@@ -227,13 +231,13 @@ def how_it_ended(code: int) -> str:
     """The exit code of a process in words; negative ones are signals."""
     if code >= 0:
         return f"exit code {code}"
-    hint = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
+    hint = ", probably out of memory" if -code == signal.SIGKILL else ""
     return f"killed by signal {-code}{hint}"
 
 
 def arrives(connection: Connection, patience: float) -> bool:
-    """Whether something comes, or the other side ends, within `patience` seconds. Waits tick by tick: all of us may
-    have been stopped for hours."""
+    """Whether something comes, or the other side ends, within `patience` seconds. Waits tick by tick, since all of the
+    job may have been stopped for hours."""
     while patience > 0:
         if connection.poll(min(patience, _TICK)):
             return True
@@ -248,9 +252,11 @@ def no_progress(patience: float) -> str:
 def start_fork_server() -> None:
     """Starts the process from which all others are forked, if it does not run yet.
 
-    Signals that reach all processes of a command do not reach it: it would end amid its imports, and print where, or
+    Signals that reach all processes of a command do not reach it: it would end during its imports, with a traceback, or
     later, and leave nobody to say when the others have ended.
-    Raises `MissingError` where there is no place for its socket.
+
+    Raises:
+        MissingError: There is no place for its socket.
     """
     forkserver.set_forkserver_preload(_PRELOAD)
     resource_tracker.ensure_running()  # the server would start it, and that lets the signals through again
@@ -269,42 +275,39 @@ def start_fork_server() -> None:
 # ------------------------------------------------------------------ in the process
 
 
-def _serve(connection: Connection, function: Callable[[Any, Report], Any], threads: int, memory: int | None) -> None:
-    """Works until the parent closes the pipe, or is gone."""
-    for number in STOP_SIGNALS:  # they reach all processes of a terminal or a job
-        signal.signal(number, signal.SIG_IGN)  # the parent decides
-    _limit_threads(threads)
+def become_worker(memory: int | None) -> None:
+    """Leaves the signals that reach all processes of a terminal or a job to the parent, and limits this process's
+    memory.
+
+    Args:
+        memory: Bytes that may be allocated beyond what is allocated already. More fails, which is an error of one
+            video; the system would end some process, and not always the right one. None: no limit.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     if memory is not None:
-        limit_memory(memory)
-    with contextlib.suppress(EOFError, OSError):
-        connection.send(("ready", None))
-        while True:
-            connection.send(_attempt(function, connection.recv(), connection))
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+        allowed = pages * os.sysconf("SC_PAGE_SIZE") + memory
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (allowed if most < 0 else min(allowed, most), most))
 
 
-def _limit_threads(threads: int) -> None:
+def _serve(connection: Connection, function: Callable[[Any, Report], Any], threads: int, memory: int | None) -> None:
+    become_worker(memory)
     import cv2
     import torch
 
     cv2.setNumThreads(1)  # one always: DIS gives other flow with other numbers of threads
     torch.set_num_threads(threads)
-
-
-def limit_memory(beside: int) -> None:
-    """Makes allocating more than `beside` bytes beside what is taken already fail, which is an error of one video; the
-    system would end some process, and not always the right one."""
-    pages = int(open("/proc/self/statm").read().split()[5])  # noqa: SIM115
-    allowed = pages * os.sysconf("SC_PAGE_SIZE") + beside
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (allowed if most < 0 else min(allowed, most), most))
+    with contextlib.suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
+        connection.send(("ready", None))
+        while True:
+            connection.send(_attempt(function, connection.recv(), connection))
 
 
 def _attempt(function: Callable[[Any, Report], Any], task: Any, connection: Connection) -> tuple[str, Any]:
-    def report(units: int) -> None:
-        connection.send(("units", units))
-
     try:
-        return "done", function(task, report)
+        return "done", function(task, lambda units: connection.send(("units", units)))
     except StresError as error:
         if not isinstance(error, VideoError):
             return "raise", (type(error), str(error))
@@ -314,7 +317,7 @@ def _attempt(function: Callable[[Any, Report], Any], task: Any, connection: Conn
 
 
 def failure(error: Exception) -> str:
-    """Why a video fails on which this was raised."""
+    """Why a video fails for which this was raised."""
     if isinstance(error, VideoError):
         return str(error)
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch's own kind

@@ -16,6 +16,16 @@ from typing import Any
 
 from pipelines.errors import MissingError, StorageError
 
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space and run the same command again",
+    errno.EDQUOT: "your disk quota is used up: free some space and run the same command again",
+    errno.EFBIG: "the file would grow too large: raise the limit (ulimit -f) and run the same command again",
+    errno.EROFS: "the file system is read-only: choose another --workspace",
+    errno.EACCES: "permission denied: choose another --workspace or change its permissions",
+    errno.EPERM: "permission denied: choose another --workspace or change its permissions",
+    errno.ENOENT: "there is no such folder, and none can be made there: choose another place",
+    errno.ENOTDIR: "a part of this path is a file: choose another place",
+}
 _LOCK_PATIENCE = 600.0  # seconds
 _TEMPORARY_NAMES = ".*.tmp-*"
 _TEMPORARY = re.compile(r"^\..+\.tmp-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}$")
@@ -30,25 +40,11 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(_storage_message(path, error)) from error
-
-
-def _storage_message(path: Path, error: OSError) -> str:
-    # h5py carries the system's errno only inside its text.
-    found = re.search(r"errno = (\d+)", str(error))
-    number = error.errno if error.errno is not None else int(found.group(1)) if found else None
-    advice = {
-        errno.ENOSPC: "the disk is full: free some space and run the same command again",
-        errno.EDQUOT: "your disk quota is used up: free some space and run the same command again",
-        errno.EFBIG: "the file would grow too large: raise the limit (ulimit -f) and run the same command again",
-        errno.EROFS: "the file system is read-only: choose another --workspace",
-        errno.EACCES: "permission denied: choose another --workspace or change its permissions",
-        errno.EPERM: "permission denied: choose another --workspace or change its permissions",
-        errno.ENOENT: "there is no such folder, and none can be made there: choose another place",
-        errno.ENOTDIR: "a part of this path is a file: choose another place",
-    }
-    told = f"{error.strerror or error}: choose another place, or run the same command again when it is mended"
-    return f"cannot write {path}: {advice.get(number, told) if number is not None else told}"
+        # h5py has the system's errno only in its text.
+        found = re.search(r"errno = (\d+)", str(error))
+        number = error.errno or (int(found[1]) if found else 0)
+        reason = f"{error.strerror or error}: choose another place, or fix that and run the same command again"
+        raise StorageError(f"cannot write {path}: {_ADVICE.get(number, reason)}") from error
 
 
 def require_writable(*folders: Path, room: int = 0) -> None:

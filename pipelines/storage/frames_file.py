@@ -11,19 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.storage.atomic import storage_errors
-from pipelines.storage.hdf5 import (
-    HDF5Artifact,
-    HDF5ArtifactWriter,
-    _require_plain_vector,
-    damaged,
-    new_checked_file,
-)
+from pipelines.storage.hdf5 import HDF5Artifact, HDF5ArtifactWriter, damaged, new_checked_file, require_plain_vector
 from pipelines.storage.jpeg import JPEG_QUALITY
 
 if TYPE_CHECKING:
     import h5py
     import numpy as np
-
 
 FRAMES_SCHEMA = "stres/frames/1"
 
@@ -78,7 +71,7 @@ class FrameFile(HDF5Artifact):
     @classmethod
     def check(cls, file: "h5py.File") -> None:
         for name, kind in (("jpeg", "u1"), ("offsets", "i8")):
-            _require_plain_vector(file, name, kind)
+            require_plain_vector(file, name, kind)
         if len(file["offsets"]) == 0:
             raise ValueError("'offsets' is empty")
 

@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from pipelines import __version__
 from pipelines.errors import MissingError
+from pipelines.runtime.closing import Closing
 from pipelines.storage.atomic import atomic_file, storage_errors
 from pipelines.storage.hdf5_guards import DeferredErrorFile, HeapCheckedFile
 
@@ -39,7 +39,7 @@ class SchemaError(ArtifactError):
 
 
 class HDF5ArtifactWriter:
-    """Shared by both writers: hashing of the content, attributes, and errors of the disk named as such."""
+    """Base of both writers: hashes the content, writes attributes, and names errors of the disk as such."""
 
     schema: str
 
@@ -95,7 +95,7 @@ def new_checked_file(path: Path) -> Iterator[tuple["h5py.File", Callable[[], Non
 # ------------------------------------------------------------------ reading
 
 
-class HDF5Artifact:
+class HDF5Artifact(Closing):
     """An open artifact. Open it in the process that reads it: HDF5 handles do not survive a fork."""
 
     schema: str
@@ -103,8 +103,10 @@ class HDF5Artifact:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        with _openable(path):
+            status = path.stat()
         kind: Any = type(self)  # for mypy, which does not know that classes can be hashed
-        _examine(path, kind, _state(path))
+        _examine(path, kind, (status.st_ino, status.st_size, status.st_mtime_ns))
         self.file = _opened(path)
 
     @cached_property
@@ -134,16 +136,8 @@ class HDF5Artifact:
     def close(self) -> None:
         self.file.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _require_plain_vector(file: "h5py.File", name: str, kind: str) -> None:
+def require_plain_vector(file: "h5py.File", name: str, kind: str) -> None:
     """Raises `ValueError` unless the data set is one-dimensional, of that type and all in the file."""
     dataset = file[name]
     if dataset.dtype != kind or dataset.ndim != 1:
@@ -153,25 +147,20 @@ def _require_plain_vector(file: "h5py.File", name: str, kind: str) -> None:
         raise ValueError(f"{name!r} claims {dataset.nbytes} bytes and has {dataset.id.get_storage_size()}")
 
 
-def _state(path: Path) -> tuple[int, int, int]:
-    """By what a changed file shows. Raises `ArtifactError` where there is none."""
-    with _openable(path):
-        status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
 @lru_cache(maxsize=1 << 17)  # training opens the same ones again and again; about 100 MB of so many
 def _examine(path: Path, kind: Any, state: tuple[int, int, int]) -> None:
     """Raises `ArtifactError` where the file, in this state, is not what the class `kind` reads, or not safe to read."""
     with open_file(path) as file:
-        check_schema(file, path, kind.schema)
+        with damaged(path):
+            schema = _attribute(file, "schema") if "schema" in file.attrs else None
+        _require_schema(schema, path, kind.schema)
         with damaged(path):
             times = ("times",) if "times" in set(file) else ()  # `in file` would follow a link out
         require_own_data(file, (*kind.datasets, *times), path)
         with damaged(path):
             kind.check(file)
             for name in times:
-                _require_plain_vector(file, name, "f8")
+                require_plain_vector(file, name, "f8")
 
 
 @contextlib.contextmanager
@@ -215,13 +204,6 @@ def damaged(path: Path) -> Iterator[None]:
         yield
     except (OSError, KeyError, ValueError, IndexError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
         raise ArtifactError(f"{path} is damaged ({error}): delete it and run the stage that makes it again") from error
-
-
-def check_schema(file: "h5py.File", path: Path, schema: str) -> None:
-    """Raises `ArtifactError` where the file is of another schema."""
-    with damaged(path):
-        found = _attribute(file, "schema") if "schema" in file.attrs else None
-    _require_schema(found, path, schema)
 
 
 def _require_schema(found: Any, path: Path, schema: str) -> None:
@@ -282,7 +264,7 @@ def _require_plain_type(kind: "h5py.h5t.TypeID", name: str) -> None:
     is_number = kind.get_class() in (h5t.INTEGER, h5t.FLOAT, h5t.ENUM)
     is_fixed_text = isinstance(kind, h5t.TypeStringID) and not kind.is_variable_str()
     if not (is_number or is_fixed_text or kind == _text_type()):
-        raise ValueError(f"{name!r} is neither of numbers nor of text")
+        raise ValueError(f"{name!r} holds neither numbers nor text")
 
 
 @lru_cache(maxsize=1)
@@ -300,8 +282,10 @@ def peek(path: Path, schema: str, names: Collection[str] | None = None) -> dict[
 
 
 def require_own_data(file: "h5py.File", names: Collection[str], path: Path) -> None:
-    """Refuses a file unless `names` are data sets of its own, of numbers or text; and one with anything, be it never
-    read, that could make HDF5 read another file: links out, external storage, virtual data sets."""
+    """Raises `ArtifactError` unless `names` are data sets of the file's own, of numbers or text, and nothing in it,
+    even if it is never read, could make HDF5 read another file: links out, external storage, virtual data sets."""
+    import h5py
+
     with damaged(path):
         if set(file) - set(names):
             everything: list[str] = []
@@ -311,19 +295,13 @@ def require_own_data(file: "h5py.File", names: Collection[str], path: Path) -> N
             for name in everything:
                 _require_kept_inside(file, name)
         for name in names:
-            _require_own_dataset(file, name)
-
-
-def _require_own_dataset(file: "h5py.File", name: str) -> None:
-    import h5py
-
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise KeyError(f"no data set {name!r} of its own")
-    _require_kept_inside(file, name)
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset):
-        raise ValueError(f"{name!r} is no data set")
-    _require_plain_type(dataset.id.get_type(), name)
+            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                raise KeyError(f"no data set {name!r} of its own")
+            _require_kept_inside(file, name)
+            dataset = file[name]
+            if not isinstance(dataset, h5py.Dataset):
+                raise ValueError(f"{name!r} is not a data set")
+            _require_plain_type(dataset.id.get_type(), name)
 
 
 def _require_kept_inside(file: "h5py.File", name: str) -> None:

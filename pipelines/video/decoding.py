@@ -10,13 +10,13 @@ import stat
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 import av
 import numpy as np
 
 from pipelines.errors import VideoError
+from pipelines.runtime.closing import Closing
 from pipelines.storage.jpeg import MOST_PIXELS
 from pipelines.video.ending import ending_of
 from pipelines.video.hdr import TRANSFERS, tone_mapped
@@ -55,7 +55,7 @@ _NOWHERE = logging.NullHandler()
 _CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 
 
-class VideoReader:
+class VideoReader(Closing):
     """Iterates over the frames of a video once, as a player would show them: uint8 RGB [H, W, 3].
 
     `short_side` is that of `stored_size`; `keep_size=True` gives the frames as they are. Rotation and
@@ -111,8 +111,9 @@ class VideoReader:
         except BaseException:
             self.close()
             raise
-        self.source_width, self.source_height = _shown_size(self._shape)
-        size = (self.source_width, self.source_height)
+        width, height, orientation = self._shape
+        size = (height, width) if orientation.transposed else (width, height)
+        self.source_width, self.source_height = size
         self.width, self.height = size if keep_size else stored_size(*size, short_side)
 
     @property
@@ -122,7 +123,8 @@ class VideoReader:
 
     @property
     def container_frames(self) -> int:
-        counted = self._stream.frames or _tagged_frames(self._stream)
+        tagged = (int(text) for text in _tags(self._stream, "NUMBER_OF_FRAMES") if text.isdecimal())
+        counted = self._stream.frames or next(tagged, 0)
         if counted > self._status.st_size / _SMALLEST_FRAME:
             return 0  # of a recording that nobody finished
         return max(0, counted - self._discarded)
@@ -167,19 +169,17 @@ class VideoReader:
         if self._film is not None:
             self._film.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _decode(self) -> Iterator[av.VideoFrame]:
         """The stream's frames. A packet that does not decode is left out, as players do; demuxing that fails is the
-        end. Either leaves `_failure` set."""
+        end. Either leaves `_failure` set. Pieces that their container's checksum does not fit are left out."""
         try:
-            for packet in self._demuxed():
+            packets = iter(self._container.demux(self._stream))
+            while True:
+                with av.logging.Capture() as messages:
+                    packet = next(packets, None)
+                self._packets.left_out(messages)
+                if packet is None:
+                    return
                 # Counted by the container, but cut away by its own edit list: not missing.
                 self._discarded += packet.is_discard
                 yield from self._decoded(packet)
@@ -188,17 +188,6 @@ class VideoReader:
         except av.FFmpegError as error:
             self._failure, self._has_ended_early = error, True
             yield from self._decoded(None)
-
-    def _demuxed(self) -> Iterator[av.Packet]:
-        """The stream's packets. Pieces that their container's checksum does not fit are left out."""
-        packets = iter(self._container.demux(self._stream))
-        while True:
-            with av.logging.Capture() as messages:
-                packet = next(packets, None)
-            self._packets.left_out(messages)
-            if packet is None:
-                return
-            yield packet
 
     def _decoded(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         """The frames that a packet completes; None: those that the decoder still holds."""
@@ -232,7 +221,8 @@ class VideoReader:
         if ending.is_whole and not name.startswith("mov"):
             counted = 0  # a header that a program left as it was when it cut or joined the file, or pictures left out
         found = self.decoded + packets.lost
-        tagged = _tagged_seconds(self._stream)
+        clocks = filter(None, map(_CLOCK.fullmatch, _tags(self._stream, "DURATION")))
+        tagged = next((3600 * int(clock[1]) + 60 * int(clock[2]) + float(clock[3]) for clock in clocks), 0.0)
         stated = tagged or ending.seconds
         tick = float(self._stream.time_base or 0)
         end = tick * packets.end
@@ -380,7 +370,7 @@ _Disposition = av.stream.Disposition
 _NO_FILM = _Disposition.attached_pic | _Disposition.timed_thumbnails | _Disposition.dependent
 
 
-def _best_stream(container: "av.container.InputContainer", path: Path) -> "av.VideoStream":
+def _video_stream(container: "av.container.InputContainer", path: Path) -> "av.VideoStream":
     """The stream that a player shows: not a cover, nor a still beside a film; of several films FFmpeg's choice, which
     is the one that the file marks as its default, else the one of most frames and bits."""
     streams = [s for s in container.streams.video if not s.disposition & _NO_FILM]
@@ -393,14 +383,9 @@ def _best_stream(container: "av.container.InputContainer", path: Path) -> "av.Vi
         lambda stream: stream.frames != 1 and not stream.disposition & _Disposition.still_image,
     ):
         streams = list(filter(is_better, streams)) or streams
-    best = container.streams.best("video")
-    if best in streams:
-        return best
-    return next((stream for stream in streams if stream.disposition & _Disposition.default), streams[0])
-
-
-def _video_stream(container: "av.container.InputContainer", path: Path) -> "av.VideoStream":
-    stream = _best_stream(container, path)
+    stream = container.streams.best("video")
+    if stream not in streams:
+        stream = next((stream for stream in streams if stream.disposition & _Disposition.default), streams[0])
     if stream.codec_context is None:
         raise VideoError("its codec is not known to FFmpeg")
     width, height = stream.codec_context.width, stream.codec_context.height
@@ -412,21 +397,9 @@ def _video_stream(container: "av.container.InputContainer", path: Path) -> "av.V
     return stream
 
 
-def _tagged_frames(stream: "av.VideoStream") -> int:
-    """Matroska has no count of its own; mkvmerge writes one as a tag."""
-    for name, value in stream.metadata.items():
-        if name.upper().startswith("NUMBER_OF_FRAMES") and value.isdecimal():
-            return int(value)
-    return 0
-
-
-def _tagged_seconds(stream: "av.VideoStream") -> float:
-    """The duration of a Matroska stream, which FFmpeg and mkvmerge write as a tag; 0 where there is none."""
-    for name, value in stream.metadata.items():
-        if name.upper().startswith("DURATION") and (found := _CLOCK.fullmatch(value.strip())):
-            hours, minutes, seconds = found.groups()
-            return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-    return 0.0
+def _tags(stream: "av.VideoStream", name: str) -> Iterator[str]:
+    """A Matroska stream's tags of that name: FFmpeg and mkvmerge write there what the container has no place for."""
+    return (value.strip() for key, value in stream.metadata.items() if key.upper().startswith(name))
 
 
 Shape = tuple[int, int, Orientation]  # coded width and height, and how they are shown
@@ -434,11 +407,6 @@ Shape = tuple[int, int, Orientation]  # coded width and height, and how they are
 
 def _shape(frame: av.VideoFrame) -> Shape:
     return frame.width, frame.height, Orientation.of(frame)
-
-
-def _shown_size(shape: Shape) -> tuple[int, int]:
-    width, height, orientation = shape
-    return (height, width) if orientation.transposed else (width, height)
 
 
 def _picture(frame: av.VideoFrame, shape: Shape) -> np.ndarray:

@@ -8,7 +8,6 @@ Letters: H W pixels.
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import weakref
@@ -16,20 +15,19 @@ from collections.abc import Callable, Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 import pipelines
 from pipelines.errors import MissingError, VideoError
-from pipelines.runtime.signals import STOP_SIGNALS
+from pipelines.runtime.closing import Closing
 from pipelines.runtime.worker_pool import (
     Limits,
     arrives,
+    become_worker,
     failure,
     how_it_ended,
-    limit_memory,
     memory_share,
     no_progress,
 )
@@ -62,7 +60,7 @@ class Decoder:
         return IsolatedReader(process, self._idle, path, short_side, keep_size, allow_truncated)
 
 
-class IsolatedReader:
+class IsolatedReader(Closing):
     """Iterates over the frames of a video once, as `VideoReader` does, whose attributes it has. Made by `Decoder`.
 
     Damaged videos are given out; `damaged_frames` tells whoever looks at them.
@@ -138,14 +136,6 @@ class IsolatedReader:
             raise
         return answer
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 class _Process:
     """The asking side of one process. It needs no `if __name__ == "__main__"` of the program that decodes so."""
@@ -178,26 +168,30 @@ class _Process:
 
     def ask(self, order: Any) -> Answer:
         """Raises `VideoError` where there is no answer."""
-        try:
+        with self._death_fails_the_video():
             self._connection.send(order)
-            if not arrives(self._connection, self.limits.patience):
-                self.end()
-                raise VideoError(no_progress(self.limits.patience))
+            self._await()
             return self._connection.recv()
-        except (EOFError, OSError) as error:
-            raise VideoError(f"the decoder died ({how_it_ended(self.end())}) on this video") from error
 
     def receive_picture(self, shape: tuple[int, ...]) -> np.ndarray:
         """The RGB picture that follows an answer: uint8 [H, W, 3]."""
         picture = np.empty(shape, dtype=np.uint8)
-        try:
-            if not arrives(self._connection, self.limits.patience):
-                self.end()
-                raise VideoError(no_progress(self.limits.patience))
+        with self._death_fails_the_video():
+            self._await()
             self._connection.recv_bytes_into(picture.data.cast("B"))
+        return picture
+
+    def _await(self) -> None:
+        if not arrives(self._connection, self.limits.patience):
+            self.end()
+            raise VideoError(no_progress(self.limits.patience))
+
+    @contextlib.contextmanager
+    def _death_fails_the_video(self) -> Iterator[None]:
+        try:
+            yield
         except (EOFError, OSError) as error:
             raise VideoError(f"the decoder died ({how_it_ended(self.end())}) on this video") from error
-        return picture
 
     def end(self) -> int:
         """Ends the process; returns its exit code."""
@@ -222,10 +216,7 @@ class _Stopped(Exception):
 
 def serve(descriptor: int, memory: int | None) -> None:
     """Decodes the videos it is asked for until the pipe `descriptor` is closed."""
-    for number in STOP_SIGNALS:  # they reach both processes; the one that asks decides
-        signal.signal(number, signal.SIG_IGN)
-    if memory is not None:
-        limit_memory(memory)
+    become_worker(memory)
     connection = Connection(descriptor)
     with contextlib.suppress(EOFError, OSError):
         connection.send("started")

@@ -96,9 +96,12 @@ def _usable(stamps: Sequence[float | None], rate: float, may_restart: bool) -> t
         return None, f"{len(stamps) - len(known)} of its {len(stamps)} frames have no timestamp"
     times = np.interp(np.arange(len(stamps)), known, [stamp for stamp in stamps if stamp is not None])
     times -= times[0]
-    if may_restart:
-        times = _without_restarts(times, 1 / (rate or USUAL_FPS))
     gaps = np.diff(times)
+    restarts = (gaps < -_RESTART_BACK) | (gaps > _RESTART_AHEAD)
+    if may_restart and restarts.any():
+        gaps = np.where(restarts, 1 / (rate or USUAL_FPS), gaps)  # between the last frame before and the first after
+        times = np.concatenate([[0.0], np.cumsum(gaps)])
+        gaps = np.diff(times)
     if (gaps < 0).any():
         return None, f"its timestamps go back at frame {int(np.argmax(gaps < 0)) + 1}"
     if len(gaps) and np.count_nonzero(gaps) < len(gaps) / 2:
@@ -106,10 +109,3 @@ def _usable(stamps: Sequence[float | None], rate: float, may_restart: bool) -> t
     if (gaps > _LONGEST_GAP).any():
         return None, f"its timestamps leap over more than 30 hours at frame {int(np.argmax(gaps)) + 1}"
     return times, ""
-
-
-def _without_restarts(times: np.ndarray, gap: float) -> np.ndarray:
-    """The same where the clock runs on; where it starts anew, `gap` seconds lie between the two frames."""
-    gaps = np.diff(times)
-    restarts = (gaps < -_RESTART_BACK) | (gaps > _RESTART_AHEAD)
-    return np.concatenate([[0.0], np.cumsum(np.where(restarts, gap, gaps))]) if restarts.any() else times

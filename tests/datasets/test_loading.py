@@ -382,7 +382,7 @@ def test_a_loader_whose_process_dies_ends_the_command_with_advice():
 
     batches = _loaded(dying("DataLoader worker (pid(s) 17) exited unexpectedly"))
     assert next(batches) == "batch"
-    with pytest.raises(MissingError, match=r"want of memory \(DataLoader worker .*fewer --workers"):
+    with pytest.raises(MissingError, match=r"out of memory \(DataLoader worker .*fewer --workers"):
         next(batches)
     with pytest.raises(RuntimeError, match="another error"):
         list(_loaded(dying("another error")))

@@ -59,7 +59,7 @@ def test_even_one_worker_is_another_process() -> None:
 @pytest.mark.parametrize(
     ("death", "reason"),
     [
-        (("kill", str(int(signal.SIGKILL))), "killed by signal 9, perhaps for want of memory"),
+        (("kill", str(int(signal.SIGKILL))), "killed by signal 9, probably out of memory"),
         (("kill", str(int(signal.SIGSEGV))), "killed by signal 11"),
         (("exit", "3"), "exit code 3"),
     ],
@@ -168,7 +168,7 @@ def test_a_process_killed_before_it_comes_to_work_is_replaced(tmp_path: Path) ->
 def test_processes_that_are_all_killed_before_they_come_to_work_end_the_command(tmp_path: Path) -> None:
     function = worker_functions.DiesOnArrival(tmp_path / "killed", 100)
     with pytest.raises(
-        MissingError, match=r"worker processes cannot start .killed by signal 9, perhaps for want of mem"
+        MissingError, match=r"worker processes cannot start .killed by signal 9, probably out of memory"
     ):
         list(run_tasks(function, [("", "x")], 1))
 
