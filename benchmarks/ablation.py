@@ -66,7 +66,7 @@ VARIANTS: dict[str, Variant] = {
     "multiply": Variant("multiplied instead of added", {"fusion": "multiply"}),
     "unconnected": Variant("no connection", {"fusion": "none"}),
     "flat": Variant("no temporal kernels", {"temporal_kernels": False}),
-    "identity": Variant("temporal kernels start as identity", {"temporal_init": "centre"}),
+    "identity": Variant("temporal kernels start as identity", {"temporal_init": "center"}),
     "pool": Variant("with temporal pooling (joint2)", step="joint2"),
 }
 MOTION = Variant("motion alone", step="motion", tests=("sequence",))

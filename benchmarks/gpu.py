@@ -50,8 +50,9 @@ from pipelines.optical_flow import TVL1Parameters, tvl1_flow
 from pipelines.optical_flow.methods import make_method
 from pipelines.optical_flow.tvl1.flow import resolve_engine
 from pipelines.optical_flow.tvl1.reference import compute_flow as tvl1_reference
+from pipelines.options import Precision
 from pipelines.runtime.devices import available_cores, repeatable
-from pipelines.training.loop import Precision, StepTrainer
+from pipelines.training.loop import StepTrainer
 from pipelines.training.recipes import PAPER
 
 # Dense bf16 operations a second of the chips whose data sheets we know, by a part of their names.

@@ -159,7 +159,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     test.tell(on_progress)
     if not config.dry_run:
         ranks().broadcast_from_rank0(lambda: _require_writable(workspace, task, test))
-    samples = Samples.of(config.crops, task.config.size, task.recipe.crops, config.workers, device)
+    samples = Samples.of(config.crops, task.config.size, task.recipe.augmentation, config.workers, device)
     if config.recalibrate_bn and not config.dry_run:
         recalibrate(network, samples, *protocols[0], test.training, task.run.name, on_progress)
     scorer = Scorer(network, device, config.precision)

@@ -15,6 +15,7 @@ import functools
 import inspect
 import itertools
 import math
+import re
 import textwrap
 import types
 import typing
@@ -69,6 +70,8 @@ class Option:
     """Between the parts of a value that has several."""
     distinct: bool = False
     """Whether each part may be given once only, as with choices."""
+    one_for_all: bool = False
+    """Of a tuple of fixed length: whether a single number stands for every part."""
     steps: tuple[str, ...] = ()
     """Of a mapping by training step: its keys. Each field of `of_step` is an option then."""
     of_step: type | None = None
@@ -90,12 +93,16 @@ class ConfigField:
     """Of one value: int, float, str, Path or bool."""
     many: bool
     """Whether it takes several values, separated by commas."""
-    choices: tuple[str, ...]
+    choices: tuple[Any, ...]
     """All that it may be; empty: anything of its kind."""
     default: Any
     """`dataclasses.MISSING` where it has to be given."""
     help: str
     option: Option
+    length: int = 0
+    """Of a tuple of fixed length; 0: any."""
+    words: tuple[str, ...] = ()
+    """What may stand in place of numbers."""
     within: str = ""
     """The field that holds this one: a dataclass of its own, or a mapping by training step."""
     steps: tuple[str, ...] = ()
@@ -114,7 +121,7 @@ class ConfigField:
     def wanted(self) -> str:
         """What may be given, in words."""
         if self.choices:
-            return f"{'some' if self.many else 'one'} of {', '.join(self.choices)}"
+            return f"{'some' if self.many else 'one'} of {', '.join(map(str, self.choices))}"
         if self.option.wanted:
             return self.option.wanted
         if self.kind is bool:
@@ -148,14 +155,27 @@ class ConfigField:
                 return self.option.read(text)
             if self.many and self.option.repeated:
                 return tuple(map(self.kind, text))
-            if self.many:
-                return tuple(self.kind(part.strip()) for part in text.split(self.option.separator))
-            if self.kind is bool:
-                return {"yes": True, "no": False}[text]
-            return self.kind(text)
+            if text in self.words:
+                return text
+            if not self.many:
+                return self._one(text)
+            parts = tuple(map(self._one, re.split(re.escape(self.option.separator), text, flags=re.IGNORECASE)))
+            if self.option.one_for_all and len(parts) == 1:
+                parts *= self.length
+            if self.length not in (0, len(parts)):
+                raise ValueError
+            return parts
         except (KeyError, ValueError, OverflowError):
             given = text if isinstance(text, str) else " ".join(text)
             raise UsageError(f"{self.flag} {given!r} cannot be read: give {self.wanted}") from None
+
+    def _one(self, text: str) -> Any:
+        text = text.strip() if self.many else text
+        if self.kind is bool:
+            return {"yes": True, "no": False}[text]
+        if self.choices and text not in self.choices:
+            text = _OLD_SPELLINGS.get(text, text)
+        return self.kind(text)
 
     def typed(self, value: Any) -> str:
         """A value as it would be typed."""
@@ -172,17 +192,21 @@ class ConfigField:
         several = self.many and isinstance(value, tuple)
         if several and self.choices and not value:
             raise UsageError(f"{self.flag} ''{where} is not known: give {self.wanted}")
+        if self.words and value in self.words:
+            return
+        if self.words and (not value or isinstance(value, str)):
+            raise UsageError(f"{self.flag} {value!r}{where}: give {self.wanted}")
         for one in value if several else (value,):
             if self.choices and one not in self.choices:
                 raise UsageError(f"{self.flag} {one!r}{where} is not known: give {self.wanted}")
             if not self._in_range(one):
-                raise UsageError(f"{self.flag} {one}{where}: give {self.wanted}")
+                raise UsageError(f"{self.flag} {self.typed(value) if several else value}{where}: give {self.wanted}")
         if several and (self.choices or self.option.distinct) and len(set(value)) < len(value):
             raise UsageError(f"{self.flag} {self.typed(value)}{where} names one of them twice: give each once")
 
     def _in_range(self, value: Any) -> bool:
         option = self.option
-        if self.kind not in (int, float) or self.choices or isinstance(value, str):
+        if self.kind not in (int, float) or self.choices:
             return True
         return option.minimum <= value <= option.maximum and option.above < value < option.below  # NaN is not
 
@@ -199,6 +223,14 @@ def check(config: Any, where: str = "") -> None:
             field.check(getattr(config, field.name), where)
 
 
+def require(name: str, kind: Any, value: Any) -> None:
+    """Raises `UsageError`, as `check` would, where the argument `name` of a function is out of the range or not one of
+    the choices that the annotation `kind` states."""
+    hint, option = _divided(kind)
+    field = ConfigField(name=name, default=value, help="", option=option.refined(Option(flag=name)), **_resolved(hint))
+    field.check(value)
+
+
 @functools.cache
 def fields_of(config: type) -> tuple[ConfigField, ...]:
     """The options of a `Config`, in its order, those of a dataclass among its fields included."""
@@ -206,10 +238,7 @@ def fields_of(config: type) -> tuple[ConfigField, ...]:
     hints = typing.get_type_hints(config, include_extras=True)
     found: list[ConfigField] = []
     for field in dataclasses.fields(config):
-        hint, option = hints[field.name], Option()
-        if typing.get_origin(hint) is Annotated:
-            hint, *said = typing.get_args(hint)
-            option = functools.reduce(Option.refined, said)
+        hint, option = _divided(hints[field.name])
         if option.of_step is not None:
             found += [
                 dataclasses.replace(
@@ -224,25 +253,37 @@ def fields_of(config: type) -> tuple[ConfigField, ...]:
         elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
             found += [dataclasses.replace(one, within=field.name) for one in fields_of(hint)]
         elif text := helps.get(field.name, option.help):
-            kind, many, choices = _resolved(hint)
             default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-            found.append(ConfigField(field.name, kind, many, choices, default, text, option))
+            of_type = _resolved(hint)
+            found.append(ConfigField(name=field.name, default=default, help=text, option=option, **of_type))
     return tuple(found)
 
 
-def _resolved(hint: Any) -> tuple[type, bool, tuple[str, ...]]:
-    """The type of one value, whether there may be several, and the choices, of a field's annotation."""
+def _divided(hint: Any) -> tuple[Any, Option]:
+    """An annotation as its type, and what it says beside it of the option."""
+    if typing.get_origin(hint) is not Annotated:
+        return hint, Option()
+    kind, *said = typing.get_args(hint)
+    return kind, functools.reduce(Option.refined, said)
+
+
+def _resolved(hint: Any) -> dict[str, Any]:
+    """What a field's annotation says of a `ConfigField`: its `kind`, `many`, `choices`, `length` and `words`."""
     parts = typing.get_args(hint)
     origin = typing.get_origin(hint)
     if origin is Literal:
-        return type(parts[0]), False, tuple(parts)
+        return {"kind": type(parts[0]), "many": False, "choices": tuple(parts)}
     if origin in (typing.Union, types.UnionType):
-        kinds = [_resolved(part) for part in parts if part is not types.NoneType]
-        return kinds[0][0], any(many for _, many, _ in kinds), kinds[0][2]
+        first, *others = (_resolved(part) for part in parts if part is not types.NoneType)
+        if any(other["many"] for other in others):
+            first["many"] = True
+        elif others and first["many"]:
+            first["words"] = others[0]["choices"]
+        return first
     if origin in (tuple, list, Sequence):
-        kind, _, choices = _resolved(parts[0])
-        return kind, True, choices
-    return (hint if isinstance(hint, type) else str), False, ()
+        length = len(parts) if origin is tuple and Ellipsis not in parts else 0
+        return _resolved(parts[0]) | {"many": True, "length": length}
+    return {"kind": hint if isinstance(hint, type) else str, "many": False, "choices": ()}
 
 
 def _strings_below_fields(config: type) -> dict[str, str]:
@@ -265,7 +306,23 @@ def _strings_below_fields(config: type) -> dict[str, str]:
     return found
 
 
+# ------------------------------------------------------------------ choices
+
+StreamName = Literal["appearance", "motion"]
+Depth = Literal[26, 50, 101, 152]
+Fusion = Literal["add", "multiply", "none"]
+Direction = Literal["motion-to-appearance", "appearance-to-motion", "both", "none"]
+TemporalInit = Literal["average", "center", "random"]
+Augmentation = Literal["corner-jittered", "multi-scale-corner", "mild", "center"]
+Precision = Literal["fp32", "bf16", "fp16"]
+ViewName = Literal["full", "center", "3", "5", "10"]
+TemporalName = Literal["sequence", "windows"]
+_OLD_SPELLINGS = {"centre": "center"}  # of choices of stres 0.1, which are still read
+
 # ------------------------------------------------------------------ options that mean the same in every command
+
+Positive = Annotated[int, Option(metavar="N", minimum=1)]
+Probability = Annotated[float, Option(minimum=0, below=1)]
 
 
 def method_options(pairs: Sequence[str]) -> dict[str, str]:
@@ -339,9 +396,7 @@ UsedNetwork = Annotated[
         default="the last",
     ),
 ]
-ViewName = Literal["full", "center", "3", "5", "10"]
-TemporalName = Literal["sequence", "windows"]
-TestPrecision = Annotated[Literal["fp32", "bf16", "fp16"], Option("fp32 or bf16; fp16 on a GPU.", "--precision")]
+TestPrecision = Annotated[Precision, Option("fp32 or bf16; fp16 on a GPU.", "--precision")]
 LoaderWorkers = Annotated[
     int,
     Option(

@@ -6,18 +6,20 @@ stopped; another one is refused.
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pipelines import options
 from pipelines.errors import UsageError
+from pipelines.options import Depth, Direction, Fusion, Option, Precision, TemporalInit
 from pipelines.runtime.devices import device_for, repeatable, resolve_device
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
 from pipelines.storage.provenance import made_by
 from pipelines.training.compilation import compiles
-from pipelines.training.recipes import RECIPES, STEPS, Recipe, Step, StepName, override
+from pipelines.training.recipes import RECIPES, STEPS, Recipe, RecipeName, Step, StepName, override
 from pipelines.training.run_config import RUN_SCHEMA, NetworkConfig, RunConfig, StepConfig, TrainVideos, digest
 from pipelines.training.runs import Run
 from pipelines.training.step_files import StepResult
@@ -28,65 +30,89 @@ if TYPE_CHECKING:
     from pipelines.training.estimation import Estimate
 
 STACK = 10  # L, flow fields of one motion input (paper.md 1.4)
-FUSIONS = ("add", "multiply", "none")
-DIRECTIONS = ("motion-to-appearance", "appearance-to-motion", "both", "none")
-TEMPORAL_INITS = ("average", "centre", "random")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+RECIPE = "Recipe (VALUE for all steps, or STEP=VALUE,STEP=VALUE)"
+_NETWORK = "Network (where no default is shown: the recipe's)"
+_DATA = "Data"
+_RARELY = "Rarely needed"
 
 
 @dataclass(frozen=True)
 class Config:
-    """What to train, on what, and how. None: the recipe's value.
+    """What to train, on what, and how. None: the recipe's value."""
 
-    exclude_classes   classes of the split that take no part, neither in training nor in the test
-    base_run          the run whose appearance and motion joint1 starts from; None: this one
-    weights           "imagenet", "none", "run:NAME[/STEP]" (training/fine_tuning.py) or a file of torchvision's format
-    overrides         for each step, fields of `training.recipes.Step` that differ from the recipe's
-    compile           `torch.compile` the network; None: on a GPU, in steps that are long enough for it
-    checkpoint_every  minutes between two checkpoints
-    sync_bn           under torchrun: whether the processes go through each micro-batch together, with batch-norm
-                      statistics over all of it, rather than deal them; None: where a batch has too few to deal
-    dry_run           only estimate time, disk and memory of what is still to do
-    """
-
-    workspace: Path
-    split: int = 1
-    name: str | None = None
-    recipe: str = "paper"
-    steps: tuple[str, ...] | None = None
-    splits_dir: Path | None = None
-    group_regex: str | None = None
-    exclude_classes: tuple[str, ...] = ()
-    depth: int | None = None
-    width: int | None = None
-    size: tuple[int, int] | None = None
-    weights: str | None = None
-    fusion: str = "add"
-    direction: str = "motion-to-appearance"
-    temporal_kernels: bool = True
-    temporal_init: str = "average"
-    base_run: str | None = None
-    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    compile: bool | None = None
-    workers: int = 0
-    checkpoint_every: float = 5.0
-    sync_bn: bool | None = None
+    workspace: options.WorkspaceFolder
+    split: options.Positive = 1
+    """The split to train on."""
+    name: Annotated[str | None, Option(metavar="NAME", default="split<N>")] = None
+    """Name of the run."""
+    splits_dir: Annotated[
+        Path | None, Option(flag="--splits", metavar="DIR", group=_DATA, default="three random splits, from the seed")
+    ] = None
+    """Folder of the official lists of UCF101 or HMDB51."""
+    group_regex: Annotated[str | None, Option(metavar="REGEX", group=_DATA)] = None
+    """Keep videos of a group in the same half of a split; the group is what matches in class/video."""
+    exclude_classes: Annotated[
+        tuple[str, ...], Option(flag="--exclude-class", metavar="NAME", repeated=True, group=_DATA)
+    ] = ()
+    """Leave a class out of training and test; may be given again."""
+    recipe: Annotated[RecipeName, Option(group=RECIPE)] = "paper"
+    """paper, or small (from scratch on hundreds of clips)."""
+    steps: Annotated[tuple[StepName, ...] | None, Option(metavar="STEP,STEP", group=RECIPE, default="the recipe's")] = (
+        None
+    )
+    """Steps to train."""
+    depth: Annotated[Depth | None, Option(metavar="N", group=_NETWORK)] = None
+    """Layers of each ResNet."""
+    width: Annotated[int | None, Option(metavar="N", minimum=1, group=_NETWORK)] = None
+    """Channels of the first stage; the paper's are 64."""
+    size: Annotated[
+        tuple[int, int] | None,
+        Option(
+            metavar="N|HxW",
+            minimum=32,
+            separator="x",
+            one_for_all=True,
+            wanted="N or HxW of at least 32 pixels a side, such as 224 or 64x80",
+            group=_NETWORK,
+        ),
+    ] = None
+    """Input size in pixels."""
+    weights: Annotated[str | None, Option(metavar="NAME|FILE|run:NAME", group=_NETWORK)] = None
+    """imagenet (torchvision's), a file in torchvision's format, run:NAME or run:NAME/STEP (another run), or none."""
+    fusion: Annotated[Fusion, Option(group=_NETWORK)] = "add"
+    """How the connections combine the streams."""
+    direction: Annotated[Direction, Option(group=_NETWORK)] = "motion-to-appearance"
+    """Direction of the connections."""
+    temporal_kernels: Annotated[bool, Option(group=_NETWORK)] = True
+    """Convolutions over time in the joint steps."""
+    temporal_init: Annotated[TemporalInit, Option(group=_NETWORK)] = "average"
+    """Initialisation of the convolutions over time."""
+    base_run: Annotated[str | None, Option(metavar="NAME|DIR", group=_NETWORK, default="this run")] = None
+    """Run whose appearance and motion networks joint1 starts from."""
+    overrides: Annotated[Mapping[str, Mapping[str, Any]], Option(of_step=Step, steps=STEPS, group=RECIPE)] = field(
+        default_factory=dict
+    )
+    seed: options.Seed = 0
+    device: options.DeviceName = "auto"
+    precision: Annotated[Literal["auto", Precision], Option(metavar="NAME")] = "auto"
+    """auto (bf16 on a GPU, fp32 on the CPU), fp32, bf16 or fp16 (GPU only)."""
+    compile: Annotated[bool | None, Option(group=_RARELY, default="on a GPU, for steps long enough to gain")] = None
+    """Compile the network with torch.compile."""
+    workers: options.LoaderWorkers = 0
+    checkpoint_every: Annotated[float, Option(metavar="MINUTES", minimum=0, group=_RARELY)] = 5.0
+    """Minutes between checkpoints."""
+    sync_bn: Annotated[bool | None, Option(group=_RARELY, default="for steps with few micro-batches")] = None
+    """Under torchrun, share each micro-batch and its batch-norm statistics between the processes, instead of dealing
+    out whole micro-batches."""
     overwrite: bool = False
-    dry_run: bool = False
+    """Archive an existing run of that name and start over; also make random splits again that lack videos."""
+    dry_run: options.DryRun = False
 
     def __post_init__(self) -> None:
-        _one_of("--recipe", self.recipe, RECIPES)
-        _one_of("--fusion", self.fusion, FUSIONS)
-        _one_of("--direction", self.direction, DIRECTIONS)
-        _one_of("--temporal-init", self.temporal_init, TEMPORAL_INITS)
-        _one_of("--precision", self.precision, PRECISIONS)
-        for step in self.steps or ():
-            _one_of("--steps", step, STEPS)
+        options.check(self)
         for step in self.overrides:
-            _one_of("a step's override", step, STEPS)
+            if step not in STEPS:
+                raise UsageError(f"there is no step {step!r} to override: the steps are {', '.join(STEPS)}")
         if self.name is not None and not is_plain_name(self.name):
             raise UsageError(f"--name {self.name!r} is not a plain folder name")
         base_steps = {"appearance", "motion"} & set(self.selected())
@@ -95,12 +121,8 @@ class Config:
                 f"--base-run {self.base_run}: this command trains {' and '.join(sorted(base_steps))} itself; leave "
                 "--base-run out, or train the joint steps alone with --steps joint1"
             )
-        if self.size is not None and min(self.size) < 32:
-            raise UsageError(f"--size {self.size[0]}x{self.size[1]}: the network needs at least 32 pixels a side")
-        if self.width is not None and self.width < 1:
-            raise UsageError(f"--width {self.width}: it must be 1 or more (64 is the paper's)")
-        if not self.checkpoint_every >= 0:  # NaN is not either
-            raise UsageError(f"--checkpoint-every {self.checkpoint_every}: it must be 0 or more minutes")
+        for name in self.selected():  # wrong numbers show before anything is missed
+            self.step(name)
 
     @property
     def run_name(self) -> str:
@@ -132,7 +154,7 @@ class Config:
             temporal_init=self.temporal_init,
         )
 
-    def run_config(self, data: "TrainingData", precision: str) -> RunConfig:
+    def run_config(self, data: "TrainingData", precision: Precision) -> RunConfig:
         """Everything that decides what a run on `data` becomes, but the weights of other runs."""
         return RunConfig(
             **made_by(RUN_SCHEMA, "opencv", "numpy", "torch"),
@@ -240,8 +262,3 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     return Result(
         prepared.run.name, prepared.run.folder, results, len(data.videos), data.missing, failed, seconds, estimate
     )
-
-
-def _one_of(flag: str, value: str, accepted: Sequence[str] | Mapping[str, Any]) -> None:
-    if value not in accepted:
-        raise UsageError(f"{flag} {value!r} is not known: give one of {', '.join(accepted)}")

@@ -106,8 +106,9 @@ def _annotation(field: ConfigField) -> Any:
 def _help(field: ConfigField) -> str:
     """The help with the choices, and the default as it would be typed."""
     text = field.help
-    if not all(choice in text for choice in field.choices):
-        text = f"{text.removesuffix('.')}: {', '.join(field.choices[:-1])} or {field.choices[-1]}."
+    *others, last = map(str, field.choices or [""])
+    if not all(choice in text for choice in (*others, last)):
+        text = f"{text.removesuffix('.')}: {', '.join(others)} or {last}."
     default = field.option.default or _default(field) or field.option.fallback
     return f"{text} Default: {default}." if default else text
 

@@ -9,14 +9,13 @@ pixels; for another short side or a rectangular input they grow and shrink with 
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 
 from pipelines.errors import UsageError
-from pipelines.options import ViewName
+from pipelines.options import Augmentation, ViewName
 
-Scheme = Literal["corner-jittered", "multi-scale-corner", "mild", "centre"]
 Size = tuple[int, int]  # height, width
 
 INPUT_FRACTION = 224 / 256
@@ -25,11 +24,11 @@ CORNER_FRACTIONS = np.concatenate([np.linspace(0, 0.25, 20), np.linspace(0.75, 1
 SCALE_FRACTIONS = (256 / 256, 224 / 256, 192 / 256, 168 / 256)
 MILD_ZOOM = (0.8, 1.0)
 
-REFERENCE: dict[Scheme, float] = {
+REFERENCE: dict[Augmentation, float] = {
     "corner-jittered": INPUT_FRACTION,
     "multi-scale-corner": INPUT_FRACTION,
     "mild": 1.0,
-    "centre": 1.0,
+    "center": 1.0,
 }
 """The fraction of the box that a network trained with a scheme is used to see: what the test's views keep to."""
 
@@ -49,14 +48,14 @@ class Crop:
 
 
 def draw_crop(
-    scheme: Scheme, height: int, width: int, size: Size, rng: np.random.Generator, *, mirror: bool = True
+    scheme: Augmentation, height: int, width: int, size: Size, rng: np.random.Generator, *, mirror: bool = True
 ) -> Crop:
     """A crop of an H x W picture for an input of `size` (h, w), mirrored half the time where `mirror` allows it.
 
     "corner-jittered": height and width each 224 (as a fraction of the box) times uniform 0.75..1.25, at most the
     picture's; both offsets in the first or both in the last quarter of the free range, on a grid of 20 x 20.
     "multi-scale-corner": height and width each one of 256, 224, 192, 168; a corner or the centre.
-    "mild": 0.8..1 of the box, anywhere. "centre": the box, in the centre, never mirrored.
+    "mild": 0.8..1 of the box, anywhere. "center": the box, in the centre, never mirrored.
     Raises `UsageError` for another scheme.
     """
     box = largest_box(height, width, size)
@@ -66,10 +65,10 @@ def draw_crop(
         crop = _multi_scale_corner(height, width, box, rng)
     elif scheme == "mild":
         crop = _mild(height, width, box, rng)
-    elif scheme == "centre":
+    elif scheme == "center":
         return _placed(height, width, box, 0.5, 0.5)
     else:
-        raise UsageError(f"--crop is {scheme!r}, but must be one of {', '.join(get_args(Scheme))}")
+        raise UsageError(f"--augmentation is {scheme!r}, but must be one of {', '.join(get_args(Augmentation))}")
     # Drawn in any case, so that forbidding mirrors changes nothing else.
     mirrored = bool(rng.random() < 0.5)
     return replace(crop, mirror=mirrored and mirror)

@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-from pipelines.datasets.artifact_reader import BOTH_STREAMS, Pixels, StreamName, VideoReader
+from pipelines.datasets.artifact_reader import BOTH_STREAMS, Pixels, VideoReader
 from pipelines.datasets.augmentation import (
     INPUT_FRACTION,
     Crop,
-    Scheme,
     Size,
-    ViewName,
     draw_crop,
     view_crops,
 )
@@ -23,6 +21,7 @@ from pipelines.datasets.catalogue import Video
 from pipelines.datasets.clips import Clip, Clips, Frames, joined
 from pipelines.datasets.sampler import Item
 from pipelines.datasets.sampling import TemporalSampling, sample_centres, spaced_centres
+from pipelines.options import Augmentation, StreamName, ViewName
 from pipelines.storage.hdf5 import ArtifactError
 
 
@@ -173,7 +172,7 @@ class TrainingSamples(Dataset[Sample | BadSample]):
         labels: Sequence[int],
         *,
         sampling: TemporalSampling,
-        scheme: Scheme,
+        scheme: Augmentation,
         size: Size,
         streams: Iterable[StreamName] = BOTH_STREAMS,
         seed: int,

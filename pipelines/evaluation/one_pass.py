@@ -22,11 +22,11 @@ from pipelines.evaluation.recalibration import recalibrate_batch_norm
 from pipelines.evaluation.scoring import Scorer
 from pipelines.evaluation.videos import TestVideos, not_scored
 from pipelines.models import STResNet
+from pipelines.options import Augmentation
 from pipelines.runtime.devices import loader_workers, memory_errors
 from pipelines.runtime.progress import OnProgress, Progress
 from pipelines.runtime.ranks import ranks
 from pipelines.storage.failures import Failure
-from pipelines.training.recipes import CropScheme
 
 Logits = dict[str, torch.Tensor]
 """Of each stream: float64 [C]."""
@@ -45,9 +45,9 @@ class Samples:
     device: torch.device
 
     @classmethod
-    def of(cls, frames: int, size: Size, crops: CropScheme, workers: int, device: torch.device) -> "Samples":
-        """For a network trained at that size on such crops."""
-        return cls(frames, size, REFERENCE[crops], workers, device)
+    def of(cls, frames: int, size: Size, augmentation: Augmentation, workers: int, device: torch.device) -> "Samples":
+        """For a network trained at that size with such crops."""
+        return cls(frames, size, REFERENCE[augmentation], workers, device)
 
     def read(
         self, network: STResNet, videos: Sequence[Video], labels: Sequence[int], numbers: Iterable[int] | None = None

@@ -5,18 +5,16 @@ Letters: B videos, T frames, T' frames after temporal pooling, L flow fields of 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
+from pipelines import options
 from pipelines.errors import UsageError
 from pipelines.models.blocks import BlockOutput
 from pipelines.models.stream import Stage, Stream
-from pipelines.models.temporal import TemporalInit
-
-Fusion = Literal["add", "multiply", "none"]
-Direction = Literal["motion-to-appearance", "appearance-to-motion", "both", "none"]
+from pipelines.options import Depth, Direction, Fusion, StreamName, TemporalInit
 
 
 @dataclass(frozen=True)
@@ -40,9 +38,6 @@ class Connection:
         if self.fusion == "multiply":
             return own.before_relu * other.after_relu
         return None
-
-
-StreamName = Literal["appearance", "motion"]
 
 
 class StreamLogits(NamedTuple):
@@ -73,7 +68,7 @@ class STResNet(nn.Module):
     def __init__(
         self,
         num_classes: int,
-        depth: int = 50,
+        depth: Depth = 50,
         width: int = 64,
         flow_channels: int = 20,
         fusion: Fusion = "add",
@@ -87,12 +82,11 @@ class STResNet(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("num_classes", num_classes), ("width", width), ("flow_channels", flow_channels)):
-            _require_positive(name, value)
-        _require_one_of("fusion", fusion, get_args(Fusion))
-        _require_one_of("direction", direction, get_args(Direction))
-        _require_one_of("temporal_init", temporal_init, get_args(TemporalInit))
-        if not 0 <= dropout < 1:
-            raise UsageError(f"dropout {dropout} is not in 0 <= dropout < 1")
+            options.require(name, options.Positive, value)
+        options.require("fusion", Fusion, fusion)
+        options.require("direction", Direction, direction)
+        options.require("temporal_init", TemporalInit, temporal_init)
+        options.require("dropout", options.Probability, dropout)
         pool = _checked_pool(temporal_pool)
         wanted = _checked_streams(streams)
         self.num_classes, self.depth, self.width, self.flow_channels = num_classes, depth, width, flow_channels
@@ -188,16 +182,6 @@ def _store_channels_last(model: nn.Module) -> None:
 
 
 # ------------------------------------------------------------------ checks
-
-
-def _require_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise UsageError(f"{name} must be at least 1, got {value}")
-
-
-def _require_one_of(name: str, value: str, accepted: Sequence[str]) -> None:
-    if value not in accepted:
-        raise UsageError(f"{name} {value!r} is not one of {', '.join(accepted)}")
 
 
 def _checked_pool(pool: Sequence[int] | None) -> tuple[int, int] | None:

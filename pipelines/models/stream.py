@@ -8,12 +8,13 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.errors import UsageError
+from pipelines import options
 from pipelines.models.blocks import EXPANSION, BlockOutput, Bottleneck, batch_norm, convolution
 from pipelines.models.dropout import VideoDropout
-from pipelines.models.temporal import TemporalInit, TemporalMaxPool
+from pipelines.models.temporal import TemporalMaxPool
+from pipelines.options import Depth, TemporalInit
 
-BLOCKS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+BLOCKS: dict[Depth, tuple[int, ...]] = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 CLASSIFIER_DEVIATION = 0.01  # paper.md 2.6
 
 
@@ -48,7 +49,7 @@ class Stream(nn.Module):
     """A ResNet over N frames: `stem`, four `stages`, `classify`.
 
     `temporal`: how the temporal kernels of each block b start, None for none. `temporal_pool`: (size, stride) of the
-    max pooling over frames, or None. Raises `UsageError` for a depth that is not in `BLOCKS`.
+    max pooling over frames, or None. Raises `UsageError` for another depth.
     """
 
     def __init__(
@@ -56,15 +57,14 @@ class Stream(nn.Module):
         in_channels: int,
         num_classes: int,
         *,
-        depth: int,
+        depth: Depth,
         width: int,
         temporal: TemporalInit | None,
         temporal_pool: tuple[int, int] | None,
         dropout: float,
     ) -> None:
         super().__init__()
-        if depth not in BLOCKS:
-            raise UsageError(f"depth {depth} is not one of {', '.join(map(str, BLOCKS))}")
+        options.require("depth", Depth, depth)
         self.conv1 = convolution(in_channels, width, 7, stride=2)
         self.bn1 = batch_norm(width)
         blocks = BLOCKS[depth]

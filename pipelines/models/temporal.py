@@ -3,7 +3,7 @@
 Letters: B videos, T frames, N = B*T frames of all videos end to end, C channels, H W pixels.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pipelines.errors import UsageError
-
-TemporalInit = Literal["average", "centre", "random"]
+from pipelines.options import TemporalInit
 
 TAPS = 3
 # At depth 50 and 224 px every layer has 2.6e8 for 5 frames; at width 16 and 80x64 it has 1.6e6, and two threads take
@@ -43,12 +42,12 @@ class TemporalConv(nn.Module):
         """[C', C, 1, 1] -> [C', C, 3, 1, 1]: the weights this layer starts from, given those of the 1x1 convolution.
 
         `average`: a third of them in each tap, which leaves a constant video unchanged away from its ends
-        (paper.md 2.2); `centre`: all of them in the middle tap, which changes no video; `random`: Kaiming over all.
+        (paper.md 2.2); `center`: all of them in the middle tap, which changes no video; `random`: Kaiming over all.
         """
         taps = pointwise.unsqueeze(2).expand(-1, -1, TAPS, -1, -1)
         if self.init == "average":
             return taps / TAPS
-        if self.init == "centre":
+        if self.init == "center":
             return taps * pointwise.new_tensor([0.0, 1.0, 0.0]).view(TAPS, 1, 1)
         return nn.init.kaiming_normal_(torch.empty_like(taps.contiguous()), mode="fan_out", nonlinearity="relu")
 

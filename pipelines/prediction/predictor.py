@@ -93,7 +93,7 @@ class Predictor:
 
     def views(self, pixels: Pixels) -> tuple[Clips | None, Clips | None]:
         """What goes into the network: V views of T frames and of T stacks."""
-        protocol, reference = self.protocol, REFERENCE[self.recipe.crops]
+        protocol, reference = self.protocol, REFERENCE[self.recipe.augmentation]
         return views_of(pixels, self.size, views=protocol.views, mirror=protocol.mirror, reference=reference)
 
 

@@ -51,7 +51,7 @@ def from_json(kind: Any, value: Any, name: str = "") -> Any:
         return found
     if origin in (Union, types.UnionType):
         return _one_of(arguments, value, name)
-    if origin is Literal and isinstance(value, str) and value in arguments:
+    if origin is Literal and isinstance(value, str | int) and value in arguments:
         return value
     if origin is tuple and isinstance(value, list):
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)

@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from pipelines.datasets.samples import Batch
 from pipelines.errors import Interrupted, MissingError
 from pipelines.models import StreamLogits, STResNet
 from pipelines.models.dropout import VideoDropout
+from pipelines.options import Precision
 from pipelines.runtime.progress import OnProgress, Progress
 from pipelines.runtime.signals import StopRequest
 from pipelines.training.compilation import compiled
@@ -29,7 +29,6 @@ from pipelines.training.optimiser import learning_rate, make_optimiser, set_lear
 from pipelines.training.recipes import STEPS, Step
 from pipelines.wording import percent
 
-Precision = Literal["fp32", "bf16", "fp16"]
 UPDATES_A_LOG_LINE = 10
 LINES_SHOWN = 5
 """Log lines that the loss and accuracy shown are the mean of: those of one line are of few videos."""

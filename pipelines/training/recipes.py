@@ -8,79 +8,73 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
+from pipelines import options
 from pipelines.errors import UsageError
+from pipelines.options import Augmentation, Depth, Option, StreamName
 
 StepName = Literal["appearance", "motion", "joint1", "joint2"]
-StreamName = Literal["appearance", "motion"]
-STEPS: tuple[StepName, ...] = ("appearance", "motion", "joint1", "joint2")
-CropScheme = Literal["corner-jittered", "multi-scale-corner", "mild", "centre"]
-CROP_SCHEMES: tuple[CropScheme, ...] = ("corner-jittered", "multi-scale-corner", "mild", "centre")
+STEPS: tuple[StepName, ...] = get_args(StepName)
+RecipeName = Literal["paper", "small"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One training step.
-
-    lr            learning rate of the filters at the schedule's 1.0
-    schedule      factors of `lr`, one an epoch, stretched when there are more epochs; or "cosine": 5 % of the
-                  iterations linear warm-up, then half a cosine to zero
-    epochs        passes of `factor` times over the training videos; not read where `iterations` is given
-    iterations    batches in all, each of them full; None: as many as the epochs need, of which the last may be smaller
-    batch_size    videos between two updates
-    micro_batch   videos that go through the network (and its batch norm) together; gradients accumulate over them
-    frames        T, RGB frames and flow stacks of one sample
-    stride        lowest and highest distance in frames between neighbours of a sample, one value drawn a sample
-    dropout       probability before the classifiers
-    crops         augmentation scheme (`datasets/augmentation.py`)
-    mirror        mirror half of the samples left-right
-    temporal_pool (size, stride) of the max pooling over time before the classifier, or None
-    """
+    """One training step. Every field with a description is an option of `train`."""
 
     name: StepName
-    lr: float
-    schedule: tuple[float, ...] | Literal["cosine"]
-    epochs: int
-    factor: int
-    batch_size: int
-    micro_batch: int
-    frames: int = 1
-    stride: tuple[int, int] = (1, 1)
-    dropout: float = 0.0
-    crops: CropScheme = "corner-jittered"
+    lr: Annotated[float, Option(above=0)]
+    """Learning rate of the convolution filters where the schedule is 1."""
+    schedule: Annotated[
+        tuple[float, ...] | Literal["cosine"],
+        Option(minimum=0, separator=":", wanted="cosine, or factors such as 1:1:0.1"),
+    ]
+    """Factors of the learning rate, one per epoch, such as 1:1:0.1 (stretched over more epochs); or cosine: 5 % linear
+    warm-up, then half a cosine to zero."""
+    epochs: Annotated[int, Option(minimum=1)]
+    """Epochs to train."""
+    factor: Annotated[int, Option(minimum=1)]
+    """Passes over the training videos in one epoch."""
+    batch_size: Annotated[int, Option(minimum=1)]
+    """Videos per update."""
+    micro_batch: Annotated[int, Option(minimum=1)]
+    """Videos per forward pass, over which batch norm takes its statistics; gradients accumulate up to the batch."""
+    frames: Annotated[int, Option(minimum=1)] = 1
+    """RGB frames, and flow stacks, per sample."""
+    stride: Annotated[
+        tuple[int, int],
+        Option(minimum=1, separator="-", one_for_all=True, wanted="N or LOW-HIGH in frames from 1 up, such as 5-15"),
+    ] = (1, 1)
+    """Distance between the frames of a sample: N, or LOW-HIGH to draw one for each sample."""
+    dropout: options.Probability = 0.0
+    """Dropout before the classifiers."""
+    augmentation: Annotated[Augmentation, Option(also="--crops")] = "corner-jittered"
+    """Random crops of the training samples."""
     mirror: bool = True
-    temporal_pool: tuple[int, int] | None = None
-    iterations: int | None = None
-    momentum: float = 0.9
+    """Mirror half of the samples left-right (yes/no)."""
+    temporal_pool: Annotated[
+        tuple[int, int] | None, Option(minimum=1, separator="/", wanted="SIZE/STRIDE in frames from 1 up, such as 5/2")
+    ] = None
+    """Max pooling over time before the classifiers: SIZE/STRIDE in frames."""
+    iterations: Annotated[int | None, Option(minimum=1)] = None
+    """Updates to train instead of epochs, each of a full batch."""
+    momentum: options.Probability = 0.9
+    """Momentum of SGD."""
     nesterov: bool = False
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.0
+    """Nesterov momentum (yes/no)."""
+    weight_decay: Annotated[float, Option(minimum=0)] = 5e-4
+    """Weight decay of the convolution filters."""
+    label_smoothing: options.Probability = 0.0
+    """Label smoothing of the cross-entropy."""
 
     def __post_init__(self) -> None:
-        for flag, value in (("--lr", self.lr), ("--epochs", self.epochs), ("--batch-size", self.batch_size)):
-            if not 0 < value < math.inf:
-                raise UsageError(f"{flag} {value} for {self.name}: it must be greater than 0")
-        for flag, whole in (("--frames", self.frames), ("--micro-batch", self.micro_batch), ("--factor", self.factor)):
-            if whole < 1:
-                raise UsageError(f"{flag} {whole} for {self.name}: it must be 1 or more")
-        if self.iterations is not None and self.iterations < 1:
-            raise UsageError(f"--iterations {self.iterations} for {self.name}: it must be 1 or more")
-        factors = (0.0,) if self.schedule == "cosine" else self.schedule
-        if not factors or not all(0 <= factor < math.inf for factor in factors):
-            raise UsageError(f"--schedule {self.schedule} for {self.name}: give cosine, or factors such as 1:0.1")
-        shares = {"--dropout": self.dropout, "--momentum": self.momentum, "--label-smoothing": self.label_smoothing}
-        for flag, share in shares.items():
-            if not 0 <= share < 1:
-                raise UsageError(f"{flag} {share} for {self.name}: it must be at least 0 and less than 1")
-        if not 0 <= self.weight_decay < math.inf:
-            raise UsageError(f"--weight-decay {self.weight_decay} for {self.name}: it must be 0 or more")
+        options.check(self, f" for {self.name}")
         if self.nesterov and not self.momentum:
             raise UsageError(f"--nesterov for {self.name} needs a momentum: give one, or --nesterov no")
-        if self.crops not in CROP_SCHEMES:
-            raise UsageError(f"--crops {self.crops!r} for {self.name}: give one of {', '.join(CROP_SCHEMES)}")
-        if not 1 <= self.stride[0] <= self.stride[1]:
-            raise UsageError(f"--stride {self.stride} for {self.name}: give LOW-HIGH with 1 <= LOW <= HIGH")
+        low, high = self.stride
+        if low > high:
+            raise UsageError(f"--stride {low}-{high} for {self.name}: give LOW-HIGH with LOW <= HIGH")
         if self.temporal_pool and self.frames < self.temporal_pool[0]:
             raise UsageError(
                 f"--frames {self.frames} for {self.name}: its temporal pooling needs at least {self.temporal_pool[0]}"
@@ -112,16 +106,16 @@ class Step:
 class Recipe:
     """The steps of one kind of data, and the network and input that suit it."""
 
-    name: str
+    name: RecipeName
     steps: Mapping[StepName, Step]
     default_steps: tuple[StepName, ...]
-    depth: int
+    depth: Depth
     width: int
     size: tuple[int, int]
     weights: str
 
 
-def _recipe(name: str, steps: Iterable[Step], **network: Any) -> Recipe:
+def _recipe(name: RecipeName, steps: Iterable[Step], **network: Any) -> Recipe:
     return Recipe(name=name, steps={step.name: step for step in steps}, **network)
 
 
@@ -139,7 +133,7 @@ PAPER = _recipe(
             batch_size=128,
             micro_batch=32,
             dropout=0.8,
-            crops="multi-scale-corner",
+            augmentation="multi-scale-corner",
         ),
         Step(
             "joint1",
@@ -181,7 +175,7 @@ def _small(name: StepName, lr: float, iterations: int, batch_size: int, **change
         "micro_batch": batch_size,
         "iterations": iterations,
         "dropout": 0.5,
-        "crops": "mild",
+        "augmentation": "mild",
         "nesterov": True,
         "label_smoothing": 0.1,
     }
@@ -204,7 +198,7 @@ SMALL = _recipe(
     weights="none",
 )
 
-RECIPES: Mapping[str, Recipe] = {"paper": PAPER, "small": SMALL}
+RECIPES: Mapping[RecipeName, Recipe] = {"paper": PAPER, "small": SMALL}
 
 
 def override(step: Step, changes: Mapping[str, Any]) -> Step:

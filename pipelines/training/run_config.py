@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import MissingError
+from pipelines.options import Depth, Direction, Fusion, Precision, TemporalInit
 from pipelines.storage.atomic import json_text
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.typed_json import Within, WrongField, first_difference, from_json, read_fields, to_json
@@ -26,13 +27,13 @@ class NetworkConfig:
     """The network of the joint steps; a base step trains one of its streams, without the connection."""
 
     num_classes: Whole
-    depth: Whole
+    depth: Depth
     width: Whole
     flow_channels: Whole
-    fusion: str
-    direction: str
+    fusion: Fusion
+    direction: Direction
     temporal_kernels: bool
-    temporal_init: str
+    temporal_init: TemporalInit
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class StepConfig:
     def from_json(cls, document: Any, name: str) -> Self:
         """What `to_json` gave. Raises `WrongField`."""
         of_step = dict(from_json(Mapping[str, Any], document, name))
-        for needed in ("frames", "crops"):  # what tests rely on is never left to a default
+        for needed in ("frames", "augmentation"):  # what tests rely on is never left to a default
             if needed not in of_step:
                 raise WrongField(f"{name}.{needed}")
         weights = from_json(InitialWeights | None, of_step.pop("weights", None), f"{name}.weights")
@@ -104,7 +105,7 @@ class RunConfig:
     seed: Annotated[int, Within(0, 1 << 63)]
     size: tuple[Side, Side]
     weights: str
-    precision: str
+    precision: Precision
     network: NetworkConfig
     classes: tuple[str, ...]
     train_videos: TrainVideos
@@ -121,7 +122,7 @@ class RunConfig:
     def from_json(cls, document: Any, path: Path) -> Self:
         """The content of the `config.json` at `path`. Raises `MissingError` naming the first field that is missing, of
         another kind or out of range."""
-        known, others = _divided(cls, document, path)
+        known, others = _divided(cls, in_todays_words(document), path)
         known |= {"flow": None} if known.get("flow") == {} else {}
         config = _checked(cls, known | {"others": others}, path)
         if len(set(config.classes)) != len(config.classes) or not config.classes:
@@ -149,6 +150,29 @@ class RunConfig:
         document = replace(self, steps={name: self.steps[name]}).to_json()
         about = ("schema", "stres_version", "library_versions", "split_sha256")
         return {key: value for key, value in document.items() if key not in about}
+
+
+def in_todays_words(document: Any) -> Any:
+    """A configuration or weights of a run with today's names for what stres 0.1 wrote: in a step, `augmentation` was
+    `crops`; there and as a network's `temporal_init`, `center` was `centre`."""
+    if not isinstance(document, dict):
+        return document
+    renamed = dict(document)
+    if "network" in document:
+        renamed["network"] = _renamed(document["network"])
+    if isinstance(steps := document.get("steps"), dict):
+        renamed["steps"] = {name: _renamed(step) for name, step in steps.items()}
+    if "configuration" in document:
+        renamed["configuration"] = in_todays_words(document["configuration"])
+    return renamed
+
+
+def _renamed(fields: Any) -> Any:
+    if not isinstance(fields, dict):
+        return fields
+    fields = {"augmentation" if name == "crops" else name: value for name, value in fields.items()}
+    centred = [name for name in ("augmentation", "temporal_init") if fields.get(name) == "centre"]
+    return fields | dict.fromkeys(centred, "center")
 
 
 @dataclass(frozen=True)

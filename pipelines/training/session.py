@@ -17,6 +17,7 @@ from pipelines.datasets.sampling import TemporalSampling
 from pipelines.errors import MissingError
 from pipelines.models import STResNet, load_pretrained, load_streams
 from pipelines.models.weights import read_pretrained
+from pipelines.options import Precision
 from pipelines.runtime.devices import loader_workers, memory_errors
 from pipelines.runtime.progress import OnProgress, note
 from pipelines.runtime.ranks import ranks
@@ -27,7 +28,7 @@ from pipelines.training.data import TrainingData
 from pipelines.training.data_parallel import Sharing, goes_together
 from pipelines.training.estimation import Estimate, StepEstimate, measure
 from pipelines.training.fine_tuning import Start, find_source, find_starts, flow_difference
-from pipelines.training.loop import Diverged, Precision, StepTrainer
+from pipelines.training.loop import Diverged, StepTrainer
 from pipelines.training.metrics_log import MetricsLog
 from pipelines.training.recipes import STEPS, Step, StepName
 from pipelines.training.run_config import RunConfig, weights_digest
@@ -252,7 +253,7 @@ class Session:
             step,
             videos,
             self.device,
-            cast(Precision, config.precision),
+            config.precision,
             seed=config.seed,
             sharing=sharing,
             compile_network=compiles(self.compile, self.device) and worthwhile(self.compile, step, videos),
@@ -300,7 +301,7 @@ class Session:
             data.videos,
             data.labels,
             sampling=TemporalSampling(step.frames, step.stride, config.network.flow_channels // 2),
-            scheme=step.crops,
+            scheme=step.augmentation,
             size=config.size,
             streams=step.streams,
             mirror=step.mirror,

@@ -1,7 +1,9 @@
 """Every option is stated once, at the field of the stage's `Config`: what a command offers is that and nothing else."""
 
 import dataclasses
+import functools
 import importlib
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,23 +14,7 @@ from pipelines import options
 from pipelines.errors import UsageError
 from pipelines.options import Option, fields_of
 from stres_cli import app as application
-
-MADE = (
-    "demo",
-    "doctor",
-    "evaluate",
-    "export",
-    "export-flow",
-    "extract-flow",
-    "extract-frames",
-    "import-flow",
-    "import-frames",
-    "predict",
-    "report",
-    "show-flow",
-    "verify",
-)
-"""The commands that are made from their `Config`."""
+from stres_cli.app import COMMANDS
 
 
 def config_of(command):
@@ -36,7 +22,7 @@ def config_of(command):
     return getattr(importlib.import_module(f"stres_cli.commands.{identifier}"), identifier).config_type
 
 
-@pytest.mark.parametrize("command", MADE)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_field_with_help_is_an_option_with_its_help_choices_and_default(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     shown = CliRunner().invoke(application.app, [command, "--help"]).stdout
@@ -48,12 +34,58 @@ def test_every_field_with_help_is_an_option_with_its_help_choices_and_default(co
             continue
         line = next(line for line in lines if field.flag in line.split()[:3])
         assert field.help.removesuffix(".") in line
-        assert all(choice in line for choice in field.choices)
+        assert all(str(choice) in line for choice in field.choices)
         if isinstance(field.default, str | int | float) and not isinstance(field.default, bool):
             assert f"Default: {field.typed(field.default)}." in line
 
 
-@pytest.mark.parametrize("command", MADE)
+BESIDE_THE_CONFIG = {"as_json", "debug", "show_recipe"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_has_no_other_options_than_the_fields_of_its_config(command):
+    fields = {field.name for field in fields_of(config_of(command))}
+    parameters = {parameter.name for parameter in application._load(command).params}
+    others = {name for name in parameters if name.rpartition("_")[0] not in fields and name not in fields}
+    assert others - {"help"} <= BESIDE_THE_CONFIG
+
+
+def out_of_range(field):
+    """The values next to the range of a field, of the type that is read."""
+    option = field.option
+    ends = ((option.minimum, -1), (option.maximum, 1), (option.above, 0), (option.below, 0))
+    return [field.kind(end + beyond) for end, beyond in ends if math.isfinite(end)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_value_out_of_range_gives_the_same_message_in_python_and_on_the_command_line(command, tmp_path):
+    config = config_of(command)
+    fields = fields_of(config)
+    given, words = {}, []
+    for field in fields:
+        if field.default is dataclasses.MISSING:
+            value = "1" if field.kind is float else str(tmp_path)
+            given[field.name] = field.read([value] if field.option.repeated else value)
+            words += [value] if field.option.argument else [field.flag, value]
+    tried = [(field, value) for field in fields if not field.many for value in out_of_range(field)]
+    for field, value in tried:
+        typed = f"motion={value}" if field.steps else str(value)
+        make, values = functools.partial(config, **given), {field.name: value}
+        if field.steps:
+            values = {"overrides": {"motion": values}}
+        elif field.within:
+            make = functools.partial(dataclasses.replace, getattr(config, field.within))
+        else:
+            make.keywords.pop(field.name, None)
+        with pytest.raises(UsageError) as error:
+            make(**values)
+        shown = CliRunner().invoke(application.app, [command, *words, f"{field.flag}={typed}"])
+        where = " for motion" if field.steps else ""
+        assert str(error.value) == f"{field.flag} {value}{where}: give {field.wanted}"
+        assert (shown.exit_code, shown.stderr) == (2, f"error: {error.value}\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_an_example_that_can_be_read(command):
     shown = CliRunner().invoke(application.app, [command, "--help"]).stdout
     assert f"Example: stres {command}" in shown

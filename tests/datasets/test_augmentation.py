@@ -114,8 +114,8 @@ def test_mild_keeps_the_inputs_shape_and_stays_close_to_the_whole_picture():
 
 
 def test_centre_is_the_largest_box_of_the_inputs_shape():
-    assert set(crops("centre", 5)) == {Crop(0, 42, 256, 256)}
-    assert set(crops("centre", 5, (64, 80), (64, 80))) == {Crop(0, 0, 64, 80)}
+    assert set(crops("center", 5)) == {Crop(0, 42, 256, 256)}
+    assert set(crops("center", 5, (64, 80), (64, 80))) == {Crop(0, 0, 64, 80)}
 
 
 def test_lengths_grow_with_the_short_side_and_each_axis_with_the_inputs_shape():
@@ -127,7 +127,7 @@ def test_lengths_grow_with_the_short_side_and_each_axis_with_the_inputs_shape():
 
 
 def test_an_unknown_scheme_is_echoed_with_the_known_ones():
-    with pytest.raises(UsageError, match=r"'random'.*corner-jittered, multi-scale-corner, mild, centre"):
+    with pytest.raises(UsageError, match=r"'random'.*corner-jittered, multi-scale-corner, mild, center"):
         draw_crop("random", *PICTURE, INPUT, np.random.default_rng(0))
     with pytest.raises(UsageError, match=r"'7'.*full, center, 3, 5, 10"):
         view_crops(*PICTURE, "7", INPUT)

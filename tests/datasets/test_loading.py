@@ -146,7 +146,7 @@ def test_a_sampler_needs_videos_and_a_batch(sizes, message):
 
 
 def test_a_sample_holds_the_frames_and_stacks_of_its_centres(videos):
-    dataset = training(videos, scheme="centre")
+    dataset = training(videos, scheme="center")
     index = next(i for i, video in enumerate(videos) if video.frames == 45)
     sample = dataset[Item(3, 8, index)]
     centres = sample_centres(45, TemporalSampling(3, (2, 4)), np.random.default_rng((5, 2, 3, 8)))
@@ -195,7 +195,7 @@ def test_an_unknown_stream_is_refused(videos):
 
 def test_short_videos_give_whole_samples(videos):
     index = next(i for i, video in enumerate(videos) if video.frames == 6)
-    sample = training(videos, scheme="centre")[Item(0, 0, index)]
+    sample = training(videos, scheme="center")[Item(0, 0, index)]
     assert flow_bytes(sample)[0, :, 0::2, 0, 0].tolist() == [flow_indices(t, 5).tolist() for t in (0, 2, 5)]
 
 

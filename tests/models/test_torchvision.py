@@ -19,7 +19,7 @@ def pair(randomised, stream, depth, **settings):
     for module in randomised(theirs).modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.05  # paper.md 3.2
-    ours = STResNet(CLASSES, depth=depth, temporal_init="centre", **settings).eval()
+    ours = STResNet(CLASSES, depth=depth, temporal_init="center", **settings).eval()
     load_torchvision_state(ours, theirs.state_dict(), stream)
     getattr(ours, stream).fc.load_state_dict(theirs.fc.state_dict())
     return ours, theirs

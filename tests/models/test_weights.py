@@ -51,7 +51,7 @@ def test_every_tensor_of_torchvisions_state_dict_lands_where_it_belongs(resnet26
 
 
 def test_temporal_kernels_start_as_the_network_says(resnet26):
-    net = net26(temporal_init="centre", streams=("appearance",))
+    net = net26(temporal_init="center", streams=("appearance",))
     load_torchvision_state(net.appearance, resnet26)
     weight = net.appearance.layer3[1].conv1.weight
     assert torch.equal(weight[:, :, 1], resnet26["layer3.1.conv1.weight"])

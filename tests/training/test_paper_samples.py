@@ -94,7 +94,7 @@ PICTURE, INPUT = (256, 340), (224, 224)
 
 def crops_of(step: str, count: int, picture: tuple[int, int] = PICTURE) -> list:
     rng = np.random.default_rng(1)
-    return [draw_crop(PAPER.steps[step].crops, *picture, INPUT, rng) for _ in range(count)]
+    return [draw_crop(PAPER.steps[step].augmentation, *picture, INPUT, rng) for _ in range(count)]
 
 
 def test_multi_scale_corners_are_drawn_equally_often():
@@ -177,7 +177,7 @@ def test_crop_scale_and_mirror_are_the_same_for_all_frames_and_both_streams(ramp
         load_catalogue(ramps).videos,
         [0],
         sampling=TemporalSampling(recipe.frames, recipe.stride),
-        scheme=recipe.crops,
+        scheme=recipe.augmentation,
         size=(32, 32),
         seed=0,
         step_index=2,

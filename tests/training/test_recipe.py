@@ -21,7 +21,7 @@ def rates_by_epoch(step: Step, videos: int) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("name", "rates", "factor", "batch", "frames", "stride", "dropout", "crops", "micro"),
+    ("name", "rates", "factor", "batch", "frames", "stride", "dropout", "augmentation", "micro"),
     [
         ("appearance", [1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4], 10, 256, 1, (1, 1), 0.0, "corner-jittered", 32),
         ("motion", [1e-2, 1e-3, 1e-4, 1e-5], 100, 128, 1, (1, 1), 0.8, "multi-scale-corner", 32),
@@ -29,11 +29,11 @@ def rates_by_epoch(step: Step, videos: int) -> list[float]:
         ("joint2", [1e-4, 1e-5], 1, 128, 11, (1, 15), 0.0, "corner-jittered", 4),
     ],
 )
-def test_the_papers_steps_are_its_table(name, rates, factor, batch, frames, stride, dropout, crops, micro):
+def test_the_papers_steps_are_its_table(name, rates, factor, batch, frames, stride, dropout, augmentation, micro):
     step = PAPER.steps[name]
     assert rates_by_epoch(step, UCF101_TRAINING_VIDEOS) == pytest.approx(rates)
     assert (step.factor, step.batch_size, step.frames, step.stride) == (factor, batch, frames, stride)
-    assert (step.dropout, step.crops, step.micro_batch, step.mirror) == (dropout, crops, micro, True)
+    assert (step.dropout, step.augmentation, step.micro_batch, step.mirror) == (dropout, augmentation, micro, True)
     assert (step.momentum, step.nesterov, step.weight_decay, step.label_smoothing) == (0.9, False, 5e-4, 0.0)
 
 
@@ -104,7 +104,7 @@ def test_a_smaller_batch_cuts_the_micro_batch():
         ({"label_smoothing": -0.1}, "--label-smoothing"),
         ({"weight_decay": -1.0}, "--weight-decay"),
         ({"nesterov": True, "momentum": 0.0}, "--nesterov"),
-        ({"crops": "tiny"}, "--crops"),
+        ({"augmentation": "tiny"}, "--augmentation"),
         ({"stride": (5, 2)}, "--stride"),
         ({"schedule": ()}, "--schedule"),
     ],

@@ -18,7 +18,7 @@ from pipelines.errors import Interrupted, MissingError, UsageError
 from pipelines.models import STResNet
 from pipelines.runtime.progress import Progress, ignore_progress
 from pipelines.training import session
-from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, load
+from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, load, save
 from pipelines.training.runs import Run, load_network, only_trainer
 from pipelines.verification.runs import RunTask
 from pipelines.workspace import Workspace
@@ -93,6 +93,37 @@ def test_a_signal_during_the_last_update_ends_the_run_after_that_step(workspace)
         train.run(config(workspace.root), SignalAfter("appearance", 4, signal.SIGTERM))
     assert Run(workspace.runs / "split1").finished() == ["appearance"]
     assert not (workspace.runs / "split1" / "motion").exists()
+
+
+def in_the_words_of_0_1_0(content: Any) -> Any:
+    if isinstance(content, dict):
+        names = {"augmentation": "crops"}
+        return {names.get(name, name): in_the_words_of_0_1_0(value) for name, value in content.items()}
+    return "centre" if isinstance(content, str) and content == "center" else content
+
+
+def test_a_run_that_was_begun_in_the_words_of_0_1_0_continues_to_the_same_bits(workspace):
+    overrides = {step: TINY[step] | {"augmentation": "center"} for step in ("appearance", "motion", "joint1")}
+    settings = {"overrides": overrides, "temporal_init": "center", "steps": tuple(overrides)}
+    train.run(config(workspace.root, name="whole", **settings))
+    with pytest.raises(Interrupted):
+        train.run(config(workspace.root, name="old", **settings), SignalAfter("joint1", 2, signal.SIGTERM))
+    run = Run(workspace.runs / "old")
+    files = {run.weights_file(step): WEIGHTS_SCHEMA for step in ("appearance", "motion")}
+    for file, schema in {**files, run.checkpoint_file("joint1"): CHECKPOINT_SCHEMA}.items():
+        content = in_the_words_of_0_1_0(load(file, schema))
+        assert content["configuration"]["network"]["temporal_init"] == "centre"
+        save(file, schema, content)
+    run.config_file.write_text(json.dumps(in_the_words_of_0_1_0(json.loads(run.config_file.read_text()))))
+
+    train.run(config(workspace.root, name="old", **settings))
+    assert_same(workspace, "whole", "old", tuple(overrides))
+    save(
+        run.weights_file("joint1"),
+        WEIGHTS_SCHEMA,
+        in_the_words_of_0_1_0(load(run.weights_file("joint1"), WEIGHTS_SCHEMA)),
+    )
+    assert load_network(run, "joint1").appearance.layer1[1].conv3.init == "center"
 
 
 KILLED = """

@@ -42,8 +42,17 @@ def changed(document, name, value):
     return document
 
 
-def test_the_configuration_of_a_run_of_0_1_0_is_written_again_byte_for_byte(document):
-    assert as_written(RunConfig.from_json(document, PATH)) == json.dumps(document, indent=2)
+def test_the_configuration_of_a_run_of_0_1_0_is_written_again_byte_for_byte_but_for_a_name(document):
+    today = json.dumps(document, indent=2).replace('"crops":', '"augmentation":')
+    assert as_written(RunConfig.from_json(document, PATH)) == today
+
+
+def test_the_words_of_0_1_0_are_read_as_todays(document):
+    old = changed(document, "network.temporal_init", "centre")
+    old = changed(changed(old, "steps.joint1.crops", "centre"), "classes", ["centre", "crops"])
+    config = RunConfig.from_json(old, PATH)
+    assert config.network.temporal_init == config.steps["joint1"].step.augmentation == "center"
+    assert config.classes == ("centre", "crops")
 
 
 def test_what_only_some_runs_have_comes_back(document):
