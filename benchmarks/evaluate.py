@@ -29,7 +29,7 @@ import torch
 from plain import resnet, synchronise
 
 from pipelines import evaluate, train
-from pipelines.datasets.sampling import spaced_centres
+from pipelines.datasets.sampling import spaced_centers
 from pipelines.datasets.split_lists import Split
 from pipelines.datasets.splits import write_splits
 from pipelines.evaluation.scores import read_scores
@@ -194,11 +194,11 @@ class PlainTwoStreams:
             open_file(self.workspace.flow_file(class_name, video)) as flow_file,
         ):
             offsets = frames_file["offsets"][:]
-            for centre in spaced_centres(FRAMES, self.arguments.crops):
-                jpeg = frames_file["jpeg"][offsets[centre] : offsets[centre + 1]]
+            for center in spaced_centers(FRAMES, self.arguments.crops):
+                jpeg = frames_file["jpeg"][offsets[center] : offsets[center + 1]]
                 picture = cv2.cvtColor(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
                 frames.append(((picture.astype(np.float32) / 255 - MEAN) / DEVIATION).transpose(2, 0, 1))
-                stacks.append(flow_file["flow"][centre - 5 : centre + 5].reshape(20, *picture.shape[:2]))
+                stacks.append(flow_file["flow"][center - 5 : center + 5].reshape(20, *picture.shape[:2]))
         rgb, flow = np.stack(frames), np.stack(stacks)
         mirrored = flow[..., ::-1].copy()
         mirrored[:, 0::2] = 255 - mirrored[:, 0::2]

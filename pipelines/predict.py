@@ -20,12 +20,12 @@ from pipelines.prediction.progress import STAGE, PredictionProgress
 from pipelines.prediction.results import BEST, ClassProbability, Prediction, Result, TimelineFiles, Truth
 from pipelines.runtime.progress import OnProgress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
-from pipelines.sources.names import UNLABELLED, is_video
+from pipelines.sources.names import is_video
 from pipelines.sources.videos import VideoSource, find_videos
 from pipelines.storage.atomic import read_json, require_writable
 from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.training.runs import Chosen, Run, choose_run
-from pipelines.workspace import Workspace
+from pipelines.workspace import UNLABELLED, Workspace
 
 if TYPE_CHECKING:
     from pipelines.prediction.predictor import Logits, Predictor

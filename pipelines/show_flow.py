@@ -20,14 +20,13 @@ from pipelines.optical_flow.methods import METHODS, MethodName, options_of
 from pipelines.options import Option
 from pipelines.runtime.devices import resolve_device
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
-from pipelines.sources.names import UNLABELLED
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.atomic import require_writable, write_bytes
 from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.video.encoding import SUFFIXES, comment_of, encode
-from pipelines.workspace import Workspace
+from pipelines.workspace import UNLABELLED, Workspace
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,6 +10,8 @@ from typing import Literal
 
 from pipelines.errors import MissingError
 
+UNLABELLED = "unlabelled"  # the class of a video that was given without one
+
 
 @dataclass(frozen=True)
 class Workspace:

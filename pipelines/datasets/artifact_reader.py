@@ -1,6 +1,6 @@
-"""The pixels that some centres of a video need, read once each.
+"""The pixels that some centers of a video need, read once each.
 
-Letters: T centres, L flow fields of a stack, n m distinct frames and fields, H W stored pixels.
+Letters: T centers, L flow fields of a stack, n m distinct frames and fields, H W stored pixels.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ BOTH_STREAMS: tuple[StreamName, ...] = get_args(StreamName)
 
 
 class VideoReader:
-    """Reads the pixels that some centres of a video need, each frame and field once."""
+    """Reads the pixels that some centers of a video need, each frame and field once."""
 
     def __init__(self, streams: Iterable[StreamName], stack: int) -> None:
         self.streams = tuple(streams)
@@ -33,10 +33,10 @@ class VideoReader:
         self.stack = stack
         self.handles = OpenArtifactCache()
 
-    def read(self, video: Video, centres: np.ndarray) -> "Pixels":
+    def read(self, video: Video, centers: np.ndarray) -> "Pixels":
         """Raises `ArtifactError` where an artifact is absent, damaged, or does not fit the other."""
         try:
-            pixels = self._read(video, centres)
+            pixels = self._read(video, centers)
         except ArtifactError:
             self.handles.discard(video.frames_file)
             self.handles.discard(video.flow_file)
@@ -49,29 +49,29 @@ class VideoReader:
             )
         return pixels
 
-    def _read(self, video: Video, centres: np.ndarray) -> "Pixels":
+    def _read(self, video: Video, centers: np.ndarray) -> "Pixels":
         frames = fields = None
         frame_numbers = stack_numbers = np.empty(0, dtype=np.int64)
         if "appearance" in self.streams:
-            frames, frame_numbers = self._frames(video, centres)
+            frames, frame_numbers = self._frames(video, centers)
         if "motion" in self.streams:
-            fields, stack_numbers = self._fields(video, centres)
+            fields, stack_numbers = self._fields(video, centers)
         return Pixels(frames, frame_numbers, fields, stack_numbers)
 
-    def _frames(self, video: Video, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _frames(self, video: Video, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if video.frames_file is None:
             raise ArtifactError(f"{video.id} has no frames: run `stres extract-frames`")
-        distinct, places = np.unique(centres, return_inverse=True)
-        pictures = self.handles.frames(video.frames_file).read([int(centre) for centre in distinct])
+        distinct, places = np.unique(centers, return_inverse=True)
+        pictures = self.handles.frames(video.frames_file).read([int(center) for center in distinct])
         if len({picture.shape for picture in pictures}) > 1:
             raise ArtifactError(f"{video.frames_file} holds frames of different sizes: extract it again")
         return np.stack(pictures), places
 
-    def _fields(self, video: Video, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The distinct fields [n,2,H,W] and, for each centre, which of them make its stack: [T,L]."""
+    def _fields(self, video: Video, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The distinct fields [n,2,H,W] and, for each center, which of them make its stack: [T,L]."""
         if video.flow_file is None:
             raise ArtifactError(f"{video.id} has no flow: run `stres extract-flow`")
-        stacks = np.stack([flow_indices(int(centre), video.flow_fields, self.stack) for centre in centres])
+        stacks = np.stack([flow_indices(int(center), video.flow_fields, self.stack) for center in centers])
         file = self.handles.flow(video.flow_file)
         pieces = [file.read(start, stop) for start, stop in contiguous_runs(stacks)]
         if pieces[0].ndim != 4 or pieces[0].shape[1] != 2 or pieces[0].dtype != np.uint8:

@@ -54,8 +54,8 @@ def draw_crop(
 
     "corner-jittered": height and width each 224 (as a fraction of the box) times uniform 0.75..1.25, at most the
     picture's; both offsets in the first or both in the last quarter of the free range, on a grid of 20 x 20.
-    "multi-scale-corner": height and width each one of 256, 224, 192, 168; a corner or the centre.
-    "mild": 0.8..1 of the box, anywhere. "center": the box, in the centre, never mirrored.
+    "multi-scale-corner": height and width each one of 256, 224, 192, 168; a corner or the center.
+    "mild": 0.8..1 of the box, anywhere. "center": the box, in the center, never mirrored.
     Raises `UsageError` for another scheme.
     """
     box = largest_box(height, width, size)
@@ -83,7 +83,7 @@ def _corner_jittered(height: int, width: int, box: tuple[float, float], rng: np.
 
 def _multi_scale_corner(height: int, width: int, box: tuple[float, float], rng: np.random.Generator) -> Crop:
     lengths = [SCALE_FRACTIONS[int(rng.integers(4))] * side for side in box]
-    y, x = _CORNERS_AND_CENTRE[int(rng.integers(5))]
+    y, x = _CORNERS_AND_CENTER[int(rng.integers(5))]
     return _placed(height, width, (lengths[0], lengths[1]), y, x)
 
 
@@ -95,7 +95,7 @@ def _mild(height: int, width: int, box: tuple[float, float], rng: np.random.Gene
     return replace(crop, top=top, left=left)
 
 
-_CORNERS_AND_CENTRE = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
+_CORNERS_AND_CENTER = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
 
 
 def largest_box(height: int, width: int, size: Size) -> tuple[float, float]:
@@ -126,7 +126,7 @@ def view_crops(height: int, width: int, views: ViewName, size: Size, *, referenc
 
     "full": the whole picture, so scaled that things are as large as in training (256 x 341 at an input of 224: as
     stored; with `reference` 1 and the picture's own shape: the input's size). "center": one crop; "3": both ends and
-    the middle of the long side; "5" and "10": four corners and the centre (ten are these and their mirrors, which are
+    the middle of the long side; "5" and "10": four corners and the center (ten are these and their mirrors, which are
     the caller's to add). Raises `UsageError` for others.
     """
     box = largest_box(height, width, size)
@@ -143,5 +143,5 @@ def _positions(height: int, width: int, views: ViewName) -> tuple[tuple[float, f
     if views == "3":
         return tuple((0.5, end) if width >= height else (end, 0.5) for end in (0.0, 0.5, 1.0))
     if views in ("5", "10"):
-        return _CORNERS_AND_CENTRE
+        return _CORNERS_AND_CENTER
     raise UsageError(f"--views is {views!r}, but must be one of {', '.join(get_args(ViewName))}")

@@ -30,8 +30,6 @@ from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.provenance import is_pictures, origin_of
 from pipelines.workspace import Workspace
 
-UNLABELLED = "unlabelled"  # the class of a video that was given without one
-
 
 @dataclass(frozen=True, slots=True)
 class Video:

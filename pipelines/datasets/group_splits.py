@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.datasets.catalogue import UNLABELLED
 from pipelines.datasets.dataset_file import video_id
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import UsageError
+from pipelines.workspace import UNLABELLED
 
 if TYPE_CHECKING:
     pass

@@ -1,6 +1,6 @@
 """From what the loaders ship to what the network takes, on the device: cut, mirror, resize, normalise, stack.
 
-The one definition of it, for training and test. Resizing is bilinear between pixel centres without antialiasing (what
+The one definition of it, for training and test. Resizing is bilinear between pixel centers without antialiasing (what
 OpenCV calls INTER_LINEAR), in float32 and not rounded back to bytes.
 
 Letters: B videos, T frames, n distinct pictures of C channels, P pictures a frame takes, H W pixels, h w input.

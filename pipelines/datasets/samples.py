@@ -20,7 +20,7 @@ from pipelines.datasets.augmentation import (
 from pipelines.datasets.catalogue import Video
 from pipelines.datasets.clips import Clip, Clips, Frames, joined
 from pipelines.datasets.sampler import Item
-from pipelines.datasets.sampling import TemporalSampling, sample_centres, spaced_centres
+from pipelines.datasets.sampling import TemporalSampling, sample_centers, spaced_centers
 from pipelines.options import Augmentation, StreamName, ViewName
 from pipelines.storage.hdf5 import ArtifactError
 
@@ -202,8 +202,8 @@ class TrainingSamples(Dataset[Sample | BadSample]):
         epoch, i, index = item
         rng = np.random.default_rng((self.seed, self.step_index, epoch, i))
         try:
-            centres = sample_centres(_length(video), self.sampling, rng, video.flow_step)
-            pixels = self.reader.read(video, centres)
+            centers = sample_centers(_length(video), self.sampling, rng, video.flow_step)
+            pixels = self.reader.read(video, centers)
         except ArtifactError as error:
             return BadSample(index, video.id, str(error))
         height, width = pixels.sizes()[0]
@@ -212,7 +212,7 @@ class TrainingSamples(Dataset[Sample | BadSample]):
 
 
 class TestSamples(Dataset[TestSample | BadSample]):
-    """Whole videos for the test, by their index: `crops` centres, all views, and their mirrors where asked for.
+    """Whole videos for the test, by their index: `crops` centers, all views, and their mirrors where asked for.
 
     `reference` is what the network's training crops covered (`augmentation.REFERENCE` of their scheme). Windows over
     time (`sampling.windows`) are cut from these by whoever scores them.
@@ -251,8 +251,8 @@ class TestSamples(Dataset[TestSample | BadSample]):
     def make(self, index: int, video: Video, label: int) -> TestSample | BadSample:
         """The sample of a video; looks at neither `videos` nor `labels`."""
         try:
-            centres = spaced_centres(_length(video), self.crops, self.reader.stack, video.flow_step)
-            pixels = self.reader.read(video, centres)
+            centers = spaced_centers(_length(video), self.crops, self.reader.stack, video.flow_step)
+            pixels = self.reader.read(video, centers)
         except ArtifactError as error:
             return BadSample(index, video.id, str(error))
         rgb, flow = views_of(pixels, self.size, views=self.views, mirror=self.mirror, reference=self.reference)

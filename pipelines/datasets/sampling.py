@@ -1,7 +1,7 @@
 """Which frames of a video make a sample (paper.md 1.4, 3.5 and 4.1).
 
 Pure functions of (length, settings, generator). N is the number of frames of the video, T that of the sample, L the
-flow fields of a stack. A *centre* is the index of an RGB frame; its stack is the L fields t - L/2 .. t + L/2 - 1.
+flow fields of a stack. A *center* is the index of an RGB frame; its stack is the L fields t - L/2 .. t + L/2 - 1.
 """
 
 import math
@@ -18,12 +18,12 @@ class TemporalSampling:
     """How a training sample is laid out in time."""
 
     frames: int
-    """T, the centres of one sample."""
+    """T, the centers of one sample."""
     stride: tuple[int, int] | None = None
-    """Lowest and highest distance between centres; one value of it, ends included, is drawn for each sample. None only
+    """Lowest and highest distance between centers; one value of it, ends included, is drawn for each sample. None only
     for single frames."""
     stack: int = 10
-    """L, the flow fields around a centre."""
+    """L, the flow fields around a center."""
 
     def __post_init__(self) -> None:
         for flag, value in (("--frames", self.frames), ("--stack", self.stack)):
@@ -39,21 +39,21 @@ class TemporalSampling:
             raise UsageError(f"--stride is {low}..{high}, but must be two numbers from 1 on, the lower one first")
 
 
-def valid_centres(length: int, stack: int = 10, flow_step: int = 1) -> range:
-    """The centres whose whole flow stack lies inside a video of `length` frames: 5..N-6 for the paper's; empty for a
+def valid_centers(length: int, stack: int = 10, flow_step: int = 1) -> range:
+    """The centers whose whole flow stack lies inside a video of `length` frames: 5..N-6 for the paper's; empty for a
     video that is too short (N < 11). A field spans `flow_step` frames, so there are N - flow_step of them."""
     fields = length - flow_step
     return range(stack // 2, fields - stack + stack // 2 + 1)
 
 
-def sample_centres(length: int, sampling: TemporalSampling, rng: np.random.Generator, flow_step: int = 1) -> np.ndarray:
-    """The T centres of one training sample of a video of `length` frames: int64 [T], ascending.
+def sample_centers(length: int, sampling: TemporalSampling, rng: np.random.Generator, flow_step: int = 1) -> np.ndarray:
+    """The T centers of one training sample of a video of `length` frames: int64 [T], ascending.
 
-    The stride is drawn uniformly, then the start, uniformly among all at which T centres fit between the first and the
-    last valid one. Where none does, the centres are spread evenly over the valid ones; where none is valid, over the
+    The stride is drawn uniformly, then the start, uniformly among all at which T centers fit between the first and the
+    last valid one. Where none does, the centers are spread evenly over the valid ones; where none is valid, over the
     whole video (a single one is then any frame). Raises `ValueError` for a video without frames.
     """
-    valid = _centres_in_use(length, sampling.stack, flow_step)
+    valid = _centers_in_use(length, sampling.stack, flow_step)
     low, high = sampling.stride or (1, 1)
     stride = int(rng.integers(low, high + 1))
     starts = len(valid) - (sampling.frames - 1) * stride
@@ -64,17 +64,17 @@ def sample_centres(length: int, sampling: TemporalSampling, rng: np.random.Gener
     return start + stride * np.arange(sampling.frames, dtype=np.int64)
 
 
-def spaced_centres(length: int, crops: int = 25, stack: int = 10, flow_step: int = 1) -> np.ndarray:
-    """The centres of the test (paper.md 4.1): int64 [crops], spread evenly over the valid ones, of which the first
-    and the last are always among them; a single one is the middle. Videos without a valid centre: over all frames."""
-    valid = _centres_in_use(length, stack, flow_step)
+def spaced_centers(length: int, crops: int = 25, stack: int = 10, flow_step: int = 1) -> np.ndarray:
+    """The centers of the test (paper.md 4.1): int64 [crops], spread evenly over the valid ones, of which the first
+    and the last are always among them; a single one is the middle. Videos without a valid center: over all frames."""
+    valid = _centers_in_use(length, stack, flow_step)
     return spread_evenly(valid[0], valid[-1], crops)
 
 
-def flow_indices(centre: int, fields: int, stack: int = 10) -> np.ndarray:
-    """The fields of the stack around `centre`: int64 [stack], those before the first and after the last of the video's
+def flow_indices(center: int, fields: int, stack: int = 10) -> np.ndarray:
+    """The fields of the stack around `center`: int64 [stack], those before the first and after the last of the video's
     `fields` replaced by the first and the last."""
-    first = centre - stack // 2
+    first = center - stack // 2
     return np.clip(np.arange(first, first + stack, dtype=np.int64), 0, fields - 1)
 
 
@@ -104,7 +104,7 @@ def spread_evenly(first: int, last: int, count: int) -> np.ndarray:
     return np.rint(first + np.arange(count) * (last - first) / (count - 1)).astype(np.int64)
 
 
-def _centres_in_use(length: int, stack: int, flow_step: int) -> range:
+def _centers_in_use(length: int, stack: int, flow_step: int) -> range:
     if length < 1:
-        raise ValueError(f"a video of {length} frames has no centres")
-    return valid_centres(length, stack, flow_step) or range(length)
+        raise ValueError(f"a video of {length} frames has no centers")
+    return valid_centers(length, stack, flow_step) or range(length)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.datasets.catalogue import UNLABELLED, Catalogue, Video
+from pipelines.datasets.catalogue import Catalogue, Video
 from pipelines.datasets.group_splits import FOLDS, leaking_groups, make_splits
 from pipelines.datasets.split_lists import Split, list_files, read_lists, ucf101_lists
 from pipelines.errors import MissingError, UsageError
@@ -28,7 +28,7 @@ from pipelines.storage.atomic import (
 )
 from pipelines.storage.provenance import made_by
 from pipelines.wording import plural
-from pipelines.workspace import Workspace
+from pipelines.workspace import UNLABELLED, Workspace
 
 SPLITS_SCHEMA = "stres/splits/1"
 SPLITS_FILE = "splits.json"

@@ -80,8 +80,8 @@ def _inputs(about: Exported, model: Deployed) -> str:
         lines += ["", _flow(about, model.inputs["flow"] // 2)]
     lines += [
         "",
-        f"The picture is {_picture(about)}, of which the largest centred part of the input's shape, or a part of it as "
-        "in training, is resized to the input: `pipelines.deployment.checking.clip_inputs` of stres does all this.",
+        f"The picture is {_picture(about)}, of which the largest centered part of the input's shape, or a part of it "
+        "as in training, is resized to the input: `pipelines.deployment.checking.clip_inputs` of stres does all this.",
     ]
     return "\n".join(lines)
 
@@ -163,7 +163,7 @@ def _accuracy(about: Exported) -> str:
                     f"| {protocol} | {results['videos']} | {stream} | {top1} | "
                     f"{percent(values['mean_class_accuracy'])} % |"
                 )
-    return "\n".join([*lines, "", "The file alone, one centred view without its mirror image, was not tested so."])
+    return "\n".join([*lines, "", "The file alone, one centered view without its mirror image, was not tested so."])
 
 
 def _results(about: Exported) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ def clip_inputs(
     run: Run, video: Path, *, step: str | None = None, frames: int = _FRAMES, mirrored: bool = False
 ) -> dict[str, Tensor]:
     """A video as an exported file takes it: `rgb` uint8 [1, T, 3, h, w] and `flow` uint8 [1, T, 2L, h, w], what the
-    step takes of both: the centre of the picture at `frames` centres; with `mirrored` [2, ...], its mirror image last.
+    step takes of both: the center of the picture at `frames` centers; with `mirrored` [2, ...], its mirror image last.
 
     Raises `VideoError` where the video cannot be read.
     """

@@ -83,9 +83,9 @@ def _pairs_per_second(folder: Path, device: str, workers: int) -> float:
     from pipelines.optical_flow.probing import probe
     from pipelines.optical_flow.store import FlowTask
     from pipelines.runtime.worker_pool import run_tasks
-    from pipelines.sources.names import UNLABELLED
     from pipelines.sources.videos import VideoSource
     from pipelines.video.synthetic import write_video
+    from pipelines.workspace import UNLABELLED
 
     path = folder / "clip.avi"
     write_video(path, textured_clip())

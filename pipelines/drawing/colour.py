@@ -60,7 +60,7 @@ def _hue(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def wheel_key(diameter: int) -> tuple[np.ndarray, np.ndarray]:
-    """The key to the colours, a disc with each motion's colour where it leads to from the centre.
+    """The key to the colours, a disc with each motion's colour where it leads to from the center.
 
     Returns RGB uint8 [diameter, diameter, 3] and coverage float [diameter, diameter], 1 inside and 0 outside; the rim
     is full saturation.

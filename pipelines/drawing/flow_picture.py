@@ -150,7 +150,7 @@ class FlowPicture:
         bottom = top + round(8 * self._unit)
         right = left + self._cell_width
         canvas[top:bottom, left:right] = colours[np.linspace(0, 255, right - left).round().astype(np.intp)]
-        places: tuple[tuple[float, Align], ...] = ((left, "left"), ((left + right) / 2, "centre"), (right, "right"))
+        places: tuple[tuple[float, Align], ...] = ((left, "left"), ((left + right) / 2, "center"), (right, "right"))
         for label, (x, align) in zip(labels, places, strict=True):
             self._write(canvas, x, bottom + 14 * self._unit, label, 11, _MUTED, align)
 
@@ -170,8 +170,8 @@ class FlowPicture:
         canvas[across, middle : columns.stop] = _TEXT
         self._write(canvas, columns.stop + 5 * self._unit, across + 4 * self._unit, radius, 12, _TEXT)
         below = rows.stop + 18 * self._unit
-        self._write(canvas, middle, below, "motion from the centre to there", 11, _MUTED, "centre")
-        self._write(canvas, middle, below + 15 * self._unit, f"darker: more than {radius}", 11, _MUTED, "centre")
+        self._write(canvas, middle, below, "motion from the center to there", 11, _MUTED, "center")
+        self._write(canvas, middle, below + 15 * self._unit, f"darker: more than {radius}", 11, _MUTED, "center")
 
     # -------------------------------------------------------------- drawing
 

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 
-Align = Literal["left", "centre", "right"]
+Align = Literal["left", "center", "right"]
 Colour = tuple[int, int, int]
 _BELOW_BASELINE = 0.3  # of the size: room for letters that hang below the line
 
@@ -27,7 +27,7 @@ def draw_text(
     """
     mask = _mask(_printable(text), size, bold)
     height, width = mask.shape
-    left = round(x - {"left": 0.0, "centre": 0.5, "right": 1.0}[align] * width)
+    left = round(x - {"left": 0.0, "center": 0.5, "right": 1.0}[align] * width)
     top = round(baseline) - height + round(_BELOW_BASELINE * size)
     rows = slice(max(top, 0), max(top + height, 0))
     columns = slice(max(left, 0), max(left + width, 0))

@@ -36,7 +36,7 @@ Cuts = list[list[int]]
 
 @dataclass(frozen=True)
 class Samples:
-    """What is read of a video, and how: `frames` centres, for a network trained at `size` on `reference` of the box."""
+    """What is read of a video, and how: `frames` centers, for a network trained at `size` on `reference` of the box."""
 
     frames: int
     size: Size

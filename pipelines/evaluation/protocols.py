@@ -12,7 +12,7 @@ class Protocol:
     """How a video is tested (paper.md 4).
 
     step      which of the run's networks: a training step, or `late` for the two base streams side by side
-    frames    centres spaced evenly over the video
+    frames    centers spaced evenly over the video
     views     "full": whole frames, fully convolutional; "center", "3", "5": crops; "10": 5 and their mirrors
     mirror    every view also mirrored
     temporal  "sequence": all frames as one sequence; "windows": windows of the T frames of training

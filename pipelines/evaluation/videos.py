@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipelines.datasets.catalogue import UNLABELLED, Catalogue, Video, flow_provenance, load_catalogue
+from pipelines.datasets.catalogue import Catalogue, Video, flow_provenance, load_catalogue
 from pipelines.datasets.splits import ResolvedSplit, in_no_split, resolve
 from pipelines.errors import MissingError, UsageError
 from pipelines.runtime.progress import OnProgress, note
@@ -16,7 +16,7 @@ from pipelines.storage.provenance import same_origin
 from pipelines.training.run_config import RunConfig
 from pipelines.training.runs import Run, other_sources
 from pipelines.wording import some
-from pipelines.workspace import Workspace
+from pipelines.workspace import UNLABELLED, Workspace
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from pipelines.errors import MissingError, VideoError
 from pipelines.layouts.classes import Classes
 from pipelines.layouts.names import COMPONENT_FOLDERS, OTHER_COMPONENT, read_name
 from pipelines.layouts.pictures import Series, is_within
-from pipelines.sources.names import UNLABELLED
 from pipelines.sources.videos import VideoProblem, VideoSource, refuse_unusable
+from pipelines.workspace import UNLABELLED
 
 _LAYOUTS = {
     "frames": "<class>/<video>/frame000001.jpg or img_00001.jpg",

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from pipelines.errors import UsageError
 from pipelines.sources.lists import listed_labels
-from pipelines.sources.names import UNLABELLED, is_video, split_of
+from pipelines.sources.names import is_video, split_of
 from pipelines.wording import plural, some
+from pipelines.workspace import UNLABELLED
 
 _MEANINGLESS = re.compile(r"part[_-]?\d+|replacement.*", re.IGNORECASE)  # folders of Kinetics' archives
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pipelines.datasets.split_lists import is_hmdb51_list, is_ucf101_list
 from pipelines.errors import MissingError, UsageError
-from pipelines.sources.names import UNLABELLED, VIDEO_SUFFIXES, is_video, require_class_name, split_of
+from pipelines.sources.names import VIDEO_SUFFIXES, is_video, require_class_name, split_of
+from pipelines.workspace import UNLABELLED
 
 PATH_COLUMNS = (
     *("path", "video_path", "videopath", "file_path", "filepath", "file_name", "filename", "file"),

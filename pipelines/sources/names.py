@@ -8,7 +8,6 @@ from pipelines.errors import UsageError
 from pipelines.video.webp import is_animated_webp
 from pipelines.workspace import is_plain_name
 
-UNLABELLED = "unlabelled"
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
     for name in (

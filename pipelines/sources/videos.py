@@ -17,7 +17,8 @@ from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.options import Option
 from pipelines.sources.class_folders import FolderOfVideos, is_workspace, read_class_folders
 from pipelines.sources.lists import VideoListFile, read_list
-from pipelines.sources.names import UNLABELLED, VIDEO_SUFFIXES, is_video
+from pipelines.sources.names import VIDEO_SUFFIXES, is_video
+from pipelines.workspace import UNLABELLED
 
 _LONGEST_NAME = 255 - len(".h5")  # bytes
 _READING = "VIDEOS (where it does not say itself)"

@@ -171,8 +171,8 @@ def _renamed(fields: Any) -> Any:
     if not isinstance(fields, dict):
         return fields
     fields = {"augmentation" if name == "crops" else name: value for name, value in fields.items()}
-    centred = [name for name in ("augmentation", "temporal_init") if fields.get(name) == "centre"]
-    return fields | dict.fromkeys(centred, "center")
+    renamed = [name for name in ("augmentation", "temporal_init") if fields.get(name) == "centre"]
+    return fields | dict.fromkeys(renamed, "center")
 
 
 @dataclass(frozen=True)

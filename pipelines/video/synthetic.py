@@ -59,9 +59,9 @@ def moving_ball(class_name: str, rng: "np.random.Generator") -> "np.ndarray":
     y, x = np.mgrid[:SIDE, :SIDE]
     frames = []
     for t in range(FRAMES):
-        centre = middle + velocity * (t - (FRAMES - 1) / 2)
-        inside = np.clip(radius + 0.5 - np.hypot(y - centre[0], x - centre[1]), 0, 1)[..., None]
-        frames.append(inside * _shifted(ball, SIDE / 2 - centre) + (1 - inside) * background)
+        center = middle + velocity * (t - (FRAMES - 1) / 2)
+        inside = np.clip(radius + 0.5 - np.hypot(y - center[0], x - center[1]), 0, 1)[..., None]
+        frames.append(inside * _shifted(ball, SIDE / 2 - center) + (1 - inside) * background)
     noisy = np.stack(frames) + rng.normal(0, 2, (FRAMES, SIDE, SIDE, 1))
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 

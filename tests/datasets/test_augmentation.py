@@ -113,7 +113,7 @@ def test_mild_keeps_the_inputs_shape_and_stays_close_to_the_whole_picture():
     assert tops == set(range(11))
 
 
-def test_centre_is_the_largest_box_of_the_inputs_shape():
+def test_center_is_the_largest_box_of_the_inputs_shape():
     assert set(crops("center", 5)) == {Crop(0, 42, 256, 256)}
     assert set(crops("center", 5, (64, 80), (64, 80))) == {Crop(0, 0, 64, 80)}
 
@@ -148,10 +148,10 @@ def test_the_full_view_of_small_data_is_the_whole_picture_at_the_inputs_size():
 
 
 def test_crops_of_the_older_protocols():
-    centre = Crop(16, 58, 224, 224)
+    center = Crop(16, 58, 224, 224)
     corners = [Crop(0, 0, 224, 224), Crop(0, 116, 224, 224), Crop(32, 0, 224, 224), Crop(32, 116, 224, 224)]
-    assert view_crops(*PICTURE, "center", INPUT) == ([centre], INPUT)
-    assert view_crops(*PICTURE, "5", INPUT) == ([*corners, centre], INPUT)
+    assert view_crops(*PICTURE, "center", INPUT) == ([center], INPUT)
+    assert view_crops(*PICTURE, "5", INPUT) == ([*corners, center], INPUT)
     assert view_crops(*PICTURE, "10", INPUT) == view_crops(*PICTURE, "5", INPUT)
-    assert view_crops(*PICTURE, "3", INPUT).crops == [Crop(16, 0, 224, 224), centre, Crop(16, 116, 224, 224)]
+    assert view_crops(*PICTURE, "3", INPUT).crops == [Crop(16, 0, 224, 224), center, Crop(16, 116, 224, 224)]
     assert [crop.top for crop in view_crops(340, 256, "3", INPUT).crops] == [0, 58, 116]

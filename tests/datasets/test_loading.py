@@ -24,7 +24,7 @@ from pipelines.datasets.open_files import OpenArtifactCache
 from pipelines.datasets.preparation import Prepare
 from pipelines.datasets.sampler import Item, StepSampler, epoch_order
 from pipelines.datasets.samples import BadSample, Batch, Sample, TestSample, TestSamples, TrainingSamples
-from pipelines.datasets.sampling import TemporalSampling, flow_indices, sample_centres
+from pipelines.datasets.sampling import TemporalSampling, flow_indices, sample_centers
 from pipelines.errors import MissingError, UsageError
 from pipelines.storage.frames_file import new_frames_file
 
@@ -145,18 +145,18 @@ def test_a_sampler_needs_videos_and_a_batch(sizes, message):
 # ------------------------------------------------------------------ training samples
 
 
-def test_a_sample_holds_the_frames_and_stacks_of_its_centres(videos):
+def test_a_sample_holds_the_frames_and_stacks_of_its_centers(videos):
     dataset = training(videos, scheme="center")
     index = next(i for i, video in enumerate(videos) if video.frames == 45)
     sample = dataset[Item(3, 8, index)]
-    centres = sample_centres(45, TemporalSampling(3, (2, 4)), np.random.default_rng((5, 2, 3, 8)))
+    centers = sample_centers(45, TemporalSampling(3, (2, 4)), np.random.default_rng((5, 2, 3, 8)))
     assert sample.rgb.shape == (3, 3, *SIZE)
     assert sample.flow.shape == (3, 20, *SIZE)
     rgb, flow = rgb_bytes(sample)[0], flow_bytes(sample)[0]
     assert (sample.label, sample.index) == (0, index)
-    for place, centre in enumerate(centres):
-        assert abs(int(rgb[place, 0, 16, 30]) - 4 * int(centre) % 200) <= 2  # JPEG
-        stack = flow_indices(int(centre), 44)
+    for place, center in enumerate(centers):
+        assert abs(int(rgb[place, 0, 16, 30]) - 4 * int(center) % 200) <= 2  # JPEG
+        stack = flow_indices(int(center), 44)
         assert flow[place, 0::2, 0, 0].tolist() == stack.tolist()
         assert flow[place, 1::2, 0, 0].tolist() == (100 + stack).tolist()
 
@@ -311,7 +311,7 @@ def test_a_test_video_comes_whole_with_its_mirrors(videos):
     expected[:, 0::2] = 255 - expected[:, 0::2]
     assert torch.equal(flow[1], expected)
     assert sample.flow[0].pixels is sample.flow[1].pixels
-    assert flow[0, :, 10, 0, 0].tolist() == [5, 8, 11, 14]  # the centres of 20 frames
+    assert flow[0, :, 10, 0, 0].tolist() == [5, 8, 11, 14]  # the centers of 20 frames
 
 
 def test_views_are_cut_alike_from_both_streams(videos):

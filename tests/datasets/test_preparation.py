@@ -58,7 +58,7 @@ def by_hand(clip, stream):
 
 
 def bilinear(plane, size):
-    """Between the centres of pixels, edges repeated, nothing smoothed before: OpenCV's INTER_LINEAR."""
+    """Between the centers of pixels, edges repeated, nothing smoothed before: OpenCV's INTER_LINEAR."""
     for axis, length in enumerate(size):
         given = plane.shape[axis]
         at = np.clip((np.arange(length) + 0.5) * given / length - 0.5, 0, given - 1)

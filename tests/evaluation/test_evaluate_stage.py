@@ -85,16 +85,16 @@ def network_of(workspace, step):
     return network.double().eval()
 
 
-def inputs_by_hand(workspace, video, centres, columns, mirror):
+def inputs_by_hand(workspace, video, centers, columns, mirror):
     """Normalised rgb [1,T,3,h,w] and flow [1,T,20,h,w] in float64, straight from the stored bytes."""
     class_name, name = video.split("/")
     with open_file(workspace.frames_file(class_name, name)) as file:
         jpeg, offsets = file["jpeg"][:], file["offsets"][:]
-    pictures = [cv2.imdecode(jpeg[offsets[t] : offsets[t + 1]], cv2.IMREAD_COLOR)[..., ::-1] for t in centres]
+    pictures = [cv2.imdecode(jpeg[offsets[t] : offsets[t + 1]], cv2.IMREAD_COLOR)[..., ::-1] for t in centers]
     with open_file(workspace.flow_file(class_name, name)) as file:
         fields = file["flow"][:].astype(float)
     rgb = np.stack(pictures)[:, :, columns].transpose(0, 3, 1, 2) / 255
-    flow = np.stack([fields[t - 5 : t + 5].reshape(20, *fields.shape[2:]) for t in centres])[..., columns]
+    flow = np.stack([fields[t - 5 : t + 5].reshape(20, *fields.shape[2:]) for t in centers])[..., columns]
     if mirror:
         rgb, flow = rgb[..., ::-1], flow[..., ::-1].copy()
         flow[:, 0::2] = 255 - flow[:, 0::2]
@@ -106,8 +106,8 @@ def inputs_by_hand(workspace, video, centres, columns, mirror):
 def logits_by_hand(workspace, network, video, windows, views, mirrors):
     """One stream's name -> float64 [C]: each window of each view, one at a time; the mean of their time steps."""
     found = {"appearance": [], "motion": []}
-    for centres, columns, mirror in itertools.product(windows, views, mirrors):
-        logits = network(*inputs_by_hand(workspace, video, centres, columns, mirror))
+    for centers, columns, mirror in itertools.product(windows, views, mirrors):
+        logits = network(*inputs_by_hand(workspace, video, centers, columns, mirror))
         for name, values in logits._asdict().items():
             if values is not None:
                 found[name].append(values[0].mean(0).numpy())
@@ -125,15 +125,15 @@ def assert_scores(scores, expected):
 
 
 BOTH, PLAIN = (False, True), (False,)
-SEQUENCE = [[5, 8, 10]]  # 16 frames have the valid centres 5..10; 7.5 is rounded to even
+SEQUENCE = [[5, 8, 10]]  # 16 frames have the valid centers 5..10; 7.5 is rounded to even
 PROTOCOLS = {
     "the paper's": ({}, SEQUENCE, WHOLE, BOTH),
-    "more crops than centres": ({"crops": 25}, [np.rint(np.linspace(5, 10, 25)).astype(int)], WHOLE, BOTH),
+    "more crops than centers": ({"crops": 25}, [np.rint(np.linspace(5, 10, 25)).astype(int)], WHOLE, BOTH),
     "one crop": ({"crops": 1}, [[8]], WHOLE, BOTH),
     "no mirrors": ({"mirror": False}, SEQUENCE, WHOLE, PLAIN),
     "windows": ({"crops": 6, "temporal": "windows"}, [[5, 6], [7, 8], [9, 10]], WHOLE, BOTH),
     "overlapping windows": ({"temporal": "windows"}, [[5, 8], [8, 10]], WHOLE, BOTH),
-    "centre": ({"views": "center"}, SEQUENCE, [slice(4, 36)], PLAIN),
+    "center": ({"views": "center"}, SEQUENCE, [slice(4, 36)], PLAIN),
     "three crops": ({"views": "3"}, SEQUENCE, [slice(0, 32), slice(4, 36), slice(8, 40)], PLAIN),
     "ten crops": ({"views": "10"}, SEQUENCE, [slice(0, 32), slice(8, 40)] * 2 + [slice(4, 36)], BOTH),
 }

@@ -231,13 +231,13 @@ def test_without_mirrors_a_mirrored_video_scores_otherwise(mirrored_workspace):
         assert (found["mirrored"][stream] - found["original"][stream]).abs().max() > 1e-2
 
 
-def test_fully_convolutional_at_the_training_size_is_the_plain_forward_on_the_centre_view(mirrored_workspace):
+def test_fully_convolutional_at_the_training_size_is_the_plain_forward_on_the_center_view(mirrored_workspace):
     network = make_network()
     settings = {"size": (32, 40), "mirror": False}
     full = samples(mirrored_workspace, views="full", **settings)["original"]
-    centre = samples(mirrored_workspace, views="center", **settings)["original"]
+    center = samples(mirrored_workspace, views="center", **settings)["original"]
     found = Scorer(network, CPU).score(full.rgb, full.flow, windows(3, 3))
     with torch.no_grad():
-        logits = copy.deepcopy(network).double().eval()(*(x.double() for x in Prepare()(centre.rgb, centre.flow)))
+        logits = copy.deepcopy(network).double().eval()(*(x.double() for x in Prepare()(center.rgb, center.flow)))
     expected = {name: values[0].mean(0) for name, values in logits._asdict().items()}
     assert_same_scores(found, expected)

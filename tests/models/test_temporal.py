@@ -33,7 +33,7 @@ def test_average_starts_with_a_third_of_the_1x1_weights_in_each_tap():
     assert all(torch.equal(taps[:, :, tap], pointwise / 3) for tap in range(3))
 
 
-def test_centre_starts_with_the_1x1_weights_in_the_middle_tap_and_zeros_outside():
+def test_center_starts_with_the_1x1_weights_in_the_middle_tap_and_zeros_outside():
     pointwise = torch.randn(4, 6, 1, 1)
     taps = TemporalConv(6, 4, "center").inflate(pointwise)
     assert torch.equal(taps[:, :, 1], pointwise)
@@ -90,7 +90,7 @@ def test_the_network_classifies_each_step_that_pooling_leaves(small_net, clip, f
 
 
 def test_pooling_comes_after_the_last_relu_and_before_the_classifier(small_net, clip):
-    """With one video of equal frames and centre taps, the maximum over time changes nothing."""
+    """With one video of equal frames and center taps, the maximum over time changes nothing."""
     pooled, plain = small_net(temporal_pool=(3, 1), temporal_init="center"), small_net(temporal_init="center")
     plain.load_state_dict(pooled.state_dict())
     rgb, flow = (x.expand(-1, 3, -1, -1, -1) for x in clip(frames=1))

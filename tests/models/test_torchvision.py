@@ -38,7 +38,7 @@ def frame_by_frame(theirs, x):
         ("motion", 20, 50, 64, 64, True),
     ],
 )
-def test_a_stream_without_fusion_and_with_centre_taps_is_torchvisions_frame_by_frame(
+def test_a_stream_without_fusion_and_with_center_taps_is_torchvisions_frame_by_frame(
     randomised, stream, channels, depth, height, width, alone
 ):
     settings = {"streams": (stream,)} if alone else {"fusion": "none"}

@@ -65,7 +65,7 @@ def test_levels_shrink_by_the_step_until_a_side_is_below_16(
     assert level_sizes(*size, nscales, 0.8) == levels
 
 
-def test_mode_cpu_resizes_by_areas_and_mode_cuda_by_first_centres() -> None:
+def test_mode_cpu_resizes_by_areas_and_mode_cuda_by_first_centers() -> None:
     ramp = torch.arange(40.0).repeat(1, 40, 1)
     by_mode = {mode: reference._resize(ramp, (32, 32), (1.25, 1.25), mode)[0, 0] for mode in ("cpu", "cuda")}
     torch.testing.assert_close(by_mode["cuda"], torch.arange(32.0) * 1.25)

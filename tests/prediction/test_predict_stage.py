@@ -123,7 +123,7 @@ def test_flow_is_computed_only_where_a_frame_needs_it(predicted, write_clip, mon
     monkeypatch.setattr(Farneback, "_calc", lambda self, *pair: calls.append(pair) or calc(self, *pair))
     clip = write_clip("long.mkv", 60)
 
-    (prediction,) = predicted(clip, crops=2).predictions  # centres 5 and 54: fields 0..9 and 49..58
+    (prediction,) = predicted(clip, crops=2).predictions  # centers 5 and 54: fields 0..9 and 49..58
 
     assert len(calls) == prediction.pairs == 20
     assert predicted(clip, crops=1).predictions[0].pairs == 10

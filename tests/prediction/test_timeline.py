@@ -86,7 +86,7 @@ def test_of_a_long_video_only_one_window_is_held(over_time):
 
 def test_windows_that_overlap_share_their_flow(over_time):
     (prediction,) = over_time[0].predictions
-    # Centres 5, 10 (9.5 to even) and 14 of a window need its fields 0..18: all but the video's last have a frame.
+    # Centers 5, 10 (9.5 to even) and 14 of a window need its fields 0..18: all but the video's last have a frame.
     assert prediction.pairs == FRAMES - 1
 
 

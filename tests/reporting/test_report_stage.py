@@ -60,12 +60,12 @@ def test_the_result_is_json(workspace: Workspace, evaluate: Evaluate) -> None:
 @pytest.mark.usefixtures("no_pictures")
 def test_the_newest_evaluation_is_reported_unless_one_is_named(workspace: Workspace, evaluate: Evaluate) -> None:
     evaluate("old", protocol="25-full")
-    evaluate("old", protocol="10-centre", frames=10)
+    evaluate("old", protocol="10-center", frames=10)
     evaluate("new", protocol="25-full")
     assert run(Config(workspace.root)).name == "new"
     assert run(Config(workspace.root, run="old")).protocol["frames"] == 10
     assert run(Config(workspace.root, run="old", protocol="25-full")).protocol["frames"] == 25
-    assert run(Config(workspace.root, protocol="10-centre")).name == "old"
+    assert run(Config(workspace.root, protocol="10-center")).name == "old"
 
 
 @pytest.mark.usefixtures("no_pictures")

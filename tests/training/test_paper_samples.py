@@ -1,4 +1,4 @@
-"""One sample by paper.md 1.6, 3.4 and 3.5, against all there can be: centres, strides, crops, mirrors."""
+"""One sample by paper.md 1.6, 3.4 and 3.5, against all there can be: centers, strides, crops, mirrors."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ from pipelines.datasets.clips import Clips
 from pipelines.datasets.preparation import as_bytes
 from pipelines.datasets.sampler import Item
 from pipelines.datasets.samples import TrainingSamples
-from pipelines.datasets.sampling import TemporalSampling, flow_indices, sample_centres
+from pipelines.datasets.sampling import TemporalSampling, flow_indices, sample_centers
 from pipelines.storage.flow_file import new_flow_file
 from pipelines.storage.frames_file import new_frames_file
 from pipelines.training.recipes import PAPER
@@ -34,7 +34,7 @@ def all_samples(length: int, frames: int, strides: range) -> dict[tuple[int, ...
         samples = [tuple(start + stride * place for place in range(frames)) for start in starts]
         if not samples:  # too short for this stride: spread evenly, rounded
             spread = [first + place * (last - first) / (frames - 1) for place in range(frames)]
-            samples = [tuple(round(centre) for centre in spread)]
+            samples = [tuple(round(center) for center in spread)]
         for sample in samples:
             chances[sample] += 1 / len(strides) / len(samples)
     return dict(chances)
@@ -59,8 +59,8 @@ def assert_drawn_as(expected: dict, drawn: list, by: Callable = lambda outcome: 
 
 @pytest.mark.parametrize("length", [200, 60, 25, 13, 11])
 @pytest.mark.parametrize("step", list(PAPER.steps))
-def test_centres_are_drawn_as_the_recipe_says(step, length):
-    """From 200 frames, for which every stride fits, to 11, of which one centre is valid."""
+def test_centers_are_drawn_as_the_recipe_says(step, length):
+    """From 200 frames, for which every stride fits, to 11, of which one center is valid."""
     frames, strides = {
         "appearance": (1, range(1, 2)),
         "motion": (1, range(1, 2)),
@@ -70,21 +70,21 @@ def test_centres_are_drawn_as_the_recipe_says(step, length):
     recipe = PAPER.steps[step]
     rng = np.random.default_rng(length)
     sampling = TemporalSampling(recipe.frames, recipe.stride)
-    drawn = [tuple(sample_centres(length, sampling, rng).tolist()) for _ in range(4000)]
+    drawn = [tuple(sample_centers(length, sampling, rng).tolist()) for _ in range(4000)]
     expected = all_samples(length, frames, strides)
     for by in (lambda sample: sample[-1] - sample[0], lambda sample: sample[0], lambda sample: sample[-1]):
         assert_drawn_as(expected, drawn, by)
 
 
 @pytest.mark.parametrize("length", range(1, 11))
-def test_a_video_without_a_valid_centre_repeats_its_first_and_last_fields(length):
-    """Ten fields, t-5 .. t+4, of N - 1 that there are; the centres are spread over all frames."""
-    centres = sample_centres(length, TemporalSampling(5, (5, 15)), np.random.default_rng(0))
-    assert centres.tolist() == [round(place * (length - 1) / 4) for place in range(5)]
-    for centre in centres.tolist():
+def test_a_video_without_a_valid_center_repeats_its_first_and_last_fields(length):
+    """Ten fields, t-5 .. t+4, of N - 1 that there are; the centers are spread over all frames."""
+    centers = sample_centers(length, TemporalSampling(5, (5, 15)), np.random.default_rng(0))
+    assert centers.tolist() == [round(place * (length - 1) / 4) for place in range(5)]
+    for center in centers.tolist():
         fields = max(1, length - 1)
-        clamped = [min(max(field, 0), fields - 1) for field in range(centre - 5, centre + 5)]
-        assert flow_indices(centre, fields).tolist() == clamped
+        clamped = [min(max(field, 0), fields - 1) for field in range(center - 5, center + 5)]
+        assert flow_indices(center, fields).tolist() == clamped
 
 
 # ------------------------------------------------------------------ in space
@@ -121,7 +121,7 @@ def test_corner_jittered_lengths_are_uniform_and_independent(step):
 
 
 def test_corner_jittered_offsets_are_on_the_20_x_20_grids_of_two_corners():
-    """Each place of each grid as likely; the centre half of the free range never."""
+    """Each place of each grid as likely; the center half of the free range never."""
     side = 256 * 400  # so large that rounding to pixels does not blur the grid of offsets
     drawn = []
     for crop in crops_of("appearance", 16000, (side, side)):

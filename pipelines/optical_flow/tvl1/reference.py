@@ -40,7 +40,7 @@ def _level_flow(
     image0: torch.Tensor, image1: torch.Tensor, u: torch.Tensor, parameters: TVL1Parameters
 ) -> torch.Tensor:
     """Improves the flow of one level. The dual variable is carried from warp to warp."""
-    planes = torch.cat([image1[None], _centred_gradient(image1)])
+    planes = torch.cat([image1[None], _centered_gradient(image1)])
     p = u.new_zeros((2, 2, *image0.shape))
     solve = _solve_as_cuda_class if parameters.mode == "cuda" else _solve_as_cpu_class
     for _ in range(parameters.warps):
@@ -158,7 +158,7 @@ def resize_samples(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of each target pixel along one axis: the two source pixels, and the weight of the second.
 
-    Mode cpu aligns the pixels' areas, mode cuda their first centres: its levels drift by up to .1 pixel each.
+    Mode cpu aligns the pixels' areas, mode cuda their first centers: its levels drift by up to .1 pixel each.
     """
     index = torch.arange(target, dtype=torch.float64)
     position = (index * scale if mode == "cuda" else (index + 0.5) * scale - 0.5).float()
@@ -171,7 +171,7 @@ def resize_samples(
 # ------------------------------------------------------------------ gradient and warp
 
 
-def _centred_gradient(image: torch.Tensor) -> torch.Tensor:
+def _centered_gradient(image: torch.Tensor) -> torch.Tensor:
     """Half the difference of the neighbours, the border repeated outwards: [H, W] to [2, H, W]."""
     around = pad(image[None], (1, 1, 1, 1), mode="replicate")[0]
     return 0.5 * torch.stack([around[1:-1, 2:] - around[1:-1, :-2], around[2:, 1:-1] - around[:-2, 1:-1]])

@@ -247,7 +247,7 @@ def _exchanged(values, NETWORK: tl.constexpr, LENGTH: tl.constexpr):
 
 @triton.jit
 def image_and_gradient(image, planes, height, width, stride, tiles_x, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """[N, H, S] to [N, 3, H, S]: the image and its centred gradient, the border repeated outwards."""
+    """[N, H, S] to [N, 3, H, S]: the image and its centered gradient, the border repeated outwards."""
     plane = (height * stride).to(tl.int64)
     pair = tl.program_id(1).to(tl.int64)
     x = tl.program_id(0) % tiles_x * COLUMNS + tl.arange(0, COLUMNS)[None, :]

@@ -49,7 +49,7 @@ def copy_image(source, target):
 def _samples(source, target, scale, like_cuda):
     """Of each target pixel along one axis: the two source pixels, and the weight of the second.
 
-    Pixels' areas are aligned, or, `like_cuda`, their first centres.
+    Pixels' areas are aligned, or, `like_cuda`, their first centers.
     """
     first, second = np.empty(target, U), np.empty(target, U)
     weight = np.empty(target, np.float32)

@@ -40,7 +40,7 @@ _OUTSIDE = np.float32(4)  # pixels beyond the border, from where on all that is 
 
 @njit(**EXACT)
 def read_planes(image0, image1, like_cuda, planes):
-    """The first image, and the second with its centred gradient, whose border is repeated outwards.
+    """The first image, and the second with its centered gradient, whose border is repeated outwards.
 
     Around the second and its gradient are zeros, or, `like_cuda`, their border again.
     """
