@@ -26,7 +26,7 @@ COMMANDS = {
     "train": "Train the two-stream network on one split.",
     "evaluate": "Score the test videos of a run's split: appearance, motion and both fused, from one pass.",
     "report": "Report accuracies and the confusion matrix: in the terminal, as CSV, PNG and one HTML page.",
-    "predict": "Name the classes of videos, straight from their files.",
+    "predict": "Classify videos directly from file.",
     "export": "Write a run's network as one file that runs without stres, with its model card.",
     "doctor": "Look at what the other commands need, and say how to mend what is wrong.",
 }

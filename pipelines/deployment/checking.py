@@ -17,7 +17,7 @@ from pipelines.deployment.model import Deployed, random_inputs
 from pipelines.errors import MissingError, VideoError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scoring import Scorer, with_fused
-from pipelines.prediction.predictor import Clip, Predictor, probabilities
+from pipelines.prediction.predictor import DecodedVideo, Predictor, probabilities
 from pipelines.training.runs import Run, load_network
 
 TOLERANCE = 1e-4
@@ -54,7 +54,7 @@ def _predictor(run: Run, step: str, frames: int, mirrored: bool) -> Predictor:
 
 
 def _inputs(predictor: Predictor, video: Path) -> dict[str, Tensor]:
-    clip = Clip(predictor, video, lambda done, total: None)
+    clip = DecodedVideo(predictor, video, lambda done, total: None)
     views = dict(zip(("rgb", "flow"), as_bytes(*predictor.views(clip.pixels)), strict=True))
     return {name: view.contiguous() for name, view in views.items() if view is not None}
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from pipelines.drawing.text import draw_text, shortened
 from pipelines.errors import UsageError
-from pipelines.prediction.predictor import OnFrames
+from pipelines.prediction.predictor import OnFrames, Predictor
 from pipelines.prediction.timeline import Timeline
 from pipelines.prediction.timeline_picture import clock
 from pipelines.video.encoding import encode
-from pipelines.video.isolation import Decoder, IsolatedReader
+from pipelines.video.isolation import IsolatedReader
 from pipelines.video.resize import resize
 from pipelines.wording import percent
 
@@ -25,20 +25,21 @@ _SURFACE, _TEXT, _MUTED, _TRACK, _BAR = (20, 24, 29), (240, 243, 246), (154, 164
 _REPORTED = 32
 
 
-def write_overlay(
-    place: Path, timeline: Timeline, video: Path, decoder: Decoder, allow_truncated: bool, on_frames: OnFrames
-) -> Path:
+def write_overlay(place: Path, timeline: Timeline, video: Path, predictor: Predictor, on_frames: OnFrames) -> Path:
     """Decodes `video` again and writes it with a panel below: time, and the `BEST` classes with their probabilities.
 
-    Returns its path, which is `place` with .mp4 added. Raises `VideoError`, `StorageError`, and `UsageError` where
-    that is the video itself.
+    Returns:
+        Its path, which is `place` with .mp4 added.
+
+    Raises:
+        VideoError: The video cannot be decoded.
+        StorageError: The overlay cannot be written.
+        UsageError: The overlay would replace the video itself.
     """
     path = place.with_name(f"{place.name}.mp4")
     if path.exists() and path.samefile(video):
-        raise UsageError(
-            f"--output {place.parent} is where {video} lies, which its overlay would replace: name another"
-        )
-    with decoder.open(video, keep_size=True, allow_truncated=allow_truncated) as reader:
+        raise UsageError(f"--output {place.parent} holds {video}, which its overlay would replace: name another folder")
+    with predictor.decoder.open(video, keep_size=True, allow_truncated=predictor.allow_truncated) as reader:
         encode(path, _pictures(reader, timeline, on_frames), timeline.timing)
     return path
 
@@ -59,15 +60,15 @@ def _pictures(reader: IsolatedReader, timeline: Timeline, on_frames: OnFrames) -
 
 
 def shown_size(width: int, height: int) -> tuple[int, int]:
-    """The (width, height) of the frames in the overlay: even, and large enough for letters, and no larger than 1280."""
+    """The (width, height) of the frames in the overlay: even, large enough for letters, and no larger than 1280."""
     longest = max(width, height)
     scale = max(_SIDE / longest, 1.0) if longest < _SIDE else min(_MOST / longest, 1.0)
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
 def panel(timeline: Timeline, place: int, second: int, width: int) -> np.ndarray:
-    """What stands below the frames of a second while window `place` is the nearest: RGB uint8 [H, width, 3]."""
-    unit = _unit(width)
+    """The panel below the frames of a second while window `place` is the nearest: RGB uint8 [H, width, 3]."""
+    unit = max(0.8, width / 560)  # how much larger letters and gaps are than usual
     canvas = np.empty((round((30 + 24 * BEST) * unit / 2) * 2, width, 3), np.uint8)
     canvas[:] = _SURFACE
     window = timeline.windows[place]
@@ -90,11 +91,6 @@ def panel(timeline: Timeline, place: int, second: int, width: int) -> np.ndarray
 
 
 def moment(frame: int, timeline: Timeline) -> str:
-    """When a frame is shown: tenths of seconds in a video below a minute, otherwise as a clock."""
+    """When a frame is shown: in tenths of seconds in a video of less than a minute, otherwise as a clock."""
     time, total = timeline.time(frame), timeline.duration
     return f"{time:.1f} s" if total < 60 else clock(time, total)
-
-
-def _unit(width: int) -> float:
-    """How much larger letters and gaps are than usual."""
-    return max(0.8, width / 560)

@@ -17,8 +17,7 @@ from pipelines.datasets.samples import views_of
 from pipelines.errors import VideoError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scoring import Scorer, shortest_window, with_fused
-from pipelines.prediction.flow import FlowOnDemand, trained_flow
-from pipelines.prediction.frames_needed import FramePlan
+from pipelines.prediction.inputs import FlowOnDemand, FramePlan, trained_flow
 from pipelines.runtime.devices import memory_errors
 from pipelines.training.runs import Run, load_network, recipe_of
 from pipelines.video.decoding import damage
@@ -29,13 +28,19 @@ Logits = dict[str, np.ndarray]
 
 
 class Predictor:
-    """`protocol.step` of a run, tested by that protocol on spans of videos.
+    """The network `protocol.step` of a run, tested by that protocol on spans of videos.
 
-    options          parameters of the flow's method that say where its weights lie
-    allow_truncated  take truncated videos as far as they decode
+    Args:
+        run: A trained run.
+        protocol: How to test it.
+        device: Where network and flow are computed.
+        precision: `fp32` or `bf16`.
+        options: Parameters of the flow's method that say where its weights are.
+        allow_truncated: Take truncated videos as far as they decode.
 
-    Raises `MissingError` where weights or what computes the flow are missing, `UsageError` where the network cannot be
-    tested so.
+    Raises:
+        MissingError: Weights, or what computes the flow, are missing.
+        UsageError: The network cannot be tested by this protocol.
     """
 
     def __init__(
@@ -49,7 +54,7 @@ class Predictor:
         allow_truncated: bool = False,
     ) -> None:
         config = run.config()
-        self.protocol, self.allow_truncated = protocol, allow_truncated
+        self.run, self.protocol, self.allow_truncated = run, protocol, allow_truncated
         self.decoder = Decoder()
         self.classes: list[str] = list(config.classes)
         self.size: tuple[int, int] = config.size
@@ -61,10 +66,10 @@ class Predictor:
 
     @contextmanager
     def open(self, path: Path) -> Iterator[IsolatedReader]:
-        """The video at the size of the run's flow.
+        """Opens the video at the size of the run's flow.
 
-        A video that the extracting stages' default rule gives that short side is left to the rule, which does not cut
-        a column off pictures of odd width.
+        A video that gets this short side by the default rule of the extracting stages is left to the rule, which does
+        not cut a column off pictures of odd width.
         """
         reader = self.decoder.open(path, allow_truncated=self.allow_truncated)
         short_side = self.flow.settings.short_side
@@ -74,8 +79,8 @@ class Predictor:
         with reader:
             yield reader
 
-    def needs(self, start: int, length: int) -> FramePlan:
-        """What is looked at of the `length` frames from `start` on. Raises `VideoError` where they have no flow."""
+    def plan(self, start: int, length: int) -> FramePlan:
+        """What to look at of the `length` frames from `start` on. Raises `VideoError` if they are too few for flow."""
         stack = self.scorer.network.flow_channels // 2
         return FramePlan.of(
             start, length, crops=self.protocol.frames, stack=stack, step=self.flow.settings.step, streams=self.streams
@@ -86,7 +91,7 @@ class Predictor:
         return self.scored(*self.views(pixels), self.cuts)
 
     def scored(self, rgb: Frames | None, flow: Frames | None, cuts: Sequence[Sequence[int]]) -> Logits:
-        """The mean logits of V views of T frames, of which the frames of each cut go through the network together."""
+        """The mean logits of V views of T frames; the frames of each cut go through the network together."""
         with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):
             logits = self.scorer.score(rgb, flow, cuts)
         return with_fused({name: values.numpy() for name, values in logits.items()})
@@ -107,33 +112,35 @@ def probabilities(logits: Logits) -> dict[str, list[float]]:
 
 def warning_about(reader: IsolatedReader) -> str:
     """What a prediction must say about a video that has been read to its end; "" for nothing."""
-    found = [damage(reader.damaged_frames, reader.decoded)] if reader.damaged_frames else []
+    problems = [damage(reader.damaged_frames, reader.decoded)] if reader.damaged_frames else []
     if reader.timing.problem:
-        found.append(f"{reader.timing.problem}: times are those of {reader.timing.fps:g} frames a second")
-    return "; ".join(found)
+        problems.append(f"{reader.timing.problem}: times are those of {reader.timing.fps:g} frames a second")
+    return "; ".join(problems)
 
 
 OnFrames = Callable[[int, int], None]
-"""Told how many frames have been decoded, and how many the container announces (0: it does not)."""
+"""Is told how many frames have been decoded, and how many the container announces (0: it does not)."""
 _REPORTED = 32  # frames between two reports
 
 
-class Clip:
-    """The pixels of a whole video that a prediction looks at, and what is known of the video after decoding it."""
+class DecodedVideo:
+    """The pixels of a whole video that a prediction looks at, and what is known of the video after decoding it.
+
+    Only frames that are looked at are kept. Which these are follows from the number of frames: mostly the container
+    announces it correctly, otherwise the video is decoded once more.
+
+    Raises:
+        VideoError: The video cannot be decoded or is too short.
+    """
 
     def __init__(self, predictor: Predictor, path: Path, on_frames: OnFrames) -> None:
-        """Raises `VideoError` where the video cannot be decoded or is too short.
-
-        Only frames that are looked at are kept. Where they are follows from the number of frames: mostly the container
-        announces it rightly, otherwise the video is decoded once more.
-        """
         with predictor.open(path) as reader:
             announced = reader.announced_frames
         frames, counted = _pick(predictor, path, announced, on_frames)
         if counted.decoded != announced:
             frames, counted = _pick(predictor, path, counted.decoded, on_frames)
         flow = FlowOnDemand(predictor.flow, frames)
-        self.pixels = predictor.needs(0, counted.decoded).pixels(frames, flow)
+        self.pixels = predictor.plan(0, counted.decoded).pixels(frames, flow)
         self.timing, self.pairs = counted.timing, flow.computed
         self.warning = warning_about(counted)
 
@@ -143,8 +150,8 @@ def _pick(
 ) -> tuple[dict[int, np.ndarray], IsolatedReader]:
     """The frames that are needed if the video has `length` of them, by index, and the reader that has ended."""
     try:
-        needed = predictor.needs(0, length).frames() if length > 0 else set()
-    except VideoError:  # if it has; what it really has is not known yet
+        needed = predictor.plan(0, length).frames() if length > 0 else set()
+    except VideoError:  # too short, if that is its length; what it really is is not known yet
         needed = set()
 
     def wanted(index: int) -> bool:

@@ -1,4 +1,4 @@
-"""How a prediction reports where it is."""
+"""The progress of a prediction."""
 
 import time
 from dataclasses import replace
@@ -37,7 +37,7 @@ class PredictionProgress:
             self._end_phase()
 
     def _end_phase(self) -> None:
-        """Frames after the last that is looked at, or that the container only announces, are done with too."""
+        """Counts frames after the last that is looked at, or that the container only announces, as done."""
         if self._last is not None:
             self.on_progress(replace(self._last, done=self._last.total))
 

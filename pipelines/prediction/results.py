@@ -1,4 +1,4 @@
-"""What a prediction says. Letters: C classes."""
+"""What the stage `predict` returns. Letters: C classes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ class ClassProbability:
 
 @dataclass(frozen=True)
 class TimelineFiles:
-    """A video's class over time, in short; `files` has all of it: csv, json, png and with `overlay` mp4."""
+    """A summary of a video's class over time; `files` hold all of it: csv, json, png and with `overlay` mp4."""
 
     segments: "list[Segment]"
     windows: int
     window: str
-    """Its length as asked for: 2 s, or 50 frames."""
+    """Its length as given: 2 s, or 50 frames."""
     hop: str
     window_frames: int
     """The same in frames, at the video's mean rate."""
@@ -37,7 +37,7 @@ class TimelineFiles:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one video shows. Where there is a timeline, `logits` are the means of its windows."""
+    """The classes of one video. With a timeline, `logits` are the means of its windows."""
 
     video: str
     class_name: str | None
@@ -46,7 +46,7 @@ class Prediction:
     fps: float
     """Frames over duration."""
     top: list[ClassProbability]
-    """The five best classes of the headline: both streams fused, or the only one."""
+    """The five best classes of both streams fused, or of the only one."""
     probabilities: dict[str, list[float]]
     """Of each stream and of both fused: the softmax of `logits`, [C] in the order of the result's `classes`."""
     logits: dict[str, list[float]]
@@ -55,7 +55,7 @@ class Prediction:
     """Pairs of frames whose flow was computed."""
     timeline: TimelineFiles | None = None
     right: bool | None = None
-    """Whether the best class is the one it was given under; None where it has none, or one unknown to the run."""
+    """Whether the best class is the one it was given under; None if it has none, or one unknown to the run."""
     warning: str = ""
     """What is wrong with the video, though it was predicted: `damaged: 3 of 100 frames`."""
 
@@ -67,21 +67,20 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Truth:
-    """The predictions beside the classes that the videos were given under.
-
-    right, labelled  of the videos whose class the run knows, how many were recognised, and how many there are
-    accuracy         the share of them
-    unknown          the other classes, each with its number of videos; they do not count
-    """
+    """The predictions compared with the classes that the videos were given under."""
 
     right: int
+    """Videos whose class was recognised."""
     labelled: int
+    """Videos whose class the run knows."""
     accuracy: float
+    """`right` / `labelled`."""
     unknown: dict[str, int]
+    """The other classes, each with its number of videos; they do not count."""
 
     @classmethod
     def of(cls, predictions: "Sequence[Prediction]") -> "Truth | None":
-        """None where no video has a class that the run knows."""
+        """None if no video has a class that the run knows."""
         known = [prediction.right for prediction in predictions if prediction.right is not None]
         if not known:
             return None
@@ -91,7 +90,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Result:
-    """Predictions in the order of the videos given; `failures` names the others."""
+    """Predictions in the order of the videos given; `failures` lists the others."""
 
     run: str
     step: str
@@ -100,9 +99,9 @@ class Result:
     predictions: list[Prediction]
     failures: list[Failure]
     seconds: float
-    """Taken by all of it, once the network was loaded."""
+    """Taken by everything after the network was loaded."""
     video_seconds: float
     """The length of all videos predicted."""
     video_seconds_per_second: float
     truth: Truth | None = None
-    """The accuracy, where videos have a class that the run knows."""
+    """The accuracy, if any video has a class that the run knows."""

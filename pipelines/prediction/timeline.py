@@ -1,20 +1,18 @@
-"""Class over time: a window slides over a video, and each is tested as if it had been cut out as a clip of its own.
+"""Class over time: a window slides over a video, and each is tested as if it were a clip of its own.
 
 Letters: C classes, T frames.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
 
-from pipelines.prediction.duration import Duration
-from pipelines.prediction.flow import FlowOnDemand
+from pipelines.prediction.inputs import FlowOnDemand
 from pipelines.prediction.predictor import Logits, OnFrames, Predictor, probabilities, warning_about
-from pipelines.prediction.windows import Span, Windows
+from pipelines.prediction.windows import Duration, Span, Windows
 from pipelines.runtime.prefetch import prefetch
 from pipelines.video.timing import Timing
 
@@ -31,7 +29,7 @@ class Window:
 
     @property
     def headline(self) -> list[float]:
-        """Of the stream a single number stands for: fused, otherwise the only one."""
+        """Of both streams fused, or of the only one."""
         return list(self.probabilities.values())[-1]
 
     @property
@@ -97,26 +95,29 @@ class Timeline:
 
     def segments(self) -> list[Segment]:
         """The video's time from beginning to end."""
-        found: list[Segment] = []
-        edges = self.edges()
-        for first, stop in _runs([window.winner for window in self.windows]):
-            winner = self.windows[first].winner
-            mean = np.mean([window.headline[winner] for window in self.windows[first:stop]])
-            found.append(Segment(edges[first], edges[stop], self.classes[winner], float(mean)))
-        return found
-
-
-def _runs(values: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(first, stop) of each run of equal values."""
-    first = 0
-    for place in range(1, len(values) + 1):
-        if place == len(values) or values[place] != values[first]:
-            yield first, place
-            first = place
+        segments: list[Segment] = []
+        edges, first = self.edges(), 0
+        for winner, run in groupby(self.windows, key=lambda window: window.winner):
+            shares = [window.headline[winner] for window in run]
+            stop = first + len(shares)
+            segments.append(Segment(edges[first], edges[stop], self.classes[winner], float(np.mean(shares))))
+            first = stop
+        return segments
 
 
 def slide(predictor: Predictor, path: Path, window: Duration, hop: Duration, on_frames: OnFrames) -> Timeline:
-    """Raises `VideoError` where the video cannot be decoded or is too short."""
+    """Predicts each window of a video.
+
+    Args:
+        predictor: What predicts a window.
+        path: The video.
+        window: The length of a window.
+        hop: From one window to the next.
+        on_frames: Is told of decoded frames.
+
+    Raises:
+        VideoError: The video cannot be decoded or is too short.
+    """
     timeline = _slide(predictor, path, window, hop, on_frames, None)
     if timeline is None:  # when the frames are shown is known only from all of them
         with predictor.open(path) as reader:
@@ -130,8 +131,8 @@ def slide(predictor: Predictor, path: Path, window: Duration, hop: Duration, on_
 def _slide(
     predictor: Predictor, path: Path, window: Duration, hop: Duration, on_frames: OnFrames, times: np.ndarray | None
 ) -> Timeline | None:
-    """`times`: when the frames are shown; None: as their timestamps say. Returns None where those turn out not to be
-    usable, and seconds matter."""
+    """`times`: when the frames are shown; None: as their timestamps say. Returns None if seconds matter and those turn
+    out not to be usable."""
     by_number = window.in_frames and hop.in_frames
     slider = _Slider(predictor, Windows(window, hop, predictor.flow.settings.step + 1))
     scored: list[Window] = []
@@ -173,7 +174,7 @@ class _Slider:
         self.count = self.kept_from = 0
 
     def add(self, frame: np.ndarray, time: float) -> list[Window]:
-        """The windows that are settled with this frame, shown at that time."""
+        """Adds the frame shown at `time`; returns the windows that this settles."""
         self.frames[self.count] = frame
         self.count += 1
         scored = [self._score(span) for span in self.windows.add(time)]
@@ -185,13 +186,13 @@ class _Slider:
         return scored
 
     def finish(self, end: float) -> list[Window]:
-        """The remaining windows of a video that ends then."""
+        """The remaining windows of a video that ends at `end` seconds."""
         return [self._score(span) for span in self.windows.finish(end)]
 
     def _score(self, span: Span) -> Window:
         start, end = span
-        needs = self.predictor.needs(start, end - start)
-        logits = self.predictor.logits(needs.pixels(self.frames, self.flow))
+        plan = self.predictor.plan(start, end - start)
+        logits = self.predictor.logits(plan.pixels(self.frames, self.flow))
         for name, values in logits.items():
             self.sums[name] = self.sums.get(name, 0) + values
         return Window(start, end, probabilities(logits))

@@ -1,34 +1,65 @@
-"""A timeline as CSV, one row a window, as a JSON document, and as a picture."""
+"""A timeline as CSV, one row a window, as a JSON document, and as a picture; and where these files go."""
 
+import contextlib
 import csv
 import io
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines.prediction.timeline import Timeline, Window
+from pipelines.errors import MissingError
+from pipelines.prediction.timeline import Timeline
 from pipelines.prediction.timeline_picture import draw_timeline
-from pipelines.storage.atomic import write_bytes, write_json, write_text
+from pipelines.sources.videos import VideoSource
+from pipelines.storage.atomic import read_json, write_bytes, write_json, write_text
 from pipelines.storage.failures import spreadsheet_text
+from pipelines.workspace import UNLABELLED
 
 SCHEMA = "stres/timeline/1"
 COLUMNS = ("start_seconds", "end_seconds", "start_frame", "end_frame", "class", "probability")
 
 
-def write_timeline(place: Path, timeline: Timeline, about: dict[str, Any]) -> dict[str, Path]:
-    """`place` with .csv, .json and .png added; returns them by kind. Raises `StorageError`."""
+def free_paths(folder: Path, sources: Sequence[VideoSource]) -> Iterator[Path]:
+    """The path of each video's timeline files, without suffix: no two videos share one, and none is that of another
+    video's timeline from an earlier command."""
+    taken: set[Path] = set()
+
+    def is_free(path: Path, source: VideoSource) -> bool:
+        if path in taken:
+            return False
+        with contextlib.suppress(MissingError, AttributeError):
+            return bool(read_json(path.with_name(f"{path.name}.json")).get("video") == str(source.path))
+        return True
+
+    for source in sources:
+        path = folder / source.video if source.class_name == UNLABELLED else folder / source.class_name / source.video
+        numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+        free = next(each for each in itertools.chain([path], numbered) if is_free(each, source))
+        taken.add(free)
+        yield free
+
+
+def write_timeline(path: Path, timeline: Timeline, about: dict[str, Any]) -> dict[str, Path]:
+    """Writes the three files of a timeline.
+
+    The CSV file has `COLUMNS`, then the probability of each class under its name; a window holds the frames before its
+    `end`. The JSON document holds all of it, with each stream's probabilities.
+
+    Args:
+        path: Of the files, without their suffixes .csv, .json and .png.
+        timeline: What to write.
+        about: Which video, run and protocol.
+
+    Returns:
+        The files' paths by kind.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
     # Names may hold dots: suffixes are added, never replaced.
-    files = {kind: place.with_name(f"{place.name}.{kind}") for kind in ("csv", "json", "png")}
-    write_csv(files["csv"], timeline)
-    write_document(files["json"], timeline, about)
-    details = f"run {about['run']}, {about['step']}"
-    write_bytes(files["png"], draw_timeline(timeline, Path(about["video"]).name, details))
-    return files
-
-
-def write_csv(path: Path, timeline: Timeline) -> None:
-    """`COLUMNS`, then the probability of each class under its name; `end` is where the window no longer is. Raises
-    `StorageError`."""
+    files = {kind: path.with_name(f"{path.name}.{kind}") for kind in ("csv", "json", "png")}
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     classes = [spreadsheet_text(name) for name in timeline.classes]
@@ -38,12 +69,19 @@ def write_csv(path: Path, timeline: Timeline) -> None:
         winner = classes[window.winner], numbers[window.winner]
         times = (f"{timeline.time(frame):.3f}" for frame in (window.start, window.end))
         writer.writerow([*times, window.start, window.end, *winner, *numbers])
-    write_text(path, text.getvalue())
+    write_text(files["csv"], text.getvalue())
 
-
-def write_document(path: Path, timeline: Timeline, about: dict[str, Any]) -> None:
-    """All of it, with each stream's probabilities; `about` says which video, run and protocol. Raises
-    `StorageError`."""
+    windows = [
+        {
+            "start_seconds": timeline.time(window.start),
+            "end_seconds": timeline.time(window.end),
+            "start_frame": window.start,
+            "end_frame": window.end,
+            "class": timeline.classes[window.winner],
+            "probabilities": {name: [round(each, 6) for each in of] for name, of in window.probabilities.items()},
+        }
+        for window in timeline.windows
+    ]
     document = {
         "schema": SCHEMA,
         **about,
@@ -58,17 +96,9 @@ def write_document(path: Path, timeline: Timeline, about: dict[str, Any]) -> Non
         "hop_frames": timeline.hop_frames,
         "classes": timeline.classes,
         "segments": [asdict(segment) for segment in timeline.segments()],
-        "windows": [_window(window, timeline) for window in timeline.windows],
+        "windows": windows,
     }
-    write_json(path, document)
-
-
-def _window(window: Window, timeline: Timeline) -> dict[str, Any]:
-    return {
-        "start_seconds": timeline.time(window.start),
-        "end_seconds": timeline.time(window.end),
-        "start_frame": window.start,
-        "end_frame": window.end,
-        "class": timeline.classes[window.winner],
-        "probabilities": {name: [round(value, 6) for value in values] for name, values in window.probabilities.items()},
-    }
+    write_json(files["json"], document)
+    details = f"run {about['run']}, {about['step']}"
+    write_bytes(files["png"], draw_timeline(timeline, Path(about["video"]).name, details))
+    return files

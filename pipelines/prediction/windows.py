@@ -1,25 +1,58 @@
-"""Which frames make which window of a timeline, settled as their times come.
+"""Lengths of time as users give them, and the frames of each window of a timeline, settled as their times come.
 
 A length in seconds is one of time: a window begins and ends with the frames shown nearest to its two ends, however many
 lie between. A length in frames is a number of them. Letters: T frames.
 """
 
 import math
+import re
 from bisect import bisect_right
+from dataclasses import dataclass
 
-from pipelines.prediction.duration import Duration
+from pipelines.errors import UsageError
 
 _EXACT = 1e-6  # seconds by which sums of times are off
+_FORM = re.compile(r"(?P<number>\d+(\.\d+)?|\.\d+)\s*(?P<unit>s|f?)")
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length of video in seconds or in frames."""
+
+    number: float
+    in_frames: bool
+
+    @classmethod
+    def parse(cls, flag: str, text: str) -> "Duration":
+        """`2`, `2s` or `0.5` seconds, `50f` frames. Raises `UsageError` naming `flag`."""
+        match = _FORM.fullmatch(text.strip())
+        if match is None or not float(match["number"]):
+            raise UsageError(f"{flag} {text!r} cannot be read: give seconds, such as 2 or 0.5s, or frames, such as 50f")
+        if match["unit"] == "f" and float(match["number"]) % 1:
+            raise UsageError(f"{flag} {text!r}: a number of frames is a whole number")
+        return cls(float(match["number"]), match["unit"] == "f")
+
+    def frames(self, fps: float) -> int:
+        """The number of frames at that rate, at least 1."""
+        return max(1, round(self.number if self.in_frames else self.number * fps))
+
+    def half(self) -> "Duration":
+        """Half as long, at least 1 frame."""
+        return Duration(max(1, self.number // 2) if self.in_frames else self.number / 2, self.in_frames)
+
+    def __str__(self) -> str:
+        return f"{self.number:g} {'frames' if self.in_frames else 's'}"
+
 
 Span = tuple[int, int]
 """The frames first..end-1."""
 
 
 class Windows:
-    """Windows of `window`, one every `hop`, each of `least` frames or more; no two are the same.
+    """Windows of `window`, one every `hop`, each of at least `least` frames; no two are the same.
 
-    Where the hop would leave frames between two windows out, the next one begins where the last one ended. The last
-    window ends with the video.
+    If the hop would skip frames between two windows, the next one begins where the last one ended. The last window ends
+    with the video.
     """
 
     def __init__(self, window: Duration, hop: Duration, least: int) -> None:
@@ -30,30 +63,31 @@ class Windows:
         self._last: Span = (0, 0)
 
     def add(self, time: float) -> list[Span]:
-        """The windows that are settled with the frame shown at `time`, seconds, not before the last one's."""
+        """Adds the frame shown at `time`, seconds, not before the last one's; returns the windows that this settles."""
         if self.times:
             self._middles.append((self.times[-1] + time) / 2)
         self.times.append(time)
         return self._settled()
 
     def finish(self, end: float) -> list[Span]:
-        """The remaining windows of a video that ends then."""
+        """The remaining windows of a video that ends at `end` seconds."""
         count = len(self.times)
         self._middles.append((self.times[-1] + end) / 2)
         spans = self._settled(until=end + (end - self.times[-1]) / 2)
         if self._last[1] == count:
             return spans
-        first = count - self._frames(self.window) if self.window.in_frames else self._nearest(end - self.window.number)
+        first = self._begin_of_last(end)
         return [*spans, (max(0, min(first, count - self.least)), count)]
 
     def oldest(self) -> int:
         """The first frame that a further window may hold."""
-        count = len(self.times)
+        return max(0, min(self._begin_of_last(self.times[-1]), len(self.times) - self.least, self._first()))
+
+    def _begin_of_last(self, end: float) -> int:
+        """Where a window begins that ends with the last frame, which ends at `end` seconds."""
         if self.window.in_frames:
-            last = count - self._frames(self.window)
-        else:
-            last = self._nearest(self.times[-1] - self.window.number)
-        return max(0, min(last, count - self.least, self._first()))
+            return len(self.times) - int(self.window.number)
+        return self._nearest(end - self.window.number)
 
     def _settled(self, until: float = math.inf) -> list[Span]:
         spans: list[Span] = []
@@ -70,9 +104,10 @@ class Windows:
         if first >= count or not (self.hop.in_frames or until < math.inf or self._is_settled(self._position)):
             return None
         if self.window.in_frames:
-            end = first + self._frames(self.window)
+            end = first + int(self.window.number)
         else:
-            at = self._start_time(first) + self.window.number
+            start = self.times[first] if self.hop.in_frames else self._position
+            at = start + self.window.number
             if at > until + _EXACT or (until == math.inf and not self._is_settled(at)):
                 return None
             end = self._nearest(at)
@@ -90,9 +125,6 @@ class Windows:
     @property
     def _position(self) -> float:
         return self._origin + self._number * self.hop.number
-
-    def _start_time(self, first: int) -> float:
-        return self.times[first] if self.hop.in_frames else self._position
 
     def _hops_to_another(self, first: int) -> int:
         """How many hops further a window can differ from the next: more than one where a frame is shown for long."""
@@ -114,6 +146,3 @@ class Windows:
     def _nearest(self, time: float) -> int:
         """The frame shown nearest to that time, the later of two."""
         return bisect_right(self._middles, time + _EXACT)
-
-    def _frames(self, length: Duration) -> int:
-        return int(length.number)

@@ -12,10 +12,10 @@ from stres_cli.prediction_view import show, show_partly
 @command(
     example="stres predict clip.avi --run split1",
     shared=True,
-    interrupted="interrupted: what was predicted until then stands above",
+    interrupted="interrupted: what was predicted so far is above",
 )
 def predict(ui: CommandUI, config: stage.Config) -> None:
-    """Name the classes of videos, straight from their files.
+    """Classify videos directly from file.
 
     Frames and flow are made as those that the run was trained on, only where they are looked at; nothing is stored but
     timelines.

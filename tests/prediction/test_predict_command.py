@@ -95,7 +95,7 @@ def test_what_was_predicted_before_ctrl_c_is_shown(stres, trained_on_videos, mon
     assert shown.exit_code == 130
     assert "jump0.mkv" in shown.stdout
     assert "jump1.mkv" not in shown.stdout
-    assert shown.stderr.endswith("interrupted: what was predicted until then stands above\n")
+    assert shown.stderr.endswith("interrupted: what was predicted so far is above\n")
 
 
 def test_three_lines_of_python_do_the_same(trained_on_videos, tmp_path, monkeypatch, capsys):

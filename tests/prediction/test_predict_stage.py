@@ -12,7 +12,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.scores import read_scores
 from pipelines.optical_flow.farneback import Farneback
 from pipelines.prediction import predictor
-from pipelines.prediction.flow import FlowOnDemand, TrainedFlow
+from pipelines.prediction.inputs import FlowOnDemand, TrainedFlow
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.jpeg import as_stored

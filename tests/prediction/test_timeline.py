@@ -11,11 +11,10 @@ import pytest
 
 from pipelines import predict
 from pipelines.prediction import timeline as module
-from pipelines.prediction.duration import Duration
 from pipelines.prediction.overlay import shown_size
 from pipelines.prediction.timeline import Timeline, Window
 from pipelines.prediction.timeline_picture import ROWS, clock, draw_timeline, shown_classes
-from pipelines.prediction.windows import Windows
+from pipelines.prediction.windows import Duration, Windows
 from pipelines.storage.hdf5 import even_times
 from pipelines.video.synthetic import write_video
 from pipelines.video.timing import Timing
