@@ -1,7 +1,7 @@
 """Stage `doctor`: whether this machine can do what the other stages need, measured rather than guessed.
 
-A process of its own looks, so that a library that ends it takes nothing else with it: what it was looking at has
-failed, and another process goes on with the rest.
+A process of its own runs the checks, so that a library that crashes it takes nothing else down: the subject under check
+has failed, and another process continues with the rest.
 """
 
 import contextlib
@@ -14,13 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from pipelines import options
 from pipelines.diagnosis.check import Check, Place, failure, in_words
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
+from pipelines.runtime.worker_pool import how_it_ended
 
 STAGE = "doctor"
+_FIX = "reinstall the packages named above"
 SUBJECTS = {
     "packages": "Python and packages",
     "machine": "Machine",
@@ -29,7 +30,7 @@ SUBJECTS = {
     "decoders": "Video",
     "speed": "Flow",
 }
-"""The modules of `diagnosis`, in the order in which they look, and their headings."""
+"""The modules of `diagnosis`, in the order in which they run, and their headings."""
 _PATIENCE = 600.0  # seconds for one of them; compiling TV-L1 takes half a minute
 
 
@@ -38,40 +39,41 @@ class Config:
     """Settings of `doctor`."""
 
     workspace: options.WorkspaceFolder = options.DEFAULT_WORKSPACE
-    """The workspace whose disk is looked at; it need not exist."""
+    """The workspace whose disk is checked; it need not exist."""
     device: options.DeviceName = "auto"
     """What flow is measured on: auto, cpu, cuda or cuda:N."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was found. `checks` by heading; `failures` and `warnings` count them."""
+    """What was found."""
 
     checks: dict[str, list[Check]]
+    """By heading."""
     seconds: float
     failures: int = field(init=False)
     warnings: int = field(init=False)
 
     def __post_init__(self) -> None:
-        found = [check.status for checks in self.checks.values() for check in checks]
-        object.__setattr__(self, "failures", found.count("failure"))
-        object.__setattr__(self, "warnings", found.count("warning"))
+        statuses = [check.status for checks in self.checks.values() for check in checks]
+        object.__setattr__(self, "failures", statuses.count("failure"))
+        object.__setattr__(self, "warnings", statuses.count("warning"))
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
-    """Looks at everything; whatever is wrong is in the result."""
+    """Checks everything; whatever is wrong is in the result."""
     started = time.monotonic()
     place = Place(config.workspace, config.device)
     checks: dict[str, list[Check]] = {}
     while remaining := [subject for subject in SUBJECTS if subject not in checks]:
         on_progress(Progress(STAGE, len(checks), len(SUBJECTS), "subjects", even=False))
-        for subject, found in _look(remaining, place):
+        for subject, found in _check(remaining, place):
             checks[subject] = found
             on_progress(Progress(STAGE, len(checks), len(SUBJECTS), "subjects", even=False))
     return Result({SUBJECTS[subject]: checks[subject] for subject in SUBJECTS}, time.monotonic() - started)
 
 
-def _look(subjects: Sequence[str], place: Place) -> Iterator[tuple[str, list[Check]]]:
+def _check(subjects: Sequence[str], place: Place) -> Iterator[tuple[str, list[Check]]]:
     """What one process finds, by subject; the last one is what it died of, if it did."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
@@ -82,56 +84,37 @@ def _look(subjects: Sequence[str], place: Place) -> Iterator[tuple[str, list[Che
         theirs.close()
         try:
             for subject in subjects:
-                found = _receive(ours)
-                if found is None:
-                    yield subject, [_death(subject, process, log)]
-                    return
-                yield subject, found
+                found = None
+                with contextlib.suppress(EOFError, OSError):  # of a process that has died
+                    if ours.poll(_PATIENCE):
+                        found = ours.recv()
+                if found is not None:
+                    yield subject, found
+                    continue
+                process.join(1.0)
+                code = process.exitcode
+                how = (
+                    f"takes longer than {_PATIENCE:.0f} s"
+                    if code is None
+                    else f"ends the process ({how_it_ended(code)})"
+                )
+                lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
+                last = next((f": {line.strip()[:200]}" for line in reversed(lines) if line.strip()), "")
+                yield subject, [failure(SUBJECTS[subject].lower(), f"looking at it {how}{last}", _FIX)]
+                return
         finally:
             process.kill()
             process.join()
             ours.close()
 
 
-def _receive(connection: Connection) -> list[Check] | None:
-    """The checks of one subject; None where they do not come."""
-    with contextlib.suppress(EOFError, OSError):
-        if connection.poll(_PATIENCE):
-            return connection.recv()
-    return None
-
-
-def _death(subject: str, process: Any, log: Path) -> Check:
-    process.join(1.0)
-    code = process.exitcode
-    how = f"takes longer than {_PATIENCE:.0f} s" if code is None else f"ends the process ({_exit(code)})"
-    fix = "reinstall the packages named above"
-    return failure(SUBJECTS[subject].lower(), f"looking at it {how}{_last_line(log)}", fix)
-
-
-def _exit(code: int) -> str:
-    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
-    return next((f": {line.strip()[:200]}" for line in reversed(lines) if line.strip()), "")
-
-
-# ------------------------------------------------------------------ in the process
-
-
 def _serve(connection: Connection, log: Path, subjects: list[str], place: Place) -> None:
-    """Sends the checks of each subject. What libraries write to stderr goes to `log`."""
+    """Sends the checks of each subject, in the process. What libraries write to stderr goes to `log`."""
     with log.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 2)
     for subject in subjects:
-        connection.send(_attempt(subject, place))
-
-
-def _attempt(subject: str, place: Place) -> list[Check]:
-    try:
-        return importlib.import_module(f"pipelines.diagnosis.{subject}").check(place)
-    except BaseException as error:  # of a broken library, whatever it raises
-        fix = "reinstall the packages named above"
-        return [failure(SUBJECTS[subject].lower(), f"cannot be looked at: {in_words(error)}", fix)]
+        try:
+            checks = importlib.import_module(f"pipelines.diagnosis.{subject}").check(place)
+        except BaseException as error:  # of a broken library, whatever it raises
+            checks = [failure(SUBJECTS[subject].lower(), f"cannot be checked: {in_words(error)}", _FIX)]
+        connection.send(checks)

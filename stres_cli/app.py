@@ -28,7 +28,7 @@ COMMANDS = {
     "report": "Report accuracies and the confusion matrix: in the terminal, as CSV, PNG and one HTML page.",
     "predict": "Classify videos directly from file.",
     "export": "Write a run's network as one file that runs without stres, with its model card.",
-    "doctor": "Look at what the other commands need, and say how to mend what is wrong.",
+    "doctor": "Check the environment and suggest fixes.",
 }
 
 

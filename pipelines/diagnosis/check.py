@@ -1,6 +1,9 @@
-"""What one look at the machine found."""
+"""One line of the doctor's report, and what all subjects share."""
 
+import importlib
 import os
+import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +23,7 @@ class Check:
     status: Status
     found: str
     fix: str = ""
-    """The command, or what else to do, that mends what is not ok."""
+    """The command, or what else to do, to fix what is not ok."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """What was measured, for programs."""
 
@@ -62,9 +65,16 @@ def in_words(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def can_import(*modules: str) -> bool:
+    """Whether all of these can be imported; if not, their own lines among the packages say why."""
+    try:
+        for module in modules:
+            importlib.import_module(module)
+    except BaseException:  # a broken library may raise anything
+        return False
+    return True
+
+
 def pip_install(*arguments: str) -> str:
     """The command that installs into this very Python."""
-    import shlex
-    import sys
-
     return shlex.join([sys.executable, "-m", "pip", "install", *arguments])

@@ -1,9 +1,9 @@
-"""Videos: clips of several codecs made here and decoded as the stages do."""
+"""Decoders: clips of several codecs, made here and decoded as the stages do."""
 
 import tempfile
 from pathlib import Path
 
-from pipelines.diagnosis.check import Check, Place, failure, in_words, pip_install, warning
+from pipelines.diagnosis.check import Check, Place, can_import, failure, in_words, pip_install, warning
 
 # What data sets hold: name, encoder, container, pixels. UCF101 and HMDB51 are MPEG-4, Kinetics is H.264.
 _CODECS = (
@@ -16,16 +16,14 @@ _CODECS = (
     ("FFV1", "ffv1", ".mkv", "bgr0"),
 )
 _FRAMES, _SIDE = 8, 64
-_ERROR = 20.0  # grey levels in the mean: lossy codecs of a smooth picture are within 10
+_ERROR = 20.0  # grey levels on average: lossy codecs of a smooth picture are within 10
 
 
 def check(place: Place) -> list[Check]:
-    try:
-        import av
-        import numpy  # noqa: F401
-        import torch  # noqa: F401
-    except BaseException:  # told by the packages' own lines
+    if not can_import("av", "numpy", "torch"):
         return []
+    import av
+
     av.logging.set_level(None)
     encoders = [codec for codec in _CODECS if codec[1] in av.codecs_available]
     good, bad = [], []
@@ -42,7 +40,7 @@ def check(place: Place) -> list[Check]:
     untested = [name for name, *_ in _CODECS if name not in good and f"decoder {name}" not in {b.subject for b in bad}]
     found = f"{', '.join(good)}: clips made here decode" if good else "none of the clips made here decodes"
     if untested:
-        found += f"; not tested, for want of an encoder: {', '.join(untested)}"
+        found += f"; not tested for lack of an encoder: {', '.join(untested)}"
     versions = ".".join(map(str, av.library_versions["libavcodec"]))
     return [
         *bad,
@@ -51,7 +49,7 @@ def check(place: Place) -> list[Check]:
 
 
 def _round_trip(path: Path, encoder: str, pixels: str) -> None:
-    """Raises whatever goes wrong between a picture and its way back."""
+    """Encodes and decodes a clip; raises whatever goes wrong."""
     import numpy as np
 
     from pipelines.video.decoding import VideoReader
@@ -66,7 +64,7 @@ def _round_trip(path: Path, encoder: str, pixels: str) -> None:
     with VideoReader(path, keep_size=True) as reader:
         frames = np.stack(list(reader))
     if len(frames) != _FRAMES:
-        raise ValueError(f"of {_FRAMES} frames {len(frames)} decode")
+        raise ValueError(f"{len(frames)} of {_FRAMES} frames decode")
     error = float(np.abs(frames.astype(int) - clip).mean())
     if error > _ERROR:
-        raise ValueError(f"decoded frames are off by {error:.0f} grey levels in the mean")
+        raise ValueError(f"decoded frames are off by {error:.0f} grey levels on average")

@@ -1,39 +1,31 @@
-"""The GPUs: whether torch sees them, their memory, and that a small computation on each comes out right."""
+"""GPUs: whether torch sees them, their memory, and whether each computes a small product correctly."""
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pipelines.diagnosis.check import Check, Place, failure, in_words, ok, pip_install, warning
-
-if TYPE_CHECKING:
-    import torch
+from pipelines.diagnosis.check import Check, Place, can_import, failure, in_words, ok, pip_install, warning
 
 _INDEX = "https://download.pytorch.org/whl/cu130"
 
 
 def check(place: Place) -> list[Check]:
-    try:
-        import torch
-    except BaseException:  # told by the package's own line
+    if not can_import("torch"):
         return []
-    driver = _driver()
+    import torch
+
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
+        version = re.search(r"\d+\.\d+(\.\d+)?", text)
+        driver = version.group() if version else "unknown"
+    except OSError:  # none is loaded
+        driver = ""
     if not torch.cuda.is_available():
         return [_without(torch.version.cuda, driver)]
     return [*(_check_gpu(number, driver) for number in range(torch.cuda.device_count())), _check_compiler()]
 
 
-def _driver() -> str:
-    """The NVIDIA driver's version; "" where none is loaded."""
-    try:
-        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    found = re.search(r"\d+\.\d+(\.\d+)?", text)
-    return found.group() if found else "unknown"
-
-
 def _without(built_for: str | None, driver: str) -> Check:
+    """`built_for`: the CUDA version of torch; `driver`: that of the NVIDIA driver, "" without one."""
     if not driver:
         return ok("GPU", "none: everything runs on the CPU", count=0)
     if built_for is None:
@@ -52,7 +44,9 @@ def _check_gpu(number: int, driver: str) -> Check:
         free, total = torch.cuda.mem_get_info(number)
         values = {"name": about.name, "driver": driver, "total_bytes": total, "free_bytes": free}
         values |= {"cuda": torch.version.cuda, "capability": f"{about.major}.{about.minor}"}
-        difference = _largest_difference(torch.device("cuda", number))
+        matrix = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+        copy = matrix.to(torch.device("cuda", number))
+        difference = float((copy @ copy - (matrix @ matrix).to(copy.device)).abs().max())
     except Exception as error:
         return failure(subject, f"does not compute: {in_words(error)}", fix)
     found = (
@@ -60,14 +54,16 @@ def _check_gpu(number: int, driver: str) -> Check:
         f"capability {about.major}.{about.minor}"
     )
     if difference > 1e-2:
-        return failure(subject, f"{found}: computes another product than the CPU (by {difference:.2g})", fix, **values)
+        return failure(
+            subject, f"{found}: computes another product than the CPU (off by {difference:.2g})", fix, **values
+        )
     if free < 4e9:
         return warning(subject, f"{found}: little memory is left", "nvidia-smi shows which processes hold it", **values)
     return ok(subject, found, **values)
 
 
 def _check_compiler() -> Check:
-    """What TV-L1 on a GPU cannot do without, and training gets slower without."""
+    """What TV-L1 on a GPU needs, and training is slower without."""
     import torch
 
     from pipelines.runtime.devices import missing_to_compile
@@ -77,12 +73,3 @@ def _check_compiler() -> Check:
         found = f"without {missing} there is no TV-L1 on the GPU, and training is not compiled"
         return failure("GPU compiler", found, "apt install gcc python3-dev, or what your system calls them")
     return ok("GPU compiler", "Triton finds what it needs")
-
-
-def _largest_difference(device: "torch.device") -> float:
-    """Between a product of matrices computed there and on the CPU."""
-    import torch
-
-    a = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
-    there = a.to(device)
-    return float((there @ there - (a @ a).to(device)).abs().max())

@@ -16,25 +16,17 @@ _SHARED_MEMORY = 10**9  # bytes: some batches of 128 clips on their way from the
 
 
 def check(place: Place) -> list[Check]:
+    system = platform.platform()
+    models = [line for line in _text("/proc/cpuinfo").splitlines() if line.startswith("model name")]
+    processor = models[0].partition(":")[2].strip() if models else platform.machine()
     return [
-        _check_system(),
+        ok("system", f"{system}, {processor}", platform=system, processor=processor),
         _check_cores(),
         _check_memory(),
         _check_threads(),
         _check_open_files(),
         _check_shared_memory(),
     ]
-
-
-def _check_system() -> Check:
-    return ok("system", f"{platform.platform()}, {_processor()}", platform=platform.platform(), processor=_processor())
-
-
-def _processor() -> str:
-    for line in _text("/proc/cpuinfo").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def _check_cores() -> Check:
@@ -45,12 +37,12 @@ def _check_cores() -> Check:
     found = f"{usable} usable of {present}"
     if quota is not None and quota < usable:
         fix = f"give --workers {max(1, round(quota))}, or the container more (docker run --cpus {usable})"
-        return warning("cores", f"{found}, but this container gets the time of {quota:g}", fix, **values)
+        return warning("cores", f"{found}, but this container is limited to the time of {quota:g}", fix, **values)
     return ok("cores", found, **values)
 
 
 def cpu_quota() -> float | None:
-    """How many cores' time the control group may use; None without a limit."""
+    """How many cores' worth of time the control group may use; None without a limit."""
     quota, _, period = _text("/sys/fs/cgroup/cpu.max").partition(" ")
     if not quota:  # version 1
         quota = _text("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").strip()
@@ -62,7 +54,12 @@ def cpu_quota() -> float | None:
 
 
 def _check_memory() -> Check:
-    free = _available_memory()
+    """The memory of the machine, within the control group's limit."""
+    lines = dict(line.split(":", 1) for line in _text("/proc/meminfo").splitlines() if ":" in line)
+    free = int(lines.get("MemAvailable", "0").split()[0]) * 1024
+    limit, used = _text("/sys/fs/cgroup/memory.max").strip(), _text("/sys/fs/cgroup/memory.current").strip()
+    if limit.isdecimal() and used.isdecimal():
+        free = min(free, int(limit) - int(used))
     needed = available_cores() * _WORKER_BYTES
     found = f"{free / 1e9:.1f} GB free for {available_cores()} worker processes"
     if free < needed:
@@ -71,40 +68,29 @@ def _check_memory() -> Check:
     return ok("memory", found, free_bytes=free)
 
 
-def _available_memory() -> int:
-    """Bytes that can still be had: of the machine, and within the control group's limit."""
-    lines = dict(line.split(":", 1) for line in _text("/proc/meminfo").splitlines() if ":" in line)
-    free = int(lines.get("MemAvailable", "0").split()[0]) * 1024
-    limit, used = _text("/sys/fs/cgroup/memory.max").strip(), _text("/sys/fs/cgroup/memory.current").strip()
-    return min(free, int(limit) - int(used)) if limit.isdecimal() and used.isdecimal() else free
-
-
 def _check_threads() -> Check:
     given = {name: os.environ[name] for name in _THREADS if name in os.environ}
-    found = ", ".join(f"{name}={value}" for name, value in given.items()) or "the libraries' own choice"
+    found = ", ".join(f"{name}={value}" for name, value in given.items()) or "the libraries' defaults"
     if given.get("OMP_WAIT_POLICY", "").upper() == "ACTIVE":
         fix = "unset OMP_WAIT_POLICY"
-        return warning("threads", f"{found}: threads that spin take the cores from the loaders", fix, **given)
+        return warning("threads", f"{found}: spinning threads take the cores from the loaders", fix, **given)
     asked = given.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked) > available_cores():
         fix = f"export OMP_NUM_THREADS={available_cores()}"
-        return warning("threads", f"{found}: more threads than cores wait for one another", fix, **given)
+        return warning("threads", f"{found}: more threads than cores slow each other down", fix, **given)
     return ok("threads", found, **given)
 
 
 def _check_open_files() -> Check:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    found = f"a process may open {'any number' if soft == resource.RLIM_INFINITY else soft}"
     if soft != resource.RLIM_INFINITY and soft < _OPEN_FILES:
-        return warning(
-            "open files", f"a process may open {soft}", f"ulimit -n {max(soft, min(hard, 4096))}", limit=soft
-        )
-    return ok(
-        "open files", f"a process may open {'any number' if soft == resource.RLIM_INFINITY else soft}", limit=soft
-    )
+        return warning("open files", found, f"ulimit -n {max(soft, min(hard, 4096))}", limit=soft)
+    return ok("open files", found, limit=soft)
 
 
 def _check_shared_memory() -> Check:
-    """Through it batches come from the loaders' processes."""
+    """Batches come through it from the loaders' processes."""
     try:
         status = os.statvfs("/dev/shm")
     except OSError as error:
@@ -113,7 +99,7 @@ def _check_shared_memory() -> Check:
     found = f"{free / 1e9:.1f} GB free in /dev/shm"
     if free < _SHARED_MEMORY:
         fix = "docker run --ipc=host or --shm-size=8g, or mount -o remount,size=8G /dev/shm"
-        return warning("shared memory", f"{found}: loaders may die of it", fix, free_bytes=free)
+        return warning("shared memory", f"{found}: loaders may be killed", fix, free_bytes=free)
     return ok("shared memory", found, free_bytes=free)
 
 

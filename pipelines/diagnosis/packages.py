@@ -1,4 +1,4 @@
-"""Python and the packages: their versions against those that stres asks for, and whether they can be imported."""
+"""Python and packages: whether their versions are those that stres needs, and whether they can be imported."""
 
 import importlib
 import platform
@@ -8,7 +8,7 @@ from importlib import metadata
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from pipelines.diagnosis.check import Check, Place, failure, in_words, ok, pip_install, warning
+from pipelines.diagnosis.check import Check, Place, can_import, failure, in_words, ok, pip_install, warning
 
 _US = "stres"
 _FOR_CONTRIBUTORS = {"dev", "docs"}  # extras
@@ -30,10 +30,17 @@ def check(place: Place) -> list[Check]:
     except metadata.PackageNotFoundError:
         found = "stres itself is not installed as a package: the versions it asks for are not known"
         return [warning("packages", found, pip_install("."))]
-    needed = sorted((one for one in asked if _applies(one)), key=lambda one: one.name)
+    needed = sorted(filter(_applies, asked), key=lambda each: each.name)
+    version = platform.python_version()
+    found, values = f"{version} ({sys.executable})", {"version": version, "wanted": str(python)}
+    if python.contains(version, prereleases=True):
+        interpreter = ok("python", found, **values)
+    else:
+        fix = f"install a Python {python}, and stres into it"
+        interpreter = failure("python", f"{found}, but stres needs {python}", fix, **values)
     return [
-        _check_python(python),
-        *(_check_package(one) for one in needed),
+        interpreter,
+        *map(_check_package, needed),
         *_check_opencv(),
         *_check_torchvision(),
         *_check_extras(asked),
@@ -49,17 +56,9 @@ def _accepts(asked: Requirement, version: str) -> bool:
     return asked.specifier.contains(version, prereleases=True)
 
 
-def _check_python(wanted: SpecifierSet) -> Check:
-    version = platform.python_version()
-    found, values = f"{version} ({sys.executable})", {"version": version, "wanted": str(wanted)}
-    if not wanted.contains(version, prereleases=True):
-        fix = f"install a Python {wanted}, and stres into it"
-        return failure("python", f"{found}, but stres needs {wanted}", fix, **values)
-    return ok("python", found, **values)
-
-
 def _check_package(asked: Requirement) -> Check:
-    name, version = _installed(asked.name)
+    candidates = (asked.name, *_ALTERNATIVES.get(asked.name, ()))
+    name, version = next(((each, found) for each in candidates if (found := _version(each))), (asked.name, None))
     wanted = str(asked.specifier)
     values = {"version": version, "wanted": wanted}
     fix = pip_install(f"{asked.name}{wanted}")
@@ -71,21 +70,13 @@ def _check_package(asked: Requirement) -> Check:
     try:
         importlib.import_module(module)
     except BaseException as error:  # a broken library may raise anything
-        return failure(asked.name, f"{version}, but `import {module}` fails: {in_words(error)}", _mend(name, error))
+        return failure(
+            asked.name, f"{version}, but `import {module}` fails: {in_words(error)}", _fix_import(name, error)
+        )
     return ok(asked.name, f"{version} ({wanted})" if name == asked.name else f"{version} ({name})", **values)
 
 
-def _installed(name: str) -> tuple[str, str | None]:
-    """The distribution that stands for `name`, and its version."""
-    for candidate in (name, *_ALTERNATIVES.get(name, ())):
-        try:
-            return candidate, metadata.version(candidate)
-        except metadata.PackageNotFoundError:
-            continue
-    return name, None
-
-
-def _mend(name: str, error: BaseException) -> str:
+def _fix_import(name: str, error: BaseException) -> str:
     text = str(error)
     if "libGL" in text or "libgthread" in text or "libxcb" in text:
         return f"apt-get install libgl1 libglib2.0-0, or {pip_install('--force-reinstall', f'{name}-headless')}"
@@ -95,29 +86,20 @@ def _mend(name: str, error: BaseException) -> str:
 
 
 def _check_opencv() -> list[Check]:
-    """Several packages hold the same folder `cv2`: what was installed last overwrites the rest in part."""
+    """Several packages install the same folder `cv2`: the last one installed overwrites part of the others."""
     installed = [name for name in _OPENCVS if _version(name)]
     if len(installed) < 2:
         return []
     fix = f"{sys.executable} -m pip uninstall -y {' '.join(installed)} && {pip_install('opencv-contrib-python')}"
     found = f"{' and '.join(installed)} are both installed, and overwrite each other's files"
-    return [(warning if _has_flow_functions() else failure)("opencv packages", found, fix, installed=installed)]
-
-
-def _has_flow_functions() -> bool:
     try:
         import cv2
 
-        return all(
-            hasattr(holder, name)
-            for holder, name in (
-                (cv2, "calcOpticalFlowFarneback"),
-                (cv2, "DISOpticalFlow_create"),
-                (cv2.optflow, "DualTVL1OpticalFlow_create"),
-            )
-        )
+        usable = hasattr(cv2, "calcOpticalFlowFarneback") and hasattr(cv2, "DISOpticalFlow_create")
+        usable = usable and hasattr(cv2.optflow, "DualTVL1OpticalFlow_create")
     except Exception:
-        return False
+        usable = False
+    return [(warning if usable else failure)("opencv packages", found, fix, installed=installed)]
 
 
 def _version(name: str) -> str | None:
@@ -128,16 +110,15 @@ def _version(name: str) -> str | None:
 
 
 def _check_torchvision() -> list[Check]:
-    """Made for another torch, it imports or not, but its compiled operators do not load."""
+    """One built for another torch may import, but its compiled operators do not load."""
     fix = pip_install("--force-reinstall", "torch", "torchvision")
-    try:
-        import torch
-        import torchvision  # noqa: F401  (registers its operators)
-    except BaseException:  # told by its own line
+    if not can_import("torch", "torchvision"):  # which registers its operators
         return []
+    import torch
+
     try:
         asked = [Requirement(text) for text in metadata.requires("torchvision") or ()]
-        wanted = next((one for one in asked if one.name == "torch"), None)
+        wanted = next((each for each in asked if each.name == "torch"), None)
         boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 3.9], [8.0, 8.0, 9.0, 9.0]])
         kept = torch.ops.torchvision.nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist()
     except Exception as error:
@@ -151,19 +132,21 @@ def _check_torchvision() -> list[Check]:
 
 
 def _check_extras(asked: list[Requirement]) -> list[Check]:
-    """Optional packages may be absent, but not too old."""
+    """Optional packages may be absent, but not outdated."""
     checks = []
     extras = set(metadata.metadata(_US).get_all("Provides-Extra") or ()) - _FOR_CONTRIBUTORS
     for extra in sorted(extras):
-        members = [one for one in asked if _applies(one, extra) and not _applies(one)]
+        members = [each for each in asked if _applies(each, extra) and not _applies(each)]
         if not members:
             continue
-        versions = {one.name: _version(one.name) for one in members}
-        old = [one for one in members if (version := versions[one.name]) and not _accepts(one, version)]
+        versions = {each.name: _version(each.name) for each in members}
+        old = [each for each in members if (version := versions[each.name]) and not _accepts(each, version)]
         subject, fix = f"extra {extra}", pip_install(f"{_US}[{extra}]")
         listed = ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items())
         if old:
-            checks.append(warning(subject, f"{listed}; too old: {', '.join(one.name for one in old)}", fix, **versions))
+            checks.append(
+                warning(subject, f"{listed}; too old: {', '.join(each.name for each in old)}", fix, **versions)
+            )
         else:
             absent = None in versions.values()
             checks.append(ok(subject, listed + (f" (optional: {fix})" if absent else ""), **versions))

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.diagnosis.check import Check, Place, failure, in_words, ok, warning
+from pipelines.diagnosis.check import Check, Place, can_import, failure, in_words, ok, warning
 from pipelines.storage.flow_settings import DEFAULT_BOUND, DEFAULT_STEP, FlowSettings
 from pipelines.storage.flow_settings import DEFAULT_METHOD as METHOD
 from pipelines.wording import duration
@@ -22,28 +22,21 @@ _FRAMES = 100
 
 
 def check(place: Place) -> list[Check]:
-    try:
-        import av  # noqa: F401
-        import cv2  # noqa: F401
-        import h5py  # noqa: F401
-        import hdf5plugin  # noqa: F401
-        import numba  # noqa: F401
-        import torch  # noqa: F401
-    except BaseException:  # told by the packages' own lines
+    if not can_import("av", "cv2", "h5py", "hdf5plugin", "numba", "torch"):
         return []
     return [_check_cache(), *_check_speed(place)]
 
 
 def _check_cache() -> Check:
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-        found = "NUMBA_DISABLE_JIT is set: TV-L1 would be interpreted, which it cannot be"
+        found = "NUMBA_DISABLE_JIT is set: TV-L1 has to be compiled"
         return failure("Numba cache", found, "unset NUMBA_DISABLE_JIT")
 
     from pipelines.optical_flow.tvl1.compilation import cache_folder, compiled_kernel
 
     folder = cache_folder()
     if folder is None:
-        found = "no folder for compiled kernels can be written to: every process compiles for half a minute"
+        found = "no folder for compiled kernels is writable: every process compiles for half a minute"
         return warning("Numba cache", found, "export NUMBA_CACHE_DIR=/a/folder/of/yours")
     started = time.perf_counter()
     kernel = compiled_kernel()
@@ -109,8 +102,8 @@ def _pairs_per_second(folder: Path, device: str, workers: int) -> float:
 
 
 def textured_clip() -> "np.ndarray":
-    """A texture that moves before another one: uint8 RGB [T, H, W, 3]. TV-L1 takes about as long for it as for UCF101's
-    clips: its iterations end when nothing changes, so that noise or a still picture would tell another time."""
+    """A texture that moves in front of another one: uint8 RGB [T, H, W, 3]. TV-L1 takes about as long for it as for
+    UCF101's clips: its iterations end when nothing changes, so noise or a still picture would take another time."""
     import cv2
     import numpy as np
 
@@ -120,13 +113,13 @@ def textured_clip() -> "np.ndarray":
         noise = cv2.GaussianBlur(rng.normal(0, 1, (2 * _HEIGHT, 2 * _WIDTH, 3)), (0, 0), sigma)
         return 128 + 40 * noise / noise.std()
 
-    behind, before = texture(6.0), texture(3.0)
+    behind, front = texture(6.0), texture(3.0)
     y, x = np.mgrid[:_HEIGHT, :_WIDTH]
     frames = []
     for t in range(_FRAMES):
         shifted, moving = (
             cv2.warpAffine(layer, np.array([[1, 0, dx], [0, 1, dy]]), (_WIDTH, _HEIGHT))
-            for layer, dx, dy in ((behind, -0.3 * t, -0.1 * t), (before, -20 - 1.2 * t, -10.0))
+            for layer, dx, dy in ((behind, -0.3 * t, -0.1 * t), (front, -20 - 1.2 * t, -10.0))
         )
         inside = (np.hypot(x - 100 - 1.2 * t, y - 120 - 20 * np.sin(t / 8)) < 50)[..., None]
         frames.append(np.where(inside, moving, shifted) + rng.normal(0, 2, (_HEIGHT, _WIDTH, 1)))

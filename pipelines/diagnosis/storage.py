@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.diagnosis.check import Check, Place, failure, in_words, ok, pip_install, warning
+from pipelines.diagnosis.check import Check, Place, can_import, failure, in_words, ok, pip_install, warning
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,7 @@ def _check_space(place: Place) -> Check:
 def _check_files(place: Place) -> Check:
     status = os.statvfs(place.folder)
     if not status.f_files:
-        return ok("inodes", "made as they are needed", free=None)
+        return ok("inodes", "made as needed", free=None)
     found, fix = f"{status.f_favail} files can still be made", "name a --workspace on another disk"
     if status.f_favail < 100:
         return failure("inodes", found, fix, free=status.f_favail)
@@ -49,11 +49,11 @@ def _check_files(place: Place) -> Check:
 
 
 def _check_locks(place: Place) -> list[Check]:
-    """Without them two commands at once may lose a row of failures.csv (`workspace.record_outcomes`)."""
+    """Without locks two commands at once may lose a row of failures.csv (`failures.record_outcomes`)."""
     descriptor = os.open(place.folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:  # another command is at work: so they work
+    except BlockingIOError:  # held by another command: so locks work
         pass
     except OSError as error:
         fix = "start only one command at a time on this workspace, or use torchrun"
@@ -64,7 +64,7 @@ def _check_locks(place: Place) -> list[Check]:
 
 
 def _check_plugin_path() -> Check:
-    """HDF5 runs whatever library it finds there when a file asks for its filter; stres does not let it look there."""
+    """HDF5 runs any library it finds there when a file asks for its filter; stres does not let it look there."""
     chosen = os.environ.get("HDF5_PLUGIN_PATH")
     if chosen:
         return warning(
@@ -74,12 +74,8 @@ def _check_plugin_path() -> Check:
 
 
 def _check_hdf5(place: Place) -> list[Check]:
-    """Each of two processes writes an artifact with either filter; the other one reads it."""
-    try:
-        import h5py  # noqa: F401
-        import hdf5plugin  # noqa: F401
-        import numpy  # noqa: F401
-    except BaseException:  # told by the packages' own lines
+    """Each of two processes writes an artifact with one of the filters; the other process reads it."""
+    if not can_import("h5py", "hdf5plugin", "numpy"):
         return []
     from pipelines.errors import VideoError
     from pipelines.runtime.worker_pool import run_tasks

@@ -13,10 +13,10 @@ _MARKS = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failure": ("FAI
 
 @command(example="stres doctor --device cuda", interrupted="interrupted: nothing is left behind")
 def doctor(ui: CommandUI, config: stage.Config) -> None:
-    """Look at what the other commands need, and say how to mend what is wrong.
+    """Check the environment and suggest fixes.
 
-    Versions, GPUs, decoders, disk, HDF5 and the speed of flow are tried out, which takes about 20 seconds; half a
-    minute more where TV-L1 is not compiled yet. Exit code 3 if something needed is broken.
+    Versions, GPUs, decoders, disk, HDF5 and the speed of flow are tested, which takes about 20 seconds; half a minute
+    more if TV-L1 is not compiled yet. Exit code 3 if something needed is broken.
     """
     result = stage.run(config, ui.on_progress)
     ui.finish(result, exit_code=3 if result.failures else 0)
@@ -24,7 +24,7 @@ def doctor(ui: CommandUI, config: stage.Config) -> None:
 
 
 def show(ui: CommandUI, result: stage.Result) -> None:
-    """Prints a line for each check, and below those that are not ok what mends them."""
+    """Prints a line for each check, and below those that are not ok how to fix them."""
     width = max(len(check.subject) for checks in result.checks.values() for check in checks)
     for heading, checks in result.checks.items():
         if checks:
@@ -32,8 +32,7 @@ def show(ui: CommandUI, result: stage.Result) -> None:
         for check in checks:
             _show_check(ui, check, width)
     ui.out.print(
-        f"{plural(result.failures, 'failure')}, {plural(result.warnings, 'warning')}; looked for "
-        f"{duration(result.seconds)}",
+        f"{plural(result.failures, 'failure')}, {plural(result.warnings, 'warning')}; took {duration(result.seconds)}",
         soft_wrap=True,
     )
 
