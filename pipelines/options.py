@@ -194,7 +194,7 @@ class ConfigField:
             raise UsageError(f"{self.flag} ''{where} is not known: give {self.wanted}")
         if self.words and value in self.words:
             return
-        if self.words and (not value or isinstance(value, str)):
+        if self.words and (value == () or isinstance(value, str)):
             raise UsageError(f"{self.flag} {value!r}{where}: give {self.wanted}")
         for one in value if several else (value,):
             if self.choices and one not in self.choices:
@@ -277,7 +277,7 @@ def _resolved(hint: Any) -> dict[str, Any]:
         first, *others = (_resolved(part) for part in parts if part is not types.NoneType)
         if any(other["many"] for other in others):
             first["many"] = True
-        elif others and first["many"]:
+        elif others and first["kind"] in (int, float):
             first["words"] = others[0]["choices"]
         return first
     if origin in (tuple, list, Sequence):

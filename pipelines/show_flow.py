@@ -62,8 +62,7 @@ class Config:
         Option(
             metavar="N",
             minimum=0,
-            read=lambda text: text if text == "all" else int(text),
-            wanted="a number from 0, or all",
+            wanted="a whole number from 0 up, or all",
             default="the middle one, or all where FILE is a video",
             switches=(("--all", "all", "A video of all frames: the same as --frame all."),),
         ),
