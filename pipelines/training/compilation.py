@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import MissingError
 from pipelines.runtime.devices import missing_to_compile
-from pipelines.training.optimiser import total_iterations
 from pipelines.training.recipes import Step
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ def compiles(asked: bool | None, device: "torch.device") -> bool:
 
 def worthwhile(asked: bool | None, step: Step, videos: int) -> bool:
     """Whether a step of a run that compiles is long enough for it; always where it was asked for."""
+    from pipelines.training.optimiser import total_iterations  # loads torch, which --help can do without
+
     return bool(asked) or total_iterations(step, videos) >= WORTHWHILE
 
 
