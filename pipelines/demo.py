@@ -1,6 +1,6 @@
-"""Stage: a synthetic data set through every other stage, to see the whole tool work within minutes.
+"""Stage `demo`: runs every other stage on a synthetic data set, to see the whole tool work within minutes.
 
-Leaves everything in `<workspace>/demo`, which is a workspace like any other, with the videos under `videos/`.
+Everything is left in `<workspace>/demo`, which is a workspace like any other, with the videos in `videos/`.
 """
 
 import contextlib
@@ -47,8 +47,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Result:
-    """The demo's numbers: accuracies as in `results.json`, of the two streams trained alone, of the mean of their
-    logits, and of the paper's joint network (`fused`)."""
+    """The demo's numbers; accuracies are as in `results.json`."""
 
     workspace: Path
     seed: int
@@ -56,9 +55,12 @@ class Result:
     train_videos: int
     test_videos: int
     appearance: dict[str, Any]
+    """Of the stream trained alone, as is `motion`."""
     motion: dict[str, Any]
     late_fusion: dict[str, Any]
+    """Of the mean of their logits."""
     fused: dict[str, Any]
+    """Of the paper's joint network."""
     report: report.Result
     seconds: dict[str, float]
 
@@ -66,8 +68,11 @@ class Result:
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """Makes the clips, extracts frames and flow, trains, tests and reports.
 
-    The same call again continues where it stopped. Raises what the stages raise, `UsageError` where the folder holds
-    the demo of another seed.
+    The same call again continues where it stopped.
+
+    Raises:
+        UsageError: The folder holds the demo of another seed.
+        StresError: What the stages raise.
     """
     from pipelines.datasets.splits import write_splits
     from pipelines.video.synthetic import CLASSES, write_clips
@@ -76,7 +81,13 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     videos = workspace.root / "videos"
     seconds: dict[str, float] = {}
     started = time.monotonic()
-    _keep_one_seed(workspace, config.seed)
+    seed_file = workspace.root / "seed.txt"
+    before = seed_file.read_text(encoding="utf-8").strip() if seed_file.exists() else str(config.seed)
+    if before != str(config.seed):  # clips of two seeds must not be mixed
+        raise UsageError(
+            f"{workspace.root} holds the demo of seed {before}: delete that folder, or name another --workspace"
+        )
+    write_text(seed_file, f"{config.seed}\n")
 
     def lap(stage: str) -> None:
         seconds[stage] = round(time.monotonic() - started - sum(seconds.values()), 1)
@@ -134,17 +145,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _keep_one_seed(workspace: Workspace, seed: int) -> None:
-    """Refuses to mix the clips of two seeds."""
-    file = workspace.root / "seed.txt"
-    before = file.read_text(encoding="utf-8").strip() if file.exists() else str(seed)
-    if before != str(seed):
-        raise UsageError(
-            f"{workspace.root} holds the demo of seed {before}: delete that folder, or name another --workspace"
-        )
-    write_text(file, f"{seed}\n")
 
 
 def clip_split(train_clips: int, test_clips: int, source: str) -> "Split":

@@ -1,4 +1,4 @@
-"""Numbers in words: how many of what, how long, which share."""
+"""Numbers in words (how many of what, how long, which share), and texts of others made safe to show."""
 
 import math
 from collections.abc import Sequence
@@ -39,6 +39,16 @@ def points(difference: float) -> str:
 def _rounded(fraction: float, digits: int) -> float:
     unit = 10**digits
     return math.copysign(math.floor(abs(fraction) * 100 * unit + 0.5 + _EXACT) / unit, fraction)
+
+
+def printable(text: str) -> str:
+    """`text`, which may hold names from folders of data, without control characters and bytes that are not text."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an exception's text; of one without a text its type."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def some(names: Sequence[str], shown: int = 3) -> str:

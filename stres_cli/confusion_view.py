@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from stres_cli.console import printable
+from pipelines.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,6 +23,7 @@ from pipelines.runtime.progress import Progress
 from pipelines.runtime.ranks import launched, ranks
 from pipelines.runtime.signals import STOP_SIGNALS, StopRequest
 from pipelines.storage.atomic import json_text
+from pipelines.wording import printable
 from stres_cli import INTERRUPTED
 
 
@@ -139,11 +140,6 @@ class _PlainConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
-
-
-def printable(text: str) -> str:
-    """`text`, which may hold names from folders of data, without control characters and bytes that are no text."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 @contextlib.contextmanager

@@ -17,21 +17,23 @@ _SHOWN_FAILURES = 10
 
 
 def show(ui: CommandUI, result: ExtractResult, workspace: Path, *, wanted: str = "videos") -> None:
-    """`wanted`: what the stage looked for, should files have been passed over.
+    """Prints counts, rate and failures, or what a dry run estimates; exit code 1 while failures remain.
 
-    Prints counts, rate and failures, or what a dry run estimates; exit code 1 while failures remain."""
+    Args:
+        ui: The command's output.
+        result: What the stage did.
+        workspace: The workspace's folder.
+        wanted: What the stage looked for, in case files were skipped.
+    """
     ui.finish(result, exit_code=1 if result.failed else 0)
     if result.ignored and result.found is None:  # with an account all is told before the work
-        text = (
-            "file is not {} by its name and was" if result.ignored == 1 else "files are not {} by their names and were"
-        )
-        ui.out.print(f"{result.ignored} {text.format(wanted)} passed over")
+        ui.out.print(f"skipped {plural(result.ignored, 'file')} not named as {wanted}")
     if result.changed:
         ui.out.print(_changed(result), soft_wrap=True)
     if result.estimate is not None:
         cost = result.estimate
         ui.out.print(
-            f"{plural(cost.videos, 'video')} to do ({result.skipped} done already), {_cost(cost)}",
+            f"{plural(cost.videos, 'video')} to do ({result.skipped} already done), {_cost(cost)}",
             soft_wrap=True,
         )
         if result.failures:
@@ -43,7 +45,7 @@ def show(ui: CommandUI, result: ExtractResult, workspace: Path, *, wanted: str =
             _show_proposal(ui, result.proposal)
         return
     ui.out.print(
-        f"{plural(result.done, 'video')} done, {result.skipped} done before, {result.failed} failed; "
+        f"{plural(result.done, 'video')} done, {result.skipped} already done, {result.failed} failed; "
         f"{plural(result.units, result.unit.removesuffix('s'))} in {duration(result.seconds)} "
         f"({result.units_per_second:.1f} {result.unit}/s)",
         soft_wrap=True,
@@ -66,7 +68,7 @@ def _show_failures(ui: CommandUI, failures: Sequence[Failure]) -> None:
 
 def _cost(cost: "Estimate") -> str:
     if cost.videos and not cost.measured_videos:
-        return "of which none could be measured: how long it takes is not known"
+        return "none of which could be measured: the time is unknown"
     return (
         f"{plural(cost.frames, 'frame')}: about {duration(3600 * cost.hours)} and {size(cost.gigabytes)}, measured on "
         f"{cost.measured_videos} of them"
@@ -96,7 +98,7 @@ def _percent(share: float) -> str:
 def _show_proposal(ui: CommandUI, proposal: "Proposal") -> None:
     sides = proposal.short_sides
     ui.out.print(
-        f"settings that suit, by {plural(proposal.videos, 'video')} spread over all: "
+        f"suitable settings, from {plural(proposal.videos, 'video')} spread over all: "
         f"--method {proposal.method} --bound "
         f"{proposal.bound:g} --short-side {proposal.short_side}",
         soft_wrap=True,

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from pipelines.prediction.results import Prediction, Result, Truth
-from pipelines.wording import duration, percent, plural
-from stres_cli.console import CommandUI, printable
+from pipelines.wording import duration, percent, plural, printable
+from stres_cli.console import CommandUI
 from stres_cli.report_view import STREAM_COLOURS
 from stres_cli.tables import Table
 

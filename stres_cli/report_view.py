@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from pipelines.wording import percent, plural, points
+from pipelines.wording import percent, plural, points, printable
 from stres_cli.confusion_view import render_confusion
-from stres_cli.console import printable
 from stres_cli.tables import Table
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from pipelines.verification.faults import FIXES, Fault, FaultKind
-from pipelines.wording import duration, plural, some
-from stres_cli.console import printable
+from pipelines.wording import duration, plural, printable, some
 from stres_cli.tables import Table
 
 if TYPE_CHECKING:

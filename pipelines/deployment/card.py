@@ -13,7 +13,7 @@ from pipelines.storage.atomic import read_json
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.training.run_config import RunConfig, StepConfig
 from pipelines.training.runs import LATE_FUSION, Run
-from pipelines.wording import percent
+from pipelines.wording import percent, printable
 from pipelines.workspace import Workspace
 
 
@@ -232,8 +232,7 @@ def _provenance(about: Exported) -> str:
 
 def _cell(value: object) -> str:
     """What came with the run as text that neither ends a table's cell nor is Markdown or HTML."""
-    text = "".join(letter if letter.isprintable() else "\ufffd" for letter in str(value))
-    return "".join(_ENTITIES.get(letter, letter) for letter in text)
+    return "".join(_ENTITIES.get(letter, letter) for letter in printable(str(value)))
 
 
 _ENTITIES = {letter: f"&#{ord(letter)};" for letter in "&<>[]`|"}

@@ -12,6 +12,8 @@ import numpy as np
 from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 
+from pipelines.wording import printable
+
 Align = Literal["left", "center", "right"]
 Colour = tuple[int, int, int]
 _BELOW_BASELINE = 0.3  # of the size: room for letters that hang below the line
@@ -25,7 +27,7 @@ def draw_text(
 
     `size` is in pixels. What would lie outside the canvas is cut.
     """
-    mask = _mask(_printable(text), size, bold)
+    mask = _mask(printable(text), size, bold)
     height, width = mask.shape
     left = round(x - {"left": 0.0, "center": 0.5, "right": 1.0}[align] * width)
     top = round(baseline) - height + round(_BELOW_BASELINE * size)
@@ -38,7 +40,7 @@ def draw_text(
 
 def text_width(text: str, size: float, *, bold: bool = False) -> int:
     """The width in pixels at which `draw_text` writes it."""
-    return _mask(_printable(text), size, bold).shape[1]
+    return _mask(printable(text), size, bold).shape[1]
 
 
 def shortened(text: str, width: float, size: float, *, bold: bool = False) -> str:
@@ -65,7 +67,3 @@ def _mask(text: str, size: float, bold: bool) -> np.ndarray:
     mask = np.asarray(picture, np.float32) / 255
     mask.setflags(write=False)
     return mask
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

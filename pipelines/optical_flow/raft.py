@@ -19,6 +19,7 @@ from pipelines.errors import MissingError
 from pipelines.optical_flow.grey import check_frames
 from pipelines.optical_flow.methods import as_options, parse_options, require
 from pipelines.storage.tensor_file import TensorFileError, read_tensors, require_tensors, while_the_server_answers
+from pipelines.wording import first_line
 
 _NETWORKS = {
     "raft_large": (optical_flow.raft_large, optical_flow.Raft_Large_Weights.DEFAULT),
@@ -122,8 +123,8 @@ def _torchvision_weights(model: str) -> tuple[dict[str, torch.Tensor], str]:
             return dict(weights.get_state_dict(progress=False, check_hash=True)), f"torchvision:{weights}"
     except (URLError, OSError, RuntimeError) as error:
         raise MissingError(
-            f"RAFT's weights cannot be fetched ({_first_line(error)}): fetch {weights.url} elsewhere and put it into "
-            f"{folder}, or name the file with --method-option weights=FILE"
+            f"RAFT's weights cannot be fetched ({first_line(error)[:200]}): fetch {weights.url} elsewhere and put it "
+            f"into {folder}, or name the file with --method-option weights=FILE"
         ) from error
 
 
@@ -133,11 +134,7 @@ def _network_with(state: dict[str, torch.Tensor], settings: RAFTParameters) -> n
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise MissingError(
-            f"--method-option weights={settings.weights}: not weights of {settings.model} ({_first_line(error)}); "
+            f"--method-option weights={settings.weights}: not weights of {settings.model} ({first_line(error)[:200]}); "
             f"--method-option model=... names another of {', '.join(_NETWORKS)}"
         ) from error
     return network.eval().requires_grad_(False)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

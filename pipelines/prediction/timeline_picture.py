@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pipelines.prediction.timeline import Timeline
+from pipelines.wording import printable
 
 ROWS = 12  # classes shown
 _LABEL = 28  # characters of a class's name
@@ -47,9 +48,9 @@ def draw_timeline(timeline: Timeline, title: str, details: str) -> bytes:
     scale.ax.set_yticklabels(["0 %", "50 %", "100 %"])
     scale.ax.tick_params(labelsize=8, colors=_MUTED, length=2)
     scale.outline.set_visible(False)
-    figure.text(margin / width, 1 - 0.27 / height, _plain(title), fontsize=11, fontweight="bold", color=_TEXT,
+    figure.text(margin / width, 1 - 0.27 / height, printable(title), fontsize=11, fontweight="bold", color=_TEXT,
                 parse_math=False)  # fmt: skip
-    text = f"{_plain(details)} · windows of {timeline.window} every {timeline.hop}"
+    text = f"{printable(details)} · windows of {timeline.window} every {timeline.hop}"
     figure.text(margin / width, 1 - 0.47 / height, text, fontsize=8.5, color=_MUTED, parse_math=False)
     return _png(figure)
 
@@ -133,12 +134,8 @@ def clock(seconds: float, total: float) -> str:
 
 
 def _shortened(name: str) -> str:
-    name = _plain(name)
+    name = printable(name)
     return name if len(name) <= _LABEL else name[: _LABEL - 1] + "…"
-
-
-def _plain(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 def _png(figure: Figure) -> bytes:

@@ -13,7 +13,7 @@ import itertools
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -38,25 +38,34 @@ class Found:
 
 @dataclass
 class FolderOfVideos:
-    """What a folder holds. `layout` names how it was read; `skipped` counts the files passed over by reason, `suffixes`
-    those of them that are no videos; `unreadable` are folders that cannot be listed."""
+    """What a folder holds."""
 
     root: Path
     videos: list[Found] = field(default_factory=list)
     layout: str = ""
+    """How the folder was read."""
     notes: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    """Files that were skipped, by reason."""
     suffixes: Counter[str] = field(default_factory=Counter)
+    """Those of them that are not videos by their names, by suffix."""
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
+    """Folders that cannot be listed, and why."""
     lists: list[Path] = field(default_factory=list)
     """Files that may give labels: `metadata.csv`, `metadata.jsonl`, and CSV files in `annotations/`."""
 
 
 def read_class_folders(root: Path, *, workspace: Path | None, classes_at: int | None) -> FolderOfVideos:
-    """The videos below `root` with their classes and splits; none of the workspace's own.
+    """Finds the videos below a folder with their classes and splits.
 
-    `classes_at`: the class is the folder so many levels below `root`, whatever the layout looks like; None: as the
-    layout says. Raises `UsageError` for a layout that does not say which folders are the classes.
+    Args:
+        root: The folder.
+        workspace: The workspace in use, whose own videos are skipped.
+        classes_at: The class is the folder so many levels below `root`, whatever the layout looks like; None: as the
+            layout says.
+
+    Raises:
+        UsageError: The layout does not say which folders are the classes.
     """
     if is_workspace(root):
         raise UsageError(f"{root} is a workspace of stres: VIDEOS is a folder of class folders")
@@ -92,7 +101,8 @@ def _walk(read: FolderOfVideos, workspace: Path | None) -> None:
             folders.clear()
             continue
         seen.add(real)
-        if real == own or (_may_be_workspace(folders, files) and is_workspace(Path(parent))):
+        may_be_workspace = "dataset.json" in files or not {"frames", "flow", "runs"}.isdisjoint(folders)
+        if real == own or (may_be_workspace and is_workspace(Path(parent))):
             read.skipped[f"in the workspace {parent}"] += _films(Path(parent))
             folders.clear()
             continue
@@ -110,18 +120,15 @@ def _add_files(read: FolderOfVideos, parent: Path, names: list[str]) -> None:
         if not is_video(path):
             read.skipped["not a video by its name"] += 1
             read.suffixes[path.suffix.lower() or "no suffix"] += 1
-            if name in ("metadata.csv", "metadata.jsonl") or (
-                path.suffix == ".csv" and below in ((), ("annotations",))
-            ):
+            is_annotation = path.suffix == ".csv" and below in ((), ("annotations",))
+            if is_annotation or name in ("metadata.csv", "metadata.jsonl"):
                 read.lists.append(path)
-        elif path.suffix == ".mp4" and f"{path.stem}.json" in there and _is_timeline(parent / f"{path.stem}.json"):
+            continue
+        timeline = path.with_suffix(".json")
+        if path.suffix == ".mp4" and timeline.name in there and _begins_with(timeline, '"stres/timeline/'):
             read.skipped["written by stres predict"] += 1
         else:
             read.videos.append(Found(path, below))
-
-
-def _may_be_workspace(folders: Sequence[str], files: Sequence[str]) -> bool:
-    return "dataset.json" in files or not {"frames", "flow", "runs"}.isdisjoint(folders)
 
 
 def is_workspace(folder: Path) -> bool:
@@ -132,10 +139,6 @@ def is_workspace(folder: Path) -> bool:
     return next(places, None) is not None or any(
         (path.parent / "split.json").is_file() for path in folder.glob("runs/*/config.json")
     )
-
-
-def _is_timeline(path: Path) -> bool:
-    return _begins_with(path, '"stres/timeline/')
 
 
 def _begins_with(path: Path, text: str) -> bool:
@@ -196,7 +199,11 @@ def _read_splits(read: FolderOfVideos) -> None:
     # A replacement takes the place of the video of its name.
     replaced = {path.stem: path for top in by_split if not split_of(top) for path in (v.path for v in by_split[top])}
     if replaced:
-        by_split = {top: _replaced(videos, replaced) for top, videos in by_split.items() if split_of(top)}
+        by_split = {
+            top: [replace(video, path=replaced.get(video.path.stem, video.path)) for video in videos]
+            for top, videos in by_split.items()
+            if split_of(top)
+        }
         read.notes.append(
             f"{plural(len(replaced), 'video was', 'videos were')} replaced by those in {read.root / 'replacement'}"
         )
@@ -211,10 +218,6 @@ def _read_splits(read: FolderOfVideos) -> None:
     read.layout = f"{', '.join(f'{top}/' for top in sorted(by_split))} with class folders"
 
 
-def _replaced(videos: Sequence[Found], by_name: Mapping[str, Path]) -> list[Found]:
-    return [replace(video, path=by_name.get(video.path.stem, video.path)) for video in videos]
-
-
 def _label(read: FolderOfVideos, videos: Sequence[Found], top: str) -> list[Found]:
     """The videos of one folder, `top` below the root, with their classes."""
     videos = [
@@ -226,9 +229,8 @@ def _label(read: FolderOfVideos, videos: Sequence[Found], top: str) -> list[Foun
     loose = [video for video in videos if not video.folders]
     folder = read.root / top if top else read.root
     if loose:
-        labels = _labels(read, loose)
-        if labels:
-            return _with_labels(read, videos, labels, folder)
+        if labelled := _labelled(read, videos, loose, folder):
+            return labelled
         if len(loose) < len(videos):
             count = plural(len(loose), "video")
             raise _mixed(read, f"{count} directly in {folder} and others in its folders {some(_tops(videos), 4)}")
@@ -301,17 +303,14 @@ def _tell_alike(read: FolderOfVideos) -> None:
 # ------------------------------------------------------------------ labels beside the videos
 
 
-def _labels(read: FolderOfVideos, videos: Sequence[Found]) -> dict[Path, str]:
-    """The class of each of the videos that a file in the folder tells, by path."""
+def _labelled(read: FolderOfVideos, videos: Sequence[Found], loose: Sequence[Found], folder: Path) -> list[Found]:
+    """The videos with the classes that files in the folder give to those without a class folder; [] if none does."""
     by_name: dict[str, list[Path]] = defaultdict(list)
-    for video in videos:
+    for video in loose:
         by_name[video.path.stem].append(video.path)
-    return {path: label for list_file in read.lists for path, label in listed_labels(list_file, by_name)}
-
-
-def _with_labels(
-    read: FolderOfVideos, videos: Sequence[Found], labels: Mapping[Path, str], folder: Path
-) -> list[Found]:
+    labels = {path: label for list_file in read.lists for path, label in listed_labels(list_file, by_name)}
+    if not labels:
+        return []
     read.layout = f"labels in {', '.join(str(path.relative_to(read.root)) for path in read.lists)}"
     labelled = [
         replace(video, class_name=labels.get(video.path, video.folders[0] if video.folders else UNLABELLED))

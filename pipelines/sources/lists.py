@@ -500,7 +500,12 @@ def _named(entries: list[Entry], list_file: Path, class_names: Path | None, note
         if class_names is not None and numbers:
             raise UsageError(f"--class-names {class_names} names numbers, but the labels of {list_file} are names")
         return entries
-    source = class_names or _beside(list_file, notes)
+    folder = Path(os.path.abspath(list_file)).parent
+    beside = sorted({path for pattern in _CLASS_FILES for path in folder.glob(pattern)} - {folder / list_file.name})
+    if class_names is None and len(beside) > 1:
+        several = ", ".join(path.name for path in beside)
+        notes.append(f"several files beside {list_file} could name its classes ({several}): --class-names says which")
+    source = class_names or (beside[0] if len(beside) == 1 else None)
     if source is None:
         notes.append(f"the classes of {list_file} are numbers: --class-names FILE gives them names")
         return entries
@@ -518,15 +523,6 @@ def _refuse_mixture(entries: Sequence[Entry]) -> None:
             f"{number.where} has the number {number.label} as its label, {name.where} the name {name.label!r}: give "
             "names in all lines, or numbers"
         )
-
-
-def _beside(list_file: Path, notes: list[str]) -> Path | None:
-    folder = Path(os.path.abspath(list_file)).parent
-    found = sorted({path for pattern in _CLASS_FILES for path in folder.glob(pattern)} - {folder / list_file.name})
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        notes.append(f"several files beside {list_file} could name its classes ({names}): --class-names says which")
-    return found[0] if len(found) == 1 else None
 
 
 def _class_of_number(source: Path, entries: Sequence[Entry]) -> dict[int, str]:

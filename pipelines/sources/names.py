@@ -30,10 +30,8 @@ _SPLIT = re.compile(
 def is_video(path: Path) -> bool:
     """Whether a file is a video by its name, or an animation by its first bytes."""
     suffix = path.suffix.lower()
-    return suffix in VIDEO_SUFFIXES or (suffix in PICTURE_SUFFIXES and _is_animated(path))
-
-
-def _is_animated(path: Path) -> bool:
+    if suffix not in PICTURE_SUFFIXES:
+        return suffix in VIDEO_SUFFIXES
     try:
         with open(path, "rb") as file:
             head = file.read(_BEFORE_PIXELS)

@@ -15,9 +15,10 @@ from pipelines import options
 from pipelines.datasets.split_lists import fits_on_a_line
 from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.options import Option
-from pipelines.sources.class_folders import FolderOfVideos, is_workspace, read_class_folders
+from pipelines.sources.class_folders import is_workspace, read_class_folders
 from pipelines.sources.lists import VideoListFile, read_list
 from pipelines.sources.names import VIDEO_SUFFIXES, is_video
+from pipelines.wording import plural
 from pipelines.workspace import UNLABELLED
 
 _LONGEST_NAME = 255 - len(".h5")  # bytes
@@ -27,17 +28,17 @@ _FEW = 8  # classes that are named one by one
 
 @dataclass(frozen=True)
 class VideoSource:
-    """One video to process. `video` is its file's name without the last suffix; `path` is absolute.
-
-    split   `train`, `validation` or `test`, where VIDEOS says it
-    absent  where a list's video was looked for in vain; "" for one that is there
-    """
+    """One video to process."""
 
     class_name: str
     video: str
+    """Its file's name without the last suffix."""
     path: Path
+    """Absolute."""
     split: str = ""
+    """`train`, `validation` or `test`, where VIDEOS says it."""
     absent: str = ""
+    """Where a list's video was looked for in vain; "" for one that is there."""
 
     @property
     def id(self) -> str:
@@ -90,14 +91,17 @@ AS_IT_SAYS = ReadAs()
 
 @dataclass(frozen=True)
 class Account:
-    """How VIDEOS was read. `classes` and `splits` count videos; `skipped` counts files passed over by reason, and
-    `suffixes` those among them that are no videos by their names."""
+    """How VIDEOS was read."""
 
     layout: str
     classes: dict[str, int] = field(default_factory=dict)
+    """Videos by class."""
     splits: dict[str, int] = field(default_factory=dict)
+    """Videos by split."""
     skipped: dict[str, int] = field(default_factory=dict)
+    """Files that were skipped, by reason."""
     suffixes: dict[str, int] = field(default_factory=dict)
+    """Those of them that are not videos by their names, by suffix."""
     notes: list[str] = field(default_factory=list)
 
     def sentences(self) -> list[str]:
@@ -109,7 +113,7 @@ class Account:
         if self.skipped:
             reasons = [f"{count} {reason}" for reason, count in self.skipped.items()]
             suffixes = ", ".join(f"{count} {suffix}" for suffix, count in self.suffixes.items())
-            told.append(f"passed over: {'; '.join(reasons)}" + (f" ({suffixes})" if suffixes else ""))
+            told.append(f"skipped: {'; '.join(reasons)}" + (f" ({suffixes})" if suffixes else ""))
         return told
 
 
@@ -118,29 +122,26 @@ def class_counts(counts: Mapping[str, int]) -> str:
     labelled = {name: count for name, count in counts.items() if name != UNLABELLED}
     without = counts.get(UNLABELLED, 0)
     if not labelled:
-        return f"no classes, {_videos(without)}"
-    names = "1 class" if len(labelled) == 1 else f"{len(labelled)} classes"
-    text = f"{names}, {_videos(sum(labelled.values()))}: "
+        return f"no classes, {plural(without, 'video')}"
+    text = f"{plural(len(labelled), 'class')}, {plural(sum(labelled.values()), 'video')}: "
     if len(labelled) <= _FEW:
         text += ", ".join(f"{name} {count}" for name, count in sorted(labelled.items()))
     else:
         order = sorted(labelled, key=lambda name: (labelled[name], name))
         text += f"from {labelled[order[0]]} ({order[0]}) to {labelled[order[-1]]} ({order[-1]}) a class"
-    return text + (f"; {_videos(without)} without a class" if without else "")
-
-
-def _videos(count: int) -> str:
-    return f"{count} video" if count == 1 else f"{count} videos"
+    return text + (f"; {plural(without, 'video')} without a class" if without else "")
 
 
 @dataclass(frozen=True)
 class VideoList:
-    """What VIDEOS means: the videos in order of class and name, the files that are no videos by their names, the videos
-    refused, and the account of it all."""
+    """What VIDEOS means."""
 
     videos: list[VideoSource]
+    """In order of class and name."""
     ignored: int = 0
+    """Files that are not videos by their names."""
     problems: list[VideoProblem] = field(default_factory=list)
+    """Videos that are refused."""
     account: Account | None = None
 
 
@@ -149,10 +150,17 @@ def find_videos(
 ) -> VideoList:
     """Resolves VIDEOS. An existing path always wins over a reading as a glob (names may hold `[`).
 
-    `workspace`: the one in use, which is passed over, as all others are. Unless something is to be stored for each,
-    videos of one class and name may lie in several places, and no layout is refused.
-    Raises `MissingError` if there is no such path or no video in it; `UsageError` for a folder that does not say which
-    folders are the classes, and naming the line if a list file gives a label that cannot be a folder's name.
+    Args:
+        argument: VIDEOS.
+        to_store: Whether something is to be stored for each video. If not, videos of one class and name may lie in
+            several places, and no layout is refused.
+        workspace: The workspace in use, which is skipped, as all others are.
+        read_as: What the user says of VIDEOS.
+
+    Raises:
+        MissingError: There is no such path, or no video in it.
+        UsageError: A folder does not say which folders are the classes; a list file gives a label that cannot be a
+            folder's name.
     """
     path = Path(argument)
     problems: list[VideoProblem] = []
@@ -160,10 +168,18 @@ def find_videos(
     skipped: Mapping[str, int] = {}
     suffixes: Mapping[str, int] = {}
     if path.is_dir():
-        folder = _read_folder(path, workspace, read_as, to_store)
+        try:
+            folder = read_class_folders(path, workspace=workspace, classes_at=read_as.classes_at)
+        except UsageError:
+            if to_store or read_as.classes_at is not None or is_workspace(path):
+                raise
+            # Whoever stores nothing asks for no classes: any layout will do.
+            folder = read_class_folders(path, workspace=workspace, classes_at=1)
         layout, notes, skipped, suffixes = folder.layout, folder.notes, folder.skipped, folder.suffixes
         found = [_source(video.class_name, video.path, video.split) for video in folder.videos]
-        problems = [VideoProblem(_class_above(path, at), at.name, at, reason) for at, reason in folder.unreadable]
+        for at, reason in folder.unreadable:
+            above = at.relative_to(path).parts[:-1]
+            problems.append(VideoProblem(above[0] if above else UNLABELLED, at.name, at, reason))
     elif path.is_file() and is_video(path):
         layout, found = "one video", [_source(UNLABELLED, path)]
     elif path.is_file():
@@ -207,21 +223,6 @@ def _source(class_name: str, path: Path, split: str = "", absent: str = "") -> V
     return VideoSource(class_name, absolute.stem, absolute, split, absent)
 
 
-def _class_above(root: Path, folder: Path) -> str:
-    parts = folder.relative_to(root).parts
-    return parts[0] if len(parts) > 1 else UNLABELLED
-
-
-def _read_folder(path: Path, workspace: Path | None, read_as: ReadAs, to_store: bool) -> FolderOfVideos:
-    try:
-        return read_class_folders(path, workspace=workspace, classes_at=read_as.classes_at)
-    except UsageError:
-        if to_store or read_as.classes_at is not None or is_workspace(path):
-            raise
-        # Whoever stores nothing asks for no classes: any layout will do.
-        return read_class_folders(path, workspace=workspace, classes_at=1)
-
-
 def listed_videos(list_file: Path) -> Iterable[VideoSource]:
     """The videos, or folders of pictures, of a list file, which need not exist. Raises as `read_list`."""
     read: VideoListFile = read_list(list_file, pictures=True)
@@ -233,7 +234,7 @@ def listed_videos(list_file: Path) -> Iterable[VideoSource]:
 
 def _matching(pattern: str) -> tuple[list[VideoSource], Mapping[str, int], Mapping[str, int]]:
     """Files that match; the class is the folder's name where the pattern leaves the folder open (`videos/*/*.avi`).
-    Also how many were passed over by reason, and of those that are no videos by suffix."""
+    Also how many were skipped by reason, and of those that are not videos by suffix."""
     by_folder = glob.has_magic(os.path.dirname(pattern))
     skipped: Counter[str] = Counter()
     suffixes: Counter[str] = Counter()

@@ -6,7 +6,7 @@ import io
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -71,18 +71,12 @@ def record_outcomes(
     with locked(workspace.root):
         rows = {failure.key: failure for failure in read_failures(workspace)}
         before = dict(rows)
-        for key in succeeded:
-            rows.pop((_printable(key[0]), _printable(key[1]), _printable(key[2])), None)
+        for stage, class_name, video in succeeded:
+            rows.pop((_printable(stage), _printable(class_name), _printable(video)), None)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         for failure in failed:
-            printable = Failure(
-                _printable(failure.stage),
-                _printable(failure.class_name),
-                _printable(failure.video),
-                _printable(failure.path),
-                _printable(failure.reason),
-                failure.time or datetime.now(UTC).isoformat(timespec="seconds"),
-            )
-            rows[printable.key] = printable
+            row = Failure(*map(_printable, astuple(failure)))
+            rows[row.key] = replace(row, time=row.time or now)
         if rows == before:
             return
         if not rows:
@@ -93,8 +87,7 @@ def record_outcomes(
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(FAILURE_COLUMNS)
         for row in sorted(rows.values(), key=lambda row: (row.stage, row.class_name, row.video, row.path)):
-            cells = (row.stage, row.class_name, row.video, row.path, row.reason, row.time)
-            writer.writerow([spreadsheet_text(cell) for cell in cells])
+            writer.writerow(map(spreadsheet_text, astuple(row)))
         write_text(workspace.failures_file, text.getvalue())
 
 

@@ -130,7 +130,15 @@ def _is_text(head: bytes) -> bool:
 def _check_archive(path: Path, verify: bool) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-        _require_checkpoint([entry.filename for entry in entries])
+        names = [entry.filename for entry in entries]
+        if any(name.endswith(("/constants.pkl", "archive_format", ".code.py", "model.json")) for name in names):
+            raise TensorFileError("it is a program (TorchScript or torch.export)", _STATE_DICT)
+        if not any(name.endswith("data.pkl") for name in names):
+            if names and all(name.endswith(".npy") for name in names):
+                raise TensorFileError("it holds NumPy arrays (npz)", _TORCHVISIONS)
+            if any(name.endswith(".weights.h5") for name in names):
+                raise TensorFileError("it is a Keras model", _TORCHVISIONS)
+            raise TensorFileError("it is a zip archive that torch.save did not write", _UNPACK)
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError("its parts are compressed, which torch.save does not do")
         if sum(entry.file_size for entry in entries) > path.stat().st_size:
@@ -138,19 +146,6 @@ def _check_archive(path: Path, verify: bool) -> None:
         damaged = archive.testzip() if verify else None
         if damaged is not None:
             raise ValueError(f"{damaged} does not match its checksum")
-
-
-def _require_checkpoint(names: list[str]) -> None:
-    """Raises `TensorFileError` where a zip archive of these members is not one of `torch.save`."""
-    if any(name.endswith(("/constants.pkl", "archive_format", ".code.py", "model.json")) for name in names):
-        raise TensorFileError("it is a program (TorchScript or torch.export)", _STATE_DICT)
-    if any(name.endswith("data.pkl") for name in names):
-        return
-    if names and all(name.endswith(".npy") for name in names):
-        raise TensorFileError("it holds NumPy arrays (npz)", _TORCHVISIONS)
-    if any(name.endswith(".weights.h5") for name in names):
-        raise TensorFileError("it is a Keras model", _TORCHVISIONS)
-    raise TensorFileError("it is a zip archive that torch.save did not write", _UNPACK)
 
 
 def _explained(error: Exception, path: Path) -> TensorFileError:

@@ -22,6 +22,7 @@ from pipelines.storage.provenance import same_origin
 from pipelines.storage.typed_json import first_difference
 from pipelines.training.recipes import STEPS, Step
 from pipelines.training.run_config import BaseRun, RunConfig, checked_split
+from pipelines.wording import first_line
 from pipelines.workspace import Workspace, is_plain_name
 
 if TYPE_CHECKING:
@@ -306,7 +307,7 @@ def _misfits(path: Path) -> Iterator[None]:
     try:
         yield
     except (UsageError, TensorFileError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-        reason = (str(error).splitlines() or [""])[0]
+        reason = first_line(error)
         raise MissingError(f"{path} holds no network that it describes ({reason}): train the step again") from error
 
 

@@ -8,6 +8,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.storage.atomic import storage_errors
 from pipelines.training.recipes import Step
 from pipelines.training.runs import Run
+from pipelines.wording import first_line
 
 if TYPE_CHECKING:
     from pipelines.training.loop import StepTrainer
@@ -95,10 +96,9 @@ class StepFiles:
         try:
             trainer.load_state_dict(content)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [""])[0]
             raise MissingError(
-                f"{self.checkpoint} does not fit ({type(error).__name__}: {reason}): delete it, and the step begins "
-                "anew"
+                f"{self.checkpoint} does not fit ({type(error).__name__}: {first_line(error)}): delete it, and the "
+                "step begins anew"
             ) from error
 
     def sizes(self, trainer: "StepTrainer", network: dict[str, Any]) -> tuple[int, int]:

@@ -4,9 +4,9 @@ from rich.text import Text
 
 from pipelines import doctor as stage
 from pipelines.diagnosis.check import Check
-from pipelines.wording import duration, plural
+from pipelines.wording import duration, plural, printable
 from stres_cli.config_options import command
-from stres_cli.console import CommandUI, printable
+from stres_cli.console import CommandUI
 
 _MARKS = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failure": ("FAIL", "bold red")}
 

@@ -1,9 +1,9 @@
 """`stres export`: a run to one file for deployment."""
 
 from pipelines import export as stage
-from pipelines.wording import percent
+from pipelines.wording import percent, printable
 from stres_cli.config_options import command
-from stres_cli.console import CommandUI, printable
+from stres_cli.console import CommandUI
 
 
 @command(

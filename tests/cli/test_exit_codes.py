@@ -13,8 +13,8 @@ def test_0_done_and_the_same_command_again_has_nothing_to_do(stres, two_classes,
     again = stres("extract-frames", two_classes, "-w", tmp_path / "work")
 
     assert (first.exit_code, again.exit_code) == (0, 0)
-    assert "8 videos done, 0 done before, 0 failed" in first.stdout
-    assert "0 videos done, 8 done before, 0 failed" in again.stdout
+    assert "8 videos done, 0 already done, 0 failed" in first.stdout
+    assert "0 videos done, 8 already done, 0 failed" in again.stdout
 
 
 def test_1_a_bad_video_is_a_row_of_failures_until_it_is_repaired(stres, two_classes, tmp_path):
@@ -36,7 +36,7 @@ def test_1_a_bad_video_is_a_row_of_failures_until_it_is_repaired(stres, two_clas
     shutil.copy(two_classes / "red_rising" / "red_rising_000.avi", bad)
     repaired = stres(*command)
     assert repaired.exit_code == 0
-    assert "1 video done, 8 done before" in repaired.stdout
+    assert "1 video done, 8 already done" in repaired.stdout
     assert not (tmp_path / "work" / "failures.csv").exists()
 
 
@@ -156,5 +156,5 @@ def test_a_dry_run_writes_nothing(stres, two_classes, tmp_path, command):
     shown = stres(*command.split(), two_classes, "--dry-run", "-w", tmp_path / "work")
 
     assert shown.exit_code == 0
-    assert "8 videos to do (0 done already), 192 frames: about" in shown.stdout
+    assert "8 videos to do (0 already done), 192 frames: about" in shown.stdout
     assert sorted(tmp_path.rglob("*")) == before

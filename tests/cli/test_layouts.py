@@ -19,7 +19,7 @@ def test_out_and_in_again(stres, exported, tmp_path):
     shown = stres("import-flow", exported, "-w", tmp_path / "again", "--method", "farneback", "--bound", 5)
 
     assert shown.exit_code == 0
-    assert "8 videos done, 0 done before, 0 failed; 184 pairs" in shown.stdout
+    assert "8 videos done, 0 already done, 0 failed; 184 pairs" in shown.stdout
     names = {path.relative_to(tmp_path / "again") for path in (tmp_path / "again").rglob("*.h5")}
     assert names == {path.relative_to(tmp_path / "made") for path in (tmp_path / "made").rglob("*.h5")}
 
@@ -61,6 +61,6 @@ def test_frames_come_in_with_a_plain_call(stres, tmp_path, monkeypatch):
 
     assert (shown.exit_code, shown.stdout.partition(" in ")[0]) == (
         0,
-        "1 video done, 0 done before, 0 failed; 3 frames",
+        "1 video done, 0 already done, 0 failed; 3 frames",
     )
     assert Path("stres-work/frames/Punch/v_Punch_g01_c01.h5").is_file()

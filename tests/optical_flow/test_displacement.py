@@ -95,7 +95,7 @@ def test_a_dry_run_that_could_measure_nothing_promises_no_time(tmp_path: Path) -
     (tmp_path / "bad/x.mp4").write_bytes(bytes(5000))
     shown = CliRunner().invoke(app, ["extract-frames", str(tmp_path / "bad"), "--dry-run", "-w", str(tmp_path / "w")])
     assert shown.exit_code == 1
-    assert "none could be measured" in shown.output
+    assert "none of which could be measured" in shown.output
     assert "unlabelled/x: not a video" in shown.output
 
 

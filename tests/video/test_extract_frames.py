@@ -84,7 +84,7 @@ def test_how_videos_was_read_is_told_before_any_work(videos: Path, workspace: Wo
     seen: list[Progress] = []
     result = run(config(workspace, videos), seen.append)
     told = [report.message for report in seen[:2]]
-    assert told == ["class folders: 1 class, 1 video: walk 1", "passed over: 1 not a video by its name (1 .txt)"]
+    assert told == ["class folders: 1 class, 1 video: walk 1", "skipped: 1 not a video by its name (1 .txt)"]
     assert result.found is not None
     assert result.found.sentences() == told
 
