@@ -141,15 +141,17 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         lambda: parallel_map(_moved, division.to_do, f"{STAGE} (what was clipped)", on_progress)
     )
     clipped = clipping([attributes for attributes in made if isinstance(attributes, dict)], config.bound)
-    return replace(result, clipping=clipped)
+    broken = sum(isinstance(attributes, dict) and "times_problem" in attributes for attributes in made)
+    return replace(result, clipping=clipped, broken_times=broken)
 
 
 def _moved(task: "FlowTask") -> dict[str, Any]:
-    """What the task's flow file says of how far things move in it; nothing where there is none."""
+    """What the task's flow file says of how far things move in it, and of broken timestamps; nothing where there is no
+    such file."""
     from pipelines.optical_flow.displacement import ATTRIBUTES
 
     try:
-        return peek(task.target, FLOW_SCHEMA, ATTRIBUTES)
+        return peek(task.target, FLOW_SCHEMA, (*ATTRIBUTES, "times_problem"))
     except ArtifactError:
         return {}
 

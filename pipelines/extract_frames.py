@@ -6,7 +6,7 @@ Letters: T frames, H W pixels.
 import functools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,13 @@ from pipelines.jobs.resume import Comparison, VideoFiles, divide, size_conflict,
 from pipelines.jobs.run import report_account, run_job
 from pipelines.jobs.task import ExtractResult, Job, Probe
 from pipelines.runtime.devices import available_cores
+from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Limits, Report
 from pipelines.sources.videos import AS_IT_SAYS, ReadAs, VideoSource, find_videos
 from pipelines.storage.frames_file import FRAMES_SCHEMA, new_frames_file
+from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.jpeg import JPEG_QUALITY
 from pipelines.workspace import Workspace
 
@@ -96,7 +98,21 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     misfit = functools.partial(size_misfit, config.short_side)
     comparison = Comparison(FRAMES_SCHEMA, VideoFiles(), conflict, misfit)
     division = divide(job, tasks, found.problems, comparison, overwrite=config.overwrite)
-    return run_job(job, division, ignored=found.ignored, account=found.account)
+    result = run_job(job, division, ignored=found.ignored, account=found.account)
+    if config.dry_run:
+        return result
+    made = ranks().broadcast_from_rank0(
+        lambda: parallel_map(_times, division.to_do, f"{STAGE} (timestamps)", on_progress)
+    )
+    return replace(result, broken_times=sum(isinstance(about, dict) and "times_problem" in about for about in made))
+
+
+def _times(task: "FrameTask") -> dict[str, Any]:
+    """What the task's frames file says of broken timestamps; nothing where there is no such file."""
+    try:
+        return peek(task.target, FRAMES_SCHEMA, ("times_problem",))
+    except ArtifactError:
+        return {}
 
 
 def _conflict(short_side: int | None, attributes: dict[str, Any]) -> str:

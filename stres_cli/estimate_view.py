@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.wording import duration, plural
 from stres_cli.console import CommandUI
-from stres_cli.quantities import size
+from stres_cli.quantities import room, size
 from stres_cli.tables import Table
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def show_training(ui: CommandUI, run: str, cost: "TrainingEstimate") -> None:
         f"{size(cost.memory_gigabytes)} of memory",
         soft_wrap=True,
     )
+    if told := room(cost.peak_gigabytes, cost.free_gigabytes):
+        ui.out.print(told, soft_wrap=True)
 
 
 def show_evaluation(ui: CommandUI, run: str, cost: "EvaluationEstimate") -> None:

@@ -8,7 +8,7 @@ from pipelines.jobs.task import ExtractResult
 from pipelines.storage.failures import Failure
 from pipelines.wording import duration, plural
 from stres_cli.console import CommandUI
-from stres_cli.quantities import size
+from stres_cli.quantities import room, size
 
 if TYPE_CHECKING:
     from pipelines.jobs.task import Clipping, Estimate, Proposal
@@ -36,6 +36,8 @@ def show(ui: CommandUI, result: ExtractResult, workspace: Path, *, wanted: str =
             f"{plural(cost.videos, 'video')} to do ({result.skipped} already done), {_cost(cost)}",
             soft_wrap=True,
         )
+        if cost.measured_videos and (told := room(cost.gigabytes, cost.free_gigabytes)):
+            ui.out.print(told, soft_wrap=True)
         if result.failures:
             looked = "of the videos looked at"
             text = plural(len(result.failures), f"{looked} fails:", f"{looked} fail:")
@@ -50,6 +52,10 @@ def show(ui: CommandUI, result: ExtractResult, workspace: Path, *, wanted: str =
         f"({result.units_per_second:.1f} {result.unit}/s)",
         soft_wrap=True,
     )
+    if result.broken_times:
+        untrue = "timestamps that cannot be true"
+        has = plural(result.broken_times, f"video has {untrue}: its", f"videos have {untrue}: their")
+        ui.out.print(f"{has} frames have the times of the container's average rate", soft_wrap=True)
     if result.clipping is not None:
         ui.out.print(_clipped(result.clipping), soft_wrap=True)
     _show_failures(ui, result.failures)

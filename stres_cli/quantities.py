@@ -9,5 +9,14 @@ def size(gigabytes: float) -> str:
     return f"{_rounded(gigabytes * 1e6)} kB"
 
 
+def room(needed: float, free: float) -> str:
+    """Whether so many gigabytes fit onto a disk, in a sentence; empty where it is not known what is `free`."""
+    if not free:
+        return ""
+    if needed > free:
+        return f"warning: the disk has only {size(free)} free, and the command would stop when it is full"
+    return f"the disk has {size(free)} free, which is enough"
+
+
 def _rounded(number: float) -> str:
     return f"{number:.0f}" if number >= 10 else f"{number:.1f}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from pipelines.wording import percent, plural, points, printable
+from pipelines.wording import percent, plural, points, printable, some
 from stres_cli.confusion_view import render_confusion
 from stres_cli.tables import Table
 
@@ -52,6 +52,12 @@ def render(result: "Result", console: Console) -> None:
         _section(title, _published(result, result.published), console)
     if result.comparison is not None:
         _section(f"Compared with {printable(result.comparison.second)}", _comparison(result.comparison), console)
+        if others := result.comparison.other_sources:
+            was = plural(len(others), "video was another one", "videos were others")
+            told = (
+                f"{was} in the other test (the sources' SHA-256 differ), and what differs may be theirs: {some(others)}"
+            )
+            console.print(Text(printable(told), style="yellow"), soft_wrap=True)
     figures = "%: the accuracy of each stream"
     if _has_room_for_figures(result, console.width):
         figures = f"%: precision, recall and F1 of {printable(result.headline)}, then the accuracy of each stream"

@@ -13,6 +13,8 @@ import numpy as np
 from pipelines.errors import UsageError
 from pipelines.evaluation.intervals import Interval, of_paired_difference
 from pipelines.evaluation.metrics import Scored
+from pipelines.evaluation.scores import Scores
+from pipelines.storage.provenance import same_origin
 from pipelines.wording import some
 
 
@@ -38,13 +40,17 @@ class StreamComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """This report's run (`first`) and the one it is compared with; the last of `streams` is the headline of both."""
+    """This report's run (`first`) and the one it is compared with; the last of `streams` is the headline of both.
+
+    `other_sources`: ids of the videos that were not the same in both tests, where both say what they were made from.
+    """
 
     first: str
     second: str
     second_protocol: str
     videos: int
     streams: tuple[StreamComparison, ...]
+    other_sources: tuple[str, ...] = ()
 
 
 def compare_streams(
@@ -63,6 +69,18 @@ def compare_streams(
     interval = of_paired_difference(only_first, only_second, len(ours))
     p_value = mcnemar(only_first, only_second)
     return StreamComparison(stream, other, *cells, difference, interval, p_value)
+
+
+def other_sources(first: Sequence[Scores], second: Sequence[Scores]) -> tuple[str, ...]:
+    """The videos, by id, that have one name in both tests but come from different sources."""
+    found: dict[str, None] = {}
+    for ours, theirs in zip(first, second, strict=True):
+        known = dict(zip(theirs.videos, theirs.sources or [], strict=False))
+        for video, source in zip(ours.videos, ours.sources or [], strict=False):
+            other = known.get(video)
+            if source and other and not (same_origin(source, other) or same_origin(other, source)):
+                found[video] = None
+    return tuple(found)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -5,12 +5,14 @@ import functools
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pipelines.errors import MissingError
 from pipelines.jobs.task import Estimate, Job, Probe, Task
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Report, run_tasks
+from pipelines.storage.atomic import free_gigabytes
 from pipelines.storage.failures import Failure
 
 _COUNTED = 200  # videos
@@ -75,7 +77,8 @@ def _estimate(job: Job[Task], to_do: Sequence[Task], on_probe: Callable[[Probe],
             if number - len(counted) >= _FEWEST and time.monotonic() - started > _SECONDS:
                 job.on_progress(Progress(phase, number, number))
                 break
-    return _extrapolated(probes, failures, len(to_do), job.workers * ranks().size, startup)
+    cost = _extrapolated(probes, failures, len(to_do), job.workers * ranks().size, startup)
+    return replace(cost, free_gigabytes=free_gigabytes(job.folder))
 
 
 def probe_task(

@@ -83,6 +83,8 @@ class Estimate:
     hours: float
     measured_videos: int
     """Videos from which the time and size of a frame were taken; 0: none could be, and both are unknown."""
+    free_gigabytes: float = 0.0
+    """Of the disk that the result goes to; 0: not known."""
     failures: list[Failure] = field(default_factory=list)
     """The videos looked at that would fail; recorded nowhere."""
 
@@ -146,5 +148,8 @@ class ExtractResult:
     """Of a dry run of `extract-flow`."""
     estimate: Estimate | None = None
     """Of a dry run."""
+    broken_times: int = 0
+    """Of the videos made now, those whose timestamps cannot be true: their frames have the times of the container's
+    average rate."""
     found: Account | None = None
     """How VIDEOS was read; None for folders of pictures."""

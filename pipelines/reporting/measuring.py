@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.analysis.calibration import calibration, motion_effects
-from pipelines.analysis.comparison import Comparison, compare_streams
+from pipelines.analysis.comparison import Comparison, compare_streams, other_sources
 from pipelines.analysis.external import External, add_external, external_name, read_external
 from pipelines.analysis.fusion import Space, WeightSweep, weight_sweep
 from pipelines.analysis.published import published
@@ -154,6 +154,7 @@ def _comparison(material: Material) -> Comparison:
         second_protocol=material.compared[0].protocol_name,
         videos=sum(len(table.videos) for table in material.tables),
         streams=streams,
+        other_sources=other_sources([evaluation.scores for evaluation in material.evaluations], second),
     )
 
 

@@ -53,7 +53,7 @@ def require_writable(*folders: Path, room: int = 0) -> None:
 
     Raises `StorageError`.
     """
-    places = {next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p)): folder for folder in folders}
+    places = {_place_of(folder): folder for folder in folders}
     for place, folder in places.items():
         with storage_errors(folder):
             if not place.is_dir():
@@ -69,6 +69,19 @@ def require_writable(*folders: Path, room: int = 0) -> None:
                 f"cannot write {folder}: what is to come takes {room / 1e6:.1f} MB, of which {free / 1e6:.1f} MB are "
                 "free there: free some space and run the same command again"
             )
+
+
+def free_gigabytes(folder: Path) -> float:
+    """What is free on the disk of a folder, or of where it is to be made; 0 where the system does not say."""
+    try:
+        return shutil.disk_usage(_place_of(folder)).free / 1e9
+    except OSError:
+        return 0.0
+
+
+def _place_of(folder: Path) -> Path:
+    """The folder, or the nearest one above it that there is."""
+    return next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
 
 
 def create_folder(path: Path) -> None:

@@ -82,6 +82,7 @@ class Estimate:
     gigabytes         of the weights that the others leave
     peak_gigabytes    the most that there is of their weights and checkpoints at once
     memory_gigabytes  the most memory that measuring took (`peak_memory`)
+    free_gigabytes    on the run's disk; 0: not known
     """
 
     steps: list[StepEstimate]
@@ -90,9 +91,10 @@ class Estimate:
     gigabytes: float
     peak_gigabytes: float
     memory_gigabytes: float
+    free_gigabytes: float = 0.0
 
     @classmethod
-    def of(cls, steps: Sequence[StepEstimate], finished: Sequence[str]) -> Self:
+    def of(cls, steps: Sequence[StepEstimate], finished: Sequence[str], free_gigabytes: float = 0.0) -> Self:
         """Of steps in the order of training."""
         weights = peak = 0.0
         for step in steps:
@@ -105,6 +107,7 @@ class Estimate:
             gigabytes=weights,
             peak_gigabytes=max(peak, weights),
             memory_gigabytes=max((step.memory_gigabytes for step in steps), default=0.0),
+            free_gigabytes=free_gigabytes,
         )
 
 

@@ -22,7 +22,7 @@ from pipelines.runtime.devices import loader_workers, memory_errors
 from pipelines.runtime.progress import OnProgress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.signals import stop_requests
-from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable
+from pipelines.storage.atomic import free_gigabytes, remove_left_over_temporary_files, require_writable
 from pipelines.training.compilation import compiles, worthwhile
 from pipelines.training.data import TrainingData
 from pipelines.training.data_parallel import Sharing, goes_together
@@ -213,7 +213,8 @@ class Session:
         prepared = replace(self.prepared, run=run, base_run=base)
         session = replace(self, prepared=prepared, to_come=[step.name for step in to_do])
         estimates = [session._estimate_step(step) for step in to_do]
-        return Estimate.of(estimates, [step.name for step in self.prepared.steps if step.name in finished])
+        done = [step.name for step in self.prepared.steps if step.name in finished]
+        return Estimate.of(estimates, done, free_gigabytes(self.prepared.run.folder))
 
     def _estimate_step(self, step: Step) -> StepEstimate:
         files = self._files(step)

@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from pipelines.video.synthetic import write_video
 from stres_cli.quantities import size
 
 TINY = "--recipe small --width 4 --size 32 --batch-size 2 --iterations 3 --steps appearance,motion --device cpu"
@@ -23,6 +25,46 @@ def test_a_dry_run_of_training_shows_a_row_for_each_step(stres, workspace):
     assert sorted(workspace.root.rglob("*")) == before
 
 
+@pytest.mark.parametrize("command", ["extract-frames", "extract-flow", "train"])
+@pytest.mark.parametrize(
+    ("free", "told"),
+    [
+        (50.0, "the disk has 50 GB free, which is enough"),
+        (1e-6, "warning: the disk has only 1.0 kB free, and the command would stop when it is full"),
+        (0.0, ""),
+    ],
+)
+def test_a_dry_run_says_whether_the_disk_has_room_for_the_result(
+    stres, workspace, two_classes, monkeypatch, tmp_path, command, free, told
+):
+    monkeypatch.setattr("pipelines.jobs.dry_run.free_gigabytes", lambda folder: free)
+    monkeypatch.setattr("pipelines.training.session.free_gigabytes", lambda folder: free)
+    method = ["--method", "farneback"] if command == "extract-flow" else []
+    arguments = [two_classes, "-w", tmp_path / "new", "--workers", 1, *method]
+    if command == "train":
+        arguments = [*TINY.split(), "-w", workspace.root]
+
+    shown = stres(command, *arguments, "--dry-run")
+
+    assert shown.exit_code == 0, shown.stderr
+    assert [line for line in shown.stdout.splitlines() if "the disk has" in line] == ([told] if told else [])
+
+
+@pytest.mark.parametrize("command", ["extract-frames", "extract-flow"])
+def test_an_extraction_ends_with_the_number_of_videos_whose_timestamps_cannot_be_true(stres, tmp_path, command):
+    pictures = np.random.default_rng(1).integers(0, 256, (12, 48, 64, 3), dtype=np.uint8)
+    for name in ("a", "b"):
+        (tmp_path / "videos/walk").mkdir(parents=True, exist_ok=True)
+        write_video(tmp_path / f"videos/walk/{name}.avi", pictures, codec="libx264")  # AVI has decoding times only
+    write_video(tmp_path / "videos/walk/c.mkv", pictures, codec="ffv1", pixels="bgr0")
+    method = ["--method", "farneback"] if command == "extract-flow" else []
+
+    shown = stres(command, tmp_path / "videos", "-w", tmp_path / "work", "--workers", 1, *method)
+
+    told = "2 videos have timestamps that cannot be true: their frames have the times of the container's average rate"
+    assert told in shown.stdout.splitlines()
+
+
 def test_a_dry_run_of_a_finished_run_says_that_nothing_is_left(stres, trained_on_videos):
     options = "--recipe small --width 4 --size 32 --device cpu --iterations 2 --batch-size 4 --lr 1e-4"
     arguments = [*options.split(), "--steps", "motion", "--dry-run", "-w", trained_on_videos.workspace.root]
@@ -39,7 +81,15 @@ def test_the_document_of_a_dry_run_of_training(stres, workspace):
     document = json.loads(shown.stdout)
     assert (document["run"], document["steps"]) == ("split1", [])
     cost = document["estimate"]
-    assert cost.keys() == {"steps", "finished", "hours", "gigabytes", "peak_gigabytes", "memory_gigabytes"}
+    assert cost.keys() == {
+        "steps",
+        "finished",
+        "hours",
+        "gigabytes",
+        "peak_gigabytes",
+        "memory_gigabytes",
+        "free_gigabytes",
+    }
     assert [(step["step"], step["videos"], step["updates"]) for step in cost["steps"]] == [
         ("appearance", 6, 3),
         ("motion", 6, 3),

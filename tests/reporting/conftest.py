@@ -47,6 +47,7 @@ def _evaluator(workspace: Workspace) -> Evaluate:
         streams: Sequence[str] = STREAMS,
         frames: int = 25,
         seed: int = 0,
+        sources: Sequence[str] | None = None,
     ) -> Path:
         generator = np.random.default_rng((seed, split))
         labels = np.repeat(np.arange(len(classes)), videos)
@@ -55,7 +56,7 @@ def _evaluator(workspace: Workspace) -> Evaluate:
             logits[stream][np.arange(len(labels)), labels] += 1.5
         names = [f"{classes[label]}/v{index}" for index, label in enumerate(labels)]
         arrays = {stream: values.astype(np.float32) for stream, values in logits.items()}
-        scores = Scores(names, labels, list(classes), **arrays)
+        scores = Scores(names, labels, list(classes), sources=sources and list(sources), **arrays)
         folder = workspace.scores / run / protocol
         described = {"frames": frames, "views": "full", "mirror": True, "temporal": "sequence"}
         write_scores(folder / "scores.h5", scores, {"run": run, "checkpoint": "joint2"})

@@ -1,12 +1,15 @@
 """What a report sets beside a run: another run, another program's scores, published results, the clips themselves."""
 
 import csv
+import html
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score
 
@@ -15,6 +18,7 @@ from pipelines.evaluation.scores import read_scores
 from pipelines.report import Config, Result, run
 from pipelines.reporting import thumbnails
 from pipelines.workspace import Workspace
+from stres_cli.report_view import render
 
 Evaluate = Callable[..., Path]
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -39,6 +43,24 @@ def test_two_runs_are_compared_by_mcnemars_test(workspace: Workspace, evaluate: 
     row = rows_of(result, "comparison.csv")[-1]
     assert (row["first_stream"], row["only_first"]) == ("fused", str(only[0]))
     assert "Compared with other (25-full)" in Path(result.files["report.html"]).read_text("utf-8")
+
+
+def test_videos_that_were_others_in_the_compared_test_are_named(workspace: Workspace, evaluate: Evaluate) -> None:
+    sources = [f"sha{number}" for number in range(30)]
+    evaluate("mine", sources=sources)
+    evaluate("same", sources=[*sources[:-1], "sha29+pictures"])  # of imported flow stres 0.1 said nothing
+    evaluate("other", sources=[*sources[:-2], "another", "yet another"])
+    evaluate("unknown")
+    config = Config(workspace.root, run="mine")
+    for name in ("same", "unknown"):
+        assert run(replace(config, compare=name)).comparison.other_sources == ()
+    result = run(replace(config, compare="other"))
+    assert result.comparison.other_sources == ("jump/v28", "jump/v29")
+    told = "2 videos were others in the other test (the sources' SHA-256 differ), and what differs may be theirs: "
+    console = Console(width=80, file=io.StringIO())
+    render(result, console)
+    for text in (console.file.getvalue(), html.unescape(Path(result.files["report.html"]).read_text("utf-8"))):
+        assert f"{told}jump/v28, jump/v29" in text
 
 
 def test_the_compared_evaluation_is_found_by_protocol_step_or_alone(workspace: Workspace, evaluate: Evaluate) -> None:

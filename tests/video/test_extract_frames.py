@@ -106,7 +106,8 @@ def test_frames_without_usable_timestamps_say_so(videos: Path, workspace: Worksp
     (videos / "walk").mkdir(parents=True)
     pictures = np.random.default_rng(1).integers(0, 256, (12, 48, 64, 3), dtype=np.uint8)
     write_video(videos / "walk/a.avi", pictures, codec="libx264")  # AVI has decoding times only
-    run(config(workspace, videos))
+    assert run(config(workspace, videos)).broken_times == 1
+    assert run(config(workspace, videos)).broken_times == 0  # it is done; this run made nothing
     with FrameFile(workspace.frames_file("walk", "a")) as file:
         assert file.times == pytest.approx(np.arange(12) / 25)
         assert (file.attributes["fps"], file.attributes["times_from"]) == (25.0, "rate")
