@@ -173,7 +173,7 @@ def check_fp16(device: torch.device) -> None:
         trainer = small_trainer(device, precision)
         if precision == "fp16":
             trainer.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**60, backoff_factor=2.0**-50)
-            trainer.update(clips_batch(4, 3))
+            trainer.fit([clips_batch(4, 3)])
             trainer.state.sums.clear()
         losses.append(loss_of_three(trainer))
     verdict("fp16 after an overflow, against bf16", abs(losses[1] / losses[0] - 1), 5e-2)
@@ -188,14 +188,12 @@ def small_trainer(device: torch.device, precision: Precision = "fp32", **setting
     """Of a small network, always the same."""
     torch.manual_seed(1)
     step = replace(PAPER.steps["joint1"], iterations=10, batch_size=4, micro_batch=2, frames=3, lr=1e-4)
-    trainer = StepTrainer(STResNet(4, depth=26, width=16), step, 4, device, precision, **settings)
-    trainer.model.train()
-    return trainer
+    return StepTrainer(STResNet(4, depth=26, width=16), step, 4, device, precision, **settings)
 
 
 def loss_of_three(trainer: StepTrainer) -> float:
     for _ in range(3):
-        trainer.update(clips_batch(4, 3))
+        trainer.fit([clips_batch(4, 3)])
     return float(trainer.state.sums["loss"])
 
 
@@ -291,15 +289,13 @@ def time_training(
     step = replace(PAPER.steps["joint1"], batch_size=videos, micro_batch=videos, iterations=10**9)
 
     def trainer(compiled: bool) -> StepTrainer:
-        made = StepTrainer(
+        return StepTrainer(
             STResNet(CLASSES, depth=depth), step, videos, device, precision, compile_network=compiled and on_gpu
         )
-        made.model.train()
-        return made
 
     def as_in_training(made: StepTrainer) -> None:
         with repeatable():
-            made.update(batch)
+            made.fit([batch])
 
     batch = random_batch(videos, frames, size, size).to(device)
     images = 2 * frames * videos

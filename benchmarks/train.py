@@ -74,11 +74,9 @@ def time_step(size: Size, repeats: int) -> list[str]:
     torch.manual_seed(0)
     step = replace(PAPER.steps["joint1"], batch_size=size.videos, micro_batch=size.videos, iterations=10**9)
     trainers = [StepTrainer(network(size), step, size.videos, CPU, precision) for precision in ("fp32", "bf16")]
-    for trainer in trainers:
-        trainer.model.train()
     plain = PlainTwoStreams(CPU, size.depth, size.width)
     batch = random_batch(size.videos, size.frames, size.height, size.columns)
-    runs = [partial(trainable.update, batch) for trainable in (*trainers, plain)]
+    runs = [*(partial(trainer.fit, [batch]) for trainer in trainers), partial(plain.update, batch)]
     *ours, peer = in_turns(runs, CPU, repeats, warm_up=1)
     what = f"{size.name}: depth {size.depth}, width {size.width}, {size.columns}x{size.height}, batch {size.videos}"
     rates = (f"{size.videos / seconds:.2f}" for seconds in (*ours, peer))

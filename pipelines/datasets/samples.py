@@ -78,15 +78,15 @@ class TestSample:
 class Batch:
     """Samples side by side: `rgb` and `flow` as loaded, or as uint8 [B,T,3,h,w] and [B,T,2L,h,w] (None for an absent
     stream, and where every sample was bad), `labels` and `indices` int64 [B]; `bad` maps the ids of unreadable videos
-    to the reason, and `missing` lists their places among the samples asked for. `preparation.Prepare` makes the
-    network's input of both."""
+    to the reason, and `missing_positions` lists where they stand among the samples requested. `preparation.Prepare`
+    makes the network's input of both."""
 
     rgb: Frames | None
     flow: Frames | None
     labels: torch.Tensor
     indices: torch.Tensor
     bad: dict[str, str] = field(default_factory=dict)
-    missing: tuple[int, ...] = ()
+    missing_positions: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -94,7 +94,7 @@ class Batch:
     @classmethod
     def joined(cls, parts: Sequence["Batch"]) -> "Batch":
         """The samples of all, in order."""
-        starts = itertools.accumulate((part.places for part in parts), initial=0)
+        starts = itertools.accumulate((part.requested for part in parts), initial=0)
         rgb = [part.rgb for part in parts if part.rgb is not None]
         flow = [part.flow for part in parts if part.flow is not None]
         return cls(
@@ -103,7 +103,11 @@ class Batch:
             torch.cat([part.labels for part in parts]),
             torch.cat([part.indices for part in parts]),
             {id_: reason for part in parts for id_, reason in part.bad.items()},
-            tuple(start + place for part, start in zip(parts, starts, strict=False) for place in part.missing),
+            tuple(
+                start + position
+                for part, start in zip(parts, starts, strict=False)
+                for position in part.missing_positions
+            ),
         )
 
     def part(self, start: int, stop: int) -> "Batch":
@@ -112,23 +116,25 @@ class Batch:
         return Batch(rgb, flow, self.labels[start:stop], self.indices[start:stop])
 
     @property
-    def places(self) -> int:
-        """How many samples were asked for."""
-        return len(self) + len(self.missing)
+    def requested(self) -> int:
+        """How many samples were requested."""
+        return len(self) + len(self.missing_positions)
 
-    def part_of_places(self, start: int, stop: int) -> "Batch":
-        """The readable ones of the samples start..stop-1 that were asked for, without `bad`."""
-        first, last = (place - sum(missing < place for missing in self.missing) for place in (start, stop))
+    def requested_range(self, start: int, stop: int) -> "Batch":
+        """The readable ones of the samples start..stop-1 that were requested, without `bad`."""
+        first, last = (bound - sum(missing < bound for missing in self.missing_positions) for bound in (start, stop))
         return self.part(first, last)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same on another device; does not wait for copies out of pinned memory."""
         rgb, flow = (None if x is None else x.to(device, non_blocking=True) for x in (self.rgb, self.flow))
-        return Batch(rgb, flow, self.labels.to(device, non_blocking=True), self.indices, self.bad, self.missing)
+        return Batch(
+            rgb, flow, self.labels.to(device, non_blocking=True), self.indices, self.bad, self.missing_positions
+        )
 
     def pin_memory(self) -> "Batch":
         rgb, flow = (None if x is None else x.pin_memory() for x in (self.rgb, self.flow))
-        return Batch(rgb, flow, self.labels.pin_memory(), self.indices, self.bad, self.missing)
+        return Batch(rgb, flow, self.labels.pin_memory(), self.indices, self.bad, self.missing_positions)
 
 
 def collate(samples: Sequence[Sample | BadSample]) -> Batch:
@@ -141,7 +147,7 @@ def collate(samples: Sequence[Sample | BadSample]) -> Batch:
         torch.tensor([sample.label for sample in good], dtype=torch.int64),
         torch.tensor([sample.index for sample in good], dtype=torch.int64),
         bad,
-        tuple(place for place, sample in enumerate(samples) if isinstance(sample, BadSample)),
+        tuple(position for position, sample in enumerate(samples) if isinstance(sample, BadSample)),
     )
 
 

@@ -1,9 +1,9 @@
-"""How a training step is divided between the ranks of torchrun, so that their number changes nothing but rounding.
+"""Data-parallel training under torchrun: everything that the processes of one training have to agree on.
 
-A batch is cut into micro-batches, by its number of places and the recipe alone. Either the ranks deal whole
-micro-batches among themselves, and each takes the batch-norm statistics of its own; or they go through every one
-together, each with a part of it, and batch norm takes its statistics over all parts (`sync_norm`). Gradients are
-averaged by DistributedDataParallel.
+A batch is cut into micro-batches by the number of videos requested and the recipe alone, so that the number of
+processes changes nothing but rounding. Either whole micro-batches are dealt out to the processes, and batch norm takes
+its statistics over each; or every process takes a shard of each micro-batch, and batch norm takes its statistics over
+all shards (`sync_batch_norm`). DistributedDataParallel averages the gradients.
 
 Letters: B videos.
 """
@@ -18,33 +18,65 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pipelines.datasets.samples import Batch
 from pipelines.errors import UsageError
+from pipelines.models import STResNet
 from pipelines.models.dropout import VideoDropout
 from pipelines.runtime.ranks import Ranks, ranks
 from pipelines.training.recipes import Step
-from pipelines.training.running_stats import Moments, MomentsOfRanks, MomentsOfUpdate
-from pipelines.training.sync_batch_norm import SyncBatchNorm, synchronise
+from pipelines.training.sync_batch_norm import SyncBatchNorm, convert_batch_norm
+
+_SMALLEST_INPUT = 32  # pixels a side
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one rank does of one micro-batch.
-
-    number       of the micro-batch in its batch
-    first, size  the micro-batch's first place in the batch, and its number of places
-    start, stop  this rank's places
-    """
+class MicroBatchShard:
+    """The positions of a batch that one process takes of one micro-batch."""
 
     number: int
+    """Of the micro-batch in its batch."""
     first: int
+    """The micro-batch's first position in the batch."""
     size: int
+    """Positions of the whole micro-batch."""
     start: int
+    """First position of this process."""
     stop: int
+    """One past its last position; equal to `start` where it has none."""
 
 
-def even_parts(count: int, largest: int) -> list[tuple[int, int]]:
-    """0..count cut into as few parts of at most `largest` as possible, of sizes that differ by one at most. No part is
-    a single one where more than one is allowed, which batch norm has no statistics of: then one part fewer is cut."""
+@dataclass(frozen=True)
+class LocalMicroBatch:
+    """What one process passes through the network for one micro-batch."""
+
+    batch: Batch
+    """The readable videos; where there are none, a blank one for a pass that contributes nothing."""
+    videos: int
+    """How many of them count: 0 for a blank one."""
+    number: int
+    """Of the micro-batch in its batch."""
+    positions: list[int]
+    """Of the videos in the whole micro-batch."""
+    size: int
+    """Positions of the whole micro-batch."""
+    share: float
+    """Of the batch's readable videos, what part the whole micro-batch has."""
+    is_last: bool
+    """Whether it is the process's last one of the batch, with which gradients are exchanged."""
+
+
+def micro_batch_ranges(count: int, largest: int) -> list[tuple[int, int]]:
+    """Cuts 0..count into as few ranges of at most `largest` as possible, whose sizes differ by at most one.
+
+    Batch norm has no statistics of a single video: where more than one is allowed, one range fewer is cut instead.
+
+    Args:
+        count: positions of a batch.
+        largest: most positions of a micro-batch.
+
+    Returns:
+        Start and stop of each.
+    """
     parts = -(-count // largest)
     if largest > 1 and parts > 1 and count < 2 * parts:
         parts -= 1
@@ -52,93 +84,186 @@ def even_parts(count: int, largest: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(cuts))
 
 
-def parts_of(places: int, micro_batch: int, rank: int = 0, size: int = 1, *, together: bool = False) -> list[Part]:
-    """The share of `rank` among `size` in a batch of so many places: whole micro-batches, or a part of each."""
-    cuts = list(enumerate(even_parts(places, micro_batch)))
-    if not together:
-        mine = cuts[len(cuts) * rank // size : len(cuts) * (rank + 1) // size]
-        return [Part(number, start, stop - start, start, stop) for number, (start, stop) in mine]
+def micro_batch_shards(
+    count: int, micro_batch: int, rank: int = 0, size: int = 1, *, sync_bn: bool = False
+) -> list[MicroBatchShard]:
+    """What one process takes of a batch.
+
+    Args:
+        count: positions of the batch.
+        micro_batch: most positions of a micro-batch.
+        rank: number of the process.
+        size: number of processes.
+        sync_bn: whether it takes a shard of every micro-batch, rather than some micro-batches whole.
+    """
+    ranges = list(enumerate(micro_batch_ranges(count, micro_batch)))
+    if not sync_bn:
+        mine = ranges[len(ranges) * rank // size : len(ranges) * (rank + 1) // size]
+        return [MicroBatchShard(number, start, stop - start, start, stop) for number, (start, stop) in mine]
     return [
-        Part(
+        MicroBatchShard(
             number,
             start,
             stop - start,
             start + (stop - start) * rank // size,
             start + (stop - start) * (rank + 1) // size,
         )
-        for number, (start, stop) in cuts
+        for number, (start, stop) in ranges
     ]
 
 
-def goes_together(step: Step, videos: int, size: int, sync_bn: bool | None) -> bool:
-    """Whether `size` ranks go through every micro-batch together: as asked, or where a batch has too few to deal.
+def uses_sync_bn(step: Step, videos: int, size: int, sync_bn: bool | None) -> bool:
+    """Whether processes share every micro-batch: as asked, or where a batch has too few micro-batches to deal out.
 
-    Raises `UsageError` where neither way gives every rank something to do.
+    Args:
+        step: the training step.
+        videos: number of training videos.
+        size: number of processes.
+        sync_bn: what was asked for; None for no preference.
+
+    Raises:
+        UsageError: neither way gives every process something to do.
     """
     batch = min(step.batch_size, videos * step.passes(videos))
-    micro_batches = len(even_parts(batch, step.micro_batch))
-    together = size > 1 and (micro_batches < size if sync_bn is None else sync_bn)
+    micro_batches = len(micro_batch_ranges(batch, step.micro_batch))
+    shared = size > 1 and (micro_batches < size if sync_bn is None else sync_bn)
     largest = min(step.micro_batch, batch)
-    if together and largest < size:
+    if shared and largest < size:
         raise UsageError(
             f"{step.name}: {size} processes cannot share micro-batches of {largest} videos, of which a batch has "
             f"{micro_batches}: start at most {max(micro_batches, largest)}, or give a larger --micro-batch"
         )
-    if not together and micro_batches < size:
+    if not shared and micro_batches < size:
         raise UsageError(
             f"{step.name}: without --sync-bn {size} processes need as many micro-batches, and a batch has "
             f"{micro_batches} of {step.micro_batch} videos: give a smaller --micro-batch, or --sync-bn"
         )
-    return together
+    return shared
 
 
-class Sharing:
-    """One rank's side of a step that all ranks train: what it does of a batch, and what they have to agree on.
-
-    Alone, every method gives back what it is given.
-    """
+class DataParallelPlan:
+    """How one process takes part in a training step; without torchrun it does the whole of it."""
 
     def __init__(self, step: Step, videos: int, sync_bn: bool | None = None) -> None:
+        """Raises `UsageError` where a process would have nothing to do (`uses_sync_bn`)."""
         self.ranks: Ranks = ranks()
-        self.micro_batch = step.micro_batch
-        self.together = goes_together(step, videos, self.ranks.size, sync_bn)
+        self.step = step
+        self.sync_bn = uses_sync_bn(step, videos, self.ranks.size, sync_bn)
 
     @property
     def size(self) -> int:
+        """Number of processes."""
         return self.ranks.size
 
-    def parts(self, places: int) -> list[Part]:
-        """This rank's share of a batch of so many places."""
-        return parts_of(places, self.micro_batch, self.ranks.rank, self.size, together=self.together)
+    @property
+    def deals_micro_batches(self) -> bool:
+        """Whether each of several processes has micro-batches of its own."""
+        return self.size > 1 and not self.sync_bn
 
-    def share(self, batch: Sequence[Any]) -> list[Any]:
-        """What stands in this rank's places of a batch."""
-        return [batch[place] for part in self.parts(len(batch)) for place in range(part.start, part.stop)]
+    # ------------------------------------------------------------------ batches
+
+    def shards(self, count: int) -> list[MicroBatchShard]:
+        """This process's part of a batch of `count` positions."""
+        return micro_batch_shards(count, self.step.micro_batch, self.ranks.rank, self.size, sync_bn=self.sync_bn)
+
+    def local_items(self, batch: Sequence[Any]) -> list[Any]:
+        """Those items of a whole batch that this process loads: of its shards, end to end."""
+        return [batch[position] for shard in self.shards(len(batch)) for position in range(shard.start, shard.stop)]
+
+    def micro_batches(self, batch: Batch, model: STResNet) -> tuple[list[LocalMicroBatch], int, int]:
+        """Cuts what this process has loaded into what it passes through the network.
+
+        Positions are cut, not readable videos, so that a damaged video moves no other one into another micro-batch. Of
+        a micro-batch in which a single video is readable nothing is used, since batch norm has no statistics of one.
+
+        Args:
+            batch: of the items of `local_items`, the readable ones.
+            model: whose input blank videos are made for.
+
+        Returns:
+            At least one micro-batch, unless no process has a readable video; the number of micro-batches of all
+            processes that are used; and the number of their videos.
+        """
+        requested = int(self.sum([batch.requested])[0])
+        sizes = [stop - start for start, stop in micro_batch_ranges(requested, self.step.micro_batch)]
+        shards = self.shards(requested)
+        local: list[tuple[MicroBatchShard, Batch, list[int]]] = []
+        videos = [0.0] * len(sizes)
+        start = 0
+        for shard in shards:
+            stop = start + shard.stop - shard.start
+            readable = [position for position in range(start, stop) if position not in batch.missing_positions]
+            positions = [position - start + shard.start - shard.first for position in readable]
+            local.append((shard, batch.requested_range(start, stop), positions))
+            videos[shard.number] = len(readable)
+            start = stop
+        videos = [0 if n == 1 < size else n for n, size in zip(self.sum(videos), sizes, strict=True)]
+        total = int(sum(videos))
+        used = [shard for shard in local if videos[shard[0].number]]
+        found = [
+            LocalMicroBatch(
+                content if positions else self._blank(model),
+                len(positions),
+                shard.number,
+                positions,
+                shard.size,
+                videos[shard.number] / total,
+                is_last=index == len(used) - 1,
+            )
+            for index, (shard, content, positions) in enumerate(used)
+        ]
+        if total and not found:  # all of them went to others, who wait for this process when they exchange gradients
+            found = [LocalMicroBatch(self._blank(model), 0, 0, [], 1, 0.0, is_last=True)]
+        return found, sum(n > 0 for n in videos), total
+
+    def _blank(self, model: STResNet) -> Batch:
+        """One video of zeros, small."""
+        rgb, flow = (
+            torch.zeros(1, self.step.frames, channels, _SMALLEST_INPUT, _SMALLEST_INPUT, dtype=torch.uint8)
+            for channels in (3, model.flow_channels)
+        )
+        nothing = torch.zeros(1, dtype=torch.int64)
+        return Batch(
+            None if model.appearance is None else rgb, None if model.motion is None else flow, nothing, nothing
+        )
+
+    # ------------------------------------------------------------------ the network
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` with gradients averaged over the ranks, and all ranks at rank 0's weights.
+        """`model` with gradients averaged over the processes, all of which start from rank 0's weights.
 
-        Its running moments stay equal on all ranks by themselves (`moments`, `sync_norm`), so that they need
-        not be copied from rank 0 at every step.
+        Batch norm's running statistics stay equal on all processes by themselves (`running_stats`, `sync_batch_norm`),
+        so that they need not be copied from rank 0 before every forward pass.
         """
+        if self.sync_bn:
+            convert_batch_norm(model)
         if self.size == 1:
             return model
         wrapped = DistributedDataParallel(model)
         wrapped.broadcast_buffers = False  # the argument of that name is deprecated, what replaces it is new
         return wrapped
 
-    def prepare(self, model: nn.Module) -> Moments:
-        """Makes the batch norms of `model` fit the way of sharing; gives what moves their running moments."""
-        if self.together:
-            synchronise(model)
-        return MomentsOfRanks(model) if self.size > 1 and not self.together else MomentsOfUpdate(model)
+    @contextlib.contextmanager
+    def taking_part(self, wrapped: nn.Module, micro_batch: LocalMicroBatch) -> Iterator[None]:
+        """For the forward and backward pass of a micro-batch through the network that `wrap` gave.
+
+        Gradients only add up until the process's last micro-batch. A blank one contributes nothing.
+        """
+        with contextlib.ExitStack() as contexts:
+            if isinstance(wrapped, DistributedDataParallel) and not micro_batch.is_last:
+                contexts.enter_context(wrapped.no_sync())
+            if not micro_batch.videos:
+                contexts.enter_context(zero_contribution(wrapped))
+            yield
+
+    # ------------------------------------------------------------------ values
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """The sums over all ranks, in double precision."""
+        """The sums over all processes, in double precision."""
         return self._reduced(values, "SUM")
 
-    def largest(self, values: Sequence[float]) -> list[float]:
-        """The largest of all ranks."""
+    def max(self, values: Sequence[float]) -> list[float]:
+        """The largest of all processes."""
         return self._reduced(values, "MAX")
 
     def _reduced(self, values: Sequence[float], operation: str) -> list[float]:
@@ -149,14 +274,14 @@ class Sharing:
         return tensor.tolist()
 
     def gather(self, content: Any) -> list[Any]:
-        """The `content` of all ranks, in their order."""
+        """The `content` of all processes, in their order."""
         found = [content] * self.size
         if self.size > 1:
             distributed.all_gather_object(found, content)
         return found
 
-    def from_first(self, content: Any) -> Any:
-        """Rank 0's `content`, with its tensors, on all ranks."""
+    def broadcast_from_rank0(self, content: Any) -> Any:
+        """Rank 0's `content`, with its tensors, on all processes."""
         if self.size == 1:
             return content
         box = [content]
@@ -164,15 +289,15 @@ class Sharing:
         return box[0]
 
 
-def without_exchange(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
-    """While this holds, gradients only add up; those of the backward pass after it are averaged with them."""
-    return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
-
-
 @contextlib.contextmanager
-def taking_no_part(model: nn.Module) -> Iterator[None]:
-    """For a pass through the network with which a rank that has no video only keeps up with the others: nothing is
-    dropped, batch norm learns nothing from it, and synchronised batch norm does not count it."""
+def zero_contribution(model: nn.Module) -> Iterator[None]:
+    """For a pass through the network that a process without a video makes because the others wait for it.
+
+    DistributedDataParallel exchanges gradients in the backward pass, and synchronised batch norm statistics in both, so
+    that every process has to make as many passes. DDP's own `join` would let one that has none stop early, but
+    exchanges nothing for layers inside the network. Nothing is dropped, batch norm learns nothing from the pass, and
+    synchronised batch norm does not count it.
+    """
     synchronised = [module for module in model.modules() if isinstance(module, SyncBatchNorm)]
     others = [
         module

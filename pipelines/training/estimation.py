@@ -1,10 +1,9 @@
 """What a training will take, from some updates of each step: time, disk, memory. Writes nothing."""
 
-import math
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,7 +11,6 @@ import torch
 
 from pipelines.datasets.samples import Batch
 from pipelines.runtime.progress import OnProgress, Progress
-from pipelines.runtime.signals import StopRequest
 from pipelines.training.loop import StepTrainer
 
 # Of a step, after the first update, which warms up: whichever comes first ends the measuring.
@@ -111,15 +109,20 @@ class Estimate:
         )
 
 
-def measure(trainer: StepTrainer, batches: Callable[[int], Iterator[Batch]], on_progress: OnProgress) -> Measured:
+def measure(trainer: StepTrainer, batches: Iterator[Batch], on_progress: OnProgress) -> Measured:
     """Trains on for up to 20 updates or 20 seconds, and one update more, which warms up and does not count where there
-    is another. All ranks stop after the same update.
+    is another. All processes stop after the same update.
 
-    `batches` as in `StepTrainer.run`. One update longer than 20 seconds is enough, unless that compiled the network.
+    One update longer than 20 seconds is enough, unless that compiled the network.
+
+    Args:
+        trainer: of the step.
+        batches: as `StepTrainer.fit` takes them.
+        on_progress: is told of every update.
     """
     laps = _Laps(trainer, on_progress)
-    trainer.run(lambda start: laps.until_enough(batches(start)), None, StopRequest(), _nothing, math.inf, laps.end)
-    memory = trainer.sharing.largest([peak_memory(trainer.device)])[0]
+    trainer.fit(laps.until_enough(batches), on_progress=laps.end)
+    memory = trainer.plan.max([peak_memory(trainer.device)])[0]
     return Measured(laps.seconds[1:] or laps.seconds, memory)
 
 
@@ -136,24 +139,25 @@ class _Laps:
 
     def __init__(self, trainer: StepTrainer, on_progress: OnProgress) -> None:
         self.trainer, self.on_progress = trainer, on_progress
-        self.compiling = trainer.network is not trainer.shared_model
+        self.compiling = trainer.network is not trainer.parallel_model
         self.total = min(1 + _UPDATES, trainer.total - trainer.state.iteration)
         self.seconds: list[float] = []
         self._report()
         self._last = time.monotonic()
 
     def until_enough(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches, until on any rank there have been enough of them."""
-        while not self.trainer.sharing.largest([self._enough()])[0]:
+        """The batches, until on any process there have been enough of them."""
+
+        def enough() -> bool:
+            if not self.seconds:
+                return False
+            first, *others = self.seconds
+            return len(others) >= _UPDATES or sum(others) >= _SECONDS or (first >= _SECONDS and not self.compiling)
+
+        while not self.trainer.plan.max([enough()])[0]:
             yield next(batches)
         self.total = len(self.seconds)
         self._report()
-
-    def _enough(self) -> bool:
-        if not self.seconds:
-            return False
-        first, *others = self.seconds
-        return len(others) >= _UPDATES or sum(others) >= _SECONDS or (first >= _SECONDS and not self.compiling)
 
     def end(self, _progress: Progress) -> None:
         """To be called at the end of an update."""
@@ -167,7 +171,3 @@ class _Laps:
     def _report(self) -> None:
         phase = f"train {self.trainer.step.name} (dry run)"
         self.on_progress(Progress(phase, len(self.seconds), self.total, "updates"))
-
-
-def _nothing() -> None:
-    """In the place of saving."""

@@ -59,13 +59,19 @@ class MetricsLog:
             self._file.write(json_text({"step": self.step, "iteration": iteration, **values}) + "\n")
             self._file.flush()
         drawn = {name: value for name, value in values.items() if name not in _NOT_DRAWN}
-        told = {f"training_{n}" if n.endswith(("loss", "accuracy")) else n: value for n, value in drawn.items()}
+        told = {_tag(name): value for name, value in drawn.items()}
         self._board.write(iteration, told)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # of what `write` has told it could not write
             self._file.close()
         self._board.close()
+
+
+def _tag(name: str) -> str:
+    """The curve's name in TensorBoard."""
+    of_training = name.endswith(("loss", "accuracy")) and not name.startswith("validation_")
+    return f"training_{name}" if of_training else name
 
 
 class TensorBoardLog:

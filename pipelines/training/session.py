@@ -25,7 +25,7 @@ from pipelines.runtime.signals import stop_requests
 from pipelines.storage.atomic import free_gigabytes, remove_left_over_temporary_files, require_writable
 from pipelines.training.compilation import compiles, worthwhile
 from pipelines.training.data import TrainingData
-from pipelines.training.data_parallel import Sharing, goes_together
+from pipelines.training.data_parallel import DataParallelPlan, uses_sync_bn
 from pipelines.training.estimation import Estimate, StepEstimate, measure
 from pipelines.training.fine_tuning import Start, find_source, find_starts, flow_difference
 from pipelines.training.loop import Diverged, StepTrainer
@@ -153,7 +153,7 @@ class Session:
     def __post_init__(self) -> None:
         """Raises `UsageError` where a step leaves processes without work."""
         for step in self.prepared.steps:
-            goes_together(step, len(self.prepared.data.videos), ranks().size, self.sync_bn)
+            uses_sync_bn(step, len(self.prepared.data.videos), ranks().size, self.sync_bn)
 
     def train(self, step: Step, checkpoint_seconds: float) -> tuple[StepResult, dict[str, str]]:
         """Trains one step, from its checkpoint where there is one, and leaves its weights.
@@ -182,15 +182,15 @@ class Session:
 
         try:
             with stop_requests() as stop, memory_errors("give a smaller --micro-batch"), self._divergence(step):
-                trainer.run(
-                    lambda start: self._batches(step, start, trainer.sharing),
-                    log,
-                    stop,
-                    save,
-                    checkpoint_seconds,
-                    self.on_progress,
+                trainer.fit(
+                    self._batches(trainer),
+                    log=log,
+                    stop=stop,
+                    save=save,
+                    save_seconds=checkpoint_seconds,
+                    on_progress=self.on_progress,
                 )
-                trainer.bring_together()
+                trainer.sync_state()
                 result = ranks().broadcast_from_rank0(lambda: files.finish(trainer, network))
                 stop.check()  # a signal during the last update: the step is done and saved
         finally:
@@ -221,7 +221,7 @@ class Session:
         trainer, network = self._trainer(step, files)
         begin = trainer.state.iteration
         with memory_errors("give a smaller --micro-batch"), self._divergence(step):
-            measured = measure(trainer, lambda start: self._batches(step, start, trainer.sharing), self.on_progress)
+            measured = measure(trainer, self._batches(trainer), self.on_progress)
         weights, checkpoint = files.sizes(trainer, network)
         return StepEstimate.of(trainer, begin, measured, weights_bytes=weights, checkpoint_bytes=checkpoint)
 
@@ -248,7 +248,7 @@ class Session:
         config, videos = self.prepared.config, len(self.prepared.data.videos)
         torch.manual_seed(config.seed * 1_000_003 + STEPS.index(step.name))
         network, settings = ranks().rank0_first(lambda: self._starting_network(step))
-        sharing = Sharing(step, videos, self.sync_bn)
+        plan = DataParallelPlan(step, videos, self.sync_bn)
         trainer = StepTrainer(
             network,
             step,
@@ -256,10 +256,10 @@ class Session:
             self.device,
             config.precision,
             seed=config.seed,
-            sharing=sharing,
+            plan=plan,
             compile_network=compiles(self.compile, self.device) and worthwhile(self.compile, step, videos),
         )
-        content = sharing.from_first(files.saved() if ranks().is_first else None)
+        content = plan.broadcast_from_rank0(files.saved() if ranks().is_first else None)
         if content is not None:
             files.restore(trainer, content)
         return trainer, settings
@@ -294,9 +294,9 @@ class Session:
                 load_streams(network, run.weights(name)["model"])
         return network, settings
 
-    def _batches(self, step: Step, start: int, sharing: Sharing) -> Iterator[Batch]:
-        """This process's share of the batches of a step from number `start` on, the same for any number of workers."""
-        config, data = self.prepared.config, self.prepared.data
+    def _batches(self, trainer: StepTrainer) -> Iterator[Batch]:
+        """This process's part of the batches from the next update on, the same for any number of loader processes."""
+        config, data, step = self.prepared.config, self.prepared.data, trainer.step
         seeds = {"seed": config.seed, "step_index": STEPS.index(step.name)}
         samples = TrainingSamples(
             data.videos,
@@ -308,8 +308,14 @@ class Session:
             mirror=step.mirror,
             **seeds,
         )
-        passes = step.passes(len(data.videos))
-        sampler = StepSampler(len(data.videos), passes, step.batch_size, start=start, share=sharing.share, **seeds)
+        sampler = StepSampler(
+            len(data.videos),
+            step.passes(len(data.videos)),
+            step.batch_size,
+            start=trainer.state.iteration,
+            share=trainer.plan.local_items,
+            **seeds,
+        )
         return iter(make_loader(samples, sampler, loader_workers(self.workers, self.device), self.device))
 
 

@@ -63,7 +63,7 @@ class StepFiles:
         state = trainer.state
         save(self.weights, WEIGHTS_SCHEMA, self._weights(trainer, network))
         self._remove_checkpoint()
-        return StepResult(self.step.name, state.iteration, state.seconds, state.last, False), state.bad
+        return StepResult(self.step.name, state.iteration, state.seconds, state.last, False), state.unreadable
 
     def content(self, trainer: "StepTrainer") -> dict[str, Any]:
         """That of the checkpoint: all ranks ask for it, and rank 0 writes it."""
@@ -115,6 +115,11 @@ class StepFiles:
 
     def _weights(self, trainer: "StepTrainer", network: dict[str, Any]) -> dict[str, Any]:
         state = trainer.state
-        summary = {"iterations": state.iteration, "seconds": state.seconds, "metrics": state.last, "bad": state.bad}
+        summary = {
+            "iterations": state.iteration,
+            "seconds": state.seconds,
+            "metrics": state.last,
+            "bad": state.unreadable,
+        }
         model = {name: value.cpu() for name, value in trainer.model.state_dict().items()}
         return {"configuration": self.configuration, "network": network, "model": model, **summary}

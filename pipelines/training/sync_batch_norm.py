@@ -1,8 +1,10 @@
-"""Batch norm whose statistics are those of all ranks' inputs together, on CPU and GPU.
+"""Batch norm whose statistics are those of all processes' inputs together, on CPU and GPU.
 
-torch.nn.SyncBatchNorm works on GPUs only, and has no way to leave out a rank that has nothing to give.
+torch.nn.SyncBatchNorm works on GPUs only. Training on CPUs needs this one in any case, so GPUs use it too: there is one
+arithmetic, which the tests compare with that of a single process, and a process without a video takes part in the same
+way on both (`absent`).
 
-Letters: N C H W of one rank's input, W ranks, n = N*H*W of all ranks together.
+Letters: N C H W of one process's input, n = N*H*W of all processes together.
 """
 
 from typing import Any
@@ -12,13 +14,10 @@ from torch import Tensor, distributed, nn
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """`nn.BatchNorm2d`, in training over the inputs of all ranks of the process group.
-
-    All ranks must call it equally often. One with `absent` set takes its turn, but its input counts for nothing, and no
-    gradient comes back.
-    """
+    """`nn.BatchNorm2d`, in training over the inputs of all processes of the group, which must call it equally often."""
 
     absent = False
+    """Take part in the exchange only: the input counts for nothing, and no gradient comes back."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -37,8 +36,8 @@ class SyncBatchNorm(nn.BatchNorm2d):
         return y
 
 
-def synchronise(model: nn.Module) -> None:
-    """Puts a `SyncBatchNorm` with the same parameters and moments in the place of every batch norm of `model`."""
+def convert_batch_norm(model: nn.Module) -> None:
+    """Replaces every batch norm of `model` by a `SyncBatchNorm` with the same parameters and running statistics."""
     for module in model.modules():
         for name, child in module.named_children():
             if type(child) is nn.BatchNorm2d:
@@ -57,7 +56,7 @@ class _Normalised(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, absent: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         values = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean, variance, count = _all_moments(values, absent)
+        mean, variance, count = _all_statistics(values, absent)
         factor = torch.rsqrt(variance + eps)
         y = (values - _wide(mean)) * _wide(factor * weight) + _wide(bias)
         ctx.save_for_backward(x, weight, mean, factor, count)
@@ -69,7 +68,7 @@ class _Normalised(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """With u = (x - mean) * factor and the means over all n: dx = weight * factor * (dy - mean(dy) - u mean(u dy)).
 
-        The gradients of weight and bias are this rank's; they are averaged with all others.
+        The gradients of weight and bias are this process's; they are averaged with all others.
         """
         x, weight, mean, factor, count = ctx.saved_tensors
         dy = gradients[0].to(mean.dtype)
@@ -86,8 +85,8 @@ class _Normalised(torch.autograd.Function):
         return dx.to(x.dtype), d_weight, d_bias, None, None
 
 
-def _all_moments(values: Tensor, absent: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and biased variance [C] over all ranks, and n (a scalar), from each rank's own (Chan et al. 1979)."""
+def _all_statistics(values: Tensor, absent: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance [C] over all processes, and n (a scalar), from each one's own (Chan et al. 1979)."""
     channels = values.shape[1]
     own = values.new_zeros(distributed.get_world_size(), 2 * channels + 1)
     if not absent:

@@ -277,16 +277,16 @@ def test_a_batch_that_comes_in_parts_knows_its_damaged_places(workspace, videos,
     order = next(iter(StepSampler(5, 2, 10, seed=5, step_index=2)))
     [batch] = batches(training(videos), batch=10, workers=workers, count=1)
     damaged = [place for place, item in enumerate(order) if videos[item.video].id == "b/clip1"]
-    assert list(batch.missing) == damaged
+    assert list(batch.missing_positions) == damaged
     assert batch.indices.tolist() == [item.video for item in order if item.i not in damaged]
-    assert batch.places == 10
+    assert batch.requested == 10
     assert len(batch.rgb) == len(batch) == 10 - len(damaged)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_batch_without_places_is_empty_and_the_next_one_follows(videos, workers):
     loader = make_loader(training(videos), [[], [Item(0, 0, 3)]], workers)
-    assert [batch.places for batch in loader] == [0, 1]
+    assert [batch.requested for batch in loader] == [0, 1]
 
 
 def test_a_batch_can_be_taken_in_parts(videos):

@@ -18,7 +18,7 @@ from pipelines.errors import Interrupted, MissingError
 from pipelines.models import STResNet
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import run_tasks
-from pipelines.training.data_parallel import Sharing
+from pipelines.training.data_parallel import DataParallelPlan
 from pipelines.training.loop import StepTrainer
 from pipelines.training.recipes import Step
 from pipelines.training.sync_batch_norm import SyncBatchNorm
@@ -53,19 +53,18 @@ def updates(sync_bn: bool | None, step: Step = STEP) -> dict[str, object]:
     """Some updates in double precision; what they make of the network."""
     torch.manual_seed(ranks().rank)  # rank 0's weights are to become everybody's
     network = STResNet(3, depth=26, width=4, dropout=step.dropout).double()
-    sharing = Sharing(step, VIDEOS, sync_bn)
-    trainer = StepTrainer(network, step, VIDEOS, torch.device("cpu"), sharing=sharing)
+    plan = DataParallelPlan(step, VIDEOS, sync_bn)
+    trainer = StepTrainer(network, step, VIDEOS, torch.device("cpu"), plan=plan)
     trainer.prepare.double()
-    trainer.model.train()
     for update in range(UPDATES):
         places = list(range((7, 2)[update % 2]))
-        trainer.update(batch_of(update, sharing.share(places)))
-    trainer.bring_together()
+        trainer.fit([batch_of(update, plan.local_items(places))])
+    trainer.sync_state()
     moments = {name: value for name, value in network.state_dict().items() if "running" in name}
     same = all(other.keys() == moments.keys() for other in ranks().gather(moments))
     same = same and all(torch.equal(o[k], v) for o in ranks().gather(moments) for k, v in moments.items())
     sums = {name: float(value) for name, value in trainer.state.sums.items()}
-    return {"model": network.state_dict(), "sums": sums, "bad": trainer.state.bad, "moments agree": same}
+    return {"model": network.state_dict(), "sums": sums, "bad": trainer.state.unreadable, "moments agree": same}
 
 
 def synchronised_norm() -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from pipelines.runtime.devices import available_cores, resolve_device
 from pipelines.runtime.ranks import Ranks, launched, ranks
 from pipelines.storage import atomic as workspace
 from pipelines.storage.failures import Failure, read_failures, record_outcomes
-from pipelines.training.data_parallel import goes_together, parts_of
+from pipelines.training.data_parallel import micro_batch_shards, uses_sync_bn
 from pipelines.training.recipes import PAPER, SMALL, override
 from pipelines.workspace import Workspace
 
@@ -22,8 +22,8 @@ from pipelines.workspace import Workspace
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize(("places", "micro_batch", "size"), [(128, 4, 8), (7, 4, 2), (2, 4, 4), (33, 32, 5), (5, 1, 3)])
 def test_every_place_is_one_ranks_and_micro_batches_are_those_of_one_process(together, places, micro_batch, size):
-    whole = {part.number: (part.start, part.stop) for part in parts_of(places, micro_batch)}
-    shares = [parts_of(places, micro_batch, rank, size, together=together) for rank in range(size)]
+    whole = {part.number: (part.start, part.stop) for part in micro_batch_shards(places, micro_batch)}
+    shares = [micro_batch_shards(places, micro_batch, rank, size, sync_bn=together) for rank in range(size)]
     taken = [place for share in shares for part in share for place in range(part.start, part.stop)]
     assert sorted(taken) == list(range(places))
     for share in shares:
@@ -43,7 +43,7 @@ def test_ranks_draw_what_one_process_draws():
             seed=1,
             step_index=2,
             share=lambda batch, rank=rank: [
-                batch[i] for part in parts_of(len(batch), 2, rank, 2) for i in range(part.start, part.stop)
+                batch[i] for part in micro_batch_shards(len(batch), 2, rank, 2) for i in range(part.start, part.stop)
             ],
         )
         for rank in range(2)
@@ -63,18 +63,18 @@ def test_ranks_draw_what_one_process_draws():
     ],
 )
 def test_micro_batches_are_dealt_where_there_are_enough(step, size, together):
-    assert goes_together(PAPER.steps[step], 9537, size, None) is together
+    assert uses_sync_bn(PAPER.steps[step], 9537, size, None) is together
 
 
 def test_ranks_without_work_are_refused_before_training():
     with pytest.raises(UsageError, match=r"joint1: 64 processes cannot share micro-batches of 4 videos.*at most 32"):
-        goes_together(PAPER.steps["joint1"], 9537, 64, None)
+        uses_sync_bn(PAPER.steps["joint1"], 9537, 64, None)
     with pytest.raises(
         UsageError, match=r"motion: without --sync-bn 2 processes need as many micro-batches.*has 1 of 32"
     ):
-        goes_together(SMALL.steps["motion"], 100, 2, False)
+        uses_sync_bn(SMALL.steps["motion"], 100, 2, False)
     with pytest.raises(UsageError, match="2 processes cannot share micro-batches of 1 videos"):
-        goes_together(override(SMALL.steps["motion"], {"batch_size": 1}), 100, 2, None)
+        uses_sync_bn(override(SMALL.steps["motion"], {"batch_size": 1}), 100, 2, None)
 
 
 def test_a_part_of_a_micro_batch_drops_what_the_whole_drops():

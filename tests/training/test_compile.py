@@ -32,12 +32,12 @@ def a_compiler(monkeypatch):
 def losses(compile_network=False, **network):
     """The loss of each of three updates."""
     torch.manual_seed(0)
-    step = replace(PAPER.steps["joint1"], iterations=3, batch_size=2, micro_batch=2, frames=2, lr=0.01)
+    step = replace(PAPER.steps["joint1"], iterations=4, batch_size=2, micro_batch=2, frames=2, lr=0.01)
     trainer = StepTrainer(STResNet(2, depth=26, width=2, **network), step, 2, CPU, compile_network=compile_network)
     found = []
     for _ in range(3):
         rgb, flow = (torch.randint(0, 256, (2, 2, channels, 32, 32), dtype=torch.uint8) for channels in (3, 20))
-        trainer.update(Batch(rgb, flow, torch.arange(2), torch.arange(2)))
+        trainer.fit([Batch(rgb, flow, torch.arange(2), torch.arange(2))])
         found.append(float(trainer.state.sums.pop("loss")))
     return found
 

@@ -13,8 +13,6 @@ from pipelines import train
 from pipelines.datasets.samples import Batch
 from pipelines.errors import MissingError
 from pipelines.models import STResNet
-from pipelines.runtime.progress import ignore_progress
-from pipelines.runtime.signals import StopRequest
 from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, load
 from pipelines.training.loop import Diverged, StepTrainer
 from pipelines.training.recipes import PAPER, Step, override
@@ -80,15 +78,15 @@ def a_trainer(updates: int, precision: Any = "fp32") -> StepTrainer:
     return StepTrainer(network, step, 2, torch.device("cpu"), precision)
 
 
-def batches(start: int) -> Iterator[Batch]:
-    for number in itertools.count(start):
+def batches() -> Iterator[Batch]:
+    for number in itertools.count():
         generator = torch.Generator().manual_seed(number)
         flow = torch.randint(0, 256, (2, 1, 20, 32, 32), dtype=torch.uint8, generator=generator)
         yield Batch(None, flow, torch.tensor([0, 2]), torch.tensor([0, 1]), {})
 
 
 def run(trainer: StepTrainer) -> None:
-    trainer.run(batches, None, StopRequest(), lambda: None, math.inf, ignore_progress)
+    trainer.fit(batches())
 
 
 def spoil(trainer: StepTrainer, update: int) -> None:

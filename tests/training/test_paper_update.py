@@ -115,7 +115,7 @@ def test_updates_are_those_worked_out_by_hand(double, videos, micro_batch, sub_b
     hand = ByHand(network)
     start = dict(hand.state)
     for seed, rate in enumerate((RATE, RATE, RATE / 10)):
-        trainer.update(batch_of(videos, seed))
+        trainer.fit([batch_of(videos, seed)])
         hand.update(batch_of(videos, seed), sub_batches, rate)
     for name, value in network.state_dict().items():
         if not name.endswith("num_batches_tracked"):
@@ -134,7 +134,7 @@ def test_the_loss_told_is_the_mean_over_videos_of_the_sum_over_time_steps():
         nn.init.zeros_(stream.fc.weight)
     step = override(PAPER.steps["joint1"], {"batch_size": 5, "micro_batch": 2, "frames": FRAMES})
     trainer = StepTrainer(network, step, 5, torch.device("cpu"))
-    trainer.update(batch_of(5, 0))
+    trainer.fit([batch_of(5, 0)])
     sums = trainer.state.sums
     assert float(sums["loss"] / sums["videos"]) == pytest.approx(2 * FRAMES * math.log(CLASSES), rel=1e-4)
 
@@ -158,7 +158,7 @@ def test_statistics_are_of_32_images_or_of_4_videos_of_t_frames(step, size):
     trainer = StepTrainer(Counting(), recipe, recipe.batch_size, torch.device("cpu"))
     pixels = torch.zeros(recipe.batch_size, recipe.frames, 3, 2, 2, dtype=torch.uint8)
     labels = torch.zeros(recipe.batch_size, dtype=torch.int64)
-    trainer.update(Batch(pixels, None, labels, labels))
+    trainer.fit([Batch(pixels, None, labels, labels)])
     assert seen == [(size, recipe.frames)] * (recipe.batch_size // size)
 
 

@@ -9,7 +9,7 @@ from pipelines.datasets.augmentation import Crop
 from pipelines.datasets.clips import Clip, Clips
 from pipelines.datasets.samples import Batch
 from pipelines.models import StreamLogits, STResNet
-from pipelines.training.data_parallel import even_parts
+from pipelines.training.data_parallel import micro_batch_ranges
 from pipelines.training.loop import StepTrainer, correct_videos, video_loss
 from pipelines.training.optimiser import make_optimiser, parameter_kinds, set_learning_rate
 from pipelines.training.recipes import PAPER, override
@@ -87,19 +87,20 @@ def batch_of(videos: int, frames: int) -> Batch:
 def test_two_micro_batches_give_the_mean_gradient_of_their_videos():
     """Batch norm is in evaluation mode here, since its statistics are per micro-batch on purpose (paper.md 3.2)."""
     torch.manual_seed(0)
-    network = STResNet(3, depth=26, width=4).double().eval()
+    network = STResNet(3, depth=26, width=4).double()
     step = override(PAPER.steps["joint1"], {"batch_size": 4, "frames": 3})
     gradients = []
     for micro_batch in (4, 2):
         network.zero_grad()
         trainer = StepTrainer(network, override(step, {"micro_batch": micro_batch}), 4, torch.device("cpu"))
         trainer.prepare.double()
+        network.eval()
         seen: dict[str, torch.Tensor] = {}
         trainer.optimiser.register_step_pre_hook(
             lambda *_, seen=seen: seen.update({n: p.grad.clone() for n, p in network.named_parameters()})
         )
         before = {name: value.clone() for name, value in network.state_dict().items()}
-        trainer.update(batch_of(4, 3))
+        trainer.fit([batch_of(4, 3)])
         network.load_state_dict(before)
         gradients.append(seen)
     batch = batch_of(4, 3)
@@ -116,8 +117,9 @@ def test_bf16_gives_the_gradient_of_double_precision_to_its_rounding():
     gradients = {}
     for precision in ("bf16", "double"):
         torch.manual_seed(0)
-        network = STResNet(3, depth=26, width=16).eval()
+        network = STResNet(3, depth=26, width=16)
         trainer = StepTrainer(network, step, 4, torch.device("cpu"), "bf16" if precision == "bf16" else "fp32")
+        network.eval()
         if precision == "double":
             network.double()
             trainer.prepare.double()
@@ -126,7 +128,7 @@ def test_bf16_gives_the_gradient_of_double_precision_to_its_rounding():
                 {name: torch.cat([p.grad.double().flatten() for p in network.parameters()])}
             )
         )
-        trainer.update(batch_of(4, 3))
+        trainer.fit([batch_of(4, 3)])
     difference = (gradients["bf16"] - gradients["double"]).norm() / gradients["double"].norm()
     assert 1e-4 < difference < 0.1
 
@@ -136,9 +138,9 @@ def test_a_batch_without_a_readable_video_changes_nothing_and_is_remembered():
     trainer = StepTrainer(network, PAPER.steps["joint1"], 4, torch.device("cpu"))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     empty = torch.empty(0, dtype=torch.int64)
-    trainer.update(Batch(None, None, empty, empty, {"a/b": "damaged"}))
+    trainer.fit([Batch(None, None, empty, empty, {"a/b": "damaged"})])
     assert trainer.state.iteration == 1
-    assert trainer.state.bad == {"a/b": "damaged"}
+    assert trainer.state.unreadable == {"a/b": "damaged"}
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])
 
@@ -150,7 +152,7 @@ def test_a_micro_batch_without_a_readable_video_leaves_the_others():
     for missing in ((0, 1), ()):
         torch.manual_seed(0)
         trainer = StepTrainer(STResNet(3, depth=26, width=4), step, 4, torch.device("cpu"))
-        trainer.update(loaded(2 if missing else 0, 2, missing))
+        trainer.fit([loaded(2 if missing else 0, 2, missing)])
         losses.append(float(trainer.state.sums["loss"]))
     assert losses[0] == losses[1] > 0
 
@@ -183,10 +185,10 @@ def test_an_update_that_overflows_in_fp16_is_left_out_and_the_next_is_as_the_fir
     trainer = StepTrainer(network, step, 4, torch.device("cpu"), "fp16")
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60, backoff_factor=2.0**-50)
     before = {name: value.clone() for name, value in network.named_parameters()}
-    trainer.update(batch_of(2, 2))
+    trainer.fit([batch_of(2, 2)])
     assert all(torch.equal(value, before[name]) for name, value in network.named_parameters())
     for _ in range(2):
-        trainer.update(batch_of(2, 2))
+        trainer.fit([batch_of(2, 2)])
     assert all(value.isfinite().all() for value in network.state_dict().values())
     momenta = [state["momentum_buffer"] for state in trainer.optimiser.state.values()]
     assert momenta
@@ -205,5 +207,5 @@ def test_an_update_that_overflows_in_fp16_is_left_out_and_the_next_is_as_the_fir
         (0, 4, []),
     ],
 )
-def test_micro_batches_are_even_parts(count, largest, parts):
-    assert even_parts(count, largest) == parts
+def test_micro_batches_are_micro_batch_ranges(count, largest, parts):
+    assert micro_batch_ranges(count, largest) == parts
