@@ -97,7 +97,7 @@ def parts(videos: list[Video], size: tuple[int, int], count: int) -> dict[str, f
     dataset, handles, prepare, rng = samples(videos, size), OpenArtifactCache(), Prepare(), np.random.default_rng(0)
     loaded = [dataset[Item(0, i, i % len(videos))] for i in range(count)]
     frames = [[int(t) for t in rng.integers(0, FRAMES, 5)] for _ in range(count)]
-    spans = [len(np.unique(sample.flow.places)) for sample in loaded]
+    spans = [len(np.unique(sample.flow.frame_index)) for sample in loaded]
 
     def decode(i: int) -> None:
         handles.frames(videos[i % len(videos)].frames_file).read(frames[i])

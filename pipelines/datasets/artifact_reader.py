@@ -22,72 +22,88 @@ from pipelines.storage.hdf5 import ArtifactError
 BOTH_STREAMS: tuple[StreamName, ...] = get_args(StreamName)
 
 
-class VideoReader:
+class ArtifactReader:
     """Reads the pixels that some centers of a video need, each frame and field once."""
 
     def __init__(self, streams: Iterable[StreamName], stack: int) -> None:
+        """Raises `UsageError` for another stream.
+
+        Args:
+            streams: what to read.
+            stack: L, flow fields around a center.
+        """
         self.streams = tuple(streams)
         unknown = sorted(set(self.streams) - set(BOTH_STREAMS))
         if unknown or not self.streams:
             raise UsageError(f"streams are {self.streams}, but must be of {BOTH_STREAMS}")
         self.stack = stack
-        self.handles = OpenArtifactCache()
+        self.open_files = OpenArtifactCache()
 
-    def read(self, video: Video, centers: np.ndarray) -> "Pixels":
-        """Raises `ArtifactError` where an artifact is absent, damaged, or does not fit the other."""
+    def read(self, video: Video, centers: np.ndarray) -> "DecodedClip":
+        """Reads what a sample of a video needs.
+
+        Args:
+            video: with frames or flow, by the streams.
+            centers: int64 [T], indices of frames.
+
+        Raises:
+            ArtifactError: an artifact is absent, damaged, or does not fit the other.
+        """
+        frames = fields = None
+        frame_index = stack_index = np.empty(0, dtype=np.int64)
         try:
-            pixels = self._read(video, centers)
+            if "appearance" in self.streams:
+                frames, frame_index = self._frames(video, centers)
+            if "motion" in self.streams:
+                fields, stack_index = self._fields(video, centers)
         except ArtifactError:
-            self.handles.discard(video.frames_file)
-            self.handles.discard(video.flow_file)
+            self.open_files.discard(video.frames_file)
+            self.open_files.discard(video.flow_file)
             raise
-        sizes = pixels.sizes()
+        clip = DecodedClip(frames, frame_index, fields, stack_index)
+        sizes = clip.sizes()
         if len(sizes) > 1:
             raise ArtifactError(
                 f"{video.frames_file} and {video.flow_file} differ in size (height x width "
                 f"{' and '.join(f'{h}x{w}' for h, w in sizes)}): extract both with the same --short-side"
             )
-        return pixels
-
-    def _read(self, video: Video, centers: np.ndarray) -> "Pixels":
-        frames = fields = None
-        frame_numbers = stack_numbers = np.empty(0, dtype=np.int64)
-        if "appearance" in self.streams:
-            frames, frame_numbers = self._frames(video, centers)
-        if "motion" in self.streams:
-            fields, stack_numbers = self._fields(video, centers)
-        return Pixels(frames, frame_numbers, fields, stack_numbers)
+        return clip
 
     def _frames(self, video: Video, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The distinct frames [n,H,W,3] and, for each center, which of them it is: [T]."""
         if video.frames_file is None:
             raise ArtifactError(f"{video.id} has no frames: run `stres extract-frames`")
-        distinct, places = np.unique(centers, return_inverse=True)
-        pictures = self.handles.frames(video.frames_file).read([int(center) for center in distinct])
+        distinct, index = np.unique(centers, return_inverse=True)
+        pictures = self.open_files.frames(video.frames_file).read([int(center) for center in distinct])
         if len({picture.shape for picture in pictures}) > 1:
             raise ArtifactError(f"{video.frames_file} holds frames of different sizes: extract it again")
-        return np.stack(pictures), places
+        return np.stack(pictures), index
 
     def _fields(self, video: Video, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The distinct fields [n,2,H,W] and, for each center, which of them make its stack: [T,L]."""
         if video.flow_file is None:
             raise ArtifactError(f"{video.id} has no flow: run `stres extract-flow`")
         stacks = np.stack([flow_indices(int(center), video.flow_fields, self.stack) for center in centers])
-        file = self.handles.flow(video.flow_file)
+        file = self.open_files.flow(video.flow_file)
         pieces = [file.read(start, stop) for start, stop in contiguous_runs(stacks)]
         if pieces[0].ndim != 4 or pieces[0].shape[1] != 2 or pieces[0].dtype != np.uint8:
             raise ArtifactError(f"{video.flow_file} does not hold uint8 flow [F,2,H,W]: extract it again")
-        places = np.unique(stacks, return_inverse=True)[1]
-        return np.concatenate(pieces), places.reshape(stacks.shape)
+        index = np.unique(stacks, return_inverse=True)[1]
+        return np.concatenate(pieces), index.reshape(stacks.shape)
 
 
 @dataclass(frozen=True)
-class Pixels:
-    """Distinct `frames` [n,H,W,3] and `fields` [m,2,H,W], and which of them stand where: [T] and [T,L]."""
+class DecodedClip:
+    """The distinct pictures that the T centers of a sample need, and where they stand."""
 
     frames: np.ndarray | None
-    frame_places: np.ndarray
+    """uint8 [n, H, W, 3]; None where the appearance stream was not read."""
+    frame_index: np.ndarray
+    """int64 [T]: which of `frames` each center is."""
     fields: np.ndarray | None
-    stack_places: np.ndarray
+    """uint8 [m, 2, H, W]; None where the motion stream was not read."""
+    stack_index: np.ndarray
+    """int64 [T, L]: which of `fields` make each center's stack."""
 
     def sizes(self) -> list[tuple[int, int]]:
         """The distinct (H, W) of frames and fields: one, unless they do not belong together."""
@@ -96,17 +112,14 @@ class Pixels:
         return sorted(set(sizes))
 
     def rgb(self, crop: Crop, size: Size) -> Clip | None:
-        """The RGB frames of this crop, cut out, to be resized to `size`."""
+        """The RGB frames of this crop, copied, to be resized to `size`."""
         if self.frames is None:
             return None
-        return _clip(self.frames.transpose(0, 3, 1, 2), self.frame_places[:, None], crop, size)
+        pixels = torch.from_numpy(self.frames.transpose(0, 3, 1, 2))
+        return Clip(pixels, self.frame_index[:, None], crop, size).copy_crop()
 
     def flow(self, crop: Crop, size: Size) -> Clip | None:
-        """The flow stacks of this crop, cut out, to be resized to `size`."""
+        """The flow stacks of this crop, copied, to be resized to `size`."""
         if self.fields is None:
             return None
-        return _clip(self.fields, self.stack_places, crop, size)
-
-
-def _clip(pixels: np.ndarray, places: np.ndarray, crop: Crop, size: Size) -> Clip:
-    return Clip(torch.from_numpy(pixels), places, crop, size).cut()
+        return Clip(torch.from_numpy(self.fields), self.stack_index, crop, size).copy_crop()

@@ -20,37 +20,35 @@ from pipelines.datasets.augmentation import Crop, Size
 
 @dataclass(frozen=True)
 class Clip:
-    """One stream of one sample.
-
-    pixels  uint8 [n, C, H, W]
-    places  int64 [T, P]: the pictures whose channels, one after the other, are the input of each frame
-    crop    the part of the pixels to show, and whether mirrored
-    size    (h, w), to which it is resized
-    """
+    """One stream of one sample."""
 
     pixels: torch.Tensor
-    places: np.ndarray
+    """uint8 [n, C, H, W], distinct pictures."""
+    frame_index: np.ndarray
+    """int64 [T, P]: the pictures whose channels, one after the other, are the input of each frame."""
     crop: Crop
+    """The part of the pixels to show, and whether mirrored."""
     size: Size
+    """(h, w), to which it is resized."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Of the input that this becomes: (T, P*C, h, w)."""
-        frames, pictures = self.places.shape
+        frames, pictures = self.frame_index.shape
         return (frames, pictures * self.pixels.shape[1], *self.size)
 
     def frames(self, indices: Sequence[int]) -> "Clip":
         """Only these of the T frames; shares the pixels."""
-        return replace(self, places=self.places[list(indices)])
+        return replace(self, frame_index=self.frame_index[list(indices)])
 
-    def shown(self) -> torch.Tensor:
+    def cropped(self) -> torch.Tensor:
         """The pixels of the crop, not mirrored: uint8 [n, C, H', W'], a view."""
         crop = self.crop
         return self.pixels[..., crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
 
-    def cut(self) -> "Clip":
+    def copy_crop(self) -> "Clip":
         """The same with nothing but the crop's pixels, copied."""
-        return replace(self, pixels=self.shown().clone(), crop=replace(self.crop, top=0, left=0))
+        return replace(self, pixels=self.cropped().clone(), crop=replace(self.crop, top=0, left=0))
 
 
 class Clips(Sequence[Clip]):
@@ -145,7 +143,9 @@ class Clips(Sequence[Clip]):
         return _rebuilt(buffers, self._where(), self._without_pixels())
 
     def _without_pixels(self) -> list[tuple[Any, ...]]:
-        return [(clip.pixels.shape, clip.pixels.stride(), clip.places, clip.crop, clip.size) for clip in self.clips]
+        return [
+            (clip.pixels.shape, clip.pixels.stride(), clip.frame_index, clip.crop, clip.size) for clip in self.clips
+        ]
 
 
 def _rebuilt(
@@ -154,12 +154,12 @@ def _rebuilt(
     """Views of one place and shape become one tensor again."""
     views: dict[tuple[Any, ...], torch.Tensor] = {}
     clips = []
-    for (number, start), (shape, stride, places, crop, size) in zip(where, rest, strict=True):
+    for (number, start), (shape, stride, frame_index, crop, size) in zip(where, rest, strict=True):
         key = (number, start, shape, stride)
         if key not in views:
             offset = int(buffers[number].storage_offset()) + start
             views[key] = buffers[number].as_strided(shape, stride, offset)
-        clips.append(Clip(views[key], places, crop, size))
+        clips.append(Clip(views[key], frame_index, crop, size))
     return Clips(clips)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-from pipelines.datasets.artifact_reader import BOTH_STREAMS, Pixels, VideoReader
+from pipelines.datasets.artifact_reader import BOTH_STREAMS, ArtifactReader, DecodedClip
 from pipelines.datasets.augmentation import (
     INPUT_FRACTION,
     Crop,
@@ -36,27 +36,37 @@ class BadSample:
 
 @dataclass(frozen=True)
 class Sample:
-    """One training sample: what `rgb` [T,3,h,w] and `flow` [T,2L,h,w] are made of; None for a stream not asked for."""
+    """One training sample."""
 
     rgb: Clip | None
+    """What [T, 3, h, w] is made of; None where the appearance stream was not asked for."""
     flow: Clip | None
+    """What [T, 2L, h, w] is made of; None where the motion stream was not asked for."""
     label: int
+    """Index of the class."""
     index: int
+    """Of the video among the training videos."""
 
 
 @dataclass(frozen=True)
 class TestSample:
-    """One video of the test: what `rgb` [V,T,3,h,w] and `flow` [V,T,2L,h,w] are made of; None for a stream not asked
-    for. Views come first as they are, then all of them mirrored. They share the pixels of whole pictures."""
+    """One video of the test in V views: first as they are, then all of them mirrored.
+
+    They share the pixels of whole pictures.
+    """
 
     __test__ = False  # no test, whatever pytest makes of the name
 
     rgb: Clips | None
+    """What [V, T, 3, h, w] is made of; None where the appearance stream was not asked for."""
     flow: Clips | None
+    """What [V, T, 2L, h, w] is made of; None where the motion stream was not asked for."""
     label: int
+    """Index of the class."""
     index: int
+    """Of the video among the test videos."""
 
-    def seen(self, size: Size, *, views: ViewName, mirror: bool, reference: float) -> Self:
+    def with_views(self, size: Size, *, views: ViewName, mirror: bool, reference: float) -> Self:
         """The same pixels in other views, as `TestSamples` with these settings would give them; copies nothing."""
         rgb, flow = (
             None if x is None else _in_views(x[0], size, views=views, mirror=mirror, reference=reference)
@@ -76,17 +86,20 @@ class TestSample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples side by side: `rgb` and `flow` as loaded, or as uint8 [B,T,3,h,w] and [B,T,2L,h,w] (None for an absent
-    stream, and where every sample was bad), `labels` and `indices` int64 [B]; `bad` maps the ids of unreadable videos
-    to the reason, and `missing_positions` lists where they stand among the samples requested. `preparation.Prepare`
-    makes the network's input of both."""
+    """Samples side by side. `preparation.Prepare` makes the network's input of both streams."""
 
     rgb: Frames | None
+    """As loaded, or uint8 [B, T, 3, h, w]; None without the appearance stream, and where every sample was bad."""
     flow: Frames | None
+    """As loaded, or uint8 [B, T, 2L, h, w]; None without the motion stream, and where every sample was bad."""
     labels: torch.Tensor
+    """int64 [B], indices of classes."""
     indices: torch.Tensor
+    """int64 [B], of the videos among the training videos."""
     bad: dict[str, str] = field(default_factory=dict)
+    """The ids of videos that could not be read, and why."""
     missing_positions: tuple[int, ...] = ()
+    """Where they stood among the samples requested."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -191,7 +204,7 @@ class TrainingSamples(Dataset[Sample | BadSample]):
         self.size = (int(size[0]), int(size[1]))
         self.seed, self.step_index = seed, step_index
         self.mirror = mirror
-        self.reader = VideoReader(streams, sampling.stack)
+        self.reader = ArtifactReader(streams, sampling.stack)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -242,7 +255,7 @@ class TestSamples(Dataset[TestSample | BadSample]):
         self.videos, self.labels = _labelled(videos, labels)
         self.size = (int(size[0]), int(size[1]))
         self.crops, self.views, self.mirror, self.reference = crops, views, mirror, reference
-        self.reader = VideoReader(streams, stack)
+        self.reader = ArtifactReader(streams, stack)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -266,7 +279,7 @@ class TestSamples(Dataset[TestSample | BadSample]):
 
 
 def views_of(
-    pixels: Pixels, size: Size, *, views: ViewName, mirror: bool, reference: float
+    pixels: DecodedClip, size: Size, *, views: ViewName, mirror: bool, reference: float
 ) -> tuple[Clips | None, Clips | None]:
     """What the test shows a network trained at `size` of these pixels: what rgb [V,T,3,h,w] and flow [V,T,2L,h,w] are
     made of; None for what they do not hold. Views come first as they are, then all of them mirrored where `mirror` asks

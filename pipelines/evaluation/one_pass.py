@@ -68,7 +68,7 @@ class Samples:
 
     def seen(self, sample: TestSample, protocol: Protocol) -> TestSample:
         """The sample in the views of `protocol`."""
-        return sample.seen(self.size, views=protocol.views, mirror=protocol.mirror, reference=self.reference)
+        return sample.with_views(self.size, views=protocol.views, mirror=protocol.mirror, reference=self.reference)
 
 
 def scored(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipelines.datasets.artifact_reader import Pixels
+from pipelines.datasets.artifact_reader import DecodedClip
 from pipelines.datasets.sampling import flow_indices, spaced_centers
 from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.optical_flow.methods import METHODS, FlowMethod, make_method, options_of
@@ -143,16 +143,16 @@ class FramePlan:
             needed.update(self.stacks.ravel().tolist(), (self.stacks.ravel() + self.step).tolist())
         return needed
 
-    def pixels(self, frames: Mapping[int, np.ndarray], flow: FlowOnDemand) -> Pixels:
+    def pixels(self, frames: Mapping[int, np.ndarray], flow: FlowOnDemand) -> DecodedClip:
         """What an `ArtifactReader` reads of stored artifacts, made from decoded frames.
 
         Frames go through the JPEG that they would be stored as, so a prediction equals the evaluation.
         """
         pictures = fields = None
-        distinct, frame_places = np.unique(self.centers, return_inverse=True)
+        distinct, frame_index = np.unique(self.centers, return_inverse=True)
         if "appearance" in self.streams:
             pictures = np.stack([as_stored(frames[int(index)]) for index in distinct])
-        numbers, stack_places = np.unique(self.stacks, return_inverse=True)
+        numbers, stack_index = np.unique(self.stacks, return_inverse=True)
         if "motion" in self.streams:
             fields = flow.fields(numbers)
-        return Pixels(pictures, frame_places, fields, stack_places.reshape(self.stacks.shape))
+        return DecodedClip(pictures, frame_index, fields, stack_index.reshape(self.stacks.shape))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipelines.datasets.artifact_reader import Pixels
+from pipelines.datasets.artifact_reader import DecodedClip
 from pipelines.datasets.augmentation import REFERENCE
 from pipelines.datasets.clips import Clips, Frames
 from pipelines.datasets.samples import views_of
@@ -86,7 +86,7 @@ class Predictor:
             start, length, crops=self.protocol.frames, stack=stack, step=self.flow.settings.step, streams=self.streams
         )
 
-    def logits(self, pixels: Pixels) -> Logits:
+    def logits(self, pixels: DecodedClip) -> Logits:
         """The mean logits of what one span shows."""
         return self.scored(*self.views(pixels), self.cuts)
 
@@ -96,7 +96,7 @@ class Predictor:
             logits = self.scorer.score(rgb, flow, cuts)
         return with_fused({name: values.numpy() for name, values in logits.items()})
 
-    def views(self, pixels: Pixels) -> tuple[Clips | None, Clips | None]:
+    def views(self, pixels: DecodedClip) -> tuple[Clips | None, Clips | None]:
         """What goes into the network: V views of T frames and of T stacks."""
         protocol, reference = self.protocol, REFERENCE[self.recipe.augmentation]
         return views_of(pixels, self.size, views=protocol.views, mirror=protocol.mirror, reference=reference)

@@ -30,14 +30,12 @@ _PREDECESSORS: Mapping[StepName, tuple[StepName, ...]] = {
 
 
 @dataclass(frozen=True)
-class Source:
-    """The run that `--weights` names, and the step where it names one.
-
-    label  the run's name, or its path where it lies in another workspace
-    """
+class SourceRun:
+    """The run that `--weights` names, and the step where it names one."""
 
     run: Run
     label: str
+    """The run's name, or its path where it lies in another workspace."""
     step: StepName | None = None
 
     @property
@@ -47,24 +45,22 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a step begins with.
+class SourceStep:
+    """The step of another run whose weights a step begins with."""
 
-    source       the run, and the step of it
-    sha256       of that step's weights file
-    new_classes  number of classes there and here, where they are not the same: the classifiers are new then
-    """
-
-    source: Source
+    source: SourceRun
     step: StepName
     sha256: str
+    """Of that step's weights file."""
     new_classes: tuple[int, int] | None
+    """Number of classes there and here, where they are not the same: the classifiers are new then."""
 
     def record(self) -> InitialWeights:
         """What the configuration keeps of it, for later calls to compare."""
         return InitialWeights(self.source.label, self.step, self.sha256)
 
     def described(self, name: StepName) -> str:
+        """In words, what the step `name` starts from."""
         text = f"{name} starts from {self.step} of run {self.source.label}"
         if self.new_classes is None:
             return f"{text}, classifiers included: the classes are the same"
@@ -78,17 +74,17 @@ class Start:
         load_streams(network, self.source.run.weights(self.step)["model"], classifiers=self.new_classes is None)
 
 
-def find_source(weights: str | None, workspace: Workspace) -> Source | None:
+def find_source(weights: str | None, workspace: Workspace) -> SourceRun | None:
     """The run that `weights` names, by its name in `workspace` or by its folder; None where it names none.
 
-    Raises `MissingError` where there is no such run, `UsageError` for a step that there is not.
+    Raises `MissingError` where there is no such run, `UsageError` for an unknown step.
     """
     if weights is None or not weights.startswith(PREFIX):
         return None
     text = weights.removeprefix(PREFIX).rstrip("/")
     run = run_at(workspace, text)
     if run is not None:
-        return Source(run, _label(run, workspace))
+        return SourceRun(run, _label(run, workspace))
     head, _, step = text.rpartition("/")
     run = run_at(workspace, head)
     if run is None:
@@ -99,33 +95,40 @@ def find_source(weights: str | None, workspace: Workspace) -> Source | None:
         )
     if step not in STEPS:
         raise UsageError(f"--weights {weights}: {step!r} is not a step, give one of {', '.join(STEPS)}")
-    return Source(run, _label(run, workspace), step)
+    return SourceRun(run, _label(run, workspace), step)
 
 
-def find_starts(
-    source: Source, run: Run, finished: Collection[str], selected: Sequence[StepName], config: RunConfig
-) -> dict[StepName, Start]:
-    """What each of the `selected` steps of `run` begins with, of those that begin with the other run's weights.
+def find_source_steps(
+    source: SourceRun, run: Run, finished: Collection[str], selected: Sequence[StepName], config: RunConfig
+) -> dict[StepName, SourceStep]:
+    """Finds which of the steps to train begin with another run's weights, and with which.
 
-    `finished`: the steps that `run` has already, or has from its base run; `config`: what it is to become.
-    Raises `UsageError` where a step cannot begin with what `source` names, `MissingError` where the other run has not
-    finished it.
+    Args:
+        source: the other run.
+        run: the run to train.
+        finished: the steps that `run` has already, or has from its base run.
+        selected: the steps to train.
+        config: what `run` is to become.
+
+    Raises:
+        UsageError: a step cannot begin with what `source` names.
+        MissingError: the other run has not finished that step.
     """
     if source.run.folder.resolve() == run.folder.resolve():
         raise UsageError(f"--weights {source.text} is the run to be trained: give the new one another --name")
     own = {*finished, *selected}
-    return {name: _start(source, name, config) for name in selected if own.isdisjoint(_PREDECESSORS[name])}
+    found = {}
+    for name in selected:
+        if own.isdisjoint(_PREDECESSORS[name]):
+            step = _source_step(source, name)
+            _require_fit(source, step, name, config.network)
+            there, here = source.run.config().classes, config.classes
+            new_classes = None if there == here else (len(there), len(here))
+            found[name] = SourceStep(source, step, source.run.weights_sha256(step), new_classes)
+    return found
 
 
-def _start(source: Source, name: StepName, config: RunConfig) -> Start:
-    step = _source_step(source, name)
-    _require_fit(source, step, name, config.network)
-    there, here = source.run.config().classes, config.classes
-    sha256 = source.run.weights_sha256(step)
-    return Start(source, step, sha256, None if there == here else (len(there), len(here)))
-
-
-def _source_step(source: Source, name: StepName) -> StepName:
+def _source_step(source: SourceRun, name: StepName) -> StepName:
     """The step of the other run that `name` begins with."""
     finished = source.run.finished()
     if source.step is None:
@@ -148,7 +151,7 @@ def _source_step(source: Source, name: StepName) -> StepName:
     return step
 
 
-def _require_fit(source: Source, step: StepName, name: StepName, network: NetworkConfig) -> None:
+def _require_fit(source: SourceRun, step: StepName, name: StepName, network: NetworkConfig) -> None:
     there = source.run.weights(step)["network"]
     keys = ["depth", "width"]
     keys += ["flow_channels"] if name != "appearance" else []
@@ -162,7 +165,7 @@ def _require_fit(source: Source, step: StepName, name: StepName, network: Networ
         )
 
 
-def flow_difference(source: Source, flow: FlowSettings | None) -> str:
+def flow_difference(source: SourceRun, flow: FlowSettings | None) -> str:
     """In words, the first way in which the other run's flow was another; empty where it was not."""
     difference = flow.difference(source.run.config().flow, "flow") if flow else ""
     return f"run {source.label} was trained on other flow: {difference}" if difference else ""

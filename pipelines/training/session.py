@@ -27,7 +27,7 @@ from pipelines.training.compilation import compiles, worthwhile
 from pipelines.training.data import TrainingData
 from pipelines.training.data_parallel import DataParallelPlan, uses_sync_bn
 from pipelines.training.estimation import Estimate, StepEstimate, measure
-from pipelines.training.fine_tuning import Start, find_source, find_starts, flow_difference
+from pipelines.training.fine_tuning import SourceStep, find_source, find_source_steps, flow_difference
 from pipelines.training.loop import Diverged, StepTrainer
 from pipelines.training.metrics_log import MetricsLog
 from pipelines.training.recipes import STEPS, Step, StepName
@@ -55,8 +55,8 @@ class PreparedRun:
     data: TrainingData
     config: RunConfig
     """With the steps of this call, in the order of training, and no others."""
-    starts: Mapping[StepName, Start]
-    """What those steps begin with that begin with another run's weights."""
+    source_steps: Mapping[StepName, SourceStep]
+    """Of the steps that begin with another run's weights: which."""
 
     @property
     def steps(self) -> list[Step]:
@@ -98,25 +98,25 @@ def prepare_run(
     base = run if base_run is None else find_run(workspace, base_run)
     finished = [] if overwrite else run.finished()
     selected = list(config.steps)
-    starts: dict[StepName, Start] = {}
+    source_steps: dict[StepName, SourceStep] = {}
     source = find_source(config.weights, workspace)
     if source is not None:
         lent = [] if base_run is None else ["appearance", "motion"]
-        starts = find_starts(source, run, [*finished, *lent], selected, config)
-        begun = [start.described(name) for name, start in starts.items() if name not in finished]
+        source_steps = find_source_steps(source, run, [*finished, *lent], selected, config)
+        begun = [step.described(name) for name, step in source_steps.items() if name not in finished]
         for text in (*begun, flow_difference(source, config.flow) if begun else ""):
             if text:
                 on_progress(note(text))
-        begin = {name: replace(config.steps[name], weights=start.record()) for name, start in starts.items()}
-        config = replace(config, weights=source.text, steps={**config.steps, **begin})
+        steps = {name: replace(config.steps[name], weights=step.record()) for name, step in source_steps.items()}
+        config = replace(config, weights=source.text, steps={**config.steps, **steps})
     config = replace(config, weights_sha256=weights_digest(config.weights))
     if not overwrite:
         config = with_known_weights(run, config)
     if base != run:
         config = replace(config, base_run=describe_base(base, config, data.sources))
-    if {"appearance", "motion"} & set(selected) - {*starts, *finished}:  # before hours of work, not after
+    if {"appearance", "motion"} & set(selected) - {*source_steps, *finished}:  # before hours of work, not after
         read_pretrained(config.network.depth, config.network.width, config.weights, download=write)
-    prepared = PreparedRun(run, base, data, config, starts)
+    prepared = PreparedRun(run, base, data, config, source_steps)
     if not write:
         if not overwrite:
             write_or_compare(run, config, data.split, data.sources, write=False)
@@ -275,9 +275,9 @@ class Session:
         if is_base:
             settings |= {"fusion": "none", "direction": "none", "temporal_kernels": False}
         network = STResNet(**settings)
-        start = self.prepared.starts.get(step.name)
-        if start is not None:
-            start.fill(network)
+        source = self.prepared.source_steps.get(step.name)
+        if source is not None:
+            source.fill(network)
         elif is_base:
             load_pretrained(network, self.prepared.config.weights, download=self.download)
         else:

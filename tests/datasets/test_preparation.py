@@ -39,7 +39,7 @@ def prepared(clips, stream):
 def by_hand(clip, stream):
     """[T, P*C, h, w] in float64, one plane after the other."""
     crop, frames = clip.crop, []
-    for places in clip.places:
+    for places in clip.frame_index:
         planes = []
         for picture in places:
             for channel in range(clip.pixels.shape[1]):
@@ -112,7 +112,7 @@ def test_a_crop_at_the_inputs_size_keeps_every_byte():
 def test_what_a_clip_ships_is_its_crop_and_shows_the_same(stream):
     for crop in CROPS:
         clip = make_clip(stream, crop, (16, 20))
-        cut = clip.cut()
+        cut = clip.copy_crop()
         assert cut.pixels.numel() == crop.height * crop.width * clip.pixels[..., 0, 0].numel()
         assert torch.equal(prepared(Clips([cut]), stream), prepared(Clips([clip]), stream))
 
@@ -128,7 +128,7 @@ def test_parts_and_frames_of_clips_are_those_of_their_input():
 
 def test_views_of_one_video_share_their_pixels_on_every_device():
     clip = make_clip("rgb", CROPS[0], (16, 20))
-    views = Clips([clip, Clip(clip.pixels, clip.places, CROPS[2], (16, 20))])
+    views = Clips([clip, Clip(clip.pixels, clip.frame_index, CROPS[2], (16, 20))])
     moved = views.to("meta")
     assert moved[0].pixels is moved[1].pixels
     assert moved.device.type == "meta"
@@ -136,7 +136,7 @@ def test_views_of_one_video_share_their_pixels_on_every_device():
 
 
 def test_packed_clips_travel_as_one_buffer_and_parts_of_them_as_their_own_stretch():
-    clips = Clips([make_clip("flow", crop, (16, 20), seed).cut() for seed, crop in enumerate(CROPS)])
+    clips = Clips([make_clip("flow", crop, (16, 20), seed).copy_crop() for seed, crop in enumerate(CROPS)])
     packed = clips.packed()
     assert len({clip.pixels.untyped_storage().data_ptr() for clip in packed}) == 1
     assert packed.nbytes == clips.nbytes == sum(clip.pixels.numel() for clip in clips)
@@ -151,8 +151,8 @@ def test_packed_clips_travel_as_one_buffer_and_parts_of_them_as_their_own_stretc
 def test_pixels_with_their_channels_innermost_travel_as_they_are():
     """A decoded frame is [H, W, 3] in memory."""
     clip = make_clip("rgb", CROPS[2], (16, 20))
-    innermost = Clip(clip.pixels.contiguous(memory_format=torch.channels_last), clip.places, clip.crop, clip.size)
-    for given in (innermost, innermost.cut()):
+    innermost = Clip(clip.pixels.contiguous(memory_format=torch.channels_last), clip.frame_index, clip.crop, clip.size)
+    for given in (innermost, innermost.copy_crop()):
         for clips in (Clips([given]), Clips([given]).packed(), pickle.loads(pickle.dumps(Clips([given])))):
             assert torch.equal(prepared(clips, "rgb"), prepared(Clips([clip]), "rgb"))
 

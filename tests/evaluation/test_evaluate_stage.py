@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from pipelines import evaluate, train
-from pipelines.datasets.artifact_reader import VideoReader
+from pipelines.datasets.artifact_reader import ArtifactReader
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.metrics import stream_metrics
 from pipelines.evaluation.scores import read_scores
@@ -268,8 +268,8 @@ def test_several_protocols_in_one_pass_leave_what_separate_runs_leave(workspace)
 
 
 def test_several_protocols_read_each_video_once(workspace, monkeypatch):
-    read, read_video = [], VideoReader.read
-    monkeypatch.setattr(VideoReader, "read", lambda *given: read.append(given[1].id) or read_video(*given))
+    read, read_video = [], ArtifactReader.read
+    monkeypatch.setattr(ArtifactReader, "read", lambda *given: read.append(given[1].id) or read_video(*given))
     reports = []
     evaluated(workspace, reports.append, **SEVERAL)
     assert read == TEST_VIDEOS
