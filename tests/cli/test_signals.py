@@ -70,15 +70,14 @@ def test_extract_flow_continues_after_ctrl_c(stres, clips, tmp_path):
     assert not (tmp_path / "work" / "failures.csv").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_train_continues_from_its_checkpoint_after_a_signal(stres, workspace, number):
+def test_train_continues_from_its_checkpoint_after_sigterm(stres, workspace):
     tiny = "--recipe small --width 4 --size 32 --batch-size 2 --iterations 100 --steps appearance --device cpu"
     command = ["train", *tiny.split(), "-w", workspace.root]
     folder = workspace.runs / "split1" / "appearance"
 
-    code, stderr = stop_at(command, "train appearance: ", number)
+    code, stderr = stop_at(command, "train appearance: ", signal.SIGTERM)
 
-    assert code == 128 + number
+    assert code == 143
     assert stderr.endswith(WORDS)
     assert "Traceback" not in stderr
     assert (folder / "checkpoint.pt").is_file()
@@ -93,14 +92,14 @@ def test_train_continues_from_its_checkpoint_after_a_signal(stres, workspace, nu
     assert not (folder / "checkpoint.pt").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_dry_run_of_training_that_is_stopped_leaves_nothing(workspace, number):
+def test_a_dry_run_of_training_that_is_stopped_leaves_nothing(workspace):
     before = sorted(workspace.root.rglob("*"))
     tiny = "--recipe small --width 4 --size 32 --iterations 100 --device cpu --dry-run"
 
-    code, stderr = stop_at(["train", *tiny.split(), "-w", workspace.root], "train appearance (dry run): ", number)
+    command = ["train", *tiny.split(), "-w", workspace.root]
+    code, stderr = stop_at(command, "train appearance (dry run): ", signal.SIGINT)
 
-    assert code == 128 + number
+    assert code == 130
     assert stderr.endswith("interrupted: nothing was written\n")
     assert "Traceback" not in stderr
     assert sorted(workspace.root.rglob("*")) == before

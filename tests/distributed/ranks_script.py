@@ -142,7 +142,7 @@ class StopAfter:
 
 
 def working(folder: Path) -> dict[str, object]:
-    """All that goes well, in one launch: loading torch takes longer."""
+    """Training, extraction and evaluation, on `folder/work` and `folder/clips`."""
     clips = folder / "clips"
     found = {"training": training()}
     found |= {"extract": command_line("extract-flow", clips, "-w", folder / "flow", "--method", "farneback", "--json")}
@@ -236,6 +236,11 @@ def looking(folder: Path) -> dict[str, object]:
     }
 
 
+def healthy(folder: Path) -> dict[str, dict[str, object]]:
+    """All that goes well, in one launch: loading torch takes longer."""
+    return {"working": working(folder / "stages"), "looking": looking(folder / "looks")}
+
+
 def failing(folder: Path) -> None:
     """Rank 1 fails while the other waits for it."""
     with command(False, False, shared=True):
@@ -247,6 +252,6 @@ def failing(folder: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     name, folder = sys.argv[1], Path(sys.argv[2])
-    findings = {"working": working, "looking": looking, "failing": failing}[name](folder)
+    findings = {"healthy": healthy, "failing": failing}[name](folder)
     if ranks().is_first:
         (folder / f"{name}.pickle").write_bytes(pickle.dumps(findings))

@@ -23,6 +23,7 @@ from pipelines.training.runs import Run
 from pipelines.video.synthetic import write_clips
 from pipelines.workspace import Workspace
 from tests.distributed import ranks_script
+from tests.helpers.workspaces import Trained, write_workspace
 
 
 def torchrun(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -33,7 +34,7 @@ def torchrun(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(arguments, **pipes, env=env, start_new_session=True) as process:
         try:
-            stdout, stderr = process.communicate(timeout=240)
+            stdout, stderr = process.communicate(timeout=480)
         except subprocess.TimeoutExpired:  # ranks that wait for each other
             process.terminate()  # torchrun ends them
             stdout, stderr = process.communicate(timeout=60)
@@ -43,23 +44,37 @@ def torchrun(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
 
-def findings(name: str, folder: Path) -> tuple[Any, subprocess.CompletedProcess[str]]:
-    ended = torchrun(name, folder)
+@pytest.fixture(scope="module")
+def launched(trained_on_videos: Trained, tmp_path_factory) -> tuple[dict[str, Any], Path, str, str]:
+    """What `ranks_script.healthy` finds, its folder, and what it prints."""
+    folder = tmp_path_factory.mktemp("ranks")
+    write_clips(folder / "stages" / "clips", 1, seed=0)
+    (folder / "stages" / "clips" / "bad").mkdir()
+    (folder / "stages" / "clips" / "bad" / "bad.avi").write_text("this is no video")
+    cut_short(write_workspace(folder / "stages" / "work").frames_file("wave", "wave4"))
+    shutil.copytree(trained_on_videos.videos, folder / "looks" / "clips")
+    bad = folder / "looks" / "clips" / "jump" / "jump1.mkv"
+    bad.write_bytes(bad.read_bytes()[:300])
+    trained_workspace(trained_on_videos, folder / "looks" / "work")
+    ended = torchrun("healthy", folder)
     assert ended.returncode == 0, ended.stderr
-    return pickle.loads((folder / f"{name}.pickle").read_bytes()), ended
+    return pickle.loads((folder / "healthy.pickle").read_bytes()), folder, ended.stdout, ended.stderr
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def trained_workspace(trained: Trained, root: Path) -> None:
+    """A copy, in which one video's frames are damaged."""
+    shutil.copytree(trained.workspace.root, root)
+    cut_short(Workspace(root).frames_file("jump", "jump1"))
 
 
 @pytest.fixture(scope="module")
-def staged(make_workspace, tmp_path_factory) -> tuple[dict[str, Any], Path, str, str]:
-    folder = tmp_path_factory.mktemp("stages")
-    write_clips(folder / "clips", 1, seed=0)
-    (folder / "clips" / "bad").mkdir()
-    (folder / "clips" / "bad" / "bad.avi").write_text("this is no video")
-    workspace = make_workspace(folder / "work")
-    damaged = workspace.frames_file("wave", "wave4")
-    damaged.write_bytes(damaged.read_bytes()[:-2000])
-    found, ended = findings("working", folder)
-    return found, folder, ended.stdout, ended.stderr
+def staged(launched) -> tuple[dict[str, Any], Path, str, str]:
+    found, folder, stdout, stderr = launched
+    return found["working"], folder / "stages", stdout, stderr
 
 
 # ------------------------------------------------------------------ updates, in double precision
@@ -213,23 +228,12 @@ LOOKS = ("verify", "predict", "timeline", "fix")
 
 
 @pytest.fixture(scope="module")
-def looked(trained_on_videos, tmp_path_factory) -> tuple[dict[str, Any], dict[str, Any], Path]:
+def looked(launched, trained_on_videos: Trained) -> tuple[dict[str, Any], dict[str, Any], Path]:
     """What two processes and one say of the same videos; the workspaces they leave are `two` and `work`."""
-    folder = tmp_path_factory.mktemp("looks")
-    shutil.copytree(trained_on_videos.videos, folder / "clips")
-    bad = folder / "clips" / "jump" / "jump1.mkv"
-    bad.write_bytes(bad.read_bytes()[:300])
-
-    def prepare() -> None:
-        shutil.copytree(trained_on_videos.workspace.root, folder / "work")
-        damaged = Workspace(folder / "work").frames_file("jump", "jump1")
-        damaged.write_bytes(damaged.read_bytes()[:-2000])
-
-    prepare()
-    two, _ = findings("looking", folder)
+    folder = launched[1] / "looks"
     (folder / "work").rename(folder / "two")
-    prepare()
-    return two, ranks_script.looking(folder), folder
+    trained_workspace(trained_on_videos, folder / "work")
+    return launched[0]["looking"], ranks_script.looking(folder), folder
 
 
 def document(told: dict[str, Any]) -> dict[str, Any]:
@@ -279,8 +283,8 @@ def test_two_processes_leave_what_one_leaves(looked):
     rows, others = ([(*row.key, row.path, row.reason) for row in read_failures(Workspace(root))] for root in roots)
     assert rows == others
     assert {(stage, video) for stage, _, video, _, _ in rows} == {
-        ("predict", "absent"),
-        ("predict", "jump1"),
+        ("predict", str(folder / "absent.avi")),
+        ("predict", str(folder / "clips" / "jump" / "jump1.mkv")),
         ("extract-frames", "jump1"),
         ("extract-flow", "wave0"),
         ("extract-frames", "wave0"),

@@ -27,17 +27,19 @@ Contents = dict[str, Any]
 
 @dataclass(frozen=True)
 class Stage:
-    """One command: its `options` beside the workspace; `folder`, below the workspace, where it writes; the line it
-    prints when it is at work, if it writes nothing for long."""
+    """One command: its `options` beside the workspace; `folder`, below the workspace, where it writes; whether it takes
+    the videos, or those of one class; the line it prints when it is at work, if it writes nothing for long."""
 
     name: str
     folder: str
     options: str
     takes_videos: bool = False
+    of_class: str = ""
     begins: str = ""
 
     def arguments(self, workspace: Path, videos: Path) -> list[str]:
-        return [self.name, *([str(videos)] if self.takes_videos else []), "-w", str(workspace), *self.options.split()]
+        given = [str(videos / self.of_class)] if self.takes_videos else []
+        return [self.name, *given, "-w", str(workspace), *self.options.split()]
 
 
 EXTRACT_FRAMES = Stage("extract-frames", "frames", "--workers 2", takes_videos=True)
@@ -56,7 +58,13 @@ TRAIN = Stage(
     "--steps appearance,motion,joint1,joint2",
 )
 EVALUATE = Stage("evaluate", "scores", "--crops 25 --views full,10 --device cpu", begins="evaluate: ")
-PREDICT = Stage("predict", "predictions", "--timeline --window 10f --crops 5 --device cpu", takes_videos=True)
+PREDICT = Stage(
+    "predict",
+    "predictions",
+    "--timeline --window 10f --crops 5 --device cpu",
+    takes_videos=True,
+    of_class=CLASSES[0],  # all kinds of clips; it computes for much longer than it starts
+)
 STAGES = (EXTRACT_FRAMES, EXTRACT_FLOW, TRAIN, EVALUATE, PREDICT)
 
 

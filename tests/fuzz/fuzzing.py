@@ -23,9 +23,11 @@ import cv2
 import h5py
 import hdf5plugin  # noqa: F401  (registers the Zstandard filter)
 import numpy as np
+from typer.testing import CliRunner
 
 from pipelines.errors import VideoError
 from pipelines.runtime.worker_pool import Limits, run_tasks
+from stres_cli.app import app
 from tests.fuzz import checks, layouts, mutations, videos, workspaces
 from tests.helpers.workspaces import train_on_videos
 
@@ -295,9 +297,11 @@ class FlowBatch(_Batch):
         for width, paths in of_width.items():
             alone, listed = self.work / f"alone-{width}", self.work / f"{width}.txt"
             listed.write_text("".join(f"{files[path.stem]} c\n" for path in paths))
-            computed = _stres("extract-flow", str(listed), *self.arguments[1:], "-w", str(alone))
-            if computed.returncode:
-                self._note(f"alone {width} pixels wide: exit code {computed.returncode}: {computed.stderr[-300:]}")
+            # From this process, which computes no flow itself: its worker is a new one for each width.
+            command = ["extract-flow", str(listed), *self.arguments[1:-1], "1", "-w", str(alone)]
+            computed = CliRunner().invoke(app, command, prog_name="stres")
+            if computed.exit_code:
+                self._note(f"alone {width} pixels wide: exit code {computed.exit_code}: {computed.output[-300:]}")
                 continue
             for path in paths:
                 self.tally.compared += 1
