@@ -1,12 +1,10 @@
-"""Stage `show-flow`: the flow of one video as a picture or a video to look at.
+"""Stage `show-flow`: the flow of one video as a picture or video to look at.
 
 Letters: T frames, F = T - step fields, H W pixels.
 """
 
 import contextlib
-import itertools
 import os
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,18 +19,15 @@ from pipelines.options import Option
 from pipelines.runtime.devices import resolve_device
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.sources.videos import VideoSource
-from pipelines.storage.atomic import require_writable, write_bytes
+from pipelines.storage.atomic import require_writable
 from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.hdf5 import ArtifactError, peek
-from pipelines.video.encoding import SUFFIXES, comment_of, encode
+from pipelines.video.encoding import SUFFIXES, encode
 from pipelines.workspace import UNLABELLED, Workspace
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from pipelines.drawing.flow_picture import FlowPicture
-    from pipelines.drawing.flow_source import Motion, Shown
+    from pipelines.drawing.flow_source import FlowSource
     from pipelines.optical_flow.store import FlowTask
 
 _WORKSPACES = "as the workspace's flow, or"
@@ -41,8 +36,8 @@ _VIDEO = "VIDEO is a video file, or CLASS/VIDEO of flow stored in the workspace"
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of `show-flow`. What is None of the flow's settings is as the workspace's flow has it, or, without any,
-    as `extract-flow` has it."""
+    """Settings of `show-flow`. Flow settings that are None are those of the workspace's flow or, if it has none, the
+    defaults of `extract-flow`."""
 
     workspace: options.WorkspaceFolder
     video: Annotated[
@@ -78,11 +73,9 @@ class Config:
     def __post_init__(self) -> None:
         options.check(self)
         self.extraction()
-        if self.output is not None:
-            self._check_output(self.output)
-
-    def _check_output(self, output: Path) -> None:
-        suffix = output.suffix.lower()
+        if self.output is None:
+            return
+        output, suffix = self.output, self.output.suffix.lower()
         if suffix not in (".png", *SUFFIXES):
             raise UsageError(f"--output must end in .png, {' or '.join(SUFFIXES)}, not {output.name!r}")
         if (suffix in SUFFIXES) != self.whole_video:
@@ -98,12 +91,12 @@ class Config:
         return self.frame == "all"
 
     def given(self) -> dict[str, Any]:
-        """The settings of the flow that are not left to their defaults, by the names of `extract_flow.Config`."""
+        """The flow settings that are not None, by the names of `extract_flow.Config`."""
         names = ("method", "method_options", "bound", "step", "short_side")
         return {name: getattr(self, name) for name in names if getattr(self, name) not in (None, {})}
 
     def extraction(self) -> extract_flow.Config:
-        """The same settings for `extract-flow`, which checks them. Nothing is stored, so truncated and damaged
+        """The same settings as those of `extract-flow`, which checks them. Nothing is stored, so truncated and damaged
         videos are shown."""
         return extract_flow.Config(
             self.workspace,
@@ -117,7 +110,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Result:
-    """What was shown and where it lies."""
+    """What was shown, and where the picture is."""
 
     output: Path
     video: str
@@ -142,53 +135,86 @@ class Result:
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """Writes the picture or video.
 
-    Raises `VideoError` where the video cannot be decoded or is too short, `UsageError` where it has no such frame,
-    `MissingError` where there is neither such a file nor such flow, `StorageError` where writing fails.
+    Raises:
+        VideoError: The video cannot be decoded or is too short.
+        UsageError: It has no such frame.
+        MissingError: There is neither such a file nor such stored flow.
+        StorageError: The picture cannot be written.
     """
+    import numpy as np
+
     from pipelines.drawing.flow_picture import FlowPicture
+    from pipelines.drawing.flow_source import FlowHistogram
+    from pipelines.drawing.picture_file import free_path, write_png
 
     require_writable(config.output.parent if config.output else config.workspace / "pictures")
     config, taken = _with_settings_of_workspace(config)
     if taken:
         on_progress(note(taken))
-    with _shown(config, on_progress) as shown:
-        if shown.note:
-            on_progress(note(shown.note))
-        motion = _measure(shown, on_progress)
-        sample = next(shown.fields())
+    path = Path(config.video)
+    with _opened(config, on_progress) as source:
+        if source.note:
+            on_progress(note(source.note))
+        histogram = FlowHistogram(source.bound)
+        for done, quantised in enumerate(source.fields(), start=1):
+            histogram.add(quantised)
+            if source.count > 1:
+                on_progress(Progress("measure flow", done, source.count, "pairs"))
+        largest, at_bound = histogram.quantile(1.0), histogram.at_bound()
+        details = [f"method {source.method}", f"bound {source.bound:g} px", f"step {source.step}"]
+        details.append(f"longest vector {largest:.3g} px")
+        if at_bound:
+            share = f"{100 * at_bound:.2g} %" if at_bound >= 0.0001 else "less than 0.01 %"
+            details.append(f"{share} of the vectors at the bound")
+        _, height, width = next(source.fields()).shape
         picture = FlowPicture(
-            width=sample.shape[2],
-            height=sample.shape[1],
-            bound=shown.bound,
-            max_flow=config.max_flow or motion.scale(),
-            title=shown.title,
-            details=_details(shown, motion),
+            width=width,
+            height=height,
+            bound=source.bound,
+            max_flow=config.max_flow or histogram.scale(),
+            title=source.title,
+            details=" · ".join(details),
         )
-        output = config.output or _default_output(config, shown)
-        _write(config, output, picture, shown, on_progress)
+        # What the picture notes of its video, in ASCII: its file's path, or its name in the workspace.
+        shown = ascii(os.path.realpath(path) if path.is_file() else config.video)
+        # A stored video's name is whole; a file's has a suffix.
+        place = config.workspace / "pictures" / (path.stem if path.is_file() else path)
+        ending = ".mp4" if config.whole_video else f"-frame{source.first}.png"
+        output = config.output or free_path(place, f"-{source.method.partition(' ')[0]}{ending}", shown)
+
+        def pictures() -> Iterator[np.ndarray]:
+            # There are `step` more frames than fields.
+            for done, (quantised, frame) in enumerate(zip(source.fields(), source.frames(), strict=False), start=1):
+                yield picture.draw(frame, quantised, source.first + done - 1, source.step)
+                if config.whole_video:
+                    on_progress(Progress("draw", done, source.count, "pictures"))
+
+        if config.whole_video:
+            assert source.timing is not None
+            with contextlib.closing(pictures()) as drawn:  # type: ignore[type-var]
+                encode(output, drawn, source.timing, shown)
+        else:
+            write_png(output, next(pictures()), shown)
     width, height = picture.size
     return Result(
         output=output,
         video=config.video,
-        method=shown.method,
-        bound=shown.bound,
-        step=shown.step,
-        frame=None if config.whole_video else shown.first,
-        pictures=shown.count,
+        method=source.method,
+        bound=source.bound,
+        step=source.step,
+        frame=None if config.whole_video else source.first,
+        pictures=source.count,
         width=width,
         height=height,
         max_flow=picture.max_flow,
-        largest=motion.quantile(1.0),
-        at_bound=motion.at_bound(),
+        largest=largest,
+        at_bound=at_bound,
     )
 
 
-# ------------------------------------------------------------------ what to show
-
-
 def _with_settings_of_workspace(config: Config) -> tuple[Config, str]:
-    """For a video file, what is not given of the flow's settings as the workspace's flow has it; and that in words,
-    empty where there is no flow or all is given."""
+    """The config of a video file with the settings of the workspace's flow for those that are None, and which these are
+    in words; the config as it is, and "", if there is no such flow or nothing is None."""
     flow = next(artifact_files("flow", Workspace(config.workspace).flow), None)
     if flow is None or not Path(config.video).is_file():
         return config, ""
@@ -206,34 +232,34 @@ def _with_settings_of_workspace(config: Config) -> tuple[Config, str]:
         stored["short_side"] = settings.short_side
     taken = {name: value for name, value in stored.items() if name not in config.given() and value is not None}
     words = [f"{name.replace('_', ' ')} {value}" for name, value in taken.items() if name != "method_options"]
-    text = f"as the flow stored in {config.workspace}: {', '.join(words)}; the options give others" if words else ""
+    text = f"as the flow stored in {config.workspace}: {', '.join(words)}; options change that" if words else ""
     return replace(config, **taken), text
 
 
 @contextlib.contextmanager
-def _shown(config: Config, on_progress: OnProgress) -> Iterator["Shown"]:
+def _opened(config: Config, on_progress: OnProgress) -> Iterator["FlowSource"]:
     from pipelines.drawing.flow_source import computed_field, computed_fields, stored_fields
 
     path = Path(config.video)
     if not path.is_file():
         index = "all" if config.whole_video else config.frame
-        with stored_fields(Workspace(config.workspace), *_stored_id(config), index) as shown:
-            yield shown
-        return
-    if config.frame == "all" or config.whole_video:
+        with stored_fields(Workspace(config.workspace), *_stored_id(config), index) as source:
+            yield source
+    elif config.whole_video:
 
         def on_pairs(done: int, announced: int) -> None:
             on_progress(Progress("compute flow", done, max(done, announced or done + 1), "pairs"))
 
-        with computed_fields(_task(config, path), on_pairs) as shown:
-            on_progress(Progress("compute flow", shown.count, shown.count, "pairs"))
-            yield shown
+        with computed_fields(_task(config, path), on_pairs) as source:
+            on_progress(Progress("compute flow", source.count, source.count, "pairs"))
+            yield source
     else:
+        assert config.frame != "all"
         yield computed_field(_task(config, path), config.frame)
 
 
 def _task(config: Config, path: Path) -> "FlowTask":
-    """The video as `extract-flow` would be given it; where its flow is put, if anywhere, is not settled here."""
+    """The task that `extract-flow` would have for the video; where its flow goes, if anywhere, is decided later."""
     from pipelines.optical_flow.store import FlowTask
 
     settings = config.extraction()
@@ -252,11 +278,12 @@ def _task(config: Config, path: Path) -> "FlowTask":
 
 
 def _stored_id(config: Config) -> tuple[str, str]:
-    """The class and name of stored flow. Raises `MissingError` where there is none, `UsageError` for a folder."""
+    """The class and name of stored flow. Raises `MissingError` if there is none, `UsageError` for a folder."""
     workspace, parts = Workspace(config.workspace), Path(config.video).parts
-    if Path(config.video).is_dir() and not _is_stored(workspace, parts):
-        raise UsageError(f"{config.video} is a folder: {_VIDEO}")
-    if not _is_stored(workspace, parts):
+    is_id = len(parts) == 2 and ".." not in parts and "/" not in parts
+    if not is_id or not workspace.flow_file(*parts).is_file():
+        if Path(config.video).is_dir():
+            raise UsageError(f"{config.video} is a folder: {_VIDEO}")
         where = f"stored flow {workspace.flow_file(*parts)}" if len(parts) == 2 else "stored flow of that name"
         raise MissingError(f"there is no file {config.video} and no {where}: {_VIDEO}")
     if given := config.given():
@@ -266,96 +293,3 @@ def _stored_id(config: Config) -> tuple[str, str]:
             "other flow, or leave this out"
         )
     return parts[0], parts[1]
-
-
-def _is_stored(workspace: Workspace, parts: tuple[str, ...]) -> bool:
-    return len(parts) == 2 and ".." not in parts and "/" not in parts and workspace.flow_file(*parts).is_file()
-
-
-# ------------------------------------------------------------------ the picture
-
-
-def _measure(shown: "Shown", on_progress: OnProgress) -> "Motion":
-    from pipelines.drawing.flow_source import Motion
-
-    motion = Motion(shown.bound)
-    for done, quantised in enumerate(shown.fields(), start=1):
-        motion.add(quantised)
-        if shown.count > 1:
-            on_progress(Progress("measure flow", done, shown.count, "pairs"))
-    return motion
-
-
-def _details(shown: "Shown", motion: "Motion") -> str:
-    parts = [f"method {shown.method}", f"bound {shown.bound:g} px", f"step {shown.step}"]
-    parts.append(f"longest vector {motion.quantile(1.0):.3g} px")
-    if motion.at_bound():
-        parts.append(f"{_percent(motion.at_bound())} of the vectors at the bound")
-    return " · ".join(parts)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if share >= 0.0001 else "less than 0.01 %"
-
-
-def _default_output(config: Config, shown: "Shown") -> Path:
-    """`pictures/[<class>/]<video>-<method>[-frame<N>]` in the workspace, so that methods can be compared; with a number
-    where that is the picture of another video."""
-    path = Path(config.video)
-    folder = config.workspace / "pictures"
-    # A stored video's name is whole; a file's has a suffix.
-    place = folder / path.stem if path.is_file() else folder / path
-    method = shown.method.partition(" ")[0]
-    ending = ".mp4" if config.whole_video else f"-frame{shown.first}.png"
-    numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
-    places = (place.with_name(f"{place.name}{number}-{method}{ending}") for number in numbers)
-    return next(place for place in places if _source_of(place) in ("", _source(config)))
-
-
-def _source(config: Config) -> str:
-    """What a picture notes of its video, in ASCII: its file's path, or its name in the workspace."""
-    path = Path(config.video)
-    return ascii(os.path.realpath(path) if path.is_file() else config.video)
-
-
-def _source_of(output: Path) -> str:
-    """The video of a picture or video that is there; "" where there is none, or it does not say."""
-    if output.suffix != ".png":
-        return comment_of(output) if output.exists() else ""
-    try:
-        start = output.read_bytes()[: _PNG_HEAD + 70_000]
-    except OSError:
-        return ""
-    length = int.from_bytes(start[_PNG_HEAD : _PNG_HEAD + 4], "big")
-    text = start[_PNG_HEAD + 4 : _PNG_HEAD + 8 + length]
-    return text.removeprefix(_TEXT).decode("ascii", "replace") if text.startswith(_TEXT) else ""
-
-
-def _write(config: Config, output: Path, picture: "FlowPicture", shown: "Shown", on_progress: OnProgress) -> None:
-    def pictures() -> "Iterator[np.ndarray]":
-        # There are `step` more frames than fields.
-        for done, (quantised, frame) in enumerate(zip(shown.fields(), shown.frames(), strict=False), start=1):
-            yield picture.draw(frame, quantised, shown.first + done - 1, shown.step)
-            if config.whole_video:
-                on_progress(Progress("draw", done, shown.count, "pictures"))
-
-    if config.whole_video:
-        assert shown.timing is not None
-        with contextlib.closing(pictures()) as drawn:  # type: ignore[type-var]
-            encode(output, drawn, shown.timing, _source(config))
-    else:
-        write_bytes(output, _png(next(pictures()), _source(config)))
-
-
-_PNG_HEAD = 33  # bytes: the signature and the chunk that states the size
-_TEXT = b"tEXtSource\0"
-
-
-def _png(picture: "np.ndarray", source: str) -> bytes:
-    """With a chunk of text that names the source."""
-    import cv2
-
-    data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
-    text = _TEXT + source.encode("ascii")
-    chunk = (len(text) - 4).to_bytes(4, "big") + text + zlib.crc32(text).to_bytes(4, "big")
-    return data[:_PNG_HEAD] + chunk + data[_PNG_HEAD:]

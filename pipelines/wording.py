@@ -1,7 +1,8 @@
 """Numbers in words (how many of what, how long, which share), and texts of others made safe to show."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 
 def plural(number: int, noun: str, many: str = "") -> str:
@@ -49,6 +50,11 @@ def printable(text: str) -> str:
 def first_line(error: Exception) -> str:
     """The first line of an exception's text; of one without a text its type."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def numbered(name: str) -> Iterator[str]:
+    """`name`, `name-2`, `name-3` and so on without end, to find one that is free."""
+    return itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
 
 
 def some(names: Sequence[str], shown: int = 3) -> str:

@@ -29,10 +29,17 @@ def colour_wheel() -> np.ndarray:
 
 
 def flow_to_colour(flow: np.ndarray, max_flow: float) -> np.ndarray:
-    """Flow in pixels, x then y, float [..., 2, H, W], to RGB uint8 [..., H, W, 3].
+    """Flow as colours: saturation grows linearly from white (no motion) to full; longer flow is darker by a quarter.
 
-    Saturation grows linearly from white (no motion) to full at `max_flow` pixels; longer flow is darker by a quarter.
-    Unknown flow (NaN, infinite) is black. Raises `ValueError` unless max_flow > 0.
+    Args:
+        flow: Pixels, x then y, float [..., 2, H, W]; unknown flow (NaN, infinite) becomes black.
+        max_flow: Pixels at which saturation is full.
+
+    Returns:
+        RGB uint8 [..., H, W, 3].
+
+    Raises:
+        ValueError: `max_flow` is not above 0.
     """
     if not 0 < max_flow < float("inf"):
         raise ValueError(f"max_flow must be a positive number of pixels, not {max_flow}")
@@ -60,10 +67,11 @@ def _hue(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def wheel_key(diameter: int) -> tuple[np.ndarray, np.ndarray]:
-    """The key to the colours, a disc with each motion's colour where it leads to from the center.
+    """The key to the colours: a disc with each motion's colour at the place that it leads to from the center.
 
-    Returns RGB uint8 [diameter, diameter, 3] and coverage float [diameter, diameter], 1 inside and 0 outside; the rim
-    is full saturation.
+    Returns:
+        RGB uint8 [diameter, diameter, 3], the rim at full saturation; and the disc's coverage of each pixel, float
+        [diameter, diameter] in 0..1.
     """
     radius = diameter / 2
     along = (np.arange(diameter) + 0.5 - radius) / (radius - 0.5)

@@ -3,7 +3,7 @@
     frame          flow in colours   magnitude
     x as stored    y as stored       key of the colours
 
-All of it shows the flow as it is stored, so that a bound too small (clipping) or too large (coarse steps) is seen.
+Everything shows the flow as it is stored, so that a bound too small (clipping) or too large (coarse steps) is visible.
 Letters: H W pixels of a field or frame.
 """
 
@@ -46,9 +46,16 @@ class FlowPicture:
     """A second line: how the flow was made."""
 
     def draw(self, frame: np.ndarray | None, field: np.ndarray, index: int, step: int = 1) -> np.ndarray:
-        """One picture: RGB uint8, of `size`.
+        """Draws one field.
 
-        `frame` is RGB uint8 [H, W, 3] or None where there is none, `field` uint8 [2, H, W], from frame `index` on.
+        Args:
+            frame: RGB uint8 [H, W, 3]; None if it is not stored.
+            field: uint8 [2, H, W].
+            index: The number of the frame.
+            step: Frames to the one that the flow leads to.
+
+        Returns:
+            RGB uint8, of `size`.
         """
         canvas = self._background.copy()
         x, y = field

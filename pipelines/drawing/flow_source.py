@@ -1,4 +1,4 @@
-"""What `show-flow` shows: fields and their frames, computed now or stored before, one or all.
+"""Where `show-flow` takes fields and their frames from: computed now or stored before, one or all.
 
 Letters: T frames, F = T - step fields, H W pixels.
 """
@@ -19,7 +19,7 @@ from pipelines.drawing.flow_picture import motion_of_bytes
 from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.optical_flow.methods import make_method
 from pipelines.optical_flow.store import FlowTask, quantised_flow, require_pairs, store_flow
-from pipelines.runtime.worker_pool import Report, run_tasks, usual_limits
+from pipelines.runtime.worker_pool import run_tasks, usual_limits
 from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import USUAL_FPS, damaged
@@ -29,22 +29,22 @@ from pipelines.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Quantised fields with their frames; both can be gone through more than once and hold one at a time."""
+class FlowSource:
+    """Quantised fields with their frames; both can be iterated more than once, and hold one at a time."""
 
     title: str
     method: str
     bound: float
     step: int
     timing: Timing | None
-    """When the frames of the video's fields are shown; None of a single computed one, which has no time."""
+    """When the frames of the video's fields are shown; None for a single computed one, which needs no time."""
     first: int
-    """Index of the first field, which is that of its frame."""
+    """Index of the first field and of its frame."""
     count: int
     fields: Callable[[], Iterator[np.ndarray]]
     """Each uint8 [2, H, W]."""
     frames: Callable[[], Iterator[np.ndarray | None]]
-    """Each RGB uint8 [H, W, 3]; None where frames are not stored."""
+    """Each RGB uint8 [H, W, 3]; None if frames are not stored."""
     note: str = ""
     """What the user should know about it."""
 
@@ -52,10 +52,12 @@ class Shown:
 # ------------------------------------------------------------------ computed now
 
 
-def computed_field(task: FlowTask, index: int | None) -> Shown:
+def computed_field(task: FlowTask, index: int | None) -> FlowSource:
     """One field of the task's video file, the middle one by default.
 
-    Raises `VideoError` where it cannot be decoded or is too short, `UsageError` where it has no such field.
+    Raises:
+        VideoError: The video cannot be decoded or is too short.
+        UsageError: It has no such field.
     """
     path, step = task.source.path, task.settings.step
     with _naming(path), contextlib.closing(Decoder()) as decoder:
@@ -74,11 +76,16 @@ def computed_field(task: FlowTask, index: int | None) -> Shown:
 
 
 @contextlib.contextmanager
-def computed_fields(task: FlowTask, on_pairs: Callable[[int, int], None]) -> Iterator[Shown]:
+def computed_fields(task: FlowTask, on_pairs: Callable[[int, int], None]) -> Iterator[FlowSource]:
     """All fields of the task's video file, in a temporary file until the block ends.
 
-    `on_pairs(done, announced)` is called as they come, `announced` 0 where the container does not say. Raises
-    `VideoError` where the video cannot be decoded or is too short, `StorageError` where the temporary file fails.
+    Args:
+        task: The video and how to compute its flow.
+        on_pairs: Is told how many are done and announced, 0 if the container does not say.
+
+    Raises:
+        VideoError: The video cannot be decoded or is too short.
+        StorageError: The temporary file cannot be written.
     """
     with (
         tempfile.TemporaryDirectory(prefix="stres-show-flow-") as folder,
@@ -95,41 +102,32 @@ def computed_fields(task: FlowTask, on_pairs: Callable[[int, int], None]) -> Ite
             done += pairs
             on_pairs(done, announced)
 
-        count = _store_elsewhere(task, report)
+        def frames() -> Iterator[np.ndarray]:
+            with _reader(decoder, task) as reader:
+                yield from reader
+
+        # In a process of its own, as `extract-flow` does it: a codec that crashes fails the video.
+        with contextlib.closing(run_tasks(store_flow, [task], 1, on_units=report, limits=usual_limits(1))) as outcomes:
+            ((_, count),) = outcomes
+        if isinstance(count, VideoError):
+            raise count
         with FlowFile(task.target) as file:
-            note = _what_is_wrong(file)
-            timing = _timing(file, count)
-            yield _computed(
-                task, timing, 0, count, lambda: _fields(file, 0, count), lambda: _decoded(decoder, task), note
-            )
-
-
-def _store_elsewhere(task: FlowTask, report: Report) -> int:
-    """`store_flow` in a process of its own, as `extract-flow` calls it: a codec that crashes fails the video."""
-    with contextlib.closing(run_tasks(store_flow, [task], 1, on_units=report, limits=usual_limits(1))) as outcomes:
-        ((_, outcome),) = outcomes
-    if isinstance(outcome, VideoError):
-        raise outcome
-    return outcome
+            timing, note = _timing(file, count), _what_is_wrong(file)
+            yield _computed(task, timing, 0, count, lambda: _fields(file, 0, count), frames, note)
 
 
 def _computed(
     task: FlowTask, timing: Timing | None, first: int, count: int,
     fields: Callable[[], Iterator[np.ndarray]], frames: Callable[[], Iterator[np.ndarray | None]], note: str = "",
-) -> Shown:  # fmt: skip
+) -> FlowSource:  # fmt: skip
     title, options = task.source.path.name, ", ".join(f"{name}={value}" for name, value in task.method_options)
     made = task.settings
     method = f"{made.method} ({options})" if options else made.method
-    return Shown(title, method, made.bound, made.step, timing, first, count, fields, frames, note)
+    return FlowSource(title, method, made.bound, made.step, timing, first, count, fields, frames, note)
 
 
 def _reader(decoder: Decoder, task: FlowTask) -> IsolatedReader:
     return decoder.open(task.source.path, task.short_side, allow_truncated=task.allow_truncated)
-
-
-def _decoded(decoder: Decoder, task: FlowTask) -> Iterator[np.ndarray]:
-    with _reader(decoder, task) as reader:
-        yield from reader
 
 
 def _counted(decoder: Decoder, task: FlowTask) -> int:
@@ -146,7 +144,7 @@ def _middle(frames: int, step: int) -> int:
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """A `VideoError` says what is wrong; alone on the screen it must say with which file too."""
+    """Adds the file to a `VideoError`, which only says what is wrong: here no list of videos names it."""
     try:
         yield
     except VideoError as error:
@@ -159,11 +157,13 @@ def _naming(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def stored_fields(
     workspace: Workspace, class_name: str, video: str, index: int | Literal["all"] | None
-) -> Iterator[Shown]:
-    """Fields of the workspace with their frames, where those are stored too: one, by default the middle one, or all.
+) -> Iterator[FlowSource]:
+    """Fields of the workspace with their frames, if those are stored too: one, by default the middle one, or all.
 
-    Raises `ArtifactError` where a file is damaged, `MissingError` where frames and flow differ in size, `UsageError`
-    where there is no such field.
+    Raises:
+        ArtifactError: A file is damaged.
+        MissingError: Frames and flow differ in size.
+        UsageError: There is no such field.
     """
     path = workspace.flow_file(class_name, video)
     with contextlib.ExitStack() as stack:
@@ -179,8 +179,13 @@ def stored_fields(
         frames = None
         if workspace.frames_file(class_name, video).exists():
             frames = stack.enter_context(FrameFile(workspace.frames_file(class_name, video)))
-            _require_size(frames, first, width, height)
-        yield Shown(
+            shape = frames.read_one(first).shape
+            if shape[:2] != (height, width):
+                raise MissingError(
+                    f"{frames.path} has {shape[1]}x{shape[0]} pixels, its flow {width}x{height}: extract one of them "
+                    "again with the --short-side of the other"
+                )
+        yield FlowSource(
             f"{class_name}/{video}", made.method, made.bound, made.step, _timing(file, total), first, count,
             lambda: _fields(file, first, count), lambda: _stored_frames(frames, first, count), _what_is_wrong(file),
         )  # fmt: skip
@@ -205,35 +210,23 @@ def _stored_frames(frames: FrameFile | None, first: int, count: int) -> Iterator
         yield from (frames.read_one(index) for index in range(first, first + count))
 
 
-def _require_size(frames: FrameFile, index: int, width: int, height: int) -> None:
-    shape = frames.read_one(index).shape
-    if shape[:2] != (height, width):
-        raise MissingError(
-            f"{frames.path} is of {shape[1]}x{shape[0]} pixels, its flow of {width}x{height}: extract one of them "
-            "again with the --short-side of the other"
-        )
-
-
 def _no_such_field(name: str, index: int, fields: int) -> UsageError:
     return UsageError(f"--frame {index}: the flow of {name} goes from frame 0 to frame {fields - 1}")
 
 
 def _what_is_wrong(file: FlowFile) -> str:
     made = file.attributes
-    said = []
+    problems = []
     if made.get("truncated"):
-        counted = f" of {made['container_frames']}" if made.get("container_frames") else ""
-        said.append(f"the video is truncated: {made.get('decoded_frames')}{counted} frames decode")
+        announced = f" of {made['container_frames']}" if made.get("container_frames") else ""
+        problems.append(f"the video is truncated: {made.get('decoded_frames')}{announced} frames decode")
     if made.get("damaged"):
-        said.append(f"the video is damaged: {made.get('damaged_frames')} of {made.get('source_frames')} frames")
-    return "; ".join(said)
+        problems.append(f"the video is damaged: {made.get('damaged_frames')} of {made.get('source_frames')} frames")
+    return "; ".join(problems)
 
 
-# ------------------------------------------------------------------ how much moves
-
-
-class Motion:
-    """How often each pair of stored values (x, y) occurs: any quantile of any number of fields in half a megabyte."""
+class FlowHistogram:
+    """How often each pair of stored values (x, y) occurs: quantiles of any number of fields in half a megabyte."""
 
     def __init__(self, bound: float) -> None:
         self.bound = bound
@@ -253,7 +246,7 @@ class Motion:
         return float(self.lengths[order][np.searchsorted(reached, share * reached[-1])])
 
     def scale(self) -> float:
-        """Where colours are to be full: the 99th percentile, rounded up to two digits; no less than a stored step."""
+        """Where colours are full: the 99th percentile, rounded up to two digits, but no less than a stored step."""
         usual = max(self.quantile(0.99), 2 * self.bound / 255)
         unit = 10.0 ** (math.floor(math.log10(usual)) - 1)
         return float(f"{math.ceil(usual / unit - 1e-6) * unit:.2g}")

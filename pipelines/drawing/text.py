@@ -23,9 +23,17 @@ def draw_text(
     canvas: np.ndarray, x: float, baseline: float, text: str, size: float, colour: Colour, align: Align = "left",
     *, bold: bool = False,
 ) -> None:  # fmt: skip
-    """Writes one line onto `canvas` (RGB uint8 [H, W, 3]), `x` being its left end, middle or right end.
+    """Writes one line onto `canvas`; what lies outside it is cut off.
 
-    `size` is in pixels. What would lie outside the canvas is cut.
+    Args:
+        canvas: RGB uint8 [H, W, 3], changed in place.
+        x: The left end, middle or right end of the text, as `align` says.
+        baseline: Row that the letters stand on.
+        text: Control characters are replaced.
+        size: Pixels.
+        colour: RGB.
+        align: What of the text is at `x`.
+        bold: Whether to use the bold font.
     """
     mask = _mask(printable(text), size, bold)
     height, width = mask.shape

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import io
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from pipelines.prediction.timeline_picture import draw_timeline
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.atomic import read_json, write_bytes, write_json, write_text
 from pipelines.storage.failures import spreadsheet_text
+from pipelines.wording import numbered
 from pipelines.workspace import UNLABELLED
 
 SCHEMA = "stres/timeline/1"
@@ -35,8 +35,8 @@ def free_paths(folder: Path, sources: Sequence[VideoSource]) -> Iterator[Path]:
 
     for source in sources:
         path = folder / source.video if source.class_name == UNLABELLED else folder / source.class_name / source.video
-        numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
-        free = next(each for each in itertools.chain([path], numbered) if is_free(each, source))
+        paths = (path.with_name(name) for name in numbered(path.name))
+        free = next(each for each in paths if is_free(each, source))
         taken.add(free)
         yield free
 

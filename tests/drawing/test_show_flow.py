@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from pipelines import extract_flow, extract_frames
 from pipelines.drawing.flow_picture import FlowPicture
-from pipelines.drawing.flow_source import Motion
+from pipelines.drawing.flow_source import FlowHistogram
 from pipelines.drawing.text import shortened, text_width
 from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.runtime.progress import Progress
@@ -141,7 +141,7 @@ def test_frames_of_another_size_than_their_flow_are_refused(show: Callable[..., 
     extract_frames.run(
         extract_frames.Config(stored.root, str(stored.root.parent / "videos"), 32, workers=1, overwrite=True)
     )
-    with pytest.raises(MissingError, match="is of 42x32 pixels, its flow of 64x48: extract one of them again"):
+    with pytest.raises(MissingError, match="has 42x32 pixels, its flow 64x48: extract one of them again"):
         show("walk/a")
 
 
@@ -222,7 +222,7 @@ def cut_video(folder: Path, share: float = 0.6) -> Path:
 
 def test_quantiles_are_those_of_all_vectors() -> None:
     fields = np.random.default_rng(0).normal(128, 20, (3, 2, 30, 40)).clip(0, 255).astype(np.uint8)
-    motion = Motion(bound=20.0)
+    motion = FlowHistogram(bound=20.0)
     for field in fields:
         motion.add(field)
     pixels = np.where(fields == 128, 0, fields * (40 / 255) - 20)
@@ -235,7 +235,7 @@ def test_quantiles_are_those_of_all_vectors() -> None:
 
 
 def test_where_nothing_moves_the_scale_is_one_stored_step() -> None:
-    motion = Motion(bound=20.0)
+    motion = FlowHistogram(bound=20.0)
     motion.add(np.full((2, 4, 4), 128, np.uint8))
     assert (motion.scale(), motion.quantile(1.0), motion.at_bound()) == (0.16, 0, 0)
 
