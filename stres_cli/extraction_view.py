@@ -118,5 +118,5 @@ def _show_proposal(ui: CommandUI, proposal: "Proposal") -> None:
 
 def _changed(result: ExtractResult) -> str:
     shown = ", ".join(result.changed[:_SHOWN_FAILURES]) + (", ..." if len(result.changed) > _SHOWN_FAILURES else "")
-    what = "1 video has" if len(result.changed) == 1 else f"{len(result.changed)} videos have"
+    what = plural(len(result.changed), "video has", "videos have")
     return f"{what} changed since stored, {'to be ' if result.estimate else ''}made again: {shown}"

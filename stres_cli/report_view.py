@@ -41,7 +41,9 @@ def render(result: "Result", console: Console) -> None:
         console.print(Text(f"{text} not scored and count for nothing", style="yellow"))
     _section("Accuracy, %, with 95 % intervals (Wilson; of means combined)", _accuracies(result), console)
     if absent := sum(row.support == 0 for row in result.per_class):
-        has = f"{absent} of {len(result.classes)} classes have no test video: mean class is of the others"
+        classes = plural(len(result.classes), "class")
+        have = "has" if absent == 1 else "have"
+        has = f"{absent} of {classes} {have} no test video: mean class is of the others"
         console.print(Text(has, style="yellow"))
     if result.excluded:
         left_out = printable(", ".join(result.excluded))
@@ -124,7 +126,8 @@ def _class_groups(result: "Result") -> list[tuple[str, "Sequence[ClassMetrics]"]
         (row for row in result.per_class if row.support), key=lambda row: row.accuracy[result.headline] or 0
     )
     number = min(WORST_AND_BEST, len(ordered) // 2)
-    return [(f"Worst {number} classes", ordered[:number]), (f"Best {number} classes", ordered[: -number - 1 : -1])]
+    classes = plural(number, "class")
+    return [(f"Worst {classes}", ordered[:number]), (f"Best {classes}", ordered[: -number - 1 : -1])]
 
 
 def _classes(result: "Result", rows: "Sequence[ClassMetrics]", width: int) -> Table:
@@ -213,7 +216,7 @@ def _print_findings(result: "Result", console: Console) -> None:
     if effects := result.motion_effects:
         helped, hurt = (", ".join(_effects(result, sign)) or "no class" for sign in (1, -1))
         helped_by, hurt_by = (sum(getattr(one, name) for one in effects) for name in ("helped", "hurt"))
-        counts = f"{helped_by} videos right only with motion, {hurt_by} only without"
+        counts = f"{plural(helped_by, 'video')} right only with motion, {hurt_by} only without"
         lines.append(("Motion", f"{counts}; helps {helped}; hurts {hurt}"))
     for sweep in result.fusion:
         weight, top1 = sweep.best

@@ -26,7 +26,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.metrics import Scored, log_probabilities
 from pipelines.evaluation.scores import STREAMS
 from pipelines.sources.names import VIDEO_SUFFIXES
-from pipelines.wording import some
+from pipelines.wording import plural, some
 
 _ID_COLUMNS = ("", "video", "videos", "id", "name", "video_id", "video_name", "file", "filename", "file_name", "path")
 NPZ_SCORES = ("scores", "logits", "probabilities")
@@ -192,7 +192,7 @@ def _numbers(path: Path, line: int, row: Sequence[str], number: int) -> list[flo
     except ValueError as error:
         raise UsageError(f"{path}, line {line}: {error}") from None
     if len(values) != number:
-        raise UsageError(f"{path}, line {line}: {len(values)} numbers after the video's id, not {number}")
+        raise UsageError(f"{path}, line {line}: {plural(len(values), 'number')} after the video's id, not {number}")
     return values
 
 
@@ -219,7 +219,9 @@ def _read_npz(path: Path, classes: Sequence[str]) -> ExternalScores:
         )
     videos, values = [_text(name) for name in arrays["videos"].ravel()], arrays[found[0]]
     if values.dtype.kind not in "fiu" or values.ndim != 2 or len(values) != len(videos):
-        raise UsageError(f"{path}: {found[0]} is {values.dtype} {values.shape}, not numbers of {len(videos)} videos")
+        raise UsageError(
+            f"{path}: {found[0]} is {values.dtype} {values.shape}, not numbers of {plural(len(videos), 'video')}"
+        )
     names = [_text(name) for name in arrays["classes"].ravel()] if "classes" in arrays else None
     order = _column_order(path, names, values.shape[1], classes)
     return ExternalScores(path, videos, values.astype(np.float64)[:, order])
@@ -233,7 +235,7 @@ def _column_order(path: Path, names: Sequence[str] | None, columns: int, classes
     """The column of each class. Raises `UsageError` where the columns are not these classes."""
     if names is None:
         if columns != len(classes):
-            raise UsageError(f"{path} has scores for {columns} classes, the run has {len(classes)}")
+            raise UsageError(f"{path} has scores for {plural(columns, 'class')}, the run has {len(classes)}")
         numbers = [int(name) for name in classes if name.isdecimal()]
         if sorted(numbers) in ([*range(columns)], [*range(1, columns + 1)]):
             return [number - min(numbers) for number in numbers]

@@ -22,6 +22,7 @@ from pipelines.datasets.samples import BadSample, Batch, Sample, TestSamples, Tr
 from pipelines.errors import MissingError
 from pipelines.runtime.signals import STOP_SIGNALS
 from pipelines.runtime.worker_pool import Limits, start_fork_server
+from pipelines.wording import plural
 
 # ------------------------------------------------------------------ loaders
 
@@ -63,8 +64,9 @@ def _require_room_for_semaphores(workers: int) -> None:
     with contextlib.suppress(OSError):  # elsewhere they lie somewhere else
         shared = os.statvfs("/dev/shm")
         if shared.f_bavail * shared.f_frsize < (8 + 3 * workers) * mmap.PAGESIZE:
+            loaders = plural(workers, "process that loads videos", "processes that load videos")
             raise MissingError(
-                f"/dev/shm is full, and {workers} processes that load videos cannot start without a little of it: free "
+                f"/dev/shm is full, and {loaders} cannot start without a little of it: free "
                 "some space there (in Docker with --shm-size=1g), or load in this process with --workers 0"
             )
 

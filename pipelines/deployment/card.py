@@ -13,7 +13,7 @@ from pipelines.storage.atomic import read_json
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.training.run_config import RunConfig, StepConfig
 from pipelines.training.runs import LATE_FUSION, Run
-from pipelines.wording import percent, printable
+from pipelines.wording import percent, plural, printable
 from pipelines.workspace import Workspace
 
 
@@ -34,7 +34,7 @@ class Exported:
 def write_card(about: Exported, model: Deployed) -> str:
     """The card's text."""
     parts = [
-        f"# {about.file}: {len(about.config.classes)} classes of videos",
+        f"# {about.file}: {plural(len(about.config.classes), 'class')} of videos",
         _summary(about),
         _inputs(about, model),
         _outputs(about, model),

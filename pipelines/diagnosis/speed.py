@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipelines.diagnosis.check import Check, Place, can_import, failure, in_words, ok, warning
 from pipelines.storage.flow_settings import DEFAULT_BOUND, DEFAULT_STEP, FlowSettings
 from pipelines.storage.flow_settings import DEFAULT_METHOD as METHOD
-from pipelines.wording import duration
+from pipelines.wording import duration, plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +64,7 @@ def _check_speed(place: Place) -> list[Check]:
         return [failure("flow", f"does not compute: {in_words(error)}", "see the lines above")]
     hours = UCF101_FIELDS / pairs / 3600
     found = (
-        f"{pairs:.3g} pairs/s with {METHOD} at 340x256 on {device}, {workers} processes: UCF101's "
+        f"{pairs:.3g} pairs/s with {METHOD} at 340x256 on {device}, {plural(workers, 'process')}: UCF101's "
         f"{UCF101_FIELDS / 1e6:.2f} million fields would take {duration(3600 * hours)}"
     )
     return [ok("flow", found, pairs_per_second=pairs, hours_for_ucf101=hours, device=device, workers=workers)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.diagnosis.check import Check, Place, can_import, failure, in_words, ok, pip_install, warning
+from pipelines.wording import plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +41,7 @@ def _check_files(place: Place) -> Check:
     status = os.statvfs(place.folder)
     if not status.f_files:
         return ok("inodes", "made as needed", free=None)
-    found, fix = f"{status.f_favail} files can still be made", "name a --workspace on another disk"
+    found, fix = f"{plural(status.f_favail, 'file')} can still be made", "name a --workspace on another disk"
     if status.f_favail < 100:
         return failure("inodes", found, fix, free=status.f_favail)
     if status.f_favail < UCF101_FILES:

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from pipelines.errors import UsageError
 from pipelines.options import TemporalName, ViewName
+from pipelines.wording import plural
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Protocol:
         cuts = windows(self.frames, trained_on if self.temporal == "windows" else self.frames)
         if len(cuts[0]) < shortest:
             raise UsageError(
-                f"--crops {self.frames}: {self.step} of run {run} pools over {shortest} frames, give at least as many"
+                f"--crops {self.frames}: {self.step} of run {run} pools over {plural(shortest, 'frame')}, give at "
+                "least as many"
             )
         return cuts
 

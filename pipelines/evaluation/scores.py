@@ -24,6 +24,7 @@ from pipelines.runtime.signals import stop_requests
 from pipelines.storage.atomic import json_text, storage_errors
 from pipelines.storage.hdf5 import ArtifactError, damaged, new_file, open_file, read_attributes, require_own_data
 from pipelines.storage.provenance import made_by
+from pipelines.wording import plural
 
 if TYPE_CHECKING:
     import h5py
@@ -58,7 +59,7 @@ class Scores:
             raise MissingError("no stream was scored: run `stres evaluate` again")
         self._check_labels()
         if self.sources is not None and len(self.sources) != len(self.videos):
-            raise ValueError(f"there are {len(self.sources)} sources of {len(self.videos)} videos")
+            raise ValueError(f"there are {plural(len(self.sources), 'source')} of {plural(len(self.videos), 'video')}")
         for stream, logits in self.streams.items():
             self._check_logits(stream, logits)
 
@@ -99,7 +100,7 @@ class Scores:
         broken = int((~np.isfinite(logits)).any(axis=1).sum())
         if broken:
             raise MissingError(
-                f"the {stream} scores of {broken} of {len(self.videos)} videos are not finite numbers: "
+                f"the {stream} scores of {broken} of {plural(len(self.videos), 'video')} are not finite numbers: "
                 "the training diverged, train again with a lower --lr"
             )
 

@@ -15,7 +15,7 @@ from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.provenance import same_origin
 from pipelines.training.run_config import RunConfig
 from pipelines.training.runs import Run, other_sources
-from pipelines.wording import some
+from pipelines.wording import plural, some
 from pipelines.workspace import UNLABELLED, Workspace
 
 
@@ -65,7 +65,10 @@ class TestVideos:
         messages += [not_scored(row) for row in self.damaged]
         if self.missing:
             example = f"for example {self.missing[0]}"
-            messages.append(f"{len(self.missing)} of {total} test videos have no frames or no flow, {example}")
+            have = "has" if len(self.missing) == 1 else "have"
+            messages.append(
+                f"{len(self.missing)} of {plural(total, 'test video')} {have} no frames or no flow, {example}"
+            )
         if self.replaced:
             messages.append(f"the run was trained on other videos than are stored now: {self.replaced}")
         if self.is_other:
@@ -86,7 +89,11 @@ class TestVideos:
 
     def why_none(self, failures: list[Failure]) -> str:
         """Why nothing is left to score when `failures` came of everything that was there."""
-        reasons = [f"{len(self.missing)} have no frames or no flow"] if self.missing else []
+        reasons = (
+            [f"{len(self.missing)} {'has' if len(self.missing) == 1 else 'have'} no frames or no flow"]
+            if self.missing
+            else []
+        )
         reasons += [f"{len(failures)} cannot be read, for example: {failures[0].reason}"] if failures else []
         return " and ".join(reasons)
 

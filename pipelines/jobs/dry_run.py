@@ -14,6 +14,7 @@ from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Report, run_tasks
 from pipelines.storage.atomic import free_gigabytes
 from pipelines.storage.failures import Failure
+from pipelines.wording import plural
 
 _COUNTED = 200  # videos
 # Time and size of a pair differ by a factor of two between videos: of 24, the mean is known to about a tenth.
@@ -47,8 +48,8 @@ def _estimate(job: Job[Task], to_do: Sequence[Task], on_probe: Callable[[Probe],
     if failures:
         if len(failures) == len(to_do):
             raise MissingError(
-                f"none of the {len(to_do)} videos to do exists, for example {failures[0].path}: check VIDEOS, and the "
-                "folder that the paths of a list are relative to"
+                f"none of {plural(len(to_do), 'video')} to do exists, for example {failures[0].path}: check VIDEOS, "
+                "and the folder that the paths of a list are relative to"
             )
         to_do = [task for task in to_do if os.path.exists(task.source.path)]
     measured = _spread(len(to_do), max(_MEASURED, _MEASURED_A_WORKER * job.workers))

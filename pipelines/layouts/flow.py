@@ -24,6 +24,7 @@ from pipelines.layouts.pictures import decode_component
 from pipelines.runtime.worker_pool import Report
 from pipelines.storage.flow_file import FLOW_SCHEMA, Compression, FlowWriter, new_flow_file
 from pipelines.storage.flow_settings import FlowSettings
+from pipelines.wording import plural
 
 _AT_ONCE = 16  # fields read, appended and reported together
 
@@ -41,7 +42,7 @@ def store_flow(task: ImportFlowTask, report: Report) -> int:
     with new_flow_file(task.target, task.compression) as writer:
         size = _append(x.paths, y.paths, read, writer, report)
         frames = fields + task.step
-        has = f"{fields} fields of {size[0]}x{size[1]}, the flow of {frames} frames"
+        has = f"{plural(fields, 'field')} of {size[0]}x{size[1]}, the flow of {plural(frames, 'frame')}"
         require_match(task, FLOW_SCHEMA, has, frames, size)
         timing = task.timing(frames)
         about = import_attributes((x, y), read, timing, size, size)

@@ -25,6 +25,7 @@ from pipelines.runtime.worker_pool import Report
 from pipelines.storage.frames_file import FRAMES_SCHEMA, FrameWriter, new_frames_file
 from pipelines.storage.jpeg import encode_jpeg
 from pipelines.video.resize import resize, stored_size
+from pipelines.wording import plural
 
 AS_FOUND = 0
 """The attribute `jpeg_quality` where JPEGs were taken as they are: with which one they were made is not known."""
@@ -44,7 +45,7 @@ def store_frames(task: ImportFramesTask, report: Report) -> int:
     frames, read = len(found.paths), PictureBytes()
     with new_frames_file(task.target) as writer:
         appended = _append(found.paths, task.short_side, read, writer, report)
-        has = f"{frames} frames of {appended.stored[0]}x{appended.stored[1]}"
+        has = f"{plural(frames, 'frame')} of {appended.stored[0]}x{appended.stored[1]}"
         require_match(task, FRAMES_SCHEMA, has, frames, appended.stored)
         timing = task.timing(frames)
         about = import_attributes([found], read, timing, appended.stored, appended.source)

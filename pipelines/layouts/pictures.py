@@ -16,6 +16,7 @@ import numpy as np
 from pipelines.errors import VideoError
 from pipelines.layouts.names import Kind, PictureName, read_name
 from pipelines.storage.jpeg import MOST_PIXELS, decode_picture, is_jpeg, jpeg_size
+from pipelines.wording import plural
 
 MOST_BYTES = 1 << 26
 """Of one file."""
@@ -51,7 +52,7 @@ class Pictures:
         return max(status.st_mtime_ns for status in self._statuses())
 
     def __str__(self) -> str:
-        return f"{len(self.paths)} pictures {self.pattern} ({self.first}..{self.first + len(self.paths) - 1})"
+        return f"{plural(len(self.paths), 'picture')} {self.pattern} ({self.first}..{self.first + len(self.paths) - 1})"
 
     def _statuses(self) -> list[os.stat_result]:
         try:
@@ -126,7 +127,7 @@ def _require_alike(path: Path, name: PictureName, start: PictureName, step: int)
     if name.step is not None and name.step < 0:
         raise VideoError(f"{path.name} is flow backwards in time, which is unsupported")
     if name.step is not None and name.step != step:
-        raise VideoError(f"{path.name} is flow over {name.step} frames: give --step {name.step}")
+        raise VideoError(f"{path.name} is flow over {plural(name.step, 'frame')}: give --step {name.step}")
 
 
 # ------------------------------------------------------------------ what they hold

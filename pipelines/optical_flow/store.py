@@ -28,6 +28,7 @@ from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import ArtifactError
 from pipelines.storage.quantise import quantise, require_finite
 from pipelines.video.decoding import VideoReader
+from pipelines.wording import plural
 
 _AHEAD = 2  # batches between two threads: one waits while the next is made
 
@@ -190,9 +191,8 @@ def runs_of_frames(frames: Iterable[np.ndarray], step: int, pairs: int) -> Itera
 def require_pairs(frames: int, step: int) -> None:
     """Raises `VideoError` where so many frames have no pair (t, t + step)."""
     if frames <= step:
-        has = "1 frame" if frames == 1 else f"{frames} frames"
         at = "" if step == 1 else f" at --step {step}"
-        raise VideoError(f"has {has}; flow{at} needs at least {step + 1}")
+        raise VideoError(f"has {plural(frames, 'frame')}; flow{at} needs at least {step + 1}")
 
 
 def method_of(task: FlowTask) -> FlowMethod:

@@ -12,6 +12,7 @@ from pipelines.storage.atomic import read_json
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.training.recipes import STEPS
 from pipelines.training.runs import LATE_FUSION, Run, outdated, run_at, scores_folder
+from pipelines.wording import plural
 from pipelines.workspace import Workspace, is_plain_name
 
 SPLIT_FIELD = "{split}"
@@ -203,7 +204,7 @@ def load_evaluation(folder: Path) -> Evaluation:
         ) from error
     if videos != len(scores.videos):
         raise ArtifactError(
-            f"{folder} holds scores of {len(scores.videos)} videos, but its results.json tells of {videos}: "
+            f"{folder} holds scores of {plural(len(scores.videos), 'video')}, but its results.json tells of {videos}: "
             "run `stres evaluate` again"
         )
     attributes = peek(folder / "scores.h5", SCORES_SCHEMA)
@@ -219,7 +220,8 @@ def _test_set(document: dict[str, Any]) -> str:
     left_out = document.get("left_out")
     if not isinstance(left_out, dict) or not left_out:
         return text
-    return f"{text} but those of {len(left_out)} classes that the run does not know ({', '.join(map(str, left_out))})"
+    unknown = plural(len(left_out), "class", "classes")
+    return f"{text} but those of {unknown} that the run does not know ({', '.join(map(str, left_out))})"
 
 
 def require_current(workspace: Workspace, evaluations: Sequence[Evaluation]) -> None:

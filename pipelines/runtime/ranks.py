@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.errors import MissingError
+from pipelines.wording import plural
 
 if TYPE_CHECKING:
     import torch
@@ -259,7 +260,7 @@ def local_gpu(count: int) -> int:
     here = ranks()
     if here.local_rank >= count:
         raise MissingError(
-            f"torchrun started {here.local_size} processes on a machine with {count} GPUs: give "
+            f"torchrun started {plural(here.local_size, 'process')} on a machine with {plural(count, 'GPU')}: give "
             f"--nproc-per-node={count}, or --device cpu"
         )
     return here.local_rank

@@ -175,7 +175,7 @@ def _at_level(read: FolderOfVideos, level: int) -> None:
     high = sum(len(video.folders) < level for video in videos)
     if high == len(videos):
         deepest = max(len(video.folders) for video in videos)
-        raise UsageError(f"--classes-at {level}: the videos of {read.root} lie in at most {deepest} folders")
+        raise UsageError(f"--classes-at {level}: the videos of {read.root} lie in at most {plural(deepest, 'folder')}")
     if high:
         read.notes.append(f"{plural(high, 'video')} above the class folders: without a class")
 
@@ -263,7 +263,7 @@ def _require_class_level(read: FolderOfVideos, videos: Sequence[Found], folder: 
         ):
             inner /= found.pop()
         raise UsageError(
-            f"{folder} holds one folder, {tops[0]}, with {len(found)} {'folder' if len(found) == 1 else 'folders'} of "
+            f"{folder} holds one folder, {tops[0]}, with {plural(len(found), 'folder')} of "
             f"videos ({some(sorted(found), 4)}): give {inner} if those are the classes, or --classes-at {level} if "
             f"{tops[0]} is the only class"
         )

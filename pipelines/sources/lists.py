@@ -17,6 +17,7 @@ from pathlib import Path
 from pipelines.datasets.split_lists import is_hmdb51_list, is_ucf101_list
 from pipelines.errors import MissingError, UsageError
 from pipelines.sources.names import VIDEO_SUFFIXES, is_video, require_class_name, split_of
+from pipelines.wording import plural
 from pipelines.workspace import UNLABELLED
 
 PATH_COLUMNS = (
@@ -102,10 +103,11 @@ def read_list(
         if known is entry:
             read.videos.append(ListedVideo(label, path, entry.split or of_list, absent))
     if twice:
-        read.notes.append(f"{twice} lines of {list_file} name a video again")
+        read.notes.append(f"{plural(twice, f'line of {list_file} names', f'lines of {list_file} name')} a video again")
     unlabelled = sum(video.class_name == UNLABELLED for video in read.videos)
     if 0 < unlabelled < len(read.videos):
-        read.notes.append(f"{unlabelled} of {len(read.videos)} videos of {list_file} have no label")
+        have = "has" if unlabelled == 1 else "have"
+        read.notes.append(f"{unlabelled} of {plural(len(read.videos), 'video')} of {list_file} {have} no label")
     return read
 
 
@@ -432,7 +434,7 @@ def _of_table(text: str, delimiter: str, list_file: Path) -> Iterator[Entry]:
         where = f"{list_file}, line {number}"
         if len(row) > len(names):
             raise UsageError(
-                f"{where} has {len(row)} columns, the header {len(names)}: quote what holds a {delimiter!r}"
+                f"{where} has {plural(len(row), 'column')}, the header {len(names)}: quote what holds a {delimiter!r}"
             )
         yield _of_columns(dict(zip(names, (cell.strip() for cell in row), strict=False)), where)
 
@@ -533,8 +535,8 @@ def _class_of_number(source: Path, entries: Sequence[Entry]) -> dict[int, str]:
     shifts = [shift for shift in (0, 1) if all(number + shift in names for number in wanted)]
     if not shifts:
         raise UsageError(
-            f"{source} names {len(names)} classes, from {min(names, default=0)} to {max(names, default=0)}, but the "
-            f"list has the labels {min(wanted)} to {max(wanted)}: give the list's own file by --class-names"
+            f"{source} names {plural(len(names), 'class')}, from {min(names, default=0)} to {max(names, default=0)}, "
+            f"but the list has the labels {min(wanted)} to {max(wanted)}: give the list's own file by --class-names"
         )
     agree = Counter(
         {

@@ -14,6 +14,7 @@ from pipelines.errors import MissingError
 from pipelines.runtime.closing import Closing
 from pipelines.storage.atomic import atomic_file, storage_errors
 from pipelines.storage.hdf5_guards import DeferredErrorFile, HeapCheckedFile
+from pipelines.wording import plural
 
 if TYPE_CHECKING:
     import h5py
@@ -125,7 +126,7 @@ class HDF5Artifact(Closing):
                 return even_times(frames, float(self.attributes.get("fps", 0)))
             times = self.file["times"][:]
             if len(times) != frames:
-                raise ValueError(f"it has times of {len(times)} frames, but was made from {frames}")
+                raise ValueError(f"it has times of {plural(len(times), 'frame')}, but was made from {frames}")
             return times
 
     @classmethod

@@ -148,9 +148,10 @@ def _sentences(split: ResolvedSplit, catalogue: Catalogue) -> list[str]:
             told.append(f"{text}; {lack}" if lack else text)
     untrained = [name for name in split.classes if name not in train]
     if untrained:
-        named = ", ".join(untrained[:3])
+        named, classes = ", ".join(untrained[:3]), plural(len(split.classes), "class")
+        have = "has" if len(untrained) == 1 else "have"
         told.append(
-            f"{len(untrained)} of {len(split.classes)} classes have no training video here ({named}): the network "
+            f"{len(untrained)} of {classes} {have} no training video here ({named}): the network "
             "cannot learn them; --exclude-class NAME leaves a class out"
         )
     if not split.test and not split.missing_test:

@@ -25,6 +25,7 @@ from pipelines.models.dropout import VideoDropout
 from pipelines.runtime.ranks import Ranks, ranks
 from pipelines.training.recipes import Step
 from pipelines.training.sync_batch_norm import SyncBatchNorm, convert_batch_norm
+from pipelines.wording import plural
 
 _SMALLEST_INPUT = 32  # pixels a side
 
@@ -130,13 +131,13 @@ def uses_sync_bn(step: Step, videos: int, size: int, sync_bn: bool | None) -> bo
     largest = min(step.micro_batch, batch)
     if shared and largest < size:
         raise UsageError(
-            f"{step.name}: {size} processes cannot share micro-batches of {largest} videos, of which a batch has "
-            f"{micro_batches}: start at most {max(micro_batches, largest)}, or give a larger --micro-batch"
+            f"{step.name}: {size} processes cannot share micro-batches of {plural(largest, 'video')}, of which a "
+            f"batch has {micro_batches}: start at most {max(micro_batches, largest)}, or give a larger --micro-batch"
         )
     if not shared and micro_batches < size:
         raise UsageError(
             f"{step.name}: without --sync-bn {size} processes need as many micro-batches, and a batch has "
-            f"{micro_batches} of {step.micro_batch} videos: give a smaller --micro-batch, or --sync-bn"
+            f"{micro_batches} of {plural(step.micro_batch, 'video')}: give a smaller --micro-batch, or --sync-bn"
         )
     return shared
 

@@ -22,7 +22,7 @@ from pipelines.storage.provenance import same_origin
 from pipelines.storage.typed_json import first_difference
 from pipelines.training.recipes import STEPS, Step
 from pipelines.training.run_config import BaseRun, RunConfig, checked_split
-from pipelines.wording import first_line
+from pipelines.wording import first_line, plural
 from pipelines.workspace import Workspace, is_plain_name
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def load_network(run: Run, step: str) -> "STResNet":
         network = _built(settings, [part["model"] for part in parts])
         classes = len(run.config().classes)
         if network.num_classes != classes:
-            raise ValueError(f"it knows {network.num_classes} classes, config.json {classes}")
+            raise ValueError(f"it knows {plural(network.num_classes, 'class')}, config.json {classes}")
         for part in parts:
             if step == LATE_FUSION:
                 load_streams(network, part["model"])

@@ -18,7 +18,7 @@ from pipelines.storage.quantise import dequantise
 from pipelines.verification.faults import CheckLevel, FaultFound
 from pipelines.verification.orientation import warp
 from pipelines.verification.stored_bytes import checked_bytes, has_checksums, stored_chunks
-from pipelines.wording import percent
+from pipelines.wording import percent, plural
 
 # A constant field of 340x256 takes 40 bytes by Zstandard and 190 by gzip, of 174,080; one with any motion in it takes
 # thousands.
@@ -63,7 +63,7 @@ def check_flow(file: FlowFile, depth: CheckLevel) -> FlowContent:
         raise FaultFound("inconsistent", f"`flow` is {dataset.dtype} {shape}, not uint8 [F, 2, H, W]")
     frames, step = attributes["source_frames"], file.settings.step
     if shape[0] != frames - step:
-        detail = f"holds {shape[0]} fields, but {frames} frames at step {step} make {frames - step}"
+        detail = f"holds {plural(shape[0], 'field')}, but {frames} frames at step {step} make {frames - step}"
         raise FaultFound("inconsistent", detail)
     recorded = attributes.get("height", shape[2]), attributes.get("width", shape[3])
     if shape[2:] != recorded:
@@ -134,7 +134,8 @@ def check_constant(flow: FlowFile, content: FlowContent, frames: FrameFile | Non
     constant = [index for index in sampled if is_constant(flow.read(index, index + 1)[0])]
     if frames is None:
         if constant and len(content.small) == content.fields and constant == sampled:
-            raise FaultFound("constant flow", f"all {content.fields} fields are constant")
+            every = "its only field is" if content.fields == 1 else f"all {content.fields} fields are"
+            raise FaultFound("constant flow", f"{every} constant")
         return
     for index in constant:
         vector = dequantise(flow.read(index, index + 1)[0, :, 0, 0], content.settings.bound)

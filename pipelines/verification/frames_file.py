@@ -14,6 +14,7 @@ from pipelines.storage.hdf5 import damaged
 from pipelines.storage.jpeg import decode_jpeg
 from pipelines.verification.faults import CheckLevel, FaultFound
 from pipelines.verification.stored_bytes import checked_bytes, has_checksums, stored_chunks
+from pipelines.wording import plural
 
 _PIECE = 1 << 20  # bytes read at once where HDF5 itself has to check them
 
@@ -31,7 +32,9 @@ def check_frames(file: FrameFile, depth: CheckLevel) -> None:
     if offsets[0] != 0 or (np.diff(offsets) <= 0).any() or offsets[-1] != size:
         raise FaultFound("inconsistent", f"its offsets do not divide the {size} bytes of its JPEGs into frames")
     if len(file) != attributes["source_frames"]:
-        raise FaultFound("inconsistent", f"holds {len(file)} frames, but was made from {attributes['source_frames']}")
+        raise FaultFound(
+            "inconsistent", f"holds {plural(len(file), 'frame')}, but was made from {attributes['source_frames']}"
+        )
     if depth == "quick":
         return
     content = hashlib.sha256()

@@ -24,6 +24,7 @@ from pipelines.verification.flow_file import FlowContent, check_constant, check_
 from pipelines.verification.frames_file import check_frames
 from pipelines.verification.orientation import judge_orientation
 from pipelines.verification.tasks import FlowOrigin, VideoReport, VideoTask
+from pipelines.wording import plural
 
 _SAMPLED_FIELDS = 16
 File = TypeVar("File", FrameFile, FlowFile)
@@ -201,7 +202,7 @@ def _check_times(file: FrameFile | FlowFile) -> None:
     attributes = file.attributes
     frames, fps, count = attributes["source_frames"], attributes.get("fps", 0.0), len(file.file["times"])
     if count != frames:
-        raise FaultFound("inconsistent", f"holds {count} times, but was made from {frames} frames")
+        raise FaultFound("inconsistent", f"holds {plural(count, 'time')}, but was made from {plural(frames, 'frame')}")
     if not 0 < fps < float("inf"):
         raise FaultFound("inconsistent", f"its fps is {fps!r}")
     times = file.times

@@ -18,6 +18,7 @@ from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Report, run_tasks, usual_limits
 from pipelines.verification.faults import CheckLevel, Fault, FaultFound
 from pipelines.verification.tasks import Recomputed, RecomputeTask, VideoReport, may_be_mixed_up
+from pipelines.wording import plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,7 +142,7 @@ def recompute(task: RecomputeTask, report: Report) -> Recomputed:
                         rule.check(index, file.read(index, index + 1)[0], field)
             if last != wanted[-1]:
                 frames = file.attributes["source_frames"]
-                raise FaultFound("wrong flow", f"its source ends before the {frames} frames that it states")
+                raise FaultFound("wrong flow", f"its source ends before the {plural(frames, 'frame')} that it states")
     except FaultFound as fault:
         return Recomputed(compared, wrong=fault.detail)
     except ArtifactError as error:
@@ -189,7 +190,7 @@ class _Rule:
         off = np.abs(stored.astype(np.int16) - computed)
         share = float((off > self.levels).mean())
         if share > self.share:
-            level = "1 grey level" if self.levels == 1 else f"{self.levels} grey levels"
+            level = plural(self.levels, "grey level")
             raise FaultFound(
                 "wrong flow",
                 f"field {index} is not what {self.method} gives for its frames: {100 * share:.0f} % of its bytes are "
@@ -232,7 +233,8 @@ def _pictures(
                 return
         if reader.decoded != attributes["source_frames"]:
             raise FaultFound(
-                "wrong flow", f"its source has {reader.decoded} frames, not the {attributes['source_frames']} it states"
+                "wrong flow",
+                f"its source has {plural(reader.decoded, 'frame')}, not the {attributes['source_frames']} it states",
             )
         if reader.truncated and not attributes.get("truncated"):
             raise FaultFound("wrong flow", "its source is truncated, which it does not say")

@@ -14,7 +14,7 @@ from pipelines.storage.failures import Failure
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.verification.faults import Fault, FaultKind
 from pipelines.verification.tasks import VideoReport, VideoTask
-from pipelines.wording import some
+from pipelines.wording import plural, some
 from pipelines.workspace import Workspace
 
 KINDS: tuple[Kind, ...] = ("frames", "flow")
@@ -142,10 +142,11 @@ def check_splits(workspace: Workspace, catalogue: Catalogue, failures: Sequence[
             if absent := [*resolved.missing_train, *resolved.missing_test]:
                 named = some([f"{id_} ({reasons[id_]})" if id_ in reasons else id_ for id_ in absent], 5)
                 total = len(split.train) + len(split.test)
-                detail = f"names {total} videos, of which {len(absent)} have no frames or no flow: {named}"
+                have = "has" if len(absent) == 1 else "have"
+                detail = f"names {plural(total, 'video')}, of which {len(absent)} {have} no frames or no flow: {named}"
                 faults.append(Fault("split names absent videos", split.name, folder, detail))
             if groups := resolved.leaking_groups:
-                detail = f"has videos of {len(groups)} groups in both train and test: {some(groups, 5)}"
+                detail = f"has videos of {plural(len(groups), 'group')} in both train and test: {some(groups, 5)}"
                 faults.append(Fault("group on both sides", split.name, folder, detail))
     except StresError as error:
         return [Fault("splits", "splits", folder, str(error))]

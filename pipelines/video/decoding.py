@@ -24,6 +24,7 @@ from pipelines.video.orientation import Orientation
 from pipelines.video.resize import resize, stored_size
 from pipelines.video.timing import FrameClock, Timing
 from pipelines.video.webp import film_of_webp, is_animated_webp
+from pipelines.wording import plural
 
 # Only containers that hold their own pictures. Play lists (ffconcat, HLS, SDP, DASH) make FFmpeg open other files and
 # addresses, whatever the name of the file that holds them: they are refused, and so is every protocol but `file`.
@@ -249,7 +250,7 @@ class VideoReader(Closing):
             if counted:
                 raise VideoError(f"truncated: decoded {self.decoded} of {counted}{self._why()}")
             where = f"at {end:.1f} of {stated:.1f} s" if stated else ending.cut or "inside a picture"
-            raise VideoError(f"truncated: decoded {self.decoded} frames; the file ends {where}{self._why()}")
+            raise VideoError(f"truncated: decoded {plural(self.decoded, 'frame')}; the file ends {where}{self._why()}")
         if self.damaged_frames and not self.allow_damaged:
             raise VideoError(damage(self.damaged_frames, found) + self._why())
 
@@ -258,7 +259,7 @@ class VideoReader(Closing):
 
 
 def damage(damaged: int, frames: int) -> str:
-    return f"damaged: {damaged} of {frames} frame{'s' * (frames != 1)}"
+    return f"damaged: {damaged} of {plural(frames, 'frame')}"
 
 
 class _Packets:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pipelines.storage.hdf5 import USUAL_FPS, even_times
+from pipelines.wording import plural
 
 if TYPE_CHECKING:
     import av
@@ -93,7 +94,8 @@ def _usable(stamps: Sequence[float | None], rate: float, may_restart: bool) -> t
     if not known:
         return None, "its frames have no timestamps"
     if known[0] != 0 or known[-1] != len(stamps) - 1:
-        return None, f"{len(stamps) - len(known)} of its {len(stamps)} frames have no timestamp"
+        without, all_frames = len(stamps) - len(known), plural(len(stamps), "frame")
+        return None, f"{without} of its {all_frames} {'has' if without == 1 else 'have'} no timestamp"
     times = np.interp(np.arange(len(stamps)), known, [stamp for stamp in stamps if stamp is not None])
     times -= times[0]
     gaps = np.diff(times)

@@ -1,6 +1,7 @@
 """`stres show-flow`: optical flow one can look at."""
 
 from pipelines import show_flow as stage
+from pipelines.wording import plural
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI
 
@@ -13,7 +14,7 @@ def show_flow(ui: CommandUI, config: stage.Config) -> None:
     """
     result = stage.run(config, ui.on_progress)
     ui.finish(result)
-    what = f"frame {result.frame}" if result.frame is not None else f"{result.pictures} frames"
+    what = f"frame {result.frame}" if result.frame is not None else plural(result.pictures, "frame")
     ui.out.print(
         f"{what} by {result.method}: colours full at {result.max_flow:.3g} px, longest vector {result.largest:.3g} "
         f"px, {100 * result.at_bound:.2g} % of the vectors at the bound of {result.bound:g} px",

@@ -73,7 +73,7 @@ def test_ranks_without_work_are_refused_before_training():
         UsageError, match=r"motion: without --sync-bn 2 processes need as many micro-batches.*has 1 of 32"
     ):
         uses_sync_bn(SMALL.steps["motion"], 100, 2, False)
-    with pytest.raises(UsageError, match="2 processes cannot share micro-batches of 1 videos"):
+    with pytest.raises(UsageError, match="2 processes cannot share micro-batches of 1 video"):
         uses_sync_bn(override(SMALL.steps["motion"], {"batch_size": 1}), 100, 2, None)
 
 

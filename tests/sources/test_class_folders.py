@@ -176,7 +176,7 @@ def test_videos_without_folders_have_no_class_and_that_is_said(tmp_path):
 
 def test_a_level_that_no_video_reaches_is_refused(tmp_path):
     make(tmp_path, "jump/a.avi", "run/b.avi")
-    with pytest.raises(UsageError, match=r"--classes-at 2: the videos of .* lie in at most 1 folders"):
+    with pytest.raises(UsageError, match=r"--classes-at 2: the videos of .* lie in at most 1 folder"):
         find_videos(tmp_path, read_as=ReadAs(classes_at=2))
 
 

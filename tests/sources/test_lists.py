@@ -329,7 +329,7 @@ def test_a_video_with_two_labels_is_refused_with_both_lines(data, again):
 
 
 def test_a_line_given_again_is_told(data):
-    assert "1 lines of list.txt name a video again" in read("v/r/c.avi red\nv/r/c.avi red\n").account.notes
+    assert "1 line of list.txt names a video again" in read("v/r/c.avi red\nv/r/c.avi red\n").account.notes
 
 
 @pytest.mark.parametrize("line", ["v/r/c.avi 1,5", "v/r/c.avi 1, 5, 7"])
@@ -346,7 +346,7 @@ def test_further_columns_of_numbers_are_refused(data):
 def test_videos_without_a_label_among_labelled_ones_are_told(data):
     found = read("v/r/c.avi red\nv/r/d.avi\n")
     assert labels(found) == {"v/r/c.avi": "red", "v/r/d.avi": "unlabelled"}
-    assert "1 of 2 videos of list.txt have no label" in found.account.notes
+    assert "1 of 2 videos of list.txt has no label" in found.account.notes
 
 
 def test_a_row_of_too_many_columns_names_its_line(data):

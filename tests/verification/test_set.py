@@ -142,7 +142,7 @@ def test_a_split_that_names_absent_videos_is_found(workspace: Workspace, verifie
 
     assert ("split1", "split names absent videos") in found(result)
     (fault,) = (fault for fault in result.faults if fault.subject == "split1")
-    assert "of which 1 have no frames or no flow: rise/v_rise_g07_c01 (extract-flow: no frame decodes)" in fault.detail
+    assert "of which 1 has no frames or no flow: rise/v_rise_g07_c01 (extract-flow: no frame decodes)" in fault.detail
 
 
 def test_a_group_on_both_sides_of_a_split_is_found(workspace: Workspace, verified: Verify) -> None:
