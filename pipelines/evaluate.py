@@ -24,7 +24,7 @@ from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.evaluation.estimation import Estimate, Measured
-    from pipelines.evaluation.one_pass import Logits
+    from pipelines.evaluation.run import Logits
     from pipelines.evaluation.scores import Scores
 
 _RARELY = "Rarely needed"
@@ -138,7 +138,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     what the run was trained with, or the network cannot be tested as asked.
     """
     from pipelines.evaluation.estimation import measure
-    from pipelines.evaluation.one_pass import Samples, recalibrate, score_videos
+    from pipelines.evaluation.run import Samples, recalibrate, score_videos
     from pipelines.evaluation.scoring import Scorer, shortest_window
     from pipelines.runtime.devices import device_for
 

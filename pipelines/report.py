@@ -6,10 +6,10 @@ thumbnails from `frames/` and `flow/`, where these are there. Leaves its files i
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pipelines import options
 from pipelines.errors import UsageError
@@ -18,11 +18,6 @@ from pipelines.reporting.result import Result
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable
 from pipelines.workspace import Workspace, is_plain_name
-
-if TYPE_CHECKING:
-    from pipelines.analysis.fusion import Space
-    from pipelines.reporting.measuring import Material
-    from pipelines.reporting.training_log import Curves
 
 THUMBNAILS = 400  # clips with pictures on the page, unless told otherwise: of UCF101 4.5 kB each, 1.8 MB
 OTHERS = "Other runs and programs"
@@ -88,81 +83,64 @@ class Config:
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
-    """Measures the scores and writes the report's files.
+    """Computes the report's numbers from saved scores, and writes its files.
 
-    Raises `MissingError` where nothing was evaluated or other scores are missing, `ArtifactError` where scores are
-    damaged, `UsageError` where splits cannot be averaged or runs not be compared, `StorageError` where writing fails.
+    Raises:
+        MissingError: Nothing was evaluated, or other scores are missing.
+        ArtifactError: Scores are damaged.
+        UsageError: Splits cannot be averaged, or runs not be compared.
+        StorageError: Writing fails.
     """
-    from pipelines.reporting.files import remove_other_files, writers
-    from pipelines.reporting.measuring import measure
-    from pipelines.reporting.training_log import read_curves, with_base_runs
+    from pipelines.reporting import files, html
+    from pipelines.reporting.compute import compute, load
+    from pipelines.reporting.evaluations import find_compared, find_evaluations, require_current
+    from pipelines.reporting.thumbnails import thumbnails
+    from pipelines.reporting.training_log import read_configurations, read_curves
 
     workspace = Workspace(config.workspace)
-    material = _gather(workspace, config, lambda text: on_progress(note(text)))
-    curves = read_curves(workspace, with_base_runs(workspace, [one.run for one in material.evaluations]))
-    result = measure(material, _report_name(material, config), config.output or _folder(workspace, material, config))
-    output = Path(result.output)
+    evaluations = find_evaluations(
+        workspace, config.run, config.protocol, config.splits, lambda text: on_progress(note(text))
+    )
+    compared = find_compared(workspace, config.compare, evaluations) if config.compare else []
+    require_current(workspace, [*evaluations, *compared])
+    space = None if config.with_space == "auto" else config.with_space
+    inputs = load(evaluations, compared, config.with_file, config.with_weight, space)
+
+    name = evaluations[0].run
+    if config.splits:
+        name = (config.run or "split{split}").replace("{split}", "+".join(map(str, config.splits)))
+    # Named after what was fused in or compared, too: reports of different content do not overwrite another.
+    folder = name
+    if inputs.external is not None:
+        folder += f"+{_plain(inputs.external.name)}"
+    if config.compare:
+        folder += f"-vs-{_plain(config.compare)}"
+    output = config.output or workspace.reports / f"{folder}-{evaluations[0].protocol_name}"
+    configurations = read_configurations(workspace, [one.run for one in evaluations])
+    curves = read_curves(workspace, configurations)
+    result = compute(inputs, name, output)
+
+    def make_page() -> str:
+        sources = {
+            video: source
+            for one in evaluations
+            for video, source in zip(one.scores.videos, one.scores.sources or [], strict=False)
+        }
+
+        def on_clip(done: int, total: int) -> None:
+            on_progress(Progress("thumbnails", done, total))
+
+        pictures = thumbnails(workspace, inputs.tables, config.thumbnails, on_clip, sources)
+        others = read_configurations(workspace, [one.run for one in compared])
+        return html.page(result, inputs, curves, pictures, configurations | others)
+
     require_writable(output)
     if workspace.reports.is_dir():
         remove_left_over_temporary_files(workspace.reports)
-    files = writers(result, material, curves, lambda: _page(result, material, curves, config, on_progress))
-    for done, (file, write) in enumerate(files.items()):
-        on_progress(Progress("report", done, len(files), unit="files", even=False))
-        write(output / file)
-    remove_other_files(output, files)
-    on_progress(Progress("report", len(files), len(files), unit="files", even=False))
-    return dataclasses.replace(result, files={file: str(output / file) for file in files})
-
-
-def _gather(workspace: Workspace, config: Config, tell: "Callable[[str], None]") -> "Material":
-    from pipelines.reporting.evaluations import find_compared, find_evaluations, require_current
-    from pipelines.reporting.measuring import gather
-
-    evaluations = find_evaluations(workspace, config.run, config.protocol, config.splits, tell)
-    compared = find_compared(workspace, config.compare, evaluations) if config.compare else []
-    require_current(workspace, [*evaluations, *compared])
-    space: Space | None = None if config.with_space == "auto" else config.with_space
-    return gather(evaluations, compared, config.with_file, config.with_weight, space)
-
-
-def _report_name(material: "Material", config: Config) -> str:
-    if not config.splits:
-        return material.evaluations[0].run
-    return (config.run or "split{split}").replace("{split}", "+".join(map(str, config.splits)))
-
-
-def _folder(workspace: Workspace, material: "Material", config: Config) -> Path:
-    """Named after the runs and what was fused in or compared: reports of different content do not overwrite another."""
-    name = _report_name(material, config)
-    if material.external is not None:
-        name += f"+{_plain(material.external.name)}"
-    if config.compare:
-        name += f"-vs-{_plain(config.compare)}"
-    return workspace.reports / f"{name}-{material.evaluations[0].protocol_name}"
+    written = files.write(output, files.contents(result, inputs, curves, make_page), on_progress)
+    return dataclasses.replace(result, files=written)
 
 
 def _plain(text: str) -> str:
+    """As part of a file name."""
     return re.sub(r"[^\w.+-]+", "-", text.replace("{split}", "N")).strip("-")
-
-
-def _sources(material: "Material") -> dict[str, str]:
-    scores = [one.scores for one in material.evaluations]
-    return {video: source for one in scores for video, source in zip(one.videos, one.sources or [], strict=False)}
-
-
-def _page(
-    result: Result, material: "Material", curves: "Sequence[Curves]", config: Config, on_progress: OnProgress
-) -> str:
-    from pipelines.reporting.html import PageNotes, page
-    from pipelines.reporting.page_data import page_data
-    from pipelines.reporting.thumbnails import thumbnails
-    from pipelines.reporting.training_log import read_configurations, with_base_runs
-
-    def on_clip(done: int, total: int) -> None:
-        on_progress(Progress("thumbnails", done, total))
-
-    workspace = Workspace(config.workspace)
-    pictures = thumbnails(workspace, material.tables, config.thumbnails, on_clip, _sources(material))
-    runs = with_base_runs(workspace, [one.run for one in (*material.evaluations, *material.compared)])
-    notes = PageNotes(len(pictures), result.videos, read_configurations(workspace, runs))
-    return page(result, page_data(result, material, pictures, curves), notes)

@@ -37,6 +37,16 @@ def points(difference: float) -> str:
     return f"{rounded:+.1f}" if rounded else "0.0"
 
 
+def interval(ends: tuple[float, float]) -> str:
+    """The ends of an interval of a share in percent: `80.6–100.0`."""
+    return "–".join(percent(end) for end in ends)
+
+
+def p_value(value: float) -> str:
+    """A p-value with the digits that it is worth: `0.123`, `0.0012`, `< 0.0001`."""
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
+
+
 def _rounded(fraction: float, digits: int) -> float:
     unit = 10**digits
     return math.copysign(math.floor(abs(fraction) * 100 * unit + 0.5 + _EXACT) / unit, fraction)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from pipelines.wording import percent, plural, points, printable, some
+from pipelines.wording import interval, p_value, percent, plural, points, printable
 from stres_cli.confusion_view import render_confusion
 from stres_cli.tables import Table
 
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from pipelines.analysis.comparison import Comparison
     from pipelines.analysis.published import Published
-    from pipelines.evaluation.intervals import Interval
-    from pipelines.evaluation.metrics import ClassMetrics, StreamMetrics
+    from pipelines.evaluation.metrics import ClassMetrics
     from pipelines.reporting.result import Result
 
 ALL_CLASSES_UP_TO = 30  # with more, only the worst and the best are listed, and the matrix is left to the picture
@@ -33,33 +32,22 @@ OTHER_COLOUR = "magenta"  # of another program's streams
 
 def render(result: "Result", console: Console) -> None:
     """Prints the whole report."""
-    console.print(_heading(result), soft_wrap=True)
-    if result.test_set:
-        console.print(Text(printable(result.test_set), style="yellow"), soft_wrap=True)
-    if result.unscored:
-        text = plural(result.unscored, "test video was", "test videos were")
-        console.print(Text(f"{text} not scored and count for nothing", style="yellow"))
+    counts = f"{plural(result.videos, 'video')}, {plural(len(result.classes), 'class')}, {result.of_splits}"
+    heading = Text(printable(result.name), style="bold")
+    heading.append(f"  {counts}, protocol {printable(result.protocol_name)}", style="dim")
+    console.print(heading, soft_wrap=True)
+    for notice in result.notices:
+        console.print(Text(printable(notice), style="yellow"), soft_wrap=True)
     _section("Accuracy, %, with 95 % intervals (Wilson; of means combined)", _accuracies(result), console)
-    if absent := sum(row.support == 0 for row in result.per_class):
-        classes = plural(len(result.classes), "class")
-        have = "has" if absent == 1 else "have"
-        has = f"{absent} of {classes} {have} no test video: mean class is of the others"
-        console.print(Text(has, style="yellow"))
-    if result.excluded:
-        left_out = printable(", ".join(result.excluded))
-        console.print(Text(f"without the classes {left_out} (--exclude-class)", style="yellow"), soft_wrap=True)
-    _print_external(result, console)
+    for note in result.external.notes() if result.external else ():
+        console.print(Text(printable(note), style="dim"))
     if result.published is not None:
         title = f"Beside published results on {result.published.dataset}, top-1, % (means of three splits)"
         _section(title, _published(result, result.published), console)
     if result.comparison is not None:
         _section(f"Compared with {printable(result.comparison.second)}", _comparison(result.comparison), console)
-        if others := result.comparison.other_sources:
-            was = plural(len(others), "video was another one", "videos were others")
-            told = (
-                f"{was} in the other test (the sources' SHA-256 differ), and what differs may be theirs: {some(others)}"
-            )
-            console.print(Text(printable(told), style="yellow"), soft_wrap=True)
+        if warning := result.comparison.warning:
+            console.print(Text(printable(warning), style="yellow"), soft_wrap=True)
     figures = "%: the accuracy of each stream"
     if _has_room_for_figures(result, console.width):
         figures = f"%: precision, recall and F1 of {printable(result.headline)}, then the accuracy of each stream"
@@ -69,18 +57,13 @@ def render(result: "Result", console: Console) -> None:
     if len(result.classes) <= ALL_CLASSES_UP_TO:
         render_confusion(result, console)
     _print_findings(result, console)
-    _print_files(result, console)
+    output = Text("\nWritten to ", style="bold").append(printable(result.output), style="not bold")
+    console.print(output, soft_wrap=True)
+    console.print(Text("  ".join(result.files), style="dim"))
 
 
 def _section(title: str, body: Table | Text, console: Console) -> None:
     console.print(Text(f"\n{title}", style="bold"), body, sep="\n")
-
-
-def _heading(result: "Result") -> Text:
-    splits = f"mean of {len(result.splits)} splits" if len(result.splits) > 1 else f"split {result.splits[0].split}"
-    heading = Text(printable(result.name), style="bold")
-    described = f"  {plural(result.videos, 'video')}, {plural(len(result.classes), 'class')}, {splits}, protocol "
-    return heading.append(described + printable(result.protocol_name), style="dim")
 
 
 # ------------------------------------------------------------------ tables
@@ -89,34 +72,25 @@ def _heading(result: "Result") -> Text:
 def _accuracies(result: "Result") -> Table:
     table = _table()
     table.add_column("stream", no_wrap=True)
-    several = len(result.splits) > 1
-    if several:
+    if result.several:
         table.add_column("split", no_wrap=True)
-    has_top5 = result.streams[result.headline].top5 is not None
-    for title in ("top-1", *(["top-5"] if has_top5 else []), "mean class"):
+    for title in result.accuracies.values():
         table.add_column(title, justify="right", no_wrap=True)
-    if several:
-        for numbers in result.splits:
-            for stream, metrics in numbers.streams.items():
-                table.add_row(_stream(stream), str(numbers.split), *_metrics(metrics))
+    before = result.accuracy_rows[0].split
+    for row in result.accuracy_rows:
+        if row.split != before:
             table.add_row()
-        for stream, metrics in result.pooled.items():
-            table.add_row(_stream(stream), "pooled", *_metrics(metrics))
-        table.add_row()
-    for stream, metrics in result.streams.items():
-        table.add_row(_stream(stream), *(["mean"] if several else []), *_metrics(metrics), style="bold")
+        before = row.split
+        cells = [
+            Text(percent(getattr(row.metrics, name))).append(
+                f" {interval(getattr(row.metrics, f'{name}_interval'))}", style="not bold dim"
+            )
+            for name in result.accuracies
+        ]
+        split = [row.split] if result.several else []
+        is_headline = not result.several or row.split == "mean"
+        table.add_row(_stream(row.stream), *split, *cells, style="bold" if is_headline else None)
     return table
-
-
-def _metrics(metrics: "StreamMetrics") -> list[Text]:
-    shown = [_with_interval(metrics.top1, metrics.top1_interval)]
-    if metrics.top5 is not None and metrics.top5_interval is not None:
-        shown.append(_with_interval(metrics.top5, metrics.top5_interval))
-    return [*shown, _with_interval(metrics.mean_class_accuracy, metrics.mean_class_accuracy_interval)]
-
-
-def _with_interval(value: float, interval: "Interval") -> Text:
-    return Text(percent(value)).append(f" {percent(interval[0])}–{percent(interval[1])}", style="not bold dim")
 
 
 def _class_groups(result: "Result") -> list[tuple[str, "Sequence[ClassMetrics]"]]:
@@ -172,18 +146,6 @@ def _pairs(result: "Result", width: int) -> Table | Text:
 # ------------------------------------------------------------------ beside others
 
 
-def _print_external(result: "Result", console: Console) -> None:
-    if (external := result.external) is None:
-        return
-    averaged = "probabilities" if external.space == "softmax" else "logits, before softmax"
-    holds = "probabilities" if external.probabilities else "logits or other scores"
-    text = f"{external.name}: from {', '.join(external.files)}, which holds {holds}; weight {external.weight:g}; "
-    console.print(Text(printable(f"{text}averaged: {averaged}"), style="dim"))
-    if external.extra:
-        text = f"{len(external.extra)} of its videos are not in this test, such as {external.extra[0]}"
-        console.print(Text(printable(text), style="dim"))
-
-
 def _published(result: "Result", published: "Published") -> Table:
     table = _table()
     table.add_column("method")
@@ -205,8 +167,7 @@ def _comparison(comparison: "Comparison") -> Table:
         low, high = one.difference_interval
         difference = Text(points(one.difference))
         difference.append(f" {points(low)} to {points(high)}", style="not bold dim")
-        p_value = "< 0.0001" if one.p_value < 0.0001 else f"{one.p_value:.4f}"
-        table.add_row(_stream(one.first), str(one.only_first), str(one.only_second), difference, p_value)
+        table.add_row(_stream(one.first), str(one.only_first), str(one.only_second), difference, p_value(one.p_value))
     return table
 
 
@@ -214,7 +175,11 @@ def _print_findings(result: "Result", console: Console) -> None:
     """A line each of motion, fusion weight and calibration; the page has the whole."""
     lines = []
     if effects := result.motion_effects:
-        helped, hurt = (", ".join(_effects(result, sign)) or "no class" for sign in (1, -1))
+        named = [
+            ", ".join(f"{one.class_name} ({points(one.difference)})" for one in result.motion(change)[:EFFECTS_SHOWN])
+            for change in (1, -1)
+        ]
+        helped, hurt = (names or "no class" for names in named)
         helped_by, hurt_by = (sum(getattr(one, name) for one in effects) for name in ("helped", "hurt"))
         counts = f"{plural(helped_by, 'video')} right only with motion, {hurt_by} only without"
         lines.append(("Motion", f"{counts}; helps {helped}; hurts {hurt}"))
@@ -232,18 +197,6 @@ def _print_findings(result: "Result", console: Console) -> None:
     for title, text in lines:
         table.add_row(title, Text(printable(text)))
     console.print("", table, sep="\n")
-
-
-def _effects(result: "Result", sign: int) -> list[str]:
-    """The classes that motion helps (`sign` 1) or hurts (-1) most."""
-    found = [effect for effect in result.motion_effects[::sign] if sign * effect.difference > 0]
-    return [f"{effect.class_name} ({points(effect.difference)})" for effect in found[:EFFECTS_SHOWN]]
-
-
-def _print_files(result: "Result", console: Console) -> None:
-    output = Text("\nWritten to ", style="bold").append(printable(result.output), style="not bold")
-    console.print(output, soft_wrap=True)
-    console.print(Text("  ".join(result.files), style="dim"))
 
 
 def _table(show_header: bool = True) -> Table:

@@ -7,29 +7,31 @@ import numpy as np
 
 
 def confusion_order(matrix: np.ndarray) -> list[int]:
-    """Class indices, for a confusion matrix of counts [C, C].
+    """Orders classes by average linkage: the two groups of classes that are confused most are joined, again and again.
 
-    Average linkage on the mean of both directions' shares: the two groups of classes that are confused most are put
-    together again and again, each time with those ends joined that are confused most. Every class begins as a group.
-    Ties go to the earlier classes, so that without any confusion the order is the classes' own.
+    Every class begins as a group; two groups are joined at those ends that are confused most. Ties go to the earlier
+    classes, so that without any confusion the order is the classes' own.
+
+    Args:
+        matrix: Confusion matrix of counts, [C, C]. Two classes are as alike as the mean of both directions' shares.
+
+    Returns:
+        The class indices in that order.
     """
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     likeness = (shares + shares.T) / 2
     between = likeness.copy()  # mean likeness of two groups; a group stands at the place of its first class
     np.fill_diagonal(between, -1)
-    chains: dict[int, list[int]] = {index: [index] for index in range(len(matrix))}
-    while len(chains) > 1:
-        first, second = sorted(int(place) for place in np.unravel_index(between.argmax(), between.shape))
-        sizes = len(chains[first]), len(chains[second])
+    groups: dict[int, list[int]] = {index: [index] for index in range(len(matrix))}
+    while len(groups) > 1:
+        first, second = sorted(int(index) for index in np.unravel_index(between.argmax(), between.shape))
+        sizes = len(groups[first]), len(groups[second])
         merged = (between[first] * sizes[0] + between[second] * sizes[1]) / sum(sizes)
-        merged[[*(set(range(len(matrix))) - chains.keys()), first, second]] = -1
+        merged[[*(set(range(len(matrix))) - groups.keys()), first, second]] = -1
         between[first] = between[:, first] = merged
         between[second] = between[:, second] = -1
-        chains[first] = _join(chains[first], chains.pop(second), likeness)
-    return chains[0]
-
-
-def _join(first: list[int], second: list[int], likeness: np.ndarray) -> list[int]:
-    ways = [(a, b) for a in (first, first[::-1]) for b in (second, second[::-1])]
-    left, right = max(ways, key=lambda way: likeness[way[0][-1], way[1][0]])
-    return left + right
+        one, other = groups[first], groups.pop(second)
+        ways = [(a, b) for a in (one, one[::-1]) for b in (other, other[::-1])]
+        left, right = max(ways, key=lambda way: likeness[way[0][-1], way[1][0]])
+        groups[first] = left + right
+    return groups[0]

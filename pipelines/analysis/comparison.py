@@ -4,28 +4,23 @@ McNemar, "Note on the sampling error of the difference between correlated propor
 1947; exact: under the hypothesis that both are equally good, each such video falls to either side like a fair coin.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import binomtest
 
 from pipelines.errors import UsageError
 from pipelines.evaluation.intervals import Interval, of_paired_difference
 from pipelines.evaluation.metrics import Scored
 from pipelines.evaluation.scores import Scores
 from pipelines.storage.provenance import same_origin
-from pipelines.wording import some
+from pipelines.wording import plural, some
 
 
 @dataclass(frozen=True)
 class StreamComparison:
-    """A stream of one run against a stream of the other.
-
-    `both`, `only_first`, `only_second`, `neither`: how many videos they get right. `difference` is the accuracy of the
-    first less that of the second over all videos, with its 95 % interval (`intervals`); `p_value` is
-    two-sided and exact.
-    """
+    """A stream of one run against a stream of the other, in numbers of videos that they get right."""
 
     first: str
     second: str
@@ -34,31 +29,49 @@ class StreamComparison:
     only_second: int
     neither: int
     difference: float
+    """Accuracy of the first less that of the second, over all videos."""
     difference_interval: Interval
+    """Its 95 % interval."""
     p_value: float
+    """Of McNemar's test: two-sided, exact."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """This report's run (`first`) and the one it is compared with; the last of `streams` is the headline of both.
-
-    `other_sources`: ids of the videos that were not the same in both tests, where both say what they were made from.
-    """
+    """This report's run (`first`) and the one it is compared with."""
 
     first: str
     second: str
     second_protocol: str
     videos: int
     streams: tuple[StreamComparison, ...]
+    """The last is the headline of both."""
     other_sources: tuple[str, ...] = ()
+    """Ids of the videos that were not the same in both tests, where both say what they were made from."""
+
+    @property
+    def warning(self) -> str:
+        """What a reader has to know of `other_sources`; empty without any."""
+        if not self.other_sources:
+            return ""
+        others = plural(len(self.other_sources), "video was another one", "videos were others")
+        difference = "in the other test (the sources' SHA-256 differ), and what differs may be theirs"
+        return f"{others} {difference}: {some(self.other_sources)}"
 
 
 def compare_streams(
     first: Sequence[Scored], second: Sequence[Scored], stream: str, second_stream: str | None = None
 ) -> StreamComparison:
-    """Compares `stream` of `first`, split by split, with `second_stream` (None: the same) of `second`.
+    """Compares a stream of two runs video by video, over all splits together.
 
-    Videos are matched by id. Raises `UsageError` where the two were not tested on the same videos and classes.
+    Args:
+        first: Scores of one run, one for each split. Videos are matched by id.
+        second: Scores of the other run, of the same splits.
+        stream: The stream of `first`.
+        second_stream: The stream of `second`; None: the same.
+
+    Raises:
+        UsageError: The two were not tested on the same videos and classes.
     """
     other = stream if second_stream is None else second_stream
     pairs = [_hits(a, b, stream, other) for a, b in zip(first, second, strict=True)]
@@ -67,8 +80,7 @@ def compare_streams(
     cells = (both, only_first, only_second, len(ours) - both - only_first - only_second)
     difference = (only_first - only_second) / len(ours)
     interval = of_paired_difference(only_first, only_second, len(ours))
-    p_value = mcnemar(only_first, only_second)
-    return StreamComparison(stream, other, *cells, difference, interval, p_value)
+    return StreamComparison(stream, other, *cells, difference, interval, mcnemar(only_first, only_second))
 
 
 def other_sources(first: Sequence[Scores], second: Sequence[Scores]) -> tuple[str, ...]:
@@ -84,24 +96,28 @@ def other_sources(first: Sequence[Scores], second: Sequence[Scores]) -> tuple[st
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The two-sided exact p-value: how often a fair coin thrown n times falls at least as unevenly; 1 for n = 0."""
-    number, fewer = only_first + only_second, min(only_first, only_second)
-    tail = sum(math.comb(number, k) for k in range(fewer + 1))
-    return min(1.0, 2 * tail / 2**number)  # whole numbers up to the division, which rounds once
+    """McNemar's exact two-sided p-value; 1 where no video is right in only one of the two runs.
+
+    Args:
+        only_first: Videos that only the first run gets right.
+        only_second: Videos that only the second run gets right.
+    """
+    number = only_first + only_second
+    return float(binomtest(only_first, number).pvalue) if number else 1.0
 
 
 def _hits(first: Scored, second: Scored, stream: str, second_stream: str) -> tuple[np.ndarray, np.ndarray]:
     """Which videos each gets right, in the order of `first`: bool [V] each."""
     if first.classes != second.classes:
-        told = _difference(first.classes, second.classes)
-        raise UsageError(f"the two runs cannot be compared, their classes differ: {told}")
+        difference = _difference(first.classes, second.classes)
+        raise UsageError(f"the two runs cannot be compared, their classes differ: {difference}")
     if set(first.videos) != set(second.videos):
         raise UsageError(
-            f"the two runs cannot be compared, they were tested on other videos: "
+            "the two runs cannot be compared, they were tested on other videos: "
             f"{_difference(first.videos, second.videos)}; evaluate both on the same split"
         )
-    place = {video: index for index, video in enumerate(second.videos)}
-    order = np.array([place[video] for video in first.videos])
+    row = {video: index for index, video in enumerate(second.videos)}
+    order = np.array([row[video] for video in first.videos])
     if not np.array_equal(first.labels, second.labels[order]):
         wrong = int(np.argmax(first.labels != second.labels[order]))
         raise UsageError(f"the two runs cannot be compared: they have other classes for {first.videos[wrong]}")
@@ -111,12 +127,8 @@ def _hits(first: Scored, second: Scored, stream: str, second_stream: str) -> tup
 
 def _difference(first: Sequence[str], second: Sequence[str]) -> str:
     """What only one of two lists has, in words."""
-    told = [
-        f"only the {which} has {some(only)}"
-        for which, only in (
-            ("first", [name for name in first if name not in set(second)]),
-            ("second", [name for name in second if name not in set(first)]),
-        )
-        if only
-    ]
-    return " and ".join(told) or "their order"
+    parts = []
+    for which, names, others in (("first", first, set(second)), ("second", second, set(first))):
+        if only := [name for name in names if name not in others]:
+            parts.append(f"only the {which} has {some(only)}")
+    return " and ".join(parts) or "their order"

@@ -10,12 +10,12 @@ npz: `videos` [V] and `scores`, `logits` or `probabilities` [V, C]; `classes` [C
 An id is `<class>/<video>`, with or without a video's suffix, or the video alone where no two classes share it.
 """
 
+import contextlib
 import csv
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -34,17 +34,28 @@ NPZ_SCORES = ("scores", "logits", "probabilities")
 
 @dataclass(frozen=True)
 class External:
-    """How the scores of another program were used; `weight` is its share, `extra` its videos that the test has not.
-
-    `probabilities`: the file's rows are class probabilities; `space`: what was averaged.
-    """
+    """How the scores of another program were used."""
 
     name: str
     files: tuple[str, ...]
     probabilities: bool
+    """Whether the files' rows are class probabilities."""
     space: Space
+    """What was averaged."""
     weight: float
+    """Share of the other program, 0 to 1."""
     extra: tuple[str, ...]
+    """Videos of the files that are not in the test."""
+
+    def notes(self) -> list[str]:
+        """What the report says of them."""
+        holds = "probabilities" if self.probabilities else "logits or other scores"
+        averaged = "probabilities" if self.space == "softmax" else "logits, before softmax"
+        source = f"{self.name}: from {', '.join(self.files)}, which holds {holds}"
+        notes = [f"{source}; weight {self.weight:g}; averaged: {averaged}"]
+        if self.extra:
+            notes.append(f"{len(self.extra)} of its videos are not in this test, such as {self.extra[0]}")
+        return notes
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ class ExternalScores:
 
 
 def external_name(path: Path) -> str:
-    """How the other program's stream is called: the file's name, which no stream of ours has."""
+    """The name of the other program's stream: the file's, which no stream of ours has."""
     stem = path.stem.replace("{split}", "").strip("-_. ") or "other"
     return path.name if stem in STREAMS else stem
 
@@ -80,11 +91,18 @@ def external_name(path: Path) -> str:
 def add_external(
     splits: Sequence[Scored], files: Sequence[ExternalScores], name: str, weight: float, space: Space | None
 ) -> tuple[list[Table], External]:
-    """Each split with two more streams: the file's, called `name`, and ours fused with it, which comes last.
+    """Adds two streams to each split: the file's, called `name`, and ours fused with it, which comes last.
 
-    `weight` is the share of the file. `space` None: probabilities are averaged where the file holds them, else logits
-    with whatever numbers the file holds, as the papers add IDT's classifiers. Raises `MissingError` where videos of the
-    test are not in the file.
+    Args:
+        splits: Our scores of each split.
+        files: The other program's, one for each split.
+        name: How its stream is called.
+        weight: Its share, 0 to 1.
+        space: What is averaged; None: probabilities where the files hold them, else logits with whatever numbers the
+            files hold, as the papers add IDT's classifiers.
+
+    Raises:
+        MissingError: Videos of the test are not in the file.
     """
     probabilities = all(file.probabilities for file in files)
     chosen: Space = space or ("softmax" if probabilities else "logits")
@@ -105,21 +123,21 @@ def add_external(
 def _matched(scores: Scored, file: ExternalScores) -> tuple[np.ndarray, list[str]]:
     """The file's rows in the order of the test's videos: float64 [V, C]; and the ids it has beside them."""
     names = Counter(PurePosixPath(video).name for video in scores.videos)
-    place: dict[str, int] = {}
+    index_of: dict[str, int] = {}
     for index, video in enumerate(scores.videos):
-        place[video] = index
+        index_of[video] = index
         if names[PurePosixPath(video).name] == 1:
-            place.setdefault(PurePosixPath(video).name, index)
+            index_of.setdefault(PurePosixPath(video).name, index)
     rows: dict[int, int] = {}
     extra = []
     for row, video in enumerate(file.videos):
-        found = next((place[form] for form in _forms(video) if form in place), None)
-        if found is None:
+        test_video = next((index_of[form] for form in _forms(video) if form in index_of), None)
+        if test_video is None:
             extra.append(video)
-        elif found in rows:
-            raise UsageError(f"{file.path} has two rows for {scores.videos[found]}: leave one")
+        elif test_video in rows:
+            raise UsageError(f"{file.path} has two rows for {scores.videos[test_video]}: remove one")
         else:
-            rows[found] = row
+            rows[test_video] = row
     missing = [video for index, video in enumerate(scores.videos) if index not in rows]
     if missing:
         instead = f"; it has {some(extra)} instead" if extra else ""
@@ -141,19 +159,27 @@ def _forms(video: str) -> Iterable[str]:
 
 
 def read_external(path: Path, classes: Sequence[str], videos: Iterable[str] = ()) -> ExternalScores:
-    """The file's scores, columns in the order of `classes`. `videos`: ids of the test, which tell a row of scores from
-    a row of names that are numbers. Raises `MissingError`, `UsageError`."""
-    known = {form for video in videos for form in (video, PurePosixPath(video).name)}
-    readers: dict[str, Callable[[Path, Sequence[str]], ExternalScores]] = {
-        ".csv": partial(_read_csv, known),
-        ".npz": _read_npz,
-    }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise UsageError(f"--with {path}: {path.suffix!r} is no known kind of file, give .csv or .npz")
+    """Reads the scores of another program.
+
+    Args:
+        path: A .csv or .npz file.
+        classes: Our classes, in whose order the columns are returned.
+        videos: Ids of the test, which tell a row of scores from a row of class names that are numbers.
+
+    Raises:
+        MissingError: There is no such file, or it cannot be read.
+        UsageError: It does not hold scores of these classes.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".npz"):
+        raise UsageError(f"--with {path}: {path.suffix!r} is not a known kind of file, give .csv or .npz")
     if not path.is_file():
         raise MissingError(f"--with {path}: there is no such file")
-    external = reader(path, classes)
+    if suffix == ".csv":
+        known = {form for video in videos for form in (video, PurePosixPath(video).name)}
+        external = _read_csv(path, classes, known)
+    else:
+        external = _read_npz(path, classes)
     if not external.videos:
         raise UsageError(f"{path} holds no scores")
     broken = [video for video, row in zip(external.videos, external.scores, strict=True) if not np.isfinite(row).all()]
@@ -162,7 +188,7 @@ def read_external(path: Path, classes: Sequence[str], videos: Iterable[str] = ()
     return external
 
 
-def _read_csv(known: Collection[str], path: Path, classes: Sequence[str]) -> ExternalScores:
+def _read_csv(path: Path, classes: Sequence[str], known: Collection[str]) -> ExternalScores:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [(number, row) for number, row in enumerate(csv.reader(file), 1) if row]
@@ -172,8 +198,17 @@ def _read_csv(known: Collection[str], path: Path, classes: Sequence[str]) -> Ext
     if rows and _names_classes(rows[0][1], classes, known):
         names = [cell.strip() for cell in rows.pop(0)[1][1:]]
     order = _column_order(path, names, len(names) if names else len(rows[0][1]) - 1 if rows else 0, classes)
-    values = np.array([_numbers(path, number, row, len(order)) for number, row in rows]).reshape(len(rows), len(order))
-    return ExternalScores(path, [row[0] for _, row in rows], values[:, order])
+    scores = np.empty((len(rows), len(order)))
+    for values, (line, row) in zip(scores, rows, strict=True):
+        try:
+            numbers = [float(cell) for cell in row[1:]]
+        except ValueError as error:
+            raise UsageError(f"{path}, line {line}: {error}") from None
+        if len(numbers) != len(order):
+            given = plural(len(numbers), "number")
+            raise UsageError(f"{path}, line {line}: {given} after the video's id, not {len(order)}")
+        values[:] = numbers
+    return ExternalScores(path, [row[0] for _, row in rows], scores[:, order])
 
 
 def _names_classes(row: Sequence[str], classes: Sequence[str], known: Collection[str]) -> bool:
@@ -183,24 +218,10 @@ def _names_classes(row: Sequence[str], classes: Sequence[str], known: Collection
     cells = [cell.strip() for cell in row[1:]]
     if sorted(cells) == sorted(classes) or row[0].strip().casefold() in _ID_COLUMNS:
         return True
-    return not any(_is_number(cell) for cell in cells)
-
-
-def _numbers(path: Path, line: int, row: Sequence[str], number: int) -> list[float]:
-    try:
-        values = [float(cell) for cell in row[1:]]
-    except ValueError as error:
-        raise UsageError(f"{path}, line {line}: {error}") from None
-    if len(values) != number:
-        raise UsageError(f"{path}, line {line}: {plural(len(values), 'number')} after the video's id, not {number}")
-    return values
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
+    for cell in cells:
+        with contextlib.suppress(ValueError):
+            float(cell)
+            return False  # a number: the row holds scores
     return True
 
 
@@ -243,6 +264,6 @@ def _column_order(path: Path, names: Sequence[str] | None, columns: int, classes
     missing = [name for name in classes if name not in names]
     unknown = [name for name in names if name not in classes]
     if missing or unknown or len(names) != len(classes) or columns != len(classes):
-        told = [f"lacks {some(missing)}"] * bool(missing) + [f"has the unknown {some(unknown)}"] * bool(unknown)
-        raise UsageError(f"{path} has other classes than the run: it {' and '.join(told) or 'names one twice'}")
+        parts = [f"lacks {some(missing)}"] * bool(missing) + [f"has the unknown {some(unknown)}"] * bool(unknown)
+        raise UsageError(f"{path} has other classes than the run: it {' and '.join(parts) or 'names one twice'}")
     return [list(names).index(name) for name in classes]

@@ -6,7 +6,7 @@ Letters: V videos, C classes. The fused score is `w * first + (1 - w) * second`;
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -14,24 +14,21 @@ from pipelines.evaluation.metrics import Scored, log_probabilities, ranks, softm
 
 WEIGHTS = tuple(step / 20 for step in range(21))
 Space = Literal["logits", "softmax"]
-SPACES: tuple[Space, ...] = get_args(Space)
 
 
 @dataclass(frozen=True)
 class WeightSweep:
-    """Top-1 (mean over splits) of `w * first + (1 - w) * second` for each weight w of `first`.
-
-    `used` is the weight that the reported fused stream has; it was set before the test. The best of `top1` was found
-    on the test videos themselves and is therefore no test result.
-    """
+    """Top-1 (mean over splits) of `w * first + (1 - w) * second` for each weight w of `first`."""
 
     first: str
     second: str
     space: Space
     used: float
+    """The weight of the reported fused stream, set before the test."""
     used_top1: float
     weights: tuple[float, ...]
     top1: tuple[float, ...]
+    """Its best was found on the test videos themselves and is therefore no test result."""
 
     @property
     def best(self) -> tuple[float, float]:
@@ -41,7 +38,14 @@ class WeightSweep:
 
 
 def fuse(first: np.ndarray, second: np.ndarray, weight: float, space: Space) -> np.ndarray:
-    """Logits [V, C] of both, `weight` the share of `first`; in the space "softmax" their probabilities are averaged."""
+    """Fuses the logits [V, C] of two streams.
+
+    Args:
+        first: Logits of the stream that has the share `weight`, 0 to 1.
+        second: Logits of the other.
+        weight: Share of `first`.
+        space: What is averaged: the logits, or in "softmax" the class probabilities.
+    """
     if space == "softmax":
         return log_probabilities(weight * softmax(first) + (1 - weight) * softmax(second))
     return weight * first + (1 - weight) * second

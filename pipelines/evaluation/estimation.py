@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from pipelines.datasets.sampling import spread_evenly
-from pipelines.evaluation.one_pass import Cuts, Logits, Samples, scored
 from pipelines.evaluation.protocols import Protocol
+from pipelines.evaluation.run import Cuts, Logits, Samples, scored
 from pipelines.evaluation.scoring import Scorer
 from pipelines.evaluation.videos import TestVideos
 from pipelines.runtime.devices import loader_workers

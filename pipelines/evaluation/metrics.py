@@ -5,12 +5,12 @@ given, a number is the mean of the splits' numbers, as the papers report it; cou
 """
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from scipy import special
 
 from pipelines.evaluation.intervals import Interval, combined, methods, of_mean
 from pipelines.evaluation.scores import Scores
@@ -158,22 +158,35 @@ def _count_cells(scores: Scored, stream: str) -> np.ndarray:
 
 
 def confusion_matrix(splits: Sequence[Scored], stream: str) -> np.ndarray:
-    """Counts summed over `splits`: int64 [C, C], rows true, columns predicted (scikit-learn)."""
-    return np.sum([_confusion(scores, stream) for scores in splits], axis=0)
-
-
-def _confusion(scores: Scored, stream: str) -> np.ndarray:
-    from sklearn.metrics import confusion_matrix as count
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="A single label was found")  # with one class that is all there is
-        return count(scores.labels, scores.streams[stream].argmax(axis=1), labels=np.arange(len(scores.classes)))
+    """Counts videos by class: int64 [C, C], rows true, columns predicted, summed over `splits`."""
+    counts = np.zeros((len(splits[0].classes),) * 2, dtype=np.int64)
+    for scores in splits:
+        np.add.at(counts, (scores.labels, scores.streams[stream].argmax(axis=1)), 1)
+    return counts
 
 
 def class_metrics(splits: Sequence[Scored], headline: str) -> tuple[ClassMetrics, ...]:
-    """Per class figures in class order: the mean over the splits in which a figure is defined; support is summed."""
+    """Figures of each class, in class order: the mean over the splits in which a figure is defined.
+
+    Args:
+        splits: Scores of each split; `support` is summed over them.
+        headline: The stream whose precision, recall and F1 are given.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
     classes = splits[0].classes
-    figures = {stream: _mean_defined([_class_figures(s, stream) for s in splits]) for stream in splits[0].streams}
+    figures: dict[str, np.ndarray] = {}  # of each stream precision, recall and F1: float64 [3, C], NaN: not defined
+    for stream in splits[0].streams:
+        of_splits = [
+            precision_recall_fscore_support(
+                scores.labels,
+                scores.streams[stream].argmax(axis=1),
+                labels=np.arange(len(classes)),
+                zero_division=np.nan,
+            )[:3]
+            for scores in splits
+        ]
+        figures[stream] = np.ma.masked_invalid(of_splits).mean(axis=0).filled(np.nan)
     support = np.sum([np.bincount(scores.labels, minlength=len(classes)) for scores in splits], axis=0)
     return tuple(
         ClassMetrics(
@@ -186,25 +199,6 @@ def class_metrics(splits: Sequence[Scored], headline: str) -> tuple[ClassMetrics
         )
         for index, name in enumerate(classes)
     )
-
-
-def _class_figures(scores: Scored, stream: str) -> np.ndarray:
-    """Precision, recall and F1 by scikit-learn: float64 [3, C], NaN where not defined."""
-    from sklearn.metrics import precision_recall_fscore_support
-
-    predictions = scores.streams[stream].argmax(axis=1)
-    figures = precision_recall_fscore_support(
-        scores.labels, predictions, labels=np.arange(len(scores.classes)), zero_division=np.nan
-    )
-    return np.stack(figures[:3])
-
-
-def _mean_defined(figures: list[np.ndarray]) -> np.ndarray:
-    stacked = np.stack(figures)
-    defined = ~np.isnan(stacked)
-    number = defined.sum(axis=0)
-    total = np.where(defined, stacked, 0).sum(axis=0)
-    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
 
 def _defined(value: float) -> float | None:
@@ -224,15 +218,11 @@ def confused_pairs(matrix: np.ndarray, classes: Sequence[str]) -> tuple[Confused
     return tuple(sorted(pairs, key=lambda pair: (-pair.count, -pair.share)))
 
 
-LEAST = 1e-30  # the probability that stands for zero where a logarithm is taken
-
-
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Class probabilities of logits [V, C]: float64 [V, C], each row of sum 1."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    return special.softmax(logits.astype(np.float64), axis=1)
 
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
     """Logits [V, C] whose softmax gives back `probabilities` [V, C]; zeros become 1e-30."""
-    return np.log(np.maximum(probabilities, LEAST))
+    return np.log(np.maximum(probabilities, 1e-30))

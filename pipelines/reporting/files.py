@@ -1,83 +1,57 @@
-"""Which files a report has, and what writes each."""
+"""Which files a report has, and how they are written."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from pipelines.reporting import plots, tables
-from pipelines.reporting.measuring import Material
+from pipelines.reporting import plots
+from pipelines.reporting.compute import ReportInputs
 from pipelines.reporting.result import Result
+from pipelines.reporting.tables import tables
 from pipelines.reporting.training_log import Curves
+from pipelines.runtime.progress import OnProgress, Progress
 from pipelines.storage.atomic import storage_errors, write_bytes, write_text
 
-PAGE = "report.html"
-SOMETIMES = (
+_OPTIONAL = (
     "motion_effect.csv", "fusion_weight.csv", "published.csv", "comparison.csv", "training.csv",
     "motion_effect.png", "fusion_weight.png", "training.png",
 )  # fmt: skip
 
-Writer = Callable[[Path], None]
+Make = Callable[[], str | bytes]
 
 
-def writers(
-    result: Result, material: Material, curves: Sequence[Curves], make_page: Callable[[], str]
-) -> dict[str, Writer]:
-    """For each file the function that writes it, whole, under the path it is given; in the order of writing."""
-    texts = _texts(result, material, curves)
-    pictures = _pictures(result, curves)
-    return (
-        {name: _text_writer(make) for name, make in texts.items()}
-        | {name: _bytes_writer(make) for name, make in pictures.items()}
-        | {PAGE: _text_writer(make_page)}
-    )
-
-
-def _texts(result: Result, material: Material, curves: Sequence[Curves]) -> dict[str, Callable[[], str]]:
-    texts: dict[str, Callable[[], str]] = {
-        "summary.csv": lambda: tables.summary(result),
-        "per_class.csv": lambda: tables.per_class(result),
-        "confusion_matrix.csv": lambda: tables.confusion_matrix(result),
-        "confused_pairs.csv": lambda: tables.confused_pairs(result),
-        "mistakes.csv": lambda: tables.mistakes(result),
-        "videos.csv": lambda: tables.videos(material),
-        "calibration.csv": lambda: tables.calibration(result),
-    }
+def contents(
+    result: Result, inputs: ReportInputs, curves: Sequence[Curves], make_page: Callable[[], str]
+) -> dict[str, Make]:
+    """What makes the content of each file, in the order of writing: tables, figures, the page."""
+    made: dict[str, Make] = {name: partial(str, text) for name, text in tables(result, inputs, curves).items()}
+    made["confusion_matrix.png"] = lambda: plots.confusion_matrix(result)
+    made["per_class.png"] = lambda: plots.per_class(result)
+    made["calibration.png"] = lambda: plots.calibration(result).png()
     if result.fusion:
-        texts["motion_effect.csv"] = lambda: tables.motion_effect(result)
-        texts["fusion_weight.csv"] = lambda: tables.fusion_weight(result)
-    if (published := result.published) is not None:
-        texts["published.csv"] = lambda: tables.published(result, published)
-    if (comparison := result.comparison) is not None:
-        texts["comparison.csv"] = lambda: tables.comparison(comparison)
+        made["motion_effect.png"] = lambda: plots.motion_effect(result)
+        made["fusion_weight.png"] = lambda: plots.fusion_weight(result).png()
     if curves:
-        texts["training.csv"] = lambda: tables.training(curves)
-    return texts
+        made["training.png"] = lambda: plots.training(result, curves).png()
+    return made | {"report.html": make_page}
 
 
-def _pictures(result: Result, curves: Sequence[Curves]) -> dict[str, Callable[[], bytes]]:
-    pictures: dict[str, Callable[[], bytes]] = {
-        "confusion_matrix.png": lambda: plots.confusion_matrix(result),
-        "per_class.png": lambda: plots.per_class(result),
-        "calibration.png": lambda: plots.calibration(result),
-    }
-    if result.fusion:
-        pictures["motion_effect.png"] = lambda: plots.motion_effect(result)
-        pictures["fusion_weight.png"] = lambda: plots.fusion_weight(result)
-    if curves:
-        pictures["training.png"] = lambda: plots.training(result, curves)
-    return pictures
+def write(output: Path, files: Mapping[str, Make], on_progress: OnProgress) -> dict[str, str]:
+    """Writes the files into the folder, and removes what an earlier report left there and this one does not have.
 
-
-def _text_writer(make: Callable[[], str]) -> Writer:
-    return lambda path: write_text(path, make())
-
-
-def _bytes_writer(make: Callable[[], bytes]) -> Writer:
-    return lambda path: write_bytes(path, make())
-
-
-def remove_other_files(output: Path, written: Collection[str]) -> None:
-    """Removes files that an earlier report left and this one does not have, such as curves of a run that is gone."""
-    for name in SOMETIMES:
-        if name not in written:
+    Returns:
+        The path of each file, by its name.
+    """
+    for done, (name, make) in enumerate(files.items()):
+        on_progress(Progress("report", done, len(files), unit="files", even=False))
+        content = make()
+        if isinstance(content, str):
+            write_text(output / name, content)
+        else:
+            write_bytes(output / name, content)
+    for name in _OPTIONAL:
+        if name not in files:  # such as the curves of a run that is gone
             with storage_errors(output / name):
                 (output / name).unlink(missing_ok=True)
+    on_progress(Progress("report", len(files), len(files), unit="files", even=False))
+    return {name: str(output / name) for name in files}

@@ -1,94 +1,137 @@
-"""The report as one HTML file that needs nothing else: style, script, pictures and numbers are inside it."""
+"""The report as one HTML file that needs nothing else: style, script, pictures and numbers are inside it.
+
+Letters: V clips of all splits, C classes.
+"""
 
 import base64
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
 
 from pipelines import __version__
-from pipelines.reporting.page_data import as_script
-from pipelines.wording import percent, points
-
-if TYPE_CHECKING:
-    from jinja2 import Template
-
-    from pipelines.evaluation.intervals import Interval
-    from pipelines.reporting.result import Result
+from pipelines.analysis.class_order import confusion_order
+from pipelines.evaluation.metrics import confusion_matrix, softmax
+from pipelines.reporting import plots
+from pipelines.reporting.compute import ReportInputs
+from pipelines.reporting.result import Result
+from pipelines.reporting.thumbnails import Thumbnail
+from pipelines.reporting.training_log import Curves
+from pipelines.storage.atomic import json_text
+from pipelines.training.run_config import RunConfig
+from pipelines.wording import interval, p_value, percent, plural, points
 
 FOLDER = "page"
 TEMPLATE = "report.html.j2"
 STYLE = "report.css"
 # Each uses those before it.
-SCRIPTS = ("core.js", "clips.js", "matrix.js", "pointing.js", "classes.js", "charts.js", "main.js")
+SCRIPTS = ("core.js", "clips.js", "matrix.js", "pointing.js", "classes.js", "main.js")
+BEST = 5  # classes listed for a clip
+UNIT = 10_000  # probabilities travel as whole ten-thousandths: they are most of the page but for its pictures
 
 
-@dataclass(frozen=True)
-class PageNotes:
-    """What the page says beside the numbers.
+def page(
+    result: Result,
+    inputs: ReportInputs,
+    curves: Sequence[Curves],
+    thumbnails: Mapping[int, Thumbnail],
+    configurations: Mapping[str, RunConfig | None],
+) -> str:
+    """Makes the HTML document. Every name that came from data is escaped; no script but the page's own can run.
 
-    `thumbnails`: how many clips have pictures; `clips`: how many there are; `configurations`: `config.json` by run.
+    Args:
+        result: The report's numbers.
+        inputs: The scores, for the lists of clips.
+        curves: What training logged.
+        thumbnails: Pictures of clips, which are counted through all splits.
+        configurations: Of the runs, by name.
     """
-
-    thumbnails: int
-    clips: int
-    configurations: Mapping[str, Mapping[str, Any]]
-
-
-def page(result: "Result", data: Mapping[str, Any], notes: PageNotes) -> str:
-    """The HTML document. Every name that came from data is escaped; no script but the page's own can run."""
     script = "".join(_read(name) for name in SCRIPTS)
-    return _template().render(
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "percent": percent, "points": points, "interval": interval, "p_value": p_value, "plain": _plain,
+        "leaves": _leaves, "plural": plural,
+    }  # fmt: skip
+    return environment.from_string(_read(TEMPLATE)).render(
         result=result,
-        notes=notes,
+        curves={
+            "fusion": plots.fusion_weight(result).panels if result.fusion else [],
+            "calibration": plots.calibration(result).panels,
+            "training": plots.training(result, curves).panels if curves else [],
+        },
+        clips_with_pictures=len(thumbnails),
+        class_index={name: index for index, name in enumerate(result.classes)},
+        configurations={
+            name: {key: value for key, value in config.to_json().items() if key != "classes"}
+            for name, config in configurations.items()
+            if config is not None
+        },
         version=__version__,
         style=_read(STYLE),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data=as_script(data),
+        data=as_script(page_data(result, inputs, thumbnails)),
     )
-
-
-@cache
-def _template() -> "Template":
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "percent": percent, "interval": _interval, "points": points, "interval_of_points": _interval_of_points,
-        "plain": _plain, "p_value": _p_value,
-        "flat": _flat,
-    }  # fmt: skip
-    return environment.from_string(_read(TEMPLATE))
 
 
 def _read(name: str) -> str:
     return files("pipelines.reporting").joinpath(FOLDER, name).read_text("utf-8")
 
 
-def _interval(interval: "Interval") -> str:
-    return " – ".join(percent(end) for end in interval)
-
-
-def _interval_of_points(interval: "Interval") -> str:
-    return " to ".join(points(end) for end in interval)
-
-
-def _p_value(value: float) -> str:
-    """A p-value with what digits it is worth."""
-    return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
-
-
 def _plain(value: object) -> object:
     return {True: "yes", False: "no", None: "–"}[value] if value is None or isinstance(value, bool) else value
 
 
-def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+def _leaves(value: Any, name: str = "") -> list[tuple[str, str]]:
     """A nested document as its leaves: `steps.motion.lr`, `0.05`."""
     if isinstance(value, Mapping) and value:
-        return [leaf for key, item in value.items() for leaf in _flat(item, f"{name}.{key}" if name else str(key))]
+        return [leaf for key, item in value.items() for leaf in _leaves(item, f"{name}.{key}" if name else str(key))]
     if isinstance(value, list):
         value = ", ".join(str(_plain(item)) for item in value)
     return [(name, str(_plain(value)))]
+
+
+def page_data(result: Result, inputs: ReportInputs, thumbnails: Mapping[int, Thumbnail]) -> dict[str, Any]:
+    """What the page's script draws from: a JSON document in which classes are known by their index."""
+    tables = inputs.tables
+    labels = np.concatenate([table.labels for table in tables])
+    best = min(BEST, len(result.classes))
+    matrices = {stream: confusion_matrix(tables, stream) for stream in result.streams}
+    streams = {}  # of each the best classes [V, 5] and their probabilities, clip by clip
+    for stream in result.streams:
+        logits = np.concatenate([table.streams[stream] for table in tables])
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :best]
+        probabilities = np.take_along_axis(softmax(logits), order, axis=1)
+        units = np.rint(probabilities * UNIT).astype(int)
+        streams[stream] = {"best": order.ravel().tolist(), "probability": units.ravel().tolist()}
+    motion_adds = {effect.class_name: effect.difference for effect in result.motion_effects}
+    return {
+        "classes": result.classes,
+        "streams": list(result.streams),
+        "headline": result.headline,
+        "splits": [{"split": one.split, "run": one.run, "videos": one.videos} for one in result.splits],
+        "confusion": {stream: matrix.ravel().tolist() for stream, matrix in matrices.items()},
+        "clusters": {stream: confusion_order(matrix) for stream, matrix in matrices.items()},
+        "perClass": [asdict(row) for row in result.per_class],
+        "motionAdds": [motion_adds.get(name) for name in result.classes] if motion_adds else None,
+        "clips": {
+            "ids": [video for table in tables for video in table.videos],
+            "labels": labels.tolist(),
+            "best": best,
+            "unit": UNIT,
+            "streams": streams,
+        },
+        "thumbnails": {str(index): [each.frame, each.flow] for index, each in thumbnails.items()},
+    }
+
+
+def as_script(document: Any) -> str:
+    """JSON in ASCII that can stand inside a `<script>` element whatever its strings hold: none of `<`, `>`, `&`."""
+    text = json_text(document, separators=(",", ":"))
+    for letter in "<>&":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text

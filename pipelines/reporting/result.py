@@ -1,7 +1,9 @@
-"""What a report shows, before it is drawn."""
+"""What a report shows, before it is drawn: the terminal, the tables, the figures and the page all draw from this."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipelines.wording import plural
 
 if TYPE_CHECKING:
     from pipelines.analysis.calibration import Calibration, MotionEffect
@@ -10,6 +12,9 @@ if TYPE_CHECKING:
     from pipelines.analysis.fusion import WeightSweep
     from pipelines.analysis.published import Published
     from pipelines.evaluation.metrics import ClassMetrics, ConfusedPair, StreamMetrics
+
+ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class"}
+"""The accuracies of `StreamMetrics`, and what they are called."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +27,19 @@ class SplitNumbers:
     streams: "dict[str, StreamMetrics]"
 
 
+class AccuracyRow(NamedTuple):
+    """A row of the table of accuracies; `split` is its number, "mean" or "pooled"."""
+
+    split: str
+    run: str
+    stream: str
+    videos: int
+    metrics: "StreamMetrics"
+
+
 @dataclass(frozen=True)
 class Mistake:
-    """A video whose class the headline stream got wrong: probabilities of the class it named and of the true one."""
+    """A video whose class the headline stream got wrong, with the probabilities of both classes."""
 
     split: int
     video: str
@@ -36,43 +51,94 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Result:
-    """Everything a report shows. Fractions are 0..1; `confusion` counts videos, rows true, columns predicted.
-
-    `videos` were scored; `unscored` others of the same splits were missing or failed, and do not count; `excluded` are
-    classes of the data set that the run left out. `streams` are
-    means over `splits` of the evaluated streams, in the order appearance, motion, fused, another program's, fused with
-    it; `pooled` the same over the videos of several splits together, empty for one split. `confusion`, `confused` (all
-    pairs, the most confused first), `mistakes` (the most confident first) and precision, recall and F1 of `per_class`
-    are of the `headline` stream. `fusion`, `motion_effects`: empty without two streams. `calibration`: of our own
-    streams. `published`, `external`, `comparison`: None where there is nothing of the kind. `files` maps a file's name
-    to its path, `provenance` a score file's path to its attributes. `interval_method` says how the intervals of
-    `streams` were made.
-    """
+    """Everything a report shows. Fractions are 0 to 1."""
 
     name: str
+    """The run, or the pattern of several splits' runs."""
     protocol_name: str
     protocol: dict[str, Any]
     videos: int
+    """How many were scored."""
     unscored: int
+    """Other videos of the same splits, which were missing or failed and do not count."""
     excluded: tuple[str, ...]
-    classes: "tuple[str, ...]"
+    """Classes of the data set that the run left out."""
+    classes: tuple[str, ...]
     headline: str
+    """The stream a single number stands for."""
     streams: "dict[str, StreamMetrics]"
+    """Means over `splits`, in the order appearance, motion, fused, another program's, fused with it."""
     pooled: "dict[str, StreamMetrics]"
+    """The same over the videos of several splits together; empty for one split."""
     splits: tuple[SplitNumbers, ...]
     per_class: "tuple[ClassMetrics, ...]"
+    """In class order; precision, recall and F1 are those of the headline stream."""
     confused: "tuple[ConfusedPair, ...]"
+    """All pairs that the headline stream confused, the most confused first."""
     confusion: tuple[tuple[int, ...], ...]
+    """Numbers of videos, of the headline stream: rows true, columns predicted."""
     mistakes: tuple[Mistake, ...]
+    """Of the headline stream, the most confident first."""
     motion_effects: "tuple[MotionEffect, ...]"
+    """The class that gains most first; empty without both streams."""
     fusion: "tuple[WeightSweep, ...]"
+    """Empty without both streams."""
     calibration: "dict[str, Calibration]"
+    """Of our own streams."""
     published: "Published | None"
     external: "External | None"
     comparison: "Comparison | None"
     provenance: dict[str, dict[str, Any]]
+    """The attributes of each score file, by its path."""
     output: str
     files: dict[str, str]
+    """The path of each file written, by its name."""
     test_set: str = ""
     """In words, what was tested where that is another data set than the run's split."""
     interval_method: "dict[str, str]" = field(default_factory=dict)
+    """How the intervals of `streams` were made."""
+
+    @property
+    def several(self) -> bool:
+        """Whether these are means of several splits."""
+        return len(self.splits) > 1
+
+    @property
+    def of_splits(self) -> str:
+        """The splits in words."""
+        return f"mean of {len(self.splits)} splits" if self.several else f"split {self.splits[0].split}"
+
+    @property
+    def accuracies(self) -> dict[str, str]:
+        """Those of `ACCURACIES` that are defined."""
+        metrics = self.streams[self.headline]
+        return {name: title for name, title in ACCURACIES.items() if getattr(metrics, name) is not None}
+
+    @property
+    def accuracy_rows(self) -> list[AccuracyRow]:
+        """Every split and stream; then, of several splits, the rows of their mean and of all their videos pooled."""
+        groups = [(str(split.split), split.run, split.videos, split.streams) for split in self.splits]
+        if self.several:
+            groups += [("mean", self.name, self.videos, self.streams), ("pooled", self.name, self.videos, self.pooled)]
+        return [
+            AccuracyRow(split, run, stream, videos, metrics)
+            for split, run, videos, streams in groups
+            for stream, metrics in streams.items()
+        ]
+
+    @property
+    def notices(self) -> list[str]:
+        """What a reader has to know before the numbers."""
+        notices = [self.test_set] if self.test_set else []
+        if self.unscored:
+            notices.append(f"{plural(self.unscored, 'test video was', 'test videos were')} not scored and do not count")
+        if absent := sum(row.support == 0 for row in self.per_class):
+            classes, have = plural(len(self.classes), "class"), "has" if absent == 1 else "have"
+            notices.append(f"{absent} of {classes} {have} no test video: mean class is of the others")
+        if self.excluded:
+            notices.append(f"without the classes {', '.join(self.excluded)} (--exclude-class)")
+        return notices
+
+    def motion(self, change: int) -> "list[MotionEffect]":
+        """The classes that motion helps (`change` 1) or hurts (-1), the most changed first."""
+        return [effect for effect in self.motion_effects[::change] if change * effect.difference > 0]

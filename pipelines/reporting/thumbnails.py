@@ -40,17 +40,18 @@ class Thumbnail:
 
 
 def clips_to_show(tables: Sequence[Scored], number: int) -> list[int]:
-    """The `number` clips most worth a picture, counted through all splits.
+    """Chooses the clips most worth a picture.
 
     The most confident mistakes, which the page lists; then the most confident clips of every cell of the confusion
     matrix before the second of any, mistakes before those that motion rescued, and these before the other right ones.
+
+    Args:
+        tables: Scores of each split.
+        number: How many clips, at most.
+
+    Returns:
+        Their indices, counted through all splits.
     """
-    worth = _worth(tables)
-    return sorted(range(len(worth)), key=lambda index: worth[index])[:number]
-
-
-def _worth(tables: Sequence[Scored]) -> list[tuple[int, float]]:
-    """For each clip its round, early ones first, and within a round the negated confidence."""
     kinds: list[tuple[int, int, int]] = []
     confidences: list[float] = []
     for table in tables:
@@ -61,14 +62,14 @@ def _worth(tables: Sequence[Scored]) -> list[tuple[int, float]]:
         for true, guess, without in zip(table.labels.tolist(), guesses.tolist(), alone.tolist(), strict=True):
             kinds.append((MISTAKE if guess != true else RESCUED if without != true else RIGHT, true, guess))
     seen: Counter[object] = Counter()
-    rounds = [0] * len(kinds)
+    rounds = [0] * len(kinds)  # a clip of an earlier round comes first, and within a round the more confident one
     for index in sorted(range(len(kinds)), key=lambda index: -confidences[index]):
         kind = kinds[index]
         seen[kind[0]] += 1
         listed = kind[0] == MISTAKE and seen[MISTAKE] <= LISTED
         rounds[index] = 0 if listed else seen[kind] + kind[0]
         seen[kind] += 1
-    return [(round_, -confidence) for round_, confidence in zip(rounds, confidences, strict=True)]
+    return sorted(range(len(kinds)), key=lambda index: (rounds[index], -confidences[index]))[:number]
 
 
 def thumbnails(
@@ -78,10 +79,18 @@ def thumbnails(
     on_clip: Callable[[int, int], None],
     sources: Mapping[str, str] | None = None,
 ) -> dict[int, Thumbnail]:
-    """Thumbnails by the clip's place through all splits: at most `number`, and at most `MOST_BYTES`.
+    """Makes thumbnails: at most `number`, and at most `MOST_BYTES` together.
 
-    A clip whose frames and flow are not there, damaged, or by now of another video than was scored, has none: `sources`
-    holds the SHA-256 of what was, by id, where it is known. `on_clip(done, total)` is called as they come.
+    Args:
+        workspace: Where frames and flow lie.
+        tables: Scores of each split.
+        number: How many clips are chosen (`clips_to_show`).
+        on_clip: Called as `on_clip(done, total)`.
+        sources: SHA-256 of the video that was scored, by id, where it is known.
+
+    Returns:
+        By the clip's index, counted through all splits. A clip has none where its frames and flow are missing, damaged,
+        or by now those of another video than was scored.
     """
     ids = [video for table in tables for video in table.videos]
     chosen = clips_to_show(tables, number) if workspace.frames.is_dir() or workspace.flow.is_dir() else []
@@ -136,7 +145,7 @@ def _colours(field: np.ndarray, bound: float) -> np.ndarray:
 
 
 def _data_uri(picture: np.ndarray) -> str:
-    """RGB uint8 [H, W, 3] as WebP, shrunk where it is larger than a thumbnail."""
+    """RGB uint8 [H, W, 3] as WebP, made smaller where it is larger than a thumbnail."""
     height, width = picture.shape[:2]
     scale = LONG_SIDE / max(height, width)
     if scale < 1:

@@ -139,7 +139,7 @@ def test_what_is_wrong_with_an_npz_file_is_named(tmp_path: Path) -> None:
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"'\.mat' is no known kind of file, give \.csv or \.npz"):
+    with pytest.raises(UsageError, match=r"'\.mat' is not a known kind of file, give \.csv or \.npz"):
         read_external(tmp_path / "idt.mat", CLASSES)
     with pytest.raises(MissingError, match="there is no such file"):
         read_external(tmp_path / "idt.csv", CLASSES)

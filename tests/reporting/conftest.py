@@ -11,8 +11,9 @@ import pytest
 
 from pipelines.evaluation.metrics import results_document
 from pipelines.evaluation.scores import STREAMS, Scores, write_scores
-from pipelines.reporting import plots
 from pipelines.storage.atomic import write_json
+from pipelines.training.recipes import SMALL
+from pipelines.training.run_config import RUN_SCHEMA, BaseRun, NetworkConfig, RunConfig, StepConfig, TrainVideos
 from pipelines.workspace import Workspace
 
 Evaluate = Callable[..., Path]
@@ -80,12 +81,33 @@ def training_logger() -> Callable[..., Path]:
     return _log_training
 
 
+def run_config(base: BaseRun | None = None) -> RunConfig:
+    """The configuration of a run of the recipe "small", which trains the motion stream."""
+    return RunConfig(
+        schema=RUN_SCHEMA,
+        stres_version="0.2.0",
+        library_versions={},
+        recipe="small",
+        split=1,
+        seed=0,
+        size=(64, 64),
+        weights="none",
+        precision="fp32",
+        network=NetworkConfig(1, 26, 16, 20, "multiplicative", "motion-to-appearance", True, "center"),
+        classes=("x",),
+        train_videos=TrainVideos(1, "0" * 64),
+        flow=None,
+        steps={"motion": StepConfig(SMALL.steps["motion"])},
+        split_sha256="0" * 64,
+        base_run=base,
+    )
+
+
 def _log_training(workspace: Workspace, updates: int = 40, run: str = "split1", base: str | None = None) -> Path:
     """A configuration and a log, which ends in half a line."""
     folder = workspace.runs / run
     folder.mkdir(parents=True)
-    configuration = {"recipe": "small", "classes": ["x"], "steps": {"motion": {"lr": 0.05}}}
-    write_json(folder / "config.json", configuration | ({"base_run": {"name": base}} if base else {}))
+    write_json(folder / "config.json", run_config(BaseRun(base, {}) if base else None).to_json())
     lines = [
         json.dumps(
             {
@@ -103,5 +125,9 @@ def _log_training(workspace: Workspace, updates: int = 40, run: str = "split1", 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares the second that drawing takes, where a test is not about pictures."""
-    for name in plots.__all__:
+    for name in ("confusion_matrix", "motion_effect", "per_class"):
         monkeypatch.setattr(f"pipelines.reporting.plots.{name}", lambda *arguments: b"not drawn")
+    monkeypatch.setattr("pipelines.reporting.plots.PanelGrid.png", lambda grid: b"not drawn")
+    monkeypatch.setattr(
+        "pipelines.reporting.plots.drawing.Panel.svg", lambda panel: '<svg xmlns="http://www.w3.org/2000/svg"/>'
+    )

@@ -126,7 +126,7 @@ def test_scores_of_another_program_are_fused_in(workspace: Workspace, evaluate: 
     assert result.streams["fused + idt"].top1 == pytest.approx(expected)
     assert result.fusion[1].used_top1 == pytest.approx(expected)
     assert result.output.endswith("split1+idt-25-full")
-    assert "Averaged: logits, before softmax" in Path(result.files["report.html"]).read_text("utf-8")
+    assert "averaged: logits, before softmax" in Path(result.files["report.html"]).read_text("utf-8")
 
 
 def test_each_split_has_its_own_file_where_the_name_says_so(

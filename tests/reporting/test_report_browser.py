@@ -78,7 +78,8 @@ def test_names_of_data_stay_text(browser: Browser, workspace: Workspace, evaluat
 def test_every_figure_is_drawn(browser: Browser, page: Path) -> None:
     browser.open(page)
     for section, drawn in (("fusion", 1), ("calibration", 3), ("training", 4)):
-        assert browser.run(f"document.querySelectorAll('#{section}-host svg').length") == drawn
+        assert browser.run(f"document.querySelectorAll('#{section} svg').length") == drawn
+        assert min(len(text.split()) for text in browser.texts(f"#{section} svg")) > 8  # numbers at the axes
     assert len(browser.texts("#classes-host tbody tr")) == 9
     assert browser.run("document.querySelector('canvas.cells').width") > 200
 
@@ -195,7 +196,7 @@ def test_without_scripts_the_numbers_are_there(browser: Browser, page: Path) -> 
     try:
         browser.send("Page.reload")
         browser.wait_for("document.readyState === 'complete' && !document.documentElement?.dataset.built")
-        assert "draws its figures with a script" in browser.texts("noscript")[0]
+        assert "draws its matrix and its lists with a script" in browser.texts("noscript")[0]
         assert len(browser.texts("#accuracy tbody tr")) == 3
     finally:
         browser.send("Emulation.setScriptExecutionDisabled", value=False)

@@ -7,18 +7,21 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from pipelines.evaluation.scores import read_scores
 from pipelines.report import Config, Result, run
 from pipelines.reporting import html, plots
+from pipelines.reporting.compute import compute, load
 from pipelines.reporting.evaluations import find_evaluations
-from pipelines.reporting.measuring import gather, measure
-from pipelines.reporting.page_data import as_script
+from pipelines.reporting.html import as_script
 from pipelines.reporting.plots.drawing import MOST_PIXELS, RAMP
+from pipelines.reporting.training_log import read_configurations, read_curves
 from pipelines.workspace import Workspace
 
 Evaluate = Callable[..., Path]
@@ -64,7 +67,10 @@ def test_only_the_pages_own_script_may_run(hostile: Result) -> None:
 
 
 def test_the_page_needs_nothing_from_outside(hostile: Result) -> None:
-    page = page_of(hostile)
+    assert_needs_nothing_from_outside(page_of(hostile))
+
+
+def assert_needs_nothing_from_outside(page: str) -> None:
     assert re.findall(r'(?:src|srcset|href)="', page) == []
     assert "url(" not in page
     assert "@import" not in page
@@ -102,10 +108,16 @@ def test_training_curves_are_taken_from_the_log_as_far_as_it_is_whole(
     evaluate()
     log_training(updates=4000)
     result = run(Config(workspace.root))
-    (curves,) = data_of(result)["training"]
-    assert (curves["run"], list(curves["steps"])) == ("split1", ["appearance", "joint1"])
-    assert len(curves["steps"]["joint1"]["loss"]) == 200  # each the mean of two of 400 lines
-    assert curves["steps"]["joint1"]["loss"][0] == pytest.approx((2 / 10 + 2 / 20) / 2)
+    curves = read_curves(workspace, read_configurations(workspace, ["split1"]))
+    panels = plots.training(result, curves).panels
+    assert [panel.title for panel in panels] == [
+        f"split1, {step}: {what}" for step in ("appearance", "joint1") for what in ("loss", "training accuracy")
+    ]
+    axes = Figure().subplots()
+    panels[2].draw(axes)
+    (line,) = axes.lines
+    assert len(line.get_ydata()) == 200  # each the mean of two of 400 lines
+    assert line.get_ydata()[0] == pytest.approx((2 / 10 + 2 / 20) / 2)
     assert Path(result.files["training.csv"]).read_text("utf-8").count("\n") == 801
 
 
@@ -116,13 +128,34 @@ def test_the_curves_of_the_base_streams_come_from_the_run_that_trained_them(
     log_training(run="variant", base="streams")
     log_training(run="streams")
     result = run(Config(workspace.root))
-    assert [curves["run"] for curves in data_of(result)["training"]] == ["streams", "variant"]
+    assert re.findall("<figcaption>(.*), appearance: loss", page_of(result)) == ["streams", "variant"]
     assert "configuration of run streams" in page_of(result)
 
 
 def test_the_page_of_a_large_data_set_stays_small(workspace: Workspace, evaluate: Evaluate, no_pictures: None) -> None:
     evaluate(classes=[f"ClassNumber{index}" for index in range(101)], videos=37)
     assert Path(run(Config(workspace.root)).files["report.html"]).stat().st_size < 1_000_000
+
+
+def test_the_curves_of_the_page_say_what_they_show_and_stand_alone(
+    workspace: Workspace, evaluate: Evaluate, log_training: Callable[..., Path], tmp_path: Path
+) -> None:
+    scores = read_scores(evaluate(classes=HOSTILE) / "scores.h5")
+    other = tmp_path / 'a"<b>$x$\x1b.npz'
+    np.savez(other, videos=np.array(scores.videos), scores=scores.motion)
+    log_training(updates=40_000)
+    page = page_of(run(Config(workspace.root, with_file=other)))
+    assert_needs_nothing_from_outside(page)
+    drawings = re.findall("<svg.*?</svg>", page, re.DOTALL)
+    assert len(drawings) == 2 + 3 + 4
+    assert re.search("underconfident by [0-9.]+ points", page)
+    for drawing in drawings:
+        element = ElementTree.fromstring(drawing)  # as strict as XML
+        assert element.get("role") == "img"
+        assert element.get("aria-label")
+        assert len(list(element.iter("{http://www.w3.org/2000/svg}text"))) > 8
+        assert not re.search(r"\bid=|href|url\(|<style|#[0-9a-f]{6}", drawing)
+        assert len(drawing) < 30_000
 
 
 def test_every_part_of_the_page_is_packaged() -> None:
@@ -166,5 +199,5 @@ def test_pictures_can_be_drawn_of_any_name(workspace: Workspace, evaluate: Evalu
 
 def _measured(workspace: Workspace, **changes: object) -> Result:
     """The newest evaluation's result, without writing files."""
-    material = gather(find_evaluations(workspace, None, None, ()), [], None, 0.5, None)
-    return dataclasses.replace(measure(material, "run", workspace.reports), **changes)
+    inputs = load(find_evaluations(workspace, None, None, ()))
+    return dataclasses.replace(compute(inputs, "run", workspace.reports), **changes)

@@ -1,6 +1,7 @@
 """Names from strangers lead nowhere else, and are text wherever they are shown."""
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -13,9 +14,10 @@ from pipelines import export, train
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.scores import Scores
 from pipelines.reporting.thumbnails import thumbnails
-from pipelines.reporting.training_log import read_configurations, with_base_runs
+from pipelines.reporting.training_log import read_configurations
 from pipelines.sources.videos import find_videos
 from pipelines.storage.failures import Failure, read_failures, record_outcomes, spreadsheet_text, typed_text
+from pipelines.training.run_config import BaseRun
 from pipelines.training.runs import Run, find_run
 from pipelines.workspace import Workspace, is_plain_name
 from stres_cli.console import CommandUI
@@ -60,13 +62,16 @@ def test_scores_of_a_video_that_lies_elsewhere_show_no_picture_of_it(
     assert list(made) == [2]
 
 
-def test_a_base_run_that_lies_elsewhere_is_not_read(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_base_run_that_lies_elsewhere_is_not_read(trained_on_videos, tmp_path: Path) -> None:
+    written = Run(trained_on_videos.workspace.runs / "split1").config()
+    workspace = Workspace(tmp_path / "work")
     for folder, base in ((workspace.runs / "a", "../../other"), (tmp_path / "other", "b")):
         folder.mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps({"base_run": {"name": base}, "secret": folder.name}))
-    runs = with_base_runs(workspace, ["a"])
-    assert runs == ["a"]
-    assert list(read_configurations(workspace, runs)) == ["a"]
+        config = dataclasses.replace(written, base_run=BaseRun(base, {}), others={"secret": folder.name})
+        (folder / "config.json").write_text(json.dumps(config.to_json()))
+    configurations = read_configurations(workspace, ["a"])
+    assert list(configurations) == ["a"]
+    assert configurations["a"].others == {"secret": "a"}
 
 
 def test_nothing_is_written_outside_by_what_a_runs_files_say(trained_on_videos, tmp_path: Path) -> None:

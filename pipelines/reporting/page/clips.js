@@ -168,15 +168,6 @@ function followLink() {
   section.focus({ preventScroll: true });
 }
 
-/** A button that opens a list. */
-function opener(text, kind, indices, stream) {
-  return el(
-    "button",
-    { type: "button", class: "link", onclick: () => openList(listLink(kind, indices, stream)) },
-    text,
-  );
-}
-
 /** Goes to a link; also where it is the address already. */
 function openList(link) {
   if (location.hash === link) followLink();

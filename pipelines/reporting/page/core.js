@@ -13,15 +13,7 @@ const OWN_STREAMS = ["appearance", "motion", "fused"];
 
 /** An element with attributes; `on...` are listeners, true is an empty attribute, false and null leave it out. */
 function el(tag, attributes = {}, ...children) {
-  return fill(document.createElement(tag), attributes, children);
-}
-
-/** The same for a drawing. */
-function svg(tag, attributes = {}, ...children) {
-  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
-}
-
-function fill(element, attributes, children) {
+  const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name === "stream") markStream(element, value);

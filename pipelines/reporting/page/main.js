@@ -1,17 +1,5 @@
 // Puts the page together.
 
-/** Static parts that the style sheet cannot finish: intervals, published results, colours of further streams. */
-function finishStatic() {
-  for (const bar of document.querySelectorAll(".range i")) {
-    const [low, value, high] = ["low", "value", "high"].map((name) => 100 * Number(bar.dataset[name]));
-    styled(bar, { left: `${low}%`, width: `${Math.max(1, high - low)}%` });
-    bar.after(styled(el("b"), { left: `${value}%` }));
-  }
-  for (const item of document.querySelectorAll("#published-bars li"))
-    styled(item.querySelector("i"), { "--at": `${100 * Number(item.dataset.value)}%` });
-  for (const element of document.querySelectorAll("[data-stream]")) markStream(element, element.dataset.stream);
-}
-
 function buildNavigation() {
   const links = [...document.querySelectorAll("section[data-title]")].map((section) => {
     const link = el("a", { href: `#${section.id}` }, section.dataset.title);
@@ -42,20 +30,11 @@ function buildMistakes() {
   host("mistakes").append(clips.length ? cardList(clips) : el("p", { class: "muted" }, "No video was confused."));
 }
 
-for (const build of [
-  finishStatic,
-  themeButton,
-  buildMatrix,
-  buildPairs,
-  buildClasses,
-  buildMotion,
-  buildMistakes,
-  buildFusion,
-  buildCalibration,
-  buildTraining,
-  buildNavigation,
-])
-  build();
+for (const build of [themeButton, buildMatrix, buildClasses, buildMistakes, buildNavigation]) build();
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("[data-link]")?.dataset.link;
+  if (link) openList(link);
+});
 window.addEventListener("hashchange", followLink);
 followLink();
 document.documentElement.dataset.built = "yes";

@@ -7,13 +7,6 @@ const LONGEST_LABEL = 150; // pixels
 const matrixState = { stream: data.headline, order: "class", fit: false, cursor: [0, 0] };
 let matrix = null;
 
-/** Counts of a stream, row by row: rows true, columns predicted. */
-function confusion(stream) {
-  const counts = new Uint32Array(classCount * classCount);
-  for (let clip = 0; clip < clipCount; clip += 1) counts[truth(clip) * classCount + guess(stream, clip)] += 1;
-  return counts;
-}
-
 /** The classes in the chosen order. */
 function classOrder(counts, order, stream) {
   if (order === "cluster") return data.clusters[stream];
@@ -142,10 +135,10 @@ function sized(canvas, width, height) {
 function drawMatrix() {
   matrix.room = host("matrix").clientWidth;
   if (!matrix.room) return;
-  matrix.counts = confusion(matrixState.stream);
+  matrix.counts = data.confusion[matrixState.stream]; // row by row: rows true, columns predicted
   matrix.order = classOrder(matrix.counts, matrixState.order, matrixState.stream);
   matrix.support = data.classes.map((_, row) =>
-    matrix.counts.subarray(row * classCount, (row + 1) * classCount).reduce((sum, count) => sum + count, 0),
+    matrix.counts.slice(row * classCount, (row + 1) * classCount).reduce((sum, count) => sum + count, 0),
   );
   Object.assign(matrix, matrixLayout());
   styled(matrix.corner, { width: `${matrix.label}px`, height: `${matrix.label}px` });

@@ -1,7 +1,8 @@
-"""The report's pictures as PNG bytes, drawn without pyplot, so that nothing global is touched."""
+"""The report's figures."""
 
 from pipelines.reporting.plots.classes import motion_effect, per_class
 from pipelines.reporting.plots.confusion import confusion_matrix
 from pipelines.reporting.plots.curves import calibration, fusion_weight, training
+from pipelines.reporting.plots.drawing import PanelGrid
 
-__all__ = ["calibration", "confusion_matrix", "fusion_weight", "motion_effect", "per_class", "training"]
+__all__ = ["PanelGrid", "calibration", "confusion_matrix", "fusion_weight", "motion_effect", "per_class", "training"]

@@ -1,5 +1,6 @@
-"""Pictures with a bar a class: the accuracy of each stream, and what motion changes."""
+"""Figures with a bar for each class: the accuracy of each stream, and what motion changes."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -7,6 +8,7 @@ from matplotlib.axes import Axes
 
 from pipelines.reporting.plots.drawing import (
     GRID,
+    HURT,
     MUTED,
     STREAM_COLOURS,
     TEXT,
@@ -21,22 +23,18 @@ from pipelines.reporting.plots.drawing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pipelines.evaluation.metrics import ClassMetrics
     from pipelines.reporting.result import Result
 
-HURT = "#d55e00"
 MOST_EFFECTS = 20  # classes of each kind
 
 
 def per_class(result: "Result") -> bytes:
-    """A group of bars a class, one bar a stream, the class that the headline stream knows best first.
+    """A group of bars for each class, a bar for each stream, the class that the headline stream knows best first.
 
     Many classes are spread over up to three columns, so that the picture stays about as wide as it is tall.
     """
     rows = sorted(result.per_class, key=lambda row: -(row.accuracy[result.headline] or 0))
-    streams = list(result.streams)
+    streams = stream_colours(list(result.streams))
     columns = 1 if len(rows) <= 30 else 2 if len(rows) <= 60 else 3
     in_column = -(-len(rows) // columns)
     points = 9.0 if columns == 1 else 8.0
@@ -48,7 +46,15 @@ def per_class(result: "Result") -> bytes:
     figure = new_figure(width, height)
     for column in range(columns):
         axes = add_axes(figure, column * (margin + bars + 0.35) + margin, bottom, bars, tall)
-        _draw_bars(axes, rows[column * in_column : (column + 1) * in_column], streams, points)
+        shown = rows[column * in_column : (column + 1) * in_column]
+        thickness = 0.8 / len(streams)
+        for index, (stream, colour) in enumerate(streams.items()):
+            middles = np.arange(len(shown)) + (index - (len(streams) - 1) / 2) * thickness
+            values = [100 * (row.accuracy[stream] or 0) for row in shown]
+            axes.barh(middles, values, height=thickness * 0.9, color=colour, label=shortened(stream))
+        _name_classes(axes, [row.class_name for row in shown], points)
+        axes.set_xlim(0, 100)
+        axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"], color=MUTED, fontsize=8)
         axes.set_ylim(in_column - 0.5, -0.5)
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(
@@ -59,19 +65,7 @@ def per_class(result: "Result") -> bytes:
     return png(figure)
 
 
-def _draw_bars(axes: Axes, rows: "Sequence[ClassMetrics]", streams: "Sequence[str]", points: float) -> None:
-    places = np.arange(len(rows))
-    thickness = 0.8 / len(streams)
-    for index, (stream, colour) in enumerate(stream_colours(streams).items()):
-        middles = places + (index - (len(streams) - 1) / 2) * thickness
-        values = [100 * (row.accuracy[stream] or 0) for row in rows]
-        axes.barh(middles, values, height=thickness * 0.9, color=colour, label=shortened(stream))
-    _name_classes(axes, [row.class_name for row in rows], points)
-    axes.set_xlim(0, 100)
-    axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"], color=MUTED, fontsize=8)
-
-
-def _name_classes(axes: Axes, names: "Sequence[str]", points: float) -> None:
+def _name_classes(axes: Axes, names: Sequence[str], points: float) -> None:
     style: dict[str, Any] = {"fontsize": points, "color": TEXT, "parse_math": False}
     axes.set_yticks(np.arange(len(names)), [shortened(name) for name in names], **style)
     axes.grid(visible=False, axis="y")
@@ -80,9 +74,7 @@ def _name_classes(axes: Axes, names: "Sequence[str]", points: float) -> None:
 
 def motion_effect(result: "Result") -> bytes:
     """The classes that motion changes, the most helped above, the most hurt below, at most `MOST_EFFECTS` of each."""
-    helped = [effect for effect in result.motion_effects if effect.difference > 0][:MOST_EFFECTS]
-    hurt = [effect for effect in result.motion_effects if effect.difference < 0][-MOST_EFFECTS:]
-    rows = helped + hurt
+    rows = result.motion(1)[:MOST_EFFECTS] + result.motion(-1)[:MOST_EFFECTS][::-1]
     points = 9.0
     margin = text_width([shortened(row.class_name) for row in rows] or [""], points) + 0.25
     top, bottom, bars, tall = 0.65, 0.5, 6.2, max(len(rows) * 0.22, 0.6)

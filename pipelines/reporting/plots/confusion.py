@@ -1,10 +1,10 @@
-"""The confusion matrix as a picture. Letters: C classes."""
+"""The confusion matrix as a figure."""
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LinearSegmentedColormap, PowerNorm
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
 from pipelines.reporting.plots.drawing import (
     GRID,
@@ -30,7 +30,9 @@ def confusion_matrix(result: "Result") -> bytes:
     """Row-normalised colours, the counts in the cells up to 20 classes; grows with the number of classes."""
     counts = np.array(result.confusion)
     number = len(counts)
-    points = _label_points(number)
+    # Font size of the class names: as large as the field's usual data sets (9, 51, 101 classes) leave readable.
+    sizes = ((12, 10.0), (20, 9.0), (60, 7.0), (120, 5.5), (number, 4.0))
+    points = next(size for most, size in sizes if number <= most)
     cell = max(points * 1.35 / 72, 0.46 if number <= NUMBERS_UP_TO else 0)
     side = max(cell * number, 2.6)
     labels = [shortened(name) for name in result.classes]
@@ -45,10 +47,18 @@ def confusion_matrix(result: "Result") -> bytes:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     # A power below 1 keeps single errors visible beside a strong diagonal; empty cells keep the background.
     norm = PowerNorm(0.6, vmin=0, vmax=1)
-    image = axes.imshow(np.ma.masked_equal(shares, 0), cmap=_colours(), norm=norm, interpolation="nearest")
+    colours = LinearSegmentedColormap.from_list("share", list(RAMP)).with_extremes(bad=SURFACE)
+    image = axes.imshow(np.ma.masked_equal(shares, 0), cmap=colours, norm=norm, interpolation="nearest")
     _label_matrix(axes, labels, points)
     if number <= NUMBERS_UP_TO:
-        _number_cells(axes, counts, shares)
+        for true, predicted in np.argwhere(counts):
+            axes.text(
+                *(predicted, true, str(counts[true, predicted])),
+                ha="center",
+                va="center",
+                fontsize=10 if counts.max() < 1000 else 8,
+                color=SURFACE if shares[true, predicted] > 0.35 else TEXT,
+            )
 
     bar_axes = figure.add_axes(((margin + side + 0.2) / width, margin / height, bar / width, side / height))
     colour_bar = figure.colorbar(image, cax=bar_axes, ticks=[0, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
@@ -57,14 +67,6 @@ def confusion_matrix(result: "Result") -> bytes:
     colour_bar.outline.set_visible(False)
     add_title(figure, margin / width, "Confusion matrix", subtitle)
     return png(figure)
-
-
-def _label_points(number: int) -> float:
-    """Font size of the class names: as large as the field's usual data sets (9, 51, 101 classes) leave readable."""
-    for most, points in ((12, 10.0), (20, 9.0), (60, 7.0), (120, 5.5)):
-        if number <= most:
-            return points
-    return 4.0
 
 
 def _label_matrix(axes: Axes, labels: list[str], points: float) -> None:
@@ -81,18 +83,3 @@ def _label_matrix(axes: Axes, labels: list[str], points: float) -> None:
     axes.set_yticks(ticks[1:] - 0.5, minor=True)
     axes.grid(which="minor", color=GRID, linewidth=0.8 if len(labels) <= NUMBERS_UP_TO else 0.25)
     axes.tick_params(which="minor", length=0)
-
-
-def _number_cells(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
-    points = 10 if counts.max() < 1000 else 8
-    for true, predicted in np.argwhere(counts):
-        strong = shares[true, predicted] > 0.35
-        colour = SURFACE if strong else TEXT
-        axes.text(
-            predicted, true, str(counts[true, predicted]), ha="center", va="center", fontsize=points, color=colour
-        )
-
-
-def _colours() -> Colormap:
-    colours = LinearSegmentedColormap.from_list("share", list(RAMP))
-    return colours.with_extremes(bad=SURFACE)

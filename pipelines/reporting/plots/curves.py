@@ -1,20 +1,21 @@
-"""Pictures with lines: fusion weight, calibration, training."""
+"""Figures with curves: fusion weight, calibration, training. The page shows their panels, too."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 
 from pipelines.reporting.plots.drawing import (
+    HURT,
     MUTED,
     STREAM_COLOURS,
     TEXT,
-    add_axes,
-    add_title,
+    Panel,
+    PanelGrid,
     described,
-    new_figure,
-    png,
     shortened,
 )
+from pipelines.reporting.training_log import thinned
 from pipelines.wording import percent
 
 if TYPE_CHECKING:
@@ -25,24 +26,21 @@ if TYPE_CHECKING:
     from pipelines.reporting.result import Result
     from pipelines.reporting.training_log import Curves
 
-LOSS = "#59636e"
 
-
-def fusion_weight(result: "Result") -> bytes:
+def fusion_weight(result: "Result") -> PanelGrid:
     """Top-1 over the weight of the first stream, one panel a pair of streams."""
-    wide, tall = 5.6, 3.0
-    figure = new_figure(0.7 + wide + 0.35, 0.65 + len(result.fusion) * (tall + 0.75))
-    for index, sweep in enumerate(result.fusion):
-        axes = add_axes(figure, 0.7, 0.55 + (len(result.fusion) - 1 - index) * (tall + 0.75), wide, tall)
-        _draw_sweep(axes, sweep)
+    panels = [
+        Panel(f"{shortened(one.first)} with {shortened(one.second)}", 5.2, 2.8, partial(_draw_sweep, one))
+        for one in result.fusion
+    ]
     subtitle = f"{described(result)} · a weight chosen on test videos gives no test result"
-    add_title(figure, 0.7 / figure.get_figwidth(), "Fusion weight", subtitle)
-    return png(figure)
+    return PanelGrid("Fusion weight", subtitle, [[panel] for panel in panels])
 
 
-def _draw_sweep(axes: Axes, sweep: "WeightSweep") -> None:
-    axes.plot(sweep.weights, [100 * value for value in sweep.top1], "o-", color=STREAM_COLOURS["fused"], markersize=4)
-    axes.plot(sweep.used, 100 * sweep.used_top1, "D", color="#d55e00", markersize=8, label=f"used: {sweep.used:g}")
+def _draw_sweep(sweep: "WeightSweep", axes: Axes) -> None:
+    top1 = [100 * value for value in sweep.top1]
+    axes.plot(sweep.weights, top1, "o-", color=STREAM_COLOURS["fused"], markersize=4)
+    axes.plot(sweep.used, 100 * sweep.used_top1, "D", color=HURT, markersize=8, label=f"used: {sweep.used:g}")
     axes.set_xlim(-0.02, 1.02)
     first, second = shortened(sweep.first), shortened(sweep.second)
     label = f"weight of {first}  (0: {second} alone, 1: {first} alone)"
@@ -51,67 +49,63 @@ def _draw_sweep(axes: Axes, sweep: "WeightSweep") -> None:
     axes.legend(frameon=False, fontsize=8, labelcolor=TEXT)
 
 
-def calibration(result: "Result") -> bytes:
+def calibration(result: "Result") -> PanelGrid:
     """A reliability curve a stream; a point's area grows with its bin's number of videos."""
-    side, gap, left, bottom = 2.7, 0.55, 0.65, 0.5
-    figure = new_figure(left + len(result.calibration) * (side + gap) - gap + 0.3, bottom + side + 0.95)
-    for index, (stream, values) in enumerate(result.calibration.items()):
-        axes = add_axes(figure, left + index * (side + gap), bottom, side, side)
-        _draw_reliability(axes, values, STREAM_COLOURS[stream])
-        axes.set_title(f"{stream}: ECE {percent(values.ece)} %", loc="left", fontsize=9, color=TEXT)
-        if not index:
-            axes.set_ylabel("accuracy, %", color=MUTED, fontsize=8)
-    add_title(figure, left / figure.get_figwidth(), "Calibration", described(result))
-    return png(figure)
+    panels = [
+        Panel(f"{stream}: ECE {percent(values.ece)} %", 2.7, 2.7, partial(_draw_reliability, stream, values))
+        for stream, values in result.calibration.items()
+    ]
+    return PanelGrid("Calibration", described(result), [panels])
 
 
-def _draw_reliability(axes: Axes, values: "Calibration", colour: str) -> None:
-    bins = [one for one in values.bins if one.count]
+def _draw_reliability(stream: str, values: "Calibration", axes: Axes) -> None:
+    colour = STREAM_COLOURS[stream]
+    bins = [bin_ for bin_ in values.bins if bin_.count]
+    most = max(bin_.count for bin_ in bins)
+    x, y = [100 * (bin_.confidence or 0) for bin_ in bins], [100 * (bin_.accuracy or 0) for bin_ in bins]
     axes.plot([0, 100], [0, 100], "--", color=MUTED, linewidth=1)
-    x, y = [100 * (one.confidence or 0) for one in bins], [100 * (one.accuracy or 0) for one in bins]
-    most = max(one.count for one in bins)
     axes.plot(x, y, color=colour, linewidth=1.5)
-    areas = [12 + 110 * one.count / most for one in bins]
+    areas = [12 + 110 * bin_.count / most for bin_ in bins]
     axes.scatter(x, y, s=areas, color=colour, alpha=0.85, zorder=3, clip_on=False)
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100)
     axes.set_xlabel("confidence, %", color=MUTED, fontsize=8)
+    axes.set_ylabel("accuracy, %", color=MUTED, fontsize=8)
 
 
-def training(result: "Result", curves: "Sequence[Curves]") -> bytes:
-    """A row a run and a column a step: loss, and the accuracies on training clips."""
-    steps = list(dict.fromkeys(step for each in curves for step in each.steps))
-    wide, tall, left, between = 3.0, 1.9, 0.6, 0.95
-    figure = new_figure(left + len(steps) * (wide + between), 0.65 + len(curves) * (tall + 0.75))
-    for row, each in enumerate(curves):
-        for column, step in enumerate(steps):
-            if step in each.steps:
-                bottom = 0.5 + (len(curves) - 1 - row) * (tall + 0.75)
-                axes = add_axes(figure, left + column * (wide + between), bottom, wide, tall)
-                _draw_step(axes, each.steps[step])
-                axes.set_title(f"{shortened(each.run)}, {step}", loc="left", fontsize=9, color=TEXT, parse_math=False)
-    named = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
-    figure.legend(
-        handles=list(named.values()), labels=list(named), ncols=len(named), frameon=False, fontsize=8, labelcolor=TEXT,
-        loc="upper right", bbox_to_anchor=(1 - between / figure.get_figwidth(), 1),
-    )  # fmt: skip
-    add_title(figure, left / figure.get_figwidth(), "Training", described(result))
-    return png(figure)
+def training(result: "Result", curves: "Sequence[Curves]") -> PanelGrid:
+    """A row for each run and step: its loss, and its accuracy on training clips."""
+    rows = [
+        [
+            Panel(f"{shortened(each.run)}, {step}: {what}", 3.6, 1.9, partial(draw, thinned(records)))
+            for what, draw in (("loss", _draw_loss), ("training accuracy", _draw_accuracy))
+        ]
+        for each in curves
+        for step, records in each.steps.items()
+    ]
+    return PanelGrid("Training", f"{described(result)} · loss: mean over frames and streams", rows)
 
 
-def _draw_step(axes: Axes, records: "list[dict[str, float]]") -> None:
-    def draw(on: Axes, name: str, colour: str, label: str, factor: float = 1) -> None:
-        points = [(record["iteration"], factor * record[name]) for record in records if name in record]
-        if points:
-            on.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=label)
-
-    draw(axes, "loss", LOSS, "loss, mean over frames and streams (left)")
+def _draw_loss(records: "list[dict[str, float]]", axes: Axes) -> None:
+    _draw_column(axes, records, "loss", MUTED)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("update", color=MUTED, fontsize=8)
-    right = axes.twinx()
+    axes.set_ylabel("loss", color=MUTED, fontsize=8)
+
+
+def _draw_accuracy(records: "list[dict[str, float]]", axes: Axes) -> None:
     for stream, colour in STREAM_COLOURS.items():
-        draw(right, f"{stream}_accuracy", colour, f"{stream} training accuracy, % (right)", 100)
-    right.set_ylim(0, 100)
-    right.tick_params(length=0, labelsize=8, labelcolor=MUTED)
-    for spine in right.spines.values():
-        spine.set_visible(False)
+        _draw_column(axes, records, f"{stream}_accuracy", colour, 100, stream)
+    axes.set_ylim(0, 100)
+    axes.set_ylabel("training accuracy, %", color=MUTED, fontsize=8)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8, labelcolor=TEXT)
+
+
+def _draw_column(
+    axes: Axes, records: "list[dict[str, float]]", name: str, colour: str, factor: float = 1, label: str | None = None
+) -> None:
+    """What was logged under one name, over the updates."""
+    points = [(record["iteration"], factor * record[name]) for record in records if name in record]
+    if points:
+        axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=label)
+    axes.set_xlabel("update", color=MUTED, fontsize=8)

@@ -1,11 +1,15 @@
-"""What the report's pictures share: colours, lettering, and how they become PNG.
+"""What the report's figures share: colours, lettering, and how they become PNG or SVG.
 
-Sizes are in inches and points as matplotlib counts them.
+Drawn without pyplot, so that nothing global is touched. Sizes are in inches and points as matplotlib counts them.
 """
 
 import io
+import re
 import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -15,8 +19,6 @@ from matplotlib.figure import Figure
 from pipelines.wording import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pipelines.reporting.result import Result
 
 LONGEST_LABEL = 28  # characters
@@ -26,14 +28,21 @@ SURFACE = "#ffffff"
 TEXT = "#1f2328"
 MUTED = "#59636e"
 GRID = "#dfe3e8"
+HURT = "#d55e00"
 RAMP = ("#e3effa", "#9ecae9", "#4a98c9", "#1764ab", "#08306b")
 
 # After Okabe and Ito: told apart in every common colour vision. The last two are another program's streams.
 STREAM_COLOURS = {"appearance": "#e69f00", "motion": "#009e73", "fused": "#0072b2"}
 _FURTHER = ("#999999", "#cc79a7")
 
+# The page's colours (report.css), which follow its light or dark theme.
+_VARIABLES = {TEXT: "text", MUTED: "muted", GRID: "line", HURT: "hurt"} | {
+    colour: stream for stream, colour in STREAM_COLOURS.items()
+}
+_SVG = "{http://www.w3.org/2000/svg}"
 
-def stream_colours(streams: "Sequence[str]") -> dict[str, str]:
+
+def stream_colours(streams: Sequence[str]) -> dict[str, str]:
     """A colour for each stream."""
     further = iter(_FURTHER)
     return {stream: STREAM_COLOURS.get(stream) or next(further) for stream in streams}
@@ -50,7 +59,7 @@ def add_axes(figure: Figure, left: float, bottom: float, width: float, height: f
     """Axes at a place in inches, with a quiet frame and grid."""
     across, tall = figure.get_size_inches()
     axes = figure.add_axes((left / across, bottom / tall, width / across, height / tall))
-    axes.set_facecolor(SURFACE)
+    axes.set_facecolor("none")
     axes.grid(color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelsize=8, labelcolor=MUTED)
@@ -61,7 +70,7 @@ def add_axes(figure: Figure, left: float, bottom: float, width: float, height: f
 
 
 def add_title(figure: Figure, left: float, title: str, subtitle: str) -> None:
-    """`left` is a share of the width."""
+    """Puts two lines at the top; `left` is a share of the width."""
     height = figure.get_figheight()
     style: dict[str, Any] = {"ha": "left", "va": "top", "parse_math": False}
     figure.text(left, 1 - 0.1 / height, title, fontsize=12, fontweight="bold", color=TEXT, **style)
@@ -75,8 +84,9 @@ def described(result: "Result") -> str:
 
 
 def shortened(name: str) -> str:
-    """A name that leaves room for the rest."""
-    return name if len(name) <= LONGEST_LABEL else name[: LONGEST_LABEL - 1] + "…"
+    """A name that leaves room for the rest, and that an SVG file can hold."""
+    plain = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+    return plain if len(plain) <= LONGEST_LABEL else plain[: LONGEST_LABEL - 1] + "…"
 
 
 def text_width(labels: list[str], points: float) -> float:
@@ -92,3 +102,88 @@ def png(figure: Figure) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box; the tables have the name
         figure.savefig(buffer, format="png", dpi=dpi, facecolor=SURFACE)
     return buffer.getvalue()
+
+
+# ------------------------------------------------------------------ curves: in a picture and on the page
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes with curves."""
+
+    title: str
+    """What stands above it, on the page too."""
+    width: float
+    height: float
+    draw: Callable[[Axes], None]
+
+    def svg(self) -> str:
+        """The panel for the page: an `<svg>` element without its title, in the page's colours and letters.
+
+        It has no ids, links or styles of its own, so that any number of them can stand in one document.
+        """
+        left, bottom, edge = 0.55, 0.45, 0.12
+        figure = new_figure(left + self.width + edge, bottom + self.height + edge)
+        self.draw(add_axes(figure, left, bottom, self.width, self.height))
+        for artist in figure.findobj():
+            artist.set_clip_on(False)  # clipping would need ids
+        buffer = io.StringIO()
+        with warnings.catch_warnings(), matplotlib.rc_context({"axes.unicode_minus": False, "svg.fonttype": "none"}):
+            warnings.filterwarnings("ignore", message="Glyph .* missing")
+            figure.savefig(buffer, format="svg", facecolor="none")
+        return _for_page(ElementTree.fromstring(buffer.getvalue()), self.title)
+
+
+def _for_page(drawing: ElementTree.Element, title: str) -> str:
+    """Matplotlib's SVG without what concerns a whole document: ids, metadata, styles of every element."""
+    svg = ElementTree.Element(f"{_SVG}svg", {"viewBox": drawing.attrib["viewBox"], "role": "img", "aria-label": title})
+    svg.extend(drawing.findall(f"{_SVG}g"))
+    symbols = {path.get("id"): path.attrib["d"] for path in drawing.iter(f"{_SVG}path")}
+    for element in list(svg.iter()):
+        if element.tag == f"{_SVG}use":  # a marker: a path of its own instead of a link to one
+            link = element.attrib.pop("{http://www.w3.org/1999/xlink}href")
+            element.tag = f"{_SVG}path"
+            element.set("d", symbols[link.removeprefix("#")])
+            element.set("transform", f"translate({element.attrib.pop('x')} {element.attrib.pop('y')})")
+        for definitions in element.findall(f"{_SVG}defs"):
+            element.remove(definitions)
+    for element in svg.iter():
+        element.attrib.pop("id", None)
+        if style := element.get("style"):
+            for colour, variable in _VARIABLES.items():
+                style = style.replace(colour, f"var(--{variable})")
+            style = re.sub(r"font: (\S+) [^;]*", r"font-size: \1", style)  # as older releases of matplotlib have it
+            element.set("style", re.sub("font-family: [^;]*; *", "", style))
+    ElementTree.register_namespace("", _SVG.strip("{}"))
+    return ElementTree.tostring(svg, encoding="unicode")
+
+
+@dataclass(frozen=True)
+class PanelGrid:
+    """Panels of one figure in rows."""
+
+    title: str
+    subtitle: str
+    rows: Sequence[Sequence[Panel]]
+
+    @property
+    def panels(self) -> list[Panel]:
+        """All of them, row by row."""
+        return [panel for row in self.rows for panel in row]
+
+    def png(self) -> bytes:
+        """All panels in one picture."""
+        left, top, below, beside = 0.65, 0.7, 0.8, 0.6
+        width = max(sum(panel.width + beside for panel in row) for row in self.rows)
+        figure = new_figure(left + width, top + sum(max(panel.height for panel in row) + below for row in self.rows))
+        bottom = figure.get_figheight() - top
+        for row in self.rows:
+            bottom -= max(panel.height for panel in row) + below
+            across = left
+            for panel in row:
+                axes = add_axes(figure, across, bottom + 0.5, panel.width, panel.height)
+                panel.draw(axes)
+                axes.set_title(panel.title, loc="left", fontsize=9, color=TEXT, parse_math=False)
+                across += panel.width + beside
+        add_title(figure, left / figure.get_figwidth(), self.title, self.subtitle)
+        return png(figure)

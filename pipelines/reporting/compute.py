@@ -1,0 +1,174 @@
+"""From loaded evaluations to every number of the report. Letters: V videos, C classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.analysis.calibration import calibration, motion_effects
+from pipelines.analysis.comparison import Comparison, compare_streams, other_sources
+from pipelines.analysis.external import External, add_external, external_name, read_external
+from pipelines.analysis.fusion import Space, WeightSweep, weight_sweep
+from pipelines.analysis.published import published
+from pipelines.evaluation.intervals import methods
+from pipelines.evaluation.metrics import (
+    Scored,
+    class_metrics,
+    confused_pairs,
+    confusion_matrix,
+    pooled_metrics,
+    softmax,
+    stream_metrics,
+)
+from pipelines.evaluation.scores import STREAMS
+from pipelines.reporting.evaluations import SPLIT_FIELD, SavedEvaluation
+from pipelines.reporting.result import Mistake, Result, SplitNumbers
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """What a report is made from."""
+
+    evaluations: Sequence[SavedEvaluation]
+    """One, or one of each split."""
+    tables: Sequence[Scored]
+    """Their scores, with another program's streams where `external` says so."""
+    external: External | None
+    compared: Sequence[SavedEvaluation]
+    """As many evaluations of another run, or none."""
+
+    @property
+    def headline(self) -> str:
+        """The stream a single number stands for."""
+        return list(self.tables[0].streams)[-1]
+
+
+def load(
+    evaluations: Sequence[SavedEvaluation],
+    compared: Sequence[SavedEvaluation] = (),
+    file: Path | None = None,
+    weight: float = 0.5,
+    space: Space | None = None,
+) -> ReportInputs:
+    """Adds the scores of another program to those of the evaluations.
+
+    Args:
+        evaluations: What is reported.
+        compared: What it is compared with.
+        file: The other program's scores; its name may hold `{split}`.
+        weight: Their share in the fused stream, 0 to 1.
+        space: What is averaged; None: as `add_external` chooses.
+
+    Raises:
+        MissingError: The file is missing or lacks test videos.
+        UsageError: It does not hold scores of these classes.
+    """
+    own = [evaluation.scores for evaluation in evaluations]
+    if file is None:
+        return ReportInputs(evaluations, own, None, compared)
+    paths = [Path(str(file).replace(SPLIT_FIELD, str(evaluation.split))) for evaluation in evaluations]
+    videos = [video for scores in own for video in scores.videos]
+    read = {path: read_external(path, own[0].classes, videos) for path in dict.fromkeys(paths)}
+    tables, external = add_external(own, [read[path] for path in paths], external_name(file), weight, space)
+    return ReportInputs(evaluations, tables, external, compared)
+
+
+def compute(inputs: ReportInputs, name: str, output: Path) -> Result:
+    """Computes every number of the report; writes nothing.
+
+    Args:
+        inputs: The scores.
+        name: What the report calls its run or runs.
+        output: Where the report's files will lie.
+
+    Raises:
+        UsageError: The compared run was tested on other videos.
+    """
+    evaluations, tables, headline = inputs.evaluations, inputs.tables, inputs.headline
+    first, streams = evaluations[0], list(tables[0].streams)
+    splits = tuple(
+        SplitNumbers(one.split, one.run, len(table.videos), {name: stream_metrics([table], name) for name in streams})
+        for one, table in zip(evaluations, tables, strict=True)
+    )
+    several = len(splits) > 1
+    matrix = confusion_matrix(tables, headline)
+    two_streams = {"appearance", "motion", "fused"} <= set(streams)
+    return Result(
+        name=name,
+        protocol_name=first.protocol_name,
+        protocol=first.protocol,
+        videos=sum(len(table.videos) for table in tables),
+        unscored=sum(len(evaluation.unscored) for evaluation in evaluations),
+        excluded=tuple(sorted({name for evaluation in evaluations for name in evaluation.excluded})),
+        classes=tuple(first.scores.classes),
+        headline=headline,
+        streams={stream: stream_metrics(tables, stream) for stream in streams} if several else splits[0].streams,
+        pooled={stream: pooled_metrics(tables, stream) for stream in streams} if several else {},
+        splits=splits,
+        per_class=class_metrics(tables, headline),
+        confused=confused_pairs(matrix, first.scores.classes),
+        confusion=tuple(map(tuple, matrix.tolist())),
+        mistakes=_mistakes(inputs),
+        motion_effects=motion_effects(tables) if two_streams else (),
+        fusion=_weight_sweeps(inputs) if two_streams else (),
+        calibration={stream: calibration(tables, stream) for stream in streams if stream in STREAMS},
+        published=published(first.scores.classes),
+        external=inputs.external,
+        comparison=_comparison(inputs) if inputs.compared else None,
+        provenance={
+            str(one.folder / "scores.h5"): {name: value for name, value in one.attributes.items() if name != "classes"}
+            for one in (*evaluations, *inputs.compared)
+        },
+        output=str(output),
+        files={},
+        test_set=first.test_set,
+        interval_method=methods(len(splits)),
+    )
+
+
+def _mistakes(inputs: ReportInputs) -> tuple[Mistake, ...]:
+    mistakes = []
+    for evaluation, table in zip(inputs.evaluations, inputs.tables, strict=True):
+        logits = table.streams[inputs.headline]
+        probabilities, guesses = softmax(logits), logits.argmax(axis=1)
+        for index in np.flatnonzero(guesses != table.labels):
+            true, guess = int(table.labels[index]), int(guesses[index])
+            mistakes.append(
+                Mistake(
+                    split=evaluation.split,
+                    video=table.videos[index],
+                    true=table.classes[true],
+                    predicted=table.classes[guess],
+                    probability=float(probabilities[index, guess]),
+                    true_probability=float(probabilities[index, true]),
+                )
+            )
+    return tuple(sorted(mistakes, key=lambda mistake: -mistake.probability))
+
+
+def _weight_sweeps(inputs: ReportInputs) -> tuple[WeightSweep, ...]:
+    """Of appearance against motion, and of another program's scores against ours."""
+    sweeps = [weight_sweep(inputs.tables, "appearance", "motion")]
+    if (external := inputs.external) is not None:
+        sweeps.append(weight_sweep(inputs.tables, external.name, "fused", external.weight, external.space))
+    return tuple(sweeps)
+
+
+def _comparison(inputs: ReportInputs) -> Comparison:
+    """Each stream that both runs have; last, where it is none of these, the headline of both."""
+    second = [evaluation.scores for evaluation in inputs.compared]
+    shared = [(stream, stream) for stream in inputs.tables[0].streams if stream in second[0].streams]
+    pairs = dict.fromkeys([*shared, (inputs.headline, second[0].headline)])
+    names = [
+        f"{', '.join(dict.fromkeys(one.run for one in evaluations))} ({evaluations[0].protocol_name})"
+        for evaluations in (inputs.evaluations, inputs.compared)
+    ]
+    return Comparison(
+        first=names[0],
+        second=names[1],
+        second_protocol=inputs.compared[0].protocol_name,
+        videos=sum(len(table.videos) for table in inputs.tables),
+        streams=tuple(compare_streams(inputs.tables, second, *pair) for pair in pairs),
+        other_sources=other_sources([evaluation.scores for evaluation in inputs.evaluations], second),
+    )
