@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pipelines.wording import percent
+from pipelines.wording import percent, printable
 
 if TYPE_CHECKING:
     from pipelines.reporting.result import Result
@@ -85,7 +85,7 @@ def described(result: "Result") -> str:
 
 def shortened(name: str) -> str:
     """A name that leaves room for the rest, and that an SVG file can hold."""
-    plain = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+    plain = printable(name)
     return plain if len(plain) <= LONGEST_LABEL else plain[: LONGEST_LABEL - 1] + "…"
 
 
