@@ -1,10 +1,9 @@
 """What training writes down as it goes: one JSON line every few updates, and TensorBoard where it is installed."""
 
 import contextlib
+import functools
 import json
-import os
-import socket
-import time
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ class MetricsLog:
             return True
         return record.get("step") == self.step and record.get("iteration", 0) > begin
 
-    def write(self, iteration: int, values: dict[str, float]) -> None:
+    def write(self, iteration: int, values: Mapping[str, float]) -> None:
         """One line; `iteration` counts finished updates. Raises `StorageError`."""
         with storage_errors(self.path):
             self._file.write(json_text({"step": self.step, "iteration": iteration, **values}) + "\n")
@@ -75,44 +74,45 @@ def _tag(name: str) -> str:
 
 
 class TensorBoardLog:
-    """Appends to a new event file in `folder`. Where TensorBoard, an optional extra, is not installed, does nothing.
+    """Writes the curves of a step to a new event file in `folder`; nothing where TensorBoard, an extra, is missing.
 
-    What earlier files say of updates after number `begin` no longer counts.
+    What earlier files tell of updates after number `begin` no longer counts.
     """
 
     def __init__(self, folder: Path, begin: int) -> None:
-        self._records: Any = None
+        self.folder = folder
+        self._writer: Any = None
         try:
-            from tensorboard.summary.writer.record_writer import RecordWriter
+            from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        # TensorBoard reads the files of a folder in the order of their names.
-        self.path = folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        with storage_errors(self.path):
-            folder.mkdir(parents=True, exist_ok=True)
-            self._records = RecordWriter(self.path.open("ab"))
-        from tensorboard.compat.proto.event_pb2 import SessionLog
-
-        self._add(file_version="brain.Event:2")
-        self._add(step=begin + 1, session_log=SessionLog(status=SessionLog.START))
+        _hide_tracebacks_of_writing()
+        with storage_errors(folder):
+            self._writer = SummaryWriter(str(folder), purge_step=begin + 1)
 
     def write(self, iteration: int, values: Mapping[str, float]) -> None:
-        """One point of each curve. Raises `StorageError`."""
-        if self._records is None:
+        """One point of each curve. Raises `StorageError`, at the latest when the next line is written: TensorBoard
+        writes in a thread."""
+        if self._writer is None:
             return
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._add(step=iteration, summary=Summary(value=points))
+        with storage_errors(self.folder):
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, iteration)
+            self._writer.flush()
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # of what `write` has told it could not write
-            if self._records is not None:
-                self._records.close()
+            if self._writer is not None:
+                self._writer.close()
 
-    def _add(self, **content: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
 
-        with storage_errors(self.path):
-            self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
-            self._records.flush()
+@functools.cache
+def _hide_tracebacks_of_writing() -> None:
+    """Where TensorBoard's thread cannot write, `flush` raises the error; it would print a traceback besides."""
+    before = threading.excepthook
+
+    def hook(ended: threading.ExceptHookArgs, /) -> None:
+        if not type(ended.thread).__module__.startswith("tensorboard.") or not isinstance(ended.exc_value, OSError):
+            before(ended)
+
+    threading.excepthook = hook

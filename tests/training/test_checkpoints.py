@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import resource
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -124,3 +126,28 @@ def test_tensorboard_has_every_point_at_once_and_forgets_those_after_the_checkpo
     assert [event.step for event in second if event.HasField("session_log")] == [11]
     killed.close()
     again.close()
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from pipelines.errors import StorageError
+from pipelines.training.metrics_log import TensorBoardLog
+
+log = TensorBoardLog(Path(sys.argv[1]), 0)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+try:
+    for line in range(100):
+        log.write(line, {"loss": 0.5})
+except StorageError as error:
+    print(error)
+log.close()
+"""
+
+
+def test_curves_that_cannot_be_written_end_in_a_sentence(tmp_path):
+    pytest.importorskip("tensorboard")
+    ended = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith(f"cannot write {tmp_path}: the file would grow too large")
+    assert ended.stderr == ""
