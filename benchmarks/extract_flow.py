@@ -29,7 +29,7 @@ import torch
 from pipelines.extract_flow import Config, Result, run
 from pipelines.optical_flow.grey import to_grey
 from pipelines.optical_flow.methods import FlowMethod, make_method
-from pipelines.optical_flow.settings import default_workers
+from pipelines.optical_flow.workers import default_workers
 from pipelines.runtime.devices import resolve_device
 from pipelines.runtime.worker_pool import Report, run_tasks
 from pipelines.sources.videos import find_videos

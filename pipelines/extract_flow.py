@@ -15,7 +15,7 @@ from pipelines.jobs.resume import Comparison, Verdict, VideoFiles, divide, size_
 from pipelines.jobs.run import report_account, run_job
 from pipelines.jobs.task import ExtractResult, Job, Probe
 from pipelines.optical_flow.methods import EngineName, MethodName, check_engine, make_method
-from pipelines.optical_flow.settings import default_workers
+from pipelines.optical_flow.workers import default_workers
 from pipelines.options import Option
 from pipelines.runtime.devices import resolve_device
 from pipelines.runtime.parallel_map import parallel_map
@@ -83,8 +83,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         StorageError: Writing fails.
     """
     from pipelines.optical_flow.displacement import clipping
-    from pipelines.optical_flow.probing import FlowProbe, probe
-    from pipelines.optical_flow.proposal import propose
+    from pipelines.optical_flow.probing import FlowProbe, probe, propose
     from pipelines.optical_flow.store import FlowTask, store_flow
 
     workspace = Workspace(config.workspace)

@@ -49,7 +49,7 @@ def _check_cache() -> Check:
 def _check_speed(place: Place) -> list[Check]:
     """As many processes as `extract-flow` would start, each on a clip of its own."""
     from pipelines.errors import StresError
-    from pipelines.optical_flow.settings import default_workers
+    from pipelines.optical_flow.workers import default_workers
     from pipelines.runtime.devices import resolve_device
 
     try:

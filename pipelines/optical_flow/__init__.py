@@ -1,4 +1,4 @@
-"""Optical flow: the methods behind one interface, and how flow is stored in bytes.
+"""Optical flow: the methods behind one interface, and how the flow of a video is made and stored.
 
 Light to import: the names below load PyTorch and OpenCV when they are first asked for.
 """

@@ -5,13 +5,13 @@ Letters: N pairs of frames, H W pixels.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import cv2
 import torch
 
-from pipelines.optical_flow.grey import flow_by_pair, require_size
-from pipelines.optical_flow.methods import as_options, parse_options, require
+from pipelines.optical_flow.grey import OpenCVMethod, flow_by_pair, require_size
+from pipelines.optical_flow.methods import parse_options, require
 
 _PRESETS = {
     "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
@@ -19,8 +19,8 @@ _PRESETS = {
     "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
 }
 
-# OpenCV 5.0.0 crashes (segmentation fault) on many sizes with a side of 8 to 30 pixels, whatever the other side;
-# of all sizes from 32x32 to 240x240 tried, none did.
+# OpenCV 5.0.0 crashes (segmentation fault) at many sizes with a side of 8 to 30 pixels, whatever the other side; of all
+# sizes from 32x32 to 240x240 none did.
 _SMALLEST_SIDE = 32
 
 
@@ -33,15 +33,8 @@ class DISParameters:
         require(self, preset=(self.preset in _PRESETS, f"one of {', '.join(_PRESETS)}"))
 
 
-class DIS:
-    input: ClassVar[Literal["grey"]] = "grey"
-    engine: ClassVar[str] = "opencv"
-    uses_device: ClassVar[bool] = False
+class DIS(OpenCVMethod):
     batch_size = 32
-
-    def __init__(self, settings: DISParameters) -> None:
-        self.settings = settings
-        self.parameters = as_options(settings)
 
     def flow(self, frame0: torch.Tensor, frame1: torch.Tensor) -> torch.Tensor:
         require_size(frame0, _SMALLEST_SIDE, "dis")

@@ -1,4 +1,4 @@
-"""How far things move in the flow of a video, and so which bound would suit: counted before it is clipped.
+"""How far things move in the flow of a video, counted before it is clipped, and so which bound would suit.
 
 Letters: N fields, H W pixels.
 """
@@ -22,11 +22,11 @@ ATTRIBUTES = (SHARE, LARGEST, BEYOND, "source_frames", "width", "height")
 
 
 def clipping(files: Sequence[Mapping[str, Any]], bound: float) -> Clipping | None:
-    """Of flow files with these attributes together; None where none says anything of it."""
+    """How much `bound` clips in flow files with these attributes; None if none says anything about it."""
     parts = [
-        (float(made["source_frames"] * made["width"] * made["height"]), found)
+        (float(made["source_frames"] * made["width"] * made["height"]), moved)
         for made in files
-        if (found := Displacement.of(made)) is not None
+        if (moved := Displacement.of(made)) is not None
     ]
     together = Displacement.together(parts)
     if together is None:
@@ -36,37 +36,37 @@ def clipping(files: Sequence[Mapping[str, Any]], bound: float) -> Clipping | Non
 
 @dataclass(frozen=True)
 class Displacement:
-    """Of the vectors of some flow, by their longer component (which is what a bound clips), pixels."""
+    """How long the vectors of some flow are, by their longer component (which is what a bound clips), in pixels."""
 
     clipped_share: float
-    """Of the vectors, at the bound that the flow has."""
+    """The share of vectors that the flow's bound clips."""
     largest: float
     beyond: tuple[float, ...]
     """The share longer than each of `BOUNDS`."""
 
     @property
     def suitable_bound(self) -> float:
-        """The least of `BOUNDS` that clips no more than 0.1 % of the vectors; the largest of them where none does."""
+        """The least of `BOUNDS` that clips at most 0.1 % of the vectors; the largest if none does."""
         enough = (bound for bound, share in zip(BOUNDS, self.beyond, strict=True) if share <= CLIPPED)
         return float(next(enough, BOUNDS[-1]))
 
     def attributes(self) -> dict[str, Any]:
-        """What a flow file says of it."""
+        """What a flow file stores."""
         return {SHARE: self.clipped_share, LARGEST: self.largest, BEYOND: self.beyond}
 
     @classmethod
     def of(cls, attributes: Mapping[str, Any]) -> Self | None:
-        """What a flow file with these attributes says; None where it says nothing: of stres 0.1, or imported."""
+        """Reads the attributes of a flow file; None if it has none of this: of stres 0.1, or imported."""
         try:
             beyond = tuple(float(share) for share in attributes[BEYOND])
-            found = cls(float(attributes[SHARE]), float(attributes[LARGEST]), beyond)
+            displacement = cls(float(attributes[SHARE]), float(attributes[LARGEST]), beyond)
         except (KeyError, TypeError, ValueError):
             return None
-        return found if len(beyond) == len(BOUNDS) else None
+        return displacement if len(beyond) == len(BOUNDS) else None
 
     @classmethod
     def together(cls, parts: "Sequence[tuple[float, Self]]") -> Self | None:
-        """Of all parts, each weighted by its number of vectors; None without any."""
+        """The mean of all parts, each weighted by its number of vectors; None without any."""
         total = sum(weight for weight, _ in parts)
         if not total:
             return None
@@ -78,7 +78,7 @@ class Displacement:
 
 
 class DisplacementMeter:
-    """Counts every 16th vector of the fields it is given, where they are: nothing waits for a GPU until `result`."""
+    """Counts every 16th vector of fields on their own device: nothing waits for a GPU until `result`."""
 
     def __init__(self, bound: float, device: torch.device) -> None:
         self.bound = bound
@@ -90,16 +90,16 @@ class DisplacementMeter:
     def add(self, flow: torch.Tensor) -> None:
         """Counts float [N, 2, H, W]."""
         lengths = flow[..., ::_EVERY, ::_EVERY].float().abs().amax(1).flatten()
-        places = torch.bucketize(lengths, self._bounds)
-        self._counts.scatter_add_(0, places, torch.ones_like(places))
+        bins = torch.bucketize(lengths, self._bounds)
+        self._counts.scatter_add_(0, bins, torch.ones_like(bins))
         self._clipped += (lengths > self.bound).sum()
         self._largest = torch.maximum(self._largest, lengths.amax())
 
     def result(self) -> Displacement | None:
-        """None where nothing was counted."""
+        """What was counted; None if nothing was."""
         counts = self._counts.tolist()
         total = sum(counts)
         if not total:
             return None
-        beyond = tuple(sum(counts[place + 1 :]) / total for place in range(len(BOUNDS)))
+        beyond = tuple(sum(counts[index + 1 :]) / total for index in range(len(BOUNDS)))
         return Displacement(int(self._clipped) / total, float(self._largest), beyond)

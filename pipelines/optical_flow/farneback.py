@@ -5,14 +5,13 @@ Letters: N pairs of frames, H W pixels.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import cv2
 import numpy as np
 import torch
 
-from pipelines.optical_flow.grey import flow_by_pair
-from pipelines.optical_flow.methods import as_options, parse_options, require
+from pipelines.optical_flow.grey import OpenCVMethod, flow_by_pair
+from pipelines.optical_flow.methods import parse_options, require
 
 
 @dataclass(frozen=True)
@@ -47,16 +46,7 @@ class FarnebackParameters:
         )
 
 
-class Farneback:
-    input: ClassVar[Literal["grey"]] = "grey"
-    engine: ClassVar[str] = "opencv"
-    uses_device: ClassVar[bool] = False
-    batch_size = 16
-
-    def __init__(self, settings: FarnebackParameters) -> None:
-        self.settings = settings
-        self.parameters = as_options(settings)
-
+class Farneback(OpenCVMethod):
     def flow(self, frame0: torch.Tensor, frame1: torch.Tensor) -> torch.Tensor:
         return flow_by_pair(self._calc, frame0, frame1)
 

@@ -1,15 +1,30 @@
-"""What the methods that OpenCV computes share: grey frames in, one pair at a time.
+"""What the methods that OpenCV computes have in common: grey frames in, one pair at a time.
 
 Letters: N pairs of frames, H W pixels.
 """
 
 from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
 import torch
 
 from pipelines.errors import VideoError
+from pipelines.optical_flow.methods import as_options
+
+
+class OpenCVMethod:
+    """A `FlowMethod` that OpenCV computes on the CPU; a class of it has `flow` and may have another batch size."""
+
+    input: ClassVar[Literal["grey"]] = "grey"
+    engine: ClassVar[str] = "opencv"
+    uses_device: ClassVar[bool] = False
+    batch_size = 16
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+        self.parameters = as_options(settings)
 
 
 def to_grey(picture: np.ndarray) -> np.ndarray:
@@ -20,7 +35,16 @@ def to_grey(picture: np.ndarray) -> np.ndarray:
 def flow_by_pair(
     calc: Callable[[np.ndarray, np.ndarray], np.ndarray], frame0: torch.Tensor, frame1: torch.Tensor
 ) -> torch.Tensor:
-    """Calls `calc` (grey [H, W] twice to [H, W, 2]) on each pair of uint8 [N, H, W]; float32 [N, 2, H, W]."""
+    """Calls `calc` on each pair of frames.
+
+    Args:
+        calc: Takes two grey frames [H, W] and returns their flow [H, W, 2].
+        frame0: uint8 [N, H, W].
+        frame1: The frames that the flow leads to.
+
+    Returns:
+        float32 [N, 2, H, W], on the frames' device.
+    """
     check_frames(frame0, frame1, channels=None)
     flow = torch.empty((len(frame0), 2, *frame0.shape[1:]), dtype=torch.float32)
     for index, (before, after) in enumerate(zip(frame0.cpu().numpy(), frame1.cpu().numpy(), strict=True)):
@@ -41,7 +65,7 @@ def check_frames(frame0: torch.Tensor, frame1: torch.Tensor, *, channels: int | 
 
 
 def require_size(frame: torch.Tensor, smallest: int, method: str) -> None:
-    """Raises `VideoError` where a side of [..., H, W] is below `smallest` pixels."""
+    """Raises `VideoError` if a side of [..., H, W] is below `smallest` pixels."""
     height, width = frame.shape[-2:]
     if min(height, width) < smallest:
         raise VideoError(

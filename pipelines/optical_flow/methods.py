@@ -36,12 +36,12 @@ class FlowMethod(Protocol):
     """A flow method with its parameters settled."""
 
     input: ClassVar[Literal["grey", "rgb"]]
-    """What `flow` takes: grey frames (as `cv2.COLOR_RGB2GRAY` makes them) or RGB ones."""
+    """What `flow` takes: grey frames (as `cv2.COLOR_RGB2GRAY` makes them) or RGB frames."""
 
     @property
     def engine(self) -> str:
         """The program that computes it: one of `ENGINES` for tvl1, else the library. Stored with every flow file, but
-        never compared: all of a method's engines give the same flow but for rounding."""
+        never compared: all engines of a method give the same flow but for rounding."""
 
     @property
     def uses_device(self) -> bool:
@@ -49,27 +49,41 @@ class FlowMethod(Protocol):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The complete resolved parameters by the names of the options; JSON-able, stored with every flow file."""
+        """All resolved parameters by the names of their options; JSON-serialisable, stored with every flow file."""
 
     @property
     def batch_size(self) -> int:
-        """How many pairs it likes at once."""
+        """How many pairs to give it at once."""
 
     def flow(self, frame0: "torch.Tensor", frame1: "torch.Tensor") -> "torch.Tensor":
-        """Flow from frame0 to frame1: uint8 [N, H, W] (grey) or [N, 3, H, W] (RGB) to float32 [N, 2, H, W].
+        """Flow from frame0 to frame1: what is at p in frame0 is at p + flow in frame1.
 
-        In pixels, x then y: what is at p in frame0 is at p + flow in frame1. On the inputs' device.
-        Raises `VideoError` where frames are too small for the method.
+        Args:
+            frame0: uint8 [N, H, W] (grey) or [N, 3, H, W] (RGB).
+            frame1: The same.
+
+        Returns:
+            float32 [N, 2, H, W] on the frames' device: pixels, x then y.
+
+        Raises:
+            VideoError: The frames are too small for the method.
         """
 
 
 def make_method(
     name: str, options: Mapping[str, str | float] | None = None, device: str = "cpu", engine: str = "auto"
 ) -> FlowMethod:
-    """The method `name` with `options` in place of its defaults; `device` is cpu, cuda or cuda:n.
+    """Makes a flow method.
 
-    Raises `UsageError` for an unknown method, engine or option or a value out of range, `MissingError` where weights
-    are missing.
+    Args:
+        name: One of `METHODS`.
+        options: Values that replace the defaults of its parameters.
+        device: cpu, cuda or cuda:n.
+        engine: One of `ENGINES`.
+
+    Raises:
+        UsageError: The method, engine or an option is unknown, or a value is out of range.
+        MissingError: Weights are missing.
     """
     if name not in _MODULES:
         raise UsageError(f"--method {name!r} is not known: give one of {', '.join(METHODS)}")
@@ -92,19 +106,29 @@ Parameters = TypeVar("Parameters")
 
 
 def parse_options(method: str, kind: type[Parameters], options: Mapping[str, str | float]) -> Parameters:
-    """Makes the dataclass `kind` of --method-option values (text or numbers), by the types of its defaults.
+    """Makes the dataclass `kind` from --method-option values, converted to the types of its defaults.
 
-    A field whose name is a keyword ends in an underscore that its option does not have (`lambda_`). What a value may
-    be is for `kind` to check. Raises `UsageError` listing the accepted names, or naming the value.
+    A field whose name is a keyword ends in an underscore that its option does not have (`lambda_`).
+
+    Args:
+        method: Named in messages.
+        kind: A dataclass of parameters, which checks the range of each value.
+        options: Text or numbers by the options' names.
+
+    Raises:
+        UsageError: An option is unknown, or a value cannot be converted or is out of range.
     """
     fields = {option_name(field.name): field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     values = {}
     for name, value in options.items():
         if name not in fields:
             raise UsageError(f"--method-option {name!r} is not one of {method}'s: {', '.join(fields)}")
-        default = fields[name].default
+        default: Any = fields[name].default
         try:
-            values[fields[name].name] = _convert(value, type(default))
+            number = 0.0 if isinstance(default, str) else float(value)
+            if not math.isfinite(number) or (isinstance(default, int) and number != int(number)):
+                raise ValueError
+            values[fields[name].name] = str(value) if isinstance(default, str) else type(default)(number)
         except (ValueError, OverflowError, TypeError):  # of another type in a run's damaged configuration
             wanted = "a whole number" if isinstance(default, int) else "a finite number"
             raise UsageError(f"--method-option {name}={value}: must be {wanted} (default {default})") from None
@@ -117,8 +141,8 @@ def as_options(parameters: Any) -> dict[str, Any]:
 
 
 def options_of(stated: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that give a method the parameters that a flow file states. What is stated of weights is their name or
-    hash, not where they lie."""
+    """The options that give a method the parameters that a flow file states. Of weights it states the name or hash, not
+    where they are."""
     return {name: value for name, value in stated.items() if name != "weights"}
 
 
@@ -127,16 +151,8 @@ def option_name(field_name: str) -> str:
 
 
 def require(parameters: Any, **rules: tuple[bool, str]) -> None:
-    """Raises `UsageError` for the first field whose rule (holds, wording) does not hold."""
+    """Raises `UsageError` for the first field whose rule (whether it holds, what it must be) does not hold."""
     for name, (holds, wording) in rules.items():
         if not holds:
             value = getattr(parameters, name)
             raise UsageError(f"--method-option {option_name(name)}={value}: must be {wording}")
-
-
-def _convert(value: str | float, kind: type) -> Any:
-    if kind is int and float(value) != int(float(value)):
-        raise ValueError
-    if kind is float and not math.isfinite(float(value)):
-        raise ValueError
-    return kind(float(value)) if kind is int else kind(value)

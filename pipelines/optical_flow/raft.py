@@ -58,7 +58,15 @@ class RAFT:
         self.batch_size = 1 if self.device.type == "cpu" else 8
         state, identity = _load_weights(settings)
         self.parameters: dict[str, Any] = {**as_options(settings), "weights": identity}
-        self.network = _network_with(state, settings)
+        network = _NETWORKS[settings.model][0](weights=None, progress=False)
+        try:
+            network.load_state_dict(state)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise MissingError(
+                f"--method-option weights={settings.weights}: not weights of {settings.model} "
+                f"({first_line(error)[:200]}); --method-option model=... names another of {', '.join(_NETWORKS)}"
+            ) from error
+        self.network: nn.Module = network.eval().requires_grad_(False)
 
     @torch.inference_mode()
     def flow(self, frame0: torch.Tensor, frame1: torch.Tensor) -> torch.Tensor:
@@ -87,13 +95,18 @@ def _margins(side: int) -> tuple[int, int]:
     return before, wanted - side - before
 
 
-# ------------------------------------------------------------------ weights
-
-
 def _load_weights(settings: RAFTParameters) -> tuple[dict[str, torch.Tensor], str]:
-    """The state dict, and what tells these weights from others whatever their path: a name or the file's hash."""
+    """The state dict, and what identifies these weights whatever their path: a name or the file's hash."""
     if settings.weights == "default":
-        return _torchvision_weights(settings.model)
+        weights = _NETWORKS[settings.model][1]
+        try:
+            with while_the_server_answers():
+                return dict(weights.get_state_dict(progress=False, check_hash=True)), f"torchvision:{weights}"
+        except (URLError, OSError, RuntimeError) as error:
+            raise MissingError(
+                f"RAFT's weights cannot be fetched ({first_line(error)[:200]}): fetch {weights.url} elsewhere and put "
+                f"it into {_weights_file(weights).parent}, or name the file with --method-option weights=FILE"
+            ) from error
     path = Path(settings.weights)
     try:
         identity = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
@@ -106,35 +119,12 @@ def _load_weights(settings: RAFTParameters) -> tuple[dict[str, torch.Tensor], st
 
 
 def are_weights_here(stated: Mapping[str, Any]) -> bool:
-    """Whether the weights that a flow file's parameters state are torchvision's, and need not be fetched."""
+    """Whether the weights that a flow file's parameters state are torchvision's, and on this machine already."""
     weights = _NETWORKS[stated["model"]][1] if stated.get("model") in _NETWORKS else None
-    return weights is not None and stated.get("weights") == f"torchvision:{weights}" and _place(weights).is_file()
+    return (
+        weights is not None and stated.get("weights") == f"torchvision:{weights}" and _weights_file(weights).is_file()
+    )
 
 
-def _place(weights: Any) -> Path:
+def _weights_file(weights: Any) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-
-
-def _torchvision_weights(model: str) -> tuple[dict[str, torch.Tensor], str]:
-    weights = _NETWORKS[model][1]
-    folder = _place(weights).parent
-    try:
-        with while_the_server_answers():
-            return dict(weights.get_state_dict(progress=False, check_hash=True)), f"torchvision:{weights}"
-    except (URLError, OSError, RuntimeError) as error:
-        raise MissingError(
-            f"RAFT's weights cannot be fetched ({first_line(error)[:200]}): fetch {weights.url} elsewhere and put it "
-            f"into {folder}, or name the file with --method-option weights=FILE"
-        ) from error
-
-
-def _network_with(state: dict[str, torch.Tensor], settings: RAFTParameters) -> nn.Module:
-    network = _NETWORKS[settings.model][0](weights=None, progress=False)
-    try:
-        network.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise MissingError(
-            f"--method-option weights={settings.weights}: not weights of {settings.model} ({first_line(error)[:200]}); "
-            f"--method-option model=... names another of {', '.join(_NETWORKS)}"
-        ) from error
-    return network.eval().requires_grad_(False)

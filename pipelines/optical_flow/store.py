@@ -30,7 +30,7 @@ from pipelines.storage.quantise import quantise, require_finite
 from pipelines.video.decoding import VideoReader
 from pipelines.wording import plural
 
-_AHEAD = 2  # batches between two threads: one waits while the next is made
+_AHEAD = 2  # batches between two threads: one waits while the next is computed
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class FlowTask:
     source: VideoSource
     target: Path
     short_side: int | None
-    """To resize a video to; None: by `stored_size`'s rule."""
+    """Pixels that a video is resized to; None: by the rule of `stored_size`."""
     allow_truncated: bool
     method_options: tuple[tuple[str, str], ...]
     engine: str
@@ -56,7 +56,12 @@ class FlowTask:
 
 
 def store_flow(task: FlowTask, report: Report) -> int:
-    """Stores the flow of one video; returns F. Raises `VideoError`, `StorageError`."""
+    """Stores the flow of one video; returns F.
+
+    Raises:
+        VideoError: The source cannot be read or is too short.
+        StorageError: The file cannot be written.
+    """
     displacement = meter_of(task)
     with open_frames(task) as frames, new_flow_file(task.target, task.compression) as writer:
         fields = write_flow(iter(frames), task, writer, report, displacement)
@@ -69,15 +74,14 @@ def store_flow(task: FlowTask, report: Report) -> int:
 
 
 def meter_of(task: FlowTask) -> DisplacementMeter:
-    """What counts how far things move in the task's flow, where that is computed."""
+    """A meter of how far things move, on the device that computes the task's flow."""
     return DisplacementMeter(task.settings.bound, torch.device(task.device if method_of(task).uses_device else "cpu"))
 
 
 def write_flow(
     frames: Iterator[np.ndarray], task: FlowTask, writer: FlowWriter, report: Report, displacement: DisplacementMeter
 ) -> int:
-    """Appends the flow of all `frames`, counted by `displacement`; returns their number. However it ends, no thread is
-    left."""
+    """Appends the flow of all `frames`, counted by `displacement`; returns F. However it ends, no thread is left."""
     fields = 0
     flow = quantised_flow(frames, method_of(task), task.settings, task.device, displacement)
     with contextlib.closing(flow) as batches:
@@ -95,19 +99,28 @@ def quantised_flow(
     device: str = "cpu",
     displacement: DisplacementMeter | None = None,
 ) -> Generator[np.ndarray]:
-    """The flow of RGB frames uint8 [H, W, 3], a batch at a time: uint8 [N, 2, H, W]; T - step fields in all.
+    """Computes the flow of all frames, a batch at a time. Close the generator when done.
 
-    Frames are taken in a thread, flow is computed in a second one, and whoever iterates is the third, so that the flow
-    is never kept waiting for a file while frames remain. Memory is that of some batches, whatever T. `device`: where
-    frames go and flow is quantised if the method computes there; only bytes travel either way. `displacement` counts
-    the flow before it is clipped. Close it when done.
+    Frames are read in a thread, flow is computed in a second one, and the caller is the third, so that the flow never
+    waits for a file while frames remain. Memory is that of some batches, whatever T. Only bytes travel to and from the
+    device.
+
+    Args:
+        frames: RGB uint8 [H, W, 3] each.
+        method: Computes the flow.
+        settings: Whose step and bound to use.
+        device: Where frames go and flow is quantised, if the method computes there.
+        displacement: Counts the flow before it is clipped.
+
+    Yields:
+        uint8 [N, 2, H, W]; T - step fields in all.
     """
     where = torch.device(device if method.uses_device else "cpu")
     batches = prefetch(_batches(frames, method, settings.step, where), _AHEAD)
     flow = prefetch(_flow_of(batches, method, settings, where, displacement), _AHEAD)
     with contextlib.closing(flow):
-        for on_its_way in flow:
-            yield on_its_way()
+        for pending in flow:
+            yield pending()
 
 
 def _batches(
@@ -134,7 +147,7 @@ def _flow_of(
     device: torch.device,
     displacement: DisplacementMeter | None,
 ) -> Generator[Callable[[], np.ndarray]]:
-    """For each run of frames what waits for its fields, uint8 [N, 2, H, W], to have arrived, and returns them."""
+    """For each run of frames a function that waits for its fields to arrive and returns them: uint8 [N, 2, H, W]."""
     _work_on(device)
     with contextlib.closing(batches):
         for batch in batches:
@@ -151,7 +164,7 @@ def _flow_of(
 
 def _to_host(fields: torch.Tensor, finite: torch.Tensor) -> Callable[[], np.ndarray]:
     """Starts copying `fields`, and whether their flow was all `finite`, to the CPU, without waiting for them to be
-    computed: the GPU can be given more to do. What waits raises `VideoError` where it was not."""
+    computed, so that the GPU can be given more work. What it returns waits, and raises `VideoError` if it was not."""
     if not fields.is_cuda:
         require_finite(finite)
         return fields.numpy
@@ -171,13 +184,13 @@ def _to_host(fields: torch.Tensor, finite: torch.Tensor) -> Callable[[], np.ndar
 
 
 def _work_on(device: torch.device) -> None:
-    """Each thread has a current GPU of its own, the first one unless told: it would cost half a GB of that one."""
+    """Each thread has a current GPU of its own, by default the first one, of which it would take half a GB."""
     if device.index is not None:
         torch.cuda.set_device(device)
 
 
 def runs_of_frames(frames: Iterable[np.ndarray], step: int, pairs: int) -> Iterator[list[np.ndarray]]:
-    """Runs of step + n frames, for the n pairs (t, t + step); n is `pairs`, in the last run what remains."""
+    """Runs of step + n frames, for the n pairs (t, t + step); n is `pairs`, or what remains in the last run."""
     run: list[np.ndarray] = []
     for frame in frames:
         run.append(frame)
@@ -189,7 +202,7 @@ def runs_of_frames(frames: Iterable[np.ndarray], step: int, pairs: int) -> Itera
 
 
 def require_pairs(frames: int, step: int) -> None:
-    """Raises `VideoError` where so many frames have no pair (t, t + step)."""
+    """Raises `VideoError` if so many frames have no pair (t, t + step)."""
     if frames <= step:
         at = "" if step == 1 else f" at --step {step}"
         raise VideoError(f"has {plural(frames, 'frame')}; flow{at} needs at least {step + 1}")
@@ -242,7 +255,7 @@ class _DecodedFrames(Closing):
 
 
 class _StoredFrames(Closing):
-    """The same of a frames artifact: what that says about its own source holds for the flow too."""
+    """The same for a frames artifact: what that says about its own source holds for the flow too."""
 
     _KEPT = (
         *("source", "source_sha256", "source_bytes", "source_mtime_ns", "source_frames", "fps", "times_from"),

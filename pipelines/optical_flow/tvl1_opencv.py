@@ -5,13 +5,13 @@ Letters: N pairs of frames, H W pixels.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import cv2
 import torch
 
-from pipelines.optical_flow.grey import flow_by_pair
-from pipelines.optical_flow.methods import as_options, parse_options, require
+from pipelines.optical_flow.grey import OpenCVMethod, flow_by_pair
+from pipelines.optical_flow.methods import parse_options, require
 from pipelines.optical_flow.tvl1.parameters import SharedParameters, TVL1Parameters
 
 
@@ -33,12 +33,7 @@ def opencv_tvl1_flow(
     """Grey frames uint8 [N, H, W] twice to float32 [N, 2, H, W] in pixels, x then y, where the input is."""
     # One object keeps buffers (it is not thread-safe), and lowers its number of scales for good when it meets small
     # frames: a new one for every call, in which all frames have one size.
-    engine = _engine(parameters)
-    return flow_by_pair(lambda before, after: engine.calc(before, after, None), frame0, frame1)
-
-
-def _engine(parameters: OpenCVParameters | TVL1Parameters) -> Any:
-    return cv2.optflow.DualTVL1OpticalFlow.create(
+    engine: Any = cv2.optflow.DualTVL1OpticalFlow.create(
         tau=parameters.tau,
         lambda_=parameters.lambda_,
         theta=parameters.theta,
@@ -52,19 +47,13 @@ def _engine(parameters: OpenCVParameters | TVL1Parameters) -> Any:
         medianFiltering=parameters.median_filtering,
         useInitialFlow=False,
     )
+    return flow_by_pair(lambda before, after: engine.calc(before, after, None), frame0, frame1)
 
 
-class OpenCVTVL1:
+class OpenCVTVL1(OpenCVMethod):
     """`opencv_tvl1_flow` as a `FlowMethod`."""
 
-    input: ClassVar[Literal["grey"]] = "grey"
-    engine: ClassVar[str] = "opencv"
-    uses_device: ClassVar[bool] = False
     batch_size = 4  # half a second to two seconds a pair at 340x256: small batches keep the progress moving
-
-    def __init__(self, settings: OpenCVParameters) -> None:
-        self.settings = settings
-        self.parameters = as_options(settings)
 
     def flow(self, frame0: torch.Tensor, frame1: torch.Tensor) -> torch.Tensor:
         return opencv_tvl1_flow(frame0, frame1, parameters=self.settings)

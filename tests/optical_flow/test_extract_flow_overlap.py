@@ -12,8 +12,8 @@ import torch
 
 from pipelines.errors import StorageError, VideoError
 from pipelines.optical_flow import store as extraction
-from pipelines.optical_flow.settings import processes_for_gpu
 from pipelines.optical_flow.store import FlowTask, quantised_flow, store_flow
+from pipelines.optical_flow.workers import processes_for_gpu
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.flow_file import FlowWriter
 from pipelines.storage.flow_settings import FlowSettings

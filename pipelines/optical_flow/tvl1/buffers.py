@@ -13,7 +13,7 @@ _CACHE_LINE = 64  # bytes
 def stride_for(width: int) -> int:
     """The length of a row's lines in memory, in floats: the smallest odd multiple of a cache line that fits.
 
-    Where it is a power of two, the lines of a row compete for the same places of the cache.
+    If it were a power of two, the lines of a row would compete for the same places in the cache.
     """
     from pipelines.optical_flow.tvl1.kernels.rows import MARGIN
 
@@ -23,6 +23,7 @@ def stride_for(width: int) -> int:
 
 def kernel_arguments(height: int, width: int, parameters: TVL1Parameters) -> tuple[Any, ...]:
     """All arguments of `pair_flow`, for a pair of black frames; its buffers are for one thread."""
+    from pipelines.optical_flow.tvl1.kernels.pair import Settings
     from pipelines.optical_flow.tvl1.kernels.rows import AROUND, PLANES_LINES, ROW_LINES, SCRATCH_LINES
 
     stride = stride_for(width)
@@ -31,22 +32,7 @@ def kernel_arguments(height: int, width: int, parameters: TVL1Parameters) -> tup
     rows, saved = (_aligned(height + 2, ROW_LINES, stride) for _ in range(2))
     planes, scratch = _aligned(height + 2 * AROUND, PLANES_LINES, stride), _aligned(1, SCRATCH_LINES, stride)
     flow = np.empty((2, height, width), np.float32)
-    return frame, frame, sizes, _settings(parameters), rows, saved, planes, scratch, flow
-
-
-def _aligned(*shape: int) -> np.ndarray:
-    """float32 zeros that begin with a cache line, which NumPy's do not: vectors on two lines took a twentieth more
-    time."""
-    size = math.prod(shape) * np.dtype(np.float32).itemsize
-    memory = np.zeros(size + _CACHE_LINE, np.uint8)
-    start = -memory.ctypes.data % _CACHE_LINE
-    return memory[start : start + size].view(np.float32).reshape(shape)
-
-
-def _settings(parameters: TVL1Parameters) -> Any:
-    from pipelines.optical_flow.tvl1.kernels.pair import Settings
-
-    return Settings(
+    settings = Settings(
         limit=np.float32(parameters.lambda_ * parameters.theta),
         theta=np.float32(parameters.theta),
         dual_step=np.float32(parameters.tau / parameters.theta),
@@ -58,3 +44,12 @@ def _settings(parameters: TVL1Parameters) -> Any:
         median=int(parameters.median_filtering),
         like_cuda=parameters.mode == "cuda",
     )
+    return frame, frame, sizes, settings, rows, saved, planes, scratch, flow
+
+
+def _aligned(*shape: int) -> np.ndarray:
+    """float32 zeros that begin at a cache line, which NumPy's do not: vectors across two lines took 5 % more time."""
+    size = math.prod(shape) * np.dtype(np.float32).itemsize
+    memory = np.zeros(size + _CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % _CACHE_LINE
+    return memory[start : start + size].view(np.float32).reshape(shape)

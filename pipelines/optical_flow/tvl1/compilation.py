@@ -1,4 +1,4 @@
-"""Compiling the CPU kernels once a machine: where the result is kept, and what happens where nothing can be."""
+"""Compiling the CPU kernels once per machine: where the result is kept, and what happens if it cannot be."""
 
 import contextlib
 import functools
@@ -15,7 +15,8 @@ from pipelines.storage.atomic import take_lock
 
 _PATIENCE = 300.0  # seconds for another process that compiles, which takes half a minute
 _log = logging.getLogger("stres")
-_ELSEWHERE = ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS")  # of Numba's variables, those that change nothing compiled
+_ELSEWHERE = ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS")  # of Numba's variables, those that do not change what is compiled
+_COMPILING = "compiling TV-L1 (about half a minute{})"
 _in_this_process = threading.Lock()
 _kernels: list[Callable[..., None]] = []
 
@@ -23,8 +24,11 @@ _kernels: list[Callable[..., None]] = []
 def compiled_kernel() -> Callable[..., None]:
     """`kernels.pair.pair_flow`, compiled: one kernel for frames of all sizes.
 
-    Taken from the cache folder, or compiled and left there while other processes wait. Where no folder can be written
-    to, every process compiles for itself. Raises `MissingError` where Numba has been told not to compile.
+    It is loaded from the cache folder, or compiled and stored there while other processes wait. If no folder is
+    writable, every process compiles for itself.
+
+    Raises:
+        MissingError: Numba has been told not to compile.
     """
     import numba
 
@@ -39,20 +43,16 @@ def compiled_kernel() -> Callable[..., None]:
 def _load_or_compile() -> Callable[..., None]:
     folder = cache_folder()
     if folder is None:
-        _log.warning(_message("; no cache folder can be written to, so every process does"))
+        _log.warning(_COMPILING.format("; no cache folder is writable, so every process does"))
         return _ready(_kernel(None))
     with _only_process(folder):
         if not list(folder.rglob("*.nbc")):
-            _log.warning(_message(", once on this machine"))
+            _log.warning(_COMPILING.format(", once on this machine"))
         try:
             return _ready(_kernel(folder))
         except Exception as error:  # a damaged entry, a full disk: whatever it is, it is only a cache
             _log.warning("the compiled TV-L1 kernels in %s cannot be used (%s): compiling without", folder, error)
             return _ready(_kernel(None))
-
-
-def _message(how_often: str) -> str:
-    return f"compiling TV-L1 (about half a minute{how_often})"
 
 
 def _kernel(folder: Path | None) -> Callable[..., None]:
@@ -73,7 +73,7 @@ def _kernel(folder: Path | None) -> Callable[..., None]:
 
 
 def _ready(kernel: Callable[..., None]) -> Callable[..., None]:
-    """Makes Numba compile the kernel, or load it, by calling it on a pair of one pixel."""
+    """Makes Numba compile or load the kernel, by calling it on a pair of one pixel."""
     from pipelines.optical_flow.tvl1.buffers import kernel_arguments
     from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
 
@@ -85,7 +85,7 @@ def _ready(kernel: Callable[..., None]) -> Callable[..., None]:
 
 
 def cache_folder() -> Path | None:
-    """A folder of our own for exactly this kernel on this kind of processor, that can be written to."""
+    """A writable folder of our own for exactly this kernel on this kind of processor; None if there is none."""
     name = f"tvl1-{_identity()}"
     for parent in _candidates():
         with contextlib.suppress(OSError):
@@ -108,7 +108,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def _is_private(folder: Path) -> bool:
-    """Makes the folder if there is none. What is cached is run: in a shared place it must be ours alone."""
+    """Makes the folder if there is none. What is cached is executed: in a shared place it must be ours alone."""
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
@@ -118,8 +118,8 @@ def _is_private(folder: Path) -> bool:
 
 @functools.cache
 def _identity() -> str:
-    """Changes with the kernels' source, with Numba, with the processor, and with what Numba's environment variables
-    change about compiling: all that decides what is compiled. Numba itself looks at less."""
+    """Changes with everything that decides what is compiled: the kernels' source, Numba, the processor and Numba's
+    environment variables. Numba itself checks less."""
     import llvmlite.binding
     import numba
 
@@ -135,7 +135,7 @@ def _identity() -> str:
 
 @contextlib.contextmanager
 def _only_process(folder: Path) -> Iterator[None]:
-    """Waits for another process that compiles the same, but not for one that hangs; not where files cannot be locked
+    """Waits for another process that compiles the same, but not for one that hangs, nor where files cannot be locked
     (some network disks)."""
     with open(folder / "lock", "ab") as file:
         take_lock(file.fileno(), _PATIENCE)

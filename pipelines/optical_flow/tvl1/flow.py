@@ -18,9 +18,9 @@ from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
 @dataclass(frozen=True)
 class _Engine:
     module: str
-    """Holds `compute_flow` as `EngineModule` declares it; loaded when first used."""
+    """Has `compute_flow` as `EngineModule` declares it; loaded when first used."""
     device_types: tuple[str, ...]
-    """Where it computes; frames that lie elsewhere are brought to the CPU."""
+    """Where it computes; frames on other devices are moved to the CPU."""
 
 
 _ENGINES = {
@@ -28,12 +28,9 @@ _ENGINES = {
     "triton": _Engine("pipelines.optical_flow.tvl1.triton_engine", ("cuda", "cpu")),  # cpu: interpreted, for tests
     "reference": _Engine("pipelines.optical_flow.tvl1.reference", ("cpu", "cuda")),
 }
-# Named, with `auto`, in `methods.ENGINES` too, which can be read without PyTorch.
-# The engines of `auto`: the first that is installed. On a GPU the reference launches some hundred thousand small
-# kernels a pair: the CPU is faster.
+# `methods.ENGINES`, which can be read without PyTorch, names them and `auto`, which is the first of these that is
+# installed. On a GPU the reference launches some hundred thousand small kernels per pair: the CPU is faster.
 _BEST = {"cpu": ("numba",), "cuda": ("triton", "numba")}
-
-
 _DEFAULTS = TVL1Parameters()
 
 
@@ -50,12 +47,23 @@ def tvl1_flow(
     device: torch.device | str | None = None,
     engine: str | None = None,
 ) -> torch.Tensor:
-    """TV-L1 flow of grey frames: uint8 [N, H, W] twice to float32 [N, 2, H, W] in pixels, x then y.
+    """TV-L1 flow of grey frames: what is at p in frame0 is at p + flow in frame1.
 
-    What is at p in frame0 is at p + flow in frame1. A pair's flow does not depend on the others of its batch.
-    `device`: where to compute, and where the result lies; None: where the input is. `engine`: one of
-    `methods.ENGINES`; None is `auto`, the fastest for the device. All engines give the same flow but for rounding.
-    Raises `UsageError` for an unknown engine, `ValueError` for frames of another kind or shape.
+    A pair's flow does not depend on the others of its batch. All engines give the same flow but for rounding.
+
+    Args:
+        frame0: uint8 [N, H, W].
+        frame1: The same.
+        parameters: Of the method.
+        device: Where to compute and to return the flow; None: where the frames are.
+        engine: One of `methods.ENGINES`; None is `auto`, the fastest for the device.
+
+    Returns:
+        float32 [N, 2, H, W]: pixels, x then y.
+
+    Raises:
+        UsageError: The engine is unknown.
+        ValueError: The frames have another type or shape.
     """
     check_frames(frame0, frame1, channels=None)
     target = torch.device(device) if device is not None else frame0.device
@@ -68,7 +76,7 @@ def tvl1_flow(
 
 
 def resolve_engine(engine: str | None, device: torch.device) -> str:
-    """The engine's name, with `auto` (or None) settled for the device."""
+    """The engine's name; for `auto` or None the best one for the device."""
     asked = engine or "auto"
     check_engine("tvl1", asked)
     if asked != "auto":

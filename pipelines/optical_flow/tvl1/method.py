@@ -9,7 +9,7 @@ from pipelines.optical_flow.methods import as_options, parse_options
 from pipelines.optical_flow.tvl1.flow import computes_on, resolve_engine, tvl1_flow
 from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
 
-_PAIRS_ON_A_GPU = 256  # as many as the Triton engine computes together
+_PAIRS_ON_A_GPU = 256  # as many as the Triton engine computes at once
 _PAIRS_A_THREAD = 8  # a second or two at 340x256: long enough to keep all threads busy, short enough to show progress
 
 

@@ -1,10 +1,9 @@
-"""TV-L1 on the CPU, by kernels that Numba compiles. Each thread computes one pair at a time.
+"""TV-L1 on the CPU, with kernels that Numba compiles. Each thread computes one pair at a time.
 
 Letters: N pairs of frames, H W pixels.
 """
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,7 +19,14 @@ def compute_flow(frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Par
     pairs, height, width = frame0.shape
     befores, afters = frame0.contiguous().numpy(), frame1.contiguous().numpy()
     flow = np.empty((pairs, 2, height, width), np.float32)
-    compute = _pair_function(height, width, parameters)
+    kernel = compiled_kernel()
+    of_thread = threading.local()  # whose buffers are made once for each thread
+
+    def compute(before: np.ndarray, after: np.ndarray, flow: np.ndarray) -> None:
+        if not hasattr(of_thread, "arguments"):
+            of_thread.arguments = kernel_arguments(height, width, parameters)[2:-1]
+        kernel(before, after, *of_thread.arguments, flow)
+
     threads = min(pairs, torch.get_num_threads())
     if threads == 1:
         for pair in zip(befores, afters, flow, strict=True):
@@ -29,18 +35,3 @@ def compute_flow(frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Par
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(compute, befores, afters, flow))
     return torch.from_numpy(flow)
-
-
-def _pair_function(
-    height: int, width: int, parameters: TVL1Parameters
-) -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
-    """Computes one pair: (frame0, frame1, flow to fill). May be called by several threads at once."""
-    kernel = compiled_kernel()
-    of_thread = threading.local()
-
-    def compute(frame0: np.ndarray, frame1: np.ndarray, flow: np.ndarray) -> None:
-        if not hasattr(of_thread, "arguments"):
-            of_thread.arguments = kernel_arguments(height, width, parameters)[2:-1]
-        kernel(frame0, frame1, *of_thread.arguments, flow)
-
-    return compute

@@ -1,4 +1,4 @@
-"""TV-L1 on a GPU, by kernels that Triton compiles: the engine's entrance, which splits what does not fit the memory.
+"""TV-L1 on a GPU, with kernels that Triton compiles: the entry point, which splits what does not fit into memory.
 
 Letters: N pairs of frames, H W pixels.
 """
@@ -26,11 +26,14 @@ _kept: list[tuple[object, Solver]] = []
 
 
 def compute_flow(frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Parameters) -> torch.Tensor:
-    """uint8 [N, H, W] twice to float32 [N, 2, H, W], on the frames' GPU; what does not fit its memory, in parts.
+    """uint8 [N, H, W] twice to float32 [N, 2, H, W], on the frames' GPU; in parts if they do not fit into its memory.
 
-    Buffers and graphs for the last size of frames are kept for the next call. Raises `UsageError` for frames on the CPU
-    (unless Triton interprets), `MissingError` without a C compiler, `torch.OutOfMemoryError` where not even one pair
-    fits.
+    Buffers and graphs for the last size of frames are kept for the next call.
+
+    Raises:
+        UsageError: The frames are on the CPU, and Triton does not interpret.
+        MissingError: There is no C compiler.
+        torch.OutOfMemoryError: Not even one pair fits.
     """
     if not frame0.is_cuda and not INTERPRETED:
         raise UsageError(f"--engine triton needs a GPU, not {frame0.device}: use --device cuda, or --engine auto")
@@ -54,14 +57,14 @@ def _require_compiler(device: torch.device) -> None:
 
 
 def _solver_for(frames: torch.Tensor, parameters: TVL1Parameters) -> Solver:
-    """One for frames of this size with room for as many as possible: the last one where it serves."""
+    """A solver for frames of this size with room for as many as possible: the last one if it will do."""
     wanted = min(len(frames), MOST_PAIRS)
     key = (frames.device, frames.shape[1:], parameters)
     for kept_key, solver in _kept:
         if kept_key == key and (solver.capacity >= wanted or solver.is_full):
             return solver
     for _, solver in _kept:
-        solver.looks.wait_for_last_call()  # its memory may be given to this stream's work next
+        solver.poll.wait_for_last_call()  # its memory may be given to this stream's work next
     _kept.clear()
     solver = _largest_solver(frames, min(1 << (wanted - 1).bit_length(), MOST_PAIRS), parameters)
     _kept.append((key, solver))
@@ -69,7 +72,7 @@ def _solver_for(frames: torch.Tensor, parameters: TVL1Parameters) -> Solver:
 
 
 def _largest_solver(frames: torch.Tensor, wanted: int, parameters: TVL1Parameters) -> Solver:
-    """With room for `wanted` pairs, or for as many as fit the memory."""
+    """A solver with room for `wanted` pairs, or for as many as fit into memory."""
     pairs = max(min(wanted, _pairs_that_fit(frames)), 1)
     while True:
         try:

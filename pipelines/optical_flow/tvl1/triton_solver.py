@@ -18,11 +18,11 @@ from pipelines.optical_flow.tvl1.kernels import networks
 from pipelines.optical_flow.tvl1.parameters import TVL1Parameters, level_sizes
 from pipelines.optical_flow.tvl1.reference import resize_samples
 
-# Reasoned from the compiler's report for sm_90, not yet measured.
-BLOCK = 10  # iterations between two looks at which pairs still go; at the end of a warp one or two blocks find none
+# Derived from the compiler's report for sm_90, not yet measured.
+BLOCK = 10  # iterations between two polls of the active pairs; at the end of a warp one or two blocks find none
 TILE = {"ROWS": 8, "COLUMNS": 64}  # by 4 warps: 4 pixels a thread, loaded 16 bytes at a time, in 128 registers
 TILE_OF_WARP = {"ROWS": 4, "COLUMNS": 64}  # the weights of 16 pixels take many registers
-_PROGRAMS_PER_MULTIPROCESSOR = 4  # that many times 4 warps find room with 128 registers
+_PROGRAMS_PER_MULTIPROCESSOR = 4  # that many times 4 warps fit with 128 registers
 _ALIGNMENT = 32  # floats: every row begins at a cache line
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -31,7 +31,7 @@ _LAUNCH: dict[str, Any] = {} if INTERPRETED else {"enable_fp_fusion": True}
 
 
 def bytes_per_pair(height: int, width: int) -> int:
-    """The memory a pair takes: 21 fields of the full size (u and p twice among them), and 2 images a level."""
+    """The memory of a pair: 21 fields of the full size (u and p twice among them), and 2 images a level."""
     pyramid = 2 / (1 - 0.8**2)
     return int(4 * height * _stride(width) * (21 + pyramid))
 
@@ -83,14 +83,16 @@ class Solver:
         self.credit = torch.zeros(capacity, dtype=torch.float64, device=device)
         self.active, self.active_count = self._integers(capacity), self._integers(1)
         self.tables: dict[tuple[float, ...], tuple[torch.Tensor, ...]] = {}
-        self.programs = _PROGRAMS_PER_MULTIPROCESSOR * _multiprocessors(device)
-        self.looks = _Looks(self.active_count)
-        self.graphs = self._record_blocks() if device.type == "cuda" else {}
+        on_gpu = device.type == "cuda"
+        multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
+        self.programs = _PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
+        self.poll = _ActivePoll(self.active_count)
+        self.graphs = self._record_blocks() if on_gpu else {}
 
     def solve(self, frame0: torch.Tensor, frame1: torch.Tensor, flow: torch.Tensor) -> None:
         """The flow of up to `capacity` pairs of frames into `flow`."""
         pairs = len(frame0)
-        self.looks.wait_for_last_call()
+        self.poll.wait_for_last_call()
         self._build_pyramid(frame0, frame1, pairs)
         for index in reversed(range(len(self.levels))):
             level = self.levels[index]
@@ -102,7 +104,7 @@ class Solver:
             self._launch(
                 kernels.collect_flow, level, 2 * pairs, self.u, self.u_at, target, self.capacity, *level.geometry
             )
-        self.looks.end_call()
+        self.poll.end_call()
 
     def _build_pyramid(self, frame0: torch.Tensor, frame1: torch.Tensor, pairs: int) -> None:
         scale = 1 / self.parameters.scale_step
@@ -138,19 +140,16 @@ class Solver:
             BLOCK=triton.next_power_of_2(self.capacity),
             **_LAUNCH,
         )
-        self.looks.begin()
+        self.poll.begin()
         for iterations, median in _plan(self.parameters):
-            self._run_block(index, iterations, median)
-            if self.looks.none_left():
+            if self.graphs:
+                self.graphs[index, iterations, median].replay()
+            else:
+                self._block(index, iterations, median)
+            if self.poll.none_left():
                 break
 
     # -------------------------------------------------------------- blocks of iterations
-
-    def _run_block(self, index: int, iterations: int, median: bool) -> None:
-        if self.graphs:
-            self.graphs[index, iterations, median].replay()
-        else:
-            self._block(index, iterations, median)
 
     def _record_blocks(self) -> dict[tuple[int, int, bool], torch.cuda.CUDAGraph]:
         """A graph for each kind of block of each level."""
@@ -264,14 +263,8 @@ def _plan(parameters: TVL1Parameters) -> Iterator[tuple[int, bool]]:
             yield min(BLOCK, parameters.inner_iterations - start), median and start == 0
 
 
-def _multiprocessors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 1
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-class _Looks:
-    """Looks at how many pairs are active: on a GPU at the end of the block before the last, without making it wait."""
+class _ActivePoll:
+    """Polls how many pairs are active: on a GPU at the end of the last block but one, without making it wait."""
 
     def __init__(self, active_count: torch.Tensor) -> None:
         self.active_count = active_count
@@ -286,7 +279,7 @@ class _Looks:
         self.block = 0
 
     def none_left(self) -> bool:
-        """To be asked after every block."""
+        """Whether no pair is active any more; to be called after every block."""
         if not self.on_gpu:
             return int(self.active_count) == 0
         slot, other = self.block % 2, 1 - self.block % 2
@@ -299,7 +292,7 @@ class _Looks:
         return int(self.counts[other]) == 0
 
     def wait_for_last_call(self) -> None:
-        """The buffers may be in use still by a call on another stream."""
+        """Waits for a call on another stream that may still use the buffers."""
         if self.on_gpu:
             torch.cuda.current_stream().wait_event(self.called)
 

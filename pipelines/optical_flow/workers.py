@@ -1,0 +1,24 @@
+"""How many processes compute flow."""
+
+from pipelines.runtime.devices import available_cores
+
+# Decoding, resizing, grey, compressing and writing take 2 to 4 ms of a core per pair (docs/benchmarks.md), so one core
+# feeds 250 to 500 pairs/s and the 4,000 pairs/s of a fast GPU need ten or more. A process's reading and writing threads
+# share Python's lock, so a process counts as one core: one process for each core, but at most 12. Each holds a CUDA
+# context (about 0.5 GB) and the method's buffers (TV-L1 at 340x256: 10 MB a pair, up to 256 pairs): 4 GB in all.
+_MOST_A_GPU = 12
+_GPU_BYTES_EACH = 4 * 10**9
+
+
+def default_workers(device: str) -> int:
+    """The processes to compute flow with on `device`: one for each core, and no more than a GPU has room for."""
+    if device == "cpu":
+        return available_cores()
+    import torch
+
+    return processes_for_gpu(available_cores(), torch.cuda.get_device_properties(device).total_memory)
+
+
+def processes_for_gpu(cores: int, memory: int) -> int:
+    """How many share a GPU of `memory` bytes."""
+    return max(1, min(cores, _MOST_A_GPU, memory // _GPU_BYTES_EACH))
