@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from tests.helpers.processes import Patience, processes_of
+
 _REPOSITORY = Path(__file__).resolve().parents[2]  # whose code is to run, whatever is installed
 _POLL = 0.001  # seconds; a temporary file of these clips lives for some milliseconds
-_PATIENCE = 600.0  # seconds a command may take on a busy machine, as the commands give their own processes
+_PATIENCE = 600.0  # seconds a command may take, as `Patience` counts them
 _CAP_DAC_OVERRIDE = "dac_override"
 
 
@@ -50,11 +52,11 @@ class Running:
 
     def wait_for(self, moment: Callable[[], object]) -> bool:
         """Until `moment()` is true; False where the command ends before."""
-        deadline = time.monotonic() + _PATIENCE
+        patience = Patience(self.process.pid, _PATIENCE)
         while self.is_running:
             if moment():
                 return True
-            assert time.monotonic() < deadline, f"the moment does not come:\n{self.printed}"
+            assert not patience.is_at_an_end(), f"the moment does not come:\n{self.printed}"
             time.sleep(_POLL)
         return False
 
@@ -83,10 +85,13 @@ class Running:
     def end(self) -> int:
         """Waits for the command and all its processes; the exit code as a shell gives it: 128 + n after signal n."""
         try:
-            code = self.process.wait(_PATIENCE)
-            deadline = time.monotonic() + _PATIENCE
+            patience = Patience(self.process.pid, _PATIENCE)
+            while (code := self.process.poll()) is None:
+                assert not patience.is_at_an_end(), f"the command does not end:\n{self.printed}"
+                time.sleep(0.01)
+            patience = Patience(self.process.pid, _PATIENCE)
             while processes_of(self.process.pid):
-                assert time.monotonic() < deadline, "processes outlive their command"
+                assert not patience.is_at_an_end(), "processes outlive their command"
                 time.sleep(0.01)
         finally:
             self.send(signal.SIGKILL, to_all=True)
@@ -95,25 +100,13 @@ class Running:
     def workers(self) -> list[int]:
         """The processes that do the work: children of the fork server."""
         mine = processes_of(self.process.pid)
-        return [pid for pid, parent in mine.items() if parent in mine and parent != self.process.pid]
+        return [pid for pid, of in mine.items() if of.parent in mine and of.parent != self.process.pid]
 
 
 def run(arguments: Sequence[str], workspace: Path) -> tuple[int, str]:
     """Runs the command to its end: exit code and what it printed."""
     running = Running(arguments, workspace)
     return running.end(), running.printed
-
-
-def processes_of(session: int) -> dict[int, int]:
-    """The living processes of a session, and each one's parent."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            with contextlib.suppress(OSError):
-                state, parent, _, of_session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
-                if int(of_session) == session and state not in "ZX":
-                    found[int(folder.name)] = int(parent)
-    return found
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -3,7 +3,7 @@
 Prints one line a fault and the table of docs/reliability.md; ends with 1 if anything was lost. A line that begins with
 LOST gives seed and number of the case, under which the same moments are drawn again; the workspace is kept:
 
-    python tests/faults/many.py --seed 21 --first-case 15 --commands train --faults SIGTERM --others 1
+    python -m tests.faults.many --seed 21 --first-case 15 --commands train --faults SIGTERM --others 1
 """
 
 import argparse

@@ -29,6 +29,7 @@ from pipelines.errors import VideoError
 from pipelines.runtime.worker_pool import Limits, run_tasks
 from stres_cli.app import app
 from tests.fuzz import checks, layouts, mutations, videos, workspaces
+from tests.helpers.processes import run_patiently
 from tests.helpers.workspaces import train_on_videos
 
 TIME_LIMIT = 300.0  # seconds, of one input: a report takes 5, on a machine that does ten other things 60
@@ -37,7 +38,7 @@ _SHARE_OF_VIDEOS = 0.6
 _SHARE_OF_PICTURES = 0.1
 _SHARE_OF_LAYOUTS = 0.05
 _BATCH = 50  # videos given to one command
-_BATCH_LIMIT = 1200.0  # seconds
+_BATCH_LIMIT = 1200.0  # seconds, as `Patience` counts them
 
 
 @dataclass
@@ -269,8 +270,7 @@ class _Batch:
 
 
 def _stres(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "stres_cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=_BATCH_LIMIT)
+    return run_patiently([sys.executable, "-m", "stres_cli", *arguments], _BATCH_LIMIT)
 
 
 class FlowBatch(_Batch):
