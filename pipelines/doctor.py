@@ -41,7 +41,7 @@ class Config:
     workspace: options.WorkspaceFolder = options.DEFAULT_WORKSPACE
     """The workspace whose disk is checked; it need not exist."""
     device: options.DeviceName = "auto"
-    """What flow is measured on: auto, cpu, cuda or cuda:N."""
+    """Device to measure flow on: auto, cpu, cuda or cuda:N."""
 
 
 @dataclass(frozen=True)

@@ -38,20 +38,21 @@ class Config:
     run: options.RunOrFolder = None
     step: options.UsedNetwork = None
     crops: Annotated[int, Option(metavar="N", minimum=1)] = 25
-    """Frames of a video, spaced evenly; the paper's are 25."""
+    """Frames per video, spaced evenly (25 in the paper)."""
     views: Annotated[ViewName | tuple[ViewName, ...], Option(metavar="NAME[,NAME]")] = "full"
-    """full (whole frames, the paper's), center, 3, 5, or 10 crops (5 and mirrors); several in one pass."""
-    mirror: Annotated[bool | None, Option(default="with full and 10")] = None
-    """Also mirrored."""
+    """full (whole frames, as in the paper), center, 3, 5, or 10 crops (5 and their mirror images), or several in one
+    pass."""
+    mirror: Annotated[bool | None, Option(default="with full and 10 only")] = None
+    """Also score the mirror images."""
     temporal: Annotated[TemporalName | tuple[TemporalName, ...], Option(metavar="NAME[,NAME]")] = "sequence"
-    """sequence (all frames as one, the paper's), windows (of the training's length), or both in one pass."""
+    """sequence (all frames at once, as in the paper), windows (as long as in training), or both in one pass."""
     recalibrate_bn: Annotated[int, Option(metavar="N", minimum=0, group=_RARELY)] = 0
-    """Take batch norm's statistics anew from N training videos, seen as the test sees them; 0: no."""
+    """Re-estimate the batch-norm statistics on N training videos under this protocol (0: off)."""
     device: options.DeviceName = "auto"
     precision: options.TestPrecision = "fp32"
     workers: options.LoaderWorkers = 0
     force: Annotated[bool, Option(group=_RARELY)] = False
-    """Accept flow made otherwise than in training."""
+    """Accept flow that was made with other settings than in training."""
     dry_run: options.DryRun = False
 
     def __post_init__(self) -> None:

@@ -34,17 +34,19 @@ EXPORT_SCHEMA = "stres/export/1"
 class Config:
     """Settings of `export`."""
 
-    output: Annotated[Path | None, Option(argument=True, metavar="OUT", default="RUN-STEP.pt2, here")] = None
-    """The file to write: .pt2 (torch) or .onnx."""
+    output: Annotated[
+        Path | None, Option(argument=True, metavar="OUT", default="RUN-STEP.pt2 in the current folder")
+    ] = None
+    """File to write: .pt2 (torch) or .onnx."""
     workspace: options.WorkspaceFolder = options.DEFAULT_WORKSPACE
     run: options.RunOrFolder = None
     step: options.UsedNetwork = None
-    format: Annotated[Format | None, Option(default="by OUT's suffix, or torch")] = None
-    """The form of the file."""
+    format: Annotated[Format | None, Option(default="from OUT's suffix, else torch")] = None
+    """File format."""
     check: Annotated[Path | None, Option(metavar="VIDEO", default="noise")] = None
-    """A video on which the file is compared with the run."""
+    """Video on which to compare the file with the run."""
     overwrite: options.Overwrite = False
-    """Replace the file and its card."""
+    """Replace the file and its model card."""
 
     def __post_init__(self) -> None:
         options.check(self)

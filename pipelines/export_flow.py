@@ -37,12 +37,12 @@ class Config:
 
     workspace: options.WorkspaceFolder
     output: Annotated[Path, Option(argument=True, metavar="OUT")]
-    """The folder to write."""
+    """Folder to write to."""
     layout: LayoutName = "authors"
-    """Names of the pictures: u/VIDEO/frame000001 (authors), CLASS/VIDEO/flow_x_00000 (denseflow) or CLASS/VIDEO/x_00001
+    """File names: u/VIDEO/frame000001 (authors), CLASS/VIDEO/flow_x_00000 (denseflow) or CLASS/VIDEO/x_00001
     (mmaction2)."""
     format: Literal["jpg", "png"] = "jpg"
-    """jpg (quality 95), or png, which loses nothing."""
+    """jpg (quality 95) or png (lossless)."""
     workers: options.Workers = 0
     overwrite: options.Overwrite = False
     dry_run: options.DryRun = False

@@ -47,16 +47,16 @@ class Config:
         str | None, Option(options.VIDEOS, metavar="VIDEOS", argument=True, default="the workspace's frames")
     ] = None
     method: MethodName = DEFAULT_METHOD
-    """What computes the flow."""
+    """Method that computes the flow."""
     method_options: options.MethodOptions = field(default_factory=dict)
     engine: Annotated[EngineName, Option(group=_RARELY)] = "auto"
-    """Program that computes tvl1; they are equal but for rounding."""
+    """Implementation of tvl1; all agree up to rounding."""
     bound: Annotated[float, options.BOUND] = DEFAULT_BOUND
     step: Annotated[int, options.FLOW_STEP] = DEFAULT_STEP
     compression: Annotated[options.Compression, Option(group=_RARELY)] = "zstd"
     short_side: options.ShortSide = None
     workers: options.Workers = 0
-    """Worker processes; 0: one for each CPU core; where a GPU computes, at most 12 and one for 4 GB of it."""
+    """Worker processes (0: one per CPU core; on a GPU at most 12, and one per 4 GB of its memory)."""
     device: options.DeviceName = "auto"
     patience: options.Patience = Limits.patience
     overwrite: options.Overwrite = False

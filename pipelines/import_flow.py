@@ -35,12 +35,12 @@ class Config:
     workspace: options.WorkspaceFolder
     folder: options.PictureFolders
     method: Annotated[str, Option(metavar="NAME")]
-    """What computed the flow: the name of one of `extract-flow`'s methods if it is that one, else one of its own."""
+    """Method that computed the flow: the name that `extract-flow` has for it, or any other."""
     bound: Annotated[float, Option(metavar="PIXELS", above=0, below=math.inf)]
-    """The flow that 0 and 255 stand for: -BOUND and BOUND."""
+    """Bound of the flow: the values 0 and 255 stand for -BOUND and BOUND."""
     method_options: options.MethodOptions = field(default_factory=dict)
     step: Annotated[int, Option(metavar="N", minimum=1)] = DEFAULT_STEP
-    """The flow is from frame t to frame t+N."""
+    """Flow from frame t to frame t+N."""
     class_list: options.ClassList = None
     fps: options.AssumedFps = None
     first: options.FirstPicture = None

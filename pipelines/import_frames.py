@@ -29,8 +29,8 @@ class Config:
     class_list: options.ClassList = None
     fps: options.AssumedFps = None
     first: options.FirstPicture = None
-    short_side: Annotated[options.ShortSide, Option(default="all stay as they are")] = None
-    """Short side: pictures of another are resized and coded again."""
+    short_side: Annotated[options.ShortSide, Option(default="every picture stays as it is")] = None
+    """Resize pictures to this short side, which encodes them again."""
     workers: options.Workers = 0
     overwrite: options.Overwrite = False
     dry_run: options.DryRun = False

@@ -126,13 +126,18 @@ class ConfigField:
             return self.option.wanted
         if self.kind is bool:
             return "yes or no"
-        kind = {int: "a whole number", float: "a number", Path: "a path"}.get(self.kind, "text")
+        kind = {int: "an integer", float: "a number", Path: "a path"}.get(self.kind, "text")
         option = self.option
-        low = f" from {option.minimum:g} up" if option.minimum > -math.inf else ""
-        low = f" above {option.above:g}" if option.above > -math.inf else low
-        high = f" to {option.maximum:g}" if option.maximum < math.inf else ""
-        high = f" to below {option.below:g}" if option.below < math.inf else high
-        return kind + (low.removesuffix(" up") if high else low) + high
+        if option.minimum > -math.inf and option.maximum < math.inf:
+            return f"{kind} from {option.minimum:g} to {option.maximum:g}"
+        limits = (
+            ("of at least", option.minimum),
+            ("above", option.above),
+            ("of at most", option.maximum),
+            ("below", option.below),
+        )
+        said = [f"{words} {limit:g}" for words, limit in limits if math.isfinite(limit)]
+        return " ".join([kind, " and ".join(said)]).strip()
 
     def read(self, text: Any) -> Any:
         """The value that is meant by what was typed, or by the list of that; by step, where that may differ: from
@@ -336,9 +341,9 @@ def method_options(pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-DAMAGED = "Videos that are damaged"
+DAMAGED = "Damaged videos"
 
-VIDEOS = "A folder of class folders, a list file (path label), one video, or a glob."
+VIDEOS = "A folder of class folders, a list file (path label), a single video, or a glob."
 Videos = Annotated[str, Option(VIDEOS, metavar="VIDEOS", argument=True)]
 DEFAULT_WORKSPACE = Path("stres-work")
 WorkspaceFolder = Annotated[
@@ -352,55 +357,59 @@ WorkspaceFolder = Annotated[
     ),
 ]
 DeviceName = Annotated[str, Option("auto (a GPU if there is one), cpu, cuda or cuda:N.", "--device", "NAME")]
-Workers = Annotated[int, Option("Worker processes; 0: one for each CPU core.", metavar="N", minimum=0, maximum=4096)]
-Seed = Annotated[int, Option("Seed of every random draw.", metavar="N", minimum=0)]
+Workers = Annotated[int, Option("Worker processes (0: one per CPU core).", metavar="N", minimum=0, maximum=4096)]
+Seed = Annotated[int, Option("Random seed.", metavar="N", minimum=0)]
 Patience = Annotated[
     float,
     Option(
-        "A video without progress for so many seconds fails, and its process is replaced.",
+        "Fail a video after this many seconds without progress, and replace its process.",
         metavar="SECONDS",
         minimum=1,
         group=DAMAGED,
     ),
 ]
 AllowTruncated = Annotated[
-    bool, Option("Store what decodes of truncated videos, marked, instead of failing.", group=DAMAGED)
+    bool, Option("Store what decodes of a truncated video, marked as truncated, instead of failing it.", group=DAMAGED)
 ]
 AllowDamaged = Annotated[
-    bool, Option("Store videos with damaged frames, marked, instead of failing them.", group=DAMAGED)
+    bool, Option("Store videos with damaged frames, marked as damaged, instead of failing them.", group=DAMAGED)
 ]
 ShortSide = Annotated[
     int | None,
     Option(
-        "Short side, exactly.",
+        "Resize to exactly this short side.",
         metavar="PIXELS",
         minimum=SMALLEST_SHORT_SIDE,
         maximum=LARGEST_SHORT_SIDE,
-        default=f"{DEFAULT_SHORT_SIDE}, but small videos are enlarged by at most 1.25 (240 becomes 256; smaller ones "
-        "keep their size)",
+        default=f"{DEFAULT_SHORT_SIDE}, but small videos are enlarged at most 1.25 times (240 becomes 256; smaller "
+        "ones keep their size)",
     ),
 ]
-Overwrite = Annotated[bool, Option("Make again what is already there.")]
-DryRun = Annotated[bool, Option("Say how much work and disk this would take; write nothing.")]
+Overwrite = Annotated[bool, Option("Redo what is already done.")]
+DryRun = Annotated[bool, Option("Estimate time and disk space; write nothing.")]
 RunOrFolder = Annotated[
     str | None,
-    Option("A run of the workspace, or the folder of another.", metavar="NAME|DIR", default="the newest finished"),
+    Option(
+        "A run of the workspace, by name, or the folder of any run.",
+        metavar="NAME|DIR",
+        default="the newest finished run",
+    ),
 ]
 UsedNetwork = Annotated[
     str | None,
     Option(
-        "The run's network: a training step, or late (both base streams, logits averaged).",
+        "Which network of the run: that of a training step, or late (both base streams, logits averaged).",
         "--network",
         "STEP",
         also="--step",
-        default="the last",
+        default="that of the last step",
     ),
 ]
-TestPrecision = Annotated[Precision, Option("fp32 or bf16; fp16 on a GPU.", "--precision")]
+TestPrecision = Annotated[Precision, Option("fp32, bf16, or fp16 (GPU only).", "--precision")]
 LoaderWorkers = Annotated[
     int,
     Option(
-        "Loader processes; 0: one a core beside a GPU, none on the CPU.",
+        "Data-loading processes (0: one per core with a GPU, none on the CPU).",
         "--workers",
         "N",
         minimum=0,
@@ -408,14 +417,14 @@ LoaderWorkers = Annotated[
     ),
 ]
 Compression = Annotated[
-    Literal["zstd", "gzip"], Option("Both lose nothing: zstd, or gzip for files that must open anywhere.")
+    Literal["zstd", "gzip"], Option("Lossless compression: zstd, or gzip for files that must open anywhere.")
 ]
-BOUND = Option("Flow is clipped to -BOUND..BOUND before it is stored.", "--bound", "PIXELS", above=0)
+BOUND = Option("Clip the flow to -BOUND..BOUND before storing it.", "--bound", "PIXELS", above=0)
 FLOW_STEP = Option("Flow from frame t to frame t+N.", "--step", "N", minimum=1)
 MethodOptions = Annotated[
     dict[str, str],
     Option(
-        "A parameter of the method by its library's name; may be given again.",
+        "Set a parameter of the method, named as in its library; may be repeated.",
         "--method-option",
         "NAME=VALUE",
         repeated=True,
@@ -426,7 +435,7 @@ MethodOptions = Annotated[
 PictureFolders = Annotated[
     Path,
     Option(
-        "Folder of the videos' folders: [CLASS/]VIDEO/, u/VIDEO/ and v/VIDEO/, or VIDEO/u/ and VIDEO/v/.",
+        "Folder that holds the videos' folders: [CLASS/]VIDEO/, u/VIDEO/ and v/VIDEO/, or VIDEO/u/ and VIDEO/v/.",
         metavar="DIR",
         argument=True,
     ),
@@ -434,7 +443,7 @@ PictureFolders = Annotated[
 ClassList = Annotated[
     Path | None,
     Option(
-        "Classes by video, where folders do not tell: a folder of split lists, or a file of lines path label.",
+        "Classes of the videos, if the folders do not give them: a folder of split lists, or a list file (path label).",
         "--list",
         "PATH",
     ),
@@ -442,7 +451,7 @@ ClassList = Annotated[
 AssumedFps = Annotated[
     float | None,
     Option(
-        "Frames a second, which pictures do not tell.",
+        "Frames per second, which pictures do not record.",
         "--fps",
         "N",
         above=0,
@@ -452,5 +461,5 @@ AssumedFps = Annotated[
 ]
 FirstPicture = Annotated[
     int | None,
-    Option("Number of the first picture to take.", "--first", "N", minimum=0, default="all of them, from 0 or 1 on"),
+    Option("Number of the first picture to import.", "--first", "N", minimum=0, default="all, from 0 or 1 on"),
 ]

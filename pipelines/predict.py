@@ -45,33 +45,33 @@ class Config:
     run: options.RunOrFolder = None
     step: options.UsedNetwork = None
     crops: Annotated[
-        int | None, Option(metavar="N", minimum=1, default="25; of a timeline's window 5, or those of training")
+        int | None, Option(metavar="N", minimum=1, default="25; for a timeline's window 5, or as many as in training")
     ] = None
-    """Frames of a video, spaced evenly."""
+    """Frames per video, spaced evenly."""
     views: ViewName = "full"
-    """full (whole frames), center, 3, 5, or 10 crops (5 and mirrors)."""
-    mirror: Annotated[bool | None, Option(default="with full and 10")] = None
-    """Also mirrored."""
+    """full (whole frames), center, 3, 5, or 10 crops (5 and their mirror images)."""
+    mirror: Annotated[bool | None, Option(default="with full and 10 only")] = None
+    """Also score the mirror images."""
     temporal: TemporalName = "sequence"
-    """sequence (all frames as one) or windows (of the training's length)."""
+    """sequence (all frames at once) or windows (as long as in training)."""
     timeline: Annotated[bool, Option(group=_TIMELINE)] = False
     """Write the class over time: CSV, JSON and a picture."""
     window: Annotated[str | None, Option(metavar="LENGTH", default="2", group=_TIMELINE)] = None
-    """Of the timeline's window: seconds (2, 0.5s) or frames (50f)."""
+    """Length of a timeline's window: in seconds (2, 0.5s) or frames (50f)."""
     hop: Annotated[str | None, Option(metavar="LENGTH", default="half a window", group=_TIMELINE)] = None
-    """From one window to the next."""
+    """Distance from one window to the next."""
     overlay: Annotated[bool, Option(group=_TIMELINE)] = False
     """With --timeline: also write the video with its classes."""
-    output: Annotated[Path | None, Option(metavar="DIR", default="predictions/ in the workspace", group=_TIMELINE)] = (
+    output: Annotated[Path | None, Option(metavar="DIR", default="the workspace's predictions/", group=_TIMELINE)] = (
         None
     )
-    """Folder of the timelines' files."""
+    """Folder for the timelines."""
     device: options.DeviceName = "auto"
     precision: options.TestPrecision = "fp32"
     method_options: Annotated[options.MethodOptions, Option(group=_RARELY)] = field(default_factory=dict)
-    """weights=FILE, where the run's flow method has them in one."""
+    """weights=FILE, if the run's flow method reads its weights from a file."""
     allow_truncated: Annotated[options.AllowTruncated, Option(group=_RARELY)] = False
-    """Take truncated videos as far as they decode."""
+    """Classify truncated videos as far as they decode."""
 
     def __post_init__(self) -> None:
         options.check(self)

@@ -34,36 +34,36 @@ class Config:
 
     workspace: options.WorkspaceFolder
     run: Annotated[
-        str | None, Option(metavar="NAME", default="the newest finished, or with --splits those named split{split}")
+        str | None, Option(metavar="NAME", default="the newest finished run; with --splits those named split{split}")
     ] = None
-    """The run, by its name or folder; with --splits a pattern with {split}."""
-    protocol: Annotated[str | None, Option(metavar="NAME", default="the paper's of the last step, else the newest")] = (
-        None
-    )
-    """Folder name of the evaluation."""
+    """Run, by name or folder; with --splits a pattern that contains {split}."""
+    protocol: Annotated[
+        str | None, Option(metavar="NAME", default="the paper's protocol of the last step, else the newest")
+    ] = None
+    """Evaluation, by the name of its folder."""
     splits: Annotated[
         tuple[int, ...],
         Option(
             metavar="N N N",
             repeated=True,
             read=_numbers,
-            wanted="whole numbers, such as 1,2,3",
+            wanted="integers, such as 1,2,3",
             distinct=True,
             trailing="name a run with --run, splits with --splits 1 2 3",
         ),
     ] = ()
-    """Average several splits as the papers do: 1 2 3 or 1,2,3."""
+    """Average over several splits, as papers do: 1 2 3 or 1,2,3."""
     compare: Annotated[str | None, Option(metavar="RUN[/STEP]", group=OTHERS)] = None
-    """Compare with another run, or a step or protocol of one, on the same videos (McNemar's exact test)."""
+    """Compare with another run, or with one of its steps or protocols, on the same videos (McNemar's exact test)."""
     with_file: Annotated[Path | None, Option(flag="--with", metavar="FILE", group=OTHERS)] = None
-    """Fuse in another program's scores: CSV or npz, a row a video; the name may hold {split}."""
+    """Fuse in another program's scores: CSV or npz with a row per video; the name may contain {split}."""
     with_weight: Annotated[float, Option(metavar="SHARE", minimum=0, maximum=1, group=OTHERS)] = 0.5
     """Weight of these scores, 0 to 1."""
     with_space: Annotated[Literal["auto", "logits", "softmax"], Option(group=OTHERS)] = "auto"
-    """What is averaged: logits, softmax, or auto: softmax where the file holds probabilities."""
+    """What to average: logits, softmax, or auto (softmax if the file holds probabilities)."""
     thumbnails: Annotated[int, Option(metavar="N", minimum=0)] = THUMBNAILS
-    """Clips with pictures on the page, at most."""
-    output: Annotated[Path | None, Option(metavar="DIR", default="a folder in reports/ of the workspace")] = None
+    """Maximum number of clips shown with pictures on the page."""
+    output: Annotated[Path | None, Option(metavar="DIR", default="a folder in the workspace's reports/")] = None
     """Folder for the report."""
 
     def __post_init__(self) -> None:

@@ -43,12 +43,12 @@ class Config:
     video: Annotated[
         str, Option(argument=True, metavar="VIDEO", wanted="a video file, or CLASS/VIDEO of the stored flow")
     ]
-    """A video file; or CLASS/VIDEO, whose stored flow is then shown."""
+    """A video file, or CLASS/VIDEO to show its stored flow."""
     method: Annotated[MethodName | None, Option(default=f"{_WORKSPACES} tvl1")] = None
-    """What computes the flow of a video file."""
+    """Method that computes the flow of a video file."""
     method_options: options.MethodOptions = field(default_factory=dict)
     bound: Annotated[float | None, options.BOUND, Option(default=f"{_WORKSPACES} 20")] = None
-    """Flow is clipped to -BOUND..BOUND, as it would be stored."""
+    """Clip the flow to -BOUND..BOUND, as it would be stored."""
     step: Annotated[int | None, options.FLOW_STEP, Option(default=f"{_WORKSPACES} 1")] = None
     short_side: options.ShortSide = None
     device: options.DeviceName = "auto"
@@ -57,18 +57,18 @@ class Config:
         Option(
             metavar="N",
             minimum=0,
-            wanted="a whole number from 0 up, or all",
-            default="the middle one, or all where FILE is a video",
-            switches=(("--all", "all", "A video of all frames: the same as --frame all."),),
+            wanted="an integer of at least 0, or all",
+            default="the middle one, or all if FILE is a video",
+            switches=(("--all", "all", "Make a video of all frames (the same as --frame all)."),),
         ),
     ] = None
-    """The frame whose flow to show, from 0; or all."""
-    output: Annotated[Path | None, Option(metavar="FILE", default="a file in pictures/ of the workspace")] = None
-    """.png; or .mp4, .avi or .mkv for all frames."""
+    """Frame to show, counted from 0, or all."""
+    output: Annotated[Path | None, Option(metavar="FILE", default="a file in the workspace's pictures/")] = None
+    """File to write: .png, or .mp4, .avi or .mkv for all frames."""
     max_flow: Annotated[
-        float | None, Option(metavar="PIXELS", above=0, default="the 99th percentile of what is shown")
+        float | None, Option(metavar="PIXELS", above=0, default="the 99th percentile of the flow shown")
     ] = None
-    """Where colours are full."""
+    """Flow that is drawn in full colour."""
 
     def __post_init__(self) -> None:
         options.check(self)

@@ -42,7 +42,7 @@ class Config:
 
     workspace: options.WorkspaceFolder
     split: options.Positive = 1
-    """The split to train on."""
+    """Split to train on."""
     name: Annotated[str | None, Option(metavar="NAME", default="split<N>")] = None
     """Name of the run."""
     splits_dir: Annotated[
@@ -54,7 +54,7 @@ class Config:
     exclude_classes: Annotated[
         tuple[str, ...], Option(flag="--exclude-class", metavar="NAME", repeated=True, group=_DATA)
     ] = ()
-    """Leave a class out of training and test; may be given again."""
+    """Leave a class out of training and test; may be repeated."""
     recipe: Annotated[RecipeName, Option(group=RECIPE)] = "paper"
     """paper, or small (from scratch on hundreds of clips)."""
     steps: Annotated[tuple[StepName, ...] | None, Option(metavar="STEP,STEP", group=RECIPE, default="the recipe's")] = (

@@ -73,8 +73,8 @@ class _Output(io.FileIO):
             return code
         reason = self._error.strerror or self._error
         sys.stderr.write(
-            f"error: the command has done its work, but its result cannot be written to standard output ({reason}): "
-            "send it elsewhere, or free some space, and give the same command again\n"
+            f"error: the command finished, but its result cannot be written to standard output ({reason}): redirect it "
+            "or free some space, then run the same command again\n"
         )
         return 3
 

@@ -15,19 +15,19 @@ from stres_cli.console import error_document, print_json
 
 # The first sentence of each command's own help. It is repeated here so that `stres --help` need not load the commands.
 COMMANDS = {
-    "demo": "Put a small synthetic data set through every stage, and report.",
+    "demo": "Run every stage on a small synthetic data set, and report.",
     "extract-frames": "Store every frame of the videos as JPEG.",
     "extract-flow": "Compute and store the optical flow between consecutive frames.",
-    "import-frames": "Store frames that another tool left as pictures in folders.",
-    "import-flow": "Store flow that another tool left as grey pictures in folders, value for value.",
+    "import-frames": "Import frames that another tool stored as pictures in folders.",
+    "import-flow": "Import flow that another tool stored as grey pictures in folders, value for value.",
     "export-flow": "Write the stored flow as grey pictures in folders, for other tools.",
-    "show-flow": "Draw the flow of a video: in colours with their key, its magnitude, and as it is stored.",
+    "show-flow": "Draw the flow of a video: in colour with a key, its magnitude, and as stored.",
     "verify": "Find what is missing, damaged, inconsistent or wrong in the workspace.",
     "train": "Train the two-stream network on one split.",
-    "evaluate": "Score the test videos of a run's split: appearance, motion and both fused, from one pass.",
+    "evaluate": "Score the test videos of a run's split: appearance, motion and both fused, in one pass.",
     "report": "Report accuracies and the confusion matrix: in the terminal, as CSV, PNG and one HTML page.",
     "predict": "Classify videos directly from file.",
-    "export": "Write a run's network as one file that runs without stres, with its model card.",
+    "export": "Write a run's network as one file that runs without stres, with a model card.",
     "doctor": "Check the environment and suggest fixes.",
 }
 

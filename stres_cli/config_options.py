@@ -22,7 +22,9 @@ from stres_cli import INTERRUPTED, console
 
 Body = Callable[..., None]
 
-_JSON = Annotated[bool, typer.Option("--json", metavar="", help="One JSON document on stdout, all else on stderr.")]
+_JSON = Annotated[
+    bool, typer.Option("--json", metavar="", help="Print one JSON document to stdout, everything else to stderr.")
+]
 _DEBUG = Annotated[
     bool, typer.Option("--debug", envvar="STRES_DEBUG", metavar="", help="Show the traceback of an error.")
 ]
@@ -128,7 +130,7 @@ def _values(config_type: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         value = _given(field, given)
         if value is None:
             if field.default is dataclasses.MISSING:
-                raise UsageError(f"{field.flag} is missing: give {field.wanted} (--help tells more)")
+                raise UsageError(f"{field.flag} is missing: give {field.wanted} (see --help)")
         elif field.steps:
             for step, number in value.items():
                 inside.setdefault(field.within, {}).setdefault(step, {})[field.name] = number
@@ -148,7 +150,7 @@ def _given(field: ConfigField, given: Mapping[str, Any]) -> Any:
     found: dict[str, Any] = {}
     behind = given.get(f"{field.name}_trailing") or []
     if behind and not given[field.name]:
-        raise UsageError(f"{' '.join(behind)!r} belongs to no option: {option.trailing}")
+        raise UsageError(f"{' '.join(behind)!r} does not belong to an option: {option.trailing}")
     for number, (flag, value, _) in enumerate(option.switches):
         if given[f"{field.name}_switch{number}"]:
             found[flag] = value
@@ -156,7 +158,7 @@ def _given(field: ConfigField, given: Mapping[str, Any]) -> Any:
         if (text := given.get(name)) not in (None, []):
             found[flag] = text if isinstance(text, bool) else field.read([*text, *behind] if behind else text)
     if any(value != next(iter(found.values())) for value in found.values()):
-        raise UsageError(f"{' and '.join(found)} contradict each other: give one of them")
+        raise UsageError(f"{' and '.join(found)} contradict each other: give only one")
     if found:
         return next(iter(found.values()))
     return field.read(option.fallback) if option.fallback else None

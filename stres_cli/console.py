@@ -98,7 +98,7 @@ def command(as_json: bool, debug: bool, *, shared: bool = False, interrupted: st
     with _stoppable(ui.stop):
         try:
             if launched() and not shared:
-                raise UsageError("this command's work is not shared by several processes: start it without torchrun")
+                raise UsageError("this command does not run on several processes: start it without torchrun")
             yield ui
         except typer.Exit:
             raise
@@ -132,7 +132,7 @@ def _explain(error: Exception | Interrupted, interrupted: str) -> tuple[str, int
     if isinstance(error, StresError):
         return str(error), error.exit_code
     first_line = f"{type(error).__name__}: {error}".partition("\n")[0]
-    return f"stres itself failed, please report it: {first_line} (--debug shows where)", 4
+    return f"internal error, please report it: {first_line} (--debug shows the traceback)", 4
 
 
 class _PlainConsole(Console):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def show_training(ui: CommandUI, run: str, cost: "TrainingEstimate") -> None:
     """A row for each step that is still to do, and what all of them take."""
     if cost.finished:
-        ui.out.print(f"{', '.join(cost.finished)} done before", soft_wrap=True)
+        ui.out.print(f"{', '.join(cost.finished)} already done", soft_wrap=True)
     if not cost.steps:
         ui.out.print(f"run {run} has nothing left to do", soft_wrap=True)
         return
@@ -36,8 +36,8 @@ def show_training(ui: CommandUI, run: str, cost: "TrainingEstimate") -> None:
     ui.out.print(table)
     measured = sum(step.measured_updates for step in cost.steps)
     ui.out.print(
-        f"in all about {duration(3600 * cost.hours)}, measured on {plural(measured, 'update')}; "
-        f"{size(cost.gigabytes)} of weights, with checkpoints at most {size(cost.peak_gigabytes)} at once; "
+        f"about {duration(3600 * cost.hours)} in all, measured on {plural(measured, 'update')}; "
+        f"{size(cost.gigabytes)} of weights, at most {size(cost.peak_gigabytes)} with checkpoints; "
         f"{size(cost.memory_gigabytes)} of memory",
         soft_wrap=True,
     )
@@ -61,4 +61,4 @@ def show_evaluation(ui: CommandUI, run: str, cost: "EvaluationEstimate") -> None
         size(cost.gigabytes),
     )
     ui.out.print(table)
-    ui.out.print(f"in all about {duration(3600 * cost.hours)} and {size(cost.gigabytes)}", soft_wrap=True)
+    ui.out.print(f"about {duration(3600 * cost.hours)} and {size(cost.gigabytes)} in all", soft_wrap=True)

@@ -39,7 +39,7 @@ def show(ui: CommandUI, result: ExtractResult, workspace: Path, *, wanted: str =
         if cost.measured_videos and (told := room(cost.gigabytes, cost.free_gigabytes)):
             ui.out.print(told, soft_wrap=True)
         if result.failures:
-            looked = "of the videos looked at"
+            looked = "of the videos tried"
             text = plural(len(result.failures), f"{looked} fails:", f"{looked} fail:")
             ui.out.print(text, soft_wrap=True)
         _show_failures(ui, result.failures)
@@ -61,7 +61,7 @@ def show(ui: CommandUI, result: ExtractResult, workspace: Path, *, wanted: str =
     _show_failures(ui, result.failures)
     if result.failed:
         ui.out.print(
-            f"all failures are in {workspace / 'failures.csv'}; they are tried again at every run", soft_wrap=True
+            f"all failures are listed in {workspace / 'failures.csv'}; they are retried on every run", soft_wrap=True
         )
 
 
@@ -89,10 +89,10 @@ def _clipped(clipping: "Clipping") -> str:
         f"component is {clipping.largest:.3g} px"
     )
     if suits > bound and clipping.clipped_share > 0.001:
-        return f"{text}; --bound {suits:g} would clip no more than 0.1 %"
+        return f"{text}; --bound {suits:g} would clip at most 0.1 %"
     if suits <= bound / 2:
         return (
-            f"{text}; --bound {suits:g} would clip no more than 0.1 %, and store steps {bound / suits:.2g} times finer"
+            f"{text}; --bound {suits:g} would clip at most 0.1 %, and store flow {bound / suits:.2g} times more finely"
         )
     return text
 
@@ -113,10 +113,10 @@ def _show_proposal(ui: CommandUI, proposal: "Proposal") -> None:
     ui.out.print(f"  method: {times}", soft_wrap=True)
     ui.out.print(f"  bound: {_clipped(proposal.clipping)}", soft_wrap=True)
     both = f"{sides[0]} px" if sides[0] == sides[1] else f"{sides[0]} to {sides[1]} px, mostly {proposal.short_side}"
-    ui.out.print(f"  short side: the pictures have {both}", soft_wrap=True)
+    ui.out.print(f"  short side: the pictures are {both}", soft_wrap=True)
 
 
 def _changed(result: ExtractResult) -> str:
     shown = ", ".join(result.changed[:_SHOWN_FAILURES]) + (", ..." if len(result.changed) > _SHOWN_FAILURES else "")
     what = plural(len(result.changed), "video has", "videos have")
-    return f"{what} changed since stored, {'to be ' if result.estimate else ''}made again: {shown}"
+    return f"{what} changed since it was stored, {'to be ' if result.estimate else ''}made again: {shown}"

@@ -31,8 +31,8 @@ def show(ui: CommandUI, result: Result) -> None:
     ui.out.print(printable(f"run {result.run}, {result.step}: {protocol}"), style="dim", soft_wrap=True)
     number = len(result.predictions)
     ui.out.print(
-        f"{plural(number, 'video')}, {duration(result.video_seconds)} long, in {duration(result.seconds)}: "
-        f"{result.video_seconds_per_second:.2g} s of video a second",
+        f"{plural(number, 'video')} ({duration(result.video_seconds)} long) in {duration(result.seconds)}: "
+        f"{result.video_seconds_per_second:.2g} s of video per second",
         soft_wrap=True,
     )
     if result.truth is not None:
@@ -40,11 +40,11 @@ def show(ui: CommandUI, result: Result) -> None:
 
 
 def _accuracy(truth: Truth) -> str:
-    text = f"right: {truth.right} of {truth.labelled} labelled videos, {percent(truth.accuracy)} %"
+    text = f"correct: {truth.right} of {truth.labelled} labelled videos, {percent(truth.accuracy)} %"
     if not truth.unknown:
         return text
     others = ", ".join(f"{name} ({number})" for name, number in truth.unknown.items())
-    return f"{text}; of classes that the run does not know, and not counted: {others}"
+    return f"{text}; not counted, since the run does not know their classes: {others}"
 
 
 def show_partly(ui: CommandUI, predictions: Sequence[Prediction]) -> None:
@@ -82,7 +82,7 @@ def _truth(prediction: Prediction) -> Text:
     """The class that the video was given under, where the run knows it."""
     if prediction.right is None:
         return Text()
-    told = f"  {printable(str(prediction.class_name))}: {'right' if prediction.right else 'wrong'}"
+    told = f"  {printable(str(prediction.class_name))}: {'correct' if prediction.right else 'wrong'}"
     return Text(told, style="not bold green" if prediction.right else "not bold red")
 
 

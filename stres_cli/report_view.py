@@ -38,19 +38,19 @@ def render(result: "Result", console: Console) -> None:
     console.print(heading, soft_wrap=True)
     for notice in result.notices:
         console.print(Text(printable(notice), style="yellow"), soft_wrap=True)
-    _section("Accuracy, %, with 95 % intervals (Wilson; of means combined)", _accuracies(result), console)
+    _section("Accuracy in %, with 95 % intervals (Wilson; combined for means)", _accuracies(result), console)
     for note in result.external.notes() if result.external else ():
         console.print(Text(printable(note), style="dim"))
     if result.published is not None:
-        title = f"Beside published results on {result.published.dataset}, top-1, % (means of three splits)"
+        title = f"Published results on {result.published.dataset}: top-1 in % (means of three splits)"
         _section(title, _published(result, result.published), console)
     if result.comparison is not None:
         _section(f"Compared with {printable(result.comparison.second)}", _comparison(result.comparison), console)
         if warning := result.comparison.warning:
             console.print(Text(printable(warning), style="yellow"), soft_wrap=True)
-    figures = "%: the accuracy of each stream"
+    figures = "in %: the accuracy of each stream"
     if _has_room_for_figures(result, console.width):
-        figures = f"%: precision, recall and F1 of {printable(result.headline)}, then the accuracy of each stream"
+        figures = f"in %: precision, recall and F1 of {printable(result.headline)}, then the accuracy of each stream"
     for title, rows in _class_groups(result):
         _section(f"{title}, {figures}", _classes(result, rows, console.width), console)
     _section(f"Most confused pairs ({result.headline})", _pairs(result, console.width), console)
@@ -131,9 +131,9 @@ def _has_room_for_figures(result: "Result", width: int) -> bool:
 
 def _pairs(result: "Result", width: int) -> Table | Text:
     if not result.confused:
-        return Text("no video was confused", style="green")
+        return Text("no video was misclassified", style="green")
     table = _table()
-    for title in ("true", "taken for"):
+    for title in ("true", "predicted"):
         table.add_column(title, no_wrap=True, overflow="ellipsis", max_width=max((width - 24) // 2, 8))
     table.add_column("videos", justify="right", no_wrap=True)
     table.add_column("% of class", justify="right", no_wrap=True)
@@ -181,16 +181,16 @@ def _print_findings(result: "Result", console: Console) -> None:
         ]
         helped, hurt = (names or "no class" for names in named)
         helped_by, hurt_by = (sum(getattr(one, name) for one in effects) for name in ("helped", "hurt"))
-        counts = f"{plural(helped_by, 'video')} right only with motion, {hurt_by} only without"
+        counts = f"{plural(helped_by, 'video')} correct only with motion, {hurt_by} only without"
         lines.append(("Motion", f"{counts}; helps {helped}; hurts {hurt}"))
     for sweep in result.fusion:
         weight, top1 = sweep.best
         used = f"{sweep.first} with {sweep.second}: {percent(sweep.used_top1)} % at weight {sweep.used:g} (used)"
-        best = f"best of these test videos {percent(top1)} % at {weight:g}, which is no test result"
+        best = f"best on these test videos {percent(top1)} % at {weight:g}, which is not a test result"
         lines.append(("Fusion", f"{used}; {best}"))
     if result.calibration:
         errors = (f"{stream} {percent(values.ece)} %" for stream, values in result.calibration.items())
-        lines.append(("Calibration", f"expected error (ECE) {', '.join(errors)}"))
+        lines.append(("Calibration", f"expected calibration error (ECE) {', '.join(errors)}"))
     table = _table(show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()

@@ -28,13 +28,12 @@ def show(result: "Result", console: Console) -> None:
     )
     if result.sources_absent:
         console.print(
-            f"{plural(result.sources_absent, 'source video is', 'source videos are')} gone and not compared",
+            f"{plural(result.sources_absent, 'source video is', 'source videos are')} gone and were not compared",
             soft_wrap=True,
         )
     if result.not_oriented:
         console.print(
-            f"in {plural(result.not_oriented, 'video')} too little moves to see whether the flow is the right way "
-            "round",
+            f"in {plural(result.not_oriented, 'video')} too little moves to tell whether the flow points the right way",
             soft_wrap=True,
         )
     for line in _flow_again(result), _stored_in_part(result):
@@ -68,7 +67,7 @@ def _stored_in_part(result: "Result") -> str:
     """Which videos are stored though they are not whole."""
     kinds = ("truncated", result.truncated), ("damaged", result.damaged)
     parts = [f"{len(videos)} {kind} (--allow-{kind}): {some(videos, 5)}" for kind, videos in kinds if videos]
-    return f"stored though not whole: {'; '.join(parts)}" if parts else ""
+    return f"stored although incomplete: {'; '.join(parts)}" if parts else ""
 
 
 def _table(result: "Result") -> Table:
@@ -94,9 +93,8 @@ def _show_queue(result: "Result", console: Console) -> None:
     if not result.requeued:
         return
     console.print(
-        f"{plural(len(result.requeued), 'artifact is', 'artifacts are')} queued in failures.csv; what was there lies "
-        "in set-aside/. "
-        "To make them again, give the command that made them:",
+        f"{plural(len(result.requeued), 'artifact is', 'artifacts are')} queued in failures.csv; the old files are in "
+        "set-aside/. To make them again, run the command that made them:",
         soft_wrap=True,
     )
     for line in result.commands:

@@ -130,7 +130,7 @@ def parse_options(method: str, kind: type[Parameters], options: Mapping[str, str
                 raise ValueError
             values[fields[name].name] = str(value) if isinstance(default, str) else type(default)(number)
         except (ValueError, OverflowError, TypeError):  # of another type in a run's damaged configuration
-            wanted = "a whole number" if isinstance(default, int) else "a finite number"
+            wanted = "an integer" if isinstance(default, int) else "a finite number"
             raise UsageError(f"--method-option {name}={value}: must be {wanted} (default {default})") from None
     return kind(**values)
 

@@ -22,7 +22,7 @@ from pipelines.wording import plural
 from pipelines.workspace import UNLABELLED
 
 _LONGEST_NAME = 255 - len(".h5")  # bytes
-_READING = "VIDEOS (where it does not say itself)"
+_READING = "Reading VIDEOS (where the layout is not recognised)"
 _FEW = 8  # classes that are named one by one
 
 
@@ -67,7 +67,7 @@ class ReadAs:
     """What a user says of VIDEOS where it does not say it itself."""
 
     classes_at: Annotated[int | None, Option(metavar="N", minimum=1, group=_READING)] = None
-    """The class is the Nth folder below VIDEOS, whatever else the layout looks like."""
+    """Take the Nth folder below VIDEOS as the class, whatever the layout looks like."""
     class_names: Annotated[
         Path | None,
         Option(
@@ -76,11 +76,11 @@ class ReadAs:
             group=_READING,
         ),
     ] = None
-    """Names for a list's numbers: a line each, with or without the number, or JSON."""
+    """Names for a list's numeric labels: one per line, with or without the number, or JSON."""
     relative_to: Annotated[
-        Path | None, Option(metavar="DIR", default="the list's own, or the current one", group=_READING)
+        Path | None, Option(metavar="DIR", default="the list's own, else the current folder", group=_READING)
     ] = None
-    """Folder that a list's paths are relative to."""
+    """Folder that the paths of a list are relative to."""
 
     def __post_init__(self) -> None:
         options.check(self)

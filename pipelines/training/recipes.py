@@ -44,7 +44,7 @@ class Step:
     """RGB frames, and flow stacks, per sample."""
     stride: Annotated[
         tuple[int, int],
-        Option(minimum=1, separator="-", one_for_all=True, wanted="N or LOW-HIGH in frames from 1 up, such as 5-15"),
+        Option(minimum=1, separator="-", one_for_all=True, wanted="N or LOW-HIGH of at least 1 frame, such as 5-15"),
     ] = (1, 1)
     """Distance between the frames of a sample: N, or LOW-HIGH to draw one for each sample."""
     dropout: options.Probability = 0.0
@@ -54,7 +54,8 @@ class Step:
     mirror: bool = True
     """Mirror half of the samples left-right (yes/no)."""
     temporal_pool: Annotated[
-        tuple[int, int] | None, Option(minimum=1, separator="/", wanted="SIZE/STRIDE in frames from 1 up, such as 5/2")
+        tuple[int, int] | None,
+        Option(minimum=1, separator="/", wanted="SIZE/STRIDE of at least 1 frame each, such as 5/2"),
     ] = None
     """Max pooling over time before the classifiers: SIZE/STRIDE in frames."""
     iterations: Annotated[int | None, Option(minimum=1)] = None

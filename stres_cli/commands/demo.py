@@ -10,10 +10,10 @@ from stres_cli.tables import Table
 
 @command(example="stres demo --workspace demo-work")
 def demo(ui: CommandUI, config: stage.Config) -> None:
-    """Put a small synthetic data set through every stage, and report.
+    """Run every stage on a small synthetic data set, and report.
 
-    Balls of three colours that rise, fall or cross: appearance tells the colour, motion the movement, only both the
-    class. Needs no data and no network; everything lies in WORKSPACE/demo.
+    The clips show balls of three colours that rise, fall or cross: appearance tells the colour, motion the movement,
+    and only both tell the class. Needs no data and no internet; everything is stored in WORKSPACE/demo.
     """
     result = stage.run(config, ui.on_progress)
     ui.finish(result)

@@ -11,7 +11,7 @@ from stres_cli.console import CommandUI
 _MARKS = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failure": ("FAIL", "bold red")}
 
 
-@command(example="stres doctor --device cuda", interrupted="interrupted: nothing is left behind")
+@command(example="stres doctor --device cuda", interrupted="interrupted: nothing was changed")
 def doctor(ui: CommandUI, config: stage.Config) -> None:
     """Check the environment and suggest fixes.
 

@@ -14,7 +14,7 @@ from stres_cli.tables import Table
 
 @command(example="stres evaluate --run split1 --views full,10", shared=True, interrupted=interrupted_text)
 def evaluate(ui: CommandUI, config: stage.Config) -> None:
-    """Score the test videos of a run's split: appearance, motion and both fused, from one pass."""
+    """Score the test videos of a run's split: appearance, motion and both fused, in one pass."""
     keep_freed_memory()
     result = stage.run(config, ui.on_progress)
     if result.estimate is not None:
@@ -34,7 +34,7 @@ def evaluate(ui: CommandUI, config: stage.Config) -> None:
     if result.failed or result.missing_videos:
         missing = plural(len(result.missing_videos), "test video is", "test videos are")
         text = f"{missing} missing, {result.failed} could not be read: "
-        ui.out.print(text + "the numbers are those of the others", soft_wrap=True)
+        ui.out.print(text + "the results are those of the others", soft_wrap=True)
 
 
 def _table(result: stage.Result) -> Table:

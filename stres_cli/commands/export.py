@@ -8,13 +8,13 @@ from stres_cli.console import CommandUI
 
 @command(
     example="stres export model.onnx --run split1",
-    interrupted="interrupted: what has its name is whole; give the command again",
+    interrupted="interrupted: no incomplete file is left; run the command again",
 )
 def export(ui: CommandUI, config: stage.Config) -> None:
-    """Write a run's network as one file that runs without stres, with its model card.
+    """Write a run's network as one file that runs without stres, with a model card.
 
-    It takes frames and flow as bytes at the network's size, of any number of videos and frames, and gives
-    probabilities. Nothing is left unless what the file gives agrees with the run to 1e-4.
+    The file takes frames and flow as bytes at the network's size, for any number of videos and frames, and returns
+    probabilities. It is kept only if its output agrees with the run to 1e-4.
     """
     result = stage.run(config, ui.on_progress)
     ui.finish(result)

@@ -10,6 +10,6 @@ from stres_cli.extraction_view import show
 def export_flow(ui: CommandUI, config: stage.Config) -> None:
     """Write the stored flow as grey pictures in folders, for other tools.
 
-    OUT/flow.json says what they are: layout, method, bound, step. The same command again does only what is not done.
+    OUT/flow.json describes them: layout, method, bound and step. Run it again to do only what is missing.
     """
     show(ui, stage.run(config, ui.on_progress), config.workspace)

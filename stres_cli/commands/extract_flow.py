@@ -10,6 +10,6 @@ from stres_cli.extraction_view import show
 def extract_flow(ui: CommandUI, config: stage.Config) -> None:
     """Compute and store the optical flow between consecutive frames.
 
-    The same command again does only what is not done. A video that cannot be read becomes a row of failures.csv.
+    Run it again to do only what is missing. Videos that cannot be read are listed in failures.csv.
     """
     show(ui, stage.run(config, ui.on_progress), config.workspace)

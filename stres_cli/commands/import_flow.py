@@ -8,9 +8,9 @@ from stres_cli.extraction_view import show
 
 @command(example="stres import-flow tvl1_flow/ --method tvl1 --bound 20", shared=True, interrupted=interrupted_text)
 def import_flow(ui: CommandUI, config: stage.Config) -> None:
-    """Store flow that another tool left as grey pictures in folders, value for value.
+    """Import flow that another tool stored as grey pictures in folders, value for value.
 
-    Videos whose x and y differ in number, or that do not fit their stored frames (one more than fields), become rows
-    of failures.csv. The same command again does only what is not done.
+    Videos with different numbers of x and y pictures, or whose number does not fit the stored frames (one more frame
+    than fields), are listed in failures.csv. Run it again to do only what is missing.
     """
     show(ui, stage.run(config, ui.on_progress), config.workspace, wanted="pictures")

@@ -8,9 +8,9 @@ from stres_cli.extraction_view import show
 
 @command(example="stres import-frames jpegs_256/ --list ucfTrainTestlist/", shared=True, interrupted=interrupted_text)
 def import_frames(ui: CommandUI, config: stage.Config) -> None:
-    """Store frames that another tool left as pictures in folders.
+    """Import frames that another tool stored as pictures in folders.
 
-    JPEGs keep their bytes. Gaps in the numbers, other sizes and pictures that cannot be decoded make a video a row of
-    failures.csv. The same command again does only what is not done.
+    JPEGs are kept byte for byte. Videos with gaps in their numbering, with pictures of several sizes or with pictures
+    that cannot be decoded are listed in failures.csv. Run it again to do only what is missing.
     """
     show(ui, stage.run(config, ui.on_progress), config.workspace, wanted="pictures")

@@ -12,13 +12,12 @@ from stres_cli.prediction_view import show, show_partly
 @command(
     example="stres predict clip.avi --run split1",
     shared=True,
-    interrupted="interrupted: what was predicted so far is above",
+    interrupted="interrupted: the predictions made so far are above",
 )
 def predict(ui: CommandUI, config: stage.Config) -> None:
     """Classify videos directly from file.
 
-    Frames and flow are made as those that the run was trained on, only where they are looked at; nothing is stored but
-    timelines.
+    Frames and flow are made as for the run's training, but only where the network looks; only timelines are stored.
     """
     keep_freed_memory()
     done: list[Prediction] = []

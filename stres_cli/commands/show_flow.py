@@ -8,9 +8,9 @@ from stres_cli.console import CommandUI
 
 @command(example="stres show-flow clip.avi --all --output flow.mp4")
 def show_flow(ui: CommandUI, config: stage.Config) -> None:
-    """Draw the flow of a video: in colours with their key, its magnitude, and as it is stored.
+    """Draw the flow of a video: in colour with a key, its magnitude, and as stored.
 
-    One frame makes a PNG picture, all frames make a video. With CLASS/VIDEO nothing is computed.
+    One frame gives a PNG picture, all frames give a video. With CLASS/VIDEO nothing is computed.
     """
     result = stage.run(config, ui.on_progress)
     ui.finish(result)

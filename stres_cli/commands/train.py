@@ -23,8 +23,8 @@ _SHOW_RECIPE = typer.Option(
 def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _SHOW_RECIPE] = False) -> None:
     """Train the two-stream network on one split.
 
-    Four steps: appearance and motion alone, both joined (joint1), and with temporal pooling (joint2). The same command
-    continues an interrupted run.
+    Four steps: appearance and motion alone, then both joined (joint1), then with temporal pooling (joint2). Run the
+    same command again to continue an interrupted run.
     """
     if show_recipe:
         _show_recipe(ui, config)
@@ -46,7 +46,7 @@ def _run(ui: CommandUI, config: stage.Config) -> None:
         accuracy = step.metrics.get("fused_accuracy", step.metrics.get(f"{step.step}_accuracy"))
         loss = step.metrics.get("loss")
         table.add_row(
-            step.step + (" (done before)" if step.already_done else ""),
+            step.step + (" (already done)" if step.already_done else ""),
             str(step.iterations),
             duration(step.seconds),
             "–" if loss is None else f"{loss:.3f}",
@@ -54,9 +54,9 @@ def _run(ui: CommandUI, config: stage.Config) -> None:
         )
     ui.out.print(table)
     if any("updates" in step.metrics for step in result.steps):
-        text = "training loss (mean over frames and streams) and accuracy: of the samples of the last updates, up to 50"
+        text = "training loss (mean over frames and streams) and accuracy are those of the last updates, at most 50"
         ui.out.print(text, soft_wrap=True)
-    text = f"{plural(result.train_videos, 'training video')}; the run lies in {result.folder}"
+    text = f"{plural(result.train_videos, 'training video')}; the run is in {result.folder}"
     ui.out.print(text, soft_wrap=True)
     if result.failed:
         ui.out.print(

@@ -5,12 +5,12 @@ from stres_cli.config_options import command
 from stres_cli.console import CommandUI
 
 
-@command(example="stres verify --quick --fix", shared=True, interrupted="interrupted: give the command again")
+@command(example="stres verify --quick --fix", shared=True, interrupted="interrupted: run the command again")
 def verify(ui: CommandUI, config: stage.Config) -> None:
     """Find what is missing, damaged, inconsistent or wrong in the workspace.
 
-    By default every stored byte is checked against its checksum, and by warping frames whether the flow is theirs and
-    the right way round. The exit code is 1 where there are faults. Nothing is changed without --fix.
+    By default every stored byte is checked against its checksum, and frames are warped by their flow to see that it is
+    theirs and points the right way. The exit code is 1 if there are faults. Nothing is changed without --fix.
     """
     from stres_cli.verify_view import show  # loads rich.table, which --help can do without
 

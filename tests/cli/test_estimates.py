@@ -21,7 +21,7 @@ def test_a_dry_run_of_training_shows_a_row_for_each_step(stres, workspace):
     rows = [line.strip("│ ").split("│") for line in shown.stdout.splitlines() if line.startswith("│")]
     assert [[cell.strip() for cell in row[:3]] for row in rows] == [["appearance", "3", "2"], ["motion", "3", "2"]]
     assert "train motion (dry run): 3/3 updates" in shown.stderr
-    assert "in all about " in shown.stdout
+    assert " in all, measured on " in shown.stdout
     assert sorted(workspace.root.rglob("*")) == before
 
 
@@ -72,7 +72,7 @@ def test_a_dry_run_of_a_finished_run_says_that_nothing_is_left(stres, trained_on
     shown = stres("train", *arguments)
 
     assert shown.exit_code == 0, shown.stderr
-    assert shown.stdout == "motion done before\nrun split1 has nothing left to do\n"
+    assert shown.stdout == "motion already done\nrun split1 has nothing left to do\n"
 
 
 def test_the_document_of_a_dry_run_of_training(stres, workspace):

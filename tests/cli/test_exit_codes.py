@@ -49,10 +49,10 @@ WRONG_USAGE = {
     "unknown augmentation": ("train --augmentation huge", ["'huge'", "corner-jittered"]),
     "unknown device": ("extract-flow . --device tpu", ["'tpu'", "auto, cpu, cuda"]),
     "unknown views": ("evaluate --views 7", ["'7'", "full, center, 3, 5, 10"]),
-    "not a number": ("train --split one", ["--split", "'one'", "a whole number from 1"]),
-    "too small": ("extract-frames . --workers -1", ["--workers -1: give a whole number from 0 to 4096"]),
+    "not a number": ("train --split one", ["--split", "'one'", "an integer of at least 1"]),
+    "too small": ("extract-frames . --workers -1", ["--workers -1: give an integer from 0 to 4096"]),
     "not finite": ("train --lr nan", ["--lr nan for appearance: give a number above 0"]),
-    "infinite": ("extract-frames . --patience inf", ["--patience inf: give a number from 1 up"]),
+    "infinite": ("extract-frames . --patience inf", ["--patience inf: give a number of at least 1"]),
     "infinite bound": ("extract-flow . --bound inf", ["--bound", "inf"]),
     "infinite factor": ("train --schedule 1:inf", ["--schedule", "inf"]),
     "not above zero": ("extract-flow . --bound 0", ["--bound 0.0: give a number above 0"]),
@@ -86,7 +86,7 @@ def test_2_a_run_is_not_continued_with_another_configuration(stres, workspace):
     other = stres(*command, "-w", workspace.root, "--lr", 0.5)
 
     assert (again.exit_code, other.exit_code) == (0, 2)
-    assert "done before" in again.stdout
+    assert "already done" in again.stdout
     assert other.stderr.splitlines()[-1].startswith(
         "error: run split1 was begun with another configuration: steps.appearance.lr was"
     )
@@ -125,7 +125,7 @@ def test_4_an_unexpected_error_is_one_sentence_and_a_traceback_only_with_debug(s
     debug = stres("report", "-w", tmp_path, "--debug")
 
     assert (plain.exit_code, debug.exit_code) == (4, 4)
-    sentence = "error: stres itself failed, please report it: RuntimeError: boom (--debug shows where)\n"
+    sentence = "error: internal error, please report it: RuntimeError: boom (--debug shows the traceback)\n"
     assert plain.stderr == sentence
     assert debug.stderr.startswith("Traceback (most recent call last)")
     assert "in fail" in debug.stderr

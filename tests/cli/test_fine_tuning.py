@@ -23,7 +23,7 @@ def test_a_run_is_fine_tuned_by_its_name_and_by_its_folder(stres, make_workspace
     assert "motion starts from motion of run old, classifiers included" in by_name.stderr
     assert json.loads(by_name.stdout)["run"] == "new"
     assert f"motion starts from motion of run {work / 'runs' / 'old'}" in by_folder.stderr
-    assert "done before" in again.stdout
+    assert "already done" in again.stdout
     assert as_file.exit_code == 3
     assert f"give --weights run:{work / 'runs' / 'old' / 'motion'} instead" in as_file.stderr
     assert wider.exit_code == 2

@@ -125,9 +125,9 @@ def test_help_is_the_string_below_the_field_and_a_field_without_is_no_option():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"count": 0}, "--count 0: give a whole number from 1 up"),
-        ({"share": 1.0}, "--share 1.0: give a number from 0 to below 1"),
-        ({"share": float("nan")}, "--share nan: give a number from 0 to below 1"),
+        ({"count": 0}, "--count 0: give an integer of at least 1"),
+        ({"share": 1.0}, "--share 1.0: give a number of at least 0 and below 1"),
+        ({"share": float("nan")}, "--share nan: give a number of at least 0 and below 1"),
         ({"kind": "third"}, "--kind 'third' is not known: give one of full, half"),
         ({"kinds": ("full", "third")}, "--kinds 'third' is not known: give some of full, half"),
         ({"kinds": ("full", "full")}, "--kinds full,full names one of them twice: give each once"),
@@ -149,5 +149,5 @@ def test_text_is_read_by_the_fields_type(name, text, value):
 
 def test_text_that_is_no_number_is_refused_with_what_to_give():
     (field,) = (field for field in fields_of(Config) if field.name == "count")
-    with pytest.raises(UsageError, match="--count 'many' cannot be read: give a whole number from 1 up"):
+    with pytest.raises(UsageError, match="--count 'many' cannot be read: give an integer of at least 1"):
         field.read("many")

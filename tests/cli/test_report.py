@@ -40,7 +40,9 @@ def test_splits_are_given_as_one_likes(stres, asked, arguments):
 def test_a_loose_argument_is_refused_with_what_it_may_have_meant(stres, asked):
     shown = stres("report", "split1")
     assert (shown.exit_code, asked) == (2, [])
-    assert shown.stderr == ("error: 'split1' belongs to no option: name a run with --run, splits with --splits 1 2 3\n")
+    assert shown.stderr == (
+        "error: 'split1' does not belong to an option: name a run with --run, splits with --splits 1 2 3\n"
+    )
 
 
 def test_the_usage_line_shows_no_argument(stres):

@@ -275,7 +275,7 @@ def test_text_is_shortened_in_its_middle_only_as_far_as_needed() -> None:
     ("settings", "message"),
     [
         ({"max_flow": 0.0}, "--max-flow 0.0: give a number above 0"),
-        ({"frame": -1}, "--frame -1: give a whole number from 0 up, or all"),
+        ({"frame": -1}, "--frame -1: give an integer of at least 0, or all"),
         ({"frame": 5}, "--frame 5: the flow of .* goes from frame 0 to frame 4"),
         ({"output": Path("a.jpg")}, "--output must end in .png, .mp4 or .mkv or .avi, not 'a.jpg'"),
         ({"output": Path("a.png"), "frame": "all"}, "--frame all does not go with --output 'a.png'"),

@@ -466,7 +466,7 @@ def test_without_any_flow_the_test_videos_are_missing(workspace):
         ({"views": "4"}, "--views '4' is not known: give some of full, center, 3, 5, 10"),
         ({"temporal": "random"}, "--temporal 'random' is not known: give some of sequence, windows"),
         ({"precision": "int8"}, "--precision 'int8' is not known: give one of fp32, bf16, fp16"),
-        ({"crops": 0}, "--crops 0: give a whole number from 1 up"),
+        ({"crops": 0}, "--crops 0: give an integer of at least 1"),
         ({"views": ("full", "4")}, "--views '4' is not known: give some of full, center, 3, 5, 10"),
         ({"views": ("full", "")}, "--views '' is not known"),
         ({"views": ()}, "--views '' is not known"),

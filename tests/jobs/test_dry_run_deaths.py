@@ -70,6 +70,6 @@ def test_a_process_that_dies_in_a_dry_run_is_named_with_its_video_and_the_exit_c
     assert failure["reason"] == "the worker process died (killed by signal 6) on this video"
     assert document["estimate"]["measured_videos"] == 2
     assert "3 videos to do" in shown.stderr
-    assert "1 of the videos looked at fails:" in shown.stderr
+    assert "1 of the videos tried fails:" in shown.stderr
     assert "  c/deadly: the worker process died (killed by signal 6) on this video" in shown.stderr
     assert not (tmp_path / "new").exists()

@@ -98,8 +98,8 @@ def test_kernels_keep_their_memory_order_through_a_state_dict_and_gradients_have
     ("settings", "message"),
     [
         ({"depth": 18}, "depth 18 is not known: give one of 26, 50, 101, 152"),
-        ({"width": 0}, "width 0: give a whole number from 1 up"),
-        ({"flow_channels": 0}, "flow_channels 0: give a whole number from 1 up"),
+        ({"width": 0}, "width 0: give an integer of at least 1"),
+        ({"flow_channels": 0}, "flow_channels 0: give an integer of at least 1"),
         ({"fusion": "sum"}, "fusion 'sum' is not known: give one of add, multiply, none"),
         (
             {"direction": "up"},
@@ -108,7 +108,7 @@ def test_kernels_keep_their_memory_order_through_a_state_dict_and_gradients_have
         ({"temporal_init": "zero"}, "temporal_init 'zero' is not known: give one of average, center, random"),
         ({"temporal_pool": (5,)}, r"temporal_pool must be \(size, stride\), each at least 1, got \(5,\)"),
         ({"temporal_pool": (5, 0)}, r"got \(5, 0\)"),
-        ({"dropout": 1.0}, "dropout 1.0: give a number from 0 to below 1"),
+        ({"dropout": 1.0}, "dropout 1.0: give a number of at least 0 and below 1"),
         ({"streams": ()}, "one or both of appearance, motion"),
         ({"streams": "motion"}, "got 'motion'"),
         ({"streams": ("flow",)}, "got \\('flow',\\)"),

@@ -60,7 +60,7 @@ def test_extraction_ends_with_the_share_that_was_clipped_and_a_bound_that_suits(
     assert found["bound"] == 0.5
     assert found["clipped_share"] > 0.1  # the clip moves by a pixel a frame
     assert found["suitable_bound"] > 0.5
-    assert f"--bound {found['suitable_bound']:g} would clip no more than 0.1 %" in shown.stderr
+    assert f"--bound {found['suitable_bound']:g} would clip at most 0.1 %" in shown.stderr
     made = peek(tmp_path / "work/flow/c/a.h5", FLOW_SCHEMA)
     assert made["clipped_share"] == found["clipped_share"]
     assert len(made["displacement_beyond"]) == len(BOUNDS)

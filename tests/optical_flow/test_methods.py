@@ -143,8 +143,8 @@ def test_frames_of_another_kind_are_refused_with_their_shapes(name: str) -> None
         ("tvl1", {"lambda": "x"}, "lambda=x: must be a finite number"),
         ("tvl1", {"lambda": "nan"}, "lambda=nan: must be a finite number"),
         ("tvl1", {"tau": "inf"}, "tau=inf: must be a finite number"),
-        ("tvl1", {"warps": "2.5"}, "warps=2.5: must be a whole number"),
-        ("tvl1", {"warps": "inf"}, "warps=inf: must be a whole number"),
+        ("tvl1", {"warps": "2.5"}, "warps=2.5: must be an integer"),
+        ("tvl1", {"warps": "inf"}, "warps=inf: must be an integer"),
         ("tvl1", {"scale_step": "1"}, "scale_step=1.0: must be 0.1 or more and below 1"),
         ("tvl1", {"mode": "gpu"}, "mode=gpu: must be one of cpu, cuda"),
         (
@@ -156,7 +156,7 @@ def test_frames_of_another_kind_are_refused_with_their_shapes(name: str) -> None
         ("tvl1", {"median_filtering": "5", "mode": "cuda"}, "median_filtering=5: must be 1 (none) in mode cuda"),
         ("tvl1-opencv", {"mode": "cuda"}, "'mode' is not one of tvl1-opencv's"),
         ("farneback", {"levels": "0"}, "levels=0: must be 1..30"),
-        ("farneback", {"levels": None}, "levels=None: must be a whole number"),  # of a damaged config.json
+        ("farneback", {"levels": None}, "levels=None: must be an integer"),  # of a damaged config.json
         ("farneback", {"pyr_scale": [1]}, "pyr_scale=[1]: must be a finite number"),
         ("dis", {"preset": "slow"}, "preset=slow: must be one of ultrafast, fast, medium"),
     ],

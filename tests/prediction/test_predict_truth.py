@@ -35,9 +35,9 @@ def test_each_prediction_has_the_class_given_and_the_end_the_accuracy_of_the_cla
     right = sum(best[one["video"]] == one["class_name"].lower() for one in document["predictions"])
     assert document["truth"] == {"right": right, "labelled": 4, "accuracy": right / 4, "unknown": {"dance": 2}}
     assert [one["right"] is None for one in document["predictions"]].count(True) == 2
-    (line,) = [line for line in text.splitlines() if line.startswith("right: ")]
-    assert line.startswith(f"right: {right} of 4 labelled videos, {100 * right / 4:.1f} %")
-    assert line.endswith("not counted: dance (2)")
+    (line,) = [line for line in text.splitlines() if line.startswith("correct: ")]
+    assert line.startswith(f"correct: {right} of 4 labelled videos, {100 * right / 4:.1f} %")
+    assert line.endswith("not counted, since the run does not know their classes: dance (2)")
     assert sum(f"  {name}: " in line for line in text.splitlines() for name in ("jump", "Wave")) == 4
 
 
@@ -45,7 +45,7 @@ def test_videos_without_a_class_have_no_accuracy(trained_on_videos):
     video = trained_on_videos.video("jump/jump2")
     document = json.loads(shown(trained_on_videos, video, "--json").stdout)
     assert document["truth"] is None
-    assert "right: " not in shown(trained_on_videos, video).stdout
+    assert "correct: " not in shown(trained_on_videos, video).stdout
 
 
 def test_unlabelled_videos_do_not_count():

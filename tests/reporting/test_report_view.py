@@ -88,7 +88,7 @@ def test_splits_are_shown_with_their_mean(workspace: Workspace, evaluate: Evalua
 
 
 def test_a_faultless_run_has_no_confused_pairs(report: Result) -> None:
-    assert "no video was confused" in shown(dataclasses.replace(report, confused=()))
+    assert "no video was misclassified" in shown(dataclasses.replace(report, confused=()))
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_what_stands_beside_a_run_is_shown(workspace: Workspace, evaluate: Evalu
     assert f"fused + idt {one.only_first} {one.only_second} {100 * one.difference:+.1f}" in text
     assert "averaged: logits, before softmax 1 of its videos are not in this test, such as bend/more" in text
     assert f"ECE) appearance {100 * result.calibration['appearance'].ece:.1f} %" in text
-    assert text.count("which is no test result") == 2
-    assert f"{sum(effect.helped for effect in result.motion_effects)} videos right only with motion" in text
+    assert text.count("which is not a test result") == 2
+    assert f"{sum(effect.helped for effect in result.motion_effects)} videos correct only with motion" in text
 
 
 def test_published_results_are_shown_with_ours(report: Result) -> None:

@@ -411,7 +411,9 @@ def test_videos_stored_though_truncated_or_damaged_are_told_and_no_fault(
 
     assert (result.faults, result.truncated, result.damaged) == ([], ["/".join(ONE)], ["/".join(other)])
     shown = CliRunner().invoke(app, ["verify", "-w", str(workspace.root), "--quick", "--workers", "1"])
-    line = f"stored though not whole: 1 truncated (--allow-truncated): {'/'.join(ONE)}; 1 damaged (--allow-damaged): "
+    line = (
+        f"stored although incomplete: 1 truncated (--allow-truncated): {'/'.join(ONE)}; 1 damaged (--allow-damaged): "
+    )
     assert f"{line}{'/'.join(other)}" in shown.stdout.splitlines()
 
 

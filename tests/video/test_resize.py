@@ -64,5 +64,5 @@ def test_a_picture_of_the_right_size_is_left_alone() -> None:
 
 @pytest.mark.parametrize("short_side", [0, -1, 15, 8193])
 def test_senseless_short_sides_are_refused_by_flag(short_side: int) -> None:
-    with pytest.raises(UsageError, match=f"--short-side {short_side}: give a whole number from 16 to 8192"):
+    with pytest.raises(UsageError, match=f"--short-side {short_side}: give an integer from 16 to 8192"):
         extract_frames.Config(Path("work"), "videos", short_side)
