@@ -18,7 +18,8 @@ from pipelines.datasets.preparation import Prepare
 from pipelines.datasets.sampler import Item, StepSampler
 from pipelines.datasets.samples import Batch, TrainingSamples
 from pipelines.datasets.sampling import TemporalSampling
-from pipelines.storage.flow_file import Compression, new_flow_file
+from pipelines.options import Compression
+from pipelines.storage.flow_file import new_flow_file
 from pipelines.storage.frames_file import new_frames_file
 from pipelines.storage.quantise import quantise
 from pipelines.workspace import Workspace

@@ -4,7 +4,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pipelines import options
 from pipelines.datasets.catalogue import Catalogue, flow_provenance, load_catalogue
@@ -41,7 +41,7 @@ class Config:
     layout: LayoutName = "authors"
     """File names: u/VIDEO/frame000001 (authors), CLASS/VIDEO/flow_x_00000 (denseflow) or CLASS/VIDEO/x_00001
     (mmaction2)."""
-    format: Literal["jpg", "png"] = "jpg"
+    format: options.PictureFormat = "jpg"
     """jpg (quality 95) or png (lossless)."""
     workers: options.Workers = 0
     overwrite: options.Overwrite = False

@@ -53,7 +53,7 @@ class Config:
     """Implementation of tvl1; all agree up to rounding."""
     bound: Annotated[float, options.BOUND] = DEFAULT_BOUND
     step: Annotated[int, options.FLOW_STEP] = DEFAULT_STEP
-    compression: Annotated[options.Compression, Option(group=_RARELY)] = "zstd"
+    compression: Annotated[options.FlowCompression, Option(group=_RARELY)] = "zstd"
     short_side: options.ShortSide = None
     workers: options.Workers = 0
     """Worker processes (0: one per CPU core; on a GPU at most 12, and one per 4 GB of its memory)."""

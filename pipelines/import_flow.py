@@ -44,7 +44,7 @@ class Config:
     class_list: options.ClassList = None
     fps: options.AssumedFps = None
     first: options.FirstPicture = None
-    compression: options.Compression = "zstd"
+    compression: options.FlowCompression = "zstd"
     workers: options.Workers = 0
     overwrite: options.Overwrite = False
     dry_run: options.DryRun = False

@@ -322,6 +322,9 @@ Augmentation = Literal["corner-jittered", "multi-scale-corner", "mild", "center"
 Precision = Literal["fp32", "bf16", "fp16"]
 ViewName = Literal["full", "center", "3", "5", "10"]
 TemporalName = Literal["sequence", "windows"]
+Space = Literal["logits", "softmax"]
+Compression = Literal["zstd", "gzip"]
+PictureFormat = Literal["jpg", "png"]
 _OLD_SPELLINGS = {"centre": "center"}  # of choices of stres 0.1, which are still read
 
 # ------------------------------------------------------------------ options that mean the same in every command
@@ -416,8 +419,8 @@ LoaderWorkers = Annotated[
         maximum=4096,
     ),
 ]
-Compression = Annotated[
-    Literal["zstd", "gzip"], Option("Lossless compression: zstd, or gzip for files that must open anywhere.")
+FlowCompression = Annotated[
+    Compression, Option("Lossless compression: zstd, or gzip for files that must open anywhere.")
 ]
 BOUND = Option("Clip the flow to -BOUND..BOUND before storing it.", "--bound", "PIXELS", above=0)
 FLOW_STEP = Option("Flow from frame t to frame t+N.", "--step", "N", minimum=1)

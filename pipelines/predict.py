@@ -29,7 +29,6 @@ from pipelines.workspace import UNLABELLED, Workspace
 if TYPE_CHECKING:
     from pipelines.prediction.predictor import Predictor
 
-CROPS = 25
 CROPS_OF_A_WINDOW = 5
 _TIMELINE, _RARELY = "Timeline", "Rarely needed"
 _WINDOW, _HOP = Duration(2, in_frames=False), Duration(1, in_frames=False)
@@ -77,7 +76,7 @@ class Config:
         options.check(self)
         if not self.videos:
             raise UsageError("VIDEOS: give at least one video, folder, list file or glob")
-        self.protocol_settings(CROPS)
+        self.protocol_settings(evaluate.Config.crops)
         window, hop = self.lengths()
         if hop.in_frames == window.in_frames and hop.number > window.number:
             raise UsageError(f"--hop {hop} is more than --window {window}: frames between windows would be skipped")
@@ -202,7 +201,7 @@ def _predictor(config: Config, chosen: Chosen) -> "Predictor":
     from pipelines.prediction.predictor import Predictor
     from pipelines.runtime.devices import device_for
 
-    crops = CROPS
+    crops = evaluate.Config.crops
     if config.timeline:
         trained = {str(name): made.step.frames for name, made in chosen.run.config().steps.items()}
         crops = max(CROPS_OF_A_WINDOW, trained.get(chosen.step, 1))

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pipelines import options
 from pipelines.errors import UsageError
-from pipelines.options import Option
+from pipelines.options import Option, Space
 from pipelines.reporting.result import Result
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable
@@ -59,7 +59,7 @@ class Config:
     """Fuse in another program's scores: CSV or npz with a row per video; the name may contain {split}."""
     with_weight: Annotated[float, Option(metavar="SHARE", minimum=0, maximum=1, group=OTHERS)] = 0.5
     """Weight of these scores, 0 to 1."""
-    with_space: Annotated[Literal["auto", "logits", "softmax"], Option(group=OTHERS)] = "auto"
+    with_space: Annotated[Literal["auto", Space], Option(group=OTHERS)] = "auto"
     """What to average: logits, softmax, or auto (softmax if the file holds probabilities)."""
     thumbnails: Annotated[int, Option(metavar="N", minimum=0)] = THUMBNAILS
     """Maximum number of clips shown with pictures on the page."""

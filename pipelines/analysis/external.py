@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.analysis.fusion import Space, fuse
+from pipelines.analysis.fusion import fuse
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.metrics import Scored, log_probabilities
 from pipelines.evaluation.scores import STREAMS
+from pipelines.options import Space
 from pipelines.sources.names import VIDEO_SUFFIXES
 from pipelines.wording import plural, some
 

@@ -6,14 +6,13 @@ Letters: V videos, C classes. The fused score is `w * first + (1 - w) * second`;
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from pipelines.evaluation.metrics import Scored, log_probabilities, ranks, softmax
+from pipelines.options import Space
 
 WEIGHTS = tuple(step / 20 for step in range(21))
-Space = Literal["logits", "softmax"]
 
 
 @dataclass(frozen=True)

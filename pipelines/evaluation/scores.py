@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from pipelines.errors import MissingError
+from pipelines.options import StreamName
 from pipelines.runtime.signals import stop_requests
 from pipelines.storage.atomic import json_text, storage_errors
 from pipelines.storage.hdf5 import ArtifactError, damaged, new_file, open_file, read_attributes, require_own_data
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import h5py
 
 SCORES_SCHEMA = "stres/scores/1"
-Stream = Literal["appearance", "motion", "fused"]
+Stream = Literal[StreamName, "fused"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 
 

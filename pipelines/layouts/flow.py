@@ -21,8 +21,9 @@ from pipelines.layouts.importing import (
     require_one_size,
 )
 from pipelines.layouts.pictures import decode_component
+from pipelines.options import Compression
 from pipelines.runtime.worker_pool import Report
-from pipelines.storage.flow_file import FLOW_SCHEMA, Compression, FlowWriter, new_flow_file
+from pipelines.storage.flow_file import FLOW_SCHEMA, FlowWriter, new_flow_file
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.wording import plural
 

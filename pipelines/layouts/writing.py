@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -18,6 +17,7 @@ import numpy as np
 from pipelines.errors import VideoError
 from pipelines.jobs.task import Probe
 from pipelines.layouts.names import FLOW_LAYOUTS, LayoutName
+from pipelines.options import PictureFormat
 from pipelines.runtime.worker_pool import Report
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.atomic import storage_errors, temporary_name
@@ -25,7 +25,6 @@ from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.hdf5 import ArtifactError
 from pipelines.storage.jpeg import JPEG_QUALITY
 
-Format = Literal["jpg", "png"]
 _AT_ONCE = 16  # fields read, written and reported together
 _MEASURED = 64  # fields, for an estimate
 
@@ -39,7 +38,7 @@ class ExportTask:
     fields: int
     step: int
     layout: LayoutName
-    format: Format
+    format: PictureFormat
 
     @property
     def partial(self) -> Path:
@@ -115,7 +114,7 @@ def _new_folders(partial: Path, final: list[Path]) -> Iterator[list[Path]]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _encode(plane: np.ndarray, format_: Format) -> bytes:
+def _encode(plane: np.ndarray, format_: PictureFormat) -> bytes:
     """Grey uint8 [H, W] as the bytes of a file. Raises `VideoError` for a picture too large for a JPEG."""
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if format_ == "jpg" else []
     done, data = cv2.imencode(f".{format_}", np.ascontiguousarray(plane), options)

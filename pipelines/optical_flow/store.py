@@ -18,11 +18,12 @@ from pipelines.jobs.attributes import picture_attributes, source_attributes, sto
 from pipelines.optical_flow.displacement import DisplacementMeter
 from pipelines.optical_flow.grey import to_grey
 from pipelines.optical_flow.methods import FlowMethod, make_method
+from pipelines.options import Compression
 from pipelines.runtime.closing import Closing
 from pipelines.runtime.prefetch import prefetch
 from pipelines.runtime.worker_pool import Report
 from pipelines.sources.videos import VideoSource
-from pipelines.storage.flow_file import Compression, FlowWriter, new_flow_file
+from pipelines.storage.flow_file import FlowWriter, new_flow_file
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import ArtifactError

@@ -9,7 +9,7 @@ import numpy as np
 from pipelines.analysis.calibration import calibration, motion_effects
 from pipelines.analysis.comparison import Comparison, compare_streams, other_sources
 from pipelines.analysis.external import External, add_external, external_name, read_external
-from pipelines.analysis.fusion import Space, WeightSweep, weight_sweep
+from pipelines.analysis.fusion import WeightSweep, weight_sweep
 from pipelines.analysis.published import published
 from pipelines.evaluation.intervals import methods
 from pipelines.evaluation.metrics import (
@@ -22,6 +22,7 @@ from pipelines.evaluation.metrics import (
     stream_metrics,
 )
 from pipelines.evaluation.scores import STREAMS
+from pipelines.options import Space
 from pipelines.reporting.evaluations import SPLIT_FIELD, SavedEvaluation
 from pipelines.reporting.result import Mistake, Result, SplitNumbers
 

@@ -9,8 +9,9 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from pipelines.options import Compression
 from pipelines.storage.atomic import storage_errors
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.hdf5 import HDF5Artifact, HDF5ArtifactWriter, damaged, new_checked_file
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 FLOW_SCHEMA = "stres/flow/1"
-
-Compression = Literal["zstd", "gzip"]
 
 
 class FlowWriter(HDF5ArtifactWriter):
