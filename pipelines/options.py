@@ -194,7 +194,7 @@ class ConfigField:
         """Raises `UsageError` where a value is out of range, or not one of the choices."""
         if value is None:
             return
-        several = self.many and isinstance(value, tuple)
+        option, several = self.option, self.many and isinstance(value, tuple)
         if several and self.choices and not value:
             raise UsageError(f"{self.flag} ''{where} is not known: give {self.wanted}")
         if self.words and value in self.words:
@@ -204,16 +204,12 @@ class ConfigField:
         for one in value if several else (value,):
             if self.choices and one not in self.choices:
                 raise UsageError(f"{self.flag} {one!r}{where} is not known: give {self.wanted}")
-            if not self._in_range(one):
+            is_number = self.kind in (int, float) and not self.choices
+            within = is_number and option.minimum <= one <= option.maximum and option.above < one < option.below
+            if is_number and not within:  # as NaN is not
                 raise UsageError(f"{self.flag} {self.typed(value) if several else value}{where}: give {self.wanted}")
-        if several and (self.choices or self.option.distinct) and len(set(value)) < len(value):
+        if several and (self.choices or option.distinct) and len(set(value)) < len(value):
             raise UsageError(f"{self.flag} {self.typed(value)}{where} names one of them twice: give each once")
-
-    def _in_range(self, value: Any) -> bool:
-        option = self.option
-        if self.kind not in (int, float) or self.choices:
-            return True
-        return option.minimum <= value <= option.maximum and option.above < value < option.below  # NaN is not
 
 
 def check(config: Any, where: str = "") -> None:

@@ -47,9 +47,8 @@ def _load(name: str) -> Any:
     alone = typer.Typer(add_completion=False)
     # Typer would keep the line breaks of all paragraphs but the first.
     paragraphs = (inspect.getdoc(function) or "").split("\n\n")
-    example = getattr(function, "example", None)
     help_text = "\n\n".join(" ".join(text.split()) for text in paragraphs)
-    alone.command(name, cls=_Command, help=help_text, epilog=example and f"Example: {example}")(function)
+    alone.command(name, cls=_Command, help=help_text, epilog=f"Example: {function.example}")(function)
     return typer.main.get_command(alone)
 
 

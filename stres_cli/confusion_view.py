@@ -44,7 +44,11 @@ def render_confusion(result: "Result", console: Console) -> None:
         )
         console.print(start.append_text(_row(index, counts, cell)))
     if not label:
-        _print_legend(codes, names, console)
+        legend = [
+            Text(code, style="bold").append(f" {name}", style="not bold")
+            for code, name in zip(codes, names, strict=True)
+        ]
+        console.print(Columns(legend, padding=(0, 2)))
 
 
 def _row(true: int, counts: "Sequence[int]", cell: int) -> Text:
@@ -61,13 +65,6 @@ def _shade(share: float, hit: bool) -> Style:
     weak, strong = ((38, 78, 58), (14, 128, 66)) if hit else ((84, 58, 58), (200, 32, 32))
     red, green, blue = (round(a + (b - a) * min(share, 1)) for a, b in zip(weak, strong, strict=True))
     return Style(color="bright_white", bgcolor=f"rgb({red},{green},{blue})", bold=False)
-
-
-def _print_legend(codes: list[str], names: list[str], console: Console) -> None:
-    entries = [
-        Text(code, style="bold").append(f" {name}", style="not bold") for code, name in zip(codes, names, strict=True)
-    ]
-    console.print(Columns(entries, padding=(0, 2)))
 
 
 def abbreviations(names: "Sequence[str]") -> list[str]:

@@ -80,9 +80,8 @@ class CommandUI:
 
 
 def interrupted_text(config: Any) -> str:
-    """What a user who stopped a command of these settings has to know."""
-    dry_run = config if isinstance(config, bool) else config.dry_run
-    return "interrupted: nothing was written" if dry_run else INTERRUPTED
+    """What a user who stopped a command of this `Config` has to know."""
+    return "interrupted: nothing was written" if config.dry_run else INTERRUPTED
 
 
 @contextlib.contextmanager
@@ -107,32 +106,24 @@ def command(as_json: bool, debug: bool, *, shared: bool = False, interrupted: st
                 ui.err.print(traceback.format_exc(), soft_wrap=True)
             if ui.stop.signal_number is not None:  # whatever became of its exception: amid an import it is another one
                 error = Interrupted(ui.stop.signal_number)
-            ui.fail(*_explain(error, ui.interrupted))
+            if isinstance(error, Interrupted):
+                ui.fail(ui.interrupted, error.exit_code)
+            elif isinstance(error, StresError):
+                ui.fail(str(error), error.exit_code)
+            else:
+                first_line = f"{type(error).__name__}: {error}".partition("\n")[0]
+                ui.fail(f"internal error, please report it: {first_line} (--debug shows the traceback)", 4)
         else:
-            _leave_together(ui)
+            # The other ranks wait while rank 0 prints: torchrun ends all as soon as one has an exit code.
+            if launched():
+                for number in STOP_SIGNALS:
+                    signal.signal(number, signal.SIG_IGN)  # there is nothing left to stop
+                ranks().gather(None)
+            ranks().broadcast_from_rank0(ui.print_document)
         finally:
             ui.close()
     if ui.exit_code:
         raise typer.Exit(ui.exit_code)
-
-
-def _leave_together(ui: CommandUI) -> None:
-    """Prints the document, while the other ranks wait for it: torchrun ends all as soon as one has an exit code."""
-    if launched():
-        for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # there is nothing left to stop
-        ranks().gather(None)
-    ranks().broadcast_from_rank0(ui.print_document)
-
-
-def _explain(error: Exception | Interrupted, interrupted: str) -> tuple[str, int]:
-    """The sentence for what ended a command, and its exit code."""
-    if isinstance(error, Interrupted):
-        return interrupted, error.exit_code
-    if isinstance(error, StresError):
-        return str(error), error.exit_code
-    first_line = f"{type(error).__name__}: {error}".partition("\n")[0]
-    return f"internal error, please report it: {first_line} (--debug shows the traceback)", 4
 
 
 class _PlainConsole(Console):

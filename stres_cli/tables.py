@@ -36,10 +36,12 @@ class Table(rich.table.Table):
         """Fixes the columns' widths for that room; returns the room that the table takes, which may be more."""
         for number, column in enumerate(self.columns):
             column._index = number
-        headers = [_width(column.header) for column in self.columns]
+        headings = [
+            column.header.plain if isinstance(column.header, Text) else str(column.header) for column in self.columns
+        ]
         widest = [max((text.cell_len for text in cells), default=0) for cells in texts]
         for number, (column, cells) in enumerate(zip(self.columns, texts, strict=True)):
-            words = max((cell_len(word) for word in _words(column.header)), default=0)
+            words = max(map(cell_len, headings[number].split()), default=0)
             if _is_bar(cells) or _is_number(column, cells):
                 column.no_wrap, column.width = False, max(widest[number], words)
             else:
@@ -48,7 +50,7 @@ class Table(rich.table.Table):
             (column.width or 0) + self._get_padding_width(number) for number, column in enumerate(self.columns)
         )
         left = room - taken
-        for wanted in (widest, headers):
+        for wanted in (widest, list(map(cell_len, headings))):
             while left > 0 and (
                 short := [c for c, width in zip(self.columns, wanted, strict=True) if (c.width or 0) < width]
             ):
@@ -81,14 +83,6 @@ class Table(rich.table.Table):
 
 def _text(cell: object, console: Console) -> Text:
     return cell.copy() if isinstance(cell, Text) else console.render_str(str(cell))
-
-
-def _words(header: object) -> list[str]:
-    return (header.plain if isinstance(header, Text) else str(header)).split()
-
-
-def _width(header: object) -> int:
-    return header.cell_len if isinstance(header, Text) else cell_len(str(header))
 
 
 def _is_bar(cells: list[Text]) -> bool:

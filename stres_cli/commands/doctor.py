@@ -3,7 +3,6 @@
 from rich.text import Text
 
 from pipelines import doctor as stage
-from pipelines.diagnosis.check import Check
 from pipelines.wording import duration, plural, printable
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI
@@ -30,16 +29,12 @@ def show(ui: CommandUI, result: stage.Result) -> None:
         if checks:
             ui.out.print(Text(heading, style="bold"))
         for check in checks:
-            _show_check(ui, check, width)
+            mark, style = _MARKS[check.status]
+            line = Text.assemble("  ", (f"{mark:4}", style), f"  {check.subject:{width}}  ", printable(check.found))
+            ui.out.print(line, soft_wrap=True)
+            if check.fix:
+                ui.out.print(Text(f"        {'':{width}}  -> {printable(check.fix)}", style=style), soft_wrap=True)
     ui.out.print(
         f"{plural(result.failures, 'failure')}, {plural(result.warnings, 'warning')}; took {duration(result.seconds)}",
         soft_wrap=True,
     )
-
-
-def _show_check(ui: CommandUI, check: Check, width: int) -> None:
-    mark, style = _MARKS[check.status]
-    line = Text.assemble("  ", (f"{mark:4}", style), f"  {check.subject:{width}}  ", printable(check.found))
-    ui.out.print(line, soft_wrap=True)
-    if check.fix:
-        ui.out.print(Text(f"        {'':{width}}  -> {printable(check.fix)}", style=style), soft_wrap=True)

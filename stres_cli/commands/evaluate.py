@@ -50,16 +50,14 @@ def _table(result: stage.Result) -> Table:
         if own:
             table.add_section()
             table.add_row(_named(own), style="bold")
-        _add_streams(table, evaluation.results)
+        for stream in _streams(evaluation.results):
+            values = evaluation.results[stream]
+            interval = " - ".join(percent(end) for end in values["top1_interval"])
+            others = [
+                f"{percent(values[name])} %" for name in ("top5", "mean_class_accuracy") if values[name] is not None
+            ]
+            table.add_row(stream, f"{percent(values['top1'])} %", f"{interval} %", *others)
     return table
-
-
-def _add_streams(table: Table, results: dict[str, Any]) -> None:
-    for stream in _streams(results):
-        values = results[stream]
-        interval = " - ".join(percent(end) for end in values["top1_interval"])
-        others = [f"{percent(values[name])} %" for name in ("top5", "mean_class_accuracy") if values[name] is not None]
-        table.add_row(stream, f"{percent(values['top1'])} %", f"{interval} %", *others)
 
 
 def _streams(results: dict[str, Any]) -> list[str]:

@@ -28,11 +28,7 @@ def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _
     """
     if show_recipe:
         _show_recipe(ui, config)
-    else:
-        _run(ui, config)
-
-
-def _run(ui: CommandUI, config: stage.Config) -> None:
+        return
     keep_freed_memory()
     result = stage.run(config, ui.on_progress)
     ui.finish(result, exit_code=1 if result.failed else 0)
