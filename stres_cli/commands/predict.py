@@ -12,7 +12,7 @@ from stres_cli.prediction_view import show, show_partly
 @command(
     example="stres predict clip.avi --run split1",
     shared=True,
-    interrupted="interrupted: the predictions made so far are above",
+    interrupted="interrupted: what was predicted so far is above",
 )
 def predict(ui: CommandUI, config: stage.Config) -> None:
     """Classify videos directly from file.

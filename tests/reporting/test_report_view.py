@@ -122,7 +122,7 @@ def test_what_stands_beside_a_run_is_shown(workspace: Workspace, evaluate: Evalu
 def test_published_results_are_shown_with_ours(report: Result) -> None:
     published = Published("UCF101", (Method("ST-ResNet", 0.934),))
     text = shown(dataclasses.replace(report, published=published))
-    assert "published results on UCF101" in text
+    assert "Published results on UCF101" in text
     lines = [line.split() for line in text.splitlines()]
     assert ["ST-ResNet", "93.4"] in lines
     assert ["this", "report,", "fused", f"{100 * report.streams['fused'].top1:.1f}"] in lines
