@@ -181,7 +181,7 @@ def _print_findings(result: "Result", console: Console) -> None:
         ]
         helped, hurt = (names or "no class" for names in named)
         helped_by, hurt_by = (sum(getattr(one, name) for one in effects) for name in ("helped", "hurt"))
-        counts = f"{plural(helped_by, 'video')} correct only with motion, {hurt_by} only without"
+        counts = f"{plural(helped_by, 'video')} right only with motion, {hurt_by} only without"
         lines.append(("Motion", f"{counts}; helps {helped}; hurts {hurt}"))
     for sweep in result.fusion:
         weight, top1 = sweep.best

@@ -116,7 +116,7 @@ def test_what_stands_beside_a_run_is_shown(workspace: Workspace, evaluate: Evalu
     assert "averaged: logits, before softmax 1 of its videos are not in this test, such as bend/more" in text
     assert f"ECE) appearance {100 * result.calibration['appearance'].ece:.1f} %" in text
     assert text.count("which is not a test result") == 2
-    assert f"{sum(effect.helped for effect in result.motion_effects)} videos correct only with motion" in text
+    assert f"{sum(effect.helped for effect in result.motion_effects)} videos right only with motion" in text
 
 
 def test_published_results_are_shown_with_ours(report: Result) -> None:
