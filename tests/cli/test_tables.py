@@ -10,8 +10,9 @@ from rich.console import Console
 
 from pipelines.evaluation.estimation import Estimate as EvaluationEstimate
 from pipelines.prediction.results import ClassProbability, Prediction, TimelineFiles
+from pipelines.train import Config
 from pipelines.training.estimation import Estimate, StepEstimate
-from pipelines.training.recipes import RECIPES
+from pipelines.training.recipes import STEPS
 from pipelines.verification.faults import Fault
 from stres_cli import estimate_view, prediction_view, verify_view
 from stres_cli.commands import evaluate, train
@@ -51,7 +52,7 @@ def dry_runs(console):
 
 
 def recipe(console):
-    train._show_recipe(ui(console), "paper", list(RECIPES["paper"].steps.values()))
+    train._show_recipe(ui(console), Config("nowhere", steps=STEPS))
 
 
 def faults(console):
