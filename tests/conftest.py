@@ -1,6 +1,7 @@
 """What tests of several rooms are given: small workspaces, and clips made at run time."""
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -45,14 +46,15 @@ def trained_on_videos(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @pytest.fixture(scope="session")
-def make_workspace() -> Callable[[Path], Workspace]:
-    """For fixtures that outlive a test."""
-    return write_workspace
+def random_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Only to be read."""
+    return write_workspace(tmp_path_factory.mktemp("random") / "work")
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return write_workspace(tmp_path / "work")
+def workspace(random_workspace: Workspace, tmp_path: Path) -> Workspace:
+    """A workspace of random artifacts of one's own."""
+    return Workspace(Path(shutil.copytree(random_workspace.root, tmp_path / "work")))
 
 
 @pytest.fixture

@@ -2,12 +2,14 @@
 
 import json
 
+from tests.helpers.workspaces import write_workspace
+
 TINY = "--recipe small --width 2 --size 32 --iterations 1 --batch-size 2 --device cpu --steps motion"
 
 
-def test_a_run_is_fine_tuned_by_its_name_and_by_its_folder(stres, make_workspace, tmp_path):
-    work = make_workspace(tmp_path / "work").root
-    other = make_workspace(tmp_path / "other").root
+def test_a_run_is_fine_tuned_by_its_name_and_by_its_folder(stres, tmp_path):
+    work = write_workspace(tmp_path / "work").root
+    other = write_workspace(tmp_path / "other").root
 
     def train(line, workspace):
         return stres("train", *TINY.split(), *line.split(), "-w", workspace)

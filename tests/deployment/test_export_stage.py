@@ -61,10 +61,16 @@ def write(trained_on_videos, tmp_path_factory):
     return call
 
 
+LONG_FROM = 10_000
+"""In place of `temporal.LARGE_PRODUCTS` for joint1: its network computes 25 frames by other products than 1 frame."""
+
+
 @pytest.fixture(scope="module")
 def written_joint1(trained_on_videos, write):
     evaluate.run(evaluate.Config(trained_on_videos.workspace.root, step="joint1", crops=3, device="cpu"))
-    return write("a.b.pt2", step="joint1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(temporal, "LARGE_PRODUCTS", LONG_FROM)
+        return write("a.b.pt2", step="joint1")
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +129,9 @@ def test_fewer_frames_than_pooling_needs_are_refused_by_the_file(joint2):
         joint2.run(random_pixels(1, 6))
 
 
-def test_a_network_that_computes_long_videos_otherwise_is_exported_for_all(trained_on_videos, tmp_path, monkeypatch):
+def test_a_network_that_computes_long_videos_otherwise_is_exported_for_all(
+    written_joint1, trained_on_videos, monkeypatch
+):
     """From some number of frames on the run's own network multiplies matrices (`TemporalConv`)."""
     counts = []
     conv, by_products = temporal.TemporalConv, temporal.TemporalConv._by_products
@@ -135,12 +143,10 @@ def test_a_network_that_computes_long_videos_otherwise_is_exported_for_all(train
         return found
 
     monkeypatch.setattr(conv, "_by_products", counted)
-    monkeypatch.setattr(temporal, "LARGE_PRODUCTS", 10_000)
-    config = export.Config(tmp_path / "model.pt2", trained_on_videos.workspace.root, step="joint1")
-    run_file = formats.run_torch(export.run(config).file, OUTPUTS)
+    monkeypatch.setattr(temporal, "LARGE_PRODUCTS", LONG_FROM)
     for frames, some in ((1, False), (25, True)):
         counts.clear()
-        assert_gives_what_the_run_gives(run_file, trained_on_videos, "joint1", 1, frames)
+        assert_gives_what_the_run_gives(written_joint1.run, trained_on_videos, "joint1", 1, frames)
         assert any(counts) == some
 
 

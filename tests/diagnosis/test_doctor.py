@@ -115,12 +115,12 @@ def test_a_library_that_ends_the_process_takes_only_its_subject_with_it(only, st
 def test_a_subject_that_hangs_is_given_up(only, stub, place, monkeypatch):
     only("decoders")
     stub("av", "import time; time.sleep(60)")
-    monkeypatch.setattr(doctor, "_PATIENCE", 5.0)
+    monkeypatch.setattr(doctor, "_PATIENCE", 1.0)
 
     ((check,),) = doctor.run(doctor.Config(place.workspace)).checks.values()
 
     assert check.status == "failure"
-    assert "takes longer than 5 s" in check.found
+    assert "takes longer than 1 s" in check.found
 
 
 # ------------------------------------------------------------------ packages

@@ -12,14 +12,15 @@ from pipelines.evaluation.scores import read_scores
 from pipelines.storage.atomic import read_json
 from pipelines.workspace import Workspace
 from stres_cli.app import app
+from tests.helpers.workspaces import write_workspace
 
 SMALL = {"recipe": "small", "width": 4, "size": (32, 32), "device": "cpu", "steps": ("appearance",)}
 ONE_UPDATE = {"appearance": {"iterations": 1, "batch_size": 4}}
 
 
 @pytest.fixture(scope="module")
-def trained(make_workspace, tmp_path_factory) -> Workspace:
-    workspace = make_workspace(tmp_path_factory.mktemp("trained"))
+def trained(tmp_path_factory) -> Workspace:
+    workspace = write_workspace(tmp_path_factory.mktemp("trained"))
     train.run(train.Config(workspace.root, overrides=ONE_UPDATE, **SMALL))
     return workspace
 

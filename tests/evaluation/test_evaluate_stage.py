@@ -29,6 +29,7 @@ from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run
 from pipelines.workspace import Workspace
 from stres_cli.app import app
+from tests.helpers.workspaces import write_workspace
 
 STEPS = ("appearance", "motion", "joint1", "joint2")
 TINY = {
@@ -42,9 +43,9 @@ WHOLE = [slice(0, 40)]  # columns of the 32 x 40 pictures: a view of the full he
 
 
 @pytest.fixture(scope="session")
-def trained_workspace(make_workspace, tmp_path_factory):
+def trained_workspace(tmp_path_factory):
     """The run `split1` with all four steps, then the newer run `alone` with appearance only."""
-    workspace = make_workspace(tmp_path_factory.mktemp("trained"))
+    workspace = write_workspace(tmp_path_factory.mktemp("trained"))
     shared = {"recipe": "small", "width": 4, "size": (32, 32), "overrides": TINY, "device": "cpu"}
     train.run(train.Config(workspace.root, steps=("appearance",), name="alone", **shared))
     train.run(train.Config(workspace.root, steps=STEPS, **shared))

@@ -13,6 +13,7 @@ from pipelines.evaluation.scores import read_scores
 from pipelines.reporting.thumbnails import thumbnails
 from pipelines.training.runs import Run
 from pipelines.workspace import Workspace
+from tests.helpers.workspaces import write_workspace
 
 PROTOCOL = "motion-1frames-center-plain-sequence"
 
@@ -29,9 +30,9 @@ def evaluated(workspace, **settings):
 
 
 @pytest.fixture(scope="module")
-def trained(make_workspace, tmp_path_factory):
+def trained(tmp_path_factory):
     """The run `split1`, tested once."""
-    workspace = make_workspace(tmp_path_factory.mktemp("trained"))
+    workspace = write_workspace(tmp_path_factory.mktemp("trained"))
     train.run(config(workspace))
     evaluated(workspace)
     return workspace
@@ -115,8 +116,8 @@ def test_a_test_says_that_the_training_videos_were_replaced(workspace):
     assert any("trained on other videos than are stored now: what is stored as wave/wave0" in text for text in told)
 
 
-def test_a_run_of_another_workspace_under_the_same_name_is_not_tested_here(workspace, make_workspace, tmp_path):
-    other = make_workspace(tmp_path / "other")
+def test_a_run_of_another_workspace_under_the_same_name_is_not_tested_here(workspace, tmp_path):
+    other = write_workspace(tmp_path / "other")
     for video in ("jump3", "jump4"):
         replace_video(other, "jump", video)
     shutil.copytree(workspace.runs, other.runs)

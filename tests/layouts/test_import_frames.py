@@ -16,6 +16,7 @@ from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.frames_file import FRAMES_SCHEMA, FrameFile
 from pipelines.storage.hdf5 import peek
 from pipelines.workspace import Workspace
+from tests.helpers.workspaces import write_workspace
 
 COUNT = 4
 LAYOUTS = {
@@ -129,8 +130,8 @@ def test_flow_beside_the_frames_is_not_taken_for_frames(write_pictures, folder, 
     assert (result.done, result.units, result.ignored) == (1, COUNT, 0)
 
 
-def test_frames_that_do_not_fit_stored_flow_are_refused(write_pictures, folder, make_workspace, tmp_path):
-    workspace = make_workspace(tmp_path / "work")  # flow of 16 frames
+def test_frames_that_do_not_fit_stored_flow_are_refused(write_pictures, folder, tmp_path):
+    workspace = write_workspace(tmp_path / "work")  # flow of 16 frames
     workspace.frames_file("jump", "jump0").unlink()
     write_pictures(folder / "jump/jump0/img_{:05d}.jpg", 15, 1, 3)
 

@@ -17,6 +17,7 @@ from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run
 from pipelines.workspace import Workspace
 from tests.helpers.old_weights import forget_configuration
+from tests.helpers.workspaces import write_workspace
 
 STEPS = ("appearance", "motion", "joint1", "joint2")
 CLASSIFIERS = ("fc.weight", "fc.bias")
@@ -47,9 +48,9 @@ def told(workspace: Workspace, **changes: Any) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def trained(make_workspace, tmp_path_factory) -> Workspace:
+def trained(tmp_path_factory) -> Workspace:
     """A workspace with the run `old`, all four steps done."""
-    workspace = make_workspace(tmp_path_factory.mktemp("trained") / "work")
+    workspace = write_workspace(tmp_path_factory.mktemp("trained") / "work")
     train.run(config(workspace, name="old", steps=STEPS))
     return workspace
 

@@ -14,12 +14,13 @@ from pipelines.training.fine_tuning import find_source
 from pipelines.training.runs import choose_run, find_run
 from pipelines.workspace import Workspace
 from tests.helpers.tiny_training import config
+from tests.helpers.workspaces import write_workspace
 
 
 @pytest.fixture(scope="module")
-def trained(make_workspace, tmp_path_factory) -> Workspace:
+def trained(tmp_path_factory) -> Workspace:
     """The run `done` with its three steps."""
-    workspace = make_workspace(tmp_path_factory.mktemp("newest"))
+    workspace = write_workspace(tmp_path_factory.mktemp("newest"))
     train.run(config(workspace, name="done", steps=("appearance", "motion", "joint1")))
     return workspace
 
