@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pipelines import __version__, options
 from pipelines.errors import UsageError
@@ -17,13 +17,11 @@ from pipelines.storage.atomic import (
     storage_errors,
     write_text,
 )
-from pipelines.training.run_config import RunConfig
-from pipelines.training.runs import Run, choose_run
+from pipelines.training.runs import choose_run, load_network
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
-    from pipelines.deployment.checking import Check
-    from pipelines.deployment.model import Deployed
+    from pipelines.deployment.checking import ExportCheck
 
 Format = Literal["torch", "onnx"]
 SUFFIXES: dict[str, Format] = {".pt2": "torch", ".onnx": "onnx"}
@@ -98,56 +96,28 @@ class Result:
     outputs: dict[str, str]
     fewest_frames: int
     """The least T."""
-    check: "Check"
+    check: "ExportCheck"
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """Writes the file, and its card beside it, once the written file gives what the run gives.
 
-    Raises `MissingError` where the run or a package is missing, or the check fails: then nothing is written;
-    `StorageError` where writing fails.
+    Raises:
+        MissingError: The run or a package is missing, or the check fails: then nothing is written.
+        StorageError: Writing fails.
     """
     from pipelines.deployment import checking
+    from pipelines.deployment.card import Exported, write_card
     from pipelines.deployment.formats import EXPORT, RUN
     from pipelines.deployment.model import deployed
-    from pipelines.training.runs import load_network
 
     chosen = choose_run(Workspace(config.workspace), config.run, config.step)
-    trained, step = chosen.run, chosen.step
-    trained_as = trained.config()
+    trained, step, trained_as, form = chosen.run, chosen.step, chosen.run.config(), config.chosen_format
     model = deployed(load_network(trained, step))
     file = config.file(trained.name, step)
     require_writable(file.absolute().parent)
     on_progress(Progress("export", 0, 2, unit="steps", message=chosen.warning, even=False))
-    content = EXPORT[config.chosen_format](model, trained_as.size, _about(trained, step, trained_as))
-    on_progress(Progress("export", 1, 2, unit="steps", even=False))
-    remove_left_over_temporary_files(file.parent, below=False)
-    with atomic_file(file) as temporary:
-        with storage_errors(file):
-            temporary.write_bytes(content)
-        check = checking.check(RUN[config.chosen_format](temporary, model.outputs), model, trained, step, config.check)
-    digest = hashlib.sha256(content).hexdigest()
-    write_text(card_of(file), _card(config, file, trained, step, trained_as, digest, check, model))
-    on_progress(Progress("export", 2, 2, unit="steps", even=False))
-    (height, width), classes = trained_as.size, len(trained_as.classes)
-    return Result(
-        run=trained.name,
-        step=step,
-        format=config.chosen_format,
-        file=file,
-        card=card_of(file),
-        bytes=len(content),
-        sha256=digest,
-        inputs={name: f"uint8 [B, T, {channels}, {height}, {width}]" for name, channels in model.inputs.items()},
-        outputs=dict.fromkeys(model.outputs, f"float32 [B, {classes}]"),
-        fewest_frames=model.fewest_frames,
-        check=check,
-    )
-
-
-def _about(trained: Run, step: str, trained_as: RunConfig) -> dict[str, Any]:
-    """What the file says about itself."""
-    return {
+    about_itself = {
         "schema": EXPORT_SCHEMA,
         "stres_version": __version__,
         "run": trained.name,
@@ -157,29 +127,37 @@ def _about(trained: Run, step: str, trained_as: RunConfig) -> dict[str, Any]:
         "flow": trained_as.flow.to_json() if trained_as.flow else {},
         "weights_sha256": trained.weights_sha256(step),
     }
-
-
-def _card(
-    config: Config,
-    file: Path,
-    trained: Run,
-    step: str,
-    trained_as: RunConfig,
-    digest: str,
-    check: "Check",
-    model: "Deployed",
-) -> str:
-    from pipelines.deployment.card import Exported, write_card
-
-    packages = ("torch",) if config.chosen_format == "torch" else ("torch", "onnx", "onnxscript")
-    about = Exported(
+    content = EXPORT[form](model, trained_as.size, about_itself)
+    on_progress(Progress("export", 1, 2, unit="steps", even=False))
+    remove_left_over_temporary_files(file.parent, below=False)
+    with atomic_file(file) as temporary:
+        with storage_errors(file):
+            temporary.write_bytes(content)
+        check = checking.check(RUN[form](temporary, model.outputs), model, trained, step, config.check)
+    packages = ("torch",) if form == "torch" else ("torch", "onnx", "onnxscript")
+    exported = Exported(
         file=file.name,
-        format=config.chosen_format,
-        sha256=digest,
+        format=form,
+        sha256=hashlib.sha256(content).hexdigest(),
         run=trained,
         step=step,
         config=trained_as,
         versions={"stres": __version__} | {name: importlib.metadata.version(name) for name in packages},
         check=check,
     )
-    return write_card(about, model)
+    write_text(card_of(file), write_card(exported, model))
+    on_progress(Progress("export", 2, 2, unit="steps", even=False))
+    (height, width), classes = trained_as.size, len(trained_as.classes)
+    return Result(
+        run=trained.name,
+        step=step,
+        format=form,
+        file=file,
+        card=card_of(file),
+        bytes=len(content),
+        sha256=exported.sha256,
+        inputs={name: f"uint8 [B, T, {channels}, {height}, {width}]" for name, channels in model.inputs.items()},
+        outputs=dict.fromkeys(model.outputs, f"float32 [B, {classes}]"),
+        fewest_frames=model.fewest_frames,
+        check=check,
+    )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipelines.datasets.preparation import as_bytes
 from pipelines.datasets.sampling import spread_evenly
-from pipelines.deployment.formats import Run as RunFile
+from pipelines.deployment.formats import RunFile
 from pipelines.deployment.model import Deployed, random_inputs
 from pipelines.errors import MissingError, VideoError
 from pipelines.evaluation.protocols import Protocol
@@ -27,11 +27,13 @@ _FRAMES = 25
 
 
 @dataclass(frozen=True)
-class Check:
-    """How far the exported file is from the run; `class_name` is what both see in the video (None: in noise)."""
+class ExportCheck:
+    """How far an exported file is from the run."""
 
     video: str | None
+    """What they were compared on; None: noise."""
     class_name: str
+    """What both see in it."""
     probability: float
     largest_difference: float
     shapes: list[tuple[int, int]]
@@ -41,10 +43,21 @@ class Check:
 def clip_inputs(
     run: Run, video: Path, *, step: str | None = None, frames: int = _FRAMES, mirrored: bool = False
 ) -> dict[str, Tensor]:
-    """A video as an exported file takes it: `rgb` uint8 [1, T, 3, h, w] and `flow` uint8 [1, T, 2L, h, w], what the
-    step takes of both: the center of the picture at `frames` centers; with `mirrored` [2, ...], its mirror image last.
+    """Reads a video as an exported file takes it.
 
-    Raises `VideoError` where the video cannot be read.
+    Args:
+        run: The run that the file was exported from.
+        video: A video file.
+        step: Which of the run's networks; None: the last.
+        frames: How many frames, spaced evenly.
+        mirrored: Whether the mirror image comes, too, as a second video.
+
+    Returns:
+        What the network takes of both: `rgb` uint8 [1, T, 3, h, w] and `flow` uint8 [1, T, 2L, h, w] of the center of
+        the picture; with `mirrored` [2, ...].
+
+    Raises:
+        VideoError: The video cannot be read.
     """
     return _inputs(_predictor(run, run.choose(step), frames, mirrored), video)
 
@@ -59,15 +72,27 @@ def _inputs(predictor: Predictor, video: Path) -> dict[str, Tensor]:
     return {name: view.contiguous() for name, view in views.items() if view is not None}
 
 
-def check(run_file: RunFile, model: Deployed, run: Run, step: str, video: Path | None) -> Check:
-    """Compares on one video and its mirror image (None: on two of noise), together and alone, with many frames and few.
+def check(run_file: RunFile, model: Deployed, run: Run, step: str, video: Path | None) -> ExportCheck:
+    """Compares an exported file with the run: two videos together and alone, with many frames and few.
 
-    Raises `MissingError` where a difference is above `TOLERANCE` or the video cannot be read.
+    Args:
+        run_file: Runs the file.
+        model: What was exported.
+        run: What it was exported from.
+        step: Which of the run's networks.
+        video: The file is compared on this video and its mirror image; None: on two videos of noise.
+
+    Raises:
+        MissingError: A difference is above `TOLERANCE`, or the video cannot be read.
     """
     frames = max(_FRAMES, model.fewest_frames)
     scorer = Scorer(load_network(run, step), torch.device("cpu"))
     try:
-        inputs = _inputs(_predictor(run, step, frames, mirrored=True), video) if video else _noise(model, run, frames)
+        if video:
+            inputs = _inputs(_predictor(run, step, frames, mirrored=True), video)
+        else:
+            noise = random_inputs(model, run.config().size, 2, frames)
+            inputs = dict(zip(model.inputs, noise, strict=True))
     except VideoError as error:
         raise MissingError(f"--check {video}: {error}: name another video") from error
     assert list(inputs) == list(model.inputs)
@@ -82,16 +107,11 @@ def check(run_file: RunFile, model: Deployed, run: Run, step: str, video: Path |
     headline = list(logits.values())[-1]
     best = int(np.argmax(headline))
     probability = list(probabilities(logits).values())[-1][best]
-    return Check(str(video) if video else None, run.config().classes[best], probability, largest, shapes)
-
-
-def _noise(model: Deployed, run: Run, frames: int) -> dict[str, Tensor]:
-    return dict(zip(model.inputs, random_inputs(model, run.config().size, 2, frames), strict=True))
+    return ExportCheck(str(video) if video else None, run.config().classes[best], probability, largest, shapes)
 
 
 def _difference(run_file: RunFile, scorer: Scorer, inputs: dict[str, Tensor], videos: int, frames: int) -> float:
-    """The largest of any output, as `TOLERANCE` means it, for the first `videos` views and so many frames spread over
-    the video."""
+    """The largest of any output, as `TOLERANCE` means it, for the first `videos` videos and so many of their frames."""
     total = next(iter(inputs.values())).shape[1]
     chosen = spread_evenly(0, total - 1, frames).tolist()
     found = run_file([value[:videos, chosen].contiguous() for value in inputs.values()])

@@ -20,8 +20,8 @@ from pipelines.storage.atomic import json_text
 MOST = 4096  # videos, and frames of a video
 SETTINGS = "stres.json"
 """What the file says about itself: JSON in a .pt2, the metadata of that name in an .onnx."""
-Run = Callable[[Sequence[Tensor]], dict[str, Tensor]]
-"""Runs a file on its inputs in order; what it gives by name."""
+RunFile = Callable[[Sequence[Tensor]], dict[str, Tensor]]
+"""Runs an exported file on its inputs, in order; returns its outputs by name."""
 
 
 def require(packages: Sequence[str], purpose: str) -> None:
@@ -66,10 +66,11 @@ def export_onnx(model: Deployed, size: tuple[int, int], settings: Mapping[str, A
 
 
 def _exported(model: Deployed, size: tuple[int, int]) -> torch.export.ExportedProgram:
-    """The graph, for any B and T. Sizes of the example other than 0 and 1 are what exporters generalise from."""
+    """The graph, for any B and T."""
     lowest = model.fewest_frames
     videos, frames = torch.export.Dim("videos", min=1, max=MOST), torch.export.Dim("frames", min=lowest, max=MOST)
     shapes = tuple({0: videos, 1: frames} for _ in model.inputs)
+    # Exporters take sizes of 0 and 1 in the example for constants.
     with torch.no_grad():
         return torch.export.export(model, random_inputs(model, size, 2, lowest + 2), dynamic_shapes=shapes)
 
@@ -77,7 +78,7 @@ def _exported(model: Deployed, size: tuple[int, int]) -> torch.export.ExportedPr
 # ------------------------------------------------------------------ running
 
 
-def run_torch(path: Path, outputs: Sequence[str]) -> Run:
+def run_torch(path: Path, outputs: Sequence[str]) -> RunFile:
     """The .pt2 file at `path`, on the CPU."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -91,7 +92,7 @@ def run_torch(path: Path, outputs: Sequence[str]) -> Run:
     return run
 
 
-def run_onnx(path: Path, outputs: Sequence[str]) -> Run:
+def run_onnx(path: Path, outputs: Sequence[str]) -> RunFile:
     """The .onnx file at `path`, by onnxruntime on the CPU. Raises `MissingError` without it."""
     require(("onnxruntime",), "comparing an .onnx file with the run")
     import onnxruntime

@@ -41,7 +41,7 @@ class Written:
     """A file that was exported and checked, and what ran it in the check: loading it takes as long as making it."""
 
     result: export.Result
-    run: formats.Run
+    run: formats.RunFile
 
 
 @pytest.fixture(scope="module")
