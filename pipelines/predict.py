@@ -15,7 +15,7 @@ from pipelines import evaluate, options
 from pipelines.errors import MissingError, StorageError, UsageError, VideoError
 from pipelines.options import Option, TemporalName, ViewName
 from pipelines.prediction.progress import STAGE, PredictionProgress
-from pipelines.prediction.results import Prediction, Result, Truth
+from pipelines.prediction.results import Prediction, Result, Truth, write_csv
 from pipelines.prediction.windows import Duration
 from pipelines.runtime.progress import OnProgress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
@@ -65,6 +65,8 @@ class Config:
         None
     )
     """Folder for the timelines."""
+    csv: Annotated[Path | None, Option(metavar="FILE")] = None
+    """Also write the predictions as CSV, a row a video."""
     device: options.DeviceName = "auto"
     precision: options.TestPrecision = "fp32"
     method_options: Annotated[options.MethodOptions, Option(group=_RARELY)] = field(default_factory=dict)
@@ -83,6 +85,8 @@ class Config:
         for flag, value in (("--window", self.window), ("--hop", self.hop), ("--output", self.output)):
             if value is not None and not self.timeline:
                 raise UsageError(f"{flag} {value} goes with --timeline only")
+        if self.csv is not None and (self.csv.is_dir() or is_video(self.csv)):
+            raise UsageError(f"--csv {self.csv} is a folder or a video: name a file to write, such as predictions.csv")
         if self.overlay and not self.timeline:
             raise UsageError("--overlay goes with --timeline only")
 
@@ -131,12 +135,15 @@ def run(
     Raises:
         MissingError: The run, all videos or what computes the flow are missing.
         UsageError: The run cannot be tested by this protocol.
-        StorageError: Timelines cannot be written.
+        StorageError: Timelines or the CSV file cannot be written.
     """
     chosen = ranks().broadcast_from_rank0(lambda: choose_run(Workspace(config.workspace), config.run, config.step))
     sources, failures, notes = ranks().broadcast_from_rank0(lambda: _sources(config))
     if config.timeline:
         ranks().broadcast_from_rank0(lambda: require_writable(config.output_folder))
+    if config.csv is not None:
+        folder = config.csv.parent
+        ranks().broadcast_from_rank0(lambda: require_writable(folder))
     predictor = _predictor(config, chosen)
     if not ranks().is_first:
         on_progress = ignore_progress
@@ -153,6 +160,8 @@ def run(
 
     def result() -> Result:
         _record(Workspace(config.workspace), predictions, failures, on_progress)
+        if config.csv is not None:
+            write_csv(config.csv, predictions, predictor.classes)
         seconds, protocol = time.monotonic() - started, predictor.protocol
         video_seconds = sum(prediction.seconds for prediction in predictions)
         return Result(

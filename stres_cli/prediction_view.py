@@ -40,7 +40,9 @@ def show(ui: CommandUI, result: Result) -> None:
 
 
 def _accuracy(truth: Truth) -> str:
-    text = f"correct: {truth.right} of {truth.labelled} labelled videos, {percent(truth.accuracy)} %"
+    low, high = map(percent, truth.accuracy_interval)
+    text = f"correct: {truth.right} of {plural(truth.labelled, 'labelled video')}, {percent(truth.accuracy)} %"
+    text += f" (95 % interval {low} - {high} %)"
     if not truth.unknown:
         return text
     others = ", ".join(f"{name} ({number})" for name, number in truth.unknown.items())

@@ -1,12 +1,16 @@
 """What the stage `predict` returns. Letters: C classes."""
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.storage.failures import Failure
+from pipelines.evaluation.intervals import Interval, wilson
+from pipelines.storage.atomic import write_text
+from pipelines.storage.failures import Failure, spreadsheet_text
 
 if TYPE_CHECKING:
     from pipelines.prediction.timeline import Segment
@@ -77,6 +81,8 @@ class Truth:
     """`right` / `labelled`."""
     unknown: dict[str, int]
     """The other classes, each with its number of videos; they do not count."""
+    accuracy_interval: Interval
+    """Wilson's, of 95 %."""
 
     @classmethod
     def of(cls, predictions: "Sequence[Prediction]") -> "Truth | None":
@@ -85,7 +91,8 @@ class Truth:
         if not known:
             return None
         others = [one.class_name for one in predictions if one.right is None and one.class_name is not None]
-        return cls(sum(known), len(known), sum(known) / len(known), dict(Counter(others)))
+        right, labelled = sum(known), len(known)
+        return cls(right, labelled, right / labelled, dict(Counter(others)), wilson(right, labelled))
 
 
 @dataclass(frozen=True)
@@ -105,3 +112,21 @@ class Result:
     video_seconds_per_second: float
     truth: Truth | None = None
     """The accuracy, if any video has a class that the run knows."""
+
+
+def write_csv(path: Path, predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
+    """Writes a row a video: its path, the class it was given under, the best class with its probability, whether that
+    is right, and the probability of each class under the class's name. A cell that is not known is empty.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["video", "true", "predicted", "probability", "correct", *map(spreadsheet_text, classes)])
+    for one in predictions:
+        numbers = [f"{probability:.6f}" for probability in list(one.probabilities.values())[-1]]
+        right = "" if one.right is None else str(one.right).lower()
+        names = (spreadsheet_text(name) for name in (one.video, one.class_name or "", one.top[0].class_name))
+        writer.writerow([*names, f"{one.top[0].probability:.6f}", right, *numbers])
+    write_text(path, text.getvalue())
