@@ -20,19 +20,25 @@ BATCH_NORM_MOMENTUM = 0.05  # paper.md 3.2: running moments take the new batch w
 
 
 class BlockOutput(NamedTuple):
-    """What a block gives, [N, C, H, W]: `before_relu` is the paper's x, `after_relu` its f(x)."""
+    """What a block gives."""
 
     before_relu: Tensor
+    """[N, C, H, W], the paper's x."""
     after_relu: Tensor
+    """[N, C, H, W], the paper's f(x)."""
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 beside a shortcut: `in_channels` -> 4 `width` channels.
-
-    With `temporal` given, both 1x1 convolutions are 3x1x1 over time, started that way (paper.md 2.2).
-    """
+    """1x1, 3x3, 1x1 beside a shortcut."""
 
     def __init__(self, in_channels: int, width: int, *, stride: int = 1, temporal: TemporalInit | None = None) -> None:
+        """
+        Args:
+            in_channels: of its input; its output has 4 times `width`.
+            width: channels of the 3x3 convolution.
+            stride: of the 3x3 convolution, in pixels.
+            temporal: makes both 1x1 convolutions 3x1x1 over time, and says how they start (paper.md 2.2).
+        """
         super().__init__()
         out_channels = EXPANSION * width
         self.conv1 = _pointwise_or_temporal(in_channels, width, temporal)
@@ -48,8 +54,13 @@ class Bottleneck(nn.Module):
             )
 
     def forward(self, x: Tensor, frames: int, residual_input: Tensor | None = None) -> Tensor:
-        """f(x), for x and, where it is not x itself, the input of the residual branch: [N, C, H, W] of `frames` a
-        video."""
+        """The block's output f(x).
+
+        Args:
+            x: [N, C, H, W].
+            frames: T of the videos in it.
+            residual_input: what the residual branch takes instead of x, of the same shape.
+        """
         return F.relu(self._before_relu(x, frames, residual_input), inplace=True)
 
     def opened(self, x: Tensor, frames: int) -> BlockOutput:
@@ -58,14 +69,12 @@ class Bottleneck(nn.Module):
         return BlockOutput(before, F.relu(before))
 
     def _before_relu(self, x: Tensor, frames: int, residual_input: Tensor | None = None) -> Tensor:
-        residual = self._residual(x if residual_input is None else residual_input, frames)
+        residual = x if residual_input is None else residual_input
+        residual = F.relu(self.bn1(_convolve(self.conv1, residual, frames)), inplace=True)
+        residual = F.relu(self.bn2(self.conv2(residual)), inplace=True)
+        residual = self.bn3(_convolve(self.conv3, residual, frames))
         # In place: batch norm's backward pass does not look at what it gave.
         return residual.add_(x if self.downsample is None else self.downsample(x))
-
-    def _residual(self, x: Tensor, frames: int) -> Tensor:
-        x = F.relu(self.bn1(_convolve(self.conv1, x, frames)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        return self.bn3(_convolve(self.conv3, x, frames))
 
 
 def convolution(in_channels: int, out_channels: int, size: int, *, stride: int = 1) -> nn.Conv2d:

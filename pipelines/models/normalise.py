@@ -17,11 +17,9 @@ FLOW_DEVIATION = 57.6
 
 
 class Normalise(nn.Module):
-    """uint8 frames and quantised flow -> the floats that `STResNet.forward` takes.
+    """Makes uint8 frames and quantised flow the floats that `STResNet.forward` takes.
 
-    rgb [..., 3, H, W]: (x / 255 - mean) / deviation of the ImageNet weights; flow [..., 2L, H, W]: (x - 128) / 57.6.
-    Either may be None and then stays None. Its constants move with `.to(device)` but enter no state dict. Raises
-    `UsageError` for input that is not uint8, since that has been normalised before.
+    Its constants move with `.to(device)` but enter no state dict.
     """
 
     rgb_mean: Tensor
@@ -33,6 +31,18 @@ class Normalise(nn.Module):
             self.register_buffer(name, 255 * torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, rgb: Tensor | None, flow: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Normalises both; None stays None.
+
+        Args:
+            rgb: uint8 [..., 3, H, W].
+            flow: uint8 [..., 2L, H, W].
+
+        Returns:
+            (rgb / 255 - mean) / deviation of the ImageNet weights, and (flow - 128) / 57.6.
+
+        Raises:
+            UsageError: an input is not uint8, so that it may have been normalised before.
+        """
         return self._rgb(rgb), self._flow(flow)
 
     def frames_(self, values: Tensor) -> Tensor:

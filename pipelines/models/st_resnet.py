@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipelines import options
 from pipelines.errors import UsageError
 from pipelines.models.blocks import BlockOutput
-from pipelines.models.stream import Stage, Stream
+from pipelines.models.stream import Stream
 from pipelines.options import Depth, Direction, Fusion, StreamName, TemporalInit
 
 
@@ -41,28 +41,19 @@ class Connection:
 
 
 class StreamLogits(NamedTuple):
-    """Both classifiers' outputs before softmax, each [B, T', classes]; None for a stream that the network has not."""
+    """Both classifiers' outputs before softmax."""
 
     appearance: Tensor | None
+    """[B, T', classes]; None where the network lacks the stream."""
     motion: Tensor | None
+    """[B, T', classes]; None where the network lacks the stream."""
 
 
 class STResNet(nn.Module):
     """ST-ResNet (Feichtenhofer et al., NIPS 2016) over torchvision-shaped ResNets.
 
-    The state dict's keys are `appearance.<key>` and `motion.<key>`, with the keys of torchvision's ResNet.
-
-    num_classes: classes of each of the two classifiers.
-    depth: 26, 50, 101 or 152 layers, all of bottleneck blocks. width: channels of the first layer; 64 is the paper's.
-    flow_channels: 2L, x and y of L flow fields.
-    fusion, direction: how one stream enters the other, and which (paper.md 2.1). With "none" for either, or with only
-        one stream, nothing is connected.
-    temporal_kernels, temporal_init: 3x1x1 kernels in block b of every stage, and how they start (paper.md 2.2).
-    temporal_pool: None, or (size, stride) in frames of the max pooling after the last stage (paper.md 2.3).
-    dropout: probability, before the classifiers.
-    streams: the streams to build; one alone is what the base steps train.
-
-    Any T and any image size are taken. Raises `UsageError` for arguments or inputs that do not fit.
+    The state dict's keys are `appearance.<key>` and `motion.<key>`, with the keys of torchvision's ResNet. It takes any
+    T and any image size.
     """
 
     def __init__(
@@ -80,6 +71,23 @@ class STResNet(nn.Module):
         dropout: float = 0.0,
         streams: Sequence[StreamName] = ("appearance", "motion"),
     ) -> None:
+        """
+        Args:
+            num_classes: classes of each of the two classifiers.
+            depth: layers, all in bottleneck blocks.
+            width: channels of the first layer; the paper's are 64.
+            flow_channels: 2L, x and y of L flow fields.
+            fusion: how one stream enters the other (paper.md 2.1). With one stream only, nothing is connected.
+            temporal_kernels: whether block b of every stage has 3x1x1 kernels (paper.md 2.2).
+            temporal_pool: (size, stride) in frames of the max pooling after the last stage (paper.md 2.3), or None.
+            direction: which stream enters the other.
+            temporal_init: how the 3x1x1 kernels start.
+            dropout: probability before the classifiers, from 0 to below 1.
+            streams: the streams to build; one alone is what the base steps train.
+
+        Raises:
+            UsageError: an argument is out of range.
+        """
         super().__init__()
         for name, value in (("num_classes", num_classes), ("width", width), ("flow_channels", flow_channels)):
             options.require(name, options.Positive, value)
@@ -87,12 +95,15 @@ class STResNet(nn.Module):
         options.require("direction", Direction, direction)
         options.require("temporal_init", TemporalInit, temporal_init)
         options.require("dropout", options.Probability, dropout)
-        pool = _checked_pool(temporal_pool)
-        wanted = _checked_streams(streams)
+        if temporal_pool is not None and (len(temporal_pool) != 2 or min(temporal_pool) < 1):
+            raise UsageError(f"temporal_pool must be (size, stride), each at least 1, got {temporal_pool!r}")
+        accepted = get_args(StreamName)
+        if isinstance(streams, str) or not streams or any(name not in accepted for name in streams):
+            raise UsageError(f"streams must hold one or both of {', '.join(accepted)}, got {streams!r}")
         self.num_classes, self.depth, self.width, self.flow_channels = num_classes, depth, width, flow_channels
 
         def stream(name: StreamName, in_channels: int) -> Stream | None:
-            if name not in wanted:
+            if name not in streams:
                 return None
             return Stream(
                 in_channels,
@@ -100,7 +111,7 @@ class STResNet(nn.Module):
                 depth=depth,
                 width=width,
                 temporal=temporal_init if temporal_kernels else None,
-                temporal_pool=pool,
+                temporal_pool=(temporal_pool[0], temporal_pool[1]) if temporal_pool is not None else None,
                 dropout=dropout,
             )
 
@@ -116,9 +127,14 @@ class STResNet(nn.Module):
         return {name: stream for name, stream in both.items() if stream is not None}
 
     def forward(self, rgb: Tensor | None, flow: Tensor | None) -> StreamLogits:
-        """Normalised rgb [B, T, 3, H, W] and flow [B, T, 2L, H, W] -> logits.
+        """Classifies clips.
 
-        The input of a stream that the network has not is not looked at and may be None.
+        Args:
+            rgb: [B, T, 3, H, W], normalised; ignored by a network without appearance stream.
+            flow: [B, T, 2L, H, W], normalised; ignored by a network without motion stream.
+
+        Raises:
+            UsageError: an input is missing or of another shape.
         """
         self._check_inputs(rgb, flow)
         if self.appearance is None or self.motion is None:
@@ -131,17 +147,11 @@ class STResNet(nn.Module):
         frames = rgb.shape[1]
         appearance, motion = self.appearance.stem(rgb), self.motion.stem(flow)
         for appearance_stage, motion_stage in zip(self.appearance.stages, self.motion.stages, strict=True):
-            appearance, motion = self._stage(appearance_stage, motion_stage, appearance, motion, frames)
+            a, m = appearance_stage.block_a(appearance, frames), motion_stage.block_a(motion, frames)
+            # paper.md 2.1, eq. 3: f(x_a) + F(x_a + f(x_m)); and the same with the streams exchanged.
+            appearance = appearance_stage.from_block_b(a, self.connection.into_appearance(a, m), frames)
+            motion = motion_stage.from_block_b(m, self.connection.into_motion(m, a), frames)
         return StreamLogits(self.appearance.classify(appearance, frames), self.motion.classify(motion, frames))
-
-    def _stage(
-        self, appearance_stage: Stage, motion_stage: Stage, appearance: Tensor, motion: Tensor, frames: int
-    ) -> tuple[Tensor, Tensor]:
-        a, m = appearance_stage.block_a(appearance, frames), motion_stage.block_a(motion, frames)
-        # paper.md 2.1, eq. 3: f(x_a) + F(x_a + f(x_m)); and the same with the streams exchanged.
-        appearance = appearance_stage.from_block_b(a, self.connection.into_appearance(a, m), frames)
-        motion = motion_stage.from_block_b(m, self.connection.into_motion(m, a), frames)
-        return appearance, motion
 
     def _check_inputs(self, rgb: Tensor | None, flow: Tensor | None) -> None:
         if self.appearance is not None:
@@ -182,22 +192,6 @@ def _store_channels_last(model: nn.Module) -> None:
 
 
 # ------------------------------------------------------------------ checks
-
-
-def _checked_pool(pool: Sequence[int] | None) -> tuple[int, int] | None:
-    if pool is None:
-        return None
-    if len(pool) != 2 or min(pool) < 1:
-        raise UsageError(f"temporal_pool must be (size, stride), each at least 1, got {pool!r}")
-    size, stride = pool
-    return size, stride
-
-
-def _checked_streams(streams: Sequence[StreamName]) -> tuple[StreamName, ...]:
-    accepted = get_args(StreamName)
-    if isinstance(streams, str) or not streams or any(name not in accepted for name in streams):
-        raise UsageError(f"streams must hold one or both of {', '.join(accepted)}, got {streams!r}")
-    return tuple(streams)
 
 
 def _check_input(name: str, x: Tensor | None, channels: int) -> None:

@@ -46,11 +46,7 @@ class Stage(nn.ModuleList):
 
 
 class Stream(nn.Module):
-    """A ResNet over N frames: `stem`, four `stages`, `classify`.
-
-    `temporal`: how the temporal kernels of each block b start, None for none. `temporal_pool`: (size, stride) of the
-    max pooling over frames, or None. Raises `UsageError` for another depth.
-    """
+    """A ResNet over N frames: `stem`, four `stages`, `classify`."""
 
     def __init__(
         self,
@@ -63,6 +59,16 @@ class Stream(nn.Module):
         temporal_pool: tuple[int, int] | None,
         dropout: float,
     ) -> None:
+        """
+        Args:
+            in_channels: of its input.
+            num_classes: of its classifier.
+            depth: layers.
+            width: channels of the first layer.
+            temporal: how the temporal kernels of each block b start; None for none.
+            temporal_pool: (size, stride) of the max pooling over frames, or None.
+            dropout: probability before the classifier.
+        """
         super().__init__()
         options.require("depth", Depth, depth)
         self.conv1 = convolution(in_channels, width, 7, stride=2)

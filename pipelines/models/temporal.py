@@ -3,14 +3,12 @@
 Letters: B videos, T frames, N = B*T frames of all videos end to end, C channels, H W pixels.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from pipelines.errors import UsageError
+from pipelines.models.temporal_cpu import temporal_conv_by_products
 from pipelines.options import TemporalInit
 
 TAPS = 3
@@ -24,10 +22,15 @@ class TemporalConv(nn.Module):
 
     Takes [N, C, H, W] and the number of frames of a video, gives [N, C', H, W]; `weight` is [C', C, 3, 1, 1]. `bias`
     [C'] is None but where a batch norm was folded into the layer (`folding`).
-    It starts as a fresh 1x1 convolution would, inflated as `init` says.
     """
 
     def __init__(self, in_channels: int, out_channels: int, init: TemporalInit) -> None:
+        """
+        Args:
+            in_channels: C.
+            out_channels: C'.
+            init: how a fresh 1x1 convolution is inflated (`inflate`).
+        """
         super().__init__()
         self.init = init
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, TAPS, 1, 1))
@@ -39,10 +42,16 @@ class TemporalConv(nn.Module):
             self.weight.copy_(self.inflate(pointwise))
 
     def inflate(self, pointwise: Tensor) -> Tensor:
-        """[C', C, 1, 1] -> [C', C, 3, 1, 1]: the weights this layer starts from, given those of the 1x1 convolution.
+        """The weights this layer starts from.
 
-        `average`: a third of them in each tap, which leaves a constant video unchanged away from its ends
+        `average`: a third of the 1x1 weights in each tap, which leaves a constant video unchanged away from its ends
         (paper.md 2.2); `center`: all of them in the middle tap, which changes no video; `random`: Kaiming over all.
+
+        Args:
+            pointwise: [C', C, 1, 1], those of the 1x1 convolution.
+
+        Returns:
+            [C', C, 3, 1, 1].
         """
         taps = pointwise.unsqueeze(2).expand(-1, -1, TAPS, -1, -1)
         if self.init == "average":
@@ -55,7 +64,7 @@ class TemporalConv(nn.Module):
         if self._by_products(x, frames):
             # [N, C, H, W] -> [B, T, H*W, C], and back
             kernel = self.weight.flatten(2).transpose(1, 2)
-            y = _Taps.apply(_time_as_height(x, frames).permute(0, 2, 3, 1), kernel, self.bias)
+            y = temporal_conv_by_products(_time_as_height(x, frames).permute(0, 2, 3, 1), kernel, self.bias)
             return _time_as_frames(y.permute(0, 3, 1, 2), x.shape[-2:])
         # conv3d's sums as a (3, 1) convolution over [B, C, T, H*W]: channels_last frames need not be moved for it.
         y = F.conv2d(_time_as_height(x, frames), self.weight.squeeze(-1), self.bias, padding=(1, 0))
@@ -72,50 +81,6 @@ class TemporalConv(nn.Module):
     def extra_repr(self) -> str:
         out_channels, in_channels = self.weight.shape[:2]
         return f"{in_channels}, {out_channels}, init={self.init!r}"
-
-
-class _Taps(torch.autograd.Function):
-    """The 3x1x1 convolution as matrix products: one of every frame with the middle tap, and for both others one of the
-    frames that have a neighbour there, so that nothing is multiplied by the padding.
-
-    Takes x [B, T, P, C] of P pixels, the kernel [C', 3, C] and the bias [C'] or None, which is not trained; gives
-    [B, T, P, C']. Measured forward + backward on one
-    CPU core, the 8 layers of a stream of depth 50, 2 videos of 5 frames 224x224: 1.1 s; as a convolution 2.4 s.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, kernel)
-        y = F.linear(x, kernel[:, 1], bias)
-        _add_products(y[:, 1:], x[:, :-1], kernel[:, 0].t())
-        _add_products(y[:, :-1], x[:, 1:], kernel[:, 2].t())
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None]:
-        x, kernel = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        of_x = None
-        if ctx.needs_input_grad[0]:
-            of_x = gradient @ kernel[:, 1]
-            _add_products(of_x[:, :-1], gradient[:, 1:], kernel[:, 0])
-            _add_products(of_x[:, 1:], gradient[:, :-1], kernel[:, 2])
-        of_kernel = torch.zeros_like(kernel, memory_format=torch.contiguous_format)
-        for video, upstream in zip(x, gradient, strict=True):
-            for tap, of_tap in enumerate(of_kernel.unbind(1)):
-                of_tap.addmm_(_shifted(upstream, 1 - tap).flatten(0, 1).t(), _shifted(video, tap - 1).flatten(0, 1))
-        return of_x, of_kernel, None
-
-
-def _add_products(y: Tensor, x: Tensor, matrix: Tensor) -> None:
-    """y [B, T, P, C'] += x [B, T, P, C] @ matrix [C, C']."""
-    y.flatten(1, 2).baddbmm_(x.flatten(1, 2), matrix.expand(len(x), -1, -1))
-
-
-def _shifted(video: Tensor, by: int) -> Tensor:
-    """The frames t + by of a video [T, P, C], for those t for which there are both."""
-    return video[max(by, 0) : len(video) + min(by, 0)]
 
 
 class TemporalMaxPool(nn.Module):
