@@ -1,7 +1,7 @@
-"""What can go wrong, by what the user has to do about it.
+"""The errors that a user can cause or has to deal with.
 
-An error's text is one sentence that says what, where and what to do next; its class says with which exit code the
-command ends. Anything else that is raised is an error of ours (exit code 4).
+An error's text is one sentence that says what, where and what to do next; its class determines the exit code of the
+command. Any other exception is a bug in stres (exit code 4).
 """
 
 
@@ -12,19 +12,19 @@ class StresError(Exception):
 
 
 class UsageError(StresError):
-    """The command was called wrongly: a value out of range, settings that contradict each other."""
+    """The command was called incorrectly: a value out of range, contradictory settings."""
 
     exit_code = 2
 
 
 class MissingError(StresError):
-    """Something needed is missing or refuses: data, weights, a device, a package."""
+    """Something needed is missing or unusable: data, weights, a device, a package."""
 
     exit_code = 3
 
 
 class StorageError(MissingError):
-    """Writing failed (disk full, read-only): ends the command, since every further video would fail the same way."""
+    """Writing failed (disk full, read-only): ends the command, since every other video would fail as well."""
 
 
 class VideoError(StresError):
@@ -36,7 +36,7 @@ class VideoError(StresError):
 class Interrupted(BaseException):
     """A signal asked the command to stop; what is done is kept, and the same command continues.
 
-    Not an `Exception`, so that no handler of errors takes it for a failed video.
+    Not an `Exception`, so that no error handler takes it for a failed video.
     """
 
     def __init__(self, signal_number: int) -> None:

@@ -1,4 +1,4 @@
-"""The folder that holds every artifact, and where each lies in it.
+"""The paths of everything in a workspace.
 
 Layout (docs/artifacts.md): `frames/<class>/<video>.h5`, `flow/<class>/<video>.h5`, `splits/`, `runs/<name>/`,
 `scores/<run>/<protocol>/`, `reports/`, `failures.csv`, `dataset.json`.

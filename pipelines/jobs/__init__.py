@@ -1,1 +1,1 @@
-"""What the stages share that work through many videos."""
+"""What the stages that process many videos share."""

@@ -1,4 +1,4 @@
-"""What every artifact says of the file it was made from."""
+"""The attributes of artifacts about the file they were made from."""
 
 import os
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def source_attributes(task: VideoTask, timing: "Timing") -> dict[str, Any]:
-    """The attributes both artifacts carry about the file they come from. Raises `VideoError` if it cannot be read."""
+    """The attributes about the file. Raises `VideoError` if it cannot be read."""
     import hashlib
 
     path = task.source.path
@@ -39,7 +39,7 @@ def source_attributes(task: VideoTask, timing: "Timing") -> dict[str, Any]:
 
 
 def timing_attributes(timing: "Timing") -> dict[str, Any]:
-    """The attributes about where the times of the frames come from."""
+    """The attributes about the times of the frames."""
     attributes: dict[str, Any] = {"fps": timing.fps, "times_from": timing.origin}
     return attributes | ({"times_problem": timing.problem} if timing.problem else {})
 
@@ -64,7 +64,7 @@ def picture_attributes(reader: "VideoReader") -> dict[str, Any]:
 
 
 def stored_library_versions() -> str:
-    """The versions of the libraries that decide what an artifact holds, as JSON."""
+    """The versions of the libraries that affect an artifact's content, as JSON."""
     return json_text(library_versions("av", "opencv", "numpy", "torch"))
 
 

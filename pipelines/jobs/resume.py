@@ -242,29 +242,25 @@ def _outcome(task: Task, look: _Look, sha256: str | None) -> _Outcome:
     if own == "same":
         return "make" if look.other_split else "done"
     for origin, verdict in ((look.own, own), (look.other, other)):
-        if origin is not None and verdict == "other":
-            return _taken(task, origin)
+        if origin is None or verdict != "other":
+            continue
+        source, recorded = task.source, origin.source
+        if is_pictures(recorded):  # the (first) folder they were in
+            recorded = recorded.partition("*")[0].rpartition("/")[0]
+        if os.path.exists(recorded):
+            reason = (
+                f"two sources of one name: {origin.source} and {source.path} would both be stored as {source.id}: "
+                "rename one, or give another --workspace"
+            )
+        else:
+            reason = (
+                f"{origin.artifact} was made from {origin.source}, which is no longer there, and {source.path} has "
+                "other content: give --overwrite to store this one instead, or another --workspace"
+            )
+        return VideoProblem(source.class_name, source.video, source.path, reason)
     if other == "same" and look.misfit:
         raise UsageError(look.misfit)
     return "changed" if own == "changed" else "make"
-
-
-def _taken(task: VideoTask, origin: _Origin) -> VideoProblem:
-    """Another video was stored under the task's name."""
-    source, recorded = task.source, origin.source
-    if is_pictures(recorded):  # the (first) folder they were in
-        recorded = recorded.partition("*")[0].rpartition("/")[0]
-    if os.path.exists(recorded):
-        reason = (
-            f"two sources of one name: {origin.source} and {source.path} would both be stored as {source.id}: rename "
-            "one, or give another --workspace"
-        )
-    else:
-        reason = (
-            f"{origin.artifact} was made from {origin.source}, which is no longer there, and {source.path} has other "
-            "content: give --overwrite to store this one instead, or another --workspace"
-        )
-    return VideoProblem(source.class_name, source.video, source.path, reason)
 
 
 # ------------------------------------------------------------------ sizes

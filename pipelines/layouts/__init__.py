@@ -1,1 +1,1 @@
-"""Frames and flow as other tools keep them: one picture a frame, in folders."""
+"""Frames and flow as other tools store them: one picture per frame, in folders."""

@@ -1,4 +1,4 @@
-"""Which videos a folder of pictures holds, however it is laid out.
+"""Finds the videos in a folder of pictures, in any of these layouts.
 
     <video>/img_00001.jpg                  frames; class folders may stand above
     <video>/flow_x_00000.jpg, flow_y_...   flow in one folder a video
@@ -29,19 +29,23 @@ _LAYOUTS = {
 
 @dataclass(frozen=True)
 class PictureFolder:
-    """One video: its source, whose path is the folder of its (first) pictures, and its series: frames, or x and y."""
+    """One video."""
 
     source: VideoSource
+    """Its path is the folder of its (first) pictures."""
     series: tuple[Series, ...]
+    """Its frames, or the x and y of its flow."""
 
 
 @dataclass
 class FolderList:
-    """The videos found, those refused, and how many files have names that mean nothing here."""
+    """The videos found."""
 
     folders: list[PictureFolder] = field(default_factory=list)
     problems: list[VideoProblem] = field(default_factory=list)
+    """Videos that are refused."""
     ignored: int = 0
+    """Number of files whose names are not those of pictures."""
 
 
 def find_folders(root: Path, content: Literal["frames", "flow"], class_list: Path | None) -> FolderList:
@@ -63,12 +67,12 @@ def find_folders(root: Path, content: Literal["frames", "flow"], class_list: Pat
         look(folder, names)
     listed = found.result()
     if not listed.folders and not listed.problems:
-        raise MissingError(f"no {content} in {root} ({listed.ignored} other files): known are {_LAYOUTS[content]}")
+        raise MissingError(f"no {content} in {root} ({listed.ignored} other files): supported are {_LAYOUTS[content]}")
     return listed
 
 
 def _folders(root: Path, refuse: Callable[[Path, str], None]) -> Iterator[tuple[Path, list[str]]]:
-    """All folders from `root` down but hidden ones, with their files' names. Links out of `root` are refused."""
+    """All folders from `root` down, except hidden ones, with their files' names. Links out of `root` are refused."""
     real_root = os.path.realpath(root)
     seen: set[str] = set()
 
@@ -122,7 +126,7 @@ class _Found:
             self.refuse(folder, f"has flow pictures of {there}, but none of {missing}")
 
     def refuse(self, folder: Path, reason: str, parts: tuple[str, ...] | None = None) -> None:
-        """Notes a folder that cannot be used; `parts` of its path are those that name class and video."""
+        """Records a folder that cannot be used; `parts` are those of its path that name class and video."""
         parts = self._parts(folder) if parts is None else parts
         class_name = parts[0] if len(parts) > 1 else UNLABELLED
         self._problems.append(VideoProblem(class_name, self._name(parts), folder, reason))
@@ -154,7 +158,7 @@ class _Found:
         return parts[-1] if parts else self.root.name
 
     def _component(self, folder: Path) -> int | None:
-        """Which part of the folder's path stands for a component: the last part, or the first that could."""
+        """The index of the part of the folder's path that names a component: the last part, or the first that could."""
         parts = [part.lower() for part in self._parts(folder)]
         if parts and parts[-1] in COMPONENT_FOLDERS:
             return len(parts) - 1

@@ -1,4 +1,4 @@
-"""The flow of one video, from its pictures to its file, as a worker process of `import-flow` stores it.
+"""Stores the flow of one video from its pictures, in a worker process of `import-flow`.
 
 Letters: F fields, n of them at once, H W pixels.
 """
@@ -37,7 +37,7 @@ class ImportFlowTask(ImportTask):
 
 
 def store_flow(task: ImportFlowTask, report: Report) -> int:
-    """Stores one video's flow, the values as they are; returns F. Raises `VideoError`, `StorageError`."""
+    """Stores one video's flow, the values unchanged; returns F. Raises `VideoError`, `StorageError`."""
     x, y = task.pictures()
     fields, read = len(x.paths), PictureBytes()
     with new_flow_file(task.target, task.compression) as writer:

@@ -1,4 +1,4 @@
-"""The frames of one video, from its pictures to its file, as a worker process of `import-frames` stores them.
+"""Stores the frames of one video from its pictures, in a worker process of `import-frames`.
 
 Letters: T frames, H W pixels.
 """
@@ -28,15 +28,14 @@ from pipelines.video.resize import resize, stored_size
 from pipelines.wording import plural
 
 AS_FOUND = 0
-"""The attribute `jpeg_quality` where JPEGs were taken as they are: with which one they were made is not known."""
+"""The attribute `jpeg_quality` where JPEGs keep their bytes: their quality is not known."""
 _REPORTED = 16  # frames between two reports of progress
 
 
 @dataclass(frozen=True)
 class ImportFramesTask(ImportTask):
-    """`short_side`: pictures of another one are resized; None: all stay as they are."""
-
     short_side: int | None
+    """Pictures of another one are resized; None: all stay as they are."""
 
 
 def store_frames(task: ImportFramesTask, report: Report) -> int:
@@ -64,11 +63,12 @@ def probe(task: ImportFramesTask, place: float | None, report: Report) -> Probe:
 
 @dataclass
 class _Appended:
-    """The sizes of a video's pictures, and whether any had to be coded here."""
+    """The sizes of a video's pictures."""
 
     source: WidthHeight
     stored: WidthHeight
     coded: bool = False
+    """Whether any had to be encoded here."""
 
 
 def _append(

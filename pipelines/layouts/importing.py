@@ -105,7 +105,7 @@ def import_attributes(
     stored: WidthHeight,
     source: WidthHeight,
 ) -> dict[str, Any]:
-    """What both artifacts say of where they come from; `timing` is of the T frames of which the video was made."""
+    """The attributes of both artifacts about their source; `timing` is that of the video's T frames."""
     return {
         "source": _source_name(found),
         "source_sha256": read.sha256(),
@@ -127,7 +127,7 @@ def require_one_size(path: Path, size: WidthHeight, before: WidthHeight | None) 
     """Raises `VideoError` where a picture differs in size from those before it."""
     if before is not None and size != before:
         raise VideoError(
-            f"{path.name} is of {size[0]}x{size[1]} pixels, the pictures before it of {before[0]}x{before[1]}"
+            f"{path.name} has {size[0]}x{size[1]} pixels, the pictures before it have {before[0]}x{before[1]}"
         )
 
 
@@ -151,7 +151,7 @@ def require_match(task: ImportTask, schema: str, has: str, frames: int, size: Wi
         return
     theirs = other.get("source_frames"), other.get("width"), other.get("height")
     if theirs != (frames, *size):
-        raise VideoError(f"has {has}, but {path} is of {theirs[0]} frames of {theirs[1]}x{theirs[2]}")
+        raise VideoError(f"has {has}, but {path} has {theirs[0]} frames of {theirs[1]}x{theirs[2]}")
 
 
 # ------------------------------------------------------------------ what it will cost

@@ -14,7 +14,7 @@ from typing import Literal
 
 LayoutName = Literal["authors", "denseflow", "mmaction2"]
 Kind = Literal["frames", "x", "y", "component"]
-"""Which pictures of a folder: its frames, one component of flow by name, or whatever a component's own folder holds."""
+"""Which pictures of a folder: its frames, one component of flow by name, or all in a component's own folder."""
 
 COMPONENT_FOLDERS: dict[str, Literal["x", "y"]] = {
     **dict.fromkeys(("u", "x", "flow_x"), "x"),
@@ -32,17 +32,17 @@ _FLOW = re.compile(
 
 @dataclass(frozen=True)
 class PictureName:
-    """A file's name, read."""
+    """The parts of a picture's name."""
 
     prefix: str
-    """What stands before the number: one video's pictures share it."""
+    """What precedes the number: one video's pictures share it."""
     number: int
     step: int | None
-    """Frames from one to the other, where the name tells; negative: backwards."""
+    """Frames that flow spans, where the name says so; negative: backwards."""
 
 
 def read_name(name: str, kind: Kind) -> PictureName | None:
-    """The name of a picture of this kind; None for any other file's."""
+    """Parses the name of a picture of this kind; None for any other file's."""
     if kind != "frames" and (found := _FLOW.fullmatch(name)):
         if kind != "component" and found["component"].lower() != kind:
             return None
@@ -62,20 +62,21 @@ class FlowLayout:
     """How one tool names the flow of a video."""
 
     trees: tuple[str, str] | None
-    """The folder of each component above the videos', x then y; None: both in one, below a folder for the class."""
+    """The folders of x and y above the videos'; None: both are in one folder, below one for the class."""
     names: tuple[str, str]
-    """Of a picture, without its number and suffix."""
+    """The names of pictures of x and y, without number and suffix."""
     digits: int
     first: int
+    """The first number."""
 
     def folders(self, class_name: str, video: str) -> list[Path]:
-        """Where a video's pictures go, relative: for x and y, or both in one."""
+        """The relative folders of a video's pictures: for x and y, or one for both."""
         if self.trees is None:
             return [Path(class_name, video)]
         return [Path(tree, video) for tree in self.trees]
 
     def name(self, component: int, index: int, step: int, suffix: str) -> str:
-        """Of the picture of field `index`, counted from 0; component 0 is x, 1 is y."""
+        """The name of the picture of field `index`, counted from 0; component 0 is x, 1 is y."""
         over = f"p{step}_" if step > 1 and self.names[component].endswith("_") else ""
         return f"{self.names[component]}{over}{index + self.first:0{self.digits}d}.{suffix}"
 

@@ -1,7 +1,7 @@
-"""The pictures of one video in a folder: in order, complete, and none larger than it may be.
+"""The pictures of one video in a folder: in order, complete, and not too large.
 
-What a stranger's folder holds is not trusted: links lead nowhere outside it, and a picture's size is read from its
-header before anything is decoded.
+The folder is not trusted: links must not lead out of it, and a picture's size is read from its header before anything
+is decoded.
 
 Letters: H W pixels.
 """
@@ -26,20 +26,24 @@ _JPEG_END = b"\xff\xd9"
 
 @dataclass(frozen=True)
 class Series:
-    """The pictures of one kind in one folder; `root` is the folder given by the user, which nothing leads out of."""
+    """The pictures of one kind in one folder."""
 
     folder: Path
     kind: Kind
     root: Path
+    """The folder given by the user, which links must not lead out of."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The files of a series, in order, and the name pattern that they share."""
+    """The files of a series."""
 
     paths: list[Path]
+    """In order."""
     first: int
+    """The first one's number."""
     pattern: str
+    """The name pattern that they share."""
 
     @property
     def bytes(self) -> int:
@@ -91,7 +95,13 @@ def list_pictures(series: Series, *, first: int | None = None, step: int = 1) ->
         (path, name), *others = sorted(named[number], key=lambda entry: entry[0].name)
         if others:
             raise VideoError(f"{path.name} and {others[0][0].name} have the same number")
-        _require_alike(path, name, start[1], step)
+        if name.prefix != start[1].prefix:
+            names = f"{start[1].prefix}* and {name.prefix}*"
+            raise VideoError(f"holds pictures of two names, {names}: put them into separate folders")
+        if name.step is not None and name.step < 0:
+            raise VideoError(f"{path.name} is flow backwards in time, which is unsupported")
+        if name.step is not None and name.step != step:
+            raise VideoError(f"{path.name} is flow over {plural(name.step, 'frame')}: give --step {name.step}")
         paths.append(path)
     return Pictures(paths, numbers[0], str(series.folder / f"{start[1].prefix}*{start[0].suffix}"))
 
@@ -121,20 +131,11 @@ def is_within(path: str, root: str) -> bool:
     return path == root or path.startswith(root.rstrip("/") + "/")
 
 
-def _require_alike(path: Path, name: PictureName, start: PictureName, step: int) -> None:
-    if name.prefix != start.prefix:
-        raise VideoError(f"holds pictures of two names, {start.prefix}* and {name.prefix}*: part them by folders")
-    if name.step is not None and name.step < 0:
-        raise VideoError(f"{path.name} is flow backwards in time, which is unsupported")
-    if name.step is not None and name.step != step:
-        raise VideoError(f"{path.name} is flow over {plural(name.step, 'frame')}: give --step {name.step}")
-
-
 # ------------------------------------------------------------------ what they hold
 
 
 def read_picture(path: Path) -> bytes:
-    """A JPEG's or PNG's bytes, whole and of a size that can be decoded. Raises `VideoError`."""
+    """The bytes of a JPEG or PNG. Raises `VideoError` where it is cut off, or too large to be decoded."""
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -151,12 +152,12 @@ def read_picture(path: Path) -> bytes:
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) as the header of a JPEG or PNG has it; None for other files, and for those cut off."""
+    """(width, height) in the header of a JPEG or PNG; None for other files, and for those cut off."""
     if data.startswith(_PNG):
         if len(data) < 24 or b"IEND" not in data[-16:]:
             return None
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    # A JPEG that is cut off decodes to a picture whose rest is grey: only its missing end tells.
+    # A JPEG that is cut off decodes to a picture whose rest is grey: only its missing end mark shows it.
     if is_jpeg(data) and data.rstrip(b"\0").endswith(_JPEG_END):
         return jpeg_size(data)
     return None
@@ -171,7 +172,7 @@ def decode_frame(data: bytes, path: Path) -> np.ndarray:
 
 
 def decode_component(data: bytes, path: Path) -> np.ndarray:
-    """One component of flow: grey uint8 [H, W], the values as they are. Raises `VideoError` for colour and 16 bits."""
+    """One component of flow: grey uint8 [H, W], the values unchanged. Raises `VideoError` for colour and 16 bits."""
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:

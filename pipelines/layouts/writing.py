@@ -1,4 +1,4 @@
-"""The flow of one video, from its file to pictures, as a worker process of `export-flow` writes them.
+"""Writes the flow of one video as pictures, in a worker process of `export-flow`.
 
 Letters: F fields, n of them at once, H W pixels.
 """
@@ -42,11 +42,11 @@ class ExportTask:
 
     @property
     def partial(self) -> Path:
-        """Where folders grow until they are whole."""
+        """The folder for unfinished folders."""
         return partial_folder(self.target)
 
     def folders(self) -> list[Path]:
-        """What it makes: one folder, or one for x and one for y."""
+        """The folders to make: one, or one for x and one for y."""
         names = FLOW_LAYOUTS[self.layout].folders(self.source.class_name, self.source.video)
         return [self.target / name for name in names]
 
@@ -56,7 +56,7 @@ def partial_folder(output: Path) -> Path:
 
 
 def is_done(task: ExportTask) -> bool:
-    """Whether its folders hold as many pictures as there are fields, and are younger than the artifact."""
+    """Whether the task's folders hold as many pictures as there are fields, and are newer than the artifact."""
     folders = task.folders()
     wanted = 2 * task.fields // len(folders)
     with contextlib.suppress(OSError):
@@ -68,8 +68,8 @@ def is_done(task: ExportTask) -> bool:
 def write_pictures(task: ExportTask, report: Report) -> int:
     """Writes one video's flow; returns F. Raises `VideoError`, `StorageError`.
 
-    Its folders take their names when they are whole. Their pictures are not synced one by one, which would take
-    longer than all the rest.
+    Its folders get their names when they are complete. Their pictures are not synced one by one, which would take
+    longer than everything else.
     """
     final = task.folders()
     with _new_folders(task.partial, final) as temporary, _opened(task) as file:
@@ -96,7 +96,7 @@ def _opened(task: ExportTask) -> Iterator[FlowFile]:
 
 @contextlib.contextmanager
 def _new_folders(partial: Path, final: list[Path]) -> Iterator[list[Path]]:
-    """Folders to fill, which take their final names, in place of what has them, when the block ends well."""
+    """Folders to fill, which replace those of the final names when the block ends without an exception."""
     temporary, replaced = ([temporary_name(partial / path.name) for path in final] for _ in range(2))
     try:
         with storage_errors(partial):

@@ -1,4 +1,4 @@
-"""Which device computes, and with which number of threads."""
+"""The devices, cores and memory that a process may use."""
 
 import contextlib
 import ctypes
@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 
 
 def resolve_device(name: str) -> "torch.device":
-    """`auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N` as a torch device; under torchrun the GPU of this rank.
+    """Returns the torch device of a name; under torchrun the GPU of this rank.
 
-    Raises `UsageError` for another name, `MissingError` for a GPU that is not there.
+    Args:
+        name: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        UsageError: Another name.
+        MissingError: There is no such GPU.
     """
     import torch
 
@@ -44,7 +49,7 @@ def resolve_device(name: str) -> "torch.device":
 
 
 def device_for(name: str, precision: str) -> "torch.device":
-    """The device of that name, to compute at that precision. Raises `UsageError` where it cannot."""
+    """As `resolve_device`. Raises `UsageError` if the device cannot compute at that precision."""
     device = resolve_device(name)
     if precision == "fp16" and device.type != "cuda":
         raise UsageError("--precision fp16 needs a GPU; on the CPU use fp32 or bf16")
@@ -52,7 +57,7 @@ def device_for(name: str, precision: str) -> "torch.device":
 
 
 def missing_to_compile(device: "torch.device") -> str:
-    """What this machine lacks of what torch.compile and Triton need to make code for the device; empty for nothing."""
+    """Names what this machine lacks for torch.compile and Triton to compile for the device; "" for nothing."""
     variable, compilers = ("CXX", ("g++", "clang++")) if device.type == "cpu" else ("CC", ("gcc", "clang"))
     if not any(map(shutil.which, (os.environ.get(variable) or compilers[0], *compilers))):
         return f"a compiler ({' or '.join(compilers)}, or what the environment's {variable} names)"
@@ -65,8 +70,8 @@ def missing_to_compile(device: "torch.device") -> str:
 
 @contextlib.contextmanager
 def repeatable() -> Iterator[None]:
-    """cuDNN takes none of its algorithms whose result differs from run to run, so that a training that was interrupted
-    continues to the same bits on a GPU too."""
+    """Restricts cuDNN to deterministic algorithms, so that an interrupted training continues bit-exactly on a GPU
+    too."""
     import torch
 
     before = torch.backends.cudnn.deterministic
@@ -78,14 +83,14 @@ def repeatable() -> Iterator[None]:
 
 
 def available_cores() -> int:
-    """The CPU cores this process may use: in a container or a batch job fewer than the machine's, and under torchrun
-    its share of them."""
+    """The number of CPU cores that this process may use: within the limits of a container or batch job, and under
+    torchrun its share of them."""
     return max(1, len(os.sched_getaffinity(0)) // ranks().local_size)
 
 
 def available_memory() -> int:
-    """The bytes of memory this process may use: in a container or a batch job fewer than the machine's, and under
-    torchrun its share of them."""
+    """The bytes of memory that this process may use: within the limits of a container or batch job, and under torchrun
+    its share of them."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):  # cgroup v2, v1
         with contextlib.suppress(OSError, ValueError):  # absent, or "max"
@@ -101,11 +106,11 @@ def memory_errors(advice: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise MissingError(f"the GPU's memory is too small for this: {advice}") from error
+        raise MissingError(f"out of GPU memory: {advice}") from error
 
 
 def loader_workers(asked: int, device: "torch.device") -> int:
-    """Loader processes: as asked for; by default one a core beside a GPU, none where the CPU itself computes."""
+    """The number of loader processes: `asked`, or by default one per core beside a GPU, none if the CPU computes."""
     return asked or (available_cores() if device.type == "cuda" else 0)
 
 
@@ -115,12 +120,12 @@ _M_MMAP_MAX = -4
 
 
 def keep_freed_memory() -> None:
-    """Lets this process keep what it frees for what it allocates next; on glibc, elsewhere nothing happens.
+    """Makes glibc reuse freed memory for the next allocation; without glibc nothing happens.
 
-    By default glibc gives every block of more than 32 MB back to the system when it is freed, and the system clears
-    each page of the next one as it is first written. A feature map of the network's early layers is such a block:
-    measured on one core, a 1x1 convolution from 64 to 256 channels over 16 frames of 85x64 runs at 42 GFLOP/s so and
-    at 91 with this. It holds for the whole process, whose memory stays at its peak: for programs that compute and end.
+    By default glibc returns every block of more than 32 MB to the system when it is freed, and the system clears each
+    page of the next one as it is first written. A feature map of the network's early layers is such a block: measured
+    on one core, a 1x1 convolution from 64 to 256 channels over 16 frames of 85x64 runs at 42 GFLOP/s by default and at
+    91 with this. It affects the whole process, whose memory stays at its peak: for programs that compute and end.
     """
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt

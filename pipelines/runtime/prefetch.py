@@ -1,4 +1,4 @@
-"""Computing ahead: an iterator that runs in a thread of its own, a bounded number of items before its reader."""
+"""Background prefetching: an iterator that runs in a thread, a bounded number of items ahead of its reader."""
 
 import threading
 from collections.abc import Generator
@@ -9,10 +9,12 @@ Item = TypeVar("Item")
 
 
 def prefetch(items: Generator[Item], ahead: int) -> Generator[Item]:
-    """Yields `items`, computed in a thread; at most `ahead` of them, the one in the making included, wait to be taken.
+    """Computes items in a thread. However the iteration ends, the thread then has ended and `items` is closed: use
+    `contextlib.closing`, which waits for the item being computed.
 
-    An exception of theirs is raised here, after the items before it. However the iteration ends, the thread has ended
-    after it and `items` is closed: use `contextlib.closing`. That waits for the item in the making.
+    Args:
+        items: What is computed. An exception of theirs is raised here, after the items before it.
+        ahead: Maximum number of items that wait to be taken, including the one being computed.
     """
     made: SimpleQueue[tuple[Item] | BaseException | None] = SimpleQueue()
     room = threading.Semaphore(ahead - 1)

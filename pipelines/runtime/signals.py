@@ -1,4 +1,4 @@
-"""Stopping at a point of one's own choice: the first signal is noted, the second one acts at once."""
+"""Deferred signal handling: the first signal is noted, the second one acts at once."""
 
 import contextlib
 import signal
@@ -25,10 +25,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """While the block runs, the first of the `STOP_SIGNALS` only sets the request; a second one raises `Interrupted`.
+    """Within the block, the first of the `STOP_SIGNALS` only sets the request; a second one raises `Interrupted`.
 
-    Outside the main thread, where Python allows no handlers, and for a signal that the command was started to ignore,
-    as by nohup and for a shell's background jobs, the request is never set.
+    The request is never set outside the main thread, where Python allows no handlers, nor for a signal that the command
+    was started to ignore, as by nohup and for a shell's background jobs.
     """
     request = StopRequest()
 

@@ -1,1 +1,1 @@
-"""Which videos a VIDEOS argument means, and their classes."""
+"""Finds the videos of a VIDEOS argument, and their classes."""

@@ -1,12 +1,12 @@
 """The classes, and where the folders say it the splits, of a folder of videos.
 
     <class>/clip.avi, <class>/<group>/clip.avi       classes; videos may lie deeper
-    train/<class>/clip.mp4, val/..., test/...        splits, then classes; part_0/ and replacement/ say nothing
+    train/<class>/clip.mp4, val/..., test/...        splits, then classes; part_0/ and replacement/ have no meaning
     clip.mp4, train/clip.mp4 and metadata.csv        Hugging Face's VideoFolder: file_name,label
     train/<id>_000001_000011.mp4 and annotations/    Kinetics before its videos are sorted into classes
 
-Every other layout is refused by name, with what to give instead: a folder one level too high makes one class of all
-videos, and a network that is right about each.
+Every other layout is refused, with what to give instead: a folder one level too high would make all videos one class,
+and the network would be right about each.
 """
 
 import itertools
@@ -28,10 +28,11 @@ _MEANINGLESS = re.compile(r"part[_-]?\d+|replacement.*", re.IGNORECASE)  # folde
 
 @dataclass(frozen=True)
 class Found:
-    """A video below the folder: the folders above it that may mean something, outermost first."""
+    """A video below the folder."""
 
     path: Path
     folders: tuple[str, ...]
+    """The folders above it that may be classes or splits, outermost first."""
     class_name: str = UNLABELLED
     split: str = ""
 
@@ -73,13 +74,20 @@ def read_class_folders(root: Path, *, workspace: Path | None, classes_at: int | 
     _walk(read, workspace)
     if not read.videos:
         return read
+    tops = {video.folders[0] for video in read.videos if video.folders}
+    splits = {split_of(top) for top in tops if not _MEANINGLESS.fullmatch(top)}
     if classes_at is not None:
         _at_level(read, classes_at)
-    elif _is_split_layout(read):
+    elif splits and "" not in splits:  # all folders are splits (`replacement` belongs to one)
         _read_splits(read)
     else:
         read.videos = _label(read, read.videos, "")
-    _tell_alike(read)
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for video in read.videos:
+        spellings[video.class_name.casefold()].add(video.class_name)
+    for names in spellings.values():
+        if len(names) > 1:
+            read.notes.append(f"the classes {' and '.join(sorted(names))} differ in upper and lower case only")
     return read
 
 
@@ -164,7 +172,7 @@ def _films(workspace: Path) -> int:
 
 
 def _at_level(read: FolderOfVideos, level: int) -> None:
-    """The class is folder number `level`, counted from 1; what stands above it may be a split."""
+    """The class is folder number `level`, counted from 1; a folder above it may be a split."""
     videos = []
     for video in read.videos:
         class_name = video.folders[level - 1] if len(video.folders) >= level else UNLABELLED
@@ -178,14 +186,6 @@ def _at_level(read: FolderOfVideos, level: int) -> None:
         raise UsageError(f"--classes-at {level}: the videos of {read.root} lie in at most {plural(deepest, 'folder')}")
     if high:
         read.notes.append(f"{plural(high, 'video')} above the class folders: without a class")
-
-
-def _is_split_layout(read: FolderOfVideos) -> bool:
-    """Whether all folders below the root are splits (`replacement` belongs to one), of which one trains or holds class
-    folders."""
-    tops = {video.folders[0] for video in read.videos if video.folders}
-    splits = {split_of(top) for top in tops if not _MEANINGLESS.fullmatch(top)}
-    return bool(splits) and "" not in splits
 
 
 def _read_splits(read: FolderOfVideos) -> None:
@@ -246,7 +246,7 @@ def _label(read: FolderOfVideos, videos: Sequence[Found], top: str) -> list[Foun
 
 
 def _require_class_level(read: FolderOfVideos, videos: Sequence[Found], folder: Path) -> None:
-    """Raises `UsageError` where the first folders are not surely the classes."""
+    """Raises `UsageError` if the first folders may not be the classes."""
     direct: Counter[str] = Counter()
     below: dict[str, set[str]] = defaultdict(set)
     for video in videos:
@@ -288,16 +288,6 @@ def _mixed(read: FolderOfVideos, what: str) -> UsageError:
 
 def _tops(videos: Sequence[Found]) -> list[str]:
     return sorted({video.folders[0] for video in videos if video.folders})
-
-
-def _tell_alike(read: FolderOfVideos) -> None:
-    """Notes classes whose names differ in upper and lower case only."""
-    spellings: dict[str, set[str]] = defaultdict(set)
-    for video in read.videos:
-        spellings[video.class_name.casefold()].add(video.class_name)
-    for names in spellings.values():
-        if len(names) > 1:
-            read.notes.append(f"the classes {' and '.join(sorted(names))} differ in upper and lower case only")
 
 
 # ------------------------------------------------------------------ labels beside the videos

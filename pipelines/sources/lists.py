@@ -1,6 +1,6 @@
-"""List files of videos, in the forms that people have them: `path label` a line, CSV with or without a header, tabs,
-quotes, Kinetics' annotations, mmaction2's and TSN's `path frames label`, SlowFast's `path label` or `path,label`, and
-Hugging Face's `metadata.csv` and `metadata.jsonl`.
+"""List files of videos in all common forms: `path label` a line, CSV with or without a header, tabs, quotes, Kinetics'
+annotations, mmaction2's and TSN's `path frames label`, SlowFast's `path label` or `path,label`, and Hugging Face's
+`metadata.csv` and `metadata.jsonl`.
 """
 
 import codecs
@@ -38,72 +38,88 @@ _MOST_SEPARATORS = 40  # of a line that is looked at; no path has more blanks an
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of a list: a path as it stands there, its label ("" for none), the split it names, where it is, and what
-    separates path and label, without blanks."""
+    """A line of a list."""
 
     path: str
+    """As written there."""
     label: str = ""
+    """"" for none."""
     split: str = ""
     where: str = ""
+    """File and line, for messages."""
     separator: str = ""
+    """What separates path and label, without blanks."""
 
 
 @dataclass(frozen=True)
 class ListedVideo:
-    """A video that a list names. `path` is where it is, or where it was looked for first; `absent` says where it was
-    looked for in vain, with what may be in the way."""
+    """A video that a list names."""
 
     class_name: str
     path: Path
+    """Where it is, or where it was looked for first."""
     split: str = ""
     absent: str = ""
+    """Where it was looked for, and the likely reason, if it does not exist; else ""."""
 
 
 @dataclass
 class VideoListFile:
-    """What a list file says: its videos in order, and sentences about how it was read."""
+    """The content of a list file."""
 
     videos: list[ListedVideo] = field(default_factory=list)
+    """In order."""
     notes: list[str] = field(default_factory=list)
+    """How it was read, in sentences."""
 
 
 def read_list(
     list_file: Path, *, relative_to: Path | None = None, class_names: Path | None = None, pictures: bool = False
 ) -> VideoListFile:
-    """The videos of a list file, which need not exist.
+    """Reads the videos of a list file, which need not exist.
 
-    Relative paths are looked for below `relative_to`, or without it below the list's folder, the current one and the
-    one above the list's. Numbers as labels get the names of `class_names`, or of the one such file beside the list.
-    `pictures`: the paths are folders of pictures, which otherwise is refused.
+    Args:
+        list_file: The list.
+        relative_to: Relative paths are looked for below this folder; None: below the list's folder, the current one and
+            the one above the list's.
+        class_names: The file that names the classes of labels that are numbers; None: the only such file beside the
+            list.
+        pictures: Whether the paths are folders of pictures, which are refused otherwise.
 
-    Raises `MissingError` where the list cannot be read, `UsageError` for a file that is no list, a label that names no
-    folder, and a video with two labels.
+    Raises:
+        MissingError: The list cannot be read.
+        UsageError: The file is not a list, a label cannot be a folder's name, or a video has two labels.
     """
     folders = _folders(list_file, relative_to)
     entries = _three_columns(list(_entries(list_file, folders)))
-    if not pictures:
-        _refuse_pictures(entries, list_file, folders)
+    if not pictures and entries and not any(is_video(Path(entry.path)) for entry in entries[:100]):
+        first = entries[0]
+        if any((folder / first.path).is_dir() for folder in folders):
+            raise UsageError(
+                f"{first.where} names a folder, {first.path}: a list of folders of pictures (rawframes) is for `stres "
+                f"import-frames DIR --list {list_file}`"
+            )
     read = VideoListFile()
     entries = _named(entries, list_file, class_names, read.notes)
     of_list = _split_of_list(list_file)
     by_name = _ByName(folders)
-    first: dict[Path, Entry] = {}
+    known_as: dict[Path, Entry] = {}
     twice = 0
     for entry in entries:
         label = entry.label or UNLABELLED
         require_class_name(label, entry.where)
         path, absent = _found(entry, folders, by_name)
-        known = first.setdefault(path, entry)
+        known = known_as.setdefault(path, entry)
         if (known.label or UNLABELLED) != label:
             raise UsageError(
                 f"{entry.where}: {entry.path} has the label {label!r}, but {known.where} gives it "
-                f"{known.label or UNLABELLED!r}: leave one"
+                f"{known.label or UNLABELLED!r}: keep one"
             )
         twice += known is not entry
         if known is entry:
             read.videos.append(ListedVideo(label, path, entry.split or of_list, absent))
     if twice:
-        read.notes.append(f"{plural(twice, f'line of {list_file} names', f'lines of {list_file} name')} a video again")
+        read.notes.append(f"{plural(twice, f'line of {list_file} repeats', f'lines of {list_file} repeat')} a video")
     unlabelled = sum(video.class_name == UNLABELLED for video in read.videos)
     if 0 < unlabelled < len(read.videos):
         have = "has" if unlabelled == 1 else "have"
@@ -121,8 +137,8 @@ def _folders(list_file: Path, relative_to: Path | None) -> list[Path]:
 
 
 def _split_of_list(list_file: Path) -> str:
-    """Which split a list is of by its name (`train.csv`, `kinetics400_val_list_videos.txt`); "" where it does not say,
-    or is one of several divisions (`trainlist01.txt`)."""
+    """The split in a list's name (`train.csv`, `kinetics400_val_list_videos.txt`); "" if there is none, or if it is one
+    of several divisions (`trainlist01.txt`)."""
     stem = list_file.stem.casefold()
     if re.search(r"(split|list|fold)[_-]?\d", stem):
         return ""
@@ -131,10 +147,18 @@ def _split_of_list(list_file: Path) -> str:
 
 
 def listed_labels(list_file: Path, by_name: Mapping[str, Sequence[Path]]) -> Iterator[tuple[Path, str]]:
-    """(path, class) of the videos that a list with a header labels: those of its paths, which are relative to its
-    folder, or of its names where only one has that. `by_name`: the paths by their names without suffix.
+    """The labels of a list with a header; nothing if the file is not such a list.
 
-    Nothing where it is not such a list. Raises `UsageError` for a broken one.
+    Args:
+        list_file: The list, whose paths are relative to its folder.
+        by_name: The paths of videos by their names without suffix. A name that only one of them has need not be in the
+            folder that the list says.
+
+    Yields:
+        (path, class) of each labelled video.
+
+    Raises:
+        UsageError: The list is broken.
     """
     folder = list_file.parent
     first = next((line.strip() for line in _text(list_file).split("\n") if line.strip()), "")
@@ -197,15 +221,15 @@ def _found(entry: Entry, folders: Sequence[Path], by_name: _ByName) -> tuple[Pat
 
 
 def _in_the_way(entry: Entry) -> str:
-    """What may keep a line from being read as it is meant; "" where nothing looks so."""
+    """The likely reason why a line is misread, as a sentence; "" if there is none."""
     if re.match(r"^[A-Za-z]:[\\/]", entry.path):
-        return ". It is a path of Windows, which leads nowhere here"
+        return ". It is a Windows path, which does not exist here"
     if set(entry.path) & {'"', "'"}:
-        return ". A quotation mark is in the way: quote the whole path, or nothing"
+        return ". Its quotation marks may be the reason: quote the whole path, or nothing"
     if is_video(Path(entry.path or entry.label)) and not entry.label and _SEPARATORS.search(entry.path):
-        return ". No label stands after it, unless the columns are the other way round: the path comes first"
+        return ". No label follows it, unless the columns are swapped: the path comes first"
     if len(_SEPARATORS.split(entry.path)) > 1 and not is_video(Path(entry.path)):
-        return ". A further column seems to be in the way: a line is `path label`"
+        return ". An extra column may be the reason: a line is `path label`"
     return ""
 
 
@@ -288,16 +312,16 @@ def _text(list_file: Path) -> str:
     if "\0" in text:
         raise UsageError(
             f"{list_file} is neither a list file (`path label`) nor named as a video; "
-            f"known are {' '.join(sorted(VIDEO_SUFFIXES))}"
+            f"supported are {' '.join(sorted(VIDEO_SUFFIXES))}"
         )
     return text
 
 
 def split_line(line: str, exists: Callable[[str], bool]) -> tuple[str, str, str]:
-    """The path and the label ("" for none) of a line, and what separates them: blanks (then ""), a tab, a comma or a
+    """Splits a line into its path, its label ("" for none) and what separates them: "" for blanks, a tab, a comma or a
     semicolon.
 
-    A path ends where a file of that name exists, or else a video's suffix; a label may have several words.
+    A path ends where a file of that name exists, or else after a video's suffix; a label may have several words.
     """
     places = [found for found in _SEPARATORS.finditer(line) if found.start()][:_MOST_SEPARATORS]
     if not places and line[0] not in "\"'":
@@ -356,23 +380,11 @@ def _three_columns(entries: list[Entry]) -> list[Entry]:
         first, *rest = entry.label.split(None, 1)
         if is_video(Path(entry.path)) or len(rest[0].split()) > 1:
             raise UsageError(
-                f"{entry.where}: after the path {entry.path!r} stands {entry.label!r}: a line is `path label`, or in "
+                f"{entry.where}: the path {entry.path!r} is followed by {entry.label!r}: a line is `path label`, or in "
                 "all lines `path frames label`"
             )
         entries[place] = replace(entry, path=f"{entry.path} {first}", label=rest[0])
     return entries
-
-
-def _refuse_pictures(entries: Sequence[Entry], list_file: Path, folders: Sequence[Path]) -> None:
-    """Raises `UsageError` for a list of folders of pictures (rawframes)."""
-    if not entries or any(is_video(Path(entry.path)) for entry in entries[:100]):
-        return
-    first = entries[0]
-    if any((folder / first.path).is_dir() for folder in folders):
-        raise UsageError(
-            f"{first.where} names a folder, {first.path}: a list of folders of pictures (rawframes) is for `stres "
-            f"import-frames DIR --list {list_file}`"
-        )
 
 
 # ------------------------------------------------------------------ columns with names
@@ -419,7 +431,7 @@ def _require_once(names: Sequence[str], where: str) -> None:
     """Raises `UsageError` where a column stands twice, since only one of both would be read."""
     for name, count in Counter(names).items():
         if count > 1 and name in (*PATH_COLUMNS, *_LABEL_COLUMNS, *_SPLIT_COLUMNS, *_KINETICS):
-            raise UsageError(f"{where} names the column {name} {count} times: leave one")
+            raise UsageError(f"{where} names the column {name} {count} times: keep one")
 
 
 def _of_table(text: str, delimiter: str, list_file: Path) -> Iterator[Entry]:
@@ -492,7 +504,7 @@ def _json_array(text: str) -> list[object]:
 
 
 def _named(entries: list[Entry], list_file: Path, class_names: Path | None, notes: list[str]) -> list[Entry]:
-    """Numbers as labels replaced by the names of their classes, where there is a file of those."""
+    """Replaces numbers as labels by the names of their classes, if there is a file of those."""
     numbers = {entry.label for entry in entries if entry.label}
     if "-1" in numbers and all(number.isdecimal() for number in numbers - {"-1"}):  # mmaction2's for no label
         entries = [replace(entry, label="" if entry.label == "-1" else entry.label) for entry in entries]
@@ -528,7 +540,7 @@ def _refuse_mixture(entries: Sequence[Entry]) -> None:
 
 
 def _class_of_number(source: Path, entries: Sequence[Entry]) -> dict[int, str]:
-    """The class of each number that the list has. Raises `UsageError` where the file does not tell which is which."""
+    """The class of each number in the list. Raises `UsageError` where the file does not say which is which."""
     names, numbered = read_class_names(source)
     wanted = {int(entry.label) for entry in entries if entry.label}
     # A file without numbers counts from 0 or from 1; mmaction2's lists count from 0 beside a classInd.txt from 1.
@@ -568,8 +580,15 @@ def _class_of_number(source: Path, entries: Sequence[Entry]) -> dict[int, str]:
 
 
 def read_class_names(path: Path) -> tuple[dict[int, str], bool]:
-    """Number -> class of a file of names, one a line, with or without its number before it or after it, or of JSON; and
-    whether it has the numbers. Names without numbers count from 1. Raises `MissingError`, `UsageError`."""
+    """Reads a file of class names: JSON, or one name a line, with or without its number before or after it.
+
+    Returns:
+        The classes by number, which without numbers in the file count from 1; and whether the file has the numbers.
+
+    Raises:
+        MissingError: The file cannot be read.
+        UsageError: It is not a file of class names, or contradicts itself.
+    """
     text = _text(path)
     if path.suffix.lower() == ".json":
         return _names_of_json(path, text), True

@@ -1,4 +1,4 @@
-"""What names of files and folders say: which files are videos, which folders are splits, what can be a class's name."""
+"""Names of files and folders: which files are videos, which folders are splits, what can be a class's name."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Which videos a command's VIDEOS argument means, the class each one stands under, and what was found on the way.
+"""Finds the videos of a command's VIDEOS argument and the class of each.
 
 VIDEOS is a folder of class folders, a list file, one video or a glob; a video without a class is `unlabelled`.
 """
@@ -38,7 +38,7 @@ class VideoSource:
     split: str = ""
     """`train`, `validation` or `test`, where VIDEOS says it."""
     absent: str = ""
-    """Where a list's video was looked for in vain; "" for one that is there."""
+    """Where a list's video was looked for, if it does not exist; else ""."""
 
     @property
     def id(self) -> str:
@@ -46,7 +46,7 @@ class VideoSource:
 
     @property
     def file(self) -> Path:
-        """The path of a file to open. Raises `VideoError` where a list names it in vain."""
+        """The path of a file to open. Raises `VideoError` if a list names a file that does not exist."""
         if self.absent:
             raise VideoError(self.absent)
         return self.path
@@ -54,7 +54,7 @@ class VideoSource:
 
 @dataclass(frozen=True)
 class VideoProblem:
-    """A video that was named but cannot be processed, known before any is opened: becomes a row of `failures.csv`."""
+    """A video that is refused before any is opened: becomes a row of `failures.csv`."""
 
     class_name: str
     video: str
@@ -64,7 +64,7 @@ class VideoProblem:
 
 @dataclass(frozen=True)
 class ReadAs:
-    """What a user says of VIDEOS where it does not say it itself."""
+    """What a user says of VIDEOS where VIDEOS itself does not."""
 
     classes_at: Annotated[int | None, Option(metavar="N", minimum=1, group=_READING)] = None
     """Take the Nth folder below VIDEOS as the class, whatever the layout looks like."""
@@ -118,7 +118,7 @@ class Account:
 
 
 def class_counts(counts: Mapping[str, int]) -> str:
-    """`3 classes, 12 videos: blue 6, green 2, red 4`; of many classes the smallest and the largest."""
+    """`3 classes, 12 videos: blue 6, green 2, red 4`; for many classes only the smallest and the largest."""
     labelled = {name: count for name, count in counts.items() if name != UNLABELLED}
     without = counts.get(UNLABELLED, 0)
     if not labelled:
@@ -198,7 +198,7 @@ def find_videos(
         passed = "; ".join(f"{count} {reason}" for reason, count in skipped.items()) or "0 other files"
         raise MissingError(
             f"no videos in {path} ({passed}): VIDEOS is a folder of class folders, a list file "
-            f"(`path label`), one video or a glob; known are {' '.join(sorted(VIDEO_SUFFIXES))}"
+            f"(`path label`), one video or a glob; supported are {' '.join(sorted(VIDEO_SUFFIXES))}"
         )
     account = replace(account_of(layout, found), skipped=dict(skipped), suffixes=dict(suffixes), notes=notes)
     if not to_store:
@@ -233,7 +233,7 @@ def listed_videos(list_file: Path) -> Iterable[VideoSource]:
 
 
 def _matching(pattern: str) -> tuple[list[VideoSource], Mapping[str, int], Mapping[str, int]]:
-    """Files that match; the class is the folder's name where the pattern leaves the folder open (`videos/*/*.avi`).
+    """Files that match; the class is the folder's name if the pattern matches folders (`videos/*/*.avi`).
     Also how many were skipped by reason, and of those that are not videos by suffix."""
     by_folder = glob.has_magic(os.path.dirname(pattern))
     skipped: Counter[str] = Counter()
@@ -265,7 +265,7 @@ def _lies_in_workspace(folder: Path, known: dict[Path, bool]) -> bool:
 
 
 def refuse_unusable(found: Iterable[VideoSource]) -> tuple[list[VideoSource], list[VideoProblem]]:
-    """Parts the videos from those that would overwrite one another or whose name cannot be stored."""
+    """Separates the videos from those that would overwrite one another or whose name cannot be stored."""
     by_id: dict[tuple[str, str], dict[Path, VideoSource]] = defaultdict(dict)
     for source in found:
         by_id[source.class_name, source.video][source.path] = source

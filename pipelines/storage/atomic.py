@@ -1,4 +1,4 @@
-"""Files that are whole under their final name, whenever the power goes; and locks on folders."""
+"""Files that are complete under their final name, even after a power failure; and locks on folders."""
 
 import contextlib
 import errno
@@ -48,10 +48,15 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def require_writable(*folders: Path, room: int = 0) -> None:
-    """Makes sure, before hours of work, that files can be written in each of the folders, or where it is to be made,
-    and that `room` bytes are free there. Really tries: permissions do not tell of quotas, full and network disks.
+    """Checks, before hours of work, that files can be written. Really writes one: permissions do not account for
+    quotas, full disks and network disks.
 
-    Raises `StorageError`.
+    Args:
+        folders: Where to write; a folder that does not exist is looked for above.
+        room: Bytes that have to be free there.
+
+    Raises:
+        StorageError: A folder cannot be written to.
     """
     places = {_place_of(folder): folder for folder in folders}
     for place, folder in places.items():
@@ -66,8 +71,8 @@ def require_writable(*folders: Path, room: int = 0) -> None:
         free = shutil.disk_usage(place).free
         if free < room:
             raise StorageError(
-                f"cannot write {folder}: what is to come takes {room / 1e6:.1f} MB, of which {free / 1e6:.1f} MB are "
-                "free there: free some space and run the same command again"
+                f"cannot write {folder}: {room / 1e6:.1f} MB are needed there, but only {free / 1e6:.1f} MB are free: "
+                "free some space and run the same command again"
             )
 
 
@@ -85,7 +90,7 @@ def _place_of(folder: Path) -> Path:
 
 
 def create_folder(path: Path) -> None:
-    """Makes a folder and those above it. Raises `StorageError` where that is not allowed."""
+    """Creates a folder and those above it. Raises `StorageError`."""
     with storage_errors(path):
         path.mkdir(parents=True, exist_ok=True)
 
@@ -94,9 +99,11 @@ def create_folder(path: Path) -> None:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Gives a temporary name beside `path` to write to; on success that file is fsynced and renamed to `path`.
 
-    What stands under its final name is therefore whole, whenever the power goes. On any exception the temporary file
-    is removed and `path` is left as it was. Raises `StorageError` when the system refuses the folder, the fsync or the
-    renaming; what the caller writes in between is the caller's to wrap (`storage_errors`).
+    On any exception the temporary file is removed and `path` is left as it was.
+
+    Raises:
+        StorageError: The system refuses the folder, the fsync or the renaming. What the caller writes in between, the
+            caller has to wrap (`storage_errors`).
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +121,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside `path` that nobody else takes, and that `remove_left_over_temporary_files` knows."""
+    """A unique name beside `path` that `remove_left_over_temporary_files` recognizes."""
     # A name of 255 bytes is legal: what is added to it must not make it longer than that.
     stem = path.name.encode("utf-8", "surrogateescape")[:120].decode("utf-8", "ignore")
     return path.parent / f".{stem}.tmp-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -132,7 +139,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def json_text(document: Any, **layout: Any) -> str:
-    """`document` as JSON, which knows neither NaN nor infinity. Raises `ValueError` where it holds one."""
+    """Returns `document` as JSON. Raises `ValueError` where it holds NaN or infinity, which JSON lacks."""
     return json.dumps(document, allow_nan=False, **layout)
 
 
@@ -153,11 +160,19 @@ def read_json(path: Path) -> Any:
 
 @contextlib.contextmanager
 def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Keeps other processes from locking the folder while the block runs; the system ends that with the process.
+    """Locks a folder for the block; the system releases the lock with the process.
 
-    Where another has it locked, waits for its end, or without `wait` gives False at once. Raises `StorageError` where
-    there is no such folder, `MissingError` where the other one keeps it for `_LOCK_PATIENCE` seconds: it hangs, or is
-    stopped, since what is done under such a lock takes seconds.
+    Args:
+        folder: The folder.
+        wait: Whether to wait while another process has it locked.
+
+    Yields:
+        Whether the lock was taken; always true with `wait`.
+
+    Raises:
+        StorageError: There is no such folder.
+        MissingError: The other process keeps the lock for `_LOCK_PATIENCE` seconds: it hangs, or is stopped, since
+            what is done under such a lock takes seconds.
     """
     with storage_errors(folder):
         descriptor = os.open(folder, os.O_RDONLY)
@@ -174,8 +189,8 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def take_lock(descriptor: int, patience: float) -> bool:
-    """Whether the open file or folder could be locked within `patience` seconds. What cannot be locked (folders on NFS
-    and others) counts as locked: then only two commands at once can clash."""
+    """Whether the open file or folder could be locked within `patience` seconds. If it cannot be locked at all (folders
+    on NFS and others) it counts as locked: then only two commands at once can clash."""
     pause, waited = 0.005, 0.0
     while True:
         try:

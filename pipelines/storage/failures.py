@@ -20,9 +20,6 @@ _BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "'")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?")
 
 
-# ------------------------------------------------------------------ failures
-
-
 @dataclass(frozen=True)
 class Failure:
     """One row of `failures.csv`: a video a stage could not process, and why."""
@@ -36,8 +33,8 @@ class Failure:
 
     @property
     def key(self) -> "Key":
-        """What a row is about: a video by the name under which it is stored; with `predict`, which stores nothing and
-        may be given two of one name, by its path."""
+        """What identifies a row: the name under which the video is stored; for `predict`, which stores nothing and may
+        be given two videos of one name, its path."""
         if self.stage == "predict":
             return self.stage, "", self.path
         return self.stage, self.class_name, self.video
@@ -62,10 +59,18 @@ def read_failures(workspace: Workspace) -> list[Failure]:
 def record_outcomes(
     workspace: Workspace, *, failed: Iterable[Failure] = (), succeeded: Iterable[tuple[str, str, str]] = ()
 ) -> None:
-    """Adds or replaces the rows of `failed`, removes those whose `Failure.key` is among `succeeded`.
+    """Updates `failures.csv`.
 
     The file is rewritten atomically under a lock on the workspace's folder, so that two commands at once lose no row;
-    it disappears with its last row. Raises `StorageError`.
+    it is removed with its last row.
+
+    Args:
+        workspace: The workspace.
+        failed: Rows to add, or to replace those of the same key.
+        succeeded: `Failure.key` of rows to remove.
+
+    Raises:
+        StorageError: Writing fails.
     """
     create_folder(workspace.root)
     with locked(workspace.root):
@@ -92,7 +97,7 @@ def record_outcomes(
 
 
 def spreadsheet_text(text: str) -> str:
-    """A cell of a CSV file that no spreadsheet takes for a formula: a name such as `=cmd|...` gets an apostrophe."""
+    """A CSV cell that no spreadsheet takes for a formula: a name such as `=cmd|...` gets an apostrophe."""
     return f"'{text}" if text.startswith(_BEGINS_A_FORMULA) and not _NUMBER.fullmatch(text) else text
 
 
@@ -111,9 +116,9 @@ Key = tuple[str, str, str]
 
 
 class FailureLog:
-    """Records failures and successes, together where they come fast: each time the whole file is written and synced,
-    which for every one of 100,000 failed videos would be days. The rest is written when the block ends, however it
-    does; what a killed process had not written is tried again by the next."""
+    """Records failures and successes, several at once if they come fast: the whole file is written and synced each
+    time, which for every one of 100,000 failed videos would take days. The rest is written when the block ends, however
+    it ends; what a killed process had not written is tried again by the next."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -125,12 +130,13 @@ class FailureLog:
         self.write_when_due()
 
     def succeed(self, key: Key) -> None:
-        """`key`: that of the failure which it would have been."""
+        """Records a success. `key` is that of the failure it would have been."""
         self._waiting[key] = None
         self.write_when_due()
 
     def write_when_due(self) -> None:
-        """To be called now and then, so that a failure is told while the next video still takes its time."""
+        """Writes what is waiting, at most 5 % of the time. To be called now and then, so that a failure is recorded
+        while the next video is still being processed."""
         if time.monotonic() >= self._due:
             self._write()
 

@@ -1,4 +1,4 @@
-"""How flow was made: what a flow file, `dataset.json`, a run and an exported network say of it."""
+"""How flow was made, as a flow file, `dataset.json`, a run and an exported network record it."""
 
 import json
 from collections.abc import Mapping
@@ -15,23 +15,23 @@ _OF_A_WORKSPACE = ("method", "method_parameters", "bound", "step")  # which all 
 
 @dataclass(frozen=True, slots=True)
 class FlowSettings:
-    """With what flow was computed; equal settings are one object in a catalogue."""
+    """How flow was computed. Equal settings are one object in a catalogue."""
 
     method: str
     method_parameters: str
-    """JSON with sorted keys; `parameters` is what it says."""
+    """As JSON with sorted keys; `parameters` decodes it."""
     bound: Annotated[float, Within(above=0)]
     """Pixels: flow is clipped to -bound..bound before it is stored as bytes."""
     step: Annotated[int, Within(1, 1 << 20)]
     """Frames: flow is from frame t to frame t + step."""
     short_side: Annotated[int, Within(1, 8192)] | None = None
-    """Of the pictures, pixels; None where that is not settled, or the files of a workspace differ in it."""
+    """Of the pictures, pixels; None where it is open, or the files of a workspace differ in it."""
     flow_input: str | None = None
-    """From what it was computed: "video", "jpeg" (stored frames) or "imported"; None where the files differ."""
+    """What it was computed from: "video", "jpeg" (stored frames) or "imported"; None where the files differ."""
 
     @classmethod
     def of(cls, method: str, parameters: Mapping[str, Any], bound: float, step: int, flow_input: str) -> Self:
-        """Of flow to be made; `parameters` are the method's, complete."""
+        """The settings of flow to be made; `parameters` are all of the method's."""
         return cls(method, json_text(parameters, sort_keys=True), float(bound), step, None, flow_input)
 
     @property
@@ -40,8 +40,8 @@ class FlowSettings:
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any]) -> Self:
-        """Those that a flow file has. Raises `KeyError` where one is missing, `TypeError` or `ValueError` where one is
-        not what it has to be."""
+        """The settings in a flow file's attributes. Raises `KeyError`, `TypeError` or `ValueError` where one is missing
+        or invalid."""
         short_side = attributes.get("short_side")
         return cls.from_json(
             {
@@ -55,7 +55,7 @@ class FlowSettings:
         )
 
     def attributes(self) -> dict[str, Any]:
-        """What a flow file says of it beside the size of its pictures."""
+        """The attributes of a flow file, without the size of its pictures."""
         return {
             "method": self.method,
             "method_parameters": self.method_parameters,
@@ -66,7 +66,7 @@ class FlowSettings:
 
     @classmethod
     def from_json(cls, document: Any, name: str = "flow") -> Self:
-        """What `to_json` gave. Raises `WrongField`; `name` is where the document stands."""
+        """Reads what `to_json` returned. Raises `WrongField`; `name` is where the document stands."""
         document = from_json(Mapping[str, Any], document, name)
         parameters = from_json(Mapping[str, Any], document.get("method_parameters"), f"{name}.method_parameters")
         try:
@@ -76,15 +76,15 @@ class FlowSettings:
         return read_fields(cls, document | {"method_parameters": text}, name)
 
     def to_json(self) -> dict[str, Any]:
-        """What config.json, scores and exported files hold: `method_parameters` as an object."""
+        """The document in config.json, scores and exported files: `method_parameters` is an object."""
         return to_json(self) | {"method_parameters": self.parameters}
 
     def difference(self, before: Self | None, name: str = "") -> str:
-        """The first in which these are not as `before` (None: no flow), in words; empty where there is none."""
+        """The first difference from `before` (None: no flow) in words; "" for none."""
         return first_difference(before.to_json() if before else {}, self.to_json(), name)
 
     def contradiction(self, other: Self) -> str:
-        """The first setting that all flow files of a workspace have to share and these do not; empty where they do."""
+        """The first setting that all flow files of a workspace have to share and these two do not; "" for none."""
         if self is other:
             return ""
         return next((name for name in _OF_A_WORKSPACE if getattr(self, name) != getattr(other, name)), "")

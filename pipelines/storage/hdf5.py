@@ -1,4 +1,4 @@
-"""HDF5 files: written whole, and opened only after a look at what is in them."""
+"""HDF5 files, written atomically and checked before they are read."""
 
 import contextlib
 import errno
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     import h5py
     import numpy as np
 
-# What the system says where a file may well be whole.
+# Errors of the system that say nothing of the file itself.
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE)
 USUAL_FPS = 25.0
-"""Taken where neither timestamps nor container tell a rate."""
+"""Assumed where neither timestamps nor the container give a rate."""
 _MOST_LINKS = 1000  # in a file: each is looked at
 _CHUNK_CACHE = 1 << 18  # bytes a data set: one flow field of 341x256, of which readers keep hundreds of files open
 
@@ -53,7 +53,7 @@ class HDF5ArtifactWriter:
     def finish(self, attributes: Mapping[str, Any], times: "np.ndarray | None" = None) -> None:
         """Writes all attributes and, if given, when each frame is shown. Raises `StorageError`.
 
-        `content_sha256` is not of the times: the same frames in another container are still the same.
+        The times are not part of `content_sha256`: the same frames in another container are still the same.
         """
         with storage_errors(self.path):
             if times is not None:
@@ -70,9 +70,8 @@ class HDF5ArtifactWriter:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator["h5py.File"]:
-    """An HDF5 file to write, which takes its final name only when the block ends without an exception.
-
-    Raises `StorageError` where writing fails, at the end of the block.
+    """An HDF5 file to write, which takes its final name only when the block ends without an exception. Raises
+    `StorageError` at the end of the block where writing failed.
     """
     with new_checked_file(path) as (file, _):
         yield file
@@ -80,7 +79,7 @@ def new_file(path: Path) -> Iterator["h5py.File"]:
 
 @contextlib.contextmanager
 def new_checked_file(path: Path) -> Iterator[tuple["h5py.File", Callable[[], None]]]:
-    """The new file and a function that raises the `OSError` of a write that has failed, for those who cannot wait."""
+    """As `new_file`, with a function that raises the `OSError` of a failed write before the end of the block."""
     import h5py
 
     with atomic_file(path) as temporary:
@@ -117,9 +116,8 @@ class HDF5Artifact(Closing):
 
     @cached_property
     def times(self) -> "np.ndarray":
-        """When each frame of the source is shown, in seconds from the first: float64 [T]. Files of stres 0.1.0 do not
-        hold it: there it follows from their rate, or from 25 frames a second where that is unknown."""
-
+        """When each frame of the source is shown, in seconds from the first: float64 [T]. Files of stres 0.1.0 lack
+        it: there it follows from their rate, or from 25 frames a second where that is unknown."""
         with damaged(self.path):
             frames = int(self.attributes["source_frames"])
             if "times" not in self.file:
@@ -131,7 +129,7 @@ class HDF5Artifact(Closing):
 
     @classmethod
     def check(cls, file: "h5py.File") -> None:
-        """Raises what `damaged` turns into an `ArtifactError` where the data sets are not what readers rely on."""
+        """Raises what `damaged` turns into an `ArtifactError` if the data sets are not what readers rely on."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -150,7 +148,7 @@ def require_plain_vector(file: "h5py.File", name: str, kind: str) -> None:
 
 @lru_cache(maxsize=1 << 17)  # training opens the same ones again and again; about 100 MB of so many
 def _examine(path: Path, kind: Any, state: tuple[int, int, int]) -> None:
-    """Raises `ArtifactError` where the file, in this state, is not what the class `kind` reads, or not safe to read."""
+    """Raises `ArtifactError` if the file, in this state, is not what the class `kind` reads, or not safe to read."""
     with open_file(path) as file:
         with damaged(path):
             schema = _attribute(file, "schema") if "schema" in file.attrs else None
@@ -166,7 +164,7 @@ def _examine(path: Path, kind: Any, state: tuple[int, int, int]) -> None:
 
 @contextlib.contextmanager
 def open_file(path: Path) -> "Iterator[h5py.File]":
-    """The HDF5 file, open for reading with care. Raises `ArtifactError` where it is absent or damaged."""
+    """Opens an HDF5 file that may be damaged. Raises `ArtifactError` where it is absent or damaged."""
     with _openable(path):
         raw = HeapCheckedFile(path)
     # In this order: HDF5 ends the process when it closes a file after what it reads from.
@@ -192,8 +190,8 @@ def _openable(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _REFUSED:
             raise ArtifactError(
-                f"{path} cannot be read ({os.strerror(error.errno)}): see to that and run the same command again; the "
-                "file itself may be whole"
+                f"{path} cannot be read ({os.strerror(error.errno)}): fix that and run the same command again; the "
+                "file itself may be intact"
             ) from error
         raise ArtifactError(f"{path} is damaged ({error}): delete it and run the stage that makes it again") from error
 
@@ -213,8 +211,8 @@ def _require_schema(found: Any, path: Path, schema: str) -> None:
 
 
 def read_attributes(file: "h5py.File", path: Path, schema: str, names: Collection[str] | None = None) -> dict[str, Any]:
-    """The attributes, or those of `names` that there are, as plain Python values. Raises `ArtifactError` where the
-    schema is another."""
+    """The attributes, or those of `names` that there are, as plain Python values. Raises `ArtifactError` for another
+    schema."""
     from h5py import h5a
 
     with damaged(path):
@@ -258,8 +256,8 @@ def _attribute(file: "h5py.File", name: str) -> Any:
 
 
 def _require_plain_type(kind: "h5py.h5t.TypeID", name: str) -> None:
-    """Refuses all types but numbers and text: HDF5 (2.0) crashes while it converts some damaged ones, and there are
-    references to other things."""
+    """Refuses all types but numbers and text: HDF5 (2.0) crashes while it converts some damaged ones, and others are
+    references."""
     from h5py import h5t
 
     is_number = kind.get_class() in (h5t.INTEGER, h5t.FLOAT, h5t.ENUM)
@@ -317,7 +315,7 @@ def _require_kept_inside(file: "h5py.File", name: str) -> None:
 
 
 def even_times(frames: int, fps: float) -> "np.ndarray":
-    """The times of so many frames at an even rate, 25 a second where it is 0, unknown: float64 [T]."""
+    """The times of frames at an even rate, 25 a second where `fps` is 0 (unknown): float64 [T]."""
     import numpy as np
 
     return np.arange(frames) / (fps or USUAL_FPS)

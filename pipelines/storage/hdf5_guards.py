@@ -1,4 +1,4 @@
-"""Files as HDF5 is given them: what it would not survive, or not report, is caught before and after it."""
+"""Files that HDF5 is given in place of real ones: they catch what it would not survive, or not report."""
 
 import errno
 import io
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class DeferredErrorFile(io.RawIOBase):
-    """Never tells the library that writes of a write that failed, or came too late, but its owner, through `check`.
+    """A file that reports failed writes to its owner, through `check`, and not to the library that writes.
 
     HDF5 holds data back for later, cannot let go of it when writing fails, reports that from where nothing can catch
     it, and then ends the process with a segmentation fault (h5py 3.16 on a full disk). So each video would fail as
@@ -69,7 +69,7 @@ class DeferredErrorFile(io.RawIOBase):
         return True
 
     def close(self) -> None:
-        """Lets go of the file on the disk. Not of `io`'s own state, in which every call would be an error."""
+        """Closes the file on the disk, but does not enter `io`'s closed state, in which every call is an error."""
         self._file.close()
 
 
@@ -79,10 +79,10 @@ _HEADER = 16  # bytes of a collection's header, and of an entry's
 
 
 class HeapCheckedFile(io.FileIO):
-    """Reads a file; of a heap that HDF5 would not come out of, it gives out no signature, so that HDF5 refuses it."""
+    """A file whose damaged heaps, in which HDF5 would loop forever, lack their signature, so that HDF5 refuses them."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Goes there. Raises `OSError`, as for every place that there cannot be, where no file is that long."""
+        """Goes to a position. Raises `OSError` also for one that no file can have."""
         try:
             return super().seek(offset, whence)
         except OverflowError as error:

@@ -29,8 +29,8 @@ def encode_jpeg(picture: "np.ndarray") -> "np.ndarray":
 
 
 def decode_jpeg(jpeg: "np.ndarray") -> "np.ndarray | None":
-    """uint8 [bytes] to RGB uint8 [H, W, 3]; None for what is no JPEG, or one that claims to be larger than any here."""
-    # OpenCV would look for every format it knows, and allocate gigabytes on a header's word.
+    """uint8 [bytes] to RGB uint8 [H, W, 3]; None for what is not a JPEG, or claims more than `MOST_PIXELS`."""
+    # OpenCV would try every format it knows, and allocate gigabytes if a header says so.
     size = jpeg_size(bytes(jpeg))
     return decode_picture(jpeg) if size and 1 <= size[0] * size[1] <= MOST_PIXELS else None
 
@@ -68,7 +68,7 @@ def is_jpeg(data: bytes) -> bool:
 
 
 def as_stored(picture: "np.ndarray") -> "np.ndarray":
-    """The picture as it comes back once it has been stored: what networks are trained on."""
+    """The picture encoded and decoded again: what networks are trained on."""
     decoded = decode_jpeg(encode_jpeg(picture))
     assert decoded is not None
     return decoded

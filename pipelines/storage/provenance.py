@@ -1,4 +1,4 @@
-"""What every file of ours says of the programs that made it."""
+"""What files record about the programs and sources that they were made by and from."""
 
 import importlib
 from typing import Any

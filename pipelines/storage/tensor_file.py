@@ -1,4 +1,4 @@
-"""Files of tensors as `torch.save` writes them, from anybody: nothing is executed, and no claim is believed."""
+"""Untrusted files of tensors, as `torch.save` writes them: nothing in them is executed, and all claims are checked."""
 
 import contextlib
 import re
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class TensorFileError(Exception):
-    """The file cannot be read. The text says why, in one line; `advice` what to do about it, where that is known."""
+    """The file cannot be read. The text says why, in one line; `advice`, where known, what to do about it."""
 
     def __init__(self, reason: str, advice: str = "") -> None:
         super().__init__(reason)
@@ -23,8 +23,8 @@ class TensorFileError(Exception):
 
 @contextlib.contextmanager
 def while_the_server_answers(patience: float = 60.0) -> Iterator[None]:
-    """A download in the block, of which torch waits for ever for each answer, is a `TimeoutError` once the server has
-    said nothing for `patience` seconds."""
+    """Makes a download in the block, for which torch sets no timeout, raise `TimeoutError` once the server has been
+    silent for `patience` seconds."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(patience)
     try:
@@ -34,10 +34,15 @@ def while_the_server_answers(patience: float = 60.0) -> Iterator[None]:
 
 
 def read_tensors(path: Path, *, verify: bool = False) -> Any:
-    """What the file holds, on the CPU. `verify`: its checksums too, which not every program writes.
+    """Loads a file on the CPU.
 
-    Raises `FileNotFoundError`, and `TensorFileError` where it is damaged, another kind of file, or holds anything but
-    plain data.
+    Args:
+        path: The file.
+        verify: Whether to check its checksums, which not every program writes.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        TensorFileError: It is damaged, another kind of file, or holds anything but plain data.
     """
     if path.is_dir():
         raise TensorFileError("it is a folder", "name a file in it")
@@ -55,8 +60,7 @@ def read_tensors(path: Path, *, verify: bool = False) -> Any:
 
 
 def require_tensors(state: Any, name: str) -> Mapping[str, Tensor]:
-    """`state` if it holds nothing but tensors by name, each with all of its numbers, and all of them finite. Raises
-    `TensorFileError`."""
+    """Returns `state`. Raises `TensorFileError` unless it holds only tensors by name, complete and finite."""
     if not isinstance(state, Mapping) or not state:
         raise TensorFileError(f"{name} holds no tensors by name")
     for key, value in state.items():
@@ -149,7 +153,7 @@ def _check_archive(path: Path, verify: bool) -> None:
 
 
 def _explained(error: Exception, path: Path) -> TensorFileError:
-    """What torch raised, without its advice to trust the file."""
+    """The error for what torch raised, without its advice to trust the file."""
     text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(error)).strip()
     held = re.search(r"(?:GLOBAL|global|class|function)\s+([A-Za-z_][\w.]*\.\w+)", text)
     if "weights_only" in text and held:

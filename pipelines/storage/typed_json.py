@@ -1,4 +1,4 @@
-"""JSON as dataclasses: every value of the type, and in the range, that its field states.
+"""Dataclasses to and from JSON. Every value must have the type, and lie in the range, that its field states:
 
 bound: Annotated[float, Within(above=0)]
 """
@@ -35,12 +35,17 @@ class WrongField(ValueError):
 
 
 def from_json(kind: Any, value: Any, name: str = "") -> Any:
-    """`value`, as JSON gives it, as a `kind`: a dataclass (an object), tuple (a list), mapping, text or number, a
-    `Literal`, a union, or one of these `Annotated` with its range.
+    """Converts a JSON value to a type.
 
-    A dataclass with a `from_json(value, name)` of its own is read by that. Another may lack fields that have a default,
-    and has none that it does not know. `name` is where the value stands. Raises `WrongField` for the first that is not
-    so.
+    Args:
+        kind: A dataclass (from an object), tuple (from a list), mapping, text, number, `Literal`, union, or one of
+            these `Annotated` with its range. A dataclass with a `from_json(value, name)` of its own is read by that;
+            fields of another may be absent if they have a default.
+        value: What `json.loads` gave.
+        name: Where the value stands, for messages.
+
+    Raises:
+        WrongField: A value is of another type or out of range, a field missing or unknown.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
@@ -116,8 +121,7 @@ _OF_PROGRAMS = ("stres_version", "library_versions")
 
 
 def first_difference(old: Any, new: Any, name: str = "") -> str:
-    """The first difference between two JSON documents but for the programs that made them, in words; empty where there
-    is none."""
+    """The first difference between two JSON documents in words, "" for none; the programs that made them may differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             found = first_difference(old.get(key), new.get(key), f"{name}.{key}" if name else key)

@@ -1,1 +1,1 @@
-"""Videos: which ones a command means, and their frames."""
+"""Decoding, resizing and encoding videos."""

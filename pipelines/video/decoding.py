@@ -1,4 +1,4 @@
-"""Decoding: a video file to RGB frames, one at a time, or one precise sentence on why that cannot be.
+"""Decodes a video file to RGB frames, one at a time, or says in one sentence why that fails.
 
 Letters: T frames, H W pixels.
 """
@@ -44,12 +44,12 @@ _FRAMES_FORGIVEN = 2
 _SHARE_FORGIVEN = 0.02
 # Checksums that a codec has (PNG, FFV1, HEVC) are looked at, and bit streams beyond what is needed to decode them.
 _ERRORS_LOOKED_FOR = "crccheck+bitstream+buffer"
-# Of a reference that is no longer needed and already gone, as where films were cut without coding them anew.
+# A reference that is no longer needed is already gone, as in videos that were cut without encoding them again.
 _HARMLESS_ERRORS = ("mmco: unref short failure",)
 _ALARMING_WARNINGS = ("Skipping invalid undecodable NALU", "EOI missing")
 _HALF = 0.5  # of a frame, by which a header's duration may be rounded
 _SMALLEST_FRAME = 8  # bytes that a picture takes at least in a container that counts them
-_PACKETS_TO_A_JOIN = 4
+_PACKETS_TO_A_JOIN = 4  # after a corrupt packet, within which a key frame shows that two streams were joined
 _HEADER_OF_VP8_IN_OGG = b"OVP80"
 _FALSE_CHECKSUM = "CRC mismatch"
 _NOWHERE = logging.NullHandler()
@@ -59,17 +59,24 @@ _CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 class VideoReader(Closing):
     """Iterates over the frames of a video once, as a player would show them: uint8 RGB [H, W, 3].
 
-    `short_side` is that of `stored_size`; `keep_size=True` gives the frames as they are. Rotation and
-    mirroring asked for by the container are applied; non-square pixels are not stretched. Memory is bounded by a few
-    frames, whatever T.
+    Rotation and mirroring that the container asks for are applied; non-square pixels are not stretched. Memory is
+    bounded by a few frames, whatever T.
 
-    `fps` (as the container has it, 0.0 where unknown), `container_frames` (how many the container counts, 0 where it
-    does not), `source_width` and `source_height` (of the picture as shown), `width` and `height` (as given out) are
-    known from the start; `decoded`, `truncated`, `damaged_frames` (how many the decoder had to make up in part or to
-    leave out) and `timing`, when each frame is shown, are final after the iteration.
+    Known from the start are `fps` (the container's, 0.0 where unknown), `container_frames` (the container's count, 0
+    where it has none), `source_width` and `source_height` (of the picture as shown), `width` and `height` (of the
+    frames). Final after the iteration are `decoded`, `truncated`, `damaged_frames` (those that the decoder had to
+    conceal in part or to leave out) and `timing`.
 
-    Raises `VideoError` with the reason: on opening, where no frame decodes; while iterating, where the picture's size
-    changes; at its end where the video is truncated, unless `allow_truncated`, or damaged, unless `allow_damaged`.
+    Args:
+        path: The video file.
+        short_side: That of `stored_size`.
+        keep_size: Whether the frames keep their size.
+        allow_truncated: Whether a truncated video is no error.
+        allow_damaged: Whether a damaged video is no error.
+
+    Raises:
+        VideoError: On opening, if no frame decodes; while iterating, if the picture's size changes; at the end, if the
+            video is truncated or damaged.
     """
 
     def __init__(
@@ -119,7 +126,7 @@ class VideoReader(Closing):
 
     @property
     def tone_mapped_from(self) -> str:
-        """PQ or HLG where the pictures have a high dynamic range, which those given out have not; else ""."""
+        """PQ or HLG if the video's pictures, but not the frames, have a high dynamic range; else ""."""
         return TRANSFERS.get(self._stream.codec_context.color_trc, "")
 
     @property
@@ -143,8 +150,8 @@ class VideoReader(Closing):
         return (picture for _, picture in self.pick(lambda index: True))
 
     def pick(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, np.ndarray]]:
-        """The frames whose index from 0 is wanted, with it. The others are only decoded, which is most of the work
-        for large pictures and a third of it for small ones."""
+        """The frames whose index is wanted, with their index from 0. The others are only decoded, which is most of the
+        work for large pictures and a third of it for small ones."""
         frame, self._first = self._first, None
         while frame is not None:
             if (shape := _shape(frame)) != self._shape:
@@ -157,7 +164,7 @@ class VideoReader(Closing):
         self._judge()
 
     def require_unchanged(self) -> None:
-        """Raises `VideoError` where the file is no longer what was opened: what decoded may be of two versions."""
+        """Raises `VideoError` if the file has changed since it was opened: the frames may be of two versions."""
         try:
             now = os.stat(self.path)
         except OSError as error:
@@ -184,7 +191,7 @@ class VideoReader(Closing):
                 # Counted by the container, but cut away by its own edit list: not missing.
                 self._discarded += packet.is_discard
                 yield from self._decoded(packet)
-        except MemoryError as error:  # of FFmpeg's errors one; what decoded so far is not all that is in the file
+        except MemoryError as error:  # one of FFmpeg's errors; the file holds more than what was decoded so far
             raise MemoryError from error
         except av.FFmpegError as error:
             self._failure, self._has_ended_early = error, True
@@ -215,7 +222,7 @@ class VideoReader(Closing):
         return frames
 
     def _judge(self) -> None:
-        """Raises `VideoError` where frames are missing or damaged and that is not allowed."""
+        """Decides what is missing or damaged. Raises `VideoError` where that is not allowed."""
         packets, counted = self._packets, self.container_frames
         name = self._container.format.name
         ending = ending_of(self.path, name, self._stream.id, self._stream.codec_context.name)
@@ -263,29 +270,29 @@ def damage(damaged: int, frames: int) -> str:
 
 
 class _Packets:
-    """What came of the pieces that a stream's pictures are coded in, one after the other."""
+    """What became of the packets of a stream, one after the other."""
 
     def __init__(self) -> None:
         self.lost = 0
-        """Those that did not decode at all."""
+        """Packets that did not decode at all."""
         self.marked = 0
-        """Frames that the decoder says are not as they were coded."""
+        """Frames that the decoder marks as corrupt."""
         self.start: int | None = None
         self.end = 0
         """When the first picture starts and the last one ends, in ticks of the stream's clock."""
         self.last_is_bad = False
-        """The last one is not complete or not decodable, so that the file may end within it."""
+        """Whether the last packet is incomplete or does not decode, so that the file may end within it."""
         self._bad = 0
         self._places = array("q")  # in the file, bytes
         self._is_begun = False
         self._suspects = 0
 
     def left_out(self, messages: Sequence[tuple[int, str, str]]) -> None:
-        """Counts what a container says that it did not give out, since its checksum does not fit."""
+        """Counts what the container's messages say was left out because of a wrong checksum."""
         self._bad += sum(text.startswith(_FALSE_CHECKSUM) for _, _, text in messages)
 
     def add(self, packet: av.Packet | None, *, is_bad: bool, is_lost: bool) -> None:
-        """Pictures before the first that stands alone do not count: players do not show them either."""
+        """Counts a packet. Those before the first key frame do not count: players do not show them either."""
         if packet is not None and packet.size and packet.pos is not None:
             self._places.append(packet.pos)
         if packet is None or packet.size == 0:  # nothing new, only what the decoder held back
@@ -295,8 +302,7 @@ class _Packets:
         self._is_begun |= packet.is_keyframe
         if not self._is_begun:
             return
-        # Pieces of a transport stream are missing near by; where a picture follows that stands alone, two streams were
-        # joined.
+        # Nearby pieces of a transport stream are missing; but if a key frame follows, two streams were joined.
         self._suspects = 0 if packet.is_keyframe else max(0, self._suspects - 1)
         self._bad += self._suspects == 1
         if packet.is_corrupt and not is_bad:
@@ -310,14 +316,14 @@ class _Packets:
             self.end = max(self.end, start + (packet.duration or 0))
 
     def damaged(self, pieces: Sequence[range], *, without_last: bool) -> int:
-        """How many pictures are damaged or lost, as far as anything tells; `pieces`: bytes of the file that are."""
+        """How many pictures are known to be damaged or lost. `pieces`: damaged bytes of the file."""
         last = without_last and self.last_is_bad
         within = sum(any(place in piece for piece in pieces) for place in self._places) if pieces else 0
         return max(self._bad - (last and not self._suspects), self.marked - last, within, 0)
 
 
 def tells_of_damage(level: int, message: str) -> bool:
-    """Whether a decoder says by a message that a picture is not what was coded."""
+    """Whether a decoder's message says that a picture is damaged."""
     if level > av.logging.ERROR:
         return message.startswith(_ALARMING_WARNINGS)
     return not message.startswith(_HARMLESS_ERRORS)
@@ -330,8 +336,8 @@ def is_truncated(decoded: int, counted: int) -> bool:
 
 
 def _open(path: Path, film: IO[bytes] | None) -> "av.container.InputContainer":
-    """The file at `path`, or what is read in its place."""
-    # A decoder tells of damage by messages, which each call of it captures; no others are wanted on the terminal.
+    """Opens the file at `path`, or `film` in its place."""
+    # A decoder reports damage by messages, which each call of it captures; no others are wanted on the terminal.
     logging.getLogger("libav").addHandler(_NOWHERE)
     logging.getLogger("libav").propagate = False
     av.logging.set_level(av.logging.WARNING)
@@ -347,7 +353,7 @@ def _open(path: Path, film: IO[bytes] | None) -> "av.container.InputContainer":
 
 
 def _require_readable_file(path: Path) -> tuple[os.stat_result, bytes]:
-    """The file's status, and how it begins."""
+    """The file's status and its first bytes."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -372,8 +378,8 @@ _NO_FILM = _Disposition.attached_pic | _Disposition.timed_thumbnails | _Disposit
 
 
 def _video_stream(container: "av.container.InputContainer", path: Path) -> "av.VideoStream":
-    """The stream that a player shows: not a cover, nor a still beside a film; of several films FFmpeg's choice, which
-    is the one that the file marks as its default, else the one of most frames and bits."""
+    """The stream that a player shows: not a cover, nor a still beside a video; of several videos FFmpeg's choice, which
+    is the one marked as default, else the one of most frames and bits."""
     streams = [s for s in container.streams.video if not s.disposition & _NO_FILM]
     if not streams:
         if ending_of(path, container.format.name).cut:
@@ -399,7 +405,7 @@ def _video_stream(container: "av.container.InputContainer", path: Path) -> "av.V
 
 
 def _tags(stream: "av.VideoStream", name: str) -> Iterator[str]:
-    """A Matroska stream's tags of that name: FFmpeg and mkvmerge write there what the container has no place for."""
+    """A Matroska stream's tags of that name, in which FFmpeg and mkvmerge write what has no other place there."""
     return (value.strip() for key, value in stream.metadata.items() if key.upper().startswith(name))
 
 
@@ -411,7 +417,7 @@ def _shape(frame: av.VideoFrame) -> Shape:
 
 
 def _picture(frame: av.VideoFrame, shape: Shape) -> np.ndarray:
-    """uint8 RGB [H, W, 3], turned as the container asks, of an ordinary dynamic range."""
+    """uint8 RGB [H, W, 3], rotated as the container asks, of standard dynamic range."""
     transfer = TRANSFERS.get(frame.color_trc)
     try:
         if transfer is None:

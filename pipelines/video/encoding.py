@@ -1,4 +1,4 @@
-"""Encoding: pictures made one at a time to a video that players open.
+"""Encodes pictures, made one at a time, to a video that players open.
 
 Letters: T pictures, H W pixels.
 """
@@ -24,23 +24,30 @@ _FORMATS = {
     ".avi": ("avi", ("mpeg4",)),
 }
 SUFFIXES = tuple(_FORMATS)
-# Near what the eye can tell from the original; the letters in the pictures stay sharp.
+# Hardly distinguishable from the original; the letters in the pictures stay sharp.
 _QUALITY = {
     "libx264": {"crf": "16", "preset": "veryfast"},
     "mpeg4": {"flags": "+qscale", "global_quality": str(2 * 118)},  # quantiser 2, in FFmpeg's 118 steps each
 }
-_TICK = Fraction(1, 60000)  # of an uneven film's clock: near the finest that MPEG-4 allows
+_TICK = Fraction(1, 60000)  # of the clock for an uneven rate: near the finest that MPEG-4 allows
 _EVEN = 0.0015  # seconds by which a container that counts milliseconds may be off
 _FASTEST_GRID, _MOST_REPEATED = 240, 100  # of an AVI: frames a second, and frames for a picture in the mean
 
 
 def encode(path: Path, pictures: Iterable["np.ndarray"], timing: "Timing", comment: str = "") -> int:
-    """Writes RGB uint8 pictures of one size, [H, W, 3] with H and W even, as they come; returns T, which is at most
-    that of `timing`, when they are shown.
+    """Writes a video. AVI has no timestamps: there pictures are repeated until the next is due.
 
-    The suffix of `path` (one of `SUFFIXES`) names the container, which keeps the `comment` (`comment_of`). AVI knows no
-    times: there pictures are repeated until the next is due. The file has its name only once it is whole. Raises
-    `StorageError`.
+    Args:
+        path: The file, whose suffix (one of `SUFFIXES`) selects the container. It is written atomically.
+        pictures: RGB uint8 [H, W, 3] of one size, H and W even.
+        timing: When each is shown; of at least T frames.
+        comment: Text to keep in the file (`comment_of`).
+
+    Returns:
+        T, the number of pictures.
+
+    Raises:
+        StorageError: Writing fails.
     """
     import av
 
@@ -83,7 +90,7 @@ def encode(path: Path, pictures: Iterable["np.ndarray"], timing: "Timing", comme
 
 
 def comment_of(path: Path) -> str:
-    """The comment in a video that `encode` wrote; "" where there is none, or no video."""
+    """The comment in a video that `encode` wrote; "" where there is none, or the file is not a video."""
     import av
 
     try:
@@ -94,7 +101,7 @@ def comment_of(path: Path) -> str:
 
 
 def _clock(timing: "Timing", is_even: bool) -> tuple[Fraction, list[int]]:
-    """The length of a tick, and when each picture is shown and the last one no more, in ticks: ever later."""
+    """The length of a tick, and the T + 1 times in ticks, increasing, at which pictures start and the last one ends."""
     import numpy as np
 
     from pipelines.storage.hdf5 import even_times

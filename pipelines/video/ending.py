@@ -1,4 +1,4 @@
-"""Whether a file ends before its video does, by the structure of its container.
+"""Whether a file was cut off, by the structure of its container.
 
 Only headers are read: sizes that lead beyond the end of the file, a last element that is cut, an end mark that is
 missing. Nothing is compared that a whole file may have wrong, such as a header's frame rate.
@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-_MOST_ELEMENTS = 1_000_000  # looked at; files of more are told by what decodes alone
-
-_BLANK = 4096  # bytes of nothing that end no film
+_MOST_ELEMENTS = 1_000_000  # examined; longer files are judged only by what decodes
+_BLANK = 4096  # zero bytes that end no video
 
 
 @dataclass(frozen=True)
@@ -22,20 +21,27 @@ class Ending:
     """How a file ends."""
 
     cut: str = ""
-    """Where it was cut, to follow "the file ends": inside a cluster. "" where nothing says that it was."""
+    """Where it was cut, to follow "the file ends": "inside a cluster". "" if nothing shows that it was."""
     is_whole: bool = False
-    """The structure says that everything is there: no other sign (a duration, a tag) may say otherwise."""
+    """The structure shows that everything is there: no other sign (a duration, a tag) may say otherwise."""
     seconds: float = 0.0
-    """Up to when the header says that the pictures or the sound last, 0 where it does not."""
+    """The duration in the header, 0 where there is none."""
     damaged: tuple[range, ...] = ()
-    """The bytes of pieces whose checksum does not fit."""
+    """The bytes of parts whose checksum is wrong."""
 
 
 _UNKNOWN, _WHOLE = Ending(), Ending(is_whole=True)
 
 
 def ending_of(path: Path, container: str, stream: int = -1, codec: str = "") -> Ending:
-    """How the file at `path` ends. FFmpeg's names: of its format, its stream's identifier, its codec."""
+    """Returns how a file ends.
+
+    Args:
+        path: The file.
+        container: FFmpeg's name of its format.
+        stream: Identifier of its video stream.
+        codec: FFmpeg's name of its codec.
+    """
     try:
         with open(path, "rb") as file:
             if container == "mpegts":
@@ -46,7 +52,7 @@ def ending_of(path: Path, container: str, stream: int = -1, codec: str = "") -> 
 
 
 class _Bytes:
-    """A file by positions."""
+    """A file read by positions."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -66,9 +72,24 @@ class _Bytes:
         return struct.unpack(layout, self.at(position, struct.calcsize(layout)))
 
 
+_Parser = Callable[[_Bytes], Ending]
+_CONTAINERS: dict[str, _Parser] = {}
+
+
+def _reads(container: str) -> Callable[[_Parser], _Parser]:
+    """Registers the parser of a container, by FFmpeg's name of the format."""
+
+    def register(parser: _Parser) -> _Parser:
+        _CONTAINERS[container] = parser
+        return parser
+
+    return register
+
+
 # ------------------------------------------------------------------ AVI
 
 
+@_reads("avi")
 def _avi(file: _Bytes) -> Ending:
     """The lists of chunks `movi` must lie in the file; the index behind them need not."""
     position, lists = 0, 0
@@ -100,6 +121,7 @@ def _riff_chunks(file: _Bytes, position: int, end: int) -> Iterator[tuple[bytes,
 # ------------------------------------------------------------------ MP4, MOV, 3GP
 
 
+@_reads("mov,mp4,m4a,3gp,3g2,mj2")
 def _mp4(file: _Bytes) -> Ending:
     """The boxes must end with the file. Samples that lie beyond its end are told by the index as FFmpeg reads it."""
     position, is_fragmented, awaits_data = 0, False, False
@@ -146,16 +168,17 @@ _EBML, _VOID, _CRC = 0x1A45DFA3, 0xEC, 0xBF
 _BESIDE = {_CUES, _SEEK_HEAD, 0x1549A966, 0x1654AE6B, 0x1254C367, 0x1941A469, 0x1043A770, _VOID, _CRC}
 # Of a cluster: time, position, size of the one before, block, group of blocks, encrypted block, silent tracks
 _IN_CLUSTER = {0xE7, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0x5854, _VOID, _CRC}
-_LIVE = -1  # the length of what is written while it is made
+_LIVE = -1  # the length of an element that was written while it was recorded
 
 
+@_reads("matroska,webm")
 def _matroska(file: _Bytes) -> Ending:
     damaged: list[range] = []
     return replace(_end_of_matroska(file, damaged), damaged=tuple(damaged))
 
 
 def _fits_checksum(file: _Bytes, start: int, end: int) -> bool:
-    """Whether a cluster is what its checksum says, if it begins with one, as FFmpeg's do in Matroska."""
+    """Whether a cluster fits its checksum, if it begins with one, as FFmpeg's do in Matroska."""
     if end - start < 6 or file.at(start, 2) != bytes([_CRC, 0x84]):
         return True
     found = 0
@@ -165,7 +188,7 @@ def _fits_checksum(file: _Bytes, start: int, end: int) -> bool:
 
 
 def _end_of_matroska(file: _Bytes, damaged: list[range]) -> Ending:
-    """Clusters must be complete, and all of the segment there up to its cues. Adds to `damaged` what is."""
+    """Clusters must be complete, and the segment up to its cues. Adds the damaged parts to `damaged`."""
     position, end, in_cluster, clusters, cues = 0, 0, False, 0, 0
     start = 0  # of the segment's content
     for _ in range(_MOST_ELEMENTS):
@@ -249,6 +272,7 @@ _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
+@_reads("asf")
 def _asf(file: _Bytes) -> Ending:
     """The data object must lie in the file, unless it is a broadcast, which does not know its length."""
     (header,) = file.unpack(16, "<Q")
@@ -273,6 +297,7 @@ def _asf(file: _Bytes) -> Ending:
 _SECOND = 1000  # FLV counts milliseconds
 
 
+@_reads("flv")
 def _flv(file: _Bytes) -> Ending:
     """The last tag must be complete, and the file as long as its header says, or if that says none, its last tag as
     late."""
@@ -313,6 +338,7 @@ def _flv(file: _Bytes) -> Ending:
 _OGG_VIDEO = (b"\x80theora", b"OVP80", b"BBCD", b"\x01video")
 
 
+@_reads("ogg")
 def _ogg(file: _Bytes) -> Ending:
     """The last page of each stream of pictures must say that it is the last."""
     position, is_open = 0, {}
@@ -344,6 +370,7 @@ def _ogg(file: _Bytes) -> Ending:
 _PADDING = 0xBE
 
 
+@_reads("mpeg")
 def _program_stream(file: _Bytes) -> Ending:
     """The last packet must be complete. All say their length; only those near the end are looked at."""
     tail = max(0, file.size - (1 << 19))
@@ -406,6 +433,7 @@ def _transport_stream(file: _Bytes, stream: int) -> Ending:
 # ------------------------------------------------------------------ animated pictures
 
 
+@_reads("gif")
 def _gif(file: _Bytes) -> Ending:
     try:
         flags = file.at(10, 1)[0]
@@ -431,6 +459,7 @@ def _gif(file: _Bytes) -> Ending:
     return _UNKNOWN
 
 
+@_reads("apng")
 def _png(file: _Bytes) -> Ending:
     """Chunks must be complete, and as many pictures as are announced have to begin."""
     position, missing = 8, 0
@@ -447,16 +476,3 @@ def _png(file: _Bytes) -> Ending:
         if kind == b"IEND":
             return _WHOLE
     return _UNKNOWN
-
-
-_CONTAINERS: dict[str, Callable[[_Bytes], Ending]] = {
-    "avi": _avi,
-    "mov,mp4,m4a,3gp,3g2,mj2": _mp4,
-    "matroska,webm": _matroska,
-    "asf": _asf,
-    "flv": _flv,
-    "ogg": _ogg,
-    "mpeg": _program_stream,
-    "gif": _gif,
-    "apng": _png,
-}

@@ -1,4 +1,4 @@
-"""High dynamic range to the pictures of an ordinary screen: BT.2100's PQ and HLG to BT.709.
+"""Tone mapping from high to standard dynamic range: BT.2100's PQ and HLG to BT.709.
 
 In linear light: the signal to light in cd/m2, BT.2390-11's roll-off (5.4.1) from a peak of 1,000 to the 203 cd/m2 that
 BT.2408 has as diffuse white, on the largest of R, G and B, so that hues stay; BT.2020's primaries to BT.709's; and
@@ -35,7 +35,7 @@ def tone_mapped(signal: np.ndarray, transfer: str) -> np.ndarray:
 
 
 def _places(share: np.ndarray) -> np.ndarray:
-    """Where a table has what belongs to a share of 0..1: it goes by the square root, since the eye does."""
+    """The table index for a share of 0..1: tables are spaced by its square root, as the eye perceives it."""
     return (np.sqrt(np.clip(share, 0, 1)) * np.float32(_STEPS - 1) + np.float32(0.5)).astype(np.uint16)
 
 
@@ -51,7 +51,7 @@ def _light_of(transfer: str) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _roll_off() -> np.ndarray:
-    """What light is multiplied with to be 0..1 on the screen, by its share of `PEAK`: float32 [65536]."""
+    """The factor from light to 0..1 on the screen, by its share of `PEAK`: float32 [65536]."""
     light = PEAK * np.linspace(0, 1, _STEPS) ** 2
     light[0] = light[1]
     return (rolled_off(light) / WHITE / light).astype(np.float32)
@@ -59,12 +59,12 @@ def _roll_off() -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _screen() -> np.ndarray:
-    """The picture's values of light of 0..1: uint8 [65536]."""
+    """The picture's values for light of 0..1: uint8 [65536]."""
     return np.rint(255 * np.linspace(0, 1, _STEPS) ** (2 / _SCREEN_GAMMA)).astype(np.uint8)
 
 
 def rolled_off(light: np.ndarray) -> np.ndarray:
-    """BT.2390's curve: cd/m2 up to `PEAK` to cd/m2 up to `WHITE`, the same below 88 cd/m2."""
+    """BT.2390's curve from cd/m2 up to `PEAK` to cd/m2 up to `WHITE`; the identity below 88 cd/m2."""
     peak = _pq_signal(np.array(PEAK / 10_000))
     most = _pq_signal(np.array(WHITE / 10_000)) / peak
     knee = 1.5 * most - 0.5

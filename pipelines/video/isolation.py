@@ -1,7 +1,7 @@
-"""Decoding in a process of its own, for commands that look at videos in the process in which they compute.
+"""Decoding in a separate process, for commands that compute in their own.
 
-Codecs crash, hang and take memory on files made to make them: here that costs the one video, and its process is
-replaced. Stages that store something need none of this, since all of their work on a video is a worker's.
+Malicious files make codecs crash, hang and take memory: here that costs the one video, and its process is replaced.
+Stages that store something do not need this, since a worker does all of their work on a video.
 
 Letters: H W pixels.
 """
@@ -37,11 +37,11 @@ from pipelines.video.timing import Timing
 
 _ABOUT = ("fps", "container_frames", "announced_frames", "source_width", "source_height")
 _FINAL = ("decoded", "truncated", "damaged_frames", "timing")
-_NEXT, _PASS, _STOP = range(3)  # what is asked of the process: the next frame, the one after it, no more
+_NEXT, _PASS, _STOP = range(3)  # orders to the process: send the next frame, skip it, stop
 
 Answer = str | dict[str, Any] | float | None
-"""Why the video fails; what is known of it at its beginning or end; of a frame that there is, its timestamp in seconds,
-None where it has none."""
+"""Why the video fails; what is known at its beginning or end; the timestamp of the next frame in seconds, None where it
+has none."""
 
 
 class Decoder:
@@ -55,7 +55,7 @@ class Decoder:
     def open(
         self, path: Path, short_side: int | None = None, *, keep_size: bool = False, allow_truncated: bool = False
     ) -> "IsolatedReader":
-        """The video, to be read as by `VideoReader`. Raises `VideoError`."""
+        """Opens a video, to be read as by `VideoReader`. Raises `VideoError`."""
         process = self._idle.pop() if self._idle else _Process(self.limits)
         return IsolatedReader(process, self._idle, path, short_side, keep_size, allow_truncated)
 
@@ -63,7 +63,7 @@ class Decoder:
 class IsolatedReader(Closing):
     """Iterates over the frames of a video once, as `VideoReader` does, whose attributes it has. Made by `Decoder`.
 
-    Damaged videos are given out; `damaged_frames` tells whoever looks at them.
+    Damaged videos are no error; `damaged_frames` is for the caller to check.
     """
 
     fps: float
@@ -114,7 +114,7 @@ class IsolatedReader(Closing):
                 yield index, resize(picture, self.width, self.height)
 
     def close(self) -> None:
-        """Gives the process back for the next video."""
+        """Returns the process for the next video."""
         if self._is_open:
             with contextlib.suppress(VideoError):
                 self._ask(_STOP)
@@ -138,7 +138,7 @@ class IsolatedReader(Closing):
 
 
 class _Process:
-    """The asking side of one process. It needs no `if __name__ == "__main__"` of the program that decodes so."""
+    """The parent's side of one process. Unlike worker processes it needs no `if __name__ == "__main__"` guard."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -167,14 +167,14 @@ class _Process:
         return not self._connection.closed
 
     def ask(self, order: Any) -> Answer:
-        """Raises `VideoError` where there is no answer."""
+        """Sends an order and returns the answer. Raises `VideoError` where there is none."""
         with self._death_fails_the_video():
             self._connection.send(order)
             self._await()
             return self._connection.recv()
 
     def receive_picture(self, shape: tuple[int, ...]) -> np.ndarray:
-        """The RGB picture that follows an answer: uint8 [H, W, 3]."""
+        """Receives the RGB picture that follows an answer: uint8 [H, W, 3]."""
         picture = np.empty(shape, dtype=np.uint8)
         with self._death_fails_the_video():
             self._await()
@@ -215,7 +215,7 @@ class _Stopped(Exception):
 
 
 def serve(descriptor: int, memory: int | None) -> None:
-    """Decodes the videos it is asked for until the pipe `descriptor` is closed."""
+    """Decodes videos on request until the pipe `descriptor` is closed."""
     become_worker(memory)
     connection = Connection(descriptor)
     with contextlib.suppress(EOFError, OSError):
@@ -226,7 +226,7 @@ def serve(descriptor: int, memory: int | None) -> None:
 
 
 def _decode(path: Path, allow_truncated: bool, connection: Connection) -> None:
-    """One video: an answer to being asked for it, then one to each order."""
+    """Decodes one video: sends an answer to the request for it, then one to each order."""
     answer: Answer
     try:
         reader = VideoReader(path, keep_size=True, allow_truncated=allow_truncated, allow_damaged=True)

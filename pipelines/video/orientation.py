@@ -1,4 +1,4 @@
-"""How a player turns and mirrors the pictures of a video, from the matrix that its container or codec gives.
+"""How a player rotates and mirrors a video's pictures, by the matrix in its container or codec.
 
 Letters: H W pixels.
 """
@@ -23,7 +23,7 @@ class Orientation(NamedTuple):
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> Self:
-        """That of a decoded frame. Raises `VideoError` where it is turned by anything but quarters of a turn."""
+        """The orientation of a decoded frame. Raises `VideoError` unless the rotation is a multiple of 90 degrees."""
         matrix = frame.side_data.get("DISPLAYMATRIX")
         if matrix is None:
             return cls()
@@ -34,7 +34,7 @@ class Orientation(NamedTuple):
             return cls(False, a < 0, d < 0)
         if max(straight) <= _UPRIGHT * min(across):
             return cls(True, c < 0, b < 0)
-        raise VideoError("its pictures are to be turned by other than quarter turns: unsupported")
+        raise VideoError("its rotation is not a multiple of 90 degrees: unsupported")
 
     def applied(self, picture: np.ndarray) -> np.ndarray:
         """[H, W, 3] as it is shown, a view."""

@@ -1,4 +1,4 @@
-"""The one size rule and the one resize of frames, whether they are stored, turned into flow or shown to a network.
+"""The size rule and the resizing of frames, whether they are stored, turned into flow or shown to a network.
 
 Letters: H W pixels.
 """
@@ -14,14 +14,16 @@ SMALLEST_SHORT_SIDE, LARGEST_SHORT_SIDE = 16, 8192
 
 
 def stored_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    """The (width, height) at which a picture of `width` x `height` is stored.
+    """Returns the (width, height) at which a picture is stored.
 
-    With `short_side` the short side is exactly that, enlarging included, since it was asked for, and the long side
-    is the floor made even: 320x240 becomes 340x256 at 256 (paper.md 1.1).
-
-    Without (None) the short side is 256, but nothing is enlarged more than 1.25 times: UCF101's and HMDB51's 240
-    rows become the paper's 256, which its crops are made for, while small clips (80x64) keep their own size, since
-    enlarging them four times would add no detail and cost 16 times the time and disk.
+    Args:
+        width: Width of the picture, pixels.
+        height: Height of the picture, pixels.
+        short_side: The short side gets exactly this length, even if that enlarges the picture, and the long side is
+            rounded down to an even number: 320x240 becomes 340x256 at 256 (paper.md 1.1). None: 256, but nothing is
+            enlarged more than 1.25 times: UCF101's and HMDB51's 240 rows become the paper's 256, which its crops are
+            made for, while small clips (80x64) keep their size, since enlarging them four times would add no detail
+            and cost 16 times the time and disk.
     """
     if short_side is None:
         if min(width, height) * LARGEST_GROWTH < DEFAULT_SHORT_SIDE:
@@ -36,7 +38,7 @@ def stored_size(width: int, height: int, short_side: int | None) -> tuple[int, i
 
 
 def resize(picture: "np.ndarray", width: int, height: int) -> "np.ndarray":
-    """Resizes uint8 [H, W, 3] to [height, width, 3]; the picture itself where that is its size already.
+    """Resizes uint8 [H, W, 3] to [height, width, 3]; returns the picture itself if it has that size.
 
     Bicubic with Keys' a = -0.5, widened when shrinking against aliasing, as Pillow and MATLAB define it.
     PyTorch's uint8 kernel does exactly this. Measured on one core, against Pillow's in float, mean error in grey levels

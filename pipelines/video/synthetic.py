@@ -1,8 +1,8 @@
-"""A small data set made at run time: textured balls of three colours that rise, fall or cross.
+"""A small synthetic data set: textured balls of three colours that rise, fall or cross.
 
-What moves and how it moves are independent, and either is invisible to one of the streams: the colours have the same
-brightness, so grey-level flow cannot tell them apart, and a ball may be anywhere at any time, so a single picture does
-not tell its motion. Every motion is its own mirror image (crossing goes either way), so mirroring keeps the class.
+Colour and motion are independent, and each is invisible to one of the streams: the colours have the same brightness, so
+grey-level flow cannot distinguish them, and a ball may be anywhere at any time, so a single picture does not show its
+motion. Every motion is its own mirror image (crossing goes either way), so mirroring keeps the class.
 
 Letters: T frames, H W pixels.
 """
@@ -29,7 +29,7 @@ FPS = 25
 def write_clips(folder: Path, clips_a_class: int, seed: int) -> list[Path]:
     """Writes `<folder>/<class>/<class>_<number>.avi` (MPEG-4) for every class; returns the paths.
 
-    A clip is a function of (seed, class, number) alone; one that exists is kept. Raises `StorageError`.
+    A clip depends only on (seed, class, number); one that exists is kept. Raises `StorageError`.
     """
     import numpy as np
 
@@ -74,8 +74,17 @@ def write_video(
     pixels: str = "yuv420p",
     times: Sequence[float] | None = None,
 ) -> None:
-    """Encodes RGB uint8 [T, H, W, 3] at 25 fps, or shown at these seconds, into the container that the suffix of `path`
-    names. Raises `StorageError`.
+    """Encodes a video into the container that the suffix of `path` names.
+
+    Args:
+        path: The file to write.
+        frames: RGB uint8 [T, H, W, 3].
+        codec: FFmpeg's name of the codec.
+        pixels: FFmpeg's name of the pixel format.
+        times: When each frame is shown, seconds; None: 25 frames a second.
+
+    Raises:
+        StorageError: Writing fails.
     """
     import av
 

@@ -1,4 +1,4 @@
-"""When the frames of a video are shown: by the timestamps of its file, or where those cannot be true, by its rate.
+"""When the frames of a video are shown: by its file's timestamps, or where those are implausible, by its rate.
 
 Letters: T frames.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import av
 
 Origin = Literal["timestamps", "rate", "given", "assumed"]
-"""Where times come from: the file's timestamps, its average rate, a rate the user gave, 25 frames a second."""
+"""Where times come from: the file's timestamps, its average rate, the user's rate, or 25 frames a second."""
 
 _NO_STAMPS, _MAY_RESTART = 0x0080, 0x0200  # flags of the container's format: AVFMT_NOTIMESTAMPS, AVFMT_TS_DISCONT
 # As FFmpeg's own program has it: clocks of MPEG streams may start anew (wrap-around, files joined end to end), and a
@@ -26,22 +26,20 @@ _RESTART_BACK, _RESTART_AHEAD, _LONGEST_GAP = 0.1, 10.0, 30 * 3600.0  # seconds
 
 @dataclass(frozen=True)
 class Timing:
-    """When each frame is shown, in seconds from the first one.
-
-    times     float64 [T], non-decreasing, the first 0
-    fps       frames a second: T / duration
-    origin    where both come from
-    problem   why not from the timestamps, in words; "" where they are
-    """
+    """When each frame is shown."""
 
     times: np.ndarray
+    """Seconds from the first frame: float64 [T], non-decreasing, the first 0."""
     fps: float
+    """Frames a second: T / duration."""
     origin: Origin
+    """Where both come from."""
     problem: str = ""
+    """Why not from the timestamps; "" if they do."""
 
     @property
     def duration(self) -> float:
-        """Seconds until the last frame is shown no more."""
+        """Seconds until the last frame ends."""
         return len(self.times) / self.fps
 
 
@@ -66,7 +64,7 @@ class FrameClock:
         self._last_duration = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
 
     def timing(self) -> Timing:
-        """Of the frames so far."""
+        """The timing of the frames so far."""
         times, problem = None, "its container has no timestamps"
         if self.has_stamps:
             times, problem = _usable(self.stamps, self.rate, self.may_restart)
@@ -89,7 +87,7 @@ class FrameClock:
 
 
 def _usable(stamps: Sequence[float | None], rate: float, may_restart: bool) -> tuple[np.ndarray | None, str]:
-    """The times by these timestamps, seconds from the first; or None, and why they cannot be true."""
+    """The times by these timestamps, seconds from the first; or None, and why they are implausible."""
     known = [index for index, stamp in enumerate(stamps) if stamp is not None]
     if not known:
         return None, "its frames have no timestamps"

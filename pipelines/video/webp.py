@@ -1,4 +1,4 @@
-"""Animated WebP, which FFmpeg does not decode, by Pillow: as a film without loss that FFmpeg reads.
+"""Animated WebP, which FFmpeg does not decode: read by Pillow and encoded losslessly for FFmpeg.
 
 Letters: H W pixels.
 """
@@ -18,7 +18,7 @@ _HEAD = 30  # bytes up to the end of the size
 
 
 def is_animated_webp(head: bytes) -> bool:
-    """Whether a file that begins so is animated WebP."""
+    """Whether a file with these first bytes is animated WebP."""
     is_extended = head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) >= _HEAD
     return is_extended and bool(head[20] & 0x02)
 

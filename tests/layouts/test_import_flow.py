@@ -282,7 +282,7 @@ FAULTS = {
     "no y at all": (lambda f: [remove(f, f"flow_y_0000{n}.jpg") for n in range(5)], "of x, but none of y"),
     "the same number twice": (lambda f: rename(f, "flow_x_00004.jpg", "flow_x_3.jpg"), "have the same number"),
     "two names": (lambda f: rename(f, "flow_x_00004.jpg", "x_00004.jpg"), "two names, flow_x_. and x_."),
-    "another size": (lambda f: replace(f, "flow_y_00003.jpg", np.zeros((32, 42), np.uint8)), "is of 42x32 pixels"),
+    "another size": (lambda f: replace(f, "flow_y_00003.jpg", np.zeros((32, 42), np.uint8)), "has 42x32 pixels"),
     "colour": (lambda f: replace(f, "flow_x_00003.jpg", np.eye(40, 32)[..., None] * [9, 0, 200]), "colour picture"),
     "no picture": (lambda f: overwrite(f, "flow_x_00003.jpg", b"hello"), "neither a JPEG nor a PNG"),
     "an empty file": (lambda f: overwrite(f, "flow_x_00003.jpg", b""), "neither a JPEG nor a PNG"),
@@ -456,5 +456,5 @@ def test_settings_out_of_range_name_their_flag(tmp_path, settings, flag):
 def test_a_folder_without_flow_says_what_is_known(write_pictures, folder, empty):
     write_frames(write_pictures, folder, 3)
 
-    with pytest.raises(MissingError, match=r"no flow in .*known are u/<video>/frame000001.jpg"):
+    with pytest.raises(MissingError, match=r"no flow in .*supported are u/<video>/frame000001.jpg"):
         run(config(empty, folder))

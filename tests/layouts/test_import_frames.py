@@ -137,7 +137,7 @@ def test_frames_that_do_not_fit_stored_flow_are_refused(write_pictures, folder, 
 
     assert run(config(workspace, folder)).failed == 1
     (row,) = read_failures(workspace)
-    assert row.reason == f"has 15 frames of 40x32, but {workspace.flow_file('jump', 'jump0')} is of 16 frames of 40x32"
+    assert row.reason == f"has 15 frames of 40x32, but {workspace.flow_file('jump', 'jump0')} has 16 frames of 40x32"
 
 
 def damage(path: Path) -> None:
@@ -149,7 +149,7 @@ def damage(path: Path) -> None:
 
 FAULTS = {
     "cannot be decoded": (lambda path: damage(path), "frame3.jpg cannot be decoded"),
-    "of another size": (lambda path: cv2.imwrite(str(path), np.zeros((32, 44, 3))), "is of 44x32 pixels"),
+    "of another size": (lambda path: cv2.imwrite(str(path), np.zeros((32, 44, 3))), "has 44x32 pixels"),
     "absent": (lambda path: path.unlink(), "picture 3 of 1..4 is missing"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "frame3.jpg is not a file"),
 }

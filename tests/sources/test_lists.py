@@ -288,10 +288,10 @@ def test_a_missing_video_says_every_path_looked_for_and_the_folder_it_is_relativ
     ("line", "told"),
     [
         ("v/gone.avi 3 red.avi", ""),
-        ("red v/gone.avi", "the other way round"),
-        ("'v/gone one.avi red", "A quotation mark is in the way"),
-        ("D:\\videos\\a.avi red", "a path of Windows"),
-        ("12 gone red", "A further column seems to be in the way"),
+        ("red v/gone.avi", "the columns are swapped"),
+        ("'v/gone one.avi red", "Its quotation marks may be the reason"),
+        ("D:\\videos\\a.avi red", "a Windows path"),
+        ("12 gone red", "An extra column may be the reason"),
     ],
 )
 def test_what_is_in_the_way_is_named(data, line, told):
@@ -329,7 +329,7 @@ def test_a_video_with_two_labels_is_refused_with_both_lines(data, again):
 
 
 def test_a_line_given_again_is_told(data):
-    assert "1 line of list.txt names a video again" in read("v/r/c.avi red\nv/r/c.avi red\n").account.notes
+    assert "1 line of list.txt repeats a video" in read("v/r/c.avi red\nv/r/c.avi red\n").account.notes
 
 
 @pytest.mark.parametrize("line", ["v/r/c.avi 1,5", "v/r/c.avi 1, 5, 7"])
@@ -339,7 +339,7 @@ def test_several_labels_of_a_video_are_refused(data, line):
 
 
 def test_further_columns_of_numbers_are_refused(data):
-    with pytest.raises(UsageError, match=r"after the path 'v/r/c.avi' stands '0 12 30'"):
+    with pytest.raises(UsageError, match=r"the path 'v/r/c.avi' is followed by '0 12 30'"):
         read("v/r/c.avi 0 12 30\n")
 
 

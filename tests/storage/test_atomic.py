@@ -207,7 +207,7 @@ def test_places_to_write_are_tried_beforehand_and_nothing_is_left_there(tmp_path
 
 
 def test_what_does_not_fit_on_the_disk_is_refused_beforehand(tmp_path, monkeypatch):
-    with pytest.raises(StorageError, match=r"takes 1000000000.0 MB, of which .* MB are free there"):
+    with pytest.raises(StorageError, match=r"1000000000.0 MB are needed there, but only .* MB are free"):
         require_writable(tmp_path / "a", room=10**15)
 
     def full(path, data):

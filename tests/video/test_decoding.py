@@ -145,7 +145,7 @@ def test_a_display_matrix_gives_the_picture_a_player_shows(
 
 def test_other_turns_than_quarters_are_named_as_unsupported(tmp_path: Path) -> None:
     reason = refused(film_with_matrix(tmp_path, (46341, 46341, 0, -46341, 46341)))
-    assert reason == "its pictures are to be turned by other than quarter turns: unsupported"
+    assert reason == "its rotation is not a multiple of 90 degrees: unsupported"
 
 
 def film_with_matrix(folder: Path, matrix: tuple[int, ...]) -> Path:
