@@ -12,13 +12,12 @@ from pipelines import options
 from pipelines.errors import MissingError, UsageError
 from pipelines.jobs.attributes import options_difference
 from pipelines.jobs.resume import Comparison, Verdict, VideoFiles, divide, size_conflict, size_misfit
-from pipelines.jobs.run import report_account, run_job
+from pipelines.jobs.run import attributes_made, report_account, run_job
 from pipelines.jobs.task import ExtractResult, Job, Probe
 from pipelines.optical_flow.methods import EngineName, MethodName, check_engine, make_method
 from pipelines.optical_flow.workers import default_workers
 from pipelines.options import Option
 from pipelines.runtime.devices import resolve_device
-from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Limits
@@ -82,6 +81,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         UsageError: Flow was stored with other settings, or an option is wrong.
         StorageError: Writing fails.
     """
+    from pipelines.optical_flow.displacement import ATTRIBUTES as DISPLACEMENT
     from pipelines.optical_flow.displacement import clipping
     from pipelines.optical_flow.probing import FlowProbe, probe, propose
     from pipelines.optical_flow.store import FlowTask, store_flow
@@ -136,23 +136,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     if result.estimate is not None:
         measured = [probe for probe in probes if isinstance(probe, FlowProbe)]
         return replace(result, proposal=propose(measured, config.method, config.bound, result.estimate.hours))
-    made = ranks().broadcast_from_rank0(
-        lambda: parallel_map(_moved, division.to_do, f"{STAGE} (what was clipped)", on_progress)
-    )
-    clipped = clipping([attributes for attributes in made if isinstance(attributes, dict)], config.bound)
-    broken = sum(isinstance(attributes, dict) and "times_problem" in attributes for attributes in made)
-    return replace(result, clipping=clipped, broken_times=broken)
-
-
-def _moved(task: "FlowTask") -> dict[str, Any]:
-    """What the task's flow file says of how far things move in it, and of broken timestamps; nothing where there is no
-    such file."""
-    from pipelines.optical_flow.displacement import ATTRIBUTES
-
-    try:
-        return peek(task.target, FLOW_SCHEMA, (*ATTRIBUTES, "times_problem"))
-    except ArtifactError:
-        return {}
+    made = attributes_made(job, division, FLOW_SCHEMA, (*DISPLACEMENT, "times_problem"))
+    broken = sum("times_problem" in attributes for attributes in made)
+    return replace(result, clipping=clipping(made, config.bound), broken_times=broken)
 
 
 def _sources(config: Config, workspace: Workspace) -> VideoList:

@@ -14,46 +14,39 @@ if TYPE_CHECKING:
     from pipelines.video.timing import Timing
 
 
-def source_attributes(task: VideoTask, timing: "Timing") -> dict[str, Any]:
-    """The attributes about the file. Raises `VideoError` if it cannot be read."""
+def video_attributes(task: VideoTask, reader: "VideoReader") -> dict[str, Any]:
+    """The attributes about a video file that was read to its end.
+
+    Raises:
+        VideoError: The file cannot be read, or has changed.
+    """
     import hashlib
 
-    path = task.source.path
+    path, timing = task.source.path, reader.timing
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise VideoError(f"the file cannot be read ({error.strerror})") from error
-    split = {"source_split": task.source.split} if task.source.split else {}
-    return {
-        **split,
+    reader.require_unchanged()
+    attributes: dict[str, Any] = {
         "source": str(path),
         "source_sha256": digest,
         "source_bytes": status.st_size,
         "source_mtime_ns": status.st_mtime_ns,
         "source_frames": len(timing.times),
         **timing_attributes(timing),
-        "library_versions": stored_library_versions(),
-    }
-
-
-def timing_attributes(timing: "Timing") -> dict[str, Any]:
-    """The attributes about the times of the frames."""
-    attributes: dict[str, Any] = {"fps": timing.fps, "times_from": timing.origin}
-    return attributes | ({"times_problem": timing.problem} if timing.problem else {})
-
-
-def picture_attributes(reader: "VideoReader") -> dict[str, Any]:
-    """The attributes about the picture's size, and the marks of a truncated or damaged video."""
-    attributes: dict[str, Any] = {
         "short_side": min(reader.width, reader.height),
         "width": reader.width,
         "height": reader.height,
         "source_width": reader.source_width,
         "source_height": reader.source_height,
         "container_frames": reader.container_frames,
+        "library_versions": stored_library_versions(),
     }
+    if task.source.split:
+        attributes["source_split"] = task.source.split
     if reader.truncated:
         attributes |= {"truncated": True, "decoded_frames": reader.decoded}
     if reader.tone_mapped_from:
@@ -61,6 +54,12 @@ def picture_attributes(reader: "VideoReader") -> dict[str, Any]:
     if reader.damaged_frames:
         attributes |= {"damaged": True, "damaged_frames": reader.damaged_frames}
     return attributes
+
+
+def timing_attributes(timing: "Timing") -> dict[str, Any]:
+    """The attributes about the times of the frames."""
+    attributes: dict[str, Any] = {"fps": timing.fps, "times_from": timing.origin}
+    return attributes | ({"times_problem": timing.problem} if timing.problem else {})
 
 
 def stored_library_versions() -> str:

@@ -1,8 +1,9 @@
 """Runs a job: every video in a worker process, every outcome recorded as it comes."""
 
 import contextlib
+import functools
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ from pipelines.datasets.catalogue import load_catalogue
 from pipelines.errors import VideoError
 from pipelines.jobs.dry_run import estimate
 from pipelines.jobs.resume import Division
-from pipelines.jobs.task import ExtractResult, Job, Probe, Task
+from pipelines.jobs.task import ExtractResult, Job, Probe, Task, VideoTask
+from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import run_tasks
 from pipelines.sources.videos import Account, VideoList, VideoSource
 from pipelines.storage.atomic import create_folder, remove_left_over_temporary_files, require_writable
 from pipelines.storage.failures import Failure, FailureLog, read_failures, record_outcomes
+from pipelines.storage.hdf5 import ArtifactError, peek
 
 
 def report_account(found: VideoList, on_progress: OnProgress) -> None:
@@ -139,6 +142,23 @@ def _process(job: Job[Task], to_do: Sequence[Task], meter: "_Meter") -> None:
                 if rank != ranks().rank:  # its units were reported where they were done
                     meter.add(outcome)
                 meter.finish_video()
+
+
+def attributes_made(
+    job: Job[Task], division: Division[Task], schema: str, names: Collection[str]
+) -> list[dict[str, Any]]:
+    """Those attributes of each artifact that the job has made; {} for one that is not there."""
+    look = functools.partial(_attributes, schema, names)
+    phase = f"{job.stage} (what was made)"
+    made = ranks().broadcast_from_rank0(lambda: parallel_map(look, division.to_do, phase, job.on_progress))
+    return [attributes for attributes in made if isinstance(attributes, dict)]
+
+
+def _attributes(schema: str, names: Collection[str], task: VideoTask) -> dict[str, Any]:
+    try:
+        return peek(task.target, schema, names)
+    except ArtifactError:
+        return {}
 
 
 class _Meter:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pipelines.errors import VideoError
-from pipelines.jobs.attributes import picture_attributes, source_attributes, stored_library_versions
+from pipelines.jobs.attributes import stored_library_versions, video_attributes
 from pipelines.optical_flow.displacement import DisplacementMeter
 from pipelines.optical_flow.grey import to_grey
 from pipelines.optical_flow.methods import FlowMethod, make_method
@@ -247,9 +247,7 @@ class _DecodedFrames(Closing):
         return self.reader.timing.times
 
     def attributes(self) -> dict[str, Any]:
-        about_source = source_attributes(self.task, self.reader.timing)
-        self.reader.require_unchanged()
-        return {**about_source, **picture_attributes(self.reader)}
+        return video_attributes(self.task, self.reader)
 
     def close(self) -> None:
         self.reader.close()

@@ -17,7 +17,7 @@ from tests.helpers import worker_functions
 WriteClip = Callable[..., np.ndarray]
 NAMES = ("a", "deadly", "z")
 PROBES = {
-    "extract-frames": "pipelines.extract_frames._probe",
+    "extract-frames": "pipelines.jobs.frames.probe",
     "extract-flow": "pipelines.optical_flow.probing.probe",
     "import-frames": "pipelines.layouts.frames.probe",
     "import-flow": "pipelines.layouts.flow.probe",

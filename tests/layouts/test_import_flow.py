@@ -402,7 +402,7 @@ def test_flow_of_other_frames_than_are_stored_is_refused(write_pictures, folder,
     write_frames(write_pictures, folder, frames, side)
 
     assert import_both(empty, folder).failed == 1
-    of = f"is of {frames} frames of {side * 40 // 32}x{side}"
+    of = f"has {frames} frames of {side * 40 // 32}x{side}"
     assert reason(empty) == (f"has 5 fields of 40x32, the flow of 6 frames, but {empty.frames_file('walk', 'a')} {of}")
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from pipelines import extract_frames
 from pipelines.errors import VideoError
+from pipelines.jobs.frames import FrameTask
 from pipelines.runtime import worker_pool as workers
 from pipelines.runtime.worker_pool import Limits
 from pipelines.storage.failures import read_failures
@@ -197,7 +198,7 @@ def test_a_video_without_progress_is_a_row_and_the_others_are_done(
     workspace = Workspace(tmp_path / "work")
     give = workers._Worker.give
 
-    def give_and_stop(self: workers._Worker[extract_frames.FrameTask], task: extract_frames.FrameTask) -> bool:
+    def give_and_stop(self: workers._Worker[FrameTask], task: FrameTask) -> bool:
         if task.source.video == "b":
             os.kill(self.process.pid or 0, signal.SIGSTOP)
         return give(self, task)

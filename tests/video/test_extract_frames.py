@@ -13,7 +13,8 @@ import pytest
 from pipelines import __version__, extract_flow
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.errors import UsageError, VideoError
-from pipelines.extract_frames import Config, FrameTask, _store_frames, run
+from pipelines.extract_frames import Config, run
+from pipelines.jobs.frames import FrameTask, store_frames
 from pipelines.runtime.progress import Progress
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.failures import Failure, read_failures, record_outcomes
@@ -317,7 +318,7 @@ def test_a_source_that_changes_while_it_is_read_is_a_row(
             other.rename(path)
 
     with pytest.raises(VideoError, match="the file changed while it was read"):
-        _store_frames(FrameTask(VideoSource("a", "clip", path), target, None, allow_truncated=True), change)
+        store_frames(FrameTask(VideoSource("a", "clip", path), target, None, allow_truncated=True), change)
     assert not target.exists()
 
 

@@ -1,0 +1,63 @@
+"""Stores the frames of one video, in a worker process of `extract-frames`.
+
+Letters: T frames, H W pixels.
+"""
+
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from pipelines.jobs.attributes import video_attributes
+from pipelines.jobs.task import Probe
+from pipelines.runtime.worker_pool import Report
+from pipelines.sources.videos import VideoSource
+from pipelines.storage.frames_file import new_frames_file
+from pipelines.storage.jpeg import encode_jpeg
+from pipelines.video.decoding import VideoReader
+
+_REPORTED = 16  # frames between two reports of progress
+_PROBED = 24  # frames: a quarter of a second or less; the first ones cost more
+
+
+@dataclass(frozen=True)
+class FrameTask:
+    """One video: its source, the file to make, and how."""
+
+    source: VideoSource
+    target: Path
+    short_side: int | None
+    allow_truncated: bool
+    allow_damaged: bool = False
+
+
+def store_frames(task: FrameTask, report: Report) -> int:
+    """Stores one video; returns T. Raises `VideoError`, `StorageError`."""
+    with (
+        VideoReader(
+            task.source.file,
+            task.short_side,
+            allow_truncated=task.allow_truncated,
+            allow_damaged=task.allow_damaged,
+        ) as reader,
+        new_frames_file(task.target) as writer,
+    ):
+        for picture in reader:
+            writer.append(encode_jpeg(picture))
+            if reader.decoded % _REPORTED == 0:
+                report(_REPORTED)
+        report(reader.decoded % _REPORTED)
+        writer.finish(video_attributes(task, reader), reader.timing.times)
+    return reader.decoded
+
+
+def probe(task: FrameTask, place: float | None, report: Report) -> Probe:
+    """Encodes a video's beginning as JPEGs: frames cost the same everywhere."""
+    with VideoReader(task.source.file, task.short_side, allow_truncated=True, allow_damaged=True) as reader:
+        frames = reader.announced_frames
+        if place is None:
+            return Probe(frames)
+        started = time.perf_counter()
+        sizes = [encode_jpeg(picture).size for picture in islice(reader, _PROBED)]
+        seconds = time.perf_counter() - started
+        return Probe(frames, seconds / len(sizes) * frames, sum(sizes) / len(sizes) * frames)
