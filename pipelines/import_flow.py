@@ -73,7 +73,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
     workspace = Workspace(config.workspace)
     found = ranks().broadcast_from_rank0(lambda: find_folders(config.folder, "flow", config.class_list))
-    # All parameters of a method of ours, so that its flow fits that of `extract-flow` and `predict` can add to it.
+    # All parameters of a method of stres, so that its flow fits that of `extract-flow` and `predict` can add to it.
     known = config.method in METHODS
     parameters = make_method(config.method, config.method_options).parameters if known else {}
     settings = FlowSettings.of(config.method, parameters, config.bound, config.step, IMPORTED)

@@ -22,7 +22,7 @@ def duration(seconds: float) -> str:
 
 
 # A float is nearest to its fraction k/n, not equal: 9/16 of a hundred is 56.25, and is to be 56.3 wherever it is shown.
-# Fractions of fewer than a hundred million videos are told apart by more than this.
+# Fractions of fewer than a hundred million videos differ by more than this.
 _EXACT = 1e-9
 
 

@@ -74,7 +74,7 @@ class SourceKind(Generic[Task]):
         except OSError:
             return "same" if recorded == str(task.source.path) else "gone"
         except VideoError:
-            return "changed"  # whoever makes it again says why it cannot be read
+            return "changed"  # making it again will say why it cannot be read
         is_same_file = recorded == found.name
         with contextlib.suppress(OSError, ValueError):
             is_same_file = is_same_file or os.path.samefile(recorded, found.name)  # as through a link to a folder

@@ -13,7 +13,7 @@ from pipelines.workspace import Workspace
 
 
 class VideoTask(Protocol):
-    """One video to process: its source and the file to make, beside whatever its stage needs."""
+    """One video to process: its source, the file to make, and what its stage needs."""
 
     @property
     def source(self) -> VideoSource: ...

@@ -1,4 +1,4 @@
-"""The class of a video whose folder does not tell it: from a list, or from UCF101's names."""
+"""The classes of videos: by a list, by their folders, or by UCF101's names."""
 
 import re
 from collections import defaultdict

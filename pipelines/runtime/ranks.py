@@ -150,10 +150,10 @@ class Ranks:
             return
         if mine:
             yield True
-            self.store.set("told", "")
+            self.store.set("reported", "")
             return
         deadline = time.monotonic() + _PATIENCE
-        while not self.store.check(["told"]) and time.monotonic() < deadline:
+        while not self.store.check(["reported"]) and time.monotonic() < deadline:
             time.sleep(_SHORTEST)
         yield False
 
@@ -199,7 +199,7 @@ class Ranks:
         return f"call{next(self._calls)}"
 
     def _put(self, key: str, value: Any) -> None:
-        """Stores `value` in pieces, their number last: whoever finds that finds all."""
+        """Stores `value` in pieces, their number last: once that is there, all are."""
         data = pickle.dumps(value)
         pieces = [data[start : start + _PIECE] for start in range(0, len(data), _PIECE)]
         for number, piece in enumerate(pieces):
@@ -236,7 +236,7 @@ class _Mailbox:
             key = f"{self.key}/{self.read}"
             self.read += 1
             yield self.ranks._wait(key)
-            for name in (*self.ranks._pieces(key), key):  # nobody else reads it: free the store of it
+            for name in (*self.ranks._pieces(key), key):  # read only once: free the store of it
                 store.delete_key(name)
 
 

@@ -47,7 +47,7 @@ class WorkerDied(VideoError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one task may take before it fails, whatever its data make the libraries do."""
+    """What one task may take before it fails."""
 
     patience: float = 600.0
     """Seconds without a report of further units."""
@@ -184,7 +184,7 @@ class _Worker(Generic[Task]):
 
     @property
     def was_killed(self) -> bool:
-        """Whether a signal ended the process, or its fork server died, after which nobody knows (code 255)."""
+        """Whether a signal ended the process, or its fork server died (code 255)."""
         code = self.process.exitcode or 0
         return code < 0 or code == 255
 

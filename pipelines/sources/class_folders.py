@@ -140,7 +140,7 @@ def _add_files(read: FolderOfVideos, parent: Path, names: list[str]) -> None:
 
 
 def is_workspace(folder: Path) -> bool:
-    """Whether a folder is a workspace: one that holds artifacts or runs, whatever it is called."""
+    """Whether a folder is a workspace: one that holds artifacts or runs."""
     if _begins_with(folder / "dataset.json", '"stres/dataset/'):
         return True
     places = itertools.chain(folder.glob("frames/*/*.h5"), folder.glob("flow/*/*.h5"))

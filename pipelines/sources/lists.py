@@ -180,7 +180,7 @@ class _ByName:
     """Finds videos that a list names without suffix, as Kinetics' do, anywhere below the list's folder."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        # A folder of annotations lies beside those of the videos.
+        # A folder of annotations is next to those of the videos.
         own = folders[0]
         self._root = own.parent if own.name.casefold() == "annotations" else own
         self._paths: dict[str, list[Path]] | None = None
@@ -295,7 +295,7 @@ def _entries(list_file: Path, folders: Sequence[Path]) -> Iterator[Entry]:
             label = Path(path).parent.name
         if separator and separator in label and line[-1] not in "\"'" and not re.fullmatch(r"[-\d\s,;.]+", label):
             raise UsageError(
-                f"{where}: several columns stand after {path!r} ({label!r}): name them in a first line "
+                f"{where}: several columns follow {path!r} ({label!r}): name them in a first line "
                 f"(path{separator}label{separator}split), or quote a label that holds {separator!r}"
             )
         yield Entry(path, label, "", where, separator)
@@ -303,7 +303,7 @@ def _entries(list_file: Path, folders: Sequence[Path]) -> Iterator[Entry]:
 
 def _text(list_file: Path) -> str:
     try:
-        # As the file system's names: bytes that are no UTF-8 stand for themselves.
+        # Bytes that are not UTF-8 are kept, as in names of files.
         data = list_file.read_bytes()
         utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # PowerShell's
         text = data.decode(*(("utf-16", "replace") if utf_16 else ("utf-8", "surrogateescape"))).removeprefix("\ufeff")
@@ -364,8 +364,8 @@ def _unquoted(text: str) -> str:
 
 
 def _three_columns(entries: list[Entry]) -> list[Entry]:
-    """`path frames label` as `path label`, where all lines are so. Raises `UsageError` for lines of more numbers, and
-    for several labels."""
+    """Turns `path frames label` into `path label` if all lines are so. Raises `UsageError` for lines of more numbers,
+    and for several labels."""
     two_numbers = {"": r"(\d+)\s+(\d+)", "\t": r"(\d+)\s+(\d+)", ",": r"(\d+)\s*,\s*(\d+)", ";": r"(\d+)\s*;\s*(\d+)"}
     labelled = [entry for entry in entries if entry.label]
     found = [re.fullmatch(two_numbers.get(entry.separator, two_numbers[""]), entry.label) for entry in labelled]
@@ -428,7 +428,7 @@ def _refuse_header_without_label(where: str, line: str, folders: Sequence[Path])
 
 
 def _require_once(names: Sequence[str], where: str) -> None:
-    """Raises `UsageError` where a column stands twice, since only one of both would be read."""
+    """Raises `UsageError` if a column appears twice, since only one of them would be read."""
     for name, count in Counter(names).items():
         if count > 1 and name in (*PATH_COLUMNS, *_LABEL_COLUMNS, *_SPLIT_COLUMNS, *_KINETICS):
             raise UsageError(f"{where} names the column {name} {count} times: keep one")
@@ -476,7 +476,7 @@ def _json_object(where: str, line: str) -> dict[str, str]:
 
 def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(dict(pairs)) < len(pairs):
-        raise ValueError(f"{Counter(name for name, _ in pairs).most_common(1)[0][0]!r} stands twice in one object")
+        raise ValueError(f"{Counter(name for name, _ in pairs).most_common(1)[0][0]!r} appears twice in one object")
     return dict(pairs)
 
 
@@ -529,7 +529,7 @@ def _named(entries: list[Entry], list_file: Path, class_names: Path | None, note
 
 
 def _refuse_mixture(entries: Sequence[Entry]) -> None:
-    """Raises `UsageError` where some labels are numbers and others names: nobody knows which number is which name."""
+    """Raises `UsageError` if some labels are numbers and others names: it is not known which belong together."""
     number = next((entry for entry in entries if re.fullmatch(r"-?\d+", entry.label)), None)
     name = next((entry for entry in entries if entry.label and not re.fullmatch(r"-?\d+", entry.label)), None)
     if number is not None and name is not None:

@@ -106,15 +106,17 @@ class Account:
 
     def sentences(self) -> list[str]:
         """The account in words, the most important first."""
-        told = [f"{self.layout}: {class_counts(self.classes)}"]
+        sentences = [f"{self.layout}: {class_counts(self.classes)}"]
         if self.splits:
-            told.append("splits: " + ", ".join(f"{name} {count}" for name, count in self.splits.items()) + " videos")
-        told += self.notes
+            sentences.append(
+                "splits: " + ", ".join(f"{name} {count}" for name, count in self.splits.items()) + " videos"
+            )
+        sentences += self.notes
         if self.skipped:
             reasons = [f"{count} {reason}" for reason, count in self.skipped.items()]
             suffixes = ", ".join(f"{count} {suffix}" for suffix, count in self.suffixes.items())
-            told.append(f"skipped: {'; '.join(reasons)}" + (f" ({suffixes})" if suffixes else ""))
-        return told
+            sentences.append(f"skipped: {'; '.join(reasons)}" + (f" ({suffixes})" if suffixes else ""))
+        return sentences
 
 
 def class_counts(counts: Mapping[str, int]) -> str:

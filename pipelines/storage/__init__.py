@@ -1,1 +1,1 @@
-"""Files: written whole, read with care, and what stands in them."""
+"""Files: their formats, written atomically and checked when they are read."""

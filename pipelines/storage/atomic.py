@@ -232,7 +232,7 @@ def _host() -> str:
 
 
 def _alive(pid: int) -> bool:
-    # One that has died but whose parent has not noticed counts as dead: in containers nobody may ever notice.
+    # A zombie counts as dead: in containers its parent may never wait for it.
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     try:

@@ -88,7 +88,7 @@ class FrameFile(HDF5Artifact):
         return [self.read_one(int(index)) for index in indices]
 
     def read_jpeg(self, index: int) -> "np.ndarray":
-        """One frame as it is coded, uint8 [bytes]."""
+        """One frame as JPEG, uint8 [bytes]."""
         with damaged(self.path):
             if not 0 <= index < len(self):
                 raise IndexError(f"frame {index} of {len(self)}")

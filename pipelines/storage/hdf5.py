@@ -198,7 +198,7 @@ def _openable(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def damaged(path: Path) -> Iterator[None]:
-    """Turns whatever HDF5 raises while it reads a broken file into an `ArtifactError`."""
+    """Turns anything that HDF5 raises while it reads a broken file into an `ArtifactError`."""
     try:
         yield
     except (OSError, KeyError, ValueError, IndexError, TypeError, RuntimeError, OverflowError, MemoryError) as error:

@@ -10,7 +10,7 @@ from pipelines.errors import VideoError
 if TYPE_CHECKING:
     import numpy as np
 
-# Start-of-frame markers, which tell the size; C4, C8 and CC among these numbers mean other things (ITU-T T.81, B.1).
+# Start-of-frame markers, which hold the size; C4, C8 and CC among these numbers mean other things (ITU-T T.81, B.1).
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 

@@ -66,7 +66,7 @@ def require_tensors(state: Any, name: str) -> Mapping[str, Tensor]:
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise TensorFileError(f"{name} holds {type(value).__name__} under {key!r}, not only tensors by name")
-        # One number in the file can stand for any number of them.
+        # A stride of 0 makes one number in the file as many as one likes.
         if value.layout != torch.strided or value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise TensorFileError(f"{name} claims {list(value.shape)} under {key!r}, which is not in the file")
     broken = not_finite(state)

@@ -27,7 +27,7 @@ from pipelines.video.webp import film_of_webp, is_animated_webp
 from pipelines.wording import plural
 
 # Only containers that hold their own pictures. Play lists (ffconcat, HLS, SDP, DASH) make FFmpeg open other files and
-# addresses, whatever the name of the file that holds them: they are refused, and so is every protocol but `file`.
+# addresses, even if their name is that of a video: they are refused, and so is every protocol but `file`.
 CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,m4v,asf,flv,ogg,gif,apng"
 # No reference to data in another file is followed (mov), and no picture larger than can be stored is allocated.
 _OPTIONS = {
@@ -111,7 +111,7 @@ class VideoReader(Closing):
             if self._first is None:
                 raise VideoError(f"no frame can be decoded{self._why()}")
             self._shape = _shape(self._first)
-            if not self._packets.lost:  # what did not decode stands before the first picture that a player shows
+            if not self._packets.lost:  # what did not decode precedes the first picture that a player shows
                 self._failure = None
         except av.FFmpegError as error:
             self.close()
@@ -134,7 +134,7 @@ class VideoReader(Closing):
         tagged = (int(text) for text in _tags(self._stream, "NUMBER_OF_FRAMES") if text.isdecimal())
         counted = self._stream.frames or next(tagged, 0)
         if counted > self._status.st_size / _SMALLEST_FRAME:
-            return 0  # of a recording that nobody finished
+            return 0  # of a recording that was not finished
         return max(0, counted - self._discarded)
 
     @property

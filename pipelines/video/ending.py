@@ -97,7 +97,7 @@ def _avi(file: _Bytes) -> Ending:
         (length,) = file.unpack(position + 4, "<I")
         for kind, start, end in _riff_chunks(file, position + 12, position + 8 + length):
             if kind == b"LIST" and file.at(start, 4) == b"movi":
-                if end - start in (0, 4, 0xFFFFFFFF):  # a recording that nobody finished
+                if end - start in (0, 4, 0xFFFFFFFF):  # a recording that was not finished
                     return _UNKNOWN
                 lists += 1
                 if end > file.size:
@@ -123,7 +123,7 @@ def _riff_chunks(file: _Bytes, position: int, end: int) -> Iterator[tuple[bytes,
 
 @_reads("mov,mp4,m4a,3gp,3g2,mj2")
 def _mp4(file: _Bytes) -> Ending:
-    """The boxes must end with the file. Samples that lie beyond its end are told by the index as FFmpeg reads it."""
+    """The boxes must end with the file. FFmpeg reports samples beyond its end by the index."""
     position, is_fragmented, awaits_data = 0, False, False
     for _ in range(_MOST_ELEMENTS):
         if position + 8 > file.size:

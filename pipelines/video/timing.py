@@ -19,7 +19,7 @@ Origin = Literal["timestamps", "rate", "given", "assumed"]
 """Where times come from: the file's timestamps, its average rate, the user's rate, or 25 frames a second."""
 
 _NO_STAMPS, _MAY_RESTART = 0x0080, 0x0200  # flags of the container's format: AVFMT_NOTIMESTAMPS, AVFMT_TS_DISCONT
-# As FFmpeg's own program has it: clocks of MPEG streams may start anew (wrap-around, files joined end to end), and a
+# As in FFmpeg's own program: clocks of MPEG streams may restart (wrap-around, files joined end to end), and a
 # gap of more than 30 hours is an error anywhere.
 _RESTART_BACK, _RESTART_AHEAD, _LONGEST_GAP = 0.1, 10.0, 30 * 3600.0  # seconds
 

@@ -89,9 +89,9 @@ def test_minus_one_beside_numbers_is_no_label(data):
     [
         (
             "v/r/c.avi,red,train\nv/r/d.avi,blue,test\n",
-            r"line 1: several columns stand after 'v/r/c.avi' \('red,train'\)",
+            r"line 1: several columns follow 'v/r/c.avi' \('red,train'\)",
         ),
-        ("v/r/c.avi\tred\t12\n", "line 1: several columns stand after"),
+        ("v/r/c.avi\tred\t12\n", "line 1: several columns follow"),
         ('{"path": "v/r/c.avi", "label": "red"}\n5\n', "line 2 is not a JSON object of columns"),
         ('{"path": "v/r/c.avi", "label": ["red"]}\n', r"label is \[\"red\"\]: a video has one path and one class"),
     ],
@@ -142,7 +142,7 @@ def test_a_file_named_as_a_column_is_a_video(data, name):
     ],
 )
 def test_a_column_that_stands_twice_is_refused(data, text):
-    with pytest.raises(UsageError, match=r"names the column (label|path) 2 times|'label' stands twice"):
+    with pytest.raises(UsageError, match=r"names the column (label|path) 2 times|'label' appears twice"):
         read(text)
 
 
