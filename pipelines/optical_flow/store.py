@@ -4,7 +4,7 @@ Letters: T frames, F = T - step fields, N pairs of a batch, H W pixels.
 """
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -139,6 +139,33 @@ def _batches(
 def method_input(frame: np.ndarray, method: FlowMethod) -> np.ndarray:
     """An RGB frame uint8 [H, W, 3] as the method takes it: [H, W] or [3, H, W]."""
     return to_grey(frame) if method.input == "grey" else frame.transpose(2, 0, 1)
+
+
+def fields_of_pairs(
+    before: Sequence[np.ndarray],
+    after: Sequence[np.ndarray],
+    method: FlowMethod,
+    settings: FlowSettings,
+    device: str | torch.device = "cpu",
+) -> np.ndarray:
+    """The quantised flow of some pairs: uint8 [N, 2, H, W].
+
+    Args:
+        before: The N first frames, each as `method_input` gives it.
+        after: The second ones.
+        method: Computes the flow.
+        settings: Whose bound to use.
+        device: Where the frames go.
+
+    Raises:
+        VideoError: The flow is not finite, or the GPU has too little memory.
+    """
+    try:
+        flow = method.flow(*(torch.from_numpy(np.stack(frames)).to(device) for frames in (before, after)))
+        require_finite(torch.isfinite(flow).all())
+        return quantise(flow, settings.bound).cpu().numpy()
+    except torch.OutOfMemoryError as error:
+        raise VideoError("not enough memory on the GPU for this video's flow: use --device cpu") from error
 
 
 def _flow_of(

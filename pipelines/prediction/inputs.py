@@ -11,12 +11,11 @@ import torch
 
 from pipelines.datasets.artifact_reader import DecodedClip
 from pipelines.datasets.sampling import flow_indices, spaced_centers
-from pipelines.errors import MissingError, UsageError, VideoError
+from pipelines.errors import MissingError, UsageError
 from pipelines.optical_flow.methods import METHODS, FlowMethod, make_method, options_of
-from pipelines.optical_flow.store import method_input, require_pairs
+from pipelines.optical_flow.store import fields_of_pairs, method_input, require_pairs
 from pipelines.storage.flow_settings import DEFAULT_BOUND, DEFAULT_STEP, FlowSettings
 from pipelines.storage.jpeg import as_stored
-from pipelines.storage.quantise import quantise, require_finite
 from pipelines.storage.typed_json import first_difference
 from pipelines.training.runs import Run
 
@@ -86,20 +85,15 @@ class FlowOnDemand:
         method, settings = self.flow.method, self.flow.settings
         assert method is not None
 
-        def batch(indices: list[int]) -> torch.Tensor:
+        def frames(indices: list[int]) -> list[np.ndarray]:
             pictures = (self.frames[index] for index in indices)
             stored = map(as_stored, pictures) if settings.flow_input == "jpeg" else pictures
-            return torch.from_numpy(np.stack([method_input(picture, method) for picture in stored]))
+            return [method_input(picture, method) for picture in stored]
 
         for start in range(0, len(missing), method.batch_size):
             part = missing[start : start + method.batch_size]
-            before, after = batch(part), batch([index + settings.step for index in part])
-            try:
-                flow = method.flow(before.to(self.flow.device), after.to(self.flow.device))
-                require_finite(torch.isfinite(flow).all())
-                fields = quantise(flow, settings.bound).cpu().numpy()
-            except torch.OutOfMemoryError as error:
-                raise VideoError("not enough memory on the GPU for this video's flow: use --device cpu") from error
+            before, after = frames(part), frames([index + settings.step for index in part])
+            fields = fields_of_pairs(before, after, method, settings, self.flow.device)
             self.kept.update(zip(part, fields, strict=True))
             self.computed += len(part)
         return np.stack([self.kept[index] for index in wanted])

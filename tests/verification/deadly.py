@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipelines import verify
 from pipelines.runtime.worker_pool import Report
-from pipelines.verification import recomputing
+from pipelines.verification import one_flow
 from pipelines.verification.tasks import Recomputed, RecomputeTask
 
 
@@ -21,7 +21,7 @@ def recompute_or_die(task: RecomputeTask, report: Report) -> Recomputed:
     """Computes flow again, but dies of the video called `deadly`."""
     if task.id.endswith("/deadly"):
         os.kill(os.getpid(), signal.SIGABRT)
-    return recomputing.recompute(task, report)
+    return one_flow.recompute(task, report)
 
 
 def note_width(task: RecomputeTask, report: Report) -> Recomputed:

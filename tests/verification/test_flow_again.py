@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from pipelines import extract_flow, extract_frames, verify
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FlowFile
-from pipelines.verification import recomputing, tasks
+from pipelines.verification import one_flow, recomputing, tasks
 from pipelines.verification.faults import FaultFound
 from pipelines.verification.tasks import FlowOrigin, RecomputeTask
 from pipelines.video.synthetic import write_video
@@ -103,10 +103,10 @@ def test_a_field_outside_the_sample_is_found_where_all_are_computed_again(
     assert found(verified(workspace, depth="full")) == {("/".join(ONE), "wrong flow")}
 
 
-def rule_of(attributes: dict[str, Any]) -> recomputing._Rule:
+def rule_of(attributes: dict[str, Any]) -> one_flow._Rule:
     """The rule for a flow file with these attributes."""
     settings = SimpleNamespace(method=attributes["method"], bound=attributes["bound"])
-    return recomputing._Rule(cast(FlowFile, SimpleNamespace(settings=settings, attributes=attributes)))
+    return one_flow._Rule(cast(FlowFile, SimpleNamespace(settings=settings, attributes=attributes)))
 
 
 @pytest.mark.parametrize(("bound", "levels"), [(20.0, 1), (5.0, 4), (100.0, 1), (0.5, 16)])
@@ -338,7 +338,7 @@ def test_a_process_computes_flow_of_one_width_only(
     two_widths: Workspace, old: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that no kernels of another width, however they were compiled, are in the process that judges."""
-    monkeypatch.setattr(recomputing, "recompute", deadly.note_width)
+    monkeypatch.setattr(one_flow, "recompute", deadly.note_width)
 
     result = verify.run(verify.Config(old.root, workers=1))
 
@@ -354,7 +354,7 @@ def test_a_process_computes_flow_of_one_width_only(
     ("where", "function", "kind", "number"),
     [
         ("pipelines.verify.check_one", deadly.check_or_die, "damaged", 11),
-        ("pipelines.verification.recomputing.recompute", deadly.recompute_or_die, "recomputation", 6),
+        ("pipelines.verification.one_flow.recompute", deadly.recompute_or_die, "recomputation", 6),
     ],
 )
 def test_a_process_that_dies_while_verifying_is_named_with_its_video_and_the_exit_code_is_1(
@@ -375,12 +375,12 @@ def test_a_process_that_dies_while_verifying_is_named_with_its_video_and_the_exi
 
 def test_decoding_on_the_way_to_a_field_is_progress(two_widths: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """A film may decode for longer than a process without progress is waited for."""
-    monkeypatch.setattr(recomputing, "_REPORTED", 2)
+    monkeypatch.setattr(one_flow, "_REPORTED", 2)
     told: list[int] = []
     ((report,), _) = verify._check_each(verify._tasks(two_widths, "stored")[0][:1], 1, lambda progress: None)
     (task,) = recomputing.flow_tasks([report], "stored")
 
-    assert recomputing.recompute(task, told.append).fields == 3
+    assert one_flow.recompute(task, told.append).fields == 3
     assert told.count(0) >= task.fields(FIELDS)[-1] // 2
     assert sum(told) == 3
 
