@@ -8,6 +8,7 @@ its widths of the box's width. For a square input the box's side is the short si
 pixels; for another short side or a rectangular input they grow and shrink with it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, get_args
 
@@ -60,11 +61,20 @@ def draw_crop(
     """
     box = largest_box(height, width, size)
     if scheme == "corner-jittered":
-        crop = _corner_jittered(height, width, box, rng)
+        lengths = [INPUT_FRACTION * side * rng.uniform(*JITTER) for side in box]
+        region = 20 * int(rng.integers(2))  # top-left or bottom-right, the same for x and y
+        y, x = (CORNER_FRACTIONS[region + int(rng.integers(20))] for _ in range(2))
+        crop = _placed(height, width, (lengths[0], lengths[1]), y, x)
     elif scheme == "multi-scale-corner":
-        crop = _multi_scale_corner(height, width, box, rng)
+        lengths = [SCALE_FRACTIONS[int(rng.integers(4))] * side for side in box]
+        y, x = _CORNERS_AND_CENTER[int(rng.integers(5))]
+        crop = _placed(height, width, (lengths[0], lengths[1]), y, x)
     elif scheme == "mild":
-        crop = _mild(height, width, box, rng)
+        zoom = rng.uniform(*MILD_ZOOM)
+        crop = _placed(height, width, (zoom * box[0], zoom * box[1]), 0, 0)
+        top = int(rng.integers(height - crop.height + 1))
+        left = int(rng.integers(width - crop.width + 1))
+        crop = replace(crop, top=top, left=left)
     elif scheme == "center":
         return _placed(height, width, box, 0.5, 0.5)
     else:
@@ -72,27 +82,6 @@ def draw_crop(
     # Drawn in any case, so that forbidding mirrors changes nothing else.
     mirrored = bool(rng.random() < 0.5)
     return replace(crop, mirror=mirrored and mirror)
-
-
-def _corner_jittered(height: int, width: int, box: tuple[float, float], rng: np.random.Generator) -> Crop:
-    lengths = [INPUT_FRACTION * side * rng.uniform(*JITTER) for side in box]
-    region = 20 * int(rng.integers(2))  # top-left or bottom-right, the same for x and y
-    y, x = (CORNER_FRACTIONS[region + int(rng.integers(20))] for _ in range(2))
-    return _placed(height, width, (lengths[0], lengths[1]), y, x)
-
-
-def _multi_scale_corner(height: int, width: int, box: tuple[float, float], rng: np.random.Generator) -> Crop:
-    lengths = [SCALE_FRACTIONS[int(rng.integers(4))] * side for side in box]
-    y, x = _CORNERS_AND_CENTER[int(rng.integers(5))]
-    return _placed(height, width, (lengths[0], lengths[1]), y, x)
-
-
-def _mild(height: int, width: int, box: tuple[float, float], rng: np.random.Generator) -> Crop:
-    zoom = rng.uniform(*MILD_ZOOM)
-    crop = _placed(height, width, (zoom * box[0], zoom * box[1]), 0, 0)
-    top = int(rng.integers(height - crop.height + 1))
-    left = int(rng.integers(width - crop.width + 1))
-    return replace(crop, top=top, left=left)
 
 
 _CORNERS_AND_CENTER = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
@@ -133,15 +122,13 @@ def view_crops(height: int, width: int, views: ViewName, size: Size, *, referenc
     if views == "full":
         scale = size[0] / (reference * box[0])
         return Views([Crop(0, 0, height, width)], (max(1, round(height * scale)), max(1, round(width * scale))))
-    lengths = (reference * box[0], reference * box[1])
-    return Views([_placed(height, width, lengths, y, x) for y, x in _positions(height, width, views)], size)
-
-
-def _positions(height: int, width: int, views: ViewName) -> tuple[tuple[float, float], ...]:
     if views == "center":
-        return ((0.5, 0.5),)
-    if views == "3":
-        return tuple((0.5, end) if width >= height else (end, 0.5) for end in (0.0, 0.5, 1.0))
-    if views in ("5", "10"):
-        return _CORNERS_AND_CENTER
-    raise UsageError(f"--views is {views!r}, but must be one of {', '.join(get_args(ViewName))}")
+        positions: Sequence[tuple[float, float]] = ((0.5, 0.5),)
+    elif views == "3":
+        positions = [(0.5, end) if width >= height else (end, 0.5) for end in (0.0, 0.5, 1.0)]
+    elif views in ("5", "10"):
+        positions = _CORNERS_AND_CENTER
+    else:
+        raise UsageError(f"--views is {views!r}, but must be one of {', '.join(get_args(ViewName))}")
+    lengths = (reference * box[0], reference * box[1])
+    return Views([_placed(height, width, lengths, y, x) for y, x in positions], size)

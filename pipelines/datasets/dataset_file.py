@@ -110,15 +110,13 @@ def read_dataset_file(path: Path) -> dict[tuple[Kind, str, str], Artifact]:
             document = json.loads(head.rstrip().removesuffix(",") + "}")
             if document["schema"] != DATASET_SCHEMA:
                 return {}
-            settings = [_flow_settings(each) for each in document["flow_settings"]]
+            settings = [  # whose parameters are text
+                FlowSettings.from_json(each | {"method_parameters": json.loads(each["method_parameters"])})
+                for each in document["flow_settings"]
+            ]
             return dict(_artifacts(lines, settings))
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return {}
-
-
-def _flow_settings(entry: dict[str, Any]) -> FlowSettings:
-    """Of an entry, where the parameters are text. Raises `KeyError`, `TypeError`, `ValueError`."""
-    return FlowSettings.from_json(entry | {"method_parameters": json.loads(entry["method_parameters"])})
 
 
 def _artifacts(

@@ -125,11 +125,7 @@ def leaking_groups(split: Split) -> list[str]:
     """The groups of which a split has videos on both sides, sorted. Raises `UsageError` as `group_of` does."""
     sides = []
     for ids in (split.train, split.test):
-        groups = (group_of(*_pair(id_), split.group_regex) for id_ in ids)
+        names = (id_.partition("/") for id_ in ids)
+        groups = (group_of(class_name, video, split.group_regex) for class_name, _, video in names)
         sides.append({group.casefold() if split.group_regex is None else group for group in groups if group})
     return sorted(sides[0] & sides[1])
-
-
-def _pair(id_: str) -> tuple[str, str]:
-    class_name, _, video = id_.partition("/")
-    return class_name, video

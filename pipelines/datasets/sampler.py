@@ -4,6 +4,7 @@ An epoch goes `factor` times over all n videos, each pass in an order of its own
 together with the epoch it seeds the item's draws (crop, stride, start), so that a sample depends on nothing else.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -13,11 +14,13 @@ from pipelines.errors import UsageError
 
 
 class Item(NamedTuple):
-    """One sample to make: place `i` of an epoch, and the index of the video that stands there."""
+    """One sample to make."""
 
     epoch: int
     i: int
+    """Its position in the epoch."""
     video: int
+    """Index of the video that stands there."""
 
 
 def epoch_order(n: int, factor: int, batch: int, *, seed: int, step_index: int, epoch: int) -> np.ndarray:
@@ -31,19 +34,12 @@ def epoch_order(n: int, factor: int, batch: int, *, seed: int, step_index: int, 
     for start in range(0, n * factor, n):
         videos = rng.permutation(n)
         begun = start % batch
-        if 0 < begun <= n:
-            videos = _without_repeats(videos, order[start - begun : start], batch - begun)
+        if 0 < begun <= n:  # the rest of that batch takes, in order, videos that it does not hold, as far as there are
+            others = videos[~np.isin(videos, order[start - begun : start])]
+            first = others[: batch - begun]
+            videos = np.concatenate([first, videos[~np.isin(videos, first)]])
         order[start : start + n] = videos
     return order
-
-
-def _without_repeats(videos: np.ndarray, held: np.ndarray, places: int) -> np.ndarray:
-    """`videos` with those in `held` moved, in order, behind the first `places`, as far as there are others."""
-    again = np.isin(videos, held)
-    others = videos[~again]
-    places = min(places, len(others))
-    first = others[:places]
-    return np.concatenate([first, videos[~np.isin(videos, first)]])
 
 
 def batches_per_epoch(n: int, factor: int, batch: int) -> int:
@@ -56,8 +52,8 @@ def batches_per_epoch(n: int, factor: int, batch: int) -> int:
 class StepSampler:
     """Batch sampler of a whole training step: lists of `Item`, epoch after epoch, from batch number `start` on.
 
-    `share(batch)` is what of each batch to make here; by default all of it. The number of epochs is the trainer's to
-    decide, so it never ends. Any start gives the batches that a run from 0 would have given there.
+    The number of epochs is the trainer's to decide, so it never ends. Any start gives the batches that a run from 0
+    would have given there.
     """
 
     def __init__(
@@ -71,6 +67,19 @@ class StepSampler:
         start: int = 0,
         share: Callable[[list[Item]], list[Item]] = lambda batch: batch,
     ) -> None:
+        """
+        Args:
+            n: number of training videos.
+            factor: passes over them in an epoch.
+            batch: samples of a batch.
+            seed: of the run.
+            step_index: of the training step; together with `seed` it decides the order.
+            start: number of the first batch.
+            share: what of each batch to make in this process.
+
+        Raises:
+            UsageError: a number is below 1.
+        """
         for flag, value in (("--factor", factor), ("--batch-size", batch)):
             if value < 1:
                 raise UsageError(f"{flag} is {value}, but must be at least 1")
@@ -85,14 +94,12 @@ class StepSampler:
         return batches_per_epoch(self.n, self.factor, self.batch)
 
     def __iter__(self) -> Iterator[list[Item]]:
-        epoch, first = divmod(self.start, self.batches_per_epoch)
-        while True:
-            yield from self._epoch(epoch, first)
-            epoch, first = epoch + 1, 0
-
-    def _epoch(self, epoch: int, first: int) -> Iterator[list[Item]]:
-        order = epoch_order(self.n, self.factor, self.batch, seed=self.seed, step_index=self.step_index, epoch=epoch)
-        for number in range(first, self.batches_per_epoch):
-            last = number == self.batches_per_epoch - 1
-            places = range(number * self.batch, len(order) if last else (number + 1) * self.batch)
-            yield self.share([Item(epoch, i, int(order[i])) for i in places])
+        seeds = {"seed": self.seed, "step_index": self.step_index}
+        begin, first = divmod(self.start, self.batches_per_epoch)
+        for epoch in itertools.count(begin):
+            order = epoch_order(self.n, self.factor, self.batch, **seeds, epoch=epoch)
+            for number in range(first, self.batches_per_epoch):
+                last = number == self.batches_per_epoch - 1
+                positions = range(number * self.batch, len(order) if last else (number + 1) * self.batch)
+                yield self.share([Item(epoch, i, int(order[i])) for i in positions])
+            first = 0

@@ -234,22 +234,19 @@ def _ucf101_id(side: str, line: str, where: str, labels: dict[str, int]) -> tupl
     if len(parts) < 2 or not all(parts) or (side == "train" and not label.isdecimal()):
         example = "'Class/clip.avi 1'" if side == "train" else "'Class/clip.avi'"
         raise UsageError(f"{where} must be like {example}, not {line!r}")
-    class_name = _spelling(parts[-2], labels, where)
+    class_name = parts[-2]
+    if labels and class_name not in labels:  # spelled otherwise than in classInd.txt
+        alike = [name for name in labels if name.casefold() == class_name.casefold()]
+        if len(alike) != 1:
+            raise UsageError(
+                f"{where} names the class {class_name!r}, which {_CLASS_INDEX} does not list: add it there"
+            )
+        class_name = alike[0]
     if label and labels and labels[class_name] != int(label):
         raise UsageError(
             f"{where} gives {class_name!r} the label {label}, but {_CLASS_INDEX} says {labels[class_name]}"
         )
     return f"{class_name}/{_without_suffix(parts[-1])}", label
-
-
-def _spelling(class_name: str, labels: dict[str, int], where: str) -> str:
-    """The class as `classInd.txt` spells it."""
-    if not labels or class_name in labels:
-        return class_name
-    alike = [name for name in labels if name.casefold() == class_name.casefold()]
-    if len(alike) != 1:
-        raise UsageError(f"{where} names the class {class_name!r}, which {_CLASS_INDEX} does not list: add it there")
-    return alike[0]
 
 
 def _read_hmdb51(folder: Path) -> list[_Numbered]:

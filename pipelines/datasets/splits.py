@@ -339,7 +339,7 @@ def _made_by_another_rule(folder: Path, group_regex: str | None, overwrite: bool
     if not overwrite:
         raise UsageError(
             f"--group-regex is {group_regex!r}, but the splits in {folder} were made with "
-            f"{record.get('group_regex')!r}: leave it away, use another --workspace, or give --overwrite"
+            f"{record.get('group_regex')!r}: omit it, use another --workspace, or give --overwrite"
         )
     return True
 
@@ -356,7 +356,7 @@ def _other_lists(folder: Path, splits_dir: Path, overwrite: bool) -> dict[str, b
         return {}
     if in_use and not overwrite:
         raise UsageError(
-            f"--splits {splits_dir} holds other lists than those in use in {folder}: leave --splits away to go on "
+            f"--splits {splits_dir} holds other lists than those in use in {folder}: omit --splits to go on "
             "with those, use another --workspace, or give --overwrite to replace them"
         )
     return files

@@ -27,23 +27,23 @@ from pipelines.workspace import Workspace
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The training side of one split.
-
-    videos, labels  the videos with frames and flow, readable or not, and the index of each one's class in `classes`
-    split           the split as its lists name it without the excluded classes, whether the workspace has the videos
-                    or not
-    flow            what all flow files share
-    sources         SHA-256 of the source of each video of the split, training and test, of which it is known
-    """
+    """The training side of one split."""
 
     classes: list[str]
     videos: list[Video]
+    """Those with frames and flow, readable or not."""
     labels: list[int]
+    """The index of each video's class in `classes`."""
     split: Split
+    """As its lists name it without the excluded classes, whether the workspace has the videos or not."""
     missing: list[str]
+    """The ids of training videos without frames or flow."""
     flow: FlowSettings | None
+    """What all flow files share."""
     problems: list[Failure]
+    """Why artifacts of training videos cannot be used."""
     sources: dict[str, str]
+    """By id, the SHA-256 of the source of each video of the split, training and test, of which it is known."""
 
 
 def find_training_data(
@@ -58,10 +58,24 @@ def find_training_data(
     write: bool = True,
     on_progress: OnProgress,
 ) -> TrainingData:
-    """Without `write`, `dataset.json` and the splits stay as they are. `exclude`: classes that take no part.
+    """Finds the training videos of a split, and says what is not as it should be.
 
-    Raises `UsageError` for a split that there is not, and for classes that nothing can be learnt of: a single one, or
-    one that only tests; `MissingError` where there is no usable training video."""
+    Args:
+        workspace: where artifacts and splits lie.
+        split_number: of the split.
+        splits_dir: folder of the split lists to use; None for those of the workspace, which are made where there are
+            none.
+        seed: of splits to be made.
+        group_regex: finds the group of a video, which stays on one side of a split.
+        overwrite_splits: replace the splits of the workspace.
+        exclude: classes that take no part.
+        write: False leaves `dataset.json` and the splits as they are.
+        on_progress: is told what was found.
+
+    Raises:
+        UsageError: an unknown split, a single class, or one without training video.
+        MissingError: there is no usable training video.
+    """
 
     def tell(text: str) -> None:
         on_progress(note(text))
@@ -78,7 +92,10 @@ def find_training_data(
         write=write,
         tell=tell,
     )
-    split = without_classes(_choose(splits, split_number), exclude)
+    split = next((split for split in splits if split.number == split_number), None)
+    if split is None:
+        raise UsageError(f"--split {split_number}: there are the splits {', '.join(str(s.number) for s in splits)}")
+    split = without_classes(split, exclude)
     _require_classes(split)
     resolved = resolve(split, catalogue, exclude)
     if not resolved.train:
@@ -108,13 +125,6 @@ def find_training_data(
         sources={video.id: video.origin for video in (*resolved.train, *resolved.test) if video.origin},
         problems=[problem for problem in catalogue.problems if f"{problem.class_name}/{problem.video}" in in_training],
     )
-
-
-def _choose(splits: list[Split], number: int) -> Split:
-    for split in splits:
-        if split.number == number:
-            return split
-    raise UsageError(f"--split {number}: there are the splits {', '.join(str(split.number) for split in splits)}")
 
 
 def _require_classes(split: Split) -> None:
@@ -160,16 +170,25 @@ def _sentences(split: ResolvedSplit, catalogue: Catalogue) -> list[str]:
         told.append(in_no_split(split.unlisted, f"split {split.number}"))
     if split.leaking_groups:
         count, example = len(split.leaking_groups), split.leaking_groups[0]
-        groups = plural(count, "group stands", "groups stand")
-        told.append(f"{groups} on both sides of the split, for example {example}: its test is too easy")
+        groups = plural(count, "group appears", "groups appear")
+        told.append(f"{groups} in both training and test, for example {example}: accuracy will be too high")
     return told
 
 
 def record_unreadable(
     workspace: Workspace, data: TrainingData, reasons: Mapping[str, str], on_progress: OnProgress
 ) -> int:
-    """Writes rows of `failures.csv` for damaged artifacts and for videos found unreadable while training (id ->
-    reason), removes those of videos that were read again; returns how many there are."""
+    """Writes the training videos that could not be used to `failures.csv`, and removes those that were read again.
+
+    Args:
+        workspace: of the file.
+        data: the training videos.
+        reasons: by id, why videos were unreadable while training.
+        on_progress: is told of each.
+
+    Returns:
+        How many there are.
+    """
     by_id = {video.id: video for video in data.videos}
     known = [replace(row, stage="train") for row in data.problems]
     failed = [unreadable("train", by_id[id_], reason) for id_, reason in reasons.items() if not by_id[id_].damage]

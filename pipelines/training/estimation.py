@@ -19,36 +19,37 @@ _UPDATES, _SECONDS = 20, 20.0
 
 @dataclass(frozen=True)
 class Measured:
-    """Some updates of a step: seconds of each, and the most memory taken until then, in GB (`peak_memory`)."""
+    """Some updates of a step."""
 
     seconds: list[float]
+    """Of each."""
     memory: float
+    """The most taken until then, in GB (`peak_memory`)."""
 
 
 @dataclass(frozen=True)
 class StepEstimate:
-    """What the rest of a step will take.
-
-    videos                training videos
-    updates, done         updates still to do, and those that its checkpoint has
-    batch_size            videos of an update
-    seconds_per_update    the median of `measured_updates`
-    weights_gigabytes     of the file that the finished step leaves
-    checkpoint_gigabytes  of the file that continues it; while it is replaced there are two
-    memory_gigabytes      `peak_memory` until the end of its measuring
-    """
+    """What the rest of a step will take."""
 
     step: str
     videos: int
+    """Training videos."""
     updates: int
+    """Still to do."""
     done: int
+    """Updates that its checkpoint has."""
     batch_size: int
+    """Videos of an update."""
     seconds_per_update: float
+    """The median of `measured_updates`."""
     measured_updates: int
     hours: float
     weights_gigabytes: float
+    """Of the file that the finished step leaves."""
     checkpoint_gigabytes: float
+    """Of the file that continues it; while it is replaced there are two."""
     memory_gigabytes: float
+    """`peak_memory` until the end of its measuring."""
 
     @classmethod
     def of(
@@ -74,22 +75,20 @@ class StepEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take until its selected steps are finished.
-
-    finished          selected steps that there is nothing to do for
-    gigabytes         of the weights that the others leave
-    peak_gigabytes    the most that there is of their weights and checkpoints at once
-    memory_gigabytes  the most memory that measuring took (`peak_memory`)
-    free_gigabytes    on the run's disk; 0: not known
-    """
+    """What a run will take until its selected steps are finished."""
 
     steps: list[StepEstimate]
     finished: list[str]
+    """Selected steps that there is nothing to do for."""
     hours: float
     gigabytes: float
+    """Of the weights that the others leave."""
     peak_gigabytes: float
+    """The most that there is of their weights and checkpoints at once."""
     memory_gigabytes: float
+    """The most that measuring took (`peak_memory`)."""
     free_gigabytes: float = 0.0
+    """On the run's disk; 0: not known."""
 
     @classmethod
     def of(cls, steps: Sequence[StepEstimate], finished: Sequence[str], free_gigabytes: float = 0.0) -> Self:

@@ -14,8 +14,12 @@ _NOT_DRAWN = ("videos", "updates")  # of which each line is the mean
 
 
 def of_today(values: Mapping[str, float], terms: int | None) -> dict[str, float]:
-    """What was logged, by today's names: 0.1.0 called `loss` what is optimised, the sum of each video's `terms`
-    cross-entropies. Where these are not known there is no mean."""
+    """What was logged, by today's names: stres 0.1 called the sum of a video's cross-entropies `loss`.
+
+    Args:
+        values: of a log line.
+        terms: cross-entropies of a video; where that is not known, there is no mean.
+    """
     if "loss" not in values or "summed_loss" in values:
         return dict(values)
     mean = {"loss": values["loss"] / terms} if terms else {}
@@ -32,45 +36,39 @@ class MetricsLog:
     def __init__(self, run_folder: Path, step: str, begin: int) -> None:
         self.path = run_folder / "metrics.jsonl"
         self.step = step
-        self._keep_lines_before(begin)
+
+        def is_later(line: str) -> bool:
+            try:
+                record = json.loads(line)
+            except ValueError:  # the power went while this line was being written
+                return True
+            return record.get("step") == step and record.get("iteration", 0) > begin
+
+        if self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if not is_later(line)]
+            if kept != lines:
+                write_text(self.path, "".join(kept))
         with storage_errors(self.path):
             self._file = self.path.open("a", encoding="utf-8")
         self._board = TensorBoardLog(run_folder / "tensorboard" / step, begin)
-
-    def _keep_lines_before(self, begin: int) -> None:
-        if not self.path.exists():
-            return
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if not self._is_later(line, begin)]
-        if kept != lines:
-            write_text(self.path, "".join(kept))
-
-    def _is_later(self, line: str, begin: int) -> bool:
-        try:
-            record = json.loads(line)
-        except ValueError:  # the power went while this line was being written
-            return True
-        return record.get("step") == self.step and record.get("iteration", 0) > begin
 
     def write(self, iteration: int, values: Mapping[str, float]) -> None:
         """One line; `iteration` counts finished updates. Raises `StorageError`."""
         with storage_errors(self.path):
             self._file.write(json_text({"step": self.step, "iteration": iteration, **values}) + "\n")
             self._file.flush()
-        drawn = {name: value for name, value in values.items() if name not in _NOT_DRAWN}
-        told = {_tag(name): value for name, value in drawn.items()}
-        self._board.write(iteration, told)
+        curves = {}
+        for name, value in values.items():
+            of_training = name.endswith(("loss", "accuracy")) and not name.startswith("validation_")
+            if name not in _NOT_DRAWN:
+                curves[f"training_{name}" if of_training else name] = value
+        self._board.write(iteration, curves)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # of what `write` has told it could not write
             self._file.close()
         self._board.close()
-
-
-def _tag(name: str) -> str:
-    """The curve's name in TensorBoard."""
-    of_training = name.endswith(("loss", "accuracy")) and not name.startswith("validation_")
-    return f"training_{name}" if of_training else name
 
 
 class TensorBoardLog:
