@@ -1,12 +1,11 @@
-"""The fields of a stage's `Config` as options: each is stated once, where it is defined.
+"""Command-line options that are defined once, as the fields of a stage's `Config`.
 
     crops: Annotated[int, Option(minimum=1, metavar="N")] = 25
-    '''Frames of a video, spaced evenly; the paper's are 25.'''
+    '''Frames per video, spaced evenly (25 in the paper).'''
 
-The flag is the field's name, the help is the string below the field, closed choices are a `Literal`, the default is the
-default; an `Option` holds what else there is to say. The command line is made from that
-(`stres_cli.config_options`), and `check` applies the same ranges and choices to a `Config` made in Python. A field
-without help is no option.
+The field's name is the flag, the docstring below it the help, its default the default, and a `Literal` the choices;
+`Option` holds the rest. `stres_cli.config_options` makes the command line from these fields, and `check` applies the
+same ranges and choices to a `Config` made in Python. A field without a docstring is not an option.
 """
 
 import ast
@@ -30,54 +29,55 @@ from pipelines.video.resize import DEFAULT_SHORT_SIDE, LARGEST_SHORT_SIDE, SMALL
 
 @dataclass(frozen=True)
 class Option:
-    """What a field's type, default and help do not say of its option."""
+    """What a field's type, default and docstring do not say about its option."""
 
     help: str = ""
-    """For types that several commands share; the string below a field takes its place."""
+    """The help of a type that several commands share; a docstring below the field replaces it."""
     flag: str = ""
-    """Where it is not the field's name; with `-w` behind it, where there is a short form."""
+    """The flag if it is not the field's name, with the short form after it: `--workspace -w`."""
     metavar: str = ""
-    """What stands for the value in the help: N, PIXELS, FILE."""
+    """The value's placeholder in the help: N, PIXELS, FILE."""
     minimum: float = -math.inf
     maximum: float = math.inf
     above: float = -math.inf
     below: float = math.inf
     read: Callable[[Any], Any] | None = None
-    """From the text that is given; raises `ValueError`. None: by the type."""
+    """Parses the text, or raises `ValueError`; None parses it by the field's type."""
     wanted: str = ""
-    """What `read` accepts, in words."""
+    """What is accepted, in words; empty derives them from type and range."""
     group: str = ""
-    """The heading it stands under in the help."""
+    """The option's heading in the help."""
     argument: bool = False
-    """Given by its place, without a flag."""
+    """Whether it is a positional argument."""
     repeated: bool = False
-    """May be given several times; `read` then takes the list."""
+    """Whether it may be given several times; `read` then takes the list."""
     default: str = ""
-    """What None stands for, in words."""
+    """What a default of None means, in words."""
     variable: str = ""
-    """The environment variable that it is taken from."""
+    """The environment variable that also sets it."""
     fallback: str = ""
-    """What the command line takes where it is not given, though a `Config` made in Python has to give it."""
+    """The command line's default for a field that a `Config` made in Python has to be given."""
     also: str = ""
-    """An older flag, which is accepted but not shown."""
+    """An older flag that is still accepted, but hidden."""
     switches: tuple[tuple[str, Any, str], ...] = ()
-    """Flags that stand for one value each: flag, value, help."""
+    """Flags without a value, each of which sets one value: flag, value, help."""
     only_switches: bool = False
-    """Whether these are all there is."""
+    """Whether it can be set by its switches only."""
     trailing: str = ""
-    """Where further values may follow it without the flag: what to say of such that stand alone."""
+    """For an option that takes several values after one flag: the hint when the flag itself is missing."""
     separator: str = ","
-    """Between the parts of a value that has several."""
+    """What separates the parts of a value with several."""
     distinct: bool = False
-    """Whether each part may be given once only, as with choices."""
+    """Whether a part may not be repeated; parts with choices never may."""
     one_for_all: bool = False
-    """Of a tuple of fixed length: whether a single number stands for every part."""
-    steps: tuple[str, ...] = ()
-    """Of a mapping by training step: its keys. Each field of `of_step` is an option then."""
+    """For a tuple of fixed length: whether a single number stands for all parts."""
     of_step: type | None = None
+    """For a mapping from training steps to changes: the dataclass whose fields are its options."""
+    steps: tuple[str, ...] = ()
+    """The keys of that mapping."""
 
     def refined(self, by: "Option") -> "Option":
-        """What `by` says beside or instead of it."""
+        """This option with everything that `by` sets."""
         default = Option()
         given = {one.name: getattr(by, one.name) for one in dataclasses.fields(by)}
         changes = {name: value for name, value in given.items() if value != getattr(default, name)}
@@ -90,27 +90,27 @@ class ConfigField:
 
     name: str
     kind: type
-    """Of one value: int, float, str, Path or bool."""
+    """The type of one value: int, float, str, Path or bool."""
     many: bool
-    """Whether it takes several values, separated by commas."""
+    """Whether it takes several values."""
     choices: tuple[Any, ...]
-    """All that it may be; empty: anything of its kind."""
+    """The accepted values; empty if there is no closed list."""
     default: Any
-    """`dataclasses.MISSING` where it has to be given."""
+    """`dataclasses.MISSING` for a required field."""
     help: str
     option: Option
     length: int = 0
-    """Of a tuple of fixed length; 0: any."""
+    """The number of values, if it is fixed; otherwise 0."""
     words: tuple[str, ...] = ()
-    """What may stand in place of numbers."""
+    """Words that are accepted in place of numbers."""
     within: str = ""
-    """The field that holds this one: a dataclass of its own, or a mapping by training step."""
+    """The field of the `Config` that holds this one, if it is nested."""
     steps: tuple[str, ...] = ()
-    """Where the value may differ between training steps: these."""
+    """The training steps for which the value may differ."""
 
     @property
     def flag(self) -> str:
-        """`--name`; an argument's metavar."""
+        """`--name`, or the metavar of an argument."""
         return self.option.metavar if self.option.argument else self.flags[0]
 
     @property
@@ -119,7 +119,7 @@ class ConfigField:
 
     @property
     def wanted(self) -> str:
-        """What may be given, in words."""
+        """What is accepted, in words."""
         if self.choices:
             return f"{'some' if self.many else 'one'} of {', '.join(map(str, self.choices))}"
         if self.option.wanted:
@@ -140,21 +140,31 @@ class ConfigField:
         return " ".join([kind, " and ".join(said)]).strip()
 
     def read(self, text: Any) -> Any:
-        """The value that is meant by what was typed, or by the list of that; by step, where that may differ: from
-        `VALUE` or `STEP=VALUE,STEP=VALUE`. Raises `UsageError`."""
+        """Parses what was typed.
+
+        Args:
+            text: The text, or the list of texts of a repeated option. Where the value may differ between training
+                steps, `VALUE` or `STEP=VALUE,STEP=VALUE`.
+
+        Returns:
+            The value; a dict by step where it may differ between steps.
+
+        Raises:
+            UsageError: It cannot be parsed.
+        """
         if not self.steps:
-            return self._read(text)
+            return self._read_value(text)
         if "=" not in text:
-            return dict.fromkeys(self.steps, self._read(text))
+            return dict.fromkeys(self.steps, self._read_value(text))
         values = {}
         for part in text.split(","):
             step, _, value = (piece.strip() for piece in part.partition("="))
             if step not in self.steps:
                 raise UsageError(f"{self.flag} {text!r}: {step!r} is not a step; the steps are {', '.join(self.steps)}")
-            values[step] = self._read(value)
+            values[step] = self._read_value(value)
         return values
 
-    def _read(self, text: Any) -> Any:
+    def _read_value(self, text: Any) -> Any:
         try:
             if self.option.read is not None:
                 return self.option.read(text)
@@ -163,8 +173,8 @@ class ConfigField:
             if text in self.words:
                 return text
             if not self.many:
-                return self._one(text)
-            parts = tuple(map(self._one, re.split(re.escape(self.option.separator), text, flags=re.IGNORECASE)))
+                return self._read_part(text)
+            parts = tuple(map(self._read_part, re.split(re.escape(self.option.separator), text, flags=re.IGNORECASE)))
             if self.option.one_for_all and len(parts) == 1:
                 parts *= self.length
             if self.length not in (0, len(parts)):
@@ -174,7 +184,7 @@ class ConfigField:
             given = text if isinstance(text, str) else " ".join(text)
             raise UsageError(f"{self.flag} {given!r} cannot be read: give {self.wanted}") from None
 
-    def _one(self, text: str) -> Any:
+    def _read_part(self, text: str) -> Any:
         text = text.strip() if self.many else text
         if self.kind is bool:
             return {"yes": True, "no": False}[text]
@@ -191,7 +201,7 @@ class ConfigField:
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     def check(self, value: Any, where: str = "") -> None:
-        """Raises `UsageError` where a value is out of range, or not one of the choices."""
+        """Raises `UsageError` if a value is out of range or not one of the choices."""
         if value is None:
             return
         option, several = self.option, self.many and isinstance(value, tuple)
@@ -206,17 +216,21 @@ class ConfigField:
                 raise UsageError(f"{self.flag} {one!r}{where} is not known: give {self.wanted}")
             is_number = self.kind in (int, float) and not self.choices
             within = is_number and option.minimum <= one <= option.maximum and option.above < one < option.below
-            if is_number and not within:  # as NaN is not
+            if is_number and not within:  # NaN is not within either
                 raise UsageError(f"{self.flag} {self.typed(value) if several else value}{where}: give {self.wanted}")
         if several and (self.choices or option.distinct) and len(set(value)) < len(value):
             raise UsageError(f"{self.flag} {self.typed(value)}{where} names one of them twice: give each once")
 
 
 def check(config: Any, where: str = "") -> None:
-    """Raises `UsageError` for the first field of a `Config` that is out of range or not one of its choices. A dataclass
-    among its fields checks itself.
+    """Checks every field of a `Config` except nested dataclasses, which check themselves.
 
-    where: of what the value is, in words that follow it (" for joint1").
+    Args:
+        config: The `Config`.
+        where: What the values belong to, to be read after them (" for joint1").
+
+    Raises:
+        UsageError: A field is out of range or not one of its choices.
     """
     kind: Any = type(config)  # for mypy, which does not know that classes can be hashed
     for field in fields_of(kind):
@@ -225,21 +239,31 @@ def check(config: Any, where: str = "") -> None:
 
 
 def require(name: str, kind: Any, value: Any) -> None:
-    """Raises `UsageError`, as `check` would, where the argument `name` of a function is out of the range or not one of
-    the choices that the annotation `kind` states."""
-    hint, option = _divided(kind)
-    field = ConfigField(name=name, default=value, help="", option=option.refined(Option(flag=name)), **_resolved(hint))
+    """Checks one argument of a function as `check` does a field.
+
+    Args:
+        name: The argument's name.
+        kind: Its annotation, with the range or the choices.
+        value: Its value.
+
+    Raises:
+        UsageError: It is out of range or not one of the choices.
+    """
+    hint, option = _split_annotation(kind)
+    field = ConfigField(
+        name=name, default=value, help="", option=option.refined(Option(flag=name)), **_describe_type(hint)
+    )
     field.check(value)
 
 
 @functools.cache
 def fields_of(config: type) -> tuple[ConfigField, ...]:
-    """The options of a `Config`, in its order, those of a dataclass among its fields included."""
-    helps = _strings_below_fields(config)
+    """The options of a `Config` in the order of its fields, including those of nested dataclasses."""
+    helps = _field_docstrings(config)
     hints = typing.get_type_hints(config, include_extras=True)
     found: list[ConfigField] = []
     for field in dataclasses.fields(config):
-        hint, option = _divided(hints[field.name])
+        hint, option = _split_annotation(hints[field.name])
         if option.of_step is not None:
             found += [
                 dataclasses.replace(
@@ -255,27 +279,27 @@ def fields_of(config: type) -> tuple[ConfigField, ...]:
             found += [dataclasses.replace(one, within=field.name) for one in fields_of(hint)]
         elif text := helps.get(field.name, option.help):
             default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-            of_type = _resolved(hint)
+            of_type = _describe_type(hint)
             found.append(ConfigField(name=field.name, default=default, help=text, option=option, **of_type))
     return tuple(found)
 
 
-def _divided(hint: Any) -> tuple[Any, Option]:
-    """An annotation as its type, and what it says beside it of the option."""
+def _split_annotation(hint: Any) -> tuple[Any, Option]:
+    """The type of an annotation, and its `Option`."""
     if typing.get_origin(hint) is not Annotated:
         return hint, Option()
     kind, *said = typing.get_args(hint)
     return kind, functools.reduce(Option.refined, said)
 
 
-def _resolved(hint: Any) -> dict[str, Any]:
-    """What a field's annotation says of a `ConfigField`: its `kind`, `many`, `choices`, `length` and `words`."""
+def _describe_type(hint: Any) -> dict[str, Any]:
+    """The `kind`, `many`, `choices`, `length` and `words` of a `ConfigField`, from its type."""
     parts = typing.get_args(hint)
     origin = typing.get_origin(hint)
     if origin is Literal:
         return {"kind": type(parts[0]), "many": False, "choices": tuple(parts)}
     if origin in (typing.Union, types.UnionType):
-        first, *others = (_resolved(part) for part in parts if part is not types.NoneType)
+        first, *others = (_describe_type(part) for part in parts if part is not types.NoneType)
         if any(other["many"] for other in others):
             first["many"] = True
         elif others and first["kind"] in (int, float):
@@ -283,12 +307,12 @@ def _resolved(hint: Any) -> dict[str, Any]:
         return first
     if origin in (tuple, list, Sequence):
         length = len(parts) if origin is tuple and Ellipsis not in parts else 0
-        return _resolved(parts[0]) | {"many": True, "length": length}
+        return _describe_type(parts[0]) | {"many": True, "length": length}
     return {"kind": hint if isinstance(hint, type) else str, "many": False, "choices": ()}
 
 
-def _strings_below_fields(config: type) -> dict[str, str]:
-    """The string that stands below each field in the source of a dataclass and of those it is derived from."""
+def _field_docstrings(config: type) -> dict[str, str]:
+    """The docstring below each field of a dataclass and of its base classes, read from their source."""
     found: dict[str, str] = {}
     for one in reversed(config.__mro__):
         if not dataclasses.is_dataclass(one):
@@ -321,9 +345,9 @@ TemporalName = Literal["sequence", "windows"]
 Space = Literal["logits", "softmax"]
 Compression = Literal["zstd", "gzip"]
 PictureFormat = Literal["jpg", "png"]
-_OLD_SPELLINGS = {"centre": "center"}  # of choices of stres 0.1, which are still read
+_OLD_SPELLINGS = {"centre": "center"}  # choices of stres 0.1, which are still accepted
 
-# ------------------------------------------------------------------ options that mean the same in every command
+# ------------------------------------------------------------------ options that several commands share
 
 Positive = Annotated[int, Option(metavar="N", minimum=1)]
 Probability = Annotated[float, Option(minimum=0, below=1)]

@@ -1,3 +1,3 @@
-"""The command line of `stres`, and nothing else: every number is made in `pipelines`."""
+"""The command line of `stres`; the work is done in `pipelines`."""
 
 INTERRUPTED = "interrupted: what is done is kept; run the same command to continue"

@@ -15,7 +15,7 @@ from stres_cli import INTERRUPTED
 
 
 def main() -> None:
-    """Runs the command line; the process ends with the exit code of the command."""
+    """Runs the command line, and exits with the exit code of the command."""
     for number in STOP_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup and others may have asked
             signal.signal(number, _leave)
@@ -35,8 +35,8 @@ def main() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """Before a command has begun (`console.command`) and after its end there is nothing to put in order. An exception
-    might be lost in the middle of an import."""
+    """Before a command has begun (`console.command`) and after it has ended there is nothing to clean up, and an
+    exception could be lost in an import."""
     with contextlib.suppress(OSError, RuntimeError):  # a closed terminal; the signal came amid printing
         sys.stderr.write(f"{INTERRUPTED}\n")
         sys.stderr.flush()
@@ -47,15 +47,17 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 class _Output(io.FileIO):
-    """Standard output or error, which may be full, or whose reader may have left: that ends no work. What cannot be
-    written is dropped, and `exit_code` tells of it."""
+    """Standard output or error, whose disk may be full or whose reader may be gone: neither ends the work.
+
+    What cannot be written is dropped, and `exit_code` reports it.
+    """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "wb", closefd=False)
         self._error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Takes all of `data`, whether it can be written or not."""
+        """Accepts all of `data`, whether it can be written or not."""
         while self._error is None:
             try:
                 if (count := super().write(data)) is not None:
@@ -66,8 +68,8 @@ class _Output(io.FileIO):
         return memoryview(data).nbytes
 
     def exit_code(self, code: int) -> int:
-        """The command's exit code; 3, with a sentence on stderr, where its work is done but its result is lost. A
-        reader that has left wants no more of it."""
+        """The command's exit code, or 3, with a sentence on stderr, if its result was lost; a reader that is gone does
+        not count."""
         sys.stdout.flush()
         if self._error is None or self._error.errno == errno.EPIPE or code not in (0, 1):
             return code
@@ -80,8 +82,11 @@ class _Output(io.FileIO):
 
 
 def _open_what_is_closed() -> None:
-    """Descriptors 0 to 2 are standard input, output and error for every library and every process that is started:
-    where one is closed (`>&-`), the next file to be opened would take its number, and what is printed."""
+    """Opens those of the descriptors 0 to 2 that are closed (`>&-`).
+
+    Libraries and child processes take them for standard input, output and error: the next file to be opened would get
+    the number, and what is printed with it.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -90,7 +95,7 @@ def _open_what_is_closed() -> None:
 
 
 def _text(output: _Output, stream: Any) -> io.TextIOWrapper:
-    """`output` for text, as Python has set up `stream`, which is None where it was closed."""
+    """A text stream over `output`, set up like `stream`, which is None if it was closed."""
     return io.TextIOWrapper(
         io.BufferedWriter(output),
         encoding=stream.encoding if stream else "utf-8",

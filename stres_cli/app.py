@@ -1,4 +1,4 @@
-"""The application: its commands in the order in which they are used."""
+"""The application, with its commands in the order of use."""
 
 import importlib
 import inspect
@@ -13,7 +13,7 @@ from pipelines.errors import UsageError
 from pipelines.runtime.ranks import ranks
 from stres_cli.console import error_document, print_json
 
-# The first sentence of each command's own help. It is repeated here so that `stres --help` need not load the commands.
+# The first sentence of each command's own help, repeated here so that `stres --help` need not load the commands.
 COMMANDS = {
     "demo": "Run every stage on a small synthetic data set, and report.",
     "extract-frames": "Store every frame of the videos as JPEG.",
@@ -33,7 +33,7 @@ COMMANDS = {
 
 
 class _LoadedOnDemand(TyperGroup):
-    """Imports a command's module only when that command is called, which keeps `--help` quick."""
+    """Imports a command's module only when that command is called, to keep `--help` fast."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, listed, rest = super().resolve_command(ctx, args)
@@ -41,7 +41,7 @@ class _LoadedOnDemand(TyperGroup):
 
 
 def _load(name: str) -> Any:
-    """The command `name`: the function of that name in the module of that name."""
+    """Makes the command `name` from the function of that name in the module of that name."""
     identifier = name.replace("-", "_")
     function = getattr(importlib.import_module(f"stres_cli.commands.{identifier}"), identifier)
     alone = typer.Typer(add_completion=False)
@@ -53,7 +53,7 @@ def _load(name: str) -> Any:
 
 
 class _Command(TyperCommand):
-    """Answers `--json` with a document even where the other options cannot be read, and hides hidden arguments."""
+    """Prints a document with `--json` even if the other options cannot be parsed, and hides hidden arguments."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         shown = super().collect_usage_pieces(ctx)
@@ -63,7 +63,7 @@ class _Command(TyperCommand):
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)
         if option is not None:
-            option.metavar = ""  # it would be shown as an option that takes a value
+            option.metavar = ""  # otherwise it is shown as an option that takes a value
         return option
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
@@ -71,7 +71,7 @@ class _Command(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
-            if not ranks().is_first:  # rank 0 reads the same options and explains; torchrun then ends the others
+            if not ranks().is_first:  # rank 0 parses the same options and explains; torchrun then ends the others
                 time.sleep(30)
                 raise typer.Exit(UsageError.exit_code) from None
             if as_json and hasattr(error, "format_message"):  # typer's own errors, which it is about to explain
@@ -91,8 +91,8 @@ def _print_help(context: typer.Context, wanted: bool) -> None:
         raise typer.Exit
 
 
-# Typer's own `--help` and completion options of the group make it load pydantic (typer 0.29), even where it is a
-# command's `--help` that is asked for: a third of the time that takes.
+# Typer's own `--help` and completion options of a group make it load pydantic (typer 0.29), even for the `--help` of a
+# command: a third of the time that takes.
 app = typer.Typer(
     name="stres",
     cls=_LoadedOnDemand,
@@ -126,7 +126,7 @@ def _stres(
 
 
 def _listed() -> None:
-    """Stands for a command in the list of commands; `_LoadedOnDemand` calls the real one."""
+    """A placeholder in the list of commands; `_LoadedOnDemand` calls the real one."""
 
 
 for _name, _summary in COMMANDS.items():

@@ -1,11 +1,11 @@
-"""Commands made from the `Config` of their stage: every option, default, choice and range is stated there.
+"""Commands made from the `Config` of their stage, which defines every option, default, choice and range.
 
     @command(example="stres export model.onnx --run split1")
     def export(ui: CommandUI, config: stage.Config) -> None:
         '''Write a run's network as one file.'''
 
-is the command `export`: its options are the fields of `stage.Config` that have a help (`pipelines.options`), beside
-`--json` and `--debug`, and its body gets a `Config` that has been checked.
+is the command `export`: its options are those of `stage.Config` (`pipelines.options`), `--json` and `--debug`, and its
+body is given a `Config` that has been checked.
 """
 
 import dataclasses
@@ -33,12 +33,14 @@ _DEBUG = Annotated[
 def command(
     *, example: str, shared: bool = False, interrupted: str | Callable[[Any], str] = INTERRUPTED
 ) -> Callable[[Body], Body]:
-    """Makes a command, as Typer takes it, of a body with the parameters `ui` and `config`; further ones are options of
-    the command that are no setting of its stage.
+    """Turns a body with the parameters `ui` and `config` into a function that Typer makes a command of.
 
-    example: a call that shows what the command is for; it ends the help.
-    shared: whether the processes of torchrun share its work (`console.command`).
-    interrupted: what a user who stopped it has to know; a function of the `Config` where that depends.
+    Further parameters of the body are options of the command that are not settings of its stage.
+
+    Args:
+        example: A typical call, shown at the end of the help.
+        shared: Whether the processes of torchrun share its work (`console.command`).
+        interrupted: What to tell a user who stopped it, or a function of the `Config` that returns that.
     """
 
     def made(body: Body) -> Body:
@@ -46,7 +48,7 @@ def command(
         further = list(inspect.signature(body, eval_str=True).parameters.values())[2:]
 
         def function(*, as_json: bool, debug: bool, **given: Any) -> None:
-            with console.command(as_json, debug, shared=shared, interrupted=INTERRUPTED) as ui:
+            with console.command(as_json, debug, shared=shared) as ui:
                 config = config_type(**_values(config_type, given))
                 ui.interrupted = interrupted(config) if callable(interrupted) else interrupted
                 body(ui, config, **{one.name: given[one.name] for one in further})
@@ -68,7 +70,8 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _parameters(field: ConfigField) -> list[inspect.Parameter]:
-    """The field as Typer takes it: text, which `_values` reads, or switches; None where it is not given."""
+    """The field's parameters for Typer, all of them None unless given: its text, which `_values` reads, its older flag
+    and its switches."""
     option = field.option
     required = option.argument and field.default is dataclasses.MISSING
     default = inspect.Parameter.empty if required else None
@@ -106,24 +109,22 @@ def _annotation(field: ConfigField) -> Any:
 
 
 def _help(field: ConfigField) -> str:
-    """The help with the choices, and the default as it would be typed."""
+    """The help text, with the choices and the default."""
     text = field.help
     *others, last = map(str, field.choices or [""])
     if not all(choice in text for choice in (*others, last)):
         text = f"{text.removesuffix('.')}: {', '.join(others)} or {last}."
-    default = field.option.default or _default(field) or field.option.fallback
+    value, default = field.default, field.option.default or field.option.fallback
+    if value is True:
+        default = default or "on"
+    elif not isinstance(value, bool | Mapping | None) and value is not dataclasses.MISSING:
+        default = default or field.typed(value)
     return f"{text} Default: {default}." if default else text
 
 
-def _default(field: ConfigField) -> str:
-    """The default as it would be typed; nothing for what need not be told."""
-    value = field.default
-    told = value is not None and value is not dataclasses.MISSING and not isinstance(value, bool | Mapping)
-    return field.typed(value) if told else ""
-
-
 def _values(config_type: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given, read. Raises `UsageError`, also for what has to be given and is not."""
+    """The fields that were given. Raises `UsageError` for one that cannot be read, and for a required one that is
+    missing."""
     values: dict[str, Any] = {}
     inside: dict[str, dict[str, Any]] = {}
     for field in fields_of(config_type):
@@ -139,13 +140,13 @@ def _values(config_type: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         else:
             values[field.name] = value
     for name, held in inside.items():
-        begun = getattr(config_type, name, None)  # the default of a dataclass
-        values[name] = held if begun is None else dataclasses.replace(begun, **held)
+        default = getattr(config_type, name, None)  # of a nested dataclass; a mapping has none
+        values[name] = held if default is None else dataclasses.replace(default, **held)
     return values
 
 
 def _given(field: ConfigField, given: Mapping[str, Any]) -> Any:
-    """The field's value; None where it is not given. Raises `UsageError`."""
+    """The field's value, or None if it was not given. Raises `UsageError`."""
     option = field.option
     found: dict[str, Any] = {}
     behind = given.get(f"{field.name}_trailing") or []

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def render_confusion(result: "Result", console: Console) -> None:
-    """Rows true, columns predicted; a row begins with its class's abbreviation, which is also its column's heading.
+    """Prints the matrix: rows true, columns predicted, each headed by the abbreviation of its class.
 
-    Where the names leave no room they move into a legend below; where even that is too wide, the picture has to do.
+    If the names take too much room they move to a legend below; if the matrix itself does, only the picture is named.
     """
     names = [printable(name) for name in result.classes]
     digits = max(2, len(str(max(max(row) for row in result.confusion))))
@@ -35,7 +35,7 @@ def render_confusion(result: "Result", console: Console) -> None:
     codes = abbreviations(names)
     cell = min(cell, digits + 2)
     heading = Text(" " * (4 + label if label else 3))
-    for index, code in enumerate(codes):  # every other one dim, since without a gap they would run together
+    for index, code in enumerate(codes):  # every other one dim: without a gap they would run together
         heading.append(code.rjust(cell), style="bold" if index % 2 else "bold dim")
     console.print(heading)
     for index, counts in enumerate(result.confusion):
@@ -61,14 +61,14 @@ def _row(true: int, counts: "Sequence[int]", cell: int) -> Text:
 
 
 def _shade(share: float, hit: bool) -> Style:
-    """Green for what is right, red for what is not, stronger with its share of the row; white reads on all of them."""
+    """Green for correct, red for wrong, stronger with the share of the row; white text is legible on all of them."""
     weak, strong = ((38, 78, 58), (14, 128, 66)) if hit else ((84, 58, 58), (200, 32, 32))
     red, green, blue = (round(a + (b - a) * min(share, 1)) for a, b in zip(weak, strong, strict=True))
     return Style(color="bright_white", bgcolor=f"rgb({red},{green},{blue})", bold=False)
 
 
 def abbreviations(names: "Sequence[str]") -> list[str]:
-    """Two characters for each of at most 99 names, no two alike: the first letter and a later one, else all numbers."""
+    """Two characters for each of up to 99 names, all different: the first letter and a later one, else numbers."""
     chosen: list[str] = []
     for name in names:
         letters = [letter for letter in name if letter.isalnum() and cell_len(letter) == 1]

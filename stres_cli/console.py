@@ -1,4 +1,4 @@
-"""What a person sees while a command runs: progress, warnings, the error, the result; and the exit code.
+"""What a user sees of a command: progress, warnings, the error, the result and the exit code.
 
 Progress and errors go to stderr, the result to stdout; with `--json` stdout holds one JSON document and nothing else.
 """
@@ -28,7 +28,7 @@ from stres_cli import INTERRUPTED
 
 
 class CommandUI:
-    """One command's conversation with its user."""
+    """The output of one command."""
 
     def __init__(self, as_json: bool) -> None:
         from stres_cli.progress_view import progress_view  # loads rich.progress, which --help can do without
@@ -40,12 +40,12 @@ class CommandUI:
         self.exit_code = 0
         self.document: Any = None
         self.interrupted = INTERRUPTED
-        """What a user who stops the command has to know."""
+        """What to tell a user who stops the command."""
         self.stop = StopRequest()
         self._progress = progress_view(self.err)
 
     def on_progress(self, progress: Progress) -> None:
-        """The stage's `on_progress`. Raises `Interrupted` where a signal's own exception was lost."""
+        """Shows a stage's progress. Raises `Interrupted` if the exception of a signal was lost."""
         self.stop.check()
         if progress.phase:
             self._progress.show(progress)
@@ -53,7 +53,7 @@ class CommandUI:
             self.err.print(Text(printable(progress.message), style="yellow"), soft_wrap=True)
 
     def finish(self, result: Any, *, exit_code: int = 0) -> None:
-        """Ends the progress display and keeps the result for `--json`."""
+        """Ends the progress display, and keeps the result for `--json`."""
         self._progress.close()
         self.exit_code = exit_code
         self.document = result
@@ -63,7 +63,7 @@ class CommandUI:
         self._progress.close()
 
     def fail(self, message: str, exit_code: int) -> None:
-        """Ends the command with one sentence; under torchrun that of the first rank that fails."""
+        """Ends the command with one sentence; under torchrun, only the first rank to fail prints it."""
         self.finish(error_document(message, exit_code), exit_code=exit_code)
         error = exit_code < 128  # from there on a signal's: what a user asked for
         text = Text(printable(f"error: {message}" if error else message), style="red" if error else "yellow")
@@ -74,26 +74,29 @@ class CommandUI:
                 self.print_document()
 
     def print_document(self) -> None:
-        """Writes what `finish` kept, where `--json` asks for it."""
+        """Prints what `finish` kept, with `--json`."""
         if self.as_json:
             print_json(self.document)
 
 
 def interrupted_text(config: Any) -> str:
-    """What a user who stopped a command of this `Config` has to know."""
+    """What to tell a user who stopped a command with this `Config`."""
     return "interrupted: nothing was written" if config.dry_run else INTERRUPTED
 
 
 @contextlib.contextmanager
-def command(as_json: bool, debug: bool, *, shared: bool = False, interrupted: str = INTERRUPTED) -> Iterator[CommandUI]:
-    """Runs a command's body: errors become one sentence and their exit code, SIGINT, SIGTERM and SIGHUP an orderly end.
+def command(as_json: bool, debug: bool, *, shared: bool = False) -> Iterator[CommandUI]:
+    """Runs a command's body: an error becomes one sentence and an exit code; SIGINT, SIGTERM and SIGHUP end it cleanly.
 
-    `shared`: the command divides its work between the processes of torchrun; others refuse to be started by it.
-    `interrupted`: what a user who stopped the command has to know.
-    Raises `typer.Exit` with 1, 2, 3, 4, 129, 130 or 143 (README, "When something goes wrong").
+    Args:
+        as_json: Whether to print the result as one JSON document.
+        debug: Whether to print the traceback of an error.
+        shared: Whether the processes of torchrun share the command's work. Other commands refuse to be started by it.
+
+    Raises:
+        typer.Exit: With 1, 2, 3, 4, 129, 130 or 143 (README, "When something goes wrong").
     """
     ui = CommandUI(as_json)
-    ui.interrupted = interrupted
     with _stoppable(ui.stop):
         try:
             if launched() and not shared:
@@ -104,7 +107,7 @@ def command(as_json: bool, debug: bool, *, shared: bool = False, interrupted: st
         except (Exception, Interrupted) as error:
             if debug and isinstance(error, Exception):
                 ui.err.print(traceback.format_exc(), soft_wrap=True)
-            if ui.stop.signal_number is not None:  # whatever became of its exception: amid an import it is another one
+            if ui.stop.signal_number is not None:  # during an import, a signal may surface as another exception
                 error = Interrupted(ui.stop.signal_number)
             if isinstance(error, Interrupted):
                 ui.fail(ui.interrupted, error.exit_code)
@@ -127,7 +130,7 @@ def command(as_json: bool, debug: bool, *, shared: bool = False, interrupted: st
 
 
 class _PlainConsole(Console):
-    """Shows every text without control characters, which move the cursor or rename the window: any may hold names."""
+    """Strips control characters, which could move the cursor or rename the window: any text may contain file names."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
@@ -135,8 +138,11 @@ class _PlainConsole(Console):
 
 @contextlib.contextmanager
 def _stoppable(request: StopRequest) -> Iterator[None]:
-    """The `STOP_SIGNALS` raise `Interrupted` in the main thread, so that every `finally` runs, and are noted: what is
-    raised amid an import or a destructor may be swallowed, or come out as another exception."""
+    """Makes the `STOP_SIGNALS` raise `Interrupted` in the main thread, so that every `finally` runs.
+
+    They are also noted in `request`: an exception raised during an import or in a destructor may be swallowed, or
+    surface as another one.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP and request.signal_number is not None:
@@ -163,17 +169,17 @@ def _stoppable(request: StopRequest) -> Iterator[None]:
 
 
 def error_document(message: str, exit_code: int) -> dict[str, Any]:
-    """What stands on stdout in place of a result."""
+    """The JSON document of a command that failed."""
     return {"error": message, "exit_code": exit_code}
 
 
 def print_json(value: Any) -> None:
-    """Writes one document to stdout: strict JSON, in ASCII whatever the locale."""
+    """Prints one document to stdout: strict JSON, in ASCII whatever the locale."""
     sys.stdout.write(json_text(_plain(value), indent=2) + "\n")
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON can hold it; null stands for a number that there is not (NaN, infinity)."""
+    """`value` in types that JSON has; NaN and infinity become null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What a dry run of `train` or `evaluate` found, in words."""
+"""How the estimate of a dry run of `train` or `evaluate` looks."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def show_training(ui: CommandUI, run: str, cost: "TrainingEstimate") -> None:
-    """A row for each step that is still to do, and what all of them take."""
+    """Prints a row for each remaining step, and their total."""
     if cost.finished:
         ui.out.print(f"{', '.join(cost.finished)} already done", soft_wrap=True)
     if not cost.steps:
@@ -46,7 +46,7 @@ def show_training(ui: CommandUI, run: str, cost: "TrainingEstimate") -> None:
 
 
 def show_evaluation(ui: CommandUI, run: str, cost: "EvaluationEstimate") -> None:
-    """One row."""
+    """Prints one row and a sentence."""
     if not cost.measured_videos:
         ui.out.print(f"{plural(cost.videos, 'video')} to score; none of those tried could be read", soft_wrap=True)
         return

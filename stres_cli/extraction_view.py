@@ -1,4 +1,4 @@
-"""The outcome of an extracting stage, in words."""
+"""How the result of a stage that extracts, imports or exports looks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,7 +82,7 @@ def _cost(cost: "Estimate") -> str:
 
 
 def _clipped(clipping: "Clipping") -> str:
-    """What the bound clips; and another one where too much is clipped, or most of the 256 steps stand for nothing."""
+    """How much the bound clips, and a better bound if that is too much or if most of the 256 levels are unused."""
     bound, suits = clipping.bound, clipping.suitable_bound
     text = (
         f"{_percent(clipping.clipped_share)} of the flow vectors are clipped at the bound of {bound:g} px, the longest "

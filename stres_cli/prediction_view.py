@@ -1,6 +1,6 @@
-"""How predictions look in a terminal: the best classes of each video, and what became of the others.
+"""How predictions look in a terminal: the best classes of each video, and the videos that failed.
 
-Names come from folders of data: they are shown as plain text, never as markup, and without control characters.
+Names come from folders of data, so they are shown as plain text, never as markup, and without control characters.
 """
 
 import os
@@ -15,13 +15,13 @@ from stres_cli.console import CommandUI
 from stres_cli.report_view import STREAM_COLOURS
 from stres_cli.tables import Table
 
-TABLES_UP_TO = 10  # videos; of more, each gets a line
+TABLES_UP_TO = 10  # videos; with more, each gets one line
 _BAR = 20  # letters
 _SEGMENTS = 20
 
 
 def show(ui: CommandUI, result: Result) -> None:
-    """Prints all predictions, the failures and the rate; exit code 1 where there are failures."""
+    """Prints all predictions, the failures and the rate; exit code 1 if there are failures."""
     ui.finish(result, exit_code=1 if result.failures else 0)
     _predictions(ui.out, result.predictions)
     for failure in result.failures:
@@ -50,7 +50,7 @@ def _accuracy(truth: Truth) -> str:
 
 
 def show_partly(ui: CommandUI, predictions: Sequence[Prediction]) -> None:
-    """What there was before the command was stopped."""
+    """Prints the predictions made before the command was stopped."""
     ui.close()
     if not ui.as_json:
         _predictions(ui.out, predictions)
@@ -81,7 +81,7 @@ def _predictions(console: Console, predictions: Sequence[Prediction]) -> None:
 
 
 def _truth(prediction: Prediction) -> Text:
-    """The class that the video was given under, where the run knows it."""
+    """The class that the video was given under, if the run knows it."""
     if prediction.right is None:
         return Text()
     told = f"  {printable(str(prediction.class_name))}: {'correct' if prediction.right else 'wrong'}"
@@ -89,7 +89,7 @@ def _truth(prediction: Prediction) -> Text:
 
 
 def _names(predictions: Sequence[Prediction]) -> list[str]:
-    """File names, with as much of their folders as tells them apart."""
+    """File names, with as much of their folders as it takes to tell them apart."""
     paths = [prediction.video for prediction in predictions]
     names = [os.path.basename(path) for path in paths]
     if len(set(names)) == len(names) or len(paths) < 2:
@@ -99,7 +99,7 @@ def _names(predictions: Sequence[Prediction]) -> list[str]:
 
 
 def _table(prediction: Prediction) -> Table:
-    """The best classes; where there are two streams also what each says alone."""
+    """The best classes; with two streams, also the probabilities of each alone."""
     streams = list(prediction.probabilities)
     headline = prediction.probabilities[streams[-1]]
     order = sorted(range(len(headline)), key=lambda index: -headline[index])[: len(prediction.top)]

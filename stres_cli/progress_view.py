@@ -1,4 +1,4 @@
-"""How a stage's progress looks: bars with rate and remaining time on a terminal, elsewhere plain lines for a log."""
+"""How a stage's progress looks: a bar with rate and remaining time in a terminal, plain lines in a log."""
 
 import time
 from collections.abc import Mapping
@@ -22,13 +22,13 @@ from pipelines.runtime.progress import Progress
 from pipelines.wording import duration
 
 SECONDS_BETWEEN_LINES = 5.0
-_FEWEST_UNITS = 3  # after which a rate says something of the units to come
-_STALLED = 5  # times as long as a unit has taken so far
+_FEWEST_UNITS = 3  # after which the rate predicts the units to come
+_STALLED = 5  # times as long as a unit took so far
 _SHORTEST_BAR = 10  # columns
 
 
 class ProgressView(Protocol):
-    """Shows one report after the other."""
+    """Shows the reports of a stage one after the other."""
 
     def show(self, progress: Progress) -> None: ...
 
@@ -37,12 +37,12 @@ class ProgressView(Protocol):
 
 
 def progress_view(console: Console) -> ProgressView:
-    """Bars where `console` is a terminal, lines otherwise."""
+    """A bar if `console` is a terminal, else lines."""
     return _Bars(console) if console.is_terminal else _Lines(console)
 
 
 class _Bars:
-    """One live bar, of the phase that goes on; each finished phase leaves one line above it."""
+    """A live bar for the current phase; each finished phase leaves one line above it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -97,8 +97,10 @@ class _Bars:
 
 
 class _Display(RichProgress):
-    """The bar, and its metrics on a line of their own: beside it 80 columns leave them no room. Where the terminal is
-    too narrow for a bar, there is a line in its place, which lacks what does not fit; no number is cut."""
+    """The bar, with the metrics on a line of their own, since 80 columns have no room for both.
+
+    In a terminal too narrow for a bar, a line takes its place, without what does not fit; no number is cut.
+    """
 
     def get_renderables(self) -> "list[RenderableType]":
         lines: list[RenderableType] = []
@@ -112,14 +114,14 @@ class _Display(RichProgress):
 
 
 def _parts(task: Task) -> list[str]:
-    """What the bar's columns say, without the bar."""
+    """The texts of the bar's columns."""
     counted = f"{task.completed:.0f}/{task.total or 0:.0f} {task.fields['unit']}"
     times = (column.render(task).plain for column in (_Rate(), TimeElapsedColumn(), _Remaining()))
     return [task.description, counted, *filter(None, times)]
 
 
 def _fitted(parts: list[str], console: Console, style: str = "") -> Text:
-    """As many of the parts as there is room for on a line, but the first two always, on several lines if need be."""
+    """As many parts as fit on a line, but always the first two, on several lines if need be."""
     kept = parts[:2]
     for part in parts[2:]:
         if cell_len("  ".join([*kept, part])) > console.width:
@@ -130,7 +132,7 @@ def _fitted(parts: list[str], console: Console, style: str = "") -> Text:
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        """Units a second, as the bar's remaining time takes them."""
+        """Units per second, by which the bar estimates the remaining time."""
         if not task.speed:
             return Text()
         number = f"{task.speed:.0f}" if task.speed >= 100 else f"{task.speed:.3g}"
@@ -138,7 +140,7 @@ class _Rate(ProgressColumn):
 
 
 class _Remaining(ProgressColumn):
-    """ "8 s left"; nothing where that is not known."""
+    """ "8 s left"; empty if that is not known."""
 
     def render(self, task: Task) -> Text:
         begun, last = task.fields["begun"], task.fields["last"]
@@ -147,7 +149,7 @@ class _Remaining(ProgressColumn):
 
 
 class _Lines:
-    """The first and the last report of a phase, and one every few seconds."""
+    """Prints the first and the last report of a phase, and one every few seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -166,7 +168,7 @@ class _Lines:
             self.close()
 
     def close(self) -> None:
-        """Prints what was held back."""
+        """Prints the last report if it was held back."""
         if self._last is None or self._begun is None or not self._held_back:
             return
         self._held_back, self._printed = False, time.monotonic()
@@ -174,19 +176,22 @@ class _Lines:
 
 
 class _Begun:
-    """When and where a phase began, from which its rate follows."""
+    """The time and count at which a phase began, to measure its rate from."""
 
     def __init__(self, progress: Progress) -> None:
         self.done = progress.done
         self._time = self._reported = time.monotonic()
 
     def reported(self) -> None:
-        """To be called with each report."""
+        """Notes the time of a report."""
         self._reported = time.monotonic()
 
     def remaining(self, progress: Progress) -> float | None:
-        """Seconds, from the rate since the phase began. None where nobody knows: units take unevenly long, too few of
-        them are done, or the one under way takes much longer than those before."""
+        """Seconds, from the rate since the phase began.
+
+        None if they cannot be predicted: units take unequally long, too few of them are done, or the current one takes
+        much longer than those before.
+        """
         done = progress.done - self.done
         rate = done / max(self._reported - self._time, 1e-9)
         waited = time.monotonic() - self._reported
@@ -196,7 +201,7 @@ class _Begun:
         return max(left / rate - waited, 0) if left > 0 else None
 
     def line(self, progress: Progress) -> str:
-        """How far it is: "train motion: 40/120 updates, 3.2 updates/s, 25 s left, loss 1.2"."""
+        """The progress so far: "train motion: 40/120 updates, 3.2 updates/s, 25 s left, loss 1.2"."""
         parts = [f"{progress.phase}: {progress.done}/{progress.total} {progress.unit}"]
         seconds, done = time.monotonic() - self._time, progress.done - self.done
         if done and seconds > 0 and progress.done < progress.total:
@@ -208,13 +213,13 @@ class _Begun:
         return ", ".join(parts)
 
     def summary(self, progress: Progress) -> str:
-        """What it came to: "train motion: 120/120 updates in 38 s, loss 0.9"."""
+        """The outcome: "train motion: 120/120 updates in 38 s, loss 0.9"."""
         counted = f"{progress.done}/{progress.total} {progress.unit} in {duration(time.monotonic() - self._time)}"
         return ", ".join([f"{progress.phase}: {counted}", *([_describe(progress.metrics)] if progress.metrics else [])])
 
 
 def _continues(before: Progress, now: Progress) -> bool:
-    """Whether both report the same phase; a demo evaluates twice, so that the count may start again."""
+    """Whether both report the same phase; a count that starts again is another one: a demo evaluates twice."""
     return now.phase == before.phase and now.done >= before.done
 
 

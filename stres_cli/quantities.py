@@ -10,7 +10,7 @@ def size(gigabytes: float) -> str:
 
 
 def room(needed: float, free: float) -> str:
-    """Whether so many gigabytes fit onto a disk, in a sentence; empty where it is not known what is `free`."""
+    """Whether the `needed` gigabytes fit on the disk, in a sentence; empty if it is not known how many are `free`."""
     if not free:
         return ""
     if needed > free:

@@ -1,4 +1,4 @@
-"""Tables that no terminal is too narrow for: no number is ever cut, since "10…" may be 10 % or 100 %."""
+"""Tables for terminals of any width: no number is ever cut, since "10…" may be 10 % or 100 %."""
 
 import copy
 
@@ -13,9 +13,12 @@ _BAR = set("━ ")
 
 
 class Table(rich.table.Table):
-    """rich's table, with other ways to save room: bars go first, then names are shortened, and in the end each row
-    becomes a line for each of its values. Numbers are what stands to the right, and short texts with a digit in one of
-    them, unless their column is not to be wrapped, which is for names."""
+    """rich's table with other ways to save room: it drops bars, then shortens names, and in the end prints a line for
+    each value of a row.
+
+    Numbers are right-aligned columns, and columns of short texts with a digit in one of them, unless they are marked as
+    names by `no_wrap`.
+    """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = copy.copy(self)
@@ -33,7 +36,7 @@ class Table(rich.table.Table):
             yield from rich.table.Table.__rich_console__(table, console, options)
 
     def _give_widths(self, texts: list[list[Text]], room: int) -> int:
-        """Fixes the columns' widths for that room; returns the room that the table takes, which may be more."""
+        """Sets the columns' widths for `room` columns; returns how many the table takes, which may be more."""
         for number, column in enumerate(self.columns):
             column._index = number
         headings = [
@@ -60,7 +63,7 @@ class Table(rich.table.Table):
         return taken
 
     def _lines(self, texts: list[list[Text]], console: Console) -> RenderResult:
-        """A heading for each row, and a line for each of its values."""
+        """Prints a heading for each row, and a line for each of its values."""
         if self.title:
             yield _text(self.title, console)
         for number, row in enumerate(self.rows):

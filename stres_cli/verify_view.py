@@ -1,4 +1,4 @@
-"""How what `verify` found looks: a table of the kinds of faults, then each fault; plain lines where no terminal is."""
+"""How the result of `verify` looks: a table of the kinds of faults, then each fault; in a log, plain lines."""
 
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ SHOWN = 5  # faults of a kind; all of them are in the document of --json
 
 
 def show(result: "Result", console: Console) -> None:
-    """Prints everything. Names come from folders of data: they are shown without control characters."""
+    """Prints everything. Names come from folders of data, so they are shown without control characters."""
     rate = result.videos / max(result.seconds, 1e-9)
     size = decimal(round(1e9 * result.gigabytes))
     console.print(
@@ -64,7 +64,7 @@ def _flow_again(result: "Result") -> str:
 
 
 def _stored_in_part(result: "Result") -> str:
-    """Which videos are stored though they are not whole."""
+    """Which videos are stored although they are incomplete."""
     kinds = ("truncated", result.truncated), ("damaged", result.damaged)
     parts = [f"{len(videos)} {kind} (--allow-{kind}): {some(videos, 5)}" for kind, videos in kinds if videos]
     return f"stored although incomplete: {'; '.join(parts)}" if parts else ""

@@ -1,7 +1,7 @@
-"""The training steps as data: the table of paper.md 3.3, and what works from scratch on small data.
+"""The training recipes as data: the table of paper.md 3.3, and one for training from scratch on small data.
 
-A recipe is four named steps; every number of a step can be overridden (`override`). A video counts once in a batch,
-whatever T. A learning rate here is the one of the convolution filters; `optimiser.py` derives the others.
+A recipe has four named steps, and every setting of a step can be overridden (`override`). Batch sizes count videos,
+whatever T is. Learning rates are those of the convolution filters; `optimiser.py` derives the others.
 """
 
 import dataclasses
@@ -83,29 +83,29 @@ class Step:
 
     @property
     def streams(self) -> tuple[StreamName, ...]:
-        """The streams this step trains."""
+        """The streams that this step trains."""
         return (self.name,) if self.name == "appearance" or self.name == "motion" else ("appearance", "motion")
 
     @property
     def terms(self) -> int:
-        """How many cross-entropies a video's loss adds up: those of every stream at every time step (paper.md 2.4)."""
+        """The number of cross-entropies in a video's loss: one per stream and time step (paper.md 2.4)."""
         size, stride = self.temporal_pool or (1, 1)
         return len(self.streams) * ((self.frames - size) // stride + 1)
 
     def passes(self, videos: int) -> int:
-        """How often an order of batches goes over that many training videos: `factor` times, which is an epoch, or
-        where `iterations` counts the updates as often as it takes for every batch to be full.
+        """How many passes over `videos` training videos are shuffled and cut into batches together.
 
-        A small last batch in every pass, as an epoch ends in one, spoils training from scratch on little data: of 38
-        videos the 6 left over by batches of 32 gave half of all updates, with batch-norm statistics of 6, and halved
-        the accuracy (docs/ablation.md).
+        With epochs these are the `factor` passes of one epoch, which ends in a smaller batch. With `iterations` they
+        are as many as it takes to fill every batch: a small last batch in every pass spoils training from scratch on
+        little data. Of 38 videos, the 6 left over by batches of 32 made half of all updates, with batch-norm statistics
+        over 6 videos, and halved the accuracy (docs/ablation.md).
         """
         return self.factor if self.iterations is None else math.lcm(videos, self.batch_size) // videos
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The steps of one kind of data, and the network and input that suit it."""
+    """The steps for one kind of data, and the network and input that suit it."""
 
     name: RecipeName
     steps: Mapping[StepName, Step]
@@ -203,10 +203,17 @@ RECIPES: Mapping[RecipeName, Recipe] = {"paper": PAPER, "small": SMALL}
 
 
 def override(step: Step, changes: Mapping[str, Any]) -> Step:
-    """`step` with some numbers changed.
+    """`step` with some settings changed.
 
-    A micro-batch larger than the batch is cut to it, so that `--batch-size 8` alone is enough. Giving epochs replaces
-    a number of iterations. Raises `UsageError` (from `Step`) for values out of range.
+    A micro-batch larger than the batch is cut to it, so that `--batch-size 8` alone is enough. Epochs replace a number
+    of iterations.
+
+    Args:
+        step: The step.
+        changes: New values by field name; None keeps the old one.
+
+    Raises:
+        UsageError: A value is out of range.
     """
     changes = {name: value for name, value in changes.items() if value is not None}
     if "epochs" in changes:

@@ -1,5 +1,5 @@
-"""What a run is: the content of its `config.json`, typed all the way down. It may come from anybody: reading it checks
-every field."""
+"""The content of a run's `config.json`, typed all the way down. It may come from anywhere, so reading it checks every
+field."""
 
 import hashlib
 from collections.abc import Mapping
@@ -153,8 +153,8 @@ class RunConfig:
 
 
 def in_todays_words(document: Any) -> Any:
-    """A configuration or weights of a run with today's names for what stres 0.1 wrote: in a step, `augmentation` was
-    `crops`; there and as a network's `temporal_init`, `center` was `centre`."""
+    """Translates the configuration or the weights of a run of stres 0.1: a step's `augmentation` was called `crops`
+    then, and `center`, there or as a network's `temporal_init`, was spelled `centre`."""
     if not isinstance(document, dict):
         return document
     renamed = dict(document)

@@ -1,4 +1,4 @@
-"""`stres demo`: the whole tool in a few minutes."""
+"""`stres demo`: every stage in a few minutes."""
 
 from pipelines import demo as stage
 from pipelines.wording import duration, percent

@@ -1,4 +1,4 @@
-"""`stres doctor`: whether this machine can do what the other commands need."""
+"""`stres doctor`: checks whether the other commands can run on this machine."""
 
 from rich.text import Text
 

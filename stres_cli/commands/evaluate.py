@@ -1,4 +1,4 @@
-"""`stres evaluate`: a run to scores of its test videos."""
+"""`stres evaluate`: scores a run on its test videos."""
 
 from dataclasses import asdict
 from typing import Any
@@ -38,7 +38,7 @@ def evaluate(ui: CommandUI, config: stage.Config) -> None:
 
 
 def _table(result: stage.Result) -> Table:
-    """All protocols below each other; what they share is in the title, what they do not in a line above each."""
+    """All protocols below each other, with what they share in the title and what differs in a line above each."""
     protocols = [evaluation.results["protocol"] for evaluation in result.evaluations]
     shared = {name: value for name, value in protocols[0].items() if all(other[name] == value for other in protocols)}
     where = " on another data set" if result.results.get("dataset") == "other" else ""

@@ -1,4 +1,4 @@
-"""`stres export`: a run to one file for deployment."""
+"""`stres export`: writes a run as one file for deployment."""
 
 from pipelines import export as stage
 from pipelines.wording import percent, printable

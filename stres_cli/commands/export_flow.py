@@ -1,4 +1,4 @@
-"""`stres export-flow`: stored optical flow to others' folders of grey pictures."""
+"""`stres export-flow`: writes stored flow as folders of grey pictures, for other tools."""
 
 from pipelines import export_flow as stage
 from stres_cli.config_options import command

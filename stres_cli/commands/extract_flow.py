@@ -1,4 +1,4 @@
-"""`stres extract-flow`: videos to stored optical flow."""
+"""`stres extract-flow`: computes and stores the optical flow of videos."""
 
 from pipelines import extract_flow as stage
 from stres_cli.config_options import command

@@ -1,4 +1,4 @@
-"""`stres extract-frames`: videos to stored frames."""
+"""`stres extract-frames`: stores the frames of videos."""
 
 from pipelines import extract_frames as stage
 from stres_cli.config_options import command

@@ -1,4 +1,4 @@
-"""`stres import-flow`: others' folders of grey pictures to stored optical flow."""
+"""`stres import-flow`: stores flow from folders of grey pictures that another tool wrote."""
 
 from pipelines import import_flow as stage
 from stres_cli.config_options import command

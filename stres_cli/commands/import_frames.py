@@ -1,4 +1,4 @@
-"""`stres import-frames`: others' folders of pictures to stored frames."""
+"""`stres import-frames`: stores frames from folders of pictures that another tool wrote."""
 
 from pipelines import import_frames as stage
 from stres_cli.config_options import command

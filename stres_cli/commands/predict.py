@@ -1,4 +1,4 @@
-"""`stres predict`: videos to classes with probabilities."""
+"""`stres predict`: classifies videos."""
 
 from pipelines import predict as stage
 from pipelines.errors import Interrupted

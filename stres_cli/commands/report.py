@@ -1,4 +1,4 @@
-"""`stres report`: saved scores to tables, pictures and a page."""
+"""`stres report`: turns saved scores into tables, pictures and a page."""
 
 from pipelines import report as stage
 from stres_cli.config_options import command

@@ -1,4 +1,4 @@
-"""`stres show-flow`: optical flow one can look at."""
+"""`stres show-flow`: draws optical flow."""
 
 from pipelines import show_flow as stage
 from pipelines.wording import plural

@@ -1,4 +1,4 @@
-"""`stres train`: frames and flow to a trained run."""
+"""`stres train`: trains a run on frames and flow."""
 
 from typing import Annotated
 
@@ -61,7 +61,7 @@ def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _
 
 
 def _show_recipe(ui: CommandUI, config: stage.Config) -> None:
-    """Every number of the chosen steps, as the options write it."""
+    """Prints every setting of the chosen steps, as its option takes it."""
     steps = [config.step(name) for name in config.selected()]
     table = Table(title=f"recipe {config.recipe}", box=None, padding=(0, 2, 0, 0), title_style="bold")
     table.add_column("", no_wrap=True)
@@ -70,7 +70,7 @@ def _show_recipe(ui: CommandUI, config: stage.Config) -> None:
     for field in fields_of(Step):
         values = [getattr(step, field.name) for step in steps]
         if field.name == "epochs":
-            values = [None if step.iterations else step.epochs for step in steps]  # iterations take their place
+            values = [None if step.iterations else step.epochs for step in steps]  # which iterations replace
         table.add_row(field.flag, *("–" if value is None else field.typed(value) for value in values))
     ui.out.print(table)
     ui.finish({step.name: step for step in steps})

@@ -1,4 +1,4 @@
-"""`stres verify`: is the workspace what it should be?"""
+"""`stres verify`: checks the workspace."""
 
 from pipelines import verify as stage
 from stres_cli.config_options import command
