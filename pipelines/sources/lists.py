@@ -276,7 +276,7 @@ def _entries(list_file: Path, folders: Sequence[Path]) -> Iterator[Entry]:
                 "import-frames` on the folders of pictures"
             )
         if delimiter != " " or len(columns) != 2 or columns[0] not in PATH_COLUMNS:
-            yield from _of_table(text, delimiter, list_file)
+            yield from _of_table(text, delimiter, columns, list_file)
             return
         lines = lines[1:]
     else:
@@ -391,9 +391,10 @@ def _three_columns(entries: list[Entry]) -> list[Entry]:
 
 
 def _header(line: str, folders: Sequence[Path]) -> tuple[str, list[str]] | None:
-    """(delimiter, names of the columns) where the first line is a header."""
+    """(delimiter, names of the columns) where the first line is a header, which may be written as a comment."""
     if any(is_there(folder, line) for folder in folders):
         return None
+    line = line.lstrip("#").lstrip()
     for delimiter in (",", "\t", ";", " "):
         try:
             cells = [cell.strip().casefold() for cell in next(csv.reader([line], delimiter=delimiter), [])]
@@ -434,13 +435,12 @@ def _require_once(names: Sequence[str], where: str) -> None:
             raise UsageError(f"{where} names the column {name} {count} times: keep one")
 
 
-def _of_table(text: str, delimiter: str, list_file: Path) -> Iterator[Entry]:
+def _of_table(text: str, delimiter: str, names: Sequence[str], list_file: Path) -> Iterator[Entry]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise UsageError(f"{list_file} cannot be read as CSV ({error})") from error
-    names = [cell.strip().casefold() for cell in rows[0][1]]
     _require_once(names, f"{list_file}, line {rows[0][0]}")
     for number, row in rows[1:]:
         where = f"{list_file}, line {number}"
