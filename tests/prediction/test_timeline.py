@@ -137,7 +137,7 @@ def test_the_overlay_never_replaces_the_video(trained_on_videos, tmp_path):
     write_video(video, np.full((12, 32, 40, 3), 80, np.uint8))
     before = video.read_bytes()
     config = predict.Config([str(video)], trained_on_videos.workspace.root, output=tmp_path, overlay=True, **SETTINGS)
-    with pytest.raises(predict.UsageError, match=r"is where .*a.mp4 lies, which its overlay would replace"):
+    with pytest.raises(predict.UsageError, match=r"holds .*a.mp4, which its overlay would replace"):
         predict.run(config)
     assert video.read_bytes() == before
 
