@@ -266,14 +266,12 @@ def _task(config: Config, path: Path) -> "FlowTask":
     return FlowTask(
         source=VideoSource(UNLABELLED, path.stem, path.absolute()),
         target=Path(),
+        settings=FlowSettings.of(settings.method, {}, settings.bound, settings.step, "video"),
+        method_options=tuple(sorted(settings.method_options.items())),
+        device=str(resolve_device(settings.device)),
         short_side=settings.short_side,
         allow_truncated=settings.allow_truncated,
         allow_damaged=settings.allow_damaged,
-        method_options=tuple(sorted(settings.method_options.items())),
-        engine=settings.engine,
-        device=str(resolve_device(settings.device)),
-        compression=settings.compression,
-        settings=FlowSettings.of(settings.method, {}, settings.bound, settings.step, "video"),
     )
 
 

@@ -200,7 +200,17 @@ def _conclude(
     started: float,
 ) -> Result:
     """Adds what only shows when all videos are compared, and fixes. Raises `StorageError`."""
-    failures, catalogue = read_failures(workspace), _listed_catalogue(workspace, videos)
+    failures = read_failures(workspace)
+    # Splits are looked up among the names of files: a video that is damaged is not absent too.
+    listed = [
+        replace(
+            unexamined(workspace, task.class_name, task.video),
+            has_frames="frames" in task.artifacts,
+            has_flow="flow" in task.artifacts,
+        )
+        for task in videos
+    ]
+    catalogue = Catalogue(sorted({task.class_name for task in videos}), listed, [])
     faults += flow_faults(reports, outcomes)
     faults += find_missing(workspace, videos, failures)
     faults += find_duplicates(reports)
@@ -238,16 +248,3 @@ def _conclude(
         requeued=requeued,
         commands=commands(workspace, requeued, reports, usual_settings(reports)),
     )
-
-
-def _listed_catalogue(workspace: Workspace, tasks: Sequence[VideoTask]) -> Catalogue:
-    """The videos by the names of their files, in which splits are looked up: one that is damaged is not absent too."""
-    videos = [
-        replace(
-            unexamined(workspace, task.class_name, task.video),
-            has_frames="frames" in task.artifacts,
-            has_flow="flow" in task.artifacts,
-        )
-        for task in tasks
-    ]
-    return Catalogue(sorted({task.class_name for task in tasks}), videos, [])

@@ -48,18 +48,32 @@ def _check_cache() -> Check:
 
 def _check_speed(place: Place) -> list[Check]:
     """As many processes as `extract-flow` would start, each on a clip of its own."""
-    from pipelines.errors import StresError
+    from pipelines.errors import StresError, VideoError
+    from pipelines.jobs.dry_run import probe_task
+    from pipelines.optical_flow.probing import probe
+    from pipelines.optical_flow.store import FlowTask
     from pipelines.optical_flow.workers import default_workers
     from pipelines.runtime.devices import resolve_device
+    from pipelines.runtime.worker_pool import run_tasks
+    from pipelines.sources.videos import VideoSource
+    from pipelines.video.synthetic import write_video
+    from pipelines.workspace import UNLABELLED
 
     try:
         device = str(resolve_device(place.device))
     except StresError as error:
         return [failure("flow", str(error), "give --device cpu")]
-    workers = default_workers(device)
+    workers, pairs = default_workers(device), 0.0
+    settings = FlowSettings.of(METHOD, {}, DEFAULT_BOUND, DEFAULT_STEP, "video")
     try:
         with tempfile.TemporaryDirectory() as folder:
-            pairs = _pairs_per_second(Path(folder), device, workers)
+            path = Path(folder) / "clip.avi"
+            write_video(path, textured_clip())
+            task = FlowTask(VideoSource(UNLABELLED, "clip", path), path.with_suffix(".h5"), settings, device=device)
+            for _, outcome in run_tasks(functools.partial(probe_task, probe), [(task, 0.0)] * workers, workers):
+                if isinstance(outcome, VideoError):
+                    raise outcome
+                pairs += (outcome.frames - 1) / outcome.seconds
     except Exception as error:
         return [failure("flow", f"does not compute: {in_words(error)}", "see the lines above")]
     hours = UCF101_FIELDS / pairs / 3600
@@ -68,37 +82,6 @@ def _check_speed(place: Place) -> list[Check]:
         f"{UCF101_FIELDS / 1e6:.2f} million fields would take {duration(3600 * hours)}"
     )
     return [ok("flow", found, pairs_per_second=pairs, hours_for_ucf101=hours, device=device, workers=workers)]
-
-
-def _pairs_per_second(folder: Path, device: str, workers: int) -> float:
-    from pipelines.errors import VideoError
-    from pipelines.jobs.dry_run import probe_task
-    from pipelines.optical_flow.probing import probe
-    from pipelines.optical_flow.store import FlowTask
-    from pipelines.runtime.worker_pool import run_tasks
-    from pipelines.sources.videos import VideoSource
-    from pipelines.video.synthetic import write_video
-    from pipelines.workspace import UNLABELLED
-
-    path = folder / "clip.avi"
-    write_video(path, textured_clip())
-    task = FlowTask(
-        source=VideoSource(UNLABELLED, "clip", path),
-        target=folder / "clip.h5",
-        short_side=None,
-        allow_truncated=False,
-        method_options=(),
-        engine="auto",
-        device=device,
-        compression="zstd",
-        settings=FlowSettings.of(METHOD, {}, DEFAULT_BOUND, DEFAULT_STEP, "video"),
-    )
-    rate = 0.0
-    for _, outcome in run_tasks(functools.partial(probe_task, probe), [(task, 0.0)] * workers, workers):
-        if isinstance(outcome, VideoError):
-            raise outcome
-        rate += (outcome.frames - 1) / outcome.seconds
-    return rate
 
 
 def textured_clip() -> "np.ndarray":

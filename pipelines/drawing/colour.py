@@ -47,23 +47,17 @@ def flow_to_colour(flow: np.ndarray, max_flow: float) -> np.ndarray:
     known = np.isfinite(flow).all(axis=-3)
     x, y = np.moveaxis(np.where(known[..., None, :, :], flow, 0.0) / max_flow, -3, 0)
     length = np.hypot(x, y)[..., None]
-    hue = _hue(x, y)
-    colour = np.where(length <= 1, 1 - length * (1 - hue), _BEYOND * hue)
-    return np.where(known[..., None], np.floor(255 * colour), _UNKNOWN).astype(np.uint8)
-
-
-def _hue(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The fully saturated colour of each direction: [..., 3], between neighbouring hues mixed in proportion.
-
-    The full turn spans the 54 intervals from the first hue to the last, as in the authors' program, so pictures made
-    by others agree; it leaves a step of one hue between motion a hair below and above "right".
-    """
     wheel = colour_wheel()
-    y = y + 0.0  # no negative zero, which would be the far side of that step
+    y = y + 0.0  # no negative zero, which would be at the far side of the step at "right"
+    # Between neighbouring hues in proportion. The full turn spans the 54 intervals from the first hue to the last, as
+    # in the authors' program, so that pictures agree with those of others; it leaves a step of one hue between motion
+    # slightly below and above "right".
     place = (np.arctan2(-y, -x) / np.pi + 1) / 2 * (HUES - 1)
     before = np.floor(place).astype(np.intp)
     share = (place - before)[..., None]
-    return (1 - share) * wheel[before] + share * wheel[(before + 1) % HUES]
+    hue = (1 - share) * wheel[before] + share * wheel[(before + 1) % HUES]
+    colour = np.where(length <= 1, 1 - length * (1 - hue), _BEYOND * hue)
+    return np.where(known[..., None], np.floor(255 * colour), _UNKNOWN).astype(np.uint8)
 
 
 def wheel_key(diameter: int) -> tuple[np.ndarray, np.ndarray]:

@@ -185,9 +185,13 @@ def stored_fields(
                     f"{frames.path} has {shape[1]}x{shape[0]} pixels, its flow {width}x{height}: extract one of them "
                     "again with the --short-side of the other"
                 )
+
+        def shown_frames() -> Iterator[np.ndarray | None]:
+            return repeat(None, count) if frames is None else map(frames.read_one, range(first, first + count))
+
         yield FlowSource(
             f"{class_name}/{video}", made.method, made.bound, made.step, _timing(file, total), first, count,
-            lambda: _fields(file, first, count), lambda: _stored_frames(frames, first, count), _what_is_wrong(file),
+            lambda: _fields(file, first, count), shown_frames, _what_is_wrong(file),
         )  # fmt: skip
 
 
@@ -201,13 +205,6 @@ def _timing(file: FlowFile, fields: int) -> Timing:
 def _fields(file: FlowFile, first: int, count: int) -> Iterator[np.ndarray]:
     for index in range(first, first + count):
         yield file.read(index, index + 1)[0]
-
-
-def _stored_frames(frames: FrameFile | None, first: int, count: int) -> Iterator[np.ndarray | None]:
-    if frames is None:
-        yield from repeat(None, count)
-    else:
-        yield from (frames.read_one(index) for index in range(first, first + count))
 
 
 def _no_such_field(name: str, index: int, fields: int) -> UsageError:

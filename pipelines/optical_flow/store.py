@@ -40,15 +40,15 @@ class FlowTask:
 
     source: VideoSource
     target: Path
-    short_side: int | None
-    """Pixels that a video is resized to; None: by the rule of `stored_size`."""
-    allow_truncated: bool
-    method_options: tuple[tuple[str, str], ...]
-    engine: str
-    device: str
-    compression: Compression
     settings: FlowSettings
+    method_options: tuple[tuple[str, str], ...] = ()
+    engine: str = "auto"
+    device: str = "cpu"
+    short_side: int | None = None
+    """Pixels that a video is resized to; None: by the rule of `stored_size`."""
+    allow_truncated: bool = False
     allow_damaged: bool = False
+    compression: Compression = "zstd"
 
     @property
     def from_video(self) -> bool:

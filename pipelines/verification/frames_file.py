@@ -5,7 +5,6 @@ Letters: T frames, H W pixels.
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +41,14 @@ def check_frames(file: FrameFile, depth: CheckLevel) -> None:
         if not jpeg.startswith(b"\xff\xd8"):
             raise FaultFound("damaged", f"frame {index} is not a JPEG")
         if index == 0 or depth == "full":
-            _check_picture(jpeg, index, attributes)
+            picture = decode_jpeg(np.frombuffer(jpeg, dtype=np.uint8))
+            if picture is None:
+                raise FaultFound("damaged", f"frame {index} does not decode")
+            height, width = picture.shape[:2]
+            recorded = attributes.get("width", width), attributes.get("height", height)
+            if (width, height) != recorded:
+                detail = f"frame {index} is {width}x{height}, but its size is {recorded[0]}x{recorded[1]}"
+                raise FaultFound("inconsistent", detail)
         content.update(jpeg)
     content.update(offsets.astype("<i8").tobytes())
     if content.hexdigest() != attributes.get("content_sha256"):
@@ -76,15 +82,3 @@ def _pieces(file: FrameFile) -> Iterator[bytes]:
         with damaged(file.path):
             piece = dataset[start : start + _PIECE].tobytes()
         yield piece
-
-
-def _check_picture(jpeg: bytes, index: int, attributes: dict[str, Any]) -> None:
-    picture = decode_jpeg(np.frombuffer(jpeg, dtype=np.uint8))
-    if picture is None:
-        raise FaultFound("damaged", f"frame {index} does not decode")
-    height, width = picture.shape[:2]
-    recorded = attributes.get("width", width), attributes.get("height", height)
-    if (width, height) != recorded:
-        raise FaultFound(
-            "inconsistent", f"frame {index} is {width}x{height}, but its size is {recorded[0]}x{recorded[1]}"
-        )
