@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pipelines.evaluation.run import Logits
     from pipelines.evaluation.scores import Scores
 
-_RARELY = "Rarely needed"
-
 
 @dataclass(frozen=True)
 class Config:
@@ -42,16 +40,16 @@ class Config:
     views: Annotated[ViewName | tuple[ViewName, ...], Option(metavar="NAME[,NAME]")] = "full"
     """full (whole frames, as in the paper), center, 3, 5, or 10 crops (5 and their mirror images), or several in one
     pass."""
-    mirror: Annotated[bool | None, Option(default="with full and 10 only")] = None
+    mirror: Annotated[bool | None, Option(default="only with full and 10")] = None
     """Also score the mirror images."""
     temporal: Annotated[TemporalName | tuple[TemporalName, ...], Option(metavar="NAME[,NAME]")] = "sequence"
     """sequence (all frames at once, as in the paper), windows (as long as in training), or both in one pass."""
-    recalibrate_bn: Annotated[int, Option(metavar="N", minimum=0, group=_RARELY)] = 0
+    recalibrate_bn: Annotated[int, Option(metavar="N", minimum=0, group=options.RARELY)] = 0
     """Re-estimate the batch-norm statistics on N training videos under this protocol (0: off)."""
     device: options.DeviceName = "auto"
     precision: options.TestPrecision = "fp32"
     workers: options.LoaderWorkers = 0
-    force: Annotated[bool, Option(group=_RARELY)] = False
+    force: Annotated[bool, Option(group=options.RARELY)] = False
     """Accept flow that was made with other settings than in training."""
     dry_run: options.DryRun = False
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pipelines.optical_flow.store import FlowTask
 
 STAGE = "extract-flow"
-_RARELY = "Rarely needed"
 
 Result = ExtractResult
 
@@ -48,11 +47,11 @@ class Config:
     method: MethodName = DEFAULT_METHOD
     """Method that computes the flow."""
     method_options: options.MethodOptions = field(default_factory=dict)
-    engine: Annotated[EngineName, Option(group=_RARELY)] = "auto"
+    engine: Annotated[EngineName, Option(group=options.RARELY)] = "auto"
     """Implementation of tvl1; all agree up to rounding."""
     bound: Annotated[float, options.BOUND] = DEFAULT_BOUND
     step: Annotated[int, options.FLOW_STEP] = DEFAULT_STEP
-    compression: Annotated[options.FlowCompression, Option(group=_RARELY)] = "zstd"
+    compression: Annotated[options.FlowCompression, Option(group=options.RARELY)] = "zstd"
     short_side: options.ShortSide = None
     workers: options.Workers = 0
     """Worker processes (0: one per CPU core; on a GPU at most 12, and one per 4 GB of its memory)."""

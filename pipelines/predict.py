@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pipelines.prediction.predictor import Predictor
 
 CROPS_OF_A_WINDOW = 5
-_TIMELINE, _RARELY = "Timeline", "Rarely needed"
+_TIMELINE = "Timeline"
 _WINDOW, _HOP = Duration(2, in_frames=False), Duration(1, in_frames=False)
 
 
@@ -49,7 +49,7 @@ class Config:
     """Frames per video, spaced evenly."""
     views: ViewName = "full"
     """full (whole frames), center, 3, 5, or 10 crops (5 and their mirror images)."""
-    mirror: Annotated[bool | None, Option(default="with full and 10 only")] = None
+    mirror: Annotated[bool | None, Option(default="only with full and 10")] = None
     """Also score the mirror images."""
     temporal: TemporalName = "sequence"
     """sequence (all frames at once) or windows (as long as in training)."""
@@ -69,9 +69,9 @@ class Config:
     """Also write the predictions as CSV, a row a video."""
     device: options.DeviceName = "auto"
     precision: options.TestPrecision = "fp32"
-    method_options: Annotated[options.MethodOptions, Option(group=_RARELY)] = field(default_factory=dict)
+    method_options: Annotated[options.MethodOptions, Option(group=options.RARELY)] = field(default_factory=dict)
     """weights=FILE, if the run's flow method reads its weights from a file."""
-    allow_truncated: Annotated[options.AllowTruncated, Option(group=_RARELY)] = False
+    allow_truncated: Annotated[options.AllowTruncated, Option(group=options.RARELY)] = False
     """Classify truncated videos as far as they decode."""
 
     def __post_init__(self) -> None:

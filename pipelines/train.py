@@ -33,12 +33,11 @@ STACK = 10  # L, flow fields of one motion input (paper.md 1.4)
 RECIPE = "Recipe (VALUE for all steps, or STEP=VALUE,STEP=VALUE)"
 _NETWORK = "Network (where no default is shown: the recipe's)"
 _DATA = "Data"
-_RARELY = "Rarely needed"
 
 
 @dataclass(frozen=True)
 class Config:
-    """What to train, on what, and how. None: the recipe's value."""
+    """Settings of `train`. None stands for the recipe's value unless an option says otherwise."""
 
     workspace: options.WorkspaceFolder
     split: options.Positive = 1
@@ -92,16 +91,21 @@ class Config:
     overrides: Annotated[Mapping[str, Mapping[str, Any]], Option(of_step=Step, steps=STEPS, group=RECIPE)] = field(
         default_factory=dict
     )
+    """Changes to the recipe's steps: by step, values by the names of `Step`'s fields."""
     seed: options.Seed = 0
     device: options.DeviceName = "auto"
     precision: Annotated[Literal["auto", Precision], Option(metavar="NAME")] = "auto"
     """auto (bf16 on a GPU, fp32 on the CPU), fp32, bf16 or fp16 (GPU only)."""
-    compile: Annotated[bool | None, Option(group=_RARELY, default="on a GPU, for steps long enough to gain")] = None
+    compile: Annotated[bool | None, Option(group=options.RARELY, default="on a GPU, for steps long enough to gain")] = (
+        None
+    )
     """Compile the network with torch.compile."""
     workers: options.LoaderWorkers = 0
-    checkpoint_every: Annotated[float, Option(metavar="MINUTES", minimum=0, group=_RARELY)] = 5.0
+    checkpoint_every: Annotated[float, Option(metavar="MINUTES", minimum=0, group=options.RARELY)] = 5.0
     """Minutes between checkpoints."""
-    sync_bn: Annotated[bool | None, Option(group=_RARELY, default="for steps with few micro-batches")] = None
+    sync_bn: Annotated[
+        bool | None, Option(group=options.RARELY, default="if a batch has fewer micro-batches than there are processes")
+    ] = None
     """Under torchrun, share each micro-batch and its batch-norm statistics between the processes, instead of dealing
     out whole micro-batches."""
     overwrite: bool = False
@@ -121,7 +125,7 @@ class Config:
                 f"--base-run {self.base_run}: this command trains {' and '.join(sorted(base_steps))} itself; leave "
                 "--base-run out, or train the joint steps alone with --steps joint1"
             )
-        for name in self.selected():  # wrong numbers show before anything is missed
+        for name in self.selected():  # refuses settings out of range before anything is read
             self.step(name)
 
     @property
@@ -138,7 +142,7 @@ class Config:
         return [step for step in STEPS if step in chosen]
 
     def step(self, name: StepName) -> Step:
-        """The recipe's step with this configuration's overrides."""
+        """The recipe's step with its overrides."""
         return override(self.base.steps[name], self.overrides.get(name, {}))
 
     def network(self, num_classes: int) -> NetworkConfig:

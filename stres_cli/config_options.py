@@ -119,6 +119,8 @@ def _help(field: ConfigField) -> str:
         default = default or "on"
     elif not isinstance(value, bool | Mapping | None) and value is not dataclasses.MISSING:
         default = default or field.typed(value)
+    if value is dataclasses.MISSING and not default and not field.option.argument:  # which Typer marks itself
+        text += " Required."
     return f"{text} Default: {default}." if default else text
 
 

@@ -78,7 +78,7 @@ def draw_crop(
     elif scheme == "center":
         return _placed(height, width, box, 0.5, 0.5)
     else:
-        raise UsageError(f"--augmentation is {scheme!r}, but must be one of {', '.join(get_args(Augmentation))}")
+        raise UsageError(f"--augmentation {scheme!r} is not known: give one of {', '.join(get_args(Augmentation))}")
     # Drawn in any case, so that forbidding mirrors changes nothing else.
     mirrored = bool(rng.random() < 0.5)
     return replace(crop, mirror=mirrored and mirror)
@@ -129,6 +129,6 @@ def view_crops(height: int, width: int, views: ViewName, size: Size, *, referenc
     elif views in ("5", "10"):
         positions = _CORNERS_AND_CENTER
     else:
-        raise UsageError(f"--views is {views!r}, but must be one of {', '.join(get_args(ViewName))}")
+        raise UsageError(f"--views {views!r} is not known: give one of {', '.join(get_args(ViewName))}")
     lengths = (reference * box[0], reference * box[1])
     return Views([_placed(height, width, lengths, y, x) for y, x in positions], size)
