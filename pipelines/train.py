@@ -1,6 +1,6 @@
 """Stage: trains the two-stream residual network, step by step, on one split.
 
-Reads `frames/` and `flow/`; leaves `runs/<name>/`. The same configuration under the same name continues where it
+Reads `frames/` and `flow/`, and writes `runs/<name>/`. The same configuration under the same name continues where it
 stopped; another one is refused.
 """
 
@@ -159,7 +159,7 @@ class Config:
         )
 
     def run_config(self, data: "TrainingData", precision: Precision) -> RunConfig:
-        """Everything that decides what a run on `data` becomes, but the weights of other runs."""
+        """Everything that decides what a run on `data` becomes, except the weights of other runs."""
         return RunConfig(
             **made_by(RUN_SCHEMA, "opencv", "numpy", "torch"),
             recipe=self.recipe,
@@ -181,25 +181,31 @@ class Config:
 
 @dataclass(frozen=True)
 class Result:
-    """What training left. `failed`: training videos that could not be read (rows of `failures.csv`); `estimate`: of a
-    dry run, which leaves nothing and has no `steps`."""
+    """What training left in the run's folder."""
 
     run: str
     folder: Path
     steps: list[StepResult]
+    """Empty after a dry run."""
     train_videos: int
     missing_videos: list[str]
+    """Ids of training videos without frames or flow."""
     failed: int
+    """Training videos that could not be read (rows of `failures.csv`)."""
     seconds: float
     estimate: "Estimate | None" = None
+    """Of a dry run."""
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """Trains the selected steps one after the other; under torchrun all ranks train together, and rank 0 writes.
-    A dry run measures some updates of each instead, and writes nothing.
 
-    Raises `UsageError` where the run of that name has another configuration, `MissingError` where frames, flow,
-    weights or a base step are missing or a step diverges, `Interrupted` after a signal, with a checkpoint written.
+    A dry run measures some updates of each step instead, and writes nothing.
+
+    Raises:
+        UsageError: The run of that name has another configuration.
+        MissingError: Frames, flow, weights or a base step are missing, or a step diverges.
+        Interrupted: After a signal, with a checkpoint written.
     """
     from pipelines.training.data import find_training_data, record_unreadable
     from pipelines.training.session import PreparedRun, Session, prepare_run, resolve_precision

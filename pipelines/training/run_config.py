@@ -24,7 +24,7 @@ Side = Annotated[int, Within(32, 8192)]
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The network of the joint steps; a base step trains one of its streams, without the connection."""
+    """The network of the joint steps; a base step trains one of its streams without the connections."""
 
     num_classes: Whole
     depth: Depth
@@ -38,7 +38,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class TrainVideos:
-    """How many training videos there are, and the SHA-256 of the list of their ids."""
+    """The number of training videos, and the SHA-256 of the list of their ids."""
 
     count: Annotated[int, Within(0, 1 << 40)]
     sha256: str
@@ -46,7 +46,7 @@ class TrainVideos:
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """The step of another run that a step begins with, and the SHA-256 of its weights file."""
+    """The step of another run that a step starts from, and the SHA-256 of its weights file."""
 
     run: str
     step: StepName
@@ -63,16 +63,16 @@ class BaseRun:
 
 @dataclass(frozen=True)
 class StepConfig:
-    """How a step is trained, and what it begins with where those are another run's weights."""
+    """How a step is trained, and the weights of another run that it starts from, if any."""
 
     step: Step
     weights: InitialWeights | None = None
 
     @classmethod
     def from_json(cls, document: Any, name: str) -> Self:
-        """What `to_json` gave. Raises `WrongField`."""
+        """Reads what `to_json` wrote. Raises `WrongField`."""
         of_step = dict(from_json(Mapping[str, Any], document, name))
-        for needed in ("frames", "augmentation"):  # what tests rely on is never left to a default
+        for needed in ("frames", "augmentation"):  # no default for what the test of a run relies on
             if needed not in of_step:
                 raise WrongField(f"{name}.{needed}")
         weights = from_json(InitialWeights | None, of_step.pop("weights", None), f"{name}.weights")
@@ -84,18 +84,13 @@ class StepConfig:
         return cls(step, weights)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields of the step, and `weights` among them."""
+        """The fields of the step, with `weights` among them."""
         return to_json(self.step) | ({"weights": asdict(self.weights)} if self.weights else {})
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides what a run becomes, and the programs that began it.
-
-    `flow` is None without flow files. `steps` are those begun so far. `compile`: it rounds differently.
-    `weights_sha256`: of the file that `weights` names, empty where it names none. `others`: fields of another version
-    of stres, which are kept and compared.
-    """
+    """Everything that decides what a run becomes, and the versions of the programs that began it."""
 
     schema: str
     stres_version: str
@@ -104,24 +99,38 @@ class RunConfig:
     split: Whole
     seed: Annotated[int, Within(0, 1 << 63)]
     size: tuple[Side, Side]
+    """Height and width of the input in pixels."""
     weights: str
+    """What the base steps start from: `imagenet`, `none`, a file, or a step of another run."""
     precision: Precision
     network: NetworkConfig
     classes: tuple[str, ...]
     train_videos: TrainVideos
     flow: FlowSettings | None
+    """How the flow was made; None for a data set without flow files."""
     steps: Mapping[StepName, StepConfig]
+    """The steps begun so far."""
     split_sha256: str
     excluded_classes: tuple[str, ...] = ()
     compile: bool = False
+    """Part of the configuration because compiling changes the rounding."""
     base_run: BaseRun | None = None
     weights_sha256: str = ""
+    """Of the file that `weights` names; empty if it names none."""
     others: Mapping[str, Any] = field(default_factory=dict)
+    """Fields that another version of stres wrote, which are kept and compared."""
 
     @classmethod
     def from_json(cls, document: Any, path: Path) -> Self:
-        """The content of the `config.json` at `path`. Raises `MissingError` naming the first field that is missing, of
-        another kind or out of range."""
+        """Reads the content of a `config.json`.
+
+        Args:
+            document: The content.
+            path: The file, for messages.
+
+        Raises:
+            MissingError: A field is missing, of the wrong type or out of range; the message names it.
+        """
         known, others = _divided(cls, in_todays_words(document), path)
         known |= {"flow": None} if known.get("flow") == {} else {}
         config = _checked(cls, known | {"others": others}, path)
@@ -130,7 +139,7 @@ class RunConfig:
         return config
 
     def to_json(self) -> dict[str, Any]:
-        """The content of `config.json`; what most runs lack is not in it."""
+        """The content of `config.json`, without the fields that most runs leave at their default."""
         document = to_json(replace(self, flow=None, steps={}, others={}))
         del document["others"]
         for name, empty in (("excluded_classes", []), ("compile", False), ("base_run", None), ("weights_sha256", "")):
@@ -138,15 +147,15 @@ class RunConfig:
                 del document[name]
         document["flow"] = self.flow.to_json() if self.flow else {}
         document["steps"] = {name: step.to_json() for name, step in self.steps.items()}
-        document["split_sha256"] = document.pop("split_sha256")  # the last, as ever
+        document["split_sha256"] = document.pop("split_sha256")  # stays the last field
         return document | dict(self.others)
 
     def first_difference(self, other: "RunConfig") -> str:
-        """The first in which `other` differs but for the programs, in words; empty where it does not."""
+        """The first difference to `other`, apart from versions of programs, in words; empty if there is none."""
         return first_difference(self.to_json(), other.to_json())
 
     def of_step(self, name: StepName) -> dict[str, Any]:
-        """What a checkpoint of that step has to fit."""
+        """The part of the configuration that a checkpoint of the step has to match."""
         document = replace(self, steps={name: self.steps[name]}).to_json()
         about = ("schema", "stres_version", "library_versions", "split_sha256")
         return {key: value for key, value in document.items() if key not in about}
@@ -186,9 +195,10 @@ class _SplitFile:
 
 
 def checked_split(document: Any, path: Path) -> Split:
-    """`split.json` as a split. Raises `MissingError`.
+    """Reads `split.json`. Raises `MissingError`.
 
-    Its rule for groups is left out: leaks are told when a run is trained, and a stranger's expression may take years.
+    Its group expression is left out: leaks are reported when a run is trained, and a regular expression from elsewhere
+    may take forever to match.
     """
     file = _checked(_SplitFile, _divided(_SplitFile, document, path)[0], path)
     return Split(
@@ -202,9 +212,9 @@ def checked_split(document: Any, path: Path) -> Split:
 
 
 def _divided(kind: type, document: Any, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What of a file is of the fields of `kind`, and what is not."""
+    """The content of a file, divided into the fields of `kind` and others."""
     if not isinstance(document, dict):
-        raise MissingError(f"{path} is no JSON object: restore it, or train the run again")
+        raise MissingError(f"{path} is not a JSON object: restore it, or train the run again")
     names = {each.name for each in fields(kind)} - {"others"}
     known = {name: value for name, value in document.items() if name in names}
     return known, {name: value for name, value in document.items() if name not in names}

@@ -108,7 +108,7 @@ def test_a_broken_configuration_is_told_in_one_sentence_with_the_field(document,
 
 @pytest.mark.parametrize("broken", [[], None, "text", 1])
 def test_a_configuration_that_is_no_object_is_told(broken):
-    with pytest.raises(MissingError, match="is no JSON object: restore it"):
+    with pytest.raises(MissingError, match="is not a JSON object: restore it"):
         RunConfig.from_json(broken, PATH)
 
 
