@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test docs fuzz faults check-python clean
+.PHONY: demo test emulate docs fuzz faults check-python clean
 
 demo: $(VENV)/.installed
 	$(BIN)/stres demo
@@ -16,6 +16,10 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pip check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# What `make test` leaves out of the CUDA kernel's tests: minutes on an emulator of a GPU, and of compiling (docs/gpu.md).
+emulate: $(VENV)/.installed
+	STRES_EMULATE=1 $(BIN)/python -m pytest -q -n 2 -m emulate tests/optical_flow
 
 # The documentation as a site, in build/site; a broken link or a docstring that does not parse fails.
 docs: $(VENV)/.installed

@@ -20,8 +20,10 @@ WriteClip = Callable[..., np.ndarray]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """The marker `cuda`: skipped without a GPU, unless STRES_REQUIRE_CUDA=1 says there must be one. The marker
-    `compiler`: runs only where STRES_TEST_COMPILER=1 asks for it."""
+    """The marker `cuda`: skipped without a GPU, unless STRES_REQUIRE_CUDA=1 says there must be one. The markers
+    `compiler` and `emulate`: run only where STRES_TEST_COMPILER=1 and STRES_EMULATE=1 ask for them."""
+    if item.get_closest_marker("emulate") and os.environ.get("STRES_EMULATE") != "1":
+        pytest.skip("minutes of emulating: `make emulate` runs it")
     if item.get_closest_marker("compiler") and os.environ.get("STRES_TEST_COMPILER") != "1":
         pytest.skip("minutes of compiling: STRES_TEST_COMPILER=1 runs it")
     if item.get_closest_marker("cuda") is None or os.environ.get("STRES_REQUIRE_CUDA") == "1":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MethodName = Literal["tvl1", "tvl1-opencv", "farneback", "dis", "raft"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
-EngineName = Literal["auto", "numba", "triton", "reference"]
+EngineName = Literal["auto", "numba", "triton", "cuda", "reference"]
 """The programs that compute tvl1; `auto` is the fastest one for the device. Their flow is equal but for rounding."""
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
@@ -40,8 +40,9 @@ class FlowMethod(Protocol):
 
     @property
     def engine(self) -> str:
-        """The program that computes it: one of `ENGINES` for tvl1, else the library. Stored with every flow file, but
-        never compared: all engines of a method give the same flow but for rounding."""
+        """The program that computes it, or that computed the last flow: for tvl1 one of `ENGINES`, after `cuda` the
+        shapes of its levels; else the library. Stored with every flow file, but never compared: all engines of a
+        method give the same flow but for rounding."""
 
     @property
     def uses_device(self) -> bool:

@@ -170,7 +170,7 @@ def test_wrong_options_are_named_with_what_is_accepted(name: str, options: dict[
 @pytest.mark.parametrize(
     ("method", "engine", "complaint"),
     [
-        ("tvl1", "cuda", "--engine 'cuda' is not known: give one of auto, numba, .*reference"),
+        ("tvl1", "opencl", "--engine 'opencl' is not known: give one of auto, numba, .*reference"),
         ("dis", "numba", "--engine numba does not go with --method dis, only with tvl1"),
     ],
 )

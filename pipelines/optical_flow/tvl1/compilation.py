@@ -86,7 +86,11 @@ def _ready(kernel: Callable[..., None]) -> Callable[..., None]:
 
 def cache_folder() -> Path | None:
     """A writable folder of our own for exactly this kernel on this kind of processor; None if there is none."""
-    name = f"tvl1-{_identity()}"
+    return writable_folder(f"tvl1-{_identity()}")
+
+
+def writable_folder(name: str) -> Path | None:
+    """A writable folder of that name for what has been compiled, made if missing; None if none can be written to."""
     for parent in _candidates():
         with contextlib.suppress(OSError):
             folder = parent / name

@@ -21,15 +21,20 @@ class _Engine:
     """Has `compute_flow` as `EngineModule` declares it; loaded when first used."""
     device_types: tuple[str, ...]
     """Where it computes; frames on other devices are moved to the CPU."""
+    package: str
+    """What it needs beside PyTorch."""
 
 
 _ENGINES = {
-    "numba": _Engine("pipelines.optical_flow.tvl1.numba_engine", ("cpu",)),
-    "triton": _Engine("pipelines.optical_flow.tvl1.triton_engine", ("cuda", "cpu")),  # cpu: interpreted, for tests
-    "reference": _Engine("pipelines.optical_flow.tvl1.reference", ("cpu", "cuda")),
+    "numba": _Engine("pipelines.optical_flow.tvl1.numba_engine", ("cpu",), "numba"),
+    # Triton on the CPU: interpreted, for tests.
+    "triton": _Engine("pipelines.optical_flow.tvl1.triton_engine", ("cuda", "cpu"), "triton"),
+    "cuda": _Engine("pipelines.optical_flow.tvl1.cuda_engine", ("cuda",), "triton"),  # which computes what it does not
+    "reference": _Engine("pipelines.optical_flow.tvl1.reference", ("cpu", "cuda"), "torch"),
 }
 # `methods.ENGINES`, which can be read without PyTorch, names them and `auto`, which is the first of these that is
-# installed. On a GPU the reference launches some hundred thousand small kernels per pair: the CPU is faster.
+# installed. On a GPU the reference launches some hundred thousand small kernels per pair: the CPU is faster. `cuda` is
+# to be the first there once it has been measured on one (docs/gpu.md).
 _BEST = {"cpu": ("numba",), "cuda": ("triton", "numba")}
 _DEFAULTS = TVL1Parameters()
 
@@ -81,7 +86,8 @@ def resolve_engine(engine: str | None, device: torch.device) -> str:
     check_engine("tvl1", asked)
     if asked != "auto":
         return asked
-    return next((name for name in _BEST.get(device.type, ()) if importlib.util.find_spec(name)), "reference")
+    best = _BEST.get(device.type, ())
+    return next((name for name in best if importlib.util.find_spec(_ENGINES[name].package)), "reference")
 
 
 def computes_on(engine: str, device: torch.device) -> bool:

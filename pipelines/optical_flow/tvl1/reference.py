@@ -18,36 +18,48 @@ from pipelines.optical_flow.tvl1.parameters import TVL1Parameters, level_sizes
 
 @torch.no_grad()
 def compute_flow(
-    frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Parameters, *, dtype: torch.dtype = torch.float32
+    frame0: torch.Tensor,
+    frame1: torch.Tensor,
+    parameters: TVL1Parameters,
+    *,
+    dtype: torch.dtype = torch.float32,
+    counts: list[int] | None = None,
 ) -> torch.Tensor:
-    """uint8 [N, H, W] twice to `dtype` [N, 2, H, W]; float64 shows what rounding does to the others."""
+    """uint8 [N, H, W] twice to `dtype` [N, 2, H, W]; float64 shows what rounding does to the others.
+
+    `counts` gets how many iterations each warp took: pair by pair, and of each pair from the coarsest level on.
+    """
+    counts = [] if counts is None else counts
     pairs = zip(frame0.to(dtype), frame1.to(dtype), strict=True)
-    return torch.stack([_pair_flow(before, after, parameters) for before, after in pairs])
+    return torch.stack([_pair_flow(before, after, parameters, counts) for before, after in pairs])
 
 
-def _pair_flow(frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Parameters) -> torch.Tensor:
+def _pair_flow(
+    frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Parameters, counts: list[int]
+) -> torch.Tensor:
     """From the coarsest level, where the flow starts at zero, to the full size."""
-    pyramid = _pyramid(torch.stack([frame0, frame1]), parameters)
+    pyramid = image_pyramid(torch.stack([frame0, frame1]), parameters)
     flow = frame0.new_zeros((2, *pyramid[-1].shape[1:]))
     for image0, image1 in reversed(pyramid):
         if flow.shape[1:] != image0.shape:
-            flow = _enlarged(flow, image0.shape, parameters)
-        flow = _level_flow(image0, image1, flow, parameters)
+            flow = enlarge(flow, image0.shape, parameters)
+        flow = _level_flow(image0, image1, flow, parameters, counts)
     return flow
 
 
 def _level_flow(
-    image0: torch.Tensor, image1: torch.Tensor, u: torch.Tensor, parameters: TVL1Parameters
+    image0: torch.Tensor, image1: torch.Tensor, u: torch.Tensor, parameters: TVL1Parameters, counts: list[int]
 ) -> torch.Tensor:
     """Improves the flow of one level. The dual variable is carried from warp to warp."""
-    planes = torch.cat([image1[None], _centered_gradient(image1)])
+    planes = torch.cat([image1[None], centered_gradient(image1)])
     p = u.new_zeros((2, 2, *image0.shape))
     solve = _solve_as_cuda_class if parameters.mode == "cuda" else _solve_as_cpu_class
     for _ in range(parameters.warps):
         warped, *gradient = _warp(planes, u, parameters)
         grad = torch.stack(gradient)
         residual = warped - (grad * u).sum(0) - image0  # of the linearised brightness constancy, less its part in u
-        u, p = solve(grad, residual, u, p, parameters)
+        u, p, count = solve(grad, residual, u, p, parameters)
+        counts.append(count)
     return u
 
 
@@ -56,34 +68,35 @@ def _level_flow(
 
 def _solve_as_cpu_class(
     grad: torch.Tensor, residual: torch.Tensor, u: torch.Tensor, p: torch.Tensor, parameters: TVL1Parameters
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Iterations in rounds that start with a median filter, until the flow hardly changes."""
     threshold = parameters.epsilon**2 * residual.numel()
-    change = math.inf
+    change, count = math.inf, 0
     for _ in range(parameters.outer_iterations):
         if change <= threshold:
             break
         u = _median(u, parameters.median_filtering)
         for _ in range(parameters.inner_iterations):
             u, p, change = _iterate(grad, residual, u, p, parameters)
+            count += 1
             if change <= threshold:
                 break
-    return u, p
+    return u, p, count
 
 
 def _solve_as_cuda_class(
     grad: torch.Tensor, residual: torch.Tensor, u: torch.Tensor, p: torch.Tensor, parameters: TVL1Parameters
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Iterations whose change is looked at now and then: the larger it was, the longer the next look waits."""
     threshold = parameters.epsilon**2 * residual.numel()
-    credit = 0.0  # the last change seen, lowered by the threshold at every iteration since
+    credit, n = 0.0, 0  # credit: the last change seen, lowered by the threshold at every iteration since
     for n in range(parameters.outer_iterations * parameters.inner_iterations):
         look = threshold > 0 and n % 2 == 1 and credit < threshold
         u, p, change = _iterate(grad, residual, u, p, parameters)
         if look and change <= threshold:
             break
         credit = change if look else credit - threshold
-    return u, p
+    return u, p, n + 1
 
 
 def _iterate(
@@ -126,8 +139,8 @@ def _median(u: torch.Tensor, side: int) -> torch.Tensor:
 # ------------------------------------------------------------------ pyramid
 
 
-def _pyramid(images: torch.Tensor, parameters: TVL1Parameters) -> list[torch.Tensor]:
-    """[2, H, W] at every level, the full size first; no smoothing anywhere."""
+def image_pyramid(images: torch.Tensor, parameters: TVL1Parameters) -> list[torch.Tensor]:
+    """[K, H, W] at every level, the full size first; no smoothing anywhere."""
     height, width = images.shape[1:]
     sizes = level_sizes(height, width, parameters.nscales, parameters.scale_step)
     scale = 1 / parameters.scale_step
@@ -137,8 +150,8 @@ def _pyramid(images: torch.Tensor, parameters: TVL1Parameters) -> list[torch.Ten
     return pyramid
 
 
-def _enlarged(flow: torch.Tensor, size: torch.Size, parameters: TVL1Parameters) -> torch.Tensor:
-    """The flow on the next finer level: sampled by the ratio of sizes, but its values scaled by the nominal step."""
+def enlarge(flow: torch.Tensor, size: torch.Size, parameters: TVL1Parameters) -> torch.Tensor:
+    """Flow [K, H, W] on the next finer level: sampled by the ratio of sizes, values scaled by the nominal step."""
     ratios = (flow.shape[1] / size[0], flow.shape[2] / size[1])
     return _resize(flow, (size[0], size[1]), ratios, parameters.mode) * (1 / parameters.scale_step)
 
@@ -171,10 +184,12 @@ def resize_samples(
 # ------------------------------------------------------------------ gradient and warp
 
 
-def _centered_gradient(image: torch.Tensor) -> torch.Tensor:
-    """Half the difference of the neighbours, the border repeated outwards: [H, W] to [2, H, W]."""
+def centered_gradient(image: torch.Tensor) -> torch.Tensor:
+    """Half the difference of the neighbours, the border repeated outwards: [..., H, W] to [2, ..., H, W], x then y."""
     around = pad(image[None], (1, 1, 1, 1), mode="replicate")[0]
-    return 0.5 * torch.stack([around[1:-1, 2:] - around[1:-1, :-2], around[2:, 1:-1] - around[:-2, 1:-1]])
+    along_x = around[..., 1:-1, 2:] - around[..., 1:-1, :-2]
+    along_y = around[..., 2:, 1:-1] - around[..., :-2, 1:-1]
+    return 0.5 * torch.stack([along_x, along_y])
 
 
 def _warp(planes: torch.Tensor, u: torch.Tensor, parameters: TVL1Parameters) -> torch.Tensor:
