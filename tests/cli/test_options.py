@@ -147,6 +147,15 @@ def test_text_is_read_by_the_fields_type(name, text, value):
     assert field.read(text) == value
 
 
+def test_the_old_spelling_of_center_is_read_wherever_it_is_a_choice():
+    fields = [field for command in COMMANDS for field in fields_of(config_of(command)) if "center" in field.choices]
+    assert {field.flag for field in fields} == {"--augmentation", "--temporal-init", "--views"}
+    for field in fields:
+        assert field.read("centre") == field.read("center")
+    with pytest.raises(UsageError, match="--kind 'centre' is not known"):  # no choice there
+        Config(kind="centre")
+
+
 def test_text_that_is_no_number_is_refused_with_what_to_give():
     (field,) = (field for field in fields_of(Config) if field.name == "count")
     with pytest.raises(UsageError, match="--count 'many' cannot be read: give an integer of at least 1"):
