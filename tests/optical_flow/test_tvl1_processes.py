@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.optical_flow.tvl1 import compilation
+
 WIDTHS = (40, 200, 400)
 """Of 0.1.0 each had kernels of its own, and those compiled by different processes called each other's parts."""
 
@@ -68,6 +70,24 @@ def test_kernels_compiled_by_several_processes_give_every_width_its_own_flow_in_
 @pytest.mark.usefixtures("alone")
 def test_processes_that_race_for_an_empty_cache_compile_once_for_all_widths(cache: Path) -> None:
     assert len(list(cache.rglob("*.nbc"))) == 1
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_kernel_that_is_stored_is_loaded_without_waiting_for_other_processes(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def wait(descriptor: int, patience: float) -> bool:
+        raise AssertionError("the lock is waited for")
+
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
+    monkeypatch.setattr(compilation, "take_lock", wait)
+    monkeypatch.setattr(compilation, "_kernels", [])
+    assert compilation.compiled_kernel()
+    assert not caplog.messages
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache / "empty"))
+    monkeypatch.setattr(compilation, "_kernels", [])
+    with pytest.raises(AssertionError, match="the lock is waited for"):
+        compilation.compiled_kernel()
 
 
 @pytest.mark.usefixtures("alone")

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from pipelines.errors import MissingError
 from pipelines.storage.atomic import take_lock
@@ -45,9 +46,11 @@ def _load_or_compile() -> Callable[..., None]:
     if folder is None:
         _log.warning(_COMPILING.format("; no cache folder is writable, so every process does"))
         return _ready(_kernel(None))
-    with _only_process(folder):
-        if not list(folder.rglob("*.nbc")):
-            _log.warning(_COMPILING.format(", once on this machine"))
+    with contextlib.ExitStack() as held:
+        if not _is_stored(_kernel(folder)):
+            held.enter_context(_only_process(folder))
+            if not _is_stored(_kernel(folder)):  # nor has another process stored it meanwhile
+                _log.warning(_COMPILING.format(", once on this machine"))
         try:
             return _ready(_kernel(folder))
         except Exception as error:  # a damaged entry, a full disk: whatever it is, it is only a cache
@@ -70,6 +73,15 @@ def _kernel(folder: Path | None) -> Callable[..., None]:
         return numba.njit(cache=True, **EXACT)(pair_flow)
     finally:
         numba.config.CACHE_DIR = before
+
+
+def _is_stored(kernel: Any) -> bool:
+    """Whether Numba will find the kernel in its cache, which then needs no lock: a process that gets no core must not
+    keep all others waiting. False if this version of Numba does not tell."""
+    with contextlib.suppress(Exception):
+        file = kernel._cache._cache_file
+        return any(Path(file._data_path(name)).exists() for name in file._load_index().values())
+    return False
 
 
 def _ready(kernel: Callable[..., None]) -> Callable[..., None]:
