@@ -335,6 +335,7 @@ def _field_docstrings(config: type) -> dict[str, str]:
 
 StreamName = Literal["appearance", "motion"]
 Depth = Literal[26, 50, 101, 152]
+ResNetForm = Literal["v1", "v1.5"]
 Fusion = Literal["add", "multiply", "none"]
 Direction = Literal["motion-to-appearance", "appearance-to-motion", "both", "none"]
 TemporalInit = Literal["average", "center", "random"]

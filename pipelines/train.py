@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pipelines import options
 from pipelines.errors import UsageError
-from pipelines.options import Depth, Direction, Fusion, Option, Precision, TemporalInit
+from pipelines.options import Depth, Direction, Fusion, Option, Precision, ResNetForm, TemporalInit
 from pipelines.runtime.devices import device_for, repeatable, resolve_device
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
@@ -64,6 +64,10 @@ class Config:
     """Layers of each ResNet."""
     width: Annotated[int | None, Option(metavar="N", minimum=1, group=_NETWORK)] = None
     """Channels of the first stage; the paper's are 64."""
+    stem_width: Annotated[int | None, Option(metavar="N", minimum=1, group=_NETWORK, default="the weights'")] = None
+    """Channels of the first layer."""
+    resnet: Annotated[ResNetForm | None, Option(group=_NETWORK, default="the weights'; without any v1.5")] = None
+    """Form of both ResNets: v1 (the paper's: stride in a block's first 1x1) or v1.5 (torchvision's: in the 3x3)."""
     size: Annotated[
         tuple[int, int] | None,
         Option(
@@ -77,7 +81,8 @@ class Config:
     ] = None
     """Input size in pixels."""
     weights: Annotated[str | None, Option(metavar="NAME|FILE|run:NAME", group=_NETWORK)] = None
-    """imagenet (torchvision's), a file in torchvision's format, run:NAME or run:NAME/STEP (another run), or none."""
+    """imagenet (torchvision's), a file (torchvision's names, or of import-weights), run:NAME or run:NAME/STEP
+    (another run), or none."""
     fusion: Annotated[Fusion, Option(group=_NETWORK)] = "add"
     """How the connections combine the streams."""
     direction: Annotated[Direction, Option(group=_NETWORK)] = "motion-to-appearance"
@@ -156,6 +161,8 @@ class Config:
             direction=self.direction,
             temporal_kernels=self.temporal_kernels,
             temporal_init=self.temporal_init,
+            resnet=self.resnet or "v1.5",
+            stem_width=self.stem_width,
         )
 
     def run_config(self, data: "TrainingData", precision: Precision) -> RunConfig:
@@ -239,6 +246,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
                 Run(workspace.runs / config.run_name),
                 data,
                 config.run_config(data, resolve_precision(config.precision, device)),
+                given={name: getattr(config, name) for name in ("depth", "width", "resnet", "stem_width")},
                 base_run=config.base_run,
                 overwrite=config.overwrite,
                 write=not config.dry_run,

@@ -20,13 +20,14 @@ from pipelines.storage.quantise import mirror_x_flow
 class Prepare(nn.Module):
     """Both streams of a batch -> the two inputs of `STResNet.forward`, channels_last in memory.
 
-    rgb, flow: `Clips`, or uint8 tensors [B, T, C, h, w] that need no more than normalising; either may be None and then
-    stays None. Computes where the pixels are. Raises `UsageError` for tensors that are not uint8.
+    normalise: the network's; None for torchvision's. rgb, flow: `Clips`, or uint8 tensors [B, T, C, h, w] that need no
+    more than normalising; either may be None and then stays None. Computes where the pixels are. Raises `UsageError`
+    for tensors that are not uint8.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, normalise: Normalise | None = None) -> None:
         super().__init__()
-        self.normalise = Normalise()
+        self.normalise = normalise or Normalise()
 
     def forward(self, rgb: Frames | None, flow: Frames | None) -> tuple[Tensor | None, Tensor | None]:
         return self._rgb(rgb), self._flow(flow)

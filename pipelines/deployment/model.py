@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.evaluation.scoring import with_fused
-from pipelines.models import Normalise, STResNet
+from pipelines.models import STResNet
 
 
 class Deployed(nn.Module):
@@ -21,7 +21,7 @@ class Deployed(nn.Module):
 
     def __init__(self, network: STResNet) -> None:
         super().__init__()
-        self.normalise = Normalise()
+        self.normalise = network.normalise()
         self.network = network
 
     @property

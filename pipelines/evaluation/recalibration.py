@@ -61,7 +61,7 @@ def recalibrate_batch_norm(
     for norm in norms:
         norm.train()
         norm.momentum = 0.0  # the running statistics are ours to set
-    prepare, clip_count = Prepare().to(device), 0
+    prepare, clip_count = Prepare(network.normalise()).to(device), 0
     try:
         for count, rgb, flow in _batches(clips):
             network(*prepare(_moved(rgb, device), _moved(flow, device)))

@@ -36,7 +36,7 @@ class Scorer:
 
     def __init__(self, network: STResNet, device: torch.device, precision: str = "fp32") -> None:
         self.network = folded(network).to(device)
-        self.prepare = Prepare().to(device)
+        self.prepare = Prepare(network.normalise()).to(device)
         self.device = device
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 

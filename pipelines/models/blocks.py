@@ -4,7 +4,9 @@
                       |                                           |
     residual_input -> F: conv1 bn relu, conv2 bn relu, conv3 bn --+--> before_relu --> relu --> after_relu
 
-Without a connection `residual_input` is x, and this is torchvision's block (stride in the 3x3), key for key.
+Without a connection `residual_input` is x, and this is torchvision's block, key for key. The form says where a block
+that halves the picture does so: "v1" (He et al., CVPR 2016, and the paper's) in the first 1x1 convolution, "v1.5"
+(torchvision) in the 3x3. The weights have the same names and shapes, but those of one are wrong in the other.
 Letters: N frames of all videos end to end, C channels, H W pixels.
 """
 
@@ -13,7 +15,8 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.temporal import TemporalConv, TemporalInit
+from pipelines.models.temporal import TemporalConv
+from pipelines.options import ResNetForm, TemporalInit
 
 EXPANSION = 4
 BATCH_NORM_MOMENTUM = 0.05  # paper.md 3.2: running moments take the new batch with this weight
@@ -31,19 +34,30 @@ class BlockOutput(NamedTuple):
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 beside a shortcut."""
 
-    def __init__(self, in_channels: int, width: int, *, stride: int = 1, temporal: TemporalInit | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        *,
+        stride: int = 1,
+        form: ResNetForm = "v1.5",
+        temporal: TemporalInit | None = None,
+    ) -> None:
         """
         Args:
             in_channels: of its input; its output has 4 times `width`.
             width: channels of the 3x3 convolution.
-            stride: of the 3x3 convolution, in pixels.
+            stride: in pixels, of the convolution that the form says; 1 for a block with temporal kernels.
+            form: of the ResNet.
             temporal: makes both 1x1 convolutions 3x1x1 over time, and says how they start (paper.md 2.2).
         """
         super().__init__()
+        assert temporal is None or stride == 1
         out_channels = EXPANSION * width
-        self.conv1 = _pointwise_or_temporal(in_channels, width, temporal)
+        stride_of_first, stride_of_second = (stride, 1) if form == "v1" else (1, stride)
+        self.conv1 = _pointwise_or_temporal(in_channels, width, temporal, stride=stride_of_first)
         self.bn1 = batch_norm(width)
-        self.conv2 = convolution(width, width, 3, stride=stride)
+        self.conv2 = convolution(width, width, 3, stride=stride_of_second)
         self.bn2 = batch_norm(width)
         self.conv3 = _pointwise_or_temporal(width, out_channels, temporal)
         self.bn3 = batch_norm(out_channels)
@@ -89,9 +103,11 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, momentum=BATCH_NORM_MOMENTUM)
 
 
-def _pointwise_or_temporal(in_channels: int, out_channels: int, temporal: TemporalInit | None) -> nn.Module:
+def _pointwise_or_temporal(
+    in_channels: int, out_channels: int, temporal: TemporalInit | None, *, stride: int = 1
+) -> nn.Module:
     if temporal is None:
-        return convolution(in_channels, out_channels, 1)
+        return convolution(in_channels, out_channels, 1, stride=stride)
     return TemporalConv(in_channels, out_channels, temporal)
 
 

@@ -3,6 +3,8 @@
 Letters: H W pixels, L flow fields of a stack (2L channels, x then y of each).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -25,9 +27,14 @@ class Normalise(nn.Module):
     rgb_mean: Tensor
     rgb_deviation: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, rgb_mean: Sequence[float] = RGB_MEAN, rgb_deviation: Sequence[float] = RGB_DEVIATION) -> None:
+        """
+        Args:
+            rgb_mean: of red, green and blue on a scale of 0..1; torchvision's unless given.
+            rgb_deviation: likewise.
+        """
         super().__init__()
-        for name, values in (("rgb_mean", RGB_MEAN), ("rgb_deviation", RGB_DEVIATION)):
+        for name, values in (("rgb_mean", rgb_mean), ("rgb_deviation", rgb_deviation)):
             self.register_buffer(name, 255 * torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, rgb: Tensor | None, flow: Tensor | None) -> tuple[Tensor | None, Tensor | None]:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from pipelines import options
 from pipelines.errors import UsageError
 from pipelines.models.blocks import BlockOutput
+from pipelines.models.normalise import RGB_DEVIATION, RGB_MEAN, Normalise
 from pipelines.models.stream import Stream
-from pipelines.options import Depth, Direction, Fusion, StreamName, TemporalInit
+from pipelines.options import Depth, Direction, Fusion, ResNetForm, StreamName, TemporalInit
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,16 @@ class STResNet(nn.Module):
         temporal_init: TemporalInit = "average",
         dropout: float = 0.0,
         streams: Sequence[StreamName] = ("appearance", "motion"),
+        resnet: ResNetForm = "v1.5",
+        stem_width: int | None = None,
+        rgb_mean: Sequence[float] | None = None,
+        rgb_deviation: Sequence[float] | None = None,
     ) -> None:
         """
         Args:
             num_classes: classes of each of the two classifiers.
             depth: layers, all in bottleneck blocks.
-            width: channels of the first layer; the paper's are 64.
+            width: channels of the 3x3 convolutions of the first stage; the paper's are 64.
             flow_channels: 2L, x and y of L flow fields.
             fusion: how one stream enters the other (paper.md 2.1). With one stream only, nothing is connected.
             temporal_kernels: whether block b of every stage has 3x1x1 kernels (paper.md 2.2).
@@ -84,13 +89,21 @@ class STResNet(nn.Module):
             temporal_init: how the 3x1x1 kernels start.
             dropout: probability before the classifiers, from 0 to below 1.
             streams: the streams to build; one alone is what the base steps train.
+            resnet: form of both ResNets (see `blocks`); the weights do not tell which one is theirs.
+            stem_width: channels of the first layer; None: as many as `width`.
+            rgb_mean: of red, green and blue on a scale of 0..1, by which `normalise` makes the input; None for
+                torchvision's.
+            rgb_deviation: likewise.
 
         Raises:
             UsageError: an argument is out of range.
         """
         super().__init__()
-        for name, value in (("num_classes", num_classes), ("width", width), ("flow_channels", flow_channels)):
+        stem_width = width if stem_width is None else stem_width
+        sizes = {"num_classes": num_classes, "width": width, "stem_width": stem_width, "flow_channels": flow_channels}
+        for name, value in sizes.items():
             options.require(name, options.Positive, value)
+        options.require("resnet", ResNetForm, resnet)
         options.require("fusion", Fusion, fusion)
         options.require("direction", Direction, direction)
         options.require("temporal_init", TemporalInit, temporal_init)
@@ -100,7 +113,15 @@ class STResNet(nn.Module):
         accepted = get_args(StreamName)
         if isinstance(streams, str) or not streams or any(name not in accepted for name in streams):
             raise UsageError(f"streams must hold one or both of {', '.join(accepted)}, got {streams!r}")
-        self.num_classes, self.depth, self.width, self.flow_channels = num_classes, depth, width, flow_channels
+        mean, deviation = tuple(rgb_mean or RGB_MEAN), tuple(rgb_deviation or RGB_DEVIATION)
+        if len(mean) != 3 or len(deviation) != 3 or min(deviation) <= 0:
+            raise UsageError(
+                "rgb_mean and rgb_deviation must be three numbers each, the latter positive, "
+                f"got {rgb_mean} and {rgb_deviation}"
+            )
+        self.num_classes, self.depth, self.flow_channels = num_classes, depth, flow_channels
+        self.resnet, self.width, self.stem_width = resnet, width, stem_width
+        self.rgb_mean, self.rgb_deviation = mean, deviation
 
         def stream(name: StreamName, in_channels: int) -> Stream | None:
             if name not in streams:
@@ -110,6 +131,8 @@ class STResNet(nn.Module):
                 num_classes,
                 depth=depth,
                 width=width,
+                stem_width=stem_width,
+                form=resnet,
                 temporal=temporal_init if temporal_kernels else None,
                 temporal_pool=(temporal_pool[0], temporal_pool[1]) if temporal_pool is not None else None,
                 dropout=dropout,
@@ -125,6 +148,10 @@ class STResNet(nn.Module):
         """The streams that there are, by name."""
         both: dict[StreamName, Stream | None] = {"appearance": self.appearance, "motion": self.motion}
         return {name: stream for name, stream in both.items() if stream is not None}
+
+    def normalise(self) -> Normalise:
+        """What makes this network's input from stored bytes."""
+        return Normalise(self.rgb_mean, self.rgb_deviation)
 
     def forward(self, rgb: Tensor | None, flow: Tensor | None) -> StreamLogits:
         """Classifies clips.

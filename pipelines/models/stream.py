@@ -12,7 +12,7 @@ from pipelines import options
 from pipelines.models.blocks import EXPANSION, BlockOutput, Bottleneck, batch_norm, convolution
 from pipelines.models.dropout import VideoDropout
 from pipelines.models.temporal import TemporalMaxPool
-from pipelines.options import Depth, TemporalInit
+from pipelines.options import Depth, ResNetForm, TemporalInit
 
 BLOCKS: dict[Depth, tuple[int, ...]] = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 CLASSIFIER_DEVIATION = 0.01  # paper.md 2.6
@@ -22,12 +22,19 @@ class Stage(nn.ModuleList):
     """Blocks a, b, c, ... of one resolution, opened between a and b, where the streams meet."""
 
     def __init__(
-        self, in_channels: int, width: int, blocks: int, *, stride: int, temporal: TemporalInit | None
+        self,
+        in_channels: int,
+        width: int,
+        blocks: int,
+        *,
+        stride: int,
+        form: ResNetForm,
+        temporal: TemporalInit | None,
     ) -> None:
         out_channels = EXPANSION * width
         super().__init__(
             [
-                Bottleneck(in_channels, width, stride=stride),
+                Bottleneck(in_channels, width, stride=stride, form=form),
                 Bottleneck(out_channels, width, temporal=temporal),  # paper.md 2.2: block b of every stage
                 *(Bottleneck(out_channels, width) for _ in range(blocks - 2)),
             ]
@@ -55,6 +62,8 @@ class Stream(nn.Module):
         *,
         depth: Depth,
         width: int,
+        stem_width: int,
+        form: ResNetForm,
         temporal: TemporalInit | None,
         temporal_pool: tuple[int, int] | None,
         dropout: float,
@@ -64,20 +73,23 @@ class Stream(nn.Module):
             in_channels: of its input.
             num_classes: of its classifier.
             depth: layers.
-            width: channels of the first layer.
+            width: channels of the 3x3 convolutions of the first stage.
+            stem_width: channels of the first layer.
+            form: of the ResNet (see `blocks`).
             temporal: how the temporal kernels of each block b start; None for none.
             temporal_pool: (size, stride) of the max pooling over frames, or None.
             dropout: probability before the classifier.
         """
         super().__init__()
         options.require("depth", Depth, depth)
-        self.conv1 = convolution(in_channels, width, 7, stride=2)
-        self.bn1 = batch_norm(width)
+        self.form = form
+        self.conv1 = convolution(in_channels, stem_width, 7, stride=2)
+        self.bn1 = batch_norm(stem_width)
         blocks = BLOCKS[depth]
-        self.layer1 = Stage(width, width, blocks[0], stride=1, temporal=temporal)
-        self.layer2 = Stage(EXPANSION * width, 2 * width, blocks[1], stride=2, temporal=temporal)
-        self.layer3 = Stage(EXPANSION * 2 * width, 4 * width, blocks[2], stride=2, temporal=temporal)
-        self.layer4 = Stage(EXPANSION * 4 * width, 8 * width, blocks[3], stride=2, temporal=temporal)
+        self.layer1 = Stage(stem_width, width, blocks[0], stride=1, form=form, temporal=temporal)
+        self.layer2 = Stage(EXPANSION * width, 2 * width, blocks[1], stride=2, form=form, temporal=temporal)
+        self.layer3 = Stage(EXPANSION * 2 * width, 4 * width, blocks[2], stride=2, form=form, temporal=temporal)
+        self.layer4 = Stage(EXPANSION * 4 * width, 8 * width, blocks[3], stride=2, form=form, temporal=temporal)
         self.temporal_pool = TemporalMaxPool(*temporal_pool) if temporal_pool else None
         self.dropout = VideoDropout(dropout)
         self.fc = nn.Linear(EXPANSION * 8 * width, num_classes)
@@ -89,8 +101,10 @@ class Stream(nn.Module):
         return self.layer1, self.layer2, self.layer3, self.layer4
 
     def stem(self, x: Tensor) -> Tensor:
-        """[B, T, C, H, W] -> [N, width, H/4, W/4], the sizes rounded up."""
+        """[B, T, C, H, W] -> [N, stem_width, about H/4, about W/4]: rounded up in form v1.5, down in v1."""
         x = F.relu(self.bn1(self.conv1(x.flatten(0, 1))), inplace=True)
+        if self.form == "v1":
+            return F.max_pool2d(x, kernel_size=3, stride=2, ceil_mode=True)
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
 
     def classify(self, x: Tensor, frames: int) -> Tensor:

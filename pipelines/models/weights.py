@@ -3,19 +3,22 @@
 A load succeeds or raises: every tensor of the network except the classifiers is filled, and every tensor given is used.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from pipelines.errors import MissingError, UsageError
+from pipelines.models.backbones import BACKBONE_SCHEMA, Backbone, backbone_of
 from pipelines.models.st_resnet import STResNet
 from pipelines.models.stream import Stream
 from pipelines.models.temporal import TemporalConv
-from pipelines.options import StreamName
+from pipelines.options import ResNetForm, StreamName
 from pipelines.storage.tensor_file import TensorFileError, read_tensors, require_tensors, while_the_server_answers
 
 IMAGENET_DEPTHS = (50, 101, 152)
@@ -32,12 +35,15 @@ def load_pretrained(model: STResNet, source: str | Path, *, download: bool = Tru
     `"imagenet"`: torchvision's IMAGENET1K_V1 weights of the model's depth (docs/recipe.md says why not V2), downloaded
     once to the torch hub's folder (without `download` nothing is loaded until they are there);
     `"none"`: nothing is loaded; else the path of a torchvision ResNet's state dict as `torch.save` writes it, plain or
-    under one of the keys `_WRAPPERS`, with or without `module.` before its own. Raises `UsageError` where there are no
-    ImageNet weights of that depth and width, `MissingError` where the file is absent, holds anything but finite
-    tensors, or does not fit.
+    under one of the keys `_WRAPPERS`, with or without `module.` before its own, or a `Backbone`. Raises `UsageError`
+    where there are no ImageNet weights of that depth and width, or they are known to be of another form than the model,
+    `MissingError` where the file is absent, holds anything but finite tensors, or does not fit.
     """
     state = read_pretrained(model.depth, model.width, source, download=download)
     if state is not None:
+        form = "v1.5" if str(source) == "imagenet" else read_form(Path(source))
+        if form not in (None, model.resnet):
+            raise UsageError(f"the weights {source} are of a ResNet {form}, the network is of form {model.resnet}")
         for stream in model.streams.values():
             _load_torchvision(stream, state, f"the weights {source}")
 
@@ -49,6 +55,32 @@ def read_pretrained(depth: int, width: int, source: str | Path, *, download: boo
         return None
     path = _imagenet_file(depth, width, download) if str(source) == "imagenet" else Path(source)
     return None if path is None else read_state_dict(path)
+
+
+def read_backbone(path: Path) -> Backbone:
+    """The ResNet of a weights file, with its form where the file tells it: a `Backbone` does, and torchvision's own are
+    known by name and content. Raises `MissingError` as `read_state_dict`, and for other networks."""
+    state, content = _read(path)
+    backbone = backbone_of(content, state, str(path))
+    return replace(backbone, form=_torchvisions_form(path)) if backbone.form is None else backbone
+
+
+def read_form(path: Path) -> ResNetForm | None:
+    """The form of the ResNet of a weights file; None where the file does not tell it."""
+    _, content = _read(path)
+    form = content.get("resnet") if content.get("schema") == BACKBONE_SCHEMA else _torchvisions_form(path)
+    return cast("ResNetForm | None", form)
+
+
+def _torchvisions_form(path: Path) -> ResNetForm | None:
+    """v1.5 for a file that torchvision published: its name ends with the beginning of its SHA-256."""
+    import torchvision
+
+    found = re.fullmatch(r"(\w*resnet\d+\w*)-([0-9a-f]{8})\.pth", path.name)
+    if found is None or found[1] not in torchvision.models.list_models():
+        return None
+    with path.open("rb") as file:
+        return "v1.5" if hashlib.file_digest(file, "sha256").hexdigest().startswith(found[2]) else None
 
 
 def load_torchvision_state(
@@ -96,6 +128,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises `MissingError` where it is absent, damaged, another kind of file, or holds anything but finite tensors by
     name.
     """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """The state dict of a file, and all of its content."""
     if not path.exists():
         raise MissingError(
             f"there is no weights file {path}: give the path of one, or `imagenet`, `run:NAME` or `none`"
@@ -106,11 +143,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise MissingError(
             f"{path} cannot be read as a file of plain tensors ({error}): {error.advice or _FETCH_OR_SAVE}"
         ) from error
-    return _unwrapped(content, path)
+    return _unwrapped(content, path), content
 
 
 def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, Mapping) and str(content.get("schema")).startswith("stres/"):
+    ours = str(content.get("schema")) if isinstance(content, Mapping) else ""
+    if ours.startswith("stres/") and ours != BACKBONE_SCHEMA:
         raise MissingError(
             f"{path} belongs to a run, whose classes and network stand beside it: "
             f"give --weights run:{path.resolve().parent} instead"

@@ -5,8 +5,9 @@ joint step. Everything is kept but the classifiers, and these too where both run
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import MissingError, UsageError
 from pipelines.storage.flow_settings import FlowSettings
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pipelines.models import STResNet
 
 PREFIX = "run:"
+_OF_THE_FORM = ("resnet", "stem_width", "rgb_mean", "rgb_deviation")
 JOINT: tuple[StepName, ...] = ("joint1", "joint2")
 # The steps of this run that a step builds on: where it has one of them, it starts from there.
 _PREDECESSORS: Mapping[StepName, tuple[StepName, ...]] = {
@@ -163,6 +165,65 @@ def _require_fit(source: SourceRun, step: StepName, name: StepName, network: Net
             f"{name} cannot start from {step} of run {source.label}: {', '.join(differences)}: "
             "give the network options that run was trained with"
         )
+
+
+def network_of_weights(
+    config: RunConfig, given: Mapping[str, Any], lender: Run | None, known: RunConfig | None
+) -> NetworkConfig:
+    """The network of `config` in the form, and with the normalisation, of the weights that it begins with.
+
+    A weights file tells its depth and widths as well, by its tensors.
+
+    Args:
+        config: of the run to be trained.
+        given: what was asked for of the network; None where it was not.
+        lender: the run whose weights it begins with.
+        known: the run's configuration where it was begun before; its weights file may be gone since.
+
+    Raises:
+        UsageError: Something else was asked for than the weights are, or nothing tells their form.
+        MissingError: The weights file cannot be read.
+    """
+    network = config.network
+    told: dict[str, Any]
+    if lender is not None:
+        there = lender.config().network
+        told = {name: getattr(there, name) for name in _OF_THE_FORM}
+        told["stem_width"] = there.stem_width or there.width
+    elif config.weights == "imagenet":
+        told = {"resnet": "v1.5"}
+    elif config.weights == "none":
+        told = {}
+    elif known is not None and known.weights == config.weights:
+        told = {name: getattr(known.network, name) for name in ("depth", "width", *_OF_THE_FORM)}
+        told["stem_width"] = known.network.stem_width or known.network.width
+    else:
+        told = _told_by_file(Path(config.weights), given)
+    for name, value in given.items():
+        if value is not None and told.get(name, value) != value:
+            raise UsageError(
+                f"--{name.replace('_', '-')} {value} does not fit the weights {config.weights}, which are of "
+                f"{told[name]}: leave it out"
+            )
+    network = replace(network, **told)
+    return replace(network, stem_width=None) if network.stem_width == network.width else network
+
+
+def _told_by_file(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    from pipelines.models.weights import read_backbone
+
+    backbone = read_backbone(path)
+    if backbone.form is None and given["resnet"] is None:
+        raise UsageError(
+            f"--weights {path} does not tell the form of its ResNet: add --resnet v1.5 (torchvision's and timm's) or "
+            "--resnet v1 (He et al.'s own, Caffe's, MatConvNet's); of the wrong form they would be worth little"
+        )
+    told: dict[str, Any] = {name: getattr(backbone, name) for name in ("depth", "width", "stem_width")}
+    if backbone.form is not None:
+        told["resnet"] = backbone.form
+    if not backbone.has_default_normalisation:
+        told |= {"rgb_mean": backbone.rgb_mean, "rgb_deviation": backbone.rgb_deviation}
+    return told
 
 
 def flow_difference(source: SourceRun, flow: FlowSettings | None) -> str:

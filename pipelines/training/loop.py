@@ -77,7 +77,7 @@ class StepTrainer:
         self.network = compiled(self.parallel_model) if compile_network else self.parallel_model
         self.running_stats = RunningStats(model, across_processes=self.plan.deals_micro_batches)
         self.dropouts = [module for module in model.modules() if isinstance(module, VideoDropout)]
-        self.prepare = Prepare().to(device)
+        self.prepare = Prepare(model.normalise()).to(device)
         self.optimiser = make_optimiser(self.model, step, may_skip=precision == "fp16")
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.state = StepState()

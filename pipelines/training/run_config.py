@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import MissingError
-from pipelines.options import Depth, Direction, Fusion, Precision, TemporalInit
+from pipelines.options import Depth, Direction, Fusion, Precision, ResNetForm, TemporalInit
 from pipelines.storage.atomic import json_text
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.typed_json import Within, WrongField, first_difference, from_json, read_fields, to_json
@@ -20,6 +20,8 @@ _MOST = 1 << 20  # of what a run counts
 
 Whole = Annotated[int, Within(0, _MOST)]
 Side = Annotated[int, Within(32, 8192)]
+Mean = Annotated[float, Within(-1000, 1000)]
+Deviation = Annotated[float, Within(1e-6, 1000)]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,12 @@ class NetworkConfig:
     direction: Direction
     temporal_kernels: bool
     temporal_init: TemporalInit
+    resnet: ResNetForm = "v1.5"
+    stem_width: Whole | None = None
+    """Channels of the first layer; None: as many as `width`."""
+    rgb_mean: tuple[Mean, Mean, Mean] | None = None
+    """Of red, green and blue on a scale of 0..1, as the initial weights came with them; None: torchvision's."""
+    rgb_deviation: tuple[Deviation, Deviation, Deviation] | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +153,11 @@ class RunConfig:
         for name, empty in (("excluded_classes", []), ("compile", False), ("base_run", None), ("weights_sha256", "")):
             if document[name] == empty:
                 del document[name]
+        for name in ("stem_width", "rgb_mean", "rgb_deviation"):
+            if document["network"][name] is None:
+                del document["network"][name]
+        if self.network.resnet == "v1.5":
+            del document["network"]["resnet"]
         document["flow"] = self.flow.to_json() if self.flow else {}
         document["steps"] = {name: step.to_json() for name, step in self.steps.items()}
         document["split_sha256"] = document.pop("split_sha256")  # stays the last field

@@ -27,7 +27,13 @@ from pipelines.training.compilation import compiles, worthwhile
 from pipelines.training.data import TrainingData
 from pipelines.training.data_parallel import DataParallelPlan, uses_sync_bn
 from pipelines.training.estimation import Estimate, StepEstimate, measure
-from pipelines.training.fine_tuning import SourceStep, find_source, find_source_steps, flow_difference
+from pipelines.training.fine_tuning import (
+    SourceStep,
+    find_source,
+    find_source_steps,
+    flow_difference,
+    network_of_weights,
+)
 from pipelines.training.loop import Diverged, StepTrainer
 from pipelines.training.metrics_log import MetricsLog
 from pipelines.training.recipes import STEPS, Step, StepName
@@ -70,6 +76,7 @@ def prepare_run(
     data: TrainingData,
     config: RunConfig,
     *,
+    given: Mapping[str, Any],
     base_run: str | None,
     overwrite: bool,
     write: bool,
@@ -85,6 +92,7 @@ def prepare_run(
         run: the run, which may be there already.
         data: its training videos.
         config: what the options say of it, without what other runs contribute.
+        given: what of the network was asked for, whatever the weights are; None where it was not.
         base_run: name or folder of the run whose streams joint1 starts from; None for `run` itself.
         overwrite: archive a run of that name first.
         write: False compares only, and loads no pretrained weights from the network.
@@ -109,6 +117,9 @@ def prepare_run(
                 on_progress(note(text))
         steps = {name: replace(config.steps[name], weights=step.record()) for name, step in source_steps.items()}
         config = replace(config, weights=source.text, steps={**config.steps, **steps})
+    lender = source.run if source is not None else base if base != run else None
+    known = run.config() if run.config_file.exists() and not overwrite else None
+    config = replace(config, network=network_of_weights(config, given, lender, known))
     config = replace(config, weights_sha256=weights_digest(config.weights))
     if not overwrite:
         config = with_known_weights(run, config)

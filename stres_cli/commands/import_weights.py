@@ -1,0 +1,30 @@
+"""`stres import-weights`: a pretrained ResNet of another program to a file for `train --weights`."""
+
+from pipelines import import_weights as stage
+from pipelines.wording import plural
+from stres_cli.config_options import command
+from stres_cli.console import CommandUI, printable
+
+
+@command(
+    example="stres import-weights imagenet-resnet-50-dag.mat -o resnet50.pth",
+    interrupted="interrupted: what has its name is whole; give the command again",
+)
+def import_weights(ui: CommandUI, config: stage.Config) -> None:
+    """Convert a pretrained ResNet of another program into a file that says what it is.
+
+    Reads state dicts under torchvision's names (torchvision, timm; also from DistributedDataParallel), MatConvNet's
+    DagNN files and Caffe's ResNets converted to ONNX. The file holds the form of the network and how its pictures are
+    normalised, which train --weights then takes over.
+    """
+    result = stage.run(config, ui.on_progress)
+    ui.finish(result)
+    calibrated = f"; batch norm from {plural(result.calibration_frames, 'frame')}" if result.calibration_frames else ""
+    ui.out.print(
+        printable(
+            f"{result.source}: ResNet-{result.depth} {result.resnet}, first layer of {result.stem_width} channels, "
+            f"first stage of {result.width}{calibrated}"
+        ),
+        soft_wrap=True,
+    )
+    ui.out.print(printable(f"next: stres train --weights {result.output}"), soft_wrap=True)
