@@ -1,6 +1,6 @@
 """Stage `doctor`: whether this machine can do what the other stages need, measured rather than guessed.
 
-A process of its own runs the checks, so that a library that crashes it takes nothing else down: the subject under check
+A separate process runs the checks, so that a library that crashes it takes nothing else down: the subject under check
 has failed, and another process continues with the rest.
 """
 
@@ -100,7 +100,7 @@ def _check(subjects: Sequence[str], place: Place) -> Iterator[tuple[str, list[Ch
                 )
                 lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
                 last = next((f": {line.strip()[:200]}" for line in reversed(lines) if line.strip()), "")
-                yield subject, [failure(SUBJECTS[subject].lower(), f"looking at it {how}{last}", _FIX)]
+                yield subject, [failure(SUBJECTS[subject].lower(), f"checking it {how}{last}", _FIX)]
                 return
         finally:
             process.kill()

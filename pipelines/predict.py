@@ -123,14 +123,14 @@ def run(
     on_progress: OnProgress = ignore_progress,
     on_prediction: OnPrediction = lambda prediction: None,
 ) -> Result:
-    """Predicts every video; under torchrun the ranks share the videos, and rank 0 is told of them.
+    """Predicts every video; under torchrun the ranks share the videos, and rank 0 reports them.
 
     Videos that cannot be read are listed in the result and in the workspace's `failures.csv`.
 
     Args:
         config: What to predict, and how.
-        on_progress: Is told how far it is.
-        on_prediction: Is told of each prediction as it is made.
+        on_progress: Receives the progress.
+        on_prediction: Receives each prediction as it is made.
 
     Raises:
         MissingError: The run, all videos or what computes the flow are missing.

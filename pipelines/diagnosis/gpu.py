@@ -31,7 +31,7 @@ def _without(built_for: str | None, driver: str) -> Check:
     if built_for is None:
         fix = pip_install("--force-reinstall", "torch", "torchvision", "--index-url", _INDEX)
         return warning("GPU", f"driver {driver}, but this torch is built for the CPU only", fix, count=0)
-    fix = "update the driver, or unset CUDA_VISIBLE_DEVICES; nvidia-smi tells more"
+    fix = "update the driver, or unset CUDA_VISIBLE_DEVICES; nvidia-smi shows more"
     return warning("GPU", f"driver {driver}, but torch (CUDA {built_for}) sees no GPU", fix, count=0)
 
 

@@ -114,7 +114,7 @@ def read_artifact(task: tuple[Path, str], report: object) -> str:
 
     with FlowFile(task[0]) as file:
         if not np.array_equal(file.read(0, len(file)), _fields()):
-            raise VideoError("what is read is not what was written")
+            raise VideoError("what was read is not what was written")
     return ""
 
 

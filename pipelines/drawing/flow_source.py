@@ -81,7 +81,7 @@ def computed_fields(task: FlowTask, on_pairs: Callable[[int, int], None]) -> Ite
 
     Args:
         task: The video and how to compute its flow.
-        on_pairs: Is told how many are done and announced, 0 if the container does not say.
+        on_pairs: Receives how many are done and announced, 0 if the container does not say.
 
     Raises:
         VideoError: The video cannot be decoded or is too short.
@@ -106,7 +106,7 @@ def computed_fields(task: FlowTask, on_pairs: Callable[[int, int], None]) -> Ite
             with _reader(decoder, task) as reader:
                 yield from reader
 
-        # In a process of its own, as `extract-flow` does it: a codec that crashes fails the video.
+        # In a separate process, as in `extract-flow`: a codec that crashes fails the video.
         with contextlib.closing(run_tasks(store_flow, [task], 1, on_units=report, limits=usual_limits(1))) as outcomes:
             ((_, count),) = outcomes
         if isinstance(count, VideoError):

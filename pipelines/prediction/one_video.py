@@ -37,7 +37,7 @@ def predict_over_time(
         lengths: Window and hop.
         path: Of the timeline's files, without suffix.
         overlay: Whether to write the video with its classes, too.
-        progress: Is told of decoded and drawn frames.
+        progress: Counts decoded and drawn frames.
 
     Raises:
         VideoError: The video cannot be decoded or is too short.

@@ -24,7 +24,7 @@ from pipelines.video.decoding import damage
 from pipelines.video.isolation import Decoder, IsolatedReader
 
 Logits = dict[str, np.ndarray]
-"""Of each stream, and `fused` where there are both: float64 [C]."""
+"""Of each stream, and `fused` if there are both: float64 [C]."""
 
 
 class Predictor:
@@ -119,7 +119,7 @@ def warning_about(reader: IsolatedReader) -> str:
 
 
 OnFrames = Callable[[int, int], None]
-"""Is told how many frames have been decoded, and how many the container announces (0: it does not)."""
+"""Receives how many frames have been decoded, and how many the container announces (0: it does not)."""
 _REPORTED = 32  # frames between two reports
 
 

@@ -113,7 +113,7 @@ def slide(predictor: Predictor, path: Path, window: Duration, hop: Duration, on_
         path: The video.
         window: The length of a window.
         hop: From one window to the next.
-        on_frames: Is told of decoded frames.
+        on_frames: Receives the number of decoded frames.
 
     Raises:
         VideoError: The video cannot be decoded or is too short.

@@ -23,7 +23,7 @@ _ROW, _STRIP, _TOP, _BOTTOM, _WIDTH, _BAR = 0.26, 0.34, 0.62, 0.5, 7.2, 0.9
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # seconds
 _MOST_TICKS = 10
 _COLUMNS = 2160  # two a pixel
-# After Okabe and Ito: told apart in every common colour vision. Classes beyond are grey and have their row below.
+# After Okabe and Ito: distinguishable in every common colour vision. Further classes are grey, with their row below.
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000")
 _OTHER = "#9aa4af"
 
@@ -76,7 +76,7 @@ def _columns(timeline: Timeline) -> np.ndarray:
 
 
 def _draw_strip(axes: Axes, timeline: Timeline, shown: list[int]) -> None:
-    """A colour for the winner of each moment, and the name of its class where there is room."""
+    """A colour for the winner of each moment, and the name of its class if there is room."""
     colours = dict(zip(shown, _COLOURS, strict=False))
     total = timeline.duration
     winners = np.array([window.winner for window in timeline.windows])[_columns(timeline)]

@@ -99,7 +99,7 @@ class Windows:
         return spans
 
     def _next(self, until: float) -> Span | None:
-        """The next window; None where it is not settled yet, or would end later than `until`."""
+        """The next window; None if it is not settled yet, or would end later than `until`."""
         count, first = len(self.times), self._first()
         if first >= count or not (self.hop.in_frames or until < math.inf or self._is_settled(self._position)):
             return None

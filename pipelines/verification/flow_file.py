@@ -35,7 +35,7 @@ class FlowContent:
     width: int
     """W."""
     digests: list[bytes]
-    """Of each field, to tell equal ones; none unless read."""
+    """Of each field, to find equal ones; none unless read."""
     small: list[int]
     """The fields that are constant or close to it, judged by their stored size."""
 
@@ -116,7 +116,7 @@ _SATURATED = 0.5  # of all vectors
 _SAMPLED_CONSTANT = 8  # constant fields of a video
 _CONTRAST = 10.0  # grey levels: in frames with less (black, fading) no method finds motion
 _DIFFERS, _PART = 25, 0.01  # grey levels, and part of the pixels, by which frames differ visibly
-_FEWEST_VALUES = 8  # distinct bytes of a field that tells something when it comes twice
+_FEWEST_VALUES = 8  # distinct bytes of a field whose repetition means something
 
 
 def check_saturation(fields: Mapping[int, np.ndarray]) -> None:

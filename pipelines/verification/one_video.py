@@ -106,7 +106,7 @@ class _Check:
 
     @contextlib.contextmanager
     def _noting(self, kind: Kind) -> Iterator[None]:
-        """Turns what is raised about an artifact into a fault of it."""
+        """Turns an exception about an artifact into a fault of it."""
         try:
             yield
         except FaultFound as fault:
@@ -140,13 +140,13 @@ class _Check:
         try:
             size = path.stat().st_size
             if size != attributes.get("source_bytes", size):
-                return f"{path} has {size} bytes, where it had {attributes['source_bytes']}"
+                return f"{path} has {size} bytes; it had {attributes['source_bytes']}"
             if self.task.depth != "quick":
                 if path not in hashes:
                     with path.open("rb") as file:
                         hashes[path] = hashlib.file_digest(file, "sha256").hexdigest()
                 if hashes[path] != attributes.get("source_sha256"):
-                    return f"{path} has other content than it had (its SHA-256 differs)"
+                    return f"the content of {path} has changed (its SHA-256 differs)"
         except OSError as error:
             return f"{path} cannot be read ({error.strerror})"
         return ""
@@ -157,7 +157,7 @@ class _Check:
             return False
         made_from = self.attributes["flow"].get("frames_sha256")
         if problem := contradiction(self.artifacts):
-            # Those whose source has changed are made again; both if that does not tell them apart.
+            # Those whose source has changed are made again; both if neither's has.
             outdated = [kind for kind in self.artifacts if kind in self.changed] or self.artifacts
             self._add("out of step", f"its frames and its flow {problem}", *outdated)
             return False
@@ -226,7 +226,7 @@ def _check_marks(attributes: Mapping[str, Any]) -> None:
 
 
 def _kind_of(error: ArtifactError) -> FaultKind:
-    """HDF5 says in words only what is wrong."""
+    """Which kind of fault it is, which HDF5 only says in words."""
     text = str(error)
     if isinstance(error, SchemaError):
         return "wrong schema"

@@ -18,7 +18,7 @@ from pipelines.verification.faults import FaultFound
 # On the real clips of docs/verify.md: blurring and the cap let noise and what one frame hides count less.
 _BLUR = 1.0  # pixels, deviation of a Gaussian
 _CAP = 30.0  # grey levels, the most that one pixel's difference counts
-_LEAST = 0.5  # pixels: shorter vectors, and transforms that move a vector by less, tell nothing
+_LEAST = 0.5  # pixels: shorter vectors, and transforms that move a vector by less, are ignored
 _PIXELS_DRAWN = 4000  # of a pair, drawn at random
 _SAME_SHOT = 0.5  # correlation of two frames, below which, however they are warped, a cut lies between them
 

@@ -1,4 +1,4 @@
-"""Which flow to recompute, to tell whether it is what its method gives, and what came of it.
+"""Which flow to recompute, to find out whether it is what its method gives, and what that found.
 
 What recomputes it must not share the fault it looks for. TV-L1 of 0.1.0 was wrong once a process had loaded kernels for
 two widths: flow is recomputed by processes that have loaded none before, and load those for one width only.
@@ -69,7 +69,7 @@ def reasons_against(reports: Iterable[VideoReport], outcomes: Mapping[str, Recom
 def recompute_all(
     tasks: Sequence[RecomputeTask], workers: int, on_outcome: Callable[[RecomputeTask, Recomputed | VideoError], None]
 ) -> None:
-    """Recomputes all; `on_outcome` is told of each, on rank 0 of those of all ranks.
+    """Recomputes all; `on_outcome` receives each outcome, on rank 0 those of all ranks.
 
     A `VideoError` says why a source gives no flow any more, or that the process died under it.
     """

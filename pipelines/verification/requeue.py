@@ -89,7 +89,7 @@ def commands(
     Args:
         workspace: Where they go.
         requeued: What is to be made.
-        reports: Of all videos of the workspace, to tell the usual size.
+        reports: Of all videos of the workspace, which show the usual size.
         usual: The settings of the workspace's flow.
     """
     by_stage: dict[str, list[Requeued]] = {}

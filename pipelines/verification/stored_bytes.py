@@ -1,4 +1,4 @@
-"""The bytes of a dataset as they lie in its file, each chunk against its Fletcher-32 checksum.
+"""The bytes of a dataset as they are in its file, each chunk compared with its Fletcher-32 checksum.
 
 HDF5 checks a chunk when it reads it, but then decompresses it too. A flow field of 340x256 takes 0.1 ms here and 0.5 ms
 there, which decides whether a workspace is read through in minutes or in an hour (docs/verify.md).
@@ -23,7 +23,7 @@ _LARGEST_CHUNK = 1 << 24  # bytes stored, up to which the sums of `fletcher32` s
 
 @dataclass(frozen=True)
 class StoredChunk:
-    """Where a chunk lies in its file."""
+    """Where a chunk is in its file."""
 
     first: tuple[int, ...]
     """Index of its first element in the dataset."""
@@ -36,10 +36,10 @@ class StoredChunk:
 
 
 def stored_chunks(dataset: "h5py.Dataset", name: str, file_bytes: int) -> list[StoredChunk]:
-    """Where the chunks of a dataset lie, in the order of their elements; none if it is stored in one piece.
+    """Where the chunks of a dataset are, in the order of their elements; none if it is stored in one piece.
 
     Raises:
-        FaultFound: Chunks are missing (HDF5 would read zeros there), overlap or lie beyond the end of the file.
+        FaultFound: Chunks are missing (HDF5 would read zeros there), overlap or extend beyond the end of the file.
     """
     if dataset.chunks is None:
         if dataset.id.get_storage_size() < dataset.nbytes:
@@ -55,7 +55,7 @@ def stored_chunks(dataset: "h5py.Dataset", name: str, file_bytes: int) -> list[S
     if len(chunks) != expected:
         raise FaultFound("inconsistent", f"{name!r} has {len(chunks)} of its {expected} chunks")
     if any(chunk.start + chunk.size > file_bytes for chunk in chunks):
-        raise FaultFound("truncated", f"chunks of {name!r} lie beyond the end of the file")
+        raise FaultFound("truncated", f"chunks of {name!r} extend beyond the end of the file")
     if sum(chunk.size for chunk in chunks) > file_bytes:
         raise FaultFound("inconsistent", f"chunks of {name!r} overlap")
     return sorted(chunks, key=lambda chunk: chunk.first)

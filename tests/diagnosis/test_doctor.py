@@ -108,7 +108,7 @@ def test_a_library_that_ends_the_process_takes_only_its_subject_with_it(only, st
     (decoders,), rest = doctor.run(doctor.Config(place.workspace)).checks.values()
 
     assert decoders.status == "failure"
-    assert decoders.found == "looking at it ends the process (killed by signal 6): Illegal instruction"
+    assert decoders.found == "checking it ends the process (killed by signal 6): Illegal instruction"
     assert named(rest, "system").status == "ok"
 
 

@@ -1,4 +1,4 @@
-"""TV-L1 in plain PyTorch: the definition that the fast engines are measured against. On any device, one pair at a time.
+"""TV-L1 in plain PyTorch: the definition that the fast engines are compared with. On any device, one pair at a time.
 
 C. Zach, T. Pock, H. Bischof, "A duality based approach for realtime TV-L1 optical flow", DAGM 2007; J. Sánchez Pérez,
 E. Meinhardt-Llopis, G. Facciolo, "TV-L1 optical flow estimation", IPOL 2013. Everything those leave open (borders,
@@ -25,7 +25,7 @@ def compute_flow(
     dtype: torch.dtype = torch.float32,
     counts: list[int] | None = None,
 ) -> torch.Tensor:
-    """uint8 [N, H, W] twice to `dtype` [N, 2, H, W]; float64 shows what rounding does to the others.
+    """uint8 [N, H, W] twice to `dtype` [N, 2, H, W]; float64 shows what rounding does to the other engines.
 
     `counts` gets how many iterations each warp took: pair by pair, and of each pair from the coarsest level on.
     """
@@ -87,7 +87,7 @@ def _solve_as_cpu_class(
 def _solve_as_cuda_class(
     grad: torch.Tensor, residual: torch.Tensor, u: torch.Tensor, p: torch.Tensor, parameters: TVL1Parameters
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Iterations whose change is looked at now and then: the larger it was, the longer the next look waits."""
+    """Iterations whose change is checked now and then: the larger it was, the later the next check."""
     threshold = parameters.epsilon**2 * residual.numel()
     credit, n = 0.0, 0  # credit: the last change seen, lowered by the threshold at every iteration since
     for n in range(parameters.outer_iterations * parameters.inner_iterations):
@@ -157,7 +157,7 @@ def enlarge(flow: torch.Tensor, size: torch.Size, parameters: TVL1Parameters) ->
 
 
 def _resize(planes: torch.Tensor, size: tuple[int, int], scales: tuple[float, float], mode: str) -> torch.Tensor:
-    """Bilinear, [K, H, W] to [K, *size]; `scales` are source pixels a target pixel."""
+    """Bilinear, [K, H, W] to [K, *size]; `scales` are source pixels per target pixel."""
     low, high, weight = (t.to(planes.device) for t in resize_samples(planes.shape[2], size[1], scales[1], mode))
     weight = weight.to(planes.dtype)
     planes = planes[..., low] * (1 - weight) + planes[..., high] * weight
@@ -169,7 +169,7 @@ def _resize(planes: torch.Tensor, size: tuple[int, int], scales: tuple[float, fl
 def resize_samples(
     source: int, target: int, scale: float, mode: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of each target pixel along one axis: the two source pixels, and the weight of the second.
+    """For each target pixel along one axis: the two source pixels, and the weight of the second.
 
     Mode cpu aligns the pixels' areas, mode cuda their first centers: its levels drift by up to .1 pixel each.
     """
