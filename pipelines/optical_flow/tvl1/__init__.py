@@ -1,4 +1,4 @@
-"""TV-L1 optical flow of our own: OpenCV's numbers from engines that are fast where they run. See docs/tvl1.md."""
+"""Our own TV-L1 optical flow: OpenCV's numbers, from engines that are fast on CPU and GPU. See docs/tvl1.md."""
 
 from pipelines.optical_flow.tvl1.flow import tvl1_flow
 from pipelines.optical_flow.tvl1.method import make
