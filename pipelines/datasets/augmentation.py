@@ -51,13 +51,23 @@ class Crop:
 def draw_crop(
     scheme: Augmentation, height: int, width: int, size: Size, rng: np.random.Generator, *, mirror: bool = True
 ) -> Crop:
-    """A crop of an H x W picture for an input of `size` (h, w), mirrored half the time where `mirror` allows it.
+    """Draws a crop of a training sample.
 
     "corner-jittered": height and width each 224 (as a fraction of the box) times uniform 0.75..1.25, at most the
     picture's; both offsets in the first or both in the last quarter of the free range, on a grid of 20 x 20.
     "multi-scale-corner": height and width each one of 256, 224, 192, 168; a corner or the center.
     "mild": 0.8..1 of the box, anywhere. "center": the box, in the center, never mirrored.
-    Raises `UsageError` for another scheme.
+
+    Args:
+        scheme: one of these.
+        height: H, of the picture.
+        width: W, of the picture.
+        size: (h, w) of the network's input.
+        rng: draws the crop.
+        mirror: whether half of the crops are mirrored.
+
+    Raises:
+        UsageError: there is no such scheme.
     """
     box = largest_box(height, width, size)
     if scheme == "corner-jittered":
@@ -104,19 +114,31 @@ def _placed(height: int, width: int, lengths: tuple[float, float], y: float, x: 
 
 
 class Views(NamedTuple):
-    """What the test looks at: crops without mirrors, and the size each is resized to (not always the input's)."""
+    """What the test looks at."""
 
     crops: list[Crop]
+    """Without mirrors."""
     size: Size
+    """(h, w) to which each is resized; not always the input's."""
 
 
 def view_crops(height: int, width: int, views: ViewName, size: Size, *, reference: float = INPUT_FRACTION) -> Views:
-    """The views of an H x W picture for a network trained at `size` on the fraction `reference` of the box.
+    """The views of a picture in the test.
 
     "full": the whole picture, so scaled that things are as large as in training (256 x 341 at an input of 224: as
     stored; with `reference` 1 and the picture's own shape: the input's size). "center": one crop; "3": both ends and
     the middle of the long side; "5" and "10": four corners and the center (ten are these and their mirrors, which are
-    the caller's to add). Raises `UsageError` for others.
+    the caller's to add).
+
+    Args:
+        height: H, of the picture.
+        width: W, of the picture.
+        views: one of these.
+        size: (h, w) that the network was trained at.
+        reference: the fraction of the box that it was trained on.
+
+    Raises:
+        UsageError: there are no such views.
     """
     box = largest_box(height, width, size)
     if views == "full":

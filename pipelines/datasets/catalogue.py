@@ -43,11 +43,15 @@ class Video:
     video: str
     has_frames: bool
     has_flow: bool
-    frames: int  # T of the source, whichever artifact says it
-    flow_fields: int  # T - step; 0 without a flow file
+    frames: int
+    """T of the source, whichever artifact says it."""
+    flow_fields: int
+    """T - step; 0 without a flow file."""
     fps: float
-    width: int  # pixels of the stored pictures; 0 where the artifact does not say
+    width: int
+    """Pixels of the stored pictures; 0 where the artifact does not say."""
     height: int
+    """Pixels of the stored pictures; 0 where the artifact does not say."""
     source: str
     source_sha256: str
     flow_settings: FlowSettings | None
@@ -99,8 +103,16 @@ def load_catalogue(workspace: Workspace, on_progress: OnProgress = ignore_progre
     """Lists `frames/*/*.h5` and `flow/*/*.h5`; opens only what is new or changed since `dataset.json` was written.
 
     A damaged artifact is a row of `problems` and counts as absent; a frames and a flow file of one name that come from
-    different videos are a row too and both count as absent. Without `write`, `dataset.json` stays as it is. Raises
-    `MissingError` without a workspace, `StorageError` where `dataset.json` cannot be written.
+    different videos are a row too and both count as absent.
+
+    Args:
+        workspace: where the artifacts lie.
+        on_progress: is told of each file that is opened.
+        write: False leaves `dataset.json` as it is.
+
+    Raises:
+        MissingError: there is no workspace.
+        StorageError: `dataset.json` cannot be written.
     """
     workspace.require()
     known = read_dataset_file(workspace.dataset_file)

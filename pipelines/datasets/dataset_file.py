@@ -46,7 +46,8 @@ class Artifact:
     source: str
     source_sha256: str
     flow_settings: FlowSettings | None
-    source_split: str = ""  # "train", "validation" or "test", where VIDEOS said it
+    source_split: str = ""
+    """`train`, `validation` or `test`, where VIDEOS said it."""
 
 
 _SHARED = ("frames", "fps", "width", "height", "source", "source_sha256")

@@ -21,11 +21,17 @@ _UCF101_GROUP = re.compile(r"^v_.+_g(?P<group>\d+)_c\d+$", re.IGNORECASE)
 def make_splits(
     videos: Iterable[tuple[str, str]], seed: int, folds: int = FOLDS, group_regex: str | None = None
 ) -> list[Split]:
-    """`folds` splits of (class, video) pairs: every video tests in exactly one, every class stands on both sides of
-    each in about its share, no group on both sides. The same for the same set of videos in any order.
+    """Makes random splits: every video tests in exactly one, every class stands on both sides of each in about its
+    share, no group on both sides. They are the same for the same set of videos in any order.
 
-    Videos without a class (`unlabelled`) take no part. Raises `UsageError` where a class has fewer than `folds` videos
-    or groups, or where no such split is found.
+    Args:
+        videos: (class, video) pairs; those without a class (`unlabelled`) take no part.
+        seed: of the draws.
+        folds: number of splits.
+        group_regex: finds the group of a video (`group_of`).
+
+    Raises:
+        UsageError: a class has fewer than `folds` videos or groups, or no such splits are found.
     """
     pairs = sorted({(class_name, video) for class_name, video in videos if class_name != UNLABELLED})
     if not pairs:
@@ -96,11 +102,19 @@ def _test_sides(
 
 
 def group_of(class_name: str, video: str, group_regex: str | None = None) -> str | None:
-    """The group whose videos must stay on one side; None for a video that is a group of its own.
+    """The group whose videos must stay on one side.
 
-    With `group_regex`, searched in `class/video`: its first capture group, else the whole match; such a group may span
-    classes. Without: UCF101's `gXX` of `v_<Class>_gXX_cYY`, within its class. Raises `UsageError` where the regular
-    expression is none or does not match.
+    Args:
+        class_name: of the video.
+        video: its name.
+        group_regex: searched in `class/video`; the group is its first capture group, else the whole match, and may
+            span classes. None for UCF101's `gXX` of `v_<Class>_gXX_cYY`, within its class.
+
+    Returns:
+        The group; None for a video that is a group of its own.
+
+    Raises:
+        UsageError: the regular expression is invalid or does not match.
     """
     if group_regex is None:
         match = _UCF101_GROUP.match(video)

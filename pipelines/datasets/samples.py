@@ -175,15 +175,7 @@ def _together(clips: Sequence[Clip | None]) -> Clips | None:
 
 
 class TrainingSamples(Dataset[Sample | BadSample]):
-    """Training samples by `Item` (epoch, place in it, video), as `StepSampler` deals them.
-
-    videos, labels  the training videos and their class indices
-    sampling        T, stride, L
-    scheme, mirror  the crops of `augmentation.draw_crop`, and whether half of them are mirrored
-    size            (h, w) of the network's input
-    streams         what to read
-    seed, step_index  with epoch and place, the seed of every draw
-    """
+    """Training samples by `Item`, as `StepSampler` gives them."""
 
     def __init__(
         self,
@@ -198,6 +190,18 @@ class TrainingSamples(Dataset[Sample | BadSample]):
         step_index: int,
         mirror: bool = True,
     ) -> None:
+        """
+        Args:
+            videos: the training videos.
+            labels: the class index of each.
+            sampling: T, stride, L.
+            scheme: the crops (`augmentation.draw_crop`).
+            size: (h, w) of the network's input.
+            streams: what to read.
+            seed: of the run; with the step, the epoch and the position in it, the seed of every draw.
+            step_index: of the training step.
+            mirror: whether half of the samples are mirrored.
+        """
         self.videos, self.labels = _labelled(videos, labels)
         self.sampling = sampling
         self.scheme = scheme
@@ -231,10 +235,9 @@ class TrainingSamples(Dataset[Sample | BadSample]):
 
 
 class TestSamples(Dataset[TestSample | BadSample]):
-    """Whole videos for the test, by their index: `crops` centers, all views, and their mirrors where asked for.
+    """Whole videos for the test, by their index.
 
-    `reference` is what the network's training crops covered (`augmentation.REFERENCE` of their scheme). Windows over
-    time (`sampling.windows`) are cut from these by whoever scores them.
+    Windows over time (`sampling.windows`) are cut from these by whoever scores them.
     """
 
     __test__ = False  # no test, whatever pytest makes of the name
@@ -252,6 +255,18 @@ class TestSamples(Dataset[TestSample | BadSample]):
         stack: int = 10,
         streams: Iterable[StreamName] = BOTH_STREAMS,
     ) -> None:
+        """
+        Args:
+            videos: the test videos.
+            labels: the class index of each.
+            size: (h, w) of the network's input.
+            crops: T, frames of a video.
+            views: the crops of each frame (`augmentation.view_crops`).
+            mirror: whether the mirrors of all views follow them.
+            reference: what the network's training crops covered (`augmentation.REFERENCE` of their scheme).
+            stack: L, flow fields around a frame.
+            streams: what to read.
+        """
         self.videos, self.labels = _labelled(videos, labels)
         self.size = (int(size[0]), int(size[1]))
         self.crops, self.views, self.mirror, self.reference = crops, views, mirror, reference
@@ -281,9 +296,18 @@ class TestSamples(Dataset[TestSample | BadSample]):
 def views_of(
     pixels: DecodedClip, size: Size, *, views: ViewName, mirror: bool, reference: float
 ) -> tuple[Clips | None, Clips | None]:
-    """What the test shows a network trained at `size` of these pixels: what rgb [V,T,3,h,w] and flow [V,T,2L,h,w] are
-    made of; None for what they do not hold. Views come first as they are, then all of them mirrored where `mirror` asks
-    for it."""
+    """What the test shows a network of a video.
+
+    Args:
+        pixels: of the video.
+        size: (h, w) that the network was trained at.
+        views: the crops of each frame.
+        mirror: whether the mirrors of all views follow them.
+        reference: what the network's training crops covered.
+
+    Returns:
+        What rgb [V, T, 3, h, w] and flow [V, T, 2L, h, w] are made of; None for what `pixels` does not hold.
+    """
     whole = Crop(0, 0, *pixels.sizes()[0])
     rgb, flow = (
         None if clip is None else _in_views(clip, size, views=views, mirror=mirror, reference=reference)

@@ -69,14 +69,26 @@ def prepare_splits(
     write: bool = True,
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[Split]:
-    """The splits in use, brought about where there are none yet: copied from `splits_dir`, or made from the catalogue:
-    of the splits that VIDEOS had where its videos carry them, else by chance, without the classes in `exclude`.
+    """The splits in use. Where there are none yet, they are copied, or made from the catalogue: as the videos carry
+    them from VIDEOS, else at random.
 
     What is in use stays: another `seed` alone changes nothing, so that runs with several seeds share their splits.
-    With `overwrite`, splits of our own are made again where there are videos in none of them, and `tell` is told.
-    Without `write` nothing is brought about, and those that would be come back.
-    Raises `UsageError` where `splits_dir` holds other lists than those in use, or `group_regex` is another than they
-    were made with, unless `overwrite`; and for broken lists. Raises `MissingError` where there is no `splits_dir`.
+
+    Args:
+        workspace: whose splits these are.
+        catalogue: its videos.
+        splits_dir: folder of split lists to copy.
+        seed: of random splits.
+        group_regex: finds the group of a video, which stays on one side of a split.
+        overwrite: replace lists that differ from those in `splits_dir`, and splits of our own that were made with
+            another `group_regex` or lack videos.
+        exclude: classes that take no part in splits to be made.
+        write: False changes nothing, and returns the splits that would be in use.
+        tell: is told what was done.
+
+    Raises:
+        UsageError: lists are broken, or would have to be overwritten.
+        MissingError: there is no `splits_dir`.
     """
     folder = workspace.splits
     with locked(workspace.root):  # trainings on several splits may start at once

@@ -38,8 +38,15 @@ def size(schema: str, content: dict[str, Any]) -> int:
 
 
 def load(path: Path, schema: str) -> dict[str, Any]:
-    """Reads what `save` wrote, on the CPU. Raises `MissingError`: it never returns half a file, nor weights that are
-    not finite."""
+    """Reads what `save` wrote, on the CPU.
+
+    Args:
+        path: of the file.
+        schema: what it has to be.
+
+    Raises:
+        MissingError: the file is absent, damaged, of another schema, or holds weights that are not finite.
+    """
     try:
         content = read_tensors(path, verify=True)
     except FileNotFoundError:

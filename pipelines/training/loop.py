@@ -113,6 +113,7 @@ class StepTrainer:
             Diverged: a loss or weight is not finite; before such numbers are logged or saved.
             Interrupted: `stop` was set; a checkpoint was saved.
         """
+        assert validate_every % UPDATES_PER_LOG_LINE == 0
         step, state, plan = self.step, self.state, self.plan
         autocast = torch.float16 if self.precision == "fp16" else torch.bfloat16
         started = saved = time.monotonic()
@@ -120,8 +121,8 @@ class StepTrainer:
         for batch in batches:
             # The gradient is the mean over the batch's videos of the loss of each; it adds up over micro-batches.
             set_learning_rate(self.optimiser, learning_rate(step, state.iteration, self.total))
-            micro_batches, used, videos = plan.micro_batches(batch, self.model)
-            with self.running_stats.of_update(used):
+            micro_batches, number_used, videos = plan.micro_batches(batch, self.model)
+            with self.running_stats.of_update(number_used):
                 for micro_batch in micro_batches:
                     with plan.taking_part(self.parallel_model, micro_batch):
                         self._seed_dropout(micro_batch)
@@ -131,6 +132,7 @@ class StepTrainer:
                         network = self.network if micro_batch.videos else self.parallel_model
                         with torch.autocast(self.device.type, autocast, enabled=self.precision != "fp32"):
                             logits = network(*inputs)
+                        del inputs  # which would stay beside those of the next micro-batch
                         loss = video_loss(logits, content.labels, step.label_smoothing)
                         # Gradients are averaged over processes, where their sum is wanted.
                         weight = plan.size if micro_batch.videos else 0

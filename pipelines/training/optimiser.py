@@ -8,13 +8,13 @@ from torch import nn
 from pipelines.datasets.sampler import batches_per_epoch
 from pipelines.training.recipes import Step
 
-# kind of parameter: (factor of the learning rate, whether weight decay applies)
 RATES = {
     "filter": (1.0, True),
     "bias": (2.0, False),
     "norm scale": (2.0, False),
     "norm shift": (1.0, False),
 }
+"""By kind of parameter: the factor of the learning rate, and whether weight decay applies."""
 
 
 def parameter_kinds(model: nn.Module) -> dict[str, str]:
@@ -31,10 +31,13 @@ def parameter_kinds(model: nn.Module) -> dict[str, str]:
 
 
 def make_optimiser(model: nn.Module, step: Step, *, may_skip: bool = False) -> torch.optim.SGD:
-    """One parameter group a kind; `set_learning_rate` gives each its share of the scheduled rate.
+    """SGD with one parameter group for each kind of parameter, whose rate `set_learning_rate` sets.
 
-    `may_skip`: a gradient scaler will leave out updates. The fused kernel would take the momentum of a first update
-    that was left out from memory that nothing was written to.
+    Args:
+        model: whose parameters these are.
+        step: momentum and weight decay.
+        may_skip: whether a gradient scaler will leave out updates. The fused kernel would take the momentum of a first
+            update that was left out from memory that nothing was written to.
     """
     kinds = parameter_kinds(model)
     groups = [
@@ -63,9 +66,14 @@ def total_iterations(step: Step, videos: int) -> int:
 
 
 def learning_rate(step: Step, iteration: int, total: int) -> float:
-    """The filters' rate at update `iteration` (from 0) of `total`.
+    """The learning rate of the convolution filters.
 
     A list of factors is spread evenly: with as many epochs as factors, one factor an epoch (paper.md 3.3).
+
+    Args:
+        step: whose schedule it is.
+        iteration: the update, from 0.
+        total: updates of the step.
     """
     if step.schedule == "cosine":
         warm_up = max(1, round(WARM_UP * total))

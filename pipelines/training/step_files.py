@@ -16,26 +16,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step came to; `metrics` are the means over its last `updates`, of so many `videos` (of a step that 0.1.0
-    trained, those of its last log line)."""
+    """What one step came to."""
 
     step: str
     iterations: int
+    """Updates."""
     seconds: float
     metrics: dict[str, float]
+    """The means over its last `updates`, of so many `videos`; of a step that stres 0.1 trained, its last log line."""
     already_done: bool
+    """By an earlier call."""
 
 
 @dataclass(frozen=True)
 class StepFiles:
-    """Those of `step`. `configuration`: what a checkpoint of it has to fit (`RunConfig.of_step`).
-
-    Methods that write raise `StorageError`, those that read `MissingError` for what is damaged.
-    """
+    """The files of one step. Methods that write raise `StorageError`, those that read `MissingError` for what is
+    damaged."""
 
     run: Run
     step: Step
     configuration: dict[str, Any]
+    """What a checkpoint has to fit (`RunConfig.of_step`)."""
 
     @property
     def checkpoint(self) -> Path:
