@@ -9,23 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pipelines import options
-from pipelines.errors import MissingError, UsageError
+from pipelines.errors import UsageError
 from pipelines.evaluation.protocols import Protocol
-from pipelines.evaluation.videos import TestVideos, find_test_videos
 from pipelines.options import Option, TemporalName, ViewName
 from pipelines.runtime.progress import OnProgress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
-from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable, write_json
-from pipelines.storage.failures import Failure, record_outcomes
-from pipelines.training.recipes import Step
-from pipelines.training.run_config import RunConfig
-from pipelines.training.runs import Run, choose_run, load_network, recipe_of, scores_folder
+from pipelines.training.runs import Chosen, choose_run, load_network, recipe_of, scores_folder
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
-    from pipelines.evaluation.estimation import Estimate, Measured
-    from pipelines.evaluation.run import Logits
-    from pipelines.evaluation.scores import Scores
+    from pipelines.evaluation.estimation import EvaluationEstimate
+    from pipelines.training.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -93,30 +87,31 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One protocol: where its scores lie, and `results`, the content of its `results.json`."""
+class ProtocolResult:
+    """What was left of one protocol."""
 
     folder: Path
+    """Of its scores."""
     results: dict[str, Any]
+    """The content of its `results.json`."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was left, one evaluation a protocol in the order of `Config.protocols`.
-
-    missing_videos  ids of the test videos that have no frames or no flow
-    failed          how many others could not be read (rows of `failures.csv`)
-    estimate        of a dry run, which leaves nothing and has no `evaluations`
-    left_out        of another data set than the run's split: classes that the run does not know, with their videos
-    """
+    """What was left."""
 
     run: str
-    evaluations: list[Evaluation]
+    evaluations: list[ProtocolResult]
+    """One for each protocol, in the order of `Config.protocols`."""
     missing_videos: list[str]
+    """Ids of the test videos that have no frames or no flow."""
     failed: int
+    """How many others could not be read (rows of `failures.csv`)."""
     seconds: float
-    estimate: "Estimate | None" = None
+    estimate: "EvaluationEstimate | None" = None
+    """Of a dry run, which leaves nothing and has no `evaluations`."""
     left_out: dict[str, int] = field(default_factory=dict)
+    """Of another data set than the run's split: classes that the run does not know, with their numbers of videos."""
 
     @property
     def folder(self) -> Path:
@@ -130,202 +125,65 @@ class Result:
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
-    """Scores every test video of the run's split once; under torchrun the ranks share them, and rank 0 writes. A
-    dry run scores some of them, on rank 0, and writes nothing.
+    """Scores every test video of the run's split once; under torchrun the ranks share them, and rank 0 writes.
 
-    Raises `MissingError` where run, frames or flow are missing, `UsageError` where the workspace's flow contradicts
-    what the run was trained with, or the network cannot be tested as asked.
+    A dry run scores some of them and writes nothing.
+
+    Raises:
+        MissingError: Run, frames or flow are missing.
+        UsageError: The workspace's flow contradicts what the run was trained with, or the network cannot be tested as
+            asked.
     """
-    from pipelines.evaluation.estimation import measure
+    from pipelines.evaluation.estimation import EvaluationEstimate, measure
+    from pipelines.evaluation.results import Results
     from pipelines.evaluation.run import Samples, recalibrate, score_videos
     from pipelines.evaluation.scoring import Scorer, shortest_window
+    from pipelines.evaluation.videos import find_test_videos
     from pipelines.runtime.devices import device_for
 
     started = time.monotonic()
     workspace = Workspace(config.workspace)
-    task = ranks().broadcast_from_rank0(lambda: _choose(workspace, config))
+
+    def choose() -> tuple[Chosen, "RunConfig", Path]:
+        chosen = choose_run(workspace, config.run, config.step)
+        return chosen, chosen.run.config(), scores_folder(workspace, chosen.run)
+
+    chosen, trained_as, folder = ranks().broadcast_from_rank0(choose)
+    tested, step = chosen.run, chosen.step
     device = device_for(config.device, config.precision)
-    network = load_network(task.run, task.step)
-    shortest = shortest_window(network)
-    protocols = [(p, p.windows(task.recipe.frames, shortest, task.run.name)) for p in task.protocols]
+    network = load_network(tested, step)
+    recipe, shortest = recipe_of(trained_as, step), shortest_window(network)
+    protocols = [(p, p.windows(recipe.frames, shortest, tested.name)) for p in config.protocols(step)]
     test = ranks().broadcast_from_rank0(
-        lambda: find_test_videos(workspace, task.run, task.config, config.force, write=not config.dry_run)
+        lambda: find_test_videos(workspace, tested, trained_as, config.force, write=not config.dry_run)
     )
+    results = Results(workspace, tested, trained_as, config.protocols(step), config.precision, folder=folder, test=test)
     if not ranks().is_first:
         on_progress = ignore_progress
-    if task.warning:
-        on_progress(note(task.warning))
+    if chosen.warning:
+        on_progress(note(chosen.warning))
     test.tell(on_progress)
-    if not config.dry_run:
-        ranks().broadcast_from_rank0(lambda: _require_writable(workspace, task, test))
-    samples = Samples.of(config.crops, task.config.size, task.recipe.augmentation, config.workers, device)
-    if config.recalibrate_bn and not config.dry_run:
-        recalibrate(network, samples, *protocols[0], test.training, task.run.name, on_progress)
-    scorer = Scorer(network, device, config.precision)
+    samples = Samples.of(config.crops, trained_as.size, recipe.augmentation, config.workers, device)
+
     if config.dry_run:
-        cost = ranks().broadcast_from_rank0(
-            lambda: _estimate(workspace, config, task, test, measure(scorer, samples, protocols, test, on_progress))
-        )
-        return Result(task.run.name, [], test.missing, 0, time.monotonic() - started, cost)
+
+        def estimate() -> EvaluationEstimate:
+            measured = measure(Scorer(network, device, config.precision), samples, protocols, test, on_progress)
+            recalibrated = min(config.recalibrate_bn, len(test.training))
+            return EvaluationEstimate.of(len(test.videos), recalibrated, measured, results.size(measured.logits))
+
+        cost = ranks().broadcast_from_rank0(estimate)
+        return Result(tested.name, [], test.missing, 0, time.monotonic() - started, cost)
+
+    ranks().broadcast_from_rank0(results.require_writable)
+    if config.recalibrate_bn:
+        recalibrate(network, samples, *protocols[0], test.training, tested.name, on_progress)
+    scorer = Scorer(network, device, config.precision)
     logits, failures = score_videos(scorer, samples, protocols, test, on_progress)
-    return ranks().broadcast_from_rank0(lambda: _leave(workspace, config, task, test, logits, failures, started))
 
+    def write() -> Result:
+        left = [ProtocolResult(*each) for each in results.write(logits, failures)]
+        seconds = time.monotonic() - started
+        return Result(tested.name, left, test.missing, len(failures), seconds, left_out=dict(test.left_out))
 
-# ------------------------------------------------------------------ the network under test
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A run, one of its networks (`step`), and how that is tested.
-
-    warning   what is unexpected about the choice of the run; empty where nothing is
-    scores    the folder of its scores (`scores_folder`)
-    """
-
-    run: Run
-    config: RunConfig
-    step: str
-    protocols: list[Protocol]
-    warning: str
-    scores: Path
-
-    @property
-    def recipe(self) -> Step:
-        """How the network was trained; of late fusion, the motion stream."""
-        return recipe_of(self.config, self.step)
-
-
-def _choose(workspace: Workspace, config: Config) -> _Task:
-    chosen = choose_run(workspace, config.run, config.step)
-    run, step = chosen.run, chosen.step
-    return _Task(run, run.config(), step, config.protocols(step), chosen.warning, scores_folder(workspace, run))
-
-
-def _require_writable(workspace: Workspace, task: _Task, test: TestVideos) -> None:
-    """Raises `StorageError` before anything is scored where the scores cannot be written."""
-    folders = [task.scores / protocol.name for protocol in task.protocols]
-    # Of all protocols: at least 4 bytes for each video and class.
-    room = 4 * len(folders) * len(test.videos) * len(task.config.classes)
-    require_writable(workspace.root, *folders, room=room)
-
-
-# ------------------------------------------------------------------ what is left
-
-
-def _leave(
-    workspace: Workspace,
-    config: Config,
-    task: _Task,
-    test: TestVideos,
-    logits: "dict[int, list[Logits]]",
-    failures: list[Failure],
-    started: float,
-) -> Result:
-    """Records what could not be scored and writes what could."""
-    remove_left_over_temporary_files(workspace.root, below=False)
-    remove_left_over_temporary_files(task.scores)
-    scored = [("evaluate", test.videos[i].class_name, test.videos[i].video) for i in logits]
-    record_outcomes(workspace, failed=failures, succeeded=scored)
-    if not logits:
-        raise _nothing_scored(workspace, task, test, failures)
-    unscored = {"missing": test.missing, "failed": [f"{failure.class_name}/{failure.video}" for failure in failures]}
-    if left_out := task.config.excluded_classes:
-        unscored["excluded_classes"] = list(left_out)
-    provenance = _provenance(workspace, config, task, test)
-    evaluations = []
-    # The first last: `stres report` takes the newest where the paper's protocol is not among them.
-    for number, protocol in reversed(list(enumerate(task.protocols))):
-        folder = task.scores / protocol.name
-        scores = _gather({i: of_protocols[number] for i, of_protocols in logits.items()}, test, task)
-        evaluations.append(Evaluation(folder, _write(folder, scores, protocol, provenance, unscored | test.document())))
-    return Result(
-        task.run.name,
-        evaluations[::-1],
-        test.missing,
-        len(failures),
-        time.monotonic() - started,
-        left_out=dict(test.left_out),
-    )
-
-
-def _nothing_scored(workspace: Workspace, task: _Task, test: TestVideos, failures: list[Failure]) -> MissingError:
-    return MissingError(
-        f"no test video of run {task.run.name} could be scored: {test.why_none(failures)}; run "
-        f"`stres extract-frames` and `stres extract-flow` on them in {workspace.root}"
-    )
-
-
-def _provenance(workspace: Workspace, config: Config, task: _Task, test: TestVideos) -> dict[str, Any]:
-    """What scores carry of where they come from, beside their protocol."""
-    folder = task.run.folder.resolve()
-    elsewhere = {} if folder.parent == workspace.runs.resolve() else {"run_folder": str(folder)}
-    other = {"dataset": "other"} if test.is_other else {}
-    return {
-        **elsewhere,
-        **other,
-        "run": task.run.name,
-        "split": task.config.split,
-        "precision": config.precision,
-        "weights_sha256": task.run.weights_sha256(task.step),
-    }
-
-
-def _attributes(protocol: Protocol, provenance: dict[str, Any]) -> dict[str, Any]:
-    return provenance | protocol.document() | {"step": protocol.step}
-
-
-def _gather(logits: "dict[int, Logits]", test: TestVideos, task: _Task) -> "Scores":
-    """One table of all videos."""
-    import numpy as np
-    import torch
-
-    from pipelines.evaluation.scores import Scores
-    from pipelines.evaluation.scoring import with_fused
-
-    order = sorted(logits)
-    streams = with_fused({name: torch.stack([logits[i][name] for i in order]).numpy() for name in logits[order[0]]})
-    return Scores(
-        videos=[test.videos[i].id for i in order],
-        labels=np.array([test.labels[i] for i in order], dtype=np.int64),
-        classes=list(task.config.classes),
-        sources=[test.videos[i].origin for i in order],
-        **{name: value.astype(np.float32) for name, value in streams.items()},
-    )
-
-
-def _write(
-    folder: Path,
-    scores: "Scores",
-    protocol: Protocol,
-    provenance: dict[str, Any],
-    unscored: dict[str, Any],
-) -> dict[str, Any]:
-    """Writes `scores.h5` and `results.json`; returns the latter's content."""
-    from pipelines.evaluation.metrics import results_document
-    from pipelines.evaluation.scores import write_scores
-
-    results = results_document(protocol.document(), provenance["split"], provenance["run"], scores)
-    results |= {"step": protocol.step} | unscored
-    results |= {name: provenance[name] for name in ("run_folder", "weights_sha256") if "run_folder" in provenance}
-    write_scores(folder / "scores.h5", scores, _attributes(protocol, provenance))
-    write_json(folder / "results.json", results)
-    return results
-
-
-# ------------------------------------------------------------------ dry run
-
-
-def _estimate(workspace: Workspace, config: Config, task: _Task, test: TestVideos, measured: "Measured") -> "Estimate":
-    """What scoring all test videos will take, from what was measured on some. Raises `MissingError` without any."""
-    from pipelines.evaluation.estimation import Estimate
-    from pipelines.evaluation.scores import size_of_scores
-
-    if not test.videos:
-        raise _nothing_scored(workspace, task, test, test.damaged)
-    bytes_of_scores = 0
-    if measured.logits is not None:
-        scores = _gather(dict.fromkeys(range(len(test.videos)), measured.logits), test, task)
-        provenance = _provenance(workspace, config, task, test)
-        bytes_of_scores = sum(size_of_scores(scores, _attributes(p, provenance)) for p in task.protocols)
-    recalibrated = min(config.recalibrate_bn, len(test.training))
-    return Estimate.of(len(test.videos), recalibrated, measured, bytes_of_scores)
+    return ranks().broadcast_from_rank0(write)

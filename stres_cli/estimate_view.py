@@ -8,7 +8,7 @@ from stres_cli.quantities import room, size
 from stres_cli.tables import Table
 
 if TYPE_CHECKING:
-    from pipelines.evaluation.estimation import Estimate as EvaluationEstimate
+    from pipelines.evaluation.estimation import EvaluationEstimate
     from pipelines.training.estimation import Estimate as TrainingEstimate
 
 

@@ -21,33 +21,32 @@ _VIDEOS, _ROUNDS, _SECONDS = 8, 3, 20.0
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Seconds of some videos, and the logits of one of them under one protocol (None: none could be read)."""
+class MeasuredVideos:
+    """How long some videos took."""
 
     seconds: list[float]
     logits: Logits | None
+    """Of one of them under one protocol; None: none could be read."""
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What scoring will take.
-
-    videos             test videos to score
-    recalibrated       training videos that `--recalibrate-bn` reads before, counted as long as a test video
-    seconds_per_video  the mean of `measured_videos`, in all protocols; 0 where none of them could be read
-    hours              of all ranks together
-    gigabytes          of `scores.h5`, of all protocols
-    """
+class EvaluationEstimate:
+    """What scoring will take."""
 
     videos: int
+    """Test videos to score."""
     recalibrated: int
+    """Training videos that `--recalibrate-bn` reads before, counted as long as a test video."""
     seconds_per_video: float
+    """Mean of `measured_videos`, in all protocols; 0 where none of them could be read."""
     measured_videos: int
     hours: float
+    """Of all ranks together."""
     gigabytes: float
+    """Of `scores.h5`, of all protocols."""
 
     @classmethod
-    def of(cls, videos: int, recalibrated: int, measured: Measured, bytes_of_scores: int) -> Self:
+    def of(cls, videos: int, recalibrated: int, measured: MeasuredVideos, bytes_of_scores: int) -> Self:
         """Under torchrun each rank scores its share of the videos, and recalibrates for itself."""
         seconds = statistics.mean(measured.seconds) if measured.seconds else 0.0
         return cls(
@@ -66,9 +65,11 @@ def measure(
     protocols: Sequence[tuple[Protocol, Cuts]],
     test: TestVideos,
     on_progress: OnProgress,
-) -> Measured:
-    """Scores videos spread evenly over the list. The first of each loader process only warm up, where there are others:
-    they come all at once."""
+) -> MeasuredVideos:
+    """Scores videos spread evenly over the list.
+
+    The first of each loader process only warm up, where there are others: they come all at once.
+    """
     warm_up = max(1, loader_workers(samples.workers, samples.device))
     count = min(len(test.videos), warm_up + max(_VIDEOS, _ROUNDS * warm_up))
     chosen = spread_evenly(0, len(test.videos) - 1, count).tolist() if count else []
@@ -87,4 +88,4 @@ def measure(
             if done > warm_up and now - started >= _SECONDS:
                 on_progress(Progress("evaluate (dry run)", done, done))
                 break
-    return Measured(seconds[warm_up:] or seconds, logits)
+    return MeasuredVideos(seconds[warm_up:] or seconds, logits)

@@ -47,16 +47,30 @@ class _Moments:
 def recalibrate_batch_norm(
     network: STResNet, clips: Iterable[tuple[Frames | None, Frames | None]], device: torch.device
 ) -> int:
-    """Replaces the running statistics of `network` (on `device`) by those of `clips`; returns how many there were.
+    """Replaces the running statistics of a network by those of clips.
 
-    Each clip is a whole test sample, `rgb` and `flow` as loaded or as uint8 [V, T, 3, h, w] and [V, T, 2L, h, w] (None
-    for a stream that the network has not). While they are taken every batch norm normalises by its batch, clips of one
-    size side by side, dropout is off and no weight changes. Raises `ValueError` where there is no clip.
+    While they are taken every batch norm normalises by its batch, clips of one size side by side, dropout is off and no
+    weight changes.
+
+    Args:
+        network: On `device`.
+        clips: Whole test samples: `rgb` and `flow` as loaded, or as uint8 [V, T, 3, h, w] and [V, T, 2L, h, w]; None
+            for a stream that the network lacks.
+        device: Where it runs.
+
+    Returns:
+        How many clips there were.
+
+    Raises:
+        ValueError: There was none.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     moments = [_Moments() for _ in norms]
     momenta = [norm.momentum for norm in norms]
-    hooks = [norm.register_forward_pre_hook(_adder(moment)) for norm, moment in zip(norms, moments, strict=True)]
+    hooks = [
+        norm.register_forward_pre_hook(lambda _, inputs, moment=moment: moment.add(inputs[0]))
+        for norm, moment in zip(norms, moments, strict=True)
+    ]
     network.eval()
     for norm in norms:
         norm.train()
@@ -79,13 +93,6 @@ def recalibrate_batch_norm(
         norm.running_mean.copy_(moment.mean)
         norm.running_var.copy_(moment.variance)
     return clip_count
-
-
-def _adder(moments: _Moments):  # type: ignore[no-untyped-def]  # torch's hooks take anything
-    def add(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        moments.add(inputs[0])
-
-    return add
 
 
 def _moved(clip: Frames | None, device: torch.device) -> Frames | None:

@@ -1,4 +1,4 @@
-"""Test videos through a network under several protocols, each video read once for all of them.
+"""Running a network over test videos, under several protocols at once: each video is read once for all of them.
 
 Letters: V views, T frames, L flow fields of a stack, h w network input.
 """

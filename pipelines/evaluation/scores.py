@@ -58,11 +58,25 @@ class Scores:
             )
         if not self.streams:
             raise MissingError("no stream was scored: run `stres evaluate` again")
-        self._check_labels()
+        if len(set(self.videos)) != len(self.videos):
+            raise ValueError("a video stands twice in the scores")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("a class stands twice in the scores")
+        if self.labels.shape != (len(self.videos),) or self.labels.dtype != np.int64:
+            raise ValueError(f"labels are {self.labels.dtype} {self.labels.shape}, not int64 ({len(self.videos)},)")
+        if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
+            raise ValueError(f"labels reach {self.labels.min()}..{self.labels.max()} with {len(self.classes)} classes")
         if self.sources is not None and len(self.sources) != len(self.videos):
             raise ValueError(f"there are {plural(len(self.sources), 'source')} of {plural(len(self.videos), 'video')}")
         for stream, logits in self.streams.items():
-            self._check_logits(stream, logits)
+            shape = (len(self.videos), len(self.classes))
+            if logits.shape != shape or logits.dtype != np.float32:
+                raise ValueError(f"{stream} is {logits.dtype} {logits.shape}, not float32 {shape}")
+            if broken := int((~np.isfinite(logits)).any(axis=1).sum()):
+                raise MissingError(
+                    f"the {stream} scores of {broken} of {plural(len(self.videos), 'video')} are not finite numbers: "
+                    "the training diverged, train again with a lower --lr"
+                )
 
     @property
     def streams(self) -> dict[Stream, np.ndarray]:
@@ -83,27 +97,6 @@ class Scores:
         for name, values in _arrays(self):
             digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()
-
-    def _check_labels(self) -> None:
-        if len(set(self.videos)) != len(self.videos):
-            raise ValueError("a video stands twice in the scores")
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError("a class stands twice in the scores")
-        if self.labels.shape != (len(self.videos),) or self.labels.dtype != np.int64:
-            raise ValueError(f"labels are {self.labels.dtype} {self.labels.shape}, not int64 ({len(self.videos)},)")
-        if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
-            raise ValueError(f"labels reach {self.labels.min()}..{self.labels.max()} with {len(self.classes)} classes")
-
-    def _check_logits(self, stream: str, logits: np.ndarray) -> None:
-        shape = (len(self.videos), len(self.classes))
-        if logits.shape != shape or logits.dtype != np.float32:
-            raise ValueError(f"{stream} is {logits.dtype} {logits.shape}, not float32 {shape}")
-        broken = int((~np.isfinite(logits)).any(axis=1).sum())
-        if broken:
-            raise MissingError(
-                f"the {stream} scores of {broken} of {plural(len(self.videos), 'video')} are not finite numbers: "
-                "the training diverged, train again with a lower --lr"
-            )
 
 
 def write_scores(path: Path, scores: Scores, attributes: Mapping[str, Any]) -> None:

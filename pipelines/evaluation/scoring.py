@@ -44,12 +44,19 @@ class Scorer:
     def score(
         self, rgb: Frames | None, flow: Frames | None, windows: Sequence[Sequence[int]]
     ) -> dict[str, torch.Tensor]:
-        """Mean logits of each stream of one video: float64 [C] on the CPU.
+        """Scores one video.
 
-        `rgb`: V views of T frames, as loaded or as uint8 [V, T, 3, h, w]; `flow`: the same of stacks, [V, T, 2L, h, w];
-        `windows`: index lists into T, each one goes through the network as one sequence. The mean is over views,
-        windows and time steps; over space the network averages before its classifier, which is linear. Raises
-        `MissingError` where they are not finite.
+        Args:
+            rgb: V views of T frames, as loaded or as uint8 [V, T, 3, h, w]; None: the network has no appearance stream.
+            flow: The same of stacks, [V, T, 2L, h, w].
+            windows: Index lists into T; each one goes through the network as one sequence.
+
+        Returns:
+            Of each stream the mean logits over views, windows and time steps: float64 [C], on the CPU. Over space the
+            network averages before its classifier, which is linear.
+
+        Raises:
+            MissingError: They are not finite.
         """
         given = rgb if rgb is not None else flow
         assert given is not None
@@ -60,18 +67,19 @@ class Scorer:
         sums: dict[str, torch.Tensor] = {}
         for start in range(0, len(inputs), at_once):
             part = inputs[start : start + at_once]
-            for name, logits in self._forward(self._take(rgb, part), self._take(flow, part)).items():
-                sums[name] = sums.get(name, 0) + logits.mean(1).double().sum(0).cpu()
+            prepared = self.prepare(self._take(rgb, part), self._take(flow, part))
+            with torch.autocast(self.device.type, self.dtype or torch.float32, enabled=self.dtype is not None):
+                outputs = self.network(*prepared)
+            for name, logits in outputs._asdict().items():
+                if logits is not None:
+                    sums[name] = sums.get(name, 0) + logits.float().mean(1).double().sum(0).cpu()
         for name, total in sums.items():
             if not bool(torch.isfinite(total).all()):
-                raise MissingError(f"the network's {name} scores are not finite numbers: {self._not_finite()}")
+                cause = "the training diverged, train again with a lower --lr"
+                if self.dtype == torch.float16:
+                    cause = "fp16 is too coarse for it, or the training diverged; try --precision fp32"
+                raise MissingError(f"the network's {name} scores are not finite numbers: {cause}")
         return {name: total / len(inputs) for name, total in sums.items()}
-
-    def _not_finite(self) -> str:
-        """What may have made scores that are not finite, and what to do."""
-        if self.dtype == torch.float16:
-            return "fp16 is too coarse for it, or the training diverged; try --precision fp32"
-        return "the training diverged, train again with a lower --lr"
 
     def _take(self, clip: Frames | None, part: list[tuple[int, list[int]]]) -> Frames | None:
         if isinstance(clip, Clips):
@@ -79,9 +87,3 @@ class Scorer:
         if clip is not None:
             return torch.stack([clip[view, window] for view, window in part]).to(self.device, non_blocking=True)
         return None
-
-    def _forward(self, rgb: Frames | None, flow: Frames | None) -> dict[str, torch.Tensor]:
-        inputs = self.prepare(rgb, flow)
-        with torch.autocast(self.device.type, self.dtype or torch.float32, enabled=self.dtype is not None):
-            logits = self.network(*inputs)
-        return {name: value.float() for name, value in logits._asdict().items() if value is not None}

@@ -11,7 +11,6 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.runtime.progress import OnProgress, note
 from pipelines.sources.videos import class_counts
 from pipelines.storage.failures import Failure
-from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.provenance import same_origin
 from pipelines.training.run_config import RunConfig
 from pipelines.training.runs import Run, other_sources
@@ -21,32 +20,30 @@ from pipelines.workspace import UNLABELLED, Workspace
 
 @dataclass(frozen=True)
 class TestVideos:
-    """Each test video of the split stands in one of three lists: `videos`, `missing`, `damaged`.
-
-    videos, labels  those to score, in the order of the split, and the index of each one's class
-    training        the training videos of the split
-    missing         ids of those without frames or without flow
-    damaged         those whose frames or flow are there, but are not what they should be
-    unlisted        ids of the workspace's videos that the split names nowhere
-    replaced        in words, which training videos are others now than when the run was trained
-    is_other        whether these are another data set than the run's split: all labelled videos of the workspace whose
-                    classes the run knows by name
-    left_out        then the other classes, each with its number of videos
-    without_videos  the run's classes that have no test video
-    """
+    """Each test video of the split stands in one of three lists: `videos`, `missing`, `damaged`."""
 
     __test__ = False  # no test, whatever pytest makes of the name
 
     videos: list[Video]
+    """Those to score, in the order of the split."""
     labels: list[int]
+    """The index of each one's class."""
     training: list[Video]
+    """The training videos of the split."""
     missing: list[str]
+    """Ids of those without frames or without flow."""
     damaged: list[Failure]
+    """Those whose frames or flow are there, but are not what they should be."""
     replaced: str
+    """In words, which training videos are others now than when the run was trained."""
     unlisted: Sequence[str] = ()
+    """Ids of the workspace's videos that the split names nowhere."""
     is_other: bool = False
+    """Whether these are another data set: all labelled videos of the workspace whose classes the run knows by name."""
     left_out: Mapping[str, int] = field(default_factory=dict)
+    """Then the other classes, each with its number of videos."""
     without_videos: Sequence[str] = ()
+    """The run's classes that have no test video."""
 
     def document(self) -> dict[str, Any]:
         """What `results.json` keeps of another data set."""
@@ -87,29 +84,30 @@ class TestVideos:
         for message in messages:
             on_progress(note(message))
 
-    def why_none(self, failures: list[Failure]) -> str:
-        """Why nothing is left to score when `failures` came of everything that was there."""
-        reasons = (
-            [f"{len(self.missing)} {'has' if len(self.missing) == 1 else 'have'} no frames or no flow"]
-            if self.missing
-            else []
-        )
-        reasons += [f"{len(failures)} cannot be read, for example: {failures[0].reason}"] if failures else []
-        return " and ".join(reasons)
-
 
 def find_test_videos(
     workspace: Workspace, run: Run, config: RunConfig, force: bool, *, write: bool = True
 ) -> TestVideos:
-    """The test videos of `run`, whose configuration is `config`: those of its split, or all labelled ones where
-    the workspace has none of the split's videos. Without `write`, `dataset.json` stays as it is.
+    """Finds the videos of the run's split, or all labelled ones where the workspace has none of the split's videos.
 
-    Raises `UsageError` where the workspace's flow is not what the run was trained with, unless `force`; `MissingError`
-    without a workspace.
+    Args:
+        workspace: Where frames and flow lie.
+        run: What is tested.
+        config: Its configuration.
+        force: Accept other flow and other videos than the run was trained with.
+        write: Whether `dataset.json` is brought up to date.
+
+    Raises:
+        MissingError: There is no workspace, or nothing to test on.
+        UsageError: The workspace's flow or videos are not what the run was trained with.
     """
     catalogue = load_catalogue(workspace, write=write)
-    if not force:
-        _require_same_flow(workspace, run, config.flow, flow_provenance(catalogue))
+    flow = flow_provenance(catalogue)  # without any its videos are missing, as another line says
+    if flow and not force and (difference := flow.difference(config.flow)):
+        raise UsageError(
+            f"run {run.name} was trained with other flow than {workspace.root} holds: {difference}; extract the flow "
+            "as it was, or accept the difference with --force"
+        )
     split = resolve(run.split(), catalogue)
     if catalogue.videos and not _has_videos_of(run, split, workspace, catalogue):
         return _other_videos(run, config.classes, catalogue)
@@ -194,17 +192,6 @@ def _other_videos(run: Run, classes: Sequence[str], catalogue: Catalogue) -> Tes
 
 def _sources(videos: Sequence[Video]) -> dict[str, str]:
     return {video.id: video.origin for video in videos if video.origin}
-
-
-def _require_same_flow(
-    workspace: Workspace, run: Run, trained: FlowSettings | None, found: FlowSettings | None
-) -> None:
-    difference = found.difference(trained) if found else ""  # without any, its videos are missing, as another line says
-    if difference:
-        raise UsageError(
-            f"run {run.name} was trained with other flow than {workspace.root} holds: {difference}; extract the flow "
-            "as it was, or accept the difference with --force"
-        )
 
 
 def not_scored(row: Failure) -> str:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from pipelines.evaluation.estimation import Estimate as EvaluationEstimate
+from pipelines.evaluation.estimation import EvaluationEstimate
 from pipelines.prediction.results import ClassProbability, Prediction, TimelineFiles
 from pipelines.train import Config
 from pipelines.training.estimation import Estimate, StepEstimate

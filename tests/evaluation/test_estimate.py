@@ -25,7 +25,7 @@ def config(workspace: Workspace, **changes: Any) -> evaluate.Config:
     return evaluate.Config(workspace.root, **({"crops": 5, "device": "cpu"} | changes))
 
 
-def estimate(workspace: Workspace, **changes: Any) -> estimation.Estimate:
+def estimate(workspace: Workspace, **changes: Any) -> estimation.EvaluationEstimate:
     result = evaluate.run(config(workspace, dry_run=True, **changes))
     assert result.evaluations == []
     assert result.estimate is not None

@@ -1,0 +1,137 @@
+"""What evaluating a run leaves: `scores/<run>/<protocol>/scores.h5` and `results.json`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipelines.errors import MissingError
+from pipelines.evaluation.metrics import results_document
+from pipelines.evaluation.protocols import Protocol
+from pipelines.evaluation.run import Logits
+from pipelines.evaluation.scores import Scores, size_of_scores, write_scores
+from pipelines.evaluation.scoring import with_fused
+from pipelines.evaluation.videos import TestVideos
+from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable, write_json
+from pipelines.storage.failures import Failure, record_outcomes
+from pipelines.training.run_config import RunConfig
+from pipelines.training.runs import Run
+from pipelines.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Results:
+    """Where the results of one test go, and what they say of it."""
+
+    workspace: Workspace
+    run: Run
+    config: RunConfig
+    protocols: Sequence[Protocol]
+    """All of the same step."""
+    precision: str
+    folder: Path
+    """Of the run's scores (`scores_folder`)."""
+    test: TestVideos
+
+    def require_writable(self) -> None:
+        """Raises `StorageError` before anything is scored where the scores cannot be written."""
+        folders = [self.folder / protocol.name for protocol in self.protocols]
+        # Of all protocols: at least 4 bytes for each video and class.
+        room = 4 * len(folders) * len(self.test.videos) * len(self.config.classes)
+        require_writable(self.workspace.root, *folders, room=room)
+
+    def write(
+        self, logits: Mapping[int, Sequence[Logits]], failures: Sequence[Failure]
+    ) -> list[tuple[Path, dict[str, Any]]]:
+        """Records what could not be scored, and writes what could.
+
+        Args:
+            logits: Of each video that was scored, by its index in `test.videos`: its logits under each protocol.
+            failures: The videos that could not be scored.
+
+        Returns:
+            For each protocol its folder, and the content of its `results.json`.
+
+        Raises:
+            MissingError: No video was scored.
+        """
+        test = self.test
+        remove_left_over_temporary_files(self.workspace.root, below=False)
+        remove_left_over_temporary_files(self.folder)
+        scored = [("evaluate", test.videos[i].class_name, test.videos[i].video) for i in logits]
+        record_outcomes(self.workspace, failed=failures, succeeded=scored)
+        if not logits:
+            raise self._nothing_scored(failures)
+        failed = [f"{failure.class_name}/{failure.video}" for failure in failures]
+        unscored: dict[str, Any] = {"missing": test.missing, "failed": failed}
+        if excluded := self.config.excluded_classes:
+            unscored["excluded_classes"] = list(excluded)
+        written = []
+        # The first last: `stres report` takes the newest where the paper's protocol is not among them.
+        for number, protocol in reversed(list(enumerate(self.protocols))):
+            scores = self._scores({i: of_protocols[number] for i, of_protocols in logits.items()})
+            attributes = self._attributes(protocol)
+            results = results_document(protocol.document(), self.config.split, self.run.name, scores)
+            results |= {"step": protocol.step} | unscored | test.document()
+            if "run_folder" in attributes:
+                results |= {name: attributes[name] for name in ("run_folder", "weights_sha256")}
+            folder = self.folder / protocol.name
+            write_scores(folder / "scores.h5", scores, attributes)
+            write_json(folder / "results.json", results)
+            written.append((folder, results))
+        return written[::-1]
+
+    def size(self, logits: Logits | None) -> int:
+        """The bytes of all `scores.h5`, from the logits of any video (None: none could be read).
+
+        Raises:
+            MissingError: There is no video to score.
+        """
+        if not self.test.videos:
+            raise self._nothing_scored(self.test.damaged)
+        if logits is None:
+            return 0
+        scores = self._scores(dict.fromkeys(range(len(self.test.videos)), logits))
+        return sum(size_of_scores(scores, self._attributes(protocol)) for protocol in self.protocols)
+
+    def _nothing_scored(self, failures: Sequence[Failure]) -> MissingError:
+        """`failures` came of everything that was there."""
+        reasons = []
+        if missing := len(self.test.missing):
+            reasons.append(f"{missing} {'has' if missing == 1 else 'have'} no frames or no flow")
+        if failures:
+            reasons.append(f"{len(failures)} cannot be read, for example: {failures[0].reason}")
+        return MissingError(
+            f"no test video of run {self.run.name} could be scored: {' and '.join(reasons)}; run "
+            f"`stres extract-frames` and `stres extract-flow` on them in {self.workspace.root}"
+        )
+
+    def _attributes(self, protocol: Protocol) -> dict[str, Any]:
+        """What `scores.h5` says of where its scores come from."""
+        folder = self.run.folder.resolve()
+        elsewhere = folder.parent != self.workspace.runs.resolve()
+        return {
+            **({"run_folder": str(folder)} if elsewhere else {}),
+            **({"dataset": "other"} if self.test.is_other else {}),
+            "run": self.run.name,
+            "split": self.config.split,
+            "precision": self.precision,
+            "weights_sha256": self.run.weights_sha256(protocol.step),
+            **protocol.document(),
+            "step": protocol.step,
+        }
+
+    def _scores(self, logits: Mapping[int, Logits]) -> Scores:
+        """Of all videos under one protocol."""
+        order = sorted(logits)
+        streams = with_fused({name: torch.stack([logits[i][name] for i in order]).numpy() for name in logits[order[0]]})
+        return Scores(
+            videos=[self.test.videos[i].id for i in order],
+            labels=np.array([self.test.labels[i] for i in order], dtype=np.int64),
+            classes=list(self.config.classes),
+            sources=[self.test.videos[i].origin for i in order],
+            **{name: value.astype(np.float32) for name, value in streams.items()},
+        )
