@@ -119,7 +119,7 @@ def test_left_out_classes_are_part_of_the_configuration_and_stay_out_of_the_test
     assert tested.results["excluded_classes"] == ["skip"]
     reported = report.run(report.Config(workspace.root))
     assert reported.excluded == ("skip",)
-    assert "without the classes skip" in Path(reported.files["report.html"]).read_text()
+    assert "Without the classes skip" in Path(reported.files["report.html"]).read_text()
 
 
 def test_other_runs_say_nothing_of_left_out_classes(workspace):
