@@ -12,10 +12,11 @@ from unittest import mock
 
 import torch
 
-from pipelines import evaluate, predict, train, verify
+from pipelines import evaluate, train, verify
 from pipelines.datasets.samples import Batch
 from pipelines.errors import Interrupted, MissingError
 from pipelines.models import STResNet
+from pipelines.prediction import one_video
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import run_tasks
 from pipelines.training.data_parallel import DataParallelPlan
@@ -167,7 +168,7 @@ def working(folder: Path) -> dict[str, object]:
 # ------------------------------------------------------------------ looking at many videos
 
 DEADLY = "wave/wave0"
-predict_one = predict._predict
+predict_whole, predict_over_time = one_video.predict_whole, one_video.predict_over_time
 
 
 def check_or_die(task: verify.Task, report: Callable[[int], None]) -> object:
@@ -198,10 +199,13 @@ class Noted:
 
         return run_tasks(check_or_die, noted(), workers)
 
-    def predict(self, config, predictor, trained, source, *others):
-        """In place of `predict._predict`."""
+    def predict_whole(self, predictor, source, *others):
         self.add(source.video)
-        return predict_one(config, predictor, trained, source, *others)
+        return predict_whole(predictor, source, *others)
+
+    def predict_over_time(self, predictor, source, *others, **options):
+        self.add(source.video)
+        return predict_over_time(predictor, source, *others, **options)
 
 
 def told(*arguments: object) -> dict[str, object]:
@@ -209,7 +213,8 @@ def told(*arguments: object) -> dict[str, object]:
     noted, out, err = Noted(), io.StringIO(), io.StringIO()
     with (
         mock.patch.object(verify, "run_tasks", noted.tasks),
-        mock.patch.object(predict, "_predict", noted.predict),
+        mock.patch.object(one_video, "predict_whole", noted.predict_whole),
+        mock.patch.object(one_video, "predict_over_time", noted.predict_over_time),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
