@@ -4,6 +4,7 @@ annotations, mmaction2's and TSN's `path frames label`, SlowFast's `path label` 
 """
 
 import codecs
+import contextlib
 import csv
 import io
 import json
@@ -261,9 +262,18 @@ def _entries(list_file: Path, folders: Sequence[Path]) -> Iterator[Entry]:
     if not lines:
         return
     if lines[0][1].startswith("{"):
-        yield from (_of_columns(_json_object(where, line), where) for where, line in lines)
+        for where, line in lines:
+            try:
+                document = json.loads(line, object_pairs_hook=_without_repetition)
+            except ValueError as error:
+                raise UsageError(f"{where} cannot be read as JSON ({error})") from error
+            yield _of_columns(_columns_of(document, where), where)
         return
-    if array := _json_array(text):
+    array: list[object] = []
+    if text.lstrip().startswith("["):
+        with contextlib.suppress(ValueError):  # a path may begin with a bracket
+            array = list(json.loads(text))
+    if array:
         places = (f"{list_file}, element {number}" for number in range(1, len(array) + 1))
         yield from (_of_columns(_columns_of(one, where), where) for where, one in zip(places, array, strict=True))
         return
@@ -466,14 +476,6 @@ def _of_columns(columns: Mapping[str, str], where: str) -> Entry:
     return Entry(path, label, split, where)
 
 
-def _json_object(where: str, line: str) -> dict[str, str]:
-    try:
-        document = json.loads(line, object_pairs_hook=_without_repetition)
-    except ValueError as error:
-        raise UsageError(f"{where} cannot be read as JSON ({error})") from error
-    return _columns_of(document, where)
-
-
 def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(dict(pairs)) < len(pairs):
         raise ValueError(f"{Counter(name for name, _ in pairs).most_common(1)[0][0]!r} appears twice in one object")
@@ -488,16 +490,6 @@ def _columns_of(document: object, where: str) -> dict[str, str]:
             raise UsageError(f"{where}: {name} is {json.dumps(value)}: a video has one path and one class")
     _require_once([str(name).casefold() for name in document], where)
     return {str(name).casefold(): str(value) for name, value in document.items() if value is not None}
-
-
-def _json_array(text: str) -> list[object]:
-    """The elements of a list in JSON; empty where it is not one."""
-    if not text.lstrip().startswith("["):
-        return []
-    try:
-        return list(json.loads(text))
-    except ValueError:  # a path may begin with a bracket
-        return []
 
 
 # ------------------------------------------------------------------ the names of numbers
