@@ -104,7 +104,7 @@ def test_a_rate_that_the_timestamps_contradict_is_frames_over_duration() -> None
     ("stamps", "problem"),
     [
         ([None] * 5, "its frames have no timestamps"),
-        ([None, 0.0, 0.04, 0.08, 0.12], "1 of its 5 frames have no timestamp"),
+        ([None, 0.0, 0.04, 0.08, 0.12], "1 of its 5 frames has no timestamp"),
         ([0.0] * 5, "its timestamps stand still"),
         ([0.04, 0.16, 0.12, 0.2, 0.08], "its timestamps go back at frame 2"),
         ([-0.04, -0.08, 0.0, 0.04, 0.08], "its timestamps go back at frame 1"),
