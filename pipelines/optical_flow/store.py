@@ -200,7 +200,7 @@ def _to_host(fields: torch.Tensor, finite: torch.Tensor) -> Callable[[], np.ndar
     known = torch.empty((), dtype=torch.bool, pin_memory=True)
     host.copy_(fields, non_blocking=True)
     known.copy_(finite, non_blocking=True)
-    arrived = torch.cuda.Event()
+    arrived = torch.cuda.Event(blocking=True)  # who waits sleeps: cores that spin are missing where videos are decoded
     arrived.record(torch.cuda.current_stream(fields.device))
 
     def wait() -> np.ndarray:

@@ -24,6 +24,7 @@ from pipelines.optical_flow.tvl1 import triton_solver
 
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 compiled: dict[str, Any] = {}
+sizes: dict[str, str] = {}  # of the frames that each was first compiled for
 
 
 class Driver:
@@ -50,13 +51,16 @@ def compile_only(kernel: Any, grid: tuple[int, ...]) -> Any:
 triton.runtime.driver.set_active(Driver())
 JITFunction.__getitem__ = compile_only
 torch.set_num_threads(1)
-frames = torch.zeros((4, 256, 340), dtype=torch.uint8)
-for mode in ("cpu", "cuda"):
-    parameters = TVL1Parameters(mode=mode, nscales=2, warps=1)
-    solver = triton_solver.Solver(frames, 4, parameters, is_full=False)
-    solver.solve(frames, frames, torch.empty((4, 2, 256, 340)))  # nothing is active, so one block a warp
-    for iterations, median in sorted(set(triton_solver._plan(parameters))):
-        solver._block(0, iterations, median)
+for height, width in ((256, 340), (240, 320), (45, 33)):
+    frames = torch.zeros((4, height, width), dtype=torch.uint8)
+    for mode in ("cpu", "cuda"):
+        parameters = TVL1Parameters(mode=mode, nscales=2, warps=1)
+        solver = triton_solver.Solver(frames, 4, parameters, is_full=False)
+        solver.solve(frames, frames, torch.empty((4, 2, height, width)))  # nothing is active, so one block a warp
+        for iterations, median in sorted(set(triton_solver._plan(parameters))):
+            solver._block(0, iterations, median)
+    for name in compiled:
+        sizes.setdefault(name, f"{width}x{height}")
 
 with Path(sys.argv[1]).open("w") as report:
     for name, kernel in compiled.items():
@@ -66,4 +70,4 @@ with Path(sys.argv[1]).open("w") as report:
             command = [str(PTXAS), "-v", "--gpu-name=sm_90a", file.name, "-o", "/dev/null"]
             said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stderr
         spilled = sum(int(count) for count in re.findall(r"(\d+) bytes spill", said))
-        report.write(json.dumps({"kernel": name.split()[0], "spilled bytes": spilled}) + "\n")
+        report.write(json.dumps({"kernel": name.split()[0], "spilled bytes": spilled, "size": sizes[name]}) + "\n")

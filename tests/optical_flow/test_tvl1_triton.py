@@ -133,6 +133,8 @@ def test_every_kernel_compiles_for_a_gpu_that_is_not_here(tmp_path):
     names = {kernel["kernel"] for kernel in kernels}
     assert names == {name for name, function in vars(triton_kernels()).items() if is_launched(name, function)}
     assert not any(kernel["spilled bytes"] for kernel in kernels)
+    # What is compiled for frames of one size serves those of others.
+    assert {kernel["size"] for kernel in kernels} == {"340x256"}
 
 
 def triton_kernels() -> ModuleType:
@@ -144,6 +146,41 @@ def triton_kernels() -> ModuleType:
 def is_launched(name: str, function: Any) -> bool:
     """Whether the host calls it: the others, which kernels call, begin with an underscore."""
     return hasattr(function, "run") and not name.startswith("_")
+
+
+@pytest.mark.skipif(not TRITON, reason="no Triton")
+def test_videos_of_three_sizes_in_turns_share_three_solvers(monkeypatch):
+    from pipelines.optical_flow.tvl1 import triton_engine
+
+    made = []
+
+    class Solver:
+        is_full = False
+
+        def __init__(self, frames: torch.Tensor, capacity: int, parameters: TVL1Parameters) -> None:
+            self.capacity, self.poll = capacity, self
+            made.append((tuple(frames.shape[1:]), capacity))
+
+        def wait_for_last_call(self) -> None:
+            pass
+
+    monkeypatch.setattr(triton_engine, "_kept", {})
+    monkeypatch.setattr(triton_engine, "_largest_solver", Solver)
+
+    def use(height: int, pairs: int = 4) -> None:
+        triton_engine._solver_for(torch.zeros((pairs, height, 50), dtype=torch.uint8), TVL1Parameters())
+
+    for _ in range(2):
+        for height in (40, 50, 60):
+            use(height)
+    assert made == [((height, 50), 4) for height in (40, 50, 60)]
+    use(70)  # in place of that not used for longest
+    use(50)
+    use(60)
+    assert len(made) == 4
+    use(40)
+    use(60, pairs=5)  # more than there is room for
+    assert made[4:] == [((40, 50), 4), ((60, 50), 8)]
 
 
 def test_without_a_gpu_the_engine_says_what_to_do():
@@ -190,5 +227,5 @@ def test_a_batch_that_does_not_fit_the_gpu_is_split(monkeypatch):
     frame0, frame1 = (frames.cuda() for frames in batch(*[moving_texture(40, 50, (1, 0), seed) for seed in range(7)]))
     whole = tvl1_flow(frame0, frame1, engine="triton")
     monkeypatch.setattr(triton_engine, "_pairs_that_fit", lambda frames: 3)
-    monkeypatch.setattr(triton_engine, "_kept", [])
+    monkeypatch.setattr(triton_engine, "_kept", {})
     assert torch.equal(tvl1_flow(frame0, frame1, engine="triton"), whole)

@@ -20,15 +20,16 @@ MOST_PAIRS = 256
 50 MB), but then an iteration takes 10 microseconds, of which launching it takes several, and the slowest pair makes the
 others wait more often."""
 _SHARE_OF_FREE_MEMORY = 0.8
+_MOST_KEPT = 3
 
 _only_thread = threading.Lock()
-_kept: list[tuple[object, Solver]] = []
+_kept: dict[object, Solver] = {}
 
 
 def compute_flow(frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Parameters) -> torch.Tensor:
     """uint8 [N, H, W] twice to float32 [N, 2, H, W], on the frames' GPU; in parts if they do not fit into its memory.
 
-    Buffers and graphs for the last size of frames are kept for the next call.
+    Buffers and graphs for the last three sizes of frames are kept for the next call.
 
     Raises:
         UsageError: The frames are on the CPU, and Triton does not interpret.
@@ -57,18 +58,24 @@ def _require_compiler(device: torch.device) -> None:
 
 
 def _solver_for(frames: torch.Tensor, parameters: TVL1Parameters) -> Solver:
-    """A solver for frames of this size with room for as many as possible: the last one if it will do."""
+    """A solver for frames of this size with room for as many as possible: one of the last used if it will do."""
     wanted = min(len(frames), MOST_PAIRS)
     key = (frames.device, frames.shape[1:], parameters)
-    for kept_key, solver in _kept:
-        if kept_key == key and (solver.capacity >= wanted or solver.is_full):
-            return solver
-    for _, solver in _kept:
-        solver.poll.wait_for_last_call()  # its memory may be given to this stream's work next
-    _kept.clear()
-    solver = _largest_solver(frames, min(1 << (wanted - 1).bit_length(), MOST_PAIRS), parameters)
-    _kept.append((key, solver))
-    return solver
+    if key in _kept and (_kept[key].capacity >= wanted or _kept[key].is_full):
+        _kept[key] = _kept.pop(key)  # the last used is at the end
+        return _kept[key]
+    capacity = min(1 << (wanted - 1).bit_length(), MOST_PAIRS)
+    if key in _kept:
+        _drop(key)
+    while len(_kept) >= _MOST_KEPT or (_kept and _pairs_that_fit(frames) < capacity):
+        _drop(next(iter(_kept)))
+    _kept[key] = _largest_solver(frames, capacity, parameters)
+    return _kept[key]
+
+
+def _drop(key: object) -> None:
+    # Its memory may be given to this stream's work next.
+    _kept.pop(key).poll.wait_for_last_call()
 
 
 def _largest_solver(frames: torch.Tensor, wanted: int, parameters: TVL1Parameters) -> Solver:

@@ -13,13 +13,29 @@ Everything about a pair that decides when it stops lies in [N] vectors on the de
 this warp) and `credit` (mode cuda). `active` lists the pairs that were not done when it was last made.
 """
 
+import inspect
+
 import triton
 import triton.language as tl
+
+# Triton compiles anew for an integer that is 1 or a multiple of 16, unless told that it does not matter. It does for
+# the stride, which lets values be loaded 16 bytes at a time and is such a multiple always. So there is one compilation
+# for all sizes of frames and numbers of pairs.
+_VARYING = ("pairs", "capacity", "height", "width", "tiles_x", "tiles")
+_VARYING_IN_RESIZE = ("source_plane", "source_stride", "target_height", "target_width", "tiles_x")
+
+
+def _for_all_sizes(kernel):
+    names = _VARYING_IN_RESIZE if kernel.__name__ == "resize" else _VARYING
+    return triton.jit(
+        kernel, do_not_specialize=[name for name in names if name in inspect.signature(kernel).parameters]
+    )
+
 
 # ------------------------------------------------------------------ the iteration
 
 
-@triton.jit
+@_for_all_sizes
 def iterate(
     data, u, p, changes, u_at, p_at, done, active, active_count,
     pairs, height, width, stride, tiles_x, tiles, limit, theta, dual_step,
@@ -134,7 +150,7 @@ def _load4(planes, plane, at, mask):
 # ------------------------------------------------------------------ when to stop
 
 
-@triton.jit
+@_for_all_sizes
 def begin_warp(done, count, credit, active, active_count, pairs, capacity, BLOCK: tl.constexpr):
     """Only the first `pairs` of the buffers' pairs exist; none of them is done."""
     index = tl.arange(0, BLOCK)
@@ -146,7 +162,7 @@ def begin_warp(done, count, credit, active, active_count, pairs, capacity, BLOCK
     tl.store(active_count, pairs)
 
 
-@triton.jit
+@_for_all_sizes
 def finish_iteration(
     changes, threshold, done, count, credit, u_at, p_at, tiles, LIKE_CUDA: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -176,7 +192,7 @@ def finish_iteration(
             tl.store(done + pair, (change <= bound).to(tl.int32))
 
 
-@triton.jit
+@_for_all_sizes
 def list_active(done, active, active_count, capacity, BLOCK: tl.constexpr):
     """The pairs that are not done, in order."""
     index = tl.arange(0, BLOCK)
@@ -188,7 +204,7 @@ def list_active(done, active, active_count, capacity, BLOCK: tl.constexpr):
 # ------------------------------------------------------------------ median filter
 
 
-@triton.jit
+@_for_all_sizes
 def median_filter(
     u, u_at, done, active, active_count, pairs, height, width, stride, tiles_x, tiles,
     SORT: tl.constexpr, SORT_LENGTH: tl.constexpr, SELECT: tl.constexpr, SELECT_LENGTH: tl.constexpr,
@@ -222,7 +238,7 @@ def median_filter(
             tl.store(after + y * stride + x, lines[MEDIAN_AT], (y < height) & (x < width))
 
 
-@triton.jit
+@_for_all_sizes
 def turn_flow(u_at, done, capacity, BLOCK: tl.constexpr):
     """To the buffer that the median filter has written."""
     index = tl.arange(0, BLOCK)
@@ -245,7 +261,7 @@ def _exchanged(values, NETWORK: tl.constexpr, LENGTH: tl.constexpr):
 # ------------------------------------------------------------------ one warp's data
 
 
-@triton.jit
+@_for_all_sizes
 def image_and_gradient(image, planes, height, width, stride, tiles_x, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """[N, H, S] to [N, 3, H, S]: the image and its centered gradient, the border repeated outwards."""
     plane = (height * stride).to(tl.int64)
@@ -266,7 +282,7 @@ def image_and_gradient(image, planes, height, width, stride, tiles_x, ROWS: tl.c
     tl.store(planes + 2 * plane + at, 0.5 * (below - above), inside)
 
 
-@triton.jit
+@_for_all_sizes
 def linearise(
     planes, image0, u, u_at, data, pairs, height, width, stride, tiles_x,
     LIKE_CUDA: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -342,7 +358,7 @@ def _far(d, A: tl.constexpr):
 # ------------------------------------------------------------------ from level to level
 
 
-@triton.jit
+@_for_all_sizes
 def resize(
     source, target, source_plane, source_stride, target_plane, target_height, target_width, target_stride, tiles_x,
     low_x, high_x, weight_x, low_y, high_y, weight_y, factor,
@@ -365,7 +381,7 @@ def resize(
     tl.store(target + k * target_plane + y[:, None] * target_stride + x[None, :], value, inside)
 
 
-@triton.jit
+@_for_all_sizes
 def collect_flow(u, u_at, flow, pairs, height, width, stride, tiles_x, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """The pairs' flow from whichever buffer it is in: to [N, 2, H, W], without the stride's columns."""
     k = tl.program_id(1).to(tl.int64)

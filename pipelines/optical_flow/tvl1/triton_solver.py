@@ -272,7 +272,8 @@ class _ActivePoll:
         self.block = 0
         if self.on_gpu:
             self.counts = torch.zeros(2, dtype=torch.int32, pin_memory=True)
-            self.copied = [torch.cuda.Event() for _ in range(2)]
+            # Who waits sleeps: cores that spin are missing where videos are decoded.
+            self.copied = [torch.cuda.Event(blocking=True) for _ in range(2)]
             self.called = torch.cuda.Event()
 
     def begin(self) -> None:
