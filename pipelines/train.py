@@ -214,8 +214,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         MissingError: Frames, flow, weights or a base step are missing, or a step diverges.
         Interrupted: After a signal, with a checkpoint written.
     """
-    from pipelines.training.data import find_training_data, record_unreadable
-    from pipelines.training.session import PreparedRun, Session, prepare_run, resolve_precision
+    from pipelines.training import data, session
 
     started = time.monotonic()
     if not ranks().is_first:
@@ -229,8 +228,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     estimate: Estimate | None = None
     with contextlib.ExitStack() as held:
 
-        def prepare() -> PreparedRun:
-            data = find_training_data(
+        def prepare() -> session.PreparedRun:
+            found = data.find_training_data(
                 workspace,
                 config.split,
                 splits_dir=config.splits_dir,
@@ -241,11 +240,11 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
                 write=not config.dry_run,
                 on_progress=on_progress,
             )
-            return prepare_run(
+            return session.prepare_run(
                 workspace,
                 Run(workspace.runs / config.run_name),
-                data,
-                config.run_config(data, resolve_precision(config.precision, device)),
+                found,
+                config.run_config(found, session.resolve_precision(config.precision, device)),
                 given={name: getattr(config, name) for name in ("depth", "width", "resnet", "stem_width")},
                 base_run=config.base_run,
                 overwrite=config.overwrite,
@@ -255,7 +254,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
             )
 
         prepared = ranks().broadcast_from_rank0(prepare)
-        session = Session(
+        steps = session.Session(
             prepared,
             device,
             workers=config.workers,
@@ -267,16 +266,23 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         held.enter_context(ranks().process_group(device))
         held.enter_context(repeatable())
         if config.dry_run:
-            estimate = session.estimate(overwrite=config.overwrite)
+            estimate = steps.estimate(overwrite=config.overwrite)
         else:
             for step in prepared.steps:
-                result, found = session.train(step, config.checkpoint_every * 60)
+                result, reasons = steps.train(step, config.checkpoint_every * 60)
                 results.append(result)
-                unreadable |= found
-    data = prepared.data
+                unreadable |= reasons
     if not config.dry_run:
-        failed = ranks().broadcast_from_rank0(lambda: record_unreadable(workspace, data, unreadable, on_progress))
-    seconds = time.monotonic() - started
+        failed = ranks().broadcast_from_rank0(
+            lambda: data.record_unreadable(workspace, prepared.data, unreadable, on_progress)
+        )
     return Result(
-        prepared.run.name, prepared.run.folder, results, len(data.videos), data.missing, failed, seconds, estimate
+        run=prepared.run.name,
+        folder=prepared.run.folder,
+        steps=results,
+        train_videos=len(prepared.data.videos),
+        missing_videos=prepared.data.missing,
+        failed=failed,
+        seconds=time.monotonic() - started,
+        estimate=estimate,
     )

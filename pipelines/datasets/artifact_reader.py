@@ -29,7 +29,7 @@ class ArtifactReader:
         """Raises `UsageError` for another stream.
 
         Args:
-            streams: what to read.
+            streams: What to read.
             stack: L, flow fields around a center.
         """
         self.streams = tuple(streams)
@@ -43,11 +43,11 @@ class ArtifactReader:
         """Reads what a sample of a video needs.
 
         Args:
-            video: with frames or flow, by the streams.
+            video: With frames or flow, by the streams.
             centers: int64 [T], indices of frames.
 
         Raises:
-            ArtifactError: an artifact is absent, damaged, or does not fit the other.
+            ArtifactError: An artifact is absent, damaged, or does not fit the other.
         """
         frames = fields = None
         frame_index = stack_index = np.empty(0, dtype=np.int64)

@@ -59,15 +59,15 @@ def draw_crop(
     "mild": 0.8..1 of the box, anywhere. "center": the box, in the center, never mirrored.
 
     Args:
-        scheme: one of these.
+        scheme: One of these.
         height: H, of the picture.
         width: W, of the picture.
         size: (h, w) of the network's input.
-        rng: draws the crop.
-        mirror: whether half of the crops are mirrored.
+        rng: Draws the crop.
+        mirror: Whether half of the crops are mirrored.
 
     Raises:
-        UsageError: there is no such scheme.
+        UsageError: There is no such scheme.
     """
     box = largest_box(height, width, size)
     if scheme == "corner-jittered":
@@ -133,12 +133,12 @@ def view_crops(height: int, width: int, views: ViewName, size: Size, *, referenc
     Args:
         height: H, of the picture.
         width: W, of the picture.
-        views: one of these.
+        views: One of these.
         size: (h, w) that the network was trained at.
-        reference: the fraction of the box that it was trained on.
+        reference: The fraction of the box that it was trained on.
 
     Raises:
-        UsageError: there are no such views.
+        UsageError: There are no such views.
     """
     box = largest_box(height, width, size)
     if views == "full":

@@ -106,12 +106,12 @@ def load_catalogue(workspace: Workspace, on_progress: OnProgress = ignore_progre
     different videos are a row too and both count as absent.
 
     Args:
-        workspace: where the artifacts lie.
-        on_progress: is told of each file that is opened.
+        workspace: Where the artifacts lie.
+        on_progress: Is told of each file that is opened.
         write: False leaves `dataset.json` as it is.
 
     Raises:
-        MissingError: there is no workspace.
+        MissingError: There is no workspace.
         StorageError: `dataset.json` cannot be written.
     """
     workspace.require()

@@ -26,12 +26,12 @@ def make_splits(
 
     Args:
         videos: (class, video) pairs; those without a class (`unlabelled`) take no part.
-        seed: of the draws.
-        folds: number of splits.
-        group_regex: finds the group of a video (`group_of`).
+        seed: Of the draws.
+        folds: Number of splits.
+        group_regex: Finds the group of a video (`group_of`).
 
     Raises:
-        UsageError: a class has fewer than `folds` videos or groups, or no such splits are found.
+        UsageError: A class has fewer than `folds` videos or groups, or no such splits are found.
     """
     pairs = sorted({(class_name, video) for class_name, video in videos if class_name != UNLABELLED})
     if not pairs:
@@ -105,16 +105,16 @@ def group_of(class_name: str, video: str, group_regex: str | None = None) -> str
     """The group whose videos must stay on one side.
 
     Args:
-        class_name: of the video.
-        video: its name.
-        group_regex: searched in `class/video`; the group is its first capture group, else the whole match, and may
+        class_name: Of the video.
+        video: Its name.
+        group_regex: Searched in `class/video`; the group is its first capture group, else the whole match, and may
             span classes. None for UCF101's `gXX` of `v_<Class>_gXX_cYY`, within its class.
 
     Returns:
         The group; None for a video that is a group of its own.
 
     Raises:
-        UsageError: the regular expression is invalid or does not match.
+        UsageError: The regular expression is invalid or does not match.
     """
     if group_regex is None:
         match = _UCF101_GROUP.match(video)

@@ -69,16 +69,16 @@ class StepSampler:
     ) -> None:
         """
         Args:
-            n: number of training videos.
-            factor: passes over them in an epoch.
-            batch: samples of a batch.
-            seed: of the run.
-            step_index: of the training step; together with `seed` it decides the order.
-            start: number of the first batch.
-            share: what of each batch to make in this process.
+            n: Number of training videos.
+            factor: Passes over them in an epoch.
+            batch: Samples of a batch.
+            seed: Of the run.
+            step_index: Of the training step; together with `seed` it decides the order.
+            start: Number of the first batch.
+            share: What of each batch to make in this process.
 
         Raises:
-            UsageError: a number is below 1.
+            UsageError: A number is below 1.
         """
         for flag, value in (("--factor", factor), ("--batch-size", batch)):
             if value < 1:

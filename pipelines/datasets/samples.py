@@ -192,15 +192,15 @@ class TrainingSamples(Dataset[Sample | BadSample]):
     ) -> None:
         """
         Args:
-            videos: the training videos.
-            labels: the class index of each.
+            videos: The training videos.
+            labels: The class index of each.
             sampling: T, stride, L.
-            scheme: the crops (`augmentation.draw_crop`).
+            scheme: The crops (`augmentation.draw_crop`).
             size: (h, w) of the network's input.
-            streams: what to read.
-            seed: of the run; with the step, the epoch and the position in it, the seed of every draw.
-            step_index: of the training step.
-            mirror: whether half of the samples are mirrored.
+            streams: What to read.
+            seed: Of the run; with the step, the epoch and the position in it, the seed of every draw.
+            step_index: Of the training step.
+            mirror: Whether half of the samples are mirrored.
         """
         self.videos, self.labels = _labelled(videos, labels)
         self.sampling = sampling
@@ -257,15 +257,15 @@ class TestSamples(Dataset[TestSample | BadSample]):
     ) -> None:
         """
         Args:
-            videos: the test videos.
-            labels: the class index of each.
+            videos: The test videos.
+            labels: The class index of each.
             size: (h, w) of the network's input.
             crops: T, frames of a video.
-            views: the crops of each frame (`augmentation.view_crops`).
-            mirror: whether the mirrors of all views follow them.
-            reference: what the network's training crops covered (`augmentation.REFERENCE` of their scheme).
+            views: The crops of each frame (`augmentation.view_crops`).
+            mirror: Whether the mirrors of all views follow them.
+            reference: What the network's training crops covered (`augmentation.REFERENCE` of their scheme).
             stack: L, flow fields around a frame.
-            streams: what to read.
+            streams: What to read.
         """
         self.videos, self.labels = _labelled(videos, labels)
         self.size = (int(size[0]), int(size[1]))
@@ -299,11 +299,11 @@ def views_of(
     """What the test shows a network of a video.
 
     Args:
-        pixels: of the video.
+        pixels: Of the video.
         size: (h, w) that the network was trained at.
-        views: the crops of each frame.
-        mirror: whether the mirrors of all views follow them.
-        reference: what the network's training crops covered.
+        views: The crops of each frame.
+        mirror: Whether the mirrors of all views follow them.
+        reference: What the network's training crops covered.
 
     Returns:
         What rgb [V, T, 3, h, w] and flow [V, T, 2L, h, w] are made of; None for what `pixels` does not hold.

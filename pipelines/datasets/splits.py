@@ -75,20 +75,20 @@ def prepare_splits(
     What is in use stays: another `seed` alone changes nothing, so that runs with several seeds share their splits.
 
     Args:
-        workspace: whose splits these are.
-        catalogue: its videos.
-        splits_dir: folder of split lists to copy.
-        seed: of random splits.
-        group_regex: finds the group of a video, which stays on one side of a split.
-        overwrite: replace lists that differ from those in `splits_dir`, and splits of our own that were made with
+        workspace: Whose splits these are.
+        catalogue: Its videos.
+        splits_dir: Folder of split lists to copy.
+        seed: Of random splits.
+        group_regex: Finds the group of a video, which stays on one side of a split.
+        overwrite: Replace lists that differ from those in `splits_dir`, and splits of our own that were made with
             another `group_regex` or lack videos.
-        exclude: classes that take no part in splits to be made.
+        exclude: Classes that take no part in splits to be made.
         write: False changes nothing, and returns the splits that would be in use.
-        tell: is told what was done.
+        tell: Is told what was done.
 
     Raises:
-        UsageError: lists are broken, or would have to be overwritten.
-        MissingError: there is no `splits_dir`.
+        UsageError: Lists are broken, or would have to be overwritten.
+        MissingError: There is no `splits_dir`.
     """
     folder = workspace.splits
     with locked(workspace.root):  # trainings on several splits may start at once

@@ -45,11 +45,11 @@ class Bottleneck(nn.Module):
     ) -> None:
         """
         Args:
-            in_channels: of its input; its output has 4 times `width`.
-            width: channels of the 3x3 convolution.
-            stride: in pixels, of the convolution that the form says; 1 for a block with temporal kernels.
-            form: of the ResNet.
-            temporal: makes both 1x1 convolutions 3x1x1 over time, and says how they start (paper.md 2.2).
+            in_channels: Of its input; its output has 4 times `width`.
+            width: Channels of the 3x3 convolution.
+            stride: In pixels, of the convolution that the form says; 1 for a block with temporal kernels.
+            form: Of the ResNet.
+            temporal: Makes both 1x1 convolutions 3x1x1 over time, and says how they start (paper.md 2.2).
         """
         super().__init__()
         assert temporal is None or stride == 1
@@ -73,7 +73,7 @@ class Bottleneck(nn.Module):
         Args:
             x: [N, C, H, W].
             frames: T of the videos in it.
-            residual_input: what the residual branch takes instead of x, of the same shape.
+            residual_input: What the residual branch takes instead of x, of the same shape.
         """
         return F.relu(self._before_relu(x, frames, residual_input), inplace=True)
 

@@ -30,8 +30,8 @@ class Normalise(nn.Module):
     def __init__(self, rgb_mean: Sequence[float] = RGB_MEAN, rgb_deviation: Sequence[float] = RGB_DEVIATION) -> None:
         """
         Args:
-            rgb_mean: of red, green and blue on a scale of 0..1; torchvision's unless given.
-            rgb_deviation: likewise.
+            rgb_mean: Of red, green and blue on a scale of 0..1; torchvision's unless given.
+            rgb_deviation: Likewise.
         """
         super().__init__()
         for name, values in (("rgb_mean", rgb_mean), ("rgb_deviation", rgb_deviation)):
@@ -48,7 +48,7 @@ class Normalise(nn.Module):
             (rgb / 255 - mean) / deviation of the ImageNet weights, and (flow - 128) / 57.6.
 
         Raises:
-            UsageError: an input is not uint8, so that it may have been normalised before.
+            UsageError: An input is not uint8, so that it may have been normalised before.
         """
         return self._rgb(rgb), self._flow(flow)
 

@@ -78,25 +78,25 @@ class STResNet(nn.Module):
     ) -> None:
         """
         Args:
-            num_classes: classes of each of the two classifiers.
-            depth: layers, all in bottleneck blocks.
-            width: channels of the 3x3 convolutions of the first stage; the paper's are 64.
+            num_classes: Classes of each of the two classifiers.
+            depth: Layers, all in bottleneck blocks.
+            width: Channels of the 3x3 convolutions of the first stage; the paper's are 64.
             flow_channels: 2L, x and y of L flow fields.
-            fusion: how one stream enters the other (paper.md 2.1). With one stream only, nothing is connected.
-            temporal_kernels: whether block b of every stage has 3x1x1 kernels (paper.md 2.2).
+            fusion: How one stream enters the other (paper.md 2.1). With one stream only, nothing is connected.
+            temporal_kernels: Whether block b of every stage has 3x1x1 kernels (paper.md 2.2).
             temporal_pool: (size, stride) in frames of the max pooling after the last stage (paper.md 2.3), or None.
-            direction: which stream enters the other.
-            temporal_init: how the 3x1x1 kernels start.
-            dropout: probability before the classifiers, from 0 to below 1.
-            streams: the streams to build; one alone is what the base steps train.
-            resnet: form of both ResNets (see `blocks`); the weights do not tell which one is theirs.
-            stem_width: channels of the first layer; None: as many as `width`.
-            rgb_mean: of red, green and blue on a scale of 0..1, by which `normalise` makes the input; None for
+            direction: Which stream enters the other.
+            temporal_init: How the 3x1x1 kernels start.
+            dropout: Probability before the classifiers, from 0 to below 1.
+            streams: The streams to build; one alone is what the base steps train.
+            resnet: Form of both ResNets (see `blocks`); the weights do not tell which one is theirs.
+            stem_width: Channels of the first layer; None: as many as `width`.
+            rgb_mean: Of red, green and blue on a scale of 0..1, by which `normalise` makes the input; None for
                 torchvision's.
-            rgb_deviation: likewise.
+            rgb_deviation: Likewise.
 
         Raises:
-            UsageError: an argument is out of range.
+            UsageError: An argument is out of range.
         """
         super().__init__()
         stem_width = width if stem_width is None else stem_width
@@ -161,7 +161,7 @@ class STResNet(nn.Module):
             flow: [B, T, 2L, H, W], normalised; ignored by a network without motion stream.
 
         Raises:
-            UsageError: an input is missing or of another shape.
+            UsageError: An input is missing or of another shape.
         """
         self._check_inputs(rgb, flow)
         if self.appearance is None or self.motion is None:

@@ -70,15 +70,15 @@ class Stream(nn.Module):
     ) -> None:
         """
         Args:
-            in_channels: of its input.
-            num_classes: of its classifier.
-            depth: layers.
-            width: channels of the 3x3 convolutions of the first stage.
-            stem_width: channels of the first layer.
-            form: of the ResNet (see `blocks`).
-            temporal: how the temporal kernels of each block b start; None for none.
+            in_channels: Of its input.
+            num_classes: Of its classifier.
+            depth: Layers.
+            width: Channels of the 3x3 convolutions of the first stage.
+            stem_width: Channels of the first layer.
+            form: Of the ResNet (see `blocks`).
+            temporal: How the temporal kernels of each block b start; None for none.
             temporal_pool: (size, stride) of the max pooling over frames, or None.
-            dropout: probability before the classifier.
+            dropout: Probability before the classifier.
         """
         super().__init__()
         options.require("depth", Depth, depth)

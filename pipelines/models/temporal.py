@@ -29,7 +29,7 @@ class TemporalConv(nn.Module):
         Args:
             in_channels: C.
             out_channels: C'.
-            init: how a fresh 1x1 convolution is inflated (`inflate`).
+            init: How a fresh 1x1 convolution is inflated (`inflate`).
         """
         super().__init__()
         self.init = init

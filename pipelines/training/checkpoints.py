@@ -41,11 +41,11 @@ def load(path: Path, schema: str) -> dict[str, Any]:
     """Reads what `save` wrote, on the CPU.
 
     Args:
-        path: of the file.
-        schema: what it has to be.
+        path: Of the file.
+        schema: What it has to be.
 
     Raises:
-        MissingError: the file is absent, damaged, of another schema, or holds weights that are not finite.
+        MissingError: The file is absent, damaged, of another schema, or holds weights that are not finite.
     """
     try:
         content = read_tensors(path, verify=True)

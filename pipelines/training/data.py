@@ -61,20 +61,20 @@ def find_training_data(
     """Finds the training videos of a split, and says what is not as it should be.
 
     Args:
-        workspace: where artifacts and splits lie.
-        split_number: of the split.
-        splits_dir: folder of the split lists to use; None for those of the workspace, which are made where there are
+        workspace: Where artifacts and splits lie.
+        split_number: Of the split.
+        splits_dir: Folder of the split lists to use; None for those of the workspace, which are made where there are
             none.
-        seed: of splits to be made.
-        group_regex: finds the group of a video, which stays on one side of a split.
-        overwrite_splits: replace the splits of the workspace.
-        exclude: classes that take no part.
+        seed: Of splits to be made.
+        group_regex: Finds the group of a video, which stays on one side of a split.
+        overwrite_splits: Replace the splits of the workspace.
+        exclude: Classes that take no part.
         write: False leaves `dataset.json` and the splits as they are.
-        on_progress: is told what was found.
+        on_progress: Is told what was found.
 
     Raises:
-        UsageError: an unknown split, a single class, or one without training video.
-        MissingError: there is no usable training video.
+        UsageError: An unknown split, a single class, or one without training video.
+        MissingError: There is no usable training video.
     """
 
     def tell(text: str) -> None:
@@ -181,10 +181,10 @@ def record_unreadable(
     """Writes the training videos that could not be used to `failures.csv`, and removes those that were read again.
 
     Args:
-        workspace: of the file.
-        data: the training videos.
-        reasons: by id, why videos were unreadable while training.
-        on_progress: is told of each.
+        workspace: Of the file.
+        data: The training videos.
+        reasons: By id, why videos were unreadable while training.
+        on_progress: Is told of each.
 
     Returns:
         How many there are.

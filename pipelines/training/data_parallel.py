@@ -72,8 +72,8 @@ def micro_batch_ranges(count: int, largest: int) -> list[tuple[int, int]]:
     Batch norm has no statistics of a single video: where more than one is allowed, one range fewer is cut instead.
 
     Args:
-        count: positions of a batch.
-        largest: most positions of a micro-batch.
+        count: Positions of a batch.
+        largest: Most positions of a micro-batch.
 
     Returns:
         Start and stop of each.
@@ -91,11 +91,11 @@ def micro_batch_shards(
     """What one process takes of a batch.
 
     Args:
-        count: positions of the batch.
-        micro_batch: most positions of a micro-batch.
-        rank: number of the process.
-        size: number of processes.
-        sync_bn: whether it takes a shard of every micro-batch, rather than some micro-batches whole.
+        count: Positions of the batch.
+        micro_batch: Most positions of a micro-batch.
+        rank: Number of the process.
+        size: Number of processes.
+        sync_bn: Whether it takes a shard of every micro-batch, rather than some micro-batches whole.
     """
     ranges = list(enumerate(micro_batch_ranges(count, micro_batch)))
     if not sync_bn:
@@ -117,13 +117,13 @@ def uses_sync_bn(step: Step, videos: int, size: int, sync_bn: bool | None) -> bo
     """Whether processes share every micro-batch: as asked, or where a batch has too few micro-batches to deal out.
 
     Args:
-        step: the training step.
-        videos: number of training videos.
-        size: number of processes.
-        sync_bn: what was asked for; None for no preference.
+        step: The training step.
+        videos: Number of training videos.
+        size: Number of processes.
+        sync_bn: What was asked for; None for no preference.
 
     Raises:
-        UsageError: neither way gives every process something to do.
+        UsageError: Neither way gives every process something to do.
     """
     batch = min(step.batch_size, videos * step.passes(videos))
     micro_batches = len(micro_batch_ranges(batch, step.micro_batch))
@@ -178,8 +178,8 @@ class DataParallelPlan:
         a micro-batch in which a single video is readable nothing is used, since batch norm has no statistics of one.
 
         Args:
-            batch: of the items of `local_items`, the readable ones.
-            model: whose input blank videos are made for.
+            batch: Of the items of `local_items`, the readable ones.
+            model: Whose input blank videos are made for.
 
         Returns:
             At least one micro-batch, unless no process has a readable video; the number of micro-batches of all

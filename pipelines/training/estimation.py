@@ -115,9 +115,9 @@ def measure(trainer: StepTrainer, batches: Iterator[Batch], on_progress: OnProgr
     One update longer than 20 seconds is enough, unless that compiled the network.
 
     Args:
-        trainer: of the step.
-        batches: as `StepTrainer.fit` takes them.
-        on_progress: is told of every update.
+        trainer: Of the step.
+        batches: As `StepTrainer.fit` takes them.
+        on_progress: Is told of every update.
     """
     laps = _Laps(trainer, on_progress)
     trainer.fit(laps.until_enough(batches), on_progress=laps.end)

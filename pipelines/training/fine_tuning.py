@@ -106,15 +106,15 @@ def find_source_steps(
     """Finds which of the steps to train begin with another run's weights, and with which.
 
     Args:
-        source: the other run.
-        run: the run to train.
-        finished: the steps that `run` has already, or has from its base run.
-        selected: the steps to train.
-        config: what `run` is to become.
+        source: The other run.
+        run: The run to train.
+        finished: The steps that `run` has already, or has from its base run.
+        selected: The steps to train.
+        config: What `run` is to become.
 
     Raises:
-        UsageError: a step cannot begin with what `source` names.
-        MissingError: the other run has not finished that step.
+        UsageError: A step cannot begin with what `source` names.
+        MissingError: The other run has not finished that step.
     """
     if source.run.folder.resolve() == run.folder.resolve():
         raise UsageError(f"--weights {source.text} is the run to be trained: give the new one another --name")
@@ -175,10 +175,10 @@ def network_of_weights(
     A weights file tells its depth and widths as well, by its tensors.
 
     Args:
-        config: of the run to be trained.
-        given: what was asked for of the network; None where it was not.
-        lender: the run whose weights it begins with.
-        known: the run's configuration where it was begun before; its weights file may be gone since.
+        config: Of the run to be trained.
+        given: What was asked for of the network; None where it was not.
+        lender: The run whose weights it begins with.
+        known: The run's configuration where it was begun before; its weights file may be gone since.
 
     Raises:
         UsageError: Something else was asked for than the weights are, or nothing tells their form.

@@ -56,14 +56,14 @@ class StepTrainer:
     ) -> None:
         """
         Args:
-            model: the network as the step begins; it is moved to `device` and put into training mode.
-            step: the step's numbers.
-            videos: number of training videos.
-            device: where to compute.
-            precision: of the forward pass; weights stay float32.
-            seed: of dropout, whose draws depend on it, the step, the update and the micro-batch, and on nothing else.
-            plan: this process's part, where several train together.
-            compile_network: whether to use `torch.compile`.
+            model: The network as the step begins; it is moved to `device` and put into training mode.
+            step: The step's numbers.
+            videos: Number of training videos.
+            device: Where to compute.
+            precision: Of the forward pass; weights stay float32.
+            seed: Of dropout, whose draws depend on it, the step, the update and the micro-batch, and on nothing else.
+            plan: This process's part, where several train together.
+            compile_network: Whether to use `torch.compile`.
         """
         self.model = model.to(device).train()
         self.step = step
@@ -99,18 +99,18 @@ class StepTrainer:
         """Trains until the step's last update, or the last of `batches`. All processes call it alike.
 
         Args:
-            batches: what this process loads of each batch, from that of the next update on (`local_items` of the plan).
-            log: takes a line every `UPDATES_PER_LOG_LINE` updates; of rank 0.
-            stop: when set on any process, all of them save and end after the same update.
-            save: writes a checkpoint.
-            save_seconds: between two checkpoints.
-            on_validate: called between updates, on all processes after the same one. Whatever it does with the network
+            batches: What this process loads of each batch, from that of the next update on (`local_items` of the plan).
+            log: Takes a line every `UPDATES_PER_LOG_LINE` updates; of rank 0.
+            stop: When set on any process, all of them save and end after the same update.
+            save: Writes a checkpoint.
+            save_seconds: Between two checkpoints.
+            on_validate: Called between updates, on all processes after the same one. Whatever it does with the network
                 and with torch's random numbers, training goes on as if it had not been called.
-            validate_every: updates between two calls, a multiple of `UPDATES_PER_LOG_LINE`; and after the last update.
-            on_progress: called after every update.
+            validate_every: Updates between two calls, a multiple of `UPDATES_PER_LOG_LINE`; and after the last update.
+            on_progress: Called after every update.
 
         Raises:
-            Diverged: a loss or weight is not finite; before such numbers are logged or saved.
+            Diverged: A loss or weight is not finite; before such numbers are logged or saved.
             Interrupted: `stop` was set; a checkpoint was saved.
         """
         assert validate_every % UPDATES_PER_LOG_LINE == 0
@@ -272,9 +272,9 @@ def video_loss(logits: StreamLogits, labels: torch.Tensor, label_smoothing: floa
     """The cross-entropies of both streams at every time step, summed (paper.md 2.4).
 
     Args:
-        logits: each [B, T', C], or None.
+        logits: Each [B, T', C], or None.
         labels: int64 [B], the same for all time steps of a video.
-        label_smoothing: probability given to all classes alike, from 0 to below 1.
+        label_smoothing: Probability given to all classes alike, from 0 to below 1.
 
     Returns:
         Their sum over videos, a scalar: the mean over a batch is that of its micro-batches divided by its videos.
@@ -296,7 +296,7 @@ def correct_videos(logits: StreamLogits, labels: torch.Tensor) -> dict[str, torc
     """How many videos each stream classifies correctly by its logits averaged over time, and both streams together.
 
     Args:
-        logits: each [B, T', C], or None.
+        logits: Each [B, T', C], or None.
         labels: int64 [B].
 
     Returns:

@@ -17,8 +17,8 @@ def of_today(values: Mapping[str, float], terms: int | None) -> dict[str, float]
     """What was logged, by today's names: stres 0.1 called the sum of a video's cross-entropies `loss`.
 
     Args:
-        values: of a log line.
-        terms: cross-entropies of a video; where that is not known, there is no mean.
+        values: Of a log line.
+        terms: Cross-entropies of a video; where that is not known, there is no mean.
     """
     if "loss" not in values or "summed_loss" in values:
         return dict(values)

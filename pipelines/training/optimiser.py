@@ -34,9 +34,9 @@ def make_optimiser(model: nn.Module, step: Step, *, may_skip: bool = False) -> t
     """SGD with one parameter group for each kind of parameter, whose rate `set_learning_rate` sets.
 
     Args:
-        model: whose parameters these are.
-        step: momentum and weight decay.
-        may_skip: whether a gradient scaler will leave out updates. The fused kernel would take the momentum of a first
+        model: Whose parameters these are.
+        step: Momentum and weight decay.
+        may_skip: Whether a gradient scaler will leave out updates. The fused kernel would take the momentum of a first
             update that was left out from memory that nothing was written to.
     """
     kinds = parameter_kinds(model)
@@ -71,9 +71,9 @@ def learning_rate(step: Step, iteration: int, total: int) -> float:
     A list of factors is spread evenly: with as many epochs as factors, one factor an epoch (paper.md 3.3).
 
     Args:
-        step: whose schedule it is.
-        iteration: the update, from 0.
-        total: updates of the step.
+        step: Whose schedule it is.
+        iteration: The update, from 0.
+        total: Updates of the step.
     """
     if step.schedule == "cosine":
         warm_up = max(1, round(WARM_UP * total))

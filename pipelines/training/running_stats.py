@@ -24,8 +24,8 @@ class RunningStats:
     def __init__(self, model: nn.Module, *, across_processes: bool = False) -> None:
         """
         Args:
-            model: whose batch norms these are; those in evaluation mode do not move.
-            across_processes: whether each process has micro-batches of its own, whose statistics enter the mean.
+            model: Whose batch norms these are; those in evaluation mode do not move.
+            across_processes: Whether each process has micro-batches of its own, whose statistics enter the mean.
         """
         self.model = model
         self.across_processes = across_processes
@@ -39,7 +39,7 @@ class RunningStats:
         """Around an update's passes through the network.
 
         Args:
-            micro_batches: of all processes. If there is only one, and all processes see it, torch's rule is the same.
+            micro_batches: Of all processes. If there is only one, and all processes see it, torch's rule is the same.
         """
         norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
         self._running = []

@@ -88,20 +88,20 @@ def prepare_run(
     Until `held` is closed, no other process trains into the run.
 
     Args:
-        workspace: where the run lies.
-        run: the run, which may be there already.
-        data: its training videos.
-        config: what the options say of it, without what other runs contribute.
-        given: what of the network was asked for, whatever the weights are; None where it was not.
-        base_run: name or folder of the run whose streams joint1 starts from; None for `run` itself.
-        overwrite: archive a run of that name first.
+        workspace: Where the run lies.
+        run: The run, which may be there already.
+        data: Its training videos.
+        config: What the options say of it, without what other runs contribute.
+        given: What of the network was asked for, whatever the weights are; None where it was not.
+        base_run: Name or folder of the run whose streams joint1 starts from; None for `run` itself.
+        overwrite: Archive a run of that name first.
         write: False compares only, and loads no pretrained weights from the network.
-        held: takes the lock on the run.
-        on_progress: is told what the steps start from.
+        held: Takes the lock on the run.
+        on_progress: Is told what the steps start from.
 
     Raises:
-        UsageError: the run was begun with another configuration, or a source of weights does not fit it.
-        MissingError: weights or another run are missing, or another process trains into the run.
+        UsageError: The run was begun with another configuration, or a source of weights does not fit it.
+        MissingError: Weights or another run are missing, or another process trains into the run.
     """
     base = run if base_run is None else find_run(workspace, base_run)
     finished = [] if overwrite else run.finished()
@@ -170,15 +170,15 @@ class Session:
         """Trains one step, from its checkpoint where there is one, and leaves its weights.
 
         Args:
-            step: the step.
-            checkpoint_seconds: between two checkpoints.
+            step: The step.
+            checkpoint_seconds: Between two checkpoints.
 
         Returns:
             What the step came to, and of every video that could not be read its id and the reason.
 
         Raises:
-            MissingError: a step before it is missing, or it diverges.
-            Interrupted: after a signal; a checkpoint was written.
+            MissingError: A step before it is missing, or it diverges.
+            Interrupted: After a signal; a checkpoint was written.
         """
         files = self._files(step)
         finished = ranks().broadcast_from_rank0(files.finished)
@@ -213,7 +213,7 @@ class Session:
         """What the steps that are still to do will take, from some updates of each.
 
         Args:
-            overwrite: count nothing that the run has, since it would be archived.
+            overwrite: Count nothing that the run has, since it would be archived.
         """
         run, base = self.prepared.run, self.prepared.base_run
         if overwrite:
@@ -335,7 +335,7 @@ def resolve_precision(asked: str, device: torch.device) -> Precision:
 
     Args:
         asked: `auto` stands for bf16 on a GPU, fp16 on one that cannot compute bf16, fp32 on a CPU.
-        device: where to compute.
+        device: Where to compute.
     """
     if asked != "auto":
         return cast(Precision, asked)

@@ -41,9 +41,9 @@ class StepState:
         """What the log line tells of the updates since the last one; the next line's sums begin at zero.
 
         Args:
-            step: what is trained.
-            videos: number of training videos.
-            total: updates of the whole step.
+            step: What is trained.
+            videos: Number of training videos.
+            total: Updates of the whole step.
         """
         sums = {name: float(value) for name, value in self.sums.items()}
         updates = (self.iteration - 1) % UPDATES_PER_LOG_LINE + 1
@@ -86,9 +86,9 @@ class StepState:
         """What `to_dict` gave, or stres 0.1 wrote.
 
         Args:
-            content: of a checkpoint.
-            device: for the sums.
-            with_sums: whether this process takes the sums, which are those of all processes.
+            content: Of a checkpoint.
+            device: For the sums.
+            with_sums: Whether this process takes the sums, which are those of all processes.
         """
         sums = {name: value.to(device) for name, value in content["sums"].items()} if with_sums else {}
         recent = content.get("recent", [])  # stres 0.1 wrote none
