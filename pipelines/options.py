@@ -196,7 +196,7 @@ class ConfigField:
         """A value as it would be typed."""
         if isinstance(value, bool):
             return "yes" if value else "no"
-        if isinstance(value, tuple):
+        if isinstance(value, tuple | list):
             return self.option.separator.join(map(self.typed, value))
         return f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -204,13 +204,13 @@ class ConfigField:
         """Raises `UsageError` if a value is out of range or not one of the choices."""
         if value is None:
             return
-        option, several = self.option, self.many and isinstance(value, tuple)
-        if several and self.choices and not value:
-            raise UsageError(f"{self.flag} ''{where} is not known: give {self.wanted}")
-        if self.words and value in self.words:
+        option, several = self.option, self.many and isinstance(value, tuple | list)
+        if self.words and isinstance(value, str) and value in self.words:
             return
-        if self.words and (value == () or isinstance(value, str)):
-            raise UsageError(f"{self.flag} {value!r}{where}: give {self.wanted}")
+        if several and not value and (self.choices or self.words):
+            raise UsageError(f"{self.flag} ''{where} is not known: give {self.wanted}")
+        if self.words and isinstance(value, str):
+            raise UsageError(f"{self.flag} {value!r}{where} is not known: give {self.wanted}")
         for one in value if several else (value,):
             if self.choices and one not in self.choices:
                 raise UsageError(f"{self.flag} {one!r}{where} is not known: give {self.wanted}")

@@ -131,6 +131,8 @@ def test_help_is_the_string_below_the_field_and_a_field_without_is_no_option():
         ({"kind": "third"}, "--kind 'third' is not known: give one of full, half"),
         ({"kinds": ("full", "third")}, "--kinds 'third' is not known: give some of full, half"),
         ({"kinds": ("full", "full")}, "--kinds full,full names one of them twice: give each once"),
+        ({"kinds": ["full", "third"]}, "--kinds 'third' is not known: give some of full, half"),
+        ({"kinds": ()}, "--kinds '' is not known: give some of full, half"),
     ],
 )
 def test_ranges_and_choices_are_refused_in_the_same_words_everywhere(values, message):
