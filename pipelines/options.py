@@ -53,11 +53,11 @@ class Option:
     """Whether it may be given several times; `read` then takes the list."""
     default: str = ""
     """What a default of None means, in words."""
-    variable: str = ""
+    envvar: str = ""
     """The environment variable that also sets it."""
     fallback: str = ""
     """The command line's default for a field that a `Config` made in Python has to be given."""
-    also: str = ""
+    old_flag: str = ""
     """An older flag that is still accepted, but hidden."""
     switches: tuple[tuple[str, Any, str], ...] = ()
     """Flags without a value, each of which sets one value: flag, value, help."""
@@ -69,7 +69,7 @@ class Option:
     """What separates the parts of a value with several."""
     distinct: bool = False
     """Whether a part may not be repeated; parts with choices never may."""
-    one_for_all: bool = False
+    broadcast: bool = False
     """For a tuple of fixed length: whether a single number stands for all parts."""
     of_step: type | None = None
     """For a mapping from training steps to changes: the dataclass whose fields are its options."""
@@ -175,7 +175,7 @@ class ConfigField:
             if not self.many:
                 return self._read_part(text)
             parts = tuple(map(self._read_part, re.split(re.escape(self.option.separator), text, flags=re.IGNORECASE)))
-            if self.option.one_for_all and len(parts) == 1:
+            if self.option.broadcast and len(parts) == 1:
                 parts *= self.length
             if self.length not in (0, len(parts)):
                 raise ValueError
@@ -377,7 +377,7 @@ WorkspaceFolder = Annotated[
         "Folder that holds every stage's artifacts.",
         "--workspace -w",
         "DIR",
-        variable="STRES_WORKSPACE",
+        envvar="STRES_WORKSPACE",
         fallback="stres-work",
     ),
 ]
@@ -426,7 +426,7 @@ UsedNetwork = Annotated[
         "Which network of the run: that of a training step, or late (both base streams, logits averaged).",
         "--network",
         "STEP",
-        also="--step",
+        old_flag="--step",
         default="that of the last step",
     ),
 ]

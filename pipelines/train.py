@@ -74,7 +74,7 @@ class Config:
             metavar="N|HxW",
             minimum=32,
             separator="x",
-            one_for_all=True,
+            broadcast=True,
             wanted="N or HxW of at least 32 pixels a side, such as 224 or 64x80",
             group=_NETWORK,
         ),

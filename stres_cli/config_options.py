@@ -76,9 +76,9 @@ def _parameters(field: ConfigField) -> list[inspect.Parameter]:
     required = option.argument and field.default is dataclasses.MISSING
     default = inspect.Parameter.empty if required else None
     found = [] if option.only_switches else [_parameter(field.name, _annotation(field), default)]
-    if option.also:
-        hidden = typer.Option(option.also, hidden=True)
-        found.append(_parameter(f"{field.name}_also", Annotated[str | None, hidden], None))
+    if option.old_flag:
+        hidden = typer.Option(option.old_flag, hidden=True)
+        found.append(_parameter(f"{field.name}_old", Annotated[str | None, hidden], None))
     if option.trailing:
         behind = typer.Argument(hidden=True, metavar="")
         found.append(_parameter(f"{field.name}_trailing", Annotated[list[str] | None, behind], None))
@@ -97,7 +97,7 @@ def _annotation(field: ConfigField) -> Any:
         return Annotated[kind, typer.Argument(metavar=option.metavar, help=_help(field))]
     shown: dict[str, Any] = {
         "help": _help(field),
-        "envvar": option.variable or None,
+        "envvar": option.envvar or None,
         "rich_help_panel": option.group or None,
     }
     if field.kind is bool and not field.steps:
@@ -157,7 +157,7 @@ def _given(field: ConfigField, given: Mapping[str, Any]) -> Any:
     for number, (flag, value, _) in enumerate(option.switches):
         if given[f"{field.name}_switch{number}"]:
             found[flag] = value
-    for flag, name in ((field.flag, field.name), (option.also, f"{field.name}_also")):
+    for flag, name in ((field.flag, field.name), (option.old_flag, f"{field.name}_old")):
         if (text := given.get(name)) not in (None, []):
             found[flag] = text if isinstance(text, bool) else field.read([*text, *behind] if behind else text)
     if any(value != next(iter(found.values())) for value in found.values()):

@@ -16,7 +16,7 @@ from pipelines.storage.atomic import atomic_file, storage_errors
 from pipelines.storage.hdf5_guards import DeferredErrorFile
 from pipelines.storage.provenance import made_by
 from pipelines.storage.tensor_file import TensorFileError, not_finite, read_tensors
-from pipelines.training.run_config import in_todays_words
+from pipelines.training.run_config import with_current_names
 
 CHECKPOINT_SCHEMA = "stres/checkpoint/1"
 WEIGHTS_SCHEMA = "stres/weights/1"
@@ -66,7 +66,7 @@ def load(path: Path, schema: str) -> dict[str, Any]:
             f"{path} holds NaN or infinity in {broken}: the training diverged; train the run again with a lower --lr, "
             "under another --name or with --overwrite"
         )
-    return cast("dict[str, Any]", in_todays_words(content))
+    return cast("dict[str, Any]", with_current_names(content))
 
 
 class _Counter(io.RawIOBase):

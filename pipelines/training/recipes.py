@@ -44,12 +44,12 @@ class Step:
     """RGB frames, and flow stacks, per sample."""
     stride: Annotated[
         tuple[int, int],
-        Option(minimum=1, separator="-", one_for_all=True, wanted="N or LOW-HIGH of at least 1 frame, such as 5-15"),
+        Option(minimum=1, separator="-", broadcast=True, wanted="N or LOW-HIGH of at least 1 frame, such as 5-15"),
     ] = (1, 1)
     """Distance between the frames of a sample: N, or LOW-HIGH to draw one for each sample."""
     dropout: options.Probability = 0.0
     """Dropout before the classifiers."""
-    augmentation: Annotated[Augmentation, Option(also="--crops")] = "corner-jittered"
+    augmentation: Annotated[Augmentation, Option(old_flag="--crops")] = "corner-jittered"
     """Random crops of the training samples."""
     mirror: bool = True
     """Mirror half of the samples left-right (yes/no)."""

@@ -139,7 +139,7 @@ class RunConfig:
         Raises:
             MissingError: A field is missing, of the wrong type or out of range; the message names it.
         """
-        known, others = _divided(cls, in_todays_words(document), path)
+        known, others = _divided(cls, with_current_names(document), path)
         known |= {"flow": None} if known.get("flow") == {} else {}
         config = _checked(cls, known | {"others": others}, path)
         if len(set(config.classes)) != len(config.classes) or not config.classes:
@@ -174,22 +174,22 @@ class RunConfig:
         return {key: value for key, value in document.items() if key not in about}
 
 
-def in_todays_words(document: Any) -> Any:
+def with_current_names(document: Any) -> Any:
     """Translates the configuration or the weights of a run of stres 0.1: a step's `augmentation` was called `crops`
     then, and `center`, there or as a network's `temporal_init`, was spelled `centre`."""
     if not isinstance(document, dict):
         return document
     renamed = dict(document)
     if "network" in document:
-        renamed["network"] = _renamed(document["network"])
+        renamed["network"] = _rename_fields(document["network"])
     if isinstance(steps := document.get("steps"), dict):
-        renamed["steps"] = {name: _renamed(step) for name, step in steps.items()}
+        renamed["steps"] = {name: _rename_fields(step) for name, step in steps.items()}
     if "configuration" in document:
-        renamed["configuration"] = in_todays_words(document["configuration"])
+        renamed["configuration"] = with_current_names(document["configuration"])
     return renamed
 
 
-def _renamed(fields: Any) -> Any:
+def _rename_fields(fields: Any) -> Any:
     if not isinstance(fields, dict):
         return fields
     fields = {"augmentation" if name == "crops" else name: value for name, value in fields.items()}
