@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from pipelines.drawing.figures import MOST_PIXELS
 from pipelines.evaluation.scores import read_scores
 from pipelines.report import Config, Result, run
 from pipelines.reporting import html, plots
 from pipelines.reporting.compute import compute, load
 from pipelines.reporting.evaluations import find_evaluations
 from pipelines.reporting.html import as_script
-from pipelines.reporting.plots.drawing import MOST_PIXELS, RAMP
+from pipelines.reporting.plots.drawing import RAMP
 from pipelines.reporting.training_log import read_configurations, read_curves
 from pipelines.workspace import Workspace
 

@@ -6,18 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from pipelines.drawing.figures import GRID, MUTED, TEXT, new_figure, png, shortened
 from pipelines.reporting.plots.drawing import (
-    GRID,
     HURT,
-    MUTED,
     STREAM_COLOURS,
-    TEXT,
     add_axes,
     add_title,
     described,
-    new_figure,
-    png,
-    shortened,
     stream_colours,
     text_width,
 )

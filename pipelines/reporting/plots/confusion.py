@@ -6,19 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
-from pipelines.reporting.plots.drawing import (
-    GRID,
-    MUTED,
-    RAMP,
-    SURFACE,
-    TEXT,
-    add_title,
-    described,
-    new_figure,
-    png,
-    shortened,
-    text_width,
-)
+from pipelines.drawing.figures import GRID, MUTED, SURFACE, TEXT, new_figure, png, shortened
+from pipelines.reporting.plots.drawing import RAMP, add_title, described, text_width
 
 if TYPE_CHECKING:
     from pipelines.reporting.result import Result

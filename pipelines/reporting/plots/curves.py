@@ -5,16 +5,8 @@ from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 
-from pipelines.reporting.plots.drawing import (
-    HURT,
-    MUTED,
-    STREAM_COLOURS,
-    TEXT,
-    Panel,
-    PanelGrid,
-    described,
-    shortened,
-)
+from pipelines.drawing.figures import MUTED, TEXT, shortened
+from pipelines.reporting.plots.drawing import HURT, STREAM_COLOURS, Panel, PanelGrid, described
 from pipelines.reporting.training_log import thinned
 from pipelines.wording import percent
 

@@ -1,7 +1,4 @@
-"""What the report's figures share: colours, lettering, and how they become PNG or SVG.
-
-Drawn without pyplot, so that nothing global is touched. Sizes are in inches and points as matplotlib counts them.
-"""
+"""What the report's figures share: colours, axes, titles, and how they become SVG."""
 
 import io
 import re
@@ -13,21 +10,14 @@ from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pipelines.wording import percent, printable
+from pipelines.drawing.figures import GRID, MUTED, TEXT, new_figure, png, shortened
+from pipelines.wording import percent
 
 if TYPE_CHECKING:
     from pipelines.reporting.result import Result
 
-LONGEST_LABEL = 28  # characters
-MOST_PIXELS = 6000  # a side
-
-SURFACE = "#ffffff"
-TEXT = "#1f2328"
-MUTED = "#59636e"
-GRID = "#dfe3e8"
 HURT = "#d55e00"
 RAMP = ("#e3effa", "#9ecae9", "#4a98c9", "#1764ab", "#08306b")
 
@@ -46,13 +36,6 @@ def stream_colours(streams: Sequence[str]) -> dict[str, str]:
     """A colour for each stream."""
     further = iter(_FURTHER)
     return {stream: STREAM_COLOURS.get(stream) or next(further) for stream in streams}
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches."""
-    figure = Figure(figsize=(width, height), facecolor=SURFACE)
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
@@ -83,25 +66,9 @@ def described(result: "Result") -> str:
     return f"{shortened(result.name)}, {shortened(result.headline)}: top-1 {percent(accuracy)} %"
 
 
-def shortened(name: str) -> str:
-    """A name that leaves room for the rest, and that an SVG file can hold."""
-    plain = printable(name)
-    return plain if len(plain) <= LONGEST_LABEL else plain[: LONGEST_LABEL - 1] + "…"
-
-
 def text_width(labels: list[str], points: float) -> float:
     """Room for the longest label in inches; 0.6 em is DejaVu Sans's mean advance with a little to spare."""
     return max(len(label) for label in labels) * 0.6 * points / 72
-
-
-def png(figure: Figure) -> bytes:
-    """The figure at 200 dots an inch, or as many as `MOST_PIXELS` allow."""
-    dpi = min(200, MOST_PIXELS / max(figure.get_size_inches()))
-    buffer = io.BytesIO()
-    with warnings.catch_warnings(), matplotlib.rc_context({"axes.unicode_minus": False}):
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box; the tables have the name
-        figure.savefig(buffer, format="png", dpi=dpi, facecolor=SURFACE)
-    return buffer.getvalue()
 
 
 # ------------------------------------------------------------------ curves: in a picture and on the page

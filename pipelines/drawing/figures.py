@@ -1,0 +1,44 @@
+"""Figures of matplotlib: colours and lettering that all of them have, and how they become PNG.
+
+Drawn without pyplot, so that nothing global is touched. Sizes are in inches and points as matplotlib counts them.
+"""
+
+import io
+import warnings
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from pipelines.wording import printable
+
+LONGEST_LABEL = 28  # characters
+MOST_PIXELS = 6000  # a side
+
+SURFACE = "#ffffff"
+TEXT = "#1f2328"
+MUTED = "#59636e"
+GRID = "#dfe3e8"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches."""
+    figure = Figure(figsize=(width, height), facecolor=SURFACE)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def shortened(name: str) -> str:
+    """A name that leaves room for the rest, and that an SVG file can hold."""
+    plain = printable(name)
+    return plain if len(plain) <= LONGEST_LABEL else plain[: LONGEST_LABEL - 1] + "…"
+
+
+def png(figure: Figure, dots_per_inch: float = 200) -> bytes:
+    """The figure at so many dots per inch, or as many as `MOST_PIXELS` allow."""
+    dpi = min(dots_per_inch, MOST_PIXELS / max(figure.get_size_inches()))
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), matplotlib.rc_context({"axes.unicode_minus": False}):
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box; the tables have the name
+        figure.savefig(buffer, format="png", dpi=dpi, facecolor=SURFACE)
+    return buffer.getvalue()
