@@ -1,4 +1,4 @@
-"""Samples made by processes that start anew, in the order asked for."""
+"""Samples made by fresh processes, in the order asked for."""
 
 import contextlib
 import copy
@@ -39,10 +39,15 @@ def make_loader(
     workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> Iterable[Any]:
-    """A loader in the order of `sampler`, whatever the number of `workers`, in pinned memory for a GPU.
+    """Loads samples in the order of a sampler, whatever the number of processes.
 
-    Training samples come as `Batch` (`sampler` is a `StepSampler`), test samples one by one (`sampler` lists indices).
-    Workers are fresh processes of a fork server: a fork of this one would inherit its CUDA context and thread locks.
+    These are fresh processes of a fork server: a fork of this one would inherit its CUDA context and thread locks.
+
+    Args:
+        dataset: Training samples, which come as `Batch`, or test samples, which come one by one.
+        sampler: A `StepSampler` for training samples, indices for test samples.
+        workers: Loader processes; 0 loads in this one.
+        device: Where the samples will go: for a GPU they come in pinned memory.
     """
     # A generator of its own: the loader draws a seed when it starts, which must not move the one that dropout uses.
     options: dict[str, Any] = {"num_workers": workers, "generator": torch.Generator().manual_seed(0)}

@@ -47,11 +47,23 @@ def valid_centers(length: int, stack: int = 10, flow_step: int = 1) -> range:
 
 
 def sample_centers(length: int, sampling: TemporalSampling, rng: np.random.Generator, flow_step: int = 1) -> np.ndarray:
-    """The T centers of one training sample of a video of `length` frames: int64 [T], ascending.
+    """Draws the centers of one training sample.
 
     The stride is drawn uniformly, then the start, uniformly among all at which T centers fit between the first and the
     last valid one. Where none does, the centers are spread evenly over the valid ones; where none is valid, over the
-    whole video (a single one is then any frame). Raises `ValueError` for a video without frames.
+    whole video (a single one is then any frame).
+
+    Args:
+        length: Frames of the video.
+        sampling: T, stride and L.
+        rng: Draws stride and start.
+        flow_step: Frames that a flow field spans.
+
+    Returns:
+        int64 [T], ascending.
+
+    Raises:
+        ValueError: The video has no frames.
     """
     valid = _centers_in_use(length, sampling.stack, flow_step)
     low, high = sampling.stride or (1, 1)

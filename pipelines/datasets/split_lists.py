@@ -42,11 +42,12 @@ class Split:
 
 
 def read_lists(folder: Path) -> list[Split]:
-    """All splits of a folder, by number; the format is told from the file names.
+    """Reads all splits of a folder, by number; the file names tell the format.
 
-    Raises `UsageError` where there are no lists or both kinds, where one is missing or names no training video, and,
-    naming file and line, for a line that is none, a label that contradicts `classInd.txt` or another line, and a video
-    that stands twice in a split.
+    Raises:
+        UsageError: There are no lists or both kinds, or one is missing or names no training video; or a line, which is
+            named, cannot be read, has a label that contradicts `classInd.txt` or another line, or a video that the
+            split already has.
     """
     return [
         Split(number, sides.train, sides.test, classes, str(folder), held_apart=sides.unused)
@@ -93,10 +94,15 @@ def fits_on_a_line(name: str) -> bool:
 
 
 def ucf101_lists(splits: Sequence[Split]) -> dict[str, bytes]:
-    """File name -> content of `splits` in UCF101's format.
+    """Splits in UCF101's format.
 
-    Every video gets the suffix `.avi`: the format wants one, and readers drop it. Raises `UsageError` for a name with
-    a line break or with blanks at an end, which no line can hold.
+    Every video gets the suffix `.avi`: the format wants one, and readers drop it.
+
+    Returns:
+        The content of each file by its name.
+
+    Raises:
+        UsageError: A name has a line break or blanks at an end, which no line can hold.
     """
     classes = splits[0].classes
     labels = {name: label for label, name in enumerate(classes, start=1)}

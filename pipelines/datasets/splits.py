@@ -146,7 +146,7 @@ def _of_videos(videos: Iterable[Video], tell: Callable[[str], None]) -> list[Spl
     train, validation, test = sides["train"], sides["validation"], sides["test"]
     if not train or not (validation or test):
         if train:
-            tell("all videos with a split of their own are for training: they are divided by chance")
+            tell("all videos with a split of their own are for training: they are divided at random")
         return []
     tested, held_apart = (test, validation) if test else (validation, [])
     classes = sorted({id_.partition("/")[0] for id_ in (*train, *tested)})
@@ -212,7 +212,7 @@ def in_no_split(unlisted: Sequence[str], what: str) -> str:
 
 
 def without_classes(split: Split, exclude: Collection[str]) -> Split:
-    """The split without these classes, upper and lower case alike. Raises `UsageError` for one that it has not."""
+    """The split without these classes, upper and lower case alike. Raises `UsageError` for an unknown one."""
     known = {name.casefold() for name in split.classes}
     for name in exclude:
         if name.casefold() not in known:

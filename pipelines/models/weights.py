@@ -30,14 +30,20 @@ _FETCH_OR_SAVE = "fetch it again, or save only a state dict into it"
 
 
 def load_pretrained(model: STResNet, source: str | Path, *, download: bool = True) -> None:
-    """Fills every stream of `model`, except its classifiers, by `source`.
+    """Fills every stream of `model`, except its classifiers.
 
-    `"imagenet"`: torchvision's IMAGENET1K_V1 weights of the model's depth (docs/recipe.md says why not V2), downloaded
-    once to the torch hub's folder (without `download` nothing is loaded until they are there);
-    `"none"`: nothing is loaded; else the path of a torchvision ResNet's state dict as `torch.save` writes it, plain or
-    under one of the keys `_WRAPPERS`, with or without `module.` before its own, or a `Backbone`. Raises `UsageError`
-    where there are no ImageNet weights of that depth and width, or they are known to be of another form than the model,
-    `MissingError` where the file is absent, holds anything but finite tensors, or does not fit.
+    Args:
+        model: The network to fill.
+        source: `imagenet` for torchvision's IMAGENET1K_V1 weights of the model's depth (docs/recipe.md says why not
+            V2), which are downloaded once to the torch hub's folder; `none` for nothing; else the path of a torchvision
+            ResNet's state dict as `torch.save` writes it, plain or under one of the keys `_WRAPPERS`, with or without
+            `module.` before its own, or of a `Backbone`.
+        download: False loads nothing where the ImageNet weights would have to be downloaded.
+
+    Raises:
+        UsageError: There are no ImageNet weights of that depth and width, or the weights are known to be of another
+            form than the model.
+        MissingError: The file is absent, holds anything but finite tensors, or does not fit.
     """
     state = read_pretrained(model.depth, model.width, source, download=download)
     if state is not None:
@@ -49,8 +55,10 @@ def load_pretrained(model: STResNet, source: str | Path, *, download: bool = Tru
 
 
 def read_pretrained(depth: int, width: int, source: str | Path, *, download: bool = True) -> dict[str, Tensor] | None:
-    """The tensors that `load_pretrained` would fill a network of that depth and width with; None for nothing. Raises as
-    that does, but for tensors that do not fit."""
+    """Reads what `load_pretrained` would fill a network with; None for nothing.
+
+    Raises as that does, except for tensors that do not fit.
+    """
     if str(source) == "none":
         return None
     path = _imagenet_file(depth, width, download) if str(source) == "imagenet" else Path(source)
@@ -88,27 +96,44 @@ def load_torchvision_state(
 ) -> None:
     """Fills a stream from the state dict of a torchvision bottleneck ResNet, of any number of classes.
 
-    `target`: the stream, or a network of which the stream named `stream` is meant. 1x1 weights become temporal kernels
-    as the network's `temporal_init` says (paper.md 2.2), an RGB first layer becomes one of more channels (2.5), and the
-    classifier stays as it is (2.6). Raises `MissingError` naming the first tensors that do not fit; then nothing has
-    been changed. Raises `UsageError` where the network lacks that stream.
+    1x1 weights become temporal kernels as the network's `temporal_init` says (paper.md 2.2), an RGB first layer becomes
+    one of more channels (2.5), and the classifier stays as it is (2.6).
+
+    Args:
+        target: The stream, or a network that has it.
+        state_dict: With torchvision's keys.
+        stream: Which stream of a network.
+
+    Raises:
+        MissingError: Names the first tensors that do not fit; nothing has been changed.
+        UsageError: The network lacks that stream.
     """
     _load_torchvision(_stream(target, stream) if isinstance(target, STResNet) else target, state_dict, "the state dict")
 
 
 def load_streams(model: STResNet, state_dict: Mapping[str, Tensor], *, classifiers: bool = True) -> tuple[str, ...]:
-    """Fills streams of `model` from the state dict of another `STResNet`; returns their names.
+    """Fills streams of a network from the state dict of another one.
 
-    The streams that `state_dict` has are filled whole: a base run's is one of them, a joint network's both. Without
-    `classifiers` those of `model` stay as they are, and the others may be of any number of classes. 1x1 weights become
-    temporal kernels as the network's `temporal_init` says. Raises `MissingError` naming the first tensors that do not
-    fit, `UsageError` where the network has not that stream; then nothing has been changed.
+    The streams that `state_dict` has are filled whole: a base run's is one of them, a joint network's both. 1x1 weights
+    become temporal kernels as the network's `temporal_init` says.
+
+    Args:
+        model: The network to fill.
+        state_dict: Of an `STResNet`.
+        classifiers: False leaves the classifiers of `model` as they are; the others may be of any number of classes.
+
+    Returns:
+        The names of the streams that were filled.
+
+    Raises:
+        MissingError: Names the first tensors that do not fit; nothing has been changed.
+        UsageError: The network lacks such a stream; nothing has been changed.
     """
     by_stream: dict[str, dict[str, Tensor]] = {}
     for key, value in state_dict.items():
         name, _, inner = key.partition(".")
         if name not in ("appearance", "motion"):
-            raise MissingError(f"{key} is no tensor of a stream: keys start with appearance. or motion.")
+            raise MissingError(f"{key} is not a tensor of a stream: keys start with appearance. or motion.")
         by_stream.setdefault(name, {})[inner] = value
     if not by_stream:
         raise MissingError("the state dict to load streams from is empty")
@@ -123,10 +148,10 @@ def load_streams(model: STResNet, state_dict: Mapping[str, Tensor], *, classifie
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file that `torch.save` wrote, on the CPU. Nothing in the file is executed.
+    """Reads the tensors of a file that `torch.save` wrote, on the CPU. Nothing in the file is executed.
 
-    Raises `MissingError` where it is absent, damaged, another kind of file, or holds anything but finite tensors by
-    name.
+    Raises:
+        MissingError: The file is absent, damaged, of another kind, or holds anything but finite tensors by name.
     """
     return _read(path)[0]
 

@@ -52,7 +52,7 @@ def load(path: Path, schema: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise MissingError(f"{path} is missing: run `stres train` first") from None
     except TensorFileError as error:
-        advice = error.advice or "delete it, and the step begins anew"
+        advice = error.advice or "delete it, and the step starts over"
         raise MissingError(f"{path} does not load ({error}): {advice}") from error
     found = content.get("schema") if isinstance(content, dict) else None
     if found != schema:

@@ -1,6 +1,6 @@
 """Starting from another run (`--weights run:NAME[/STEP]`): which of its steps a step begins with, and if that fits.
 
-A base step takes the same stream of the other run; a joint step whose predecessors this run has not takes the other's
+A base step takes the same stream of the other run; a joint step whose predecessors this run lacks takes the other's
 joint step. Everything is kept but the classifiers, and these too where both runs have the same classes.
 """
 

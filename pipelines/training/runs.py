@@ -332,12 +332,12 @@ def write_or_compare(
         same = "extract again what is missing of its videos" if other_videos else "give the same options"
         raise UsageError(
             f"run {run.name} was begun with another configuration: {difference}; {same} to continue it, "
-            "another --name, or --overwrite to begin anew"
+            "another --name, or --overwrite to start over"
         )
     if replaced := other_sources(run, sources):
         raise UsageError(
             f"run {run.name} was begun with other videos: {replaced}; restore them and extract them again to continue "
-            "it, another --name, or --overwrite to begin anew"
+            "it, another --name, or --overwrite to start over"
         )
     if write and steps.keys() != old.steps.keys():
         write_json(run.config_file, replace(old, steps=steps).to_json())
@@ -356,7 +356,7 @@ def with_known_weights(run: Run, config: RunConfig) -> RunConfig:
     if old.weights == config.weights and known and found not in ("", known):
         raise UsageError(
             f"run {run.name} was begun with other content of --weights {config.weights} (its SHA-256 differs): put the "
-            "file back as it was to continue the run, or give another --name, or --overwrite to begin anew"
+            "file back as it was to continue the run, or give another --name, or --overwrite to start over"
         )
     return replace(config, weights_sha256=known)
 

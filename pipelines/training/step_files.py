@@ -88,7 +88,7 @@ class StepFiles:
         if difference:
             raise UsageError(
                 f"{self.checkpoint} is of another configuration: {difference}; put the right file in its place, or "
-                "delete it and the step begins anew"
+                "delete it and the step starts over"
             )
         return content
 
@@ -99,7 +99,7 @@ class StepFiles:
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise MissingError(
                 f"{self.checkpoint} does not fit ({type(error).__name__}: {first_line(error)}): delete it, and the "
-                "step begins anew"
+                "step starts over"
             ) from error
 
     def sizes(self, trainer: "StepTrainer", network: dict[str, Any]) -> tuple[int, int]:

@@ -82,7 +82,7 @@ def test_videos_that_all_are_for_training_are_divided_by_chance_and_that_is_told
     told: list[str] = []
     with pytest.raises(UsageError, match="2 videos, but 3 splits need at least 3"):
         prepare_splits(workspace, load_catalogue(workspace), tell=told.append)
-    assert "divided by chance" in told[0]
+    assert "divided at random" in told[0]
 
 
 def test_unlabelled_test_videos_leave_the_test_to_validation(workspace, add_sides, add_video):

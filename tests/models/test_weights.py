@@ -310,7 +310,7 @@ def test_a_joint_networks_kernels_are_copied_as_they_are(small_net):
             MissingError,
             r"fc.bias is \[9\], the network's \[5\]",
         ),
-        (lambda s: s.update(fc=torch.zeros(9)), MissingError, "fc is no tensor of a stream"),
+        (lambda s: s.update(fc=torch.zeros(9)), MissingError, "fc is not a tensor of a stream"),
         (lambda s: s.clear(), MissingError, "empty"),
         (lambda s: s.update({"appearance.fc.bias": torch.zeros(5)}), UsageError, "no appearance stream, only motion"),
     ],
