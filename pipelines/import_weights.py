@@ -22,23 +22,23 @@ class Config:
     """Settings of `import-weights`."""
 
     file: Annotated[Path, Option(metavar="FILE", argument=True)]
-    """A state dict (.pth, .pt), a DagNN of MatConvNet (.mat), or a converted Caffe network (.onnx)."""
+    """A state dict (.pth, .pt), a MatConvNet DagNN (.mat), or a converted Caffe network (.onnx)."""
     output: Annotated[Path, Option(flag="--output -o", metavar="FILE")]
-    """The file to write, for train --weights."""
-    resnet: Annotated[ResNetForm | None, Option(default="as the file tells")] = None
+    """File to write, for train --weights."""
+    resnet: Annotated[ResNetForm | None, Option(default="what the file says")] = None
     """v1 (stride in the first 1x1 of a block) or v1.5 (in the 3x3; torchvision's and timm's)."""
-    mean: Annotated[tuple[float, float, float] | None, Option(metavar="R,G,B", default="as the file tells")] = None
-    """What is subtracted from red, green and blue (0..255); torchvision's: 123.675,116.28,103.53."""
+    mean: Annotated[tuple[float, float, float] | None, Option(metavar="R,G,B", default="what the file says")] = None
+    """Mean to subtract from red, green and blue (0..255); torchvision's: 123.675,116.28,103.53."""
     deviation: Annotated[
-        tuple[float, float, float] | None, Option(metavar="R,G,B", above=0, default="as the file tells")
+        tuple[float, float, float] | None, Option(metavar="R,G,B", above=0, default="what the file says")
     ] = None
-    """What they are then divided by; Caffe's: 1,1,1, torchvision's: 58.395,57.12,57.375."""
+    """Standard deviation to divide by then; Caffe's: 1,1,1, torchvision's: 58.395,57.12,57.375."""
     bgr: bool = False
-    """The network takes blue, green, red, as Caffe's do; --mean and --deviation still are red, green, blue."""
+    """The network takes blue, green, red, as Caffe's do; --mean and --deviation stay in the order red, green, blue."""
     calibrate: Annotated[str | None, Option(metavar="VIDEOS")] = None
-    """Take the statistics of batch norm anew from frames of these videos; testing gives the same as before."""
+    """Re-estimate the batch-norm statistics on frames of these videos; its output in a test stays the same."""
     frames: Annotated[int, Option(metavar="N", minimum=8, maximum=100_000)] = 256
-    """Frames to calibrate with."""
+    """Number of frames to calibrate with."""
 
     def __post_init__(self) -> None:
         options.check(self)

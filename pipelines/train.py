@@ -64,9 +64,11 @@ class Config:
     """Layers of each ResNet."""
     width: Annotated[int | None, Option(metavar="N", minimum=1, group=_NETWORK)] = None
     """Channels of the first stage; the paper's are 64."""
-    stem_width: Annotated[int | None, Option(metavar="N", minimum=1, group=_NETWORK, default="the weights'")] = None
+    stem_width: Annotated[int | None, Option(metavar="N", minimum=1, group=_NETWORK, default="that of the weights")] = (
+        None
+    )
     """Channels of the first layer."""
-    resnet: Annotated[ResNetForm | None, Option(group=_NETWORK, default="the weights'; without any v1.5")] = None
+    resnet: Annotated[ResNetForm | None, Option(group=_NETWORK, default="that of the weights, else v1.5")] = None
     """Form of both ResNets: v1 (the paper's: stride in a block's first 1x1) or v1.5 (torchvision's: in the 3x3)."""
     size: Annotated[
         tuple[int, int] | None,
@@ -81,7 +83,7 @@ class Config:
     ] = None
     """Input size in pixels."""
     weights: Annotated[str | None, Option(metavar="NAME|FILE|run:NAME", group=_NETWORK)] = None
-    """imagenet (torchvision's), a file (torchvision's names, or of import-weights), run:NAME or run:NAME/STEP
+    """imagenet (torchvision's), a file (in torchvision's format, or from import-weights), run:NAME or run:NAME/STEP
     (another run), or none."""
     fusion: Annotated[Fusion, Option(group=_NETWORK)] = "add"
     """How the connections combine the streams."""

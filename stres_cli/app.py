@@ -20,7 +20,7 @@ COMMANDS = {
     "extract-flow": "Compute and store the optical flow between consecutive frames.",
     "import-frames": "Import frames that another tool stored as pictures in folders.",
     "import-flow": "Import flow that another tool stored as grey pictures in folders, value for value.",
-    "import-weights": "Convert a pretrained ResNet of another program into a file that says what it is.",
+    "import-weights": "Convert a pretrained ResNet of another program into a file that describes itself.",
     "export-flow": "Write the stored flow as grey pictures in folders, for other tools.",
     "show-flow": "Draw the flow of a video: in colour with a key, its magnitude, and as stored.",
     "verify": "Find what is missing, damaged, inconsistent or wrong in the workspace.",

@@ -1,4 +1,4 @@
-"""`stres import-weights`: a pretrained ResNet of another program to a file for `train --weights`."""
+"""`stres import-weights`: converts a pretrained ResNet of another program for `train --weights`."""
 
 from pipelines import import_weights as stage
 from pipelines.wording import plural
@@ -8,14 +8,14 @@ from stres_cli.console import CommandUI, printable
 
 @command(
     example="stres import-weights imagenet-resnet-50-dag.mat -o resnet50.pth",
-    interrupted="interrupted: what has its name is whole; give the command again",
+    interrupted="interrupted: no incomplete file is left; run the command again",
 )
 def import_weights(ui: CommandUI, config: stage.Config) -> None:
-    """Convert a pretrained ResNet of another program into a file that says what it is.
+    """Convert a pretrained ResNet of another program into a file that describes itself.
 
-    Reads state dicts under torchvision's names (torchvision, timm; also from DistributedDataParallel), MatConvNet's
-    DagNN files and Caffe's ResNets converted to ONNX. The file holds the form of the network and how its pictures are
-    normalised, which train --weights then takes over.
+    It reads state dicts with torchvision's names (torchvision, timm; also from DistributedDataParallel), MatConvNet's
+    DagNN files and Caffe's ResNets converted to ONNX. The new file holds the network's form and the normalisation of
+    its pictures, which train --weights adopts.
     """
     result = stage.run(config, ui.on_progress)
     ui.finish(result)
