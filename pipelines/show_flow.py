@@ -161,11 +161,6 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
             if source.count > 1:
                 on_progress(Progress("measure flow", done, source.count, "pairs"))
         largest, at_bound = histogram.quantile(1.0), histogram.at_bound()
-        details = [f"method {source.method}", f"bound {source.bound:g} px", f"step {source.step}"]
-        details.append(f"longest vector {largest:.3g} px")
-        if at_bound:
-            share = f"{100 * at_bound:.2g} %" if at_bound >= 0.0001 else "less than 0.01 %"
-            details.append(f"{share} of the vectors at the bound")
         _, height, width = next(source.fields()).shape
         picture = FlowPicture(
             width=width,
@@ -173,7 +168,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
             bound=source.bound,
             max_flow=config.max_flow or histogram.scale(),
             title=source.title,
-            details=" · ".join(details),
+            details=_details(source, largest, at_bound),
         )
         # What the picture notes of its video, in ASCII: its file's path, or its name in the workspace.
         shown = ascii(os.path.realpath(path) if path.is_file() else config.video)
@@ -210,6 +205,15 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         largest=largest,
         at_bound=at_bound,
     )
+
+
+def _details(source: "FlowSource", largest: float, at_bound: float) -> str:
+    parts = [f"method {source.method}", f"bound {source.bound:g} px", f"step {source.step}"]
+    parts.append(f"longest vector {largest:.3g} px")
+    if at_bound:
+        share = f"{100 * at_bound:.2g} %" if at_bound >= 0.0001 else "less than 0.01 %"
+        parts.append(f"{share} of the vectors at the bound")
+    return " · ".join(parts)
 
 
 def _with_settings_of_workspace(config: Config) -> tuple[Config, str]:
