@@ -20,7 +20,7 @@ from pipelines.datasets.catalogue import Video
 from pipelines.datasets.sampler import Item
 from pipelines.datasets.samples import BadSample, Batch, Sample, TestSamples, TrainingSamples, collate
 from pipelines.errors import MissingError
-from pipelines.runtime.signals import STOP_SIGNALS
+from pipelines.runtime.signals import STOP_SIGNALS, stop_requests
 from pipelines.runtime.worker_pool import Limits, start_fork_server
 from pipelines.wording import plural
 
@@ -102,10 +102,13 @@ class _Requests:
 def _loaded(loader: Iterable[Loaded], patience: float = Limits.patience) -> Iterator[Loaded]:
     """What the loader gives. Raises `MissingError` where one of its processes dies, or where none of them has loaded
     anything for `patience` seconds. However the iteration ends, they have ended after it."""
-    loaded = iter(loader)
+    with stop_requests() as request:  # or what a process needs to start would be gone, and it would print where it died
+        loaded = iter(loader)
     processes = getattr(loaded, "_workers", [])
     waited = 0.0
     try:
+        if request.signal_number is not None:
+            signal.raise_signal(request.signal_number)
         while True:
             try:
                 item = next(loaded)

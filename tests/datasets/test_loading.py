@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from pipelines.datasets.preparation import Prepare
 from pipelines.datasets.sampler import Item, StepSampler, epoch_order
 from pipelines.datasets.samples import BadSample, Batch, Sample, TestSample, TestSamples, TrainingSamples
 from pipelines.datasets.sampling import TemporalSampling, flow_indices, sample_centers
-from pipelines.errors import MissingError, UsageError
+from pipelines.errors import Interrupted, MissingError, UsageError
 from pipelines.storage.frames_file import new_frames_file
 
 SIZE = (32, 40)
@@ -470,6 +471,36 @@ def test_samples_larger_than_dev_shm_arrive(videos, tmp_path):
     assert loaded.returncode == 0, loaded.stderr
     assert int(loaded.stdout) == sum(int(samples[number].rgb[0].pixels.sum()) for number in (0, 1, 2))
     assert samples[0].rgb.nbytes + samples[0].flow.nbytes > 64 * 1024
+
+
+def test_a_signal_amid_the_start_of_the_processes_is_answered_once_they_can_be_ended():
+    ended: list[str] = []
+
+    class Loaded:
+        _workers = (SimpleNamespace(is_alive=lambda: True, kill=lambda: ended.append("killed")),)
+
+        def __next__(self):
+            raise AssertionError("nothing is asked for any more")
+
+        def _shutdown_workers(self):
+            ended.append("shut down")
+
+    class Loader:
+        def __iter__(self):
+            signal.raise_signal(signal.SIGTERM)
+            ended.append("started")
+            return Loaded()
+
+    def stop(number, frame):
+        raise Interrupted(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(Interrupted):
+            list(_loaded(Loader()))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended == ["started", "shut down", "killed"]
 
 
 def test_no_loaded_pixel_lies_in_dev_shm(videos):
