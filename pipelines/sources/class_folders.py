@@ -111,7 +111,7 @@ def _walk(read: FolderOfVideos, workspace: Path | None) -> None:
         seen.add(real)
         may_be_workspace = "dataset.json" in files or not {"frames", "flow", "runs"}.isdisjoint(folders)
         if real == own or (may_be_workspace and is_workspace(Path(parent))):
-            read.skipped[f"in the workspace {parent}"] += _films(Path(parent))
+            read.skipped[f"in the workspace {parent}"] += _count_videos(Path(parent))
             folders.clear()
             continue
         read.skipped["hidden"] += sum(name.startswith(".") for name in (*files, *folders))
@@ -158,7 +158,7 @@ def _begins_with(path: Path, text: str) -> bool:
         return False
 
 
-def _films(workspace: Path) -> int:
+def _count_videos(workspace: Path) -> int:
     """How many videos lie in a workspace: timelines and pictures of flow."""
     count = 0
     for parent, folders, files in os.walk(workspace):

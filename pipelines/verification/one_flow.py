@@ -112,7 +112,7 @@ def _pictures(
     task: RecomputeTask, flow: FlowFile, fields: Sequence[int], on_way: Callable[[], None]
 ) -> Generator[tuple[int, np.ndarray]]:
     """The frames of these fields, RGB uint8 [H, W, 3], each with its index, as the flow was made from them. `on_way` is
-    called while others are decoded, which in a long film takes longer than a process may go without a report."""
+    called while others are decoded, which in a long video takes longer than a process may go without a report."""
     attributes, path = flow.attributes, Path(task.origin.source)
     height, width = flow.file["flow"].shape[2:]
     wanted = {index + offset for index in fields for offset in (0, flow.settings.step)}

@@ -23,7 +23,7 @@ from pipelines.video.hdr import TRANSFERS, tone_mapped
 from pipelines.video.orientation import Orientation
 from pipelines.video.resize import resize, stored_size
 from pipelines.video.timing import FrameClock, Timing
-from pipelines.video.webp import film_of_webp, is_animated_webp
+from pipelines.video.webp import is_animated_webp, webp_as_matroska
 from pipelines.wording import plural
 
 # Only containers that hold their own pictures. Play lists (ffconcat, HLS, SDP, DASH) make FFmpeg open other files and
@@ -98,9 +98,9 @@ class VideoReader(Closing):
         self._discarded = 0
         self._packets = _Packets()
         self._status, self._head = _require_readable_file(path)
-        self._film = film_of_webp(path) if is_animated_webp(self._head) else None
+        self._converted = webp_as_matroska(path) if is_animated_webp(self._head) else None
         with av.logging.Capture() as messages:
-            self._container = _open(path, self._film)
+            self._container = _open(path, self._converted)
         self._packets.left_out(messages)
         try:
             self._stream = _video_stream(self._container, path)
@@ -174,8 +174,8 @@ class VideoReader(Closing):
 
     def close(self) -> None:
         self._container.close()
-        if self._film is not None:
-            self._film.close()
+        if self._converted is not None:
+            self._converted.close()
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         """The stream's frames. A packet that does not decode is left out, as players do; demuxing that fails is the
@@ -335,8 +335,8 @@ def is_truncated(decoded: int, counted: int) -> bool:
     return short > _FRAMES_FORGIVEN and short > _SHARE_FORGIVEN * counted
 
 
-def _open(path: Path, film: IO[bytes] | None) -> "av.container.InputContainer":
-    """Opens the file at `path`, or `film` in its place."""
+def _open(path: Path, converted: IO[bytes] | None) -> "av.container.InputContainer":
+    """Opens the file at `path`, or `converted` in its place."""
     # A decoder reports damage by messages, which each call of it captures; no others are wanted on the terminal.
     logging.getLogger("libav").addHandler(_NOWHERE)
     logging.getLogger("libav").propagate = False
@@ -344,7 +344,7 @@ def _open(path: Path, film: IO[bytes] | None) -> "av.container.InputContainer":
     av.logging.set_skip_repeated(False)
     try:
         # "file:" and an absolute path: nothing in a name can be read as a protocol or an option.
-        source = film or f"file:{os.path.abspath(path)}"
+        source = converted or f"file:{os.path.abspath(path)}"
         return av.open(source, "r", options=dict(_OPTIONS), metadata_errors="replace")
     except av.error.ArgumentError as error:
         raise VideoError(f"not a video: its content is none of the containers accepted ({CONTAINERS})") from error
@@ -374,13 +374,13 @@ def _version(status: os.stat_result) -> tuple[int, ...]:
 
 
 _Disposition = av.stream.Disposition
-_NO_FILM = _Disposition.attached_pic | _Disposition.timed_thumbnails | _Disposition.dependent
+_NO_VIDEO = _Disposition.attached_pic | _Disposition.timed_thumbnails | _Disposition.dependent
 
 
 def _video_stream(container: "av.container.InputContainer", path: Path) -> "av.VideoStream":
     """The stream that a player shows: not a cover, nor a still beside a video; of several videos FFmpeg's choice, which
     is the one marked as default, else the one of most frames and bits."""
-    streams = [s for s in container.streams.video if not s.disposition & _NO_FILM]
+    streams = [s for s in container.streams.video if not s.disposition & _NO_VIDEO]
     if not streams:
         if ending_of(path, container.format.name).cut:
             raise VideoError("not a video, or cut off before its index")

@@ -13,7 +13,7 @@ from typing import IO
 from pipelines.errors import VideoError
 from pipelines.storage.jpeg import MOST_PIXELS
 
-_IN_MEMORY = 1 << 26  # bytes of the film; a longer one goes to a temporary file
+_IN_MEMORY = 1 << 26  # bytes of the video; a longer one goes to a temporary file
 _HEAD = 30  # bytes up to the end of the size
 
 
@@ -23,7 +23,7 @@ def is_animated_webp(head: bytes) -> bool:
     return is_extended and bool(head[20] & 0x02)
 
 
-def film_of_webp(path: Path) -> IO[bytes]:
+def webp_as_matroska(path: Path) -> IO[bytes]:
     """The animation as FFV1 in Matroska, with its times; transparency is not kept. Raises `VideoError`."""
     import av
     from PIL import Image
@@ -36,9 +36,9 @@ def film_of_webp(path: Path) -> IO[bytes]:
         raise VideoError(f"its pictures of {width}x{height} have more than {MOST_PIXELS} pixels: unsupported")
     if length + 8 > (size := os.path.getsize(path)):
         raise VideoError(f"truncated: its header says {length + 8} bytes, of which {size} are there")
-    film: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  (whoever reads the film closes it)
+    video: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  (whoever reads the video closes it)
     try:
-        with Image.open(path, formats=["WEBP"]) as picture, av.open(film, "w", format="matroska") as container:
+        with Image.open(path, formats=["WEBP"]) as picture, av.open(video, "w", format="matroska") as container:
             stream = container.add_stream("ffv1", rate=1000)
             stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "bgr0"
             stream.codec_context.time_base = Fraction(1, 1000)
@@ -49,10 +49,10 @@ def film_of_webp(path: Path) -> IO[bytes]:
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
     except (Image.DecompressionBombError, OSError, EOFError, ValueError) as error:
-        film.close()
+        video.close()
         raise VideoError("its WebP animation cannot be decoded") from error
     except BaseException:
-        film.close()
+        video.close()
         raise
-    film.seek(0)
-    return film
+    video.seek(0)
+    return video
