@@ -1,8 +1,8 @@
-"""Numbers in sentences."""
+"""Numbers in sentences, and the texts of others."""
 
 import pytest
 
-from pipelines.wording import duration, plural
+from pipelines.wording import duration, first_line, plural, printable
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,13 @@ def test_one_video_is_not_videos():
     assert [plural(number, "video") for number in (0, 1, 2)] == ["0 videos", "1 video", "2 videos"]
     assert [plural(number, "class") for number in (1, 3)] == ["1 class", "3 classes"]
     assert [plural(number, "video is", "videos are") for number in (1, 3)] == ["1 video is", "3 videos are"]
+
+
+def test_what_is_not_printable_is_replaced() -> None:
+    assert printable("a\x1b[2Jb\n\udcff") == "a\ufffd[2Jb\ufffd\ufffd"
+    assert printable("naïve 走る") == "naïve 走る"
+
+
+def test_the_first_line_of_an_error_is_its_type_where_it_has_no_text() -> None:
+    assert first_line(ValueError("one\ntwo")) == "one"
+    assert first_line(KeyError()) == "KeyError"
