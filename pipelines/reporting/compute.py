@@ -9,7 +9,7 @@ import numpy as np
 from pipelines.analysis.calibration import calibration, motion_effects
 from pipelines.analysis.comparison import Comparison, compare_streams, other_sources
 from pipelines.analysis.external import External, add_external, external_name, read_external
-from pipelines.analysis.fusion import WeightSweep, weight_sweep
+from pipelines.analysis.fusion import weight_sweep
 from pipelines.analysis.published import published
 from pipelines.evaluation.intervals import methods
 from pipelines.evaluation.metrics import (
@@ -95,6 +95,9 @@ def compute(inputs: ReportInputs, name: str, output: Path) -> Result:
     several = len(splits) > 1
     matrix = confusion_matrix(tables, headline)
     two_streams = {"appearance", "motion", "fused"} <= set(streams)
+    sweeps = [weight_sweep(tables, "appearance", "motion")] if two_streams else []
+    if two_streams and (external := inputs.external):
+        sweeps.append(weight_sweep(tables, external.name, "fused", external.weight, external.space))
     return Result(
         name=name,
         protocol_name=first.protocol_name,
@@ -112,7 +115,7 @@ def compute(inputs: ReportInputs, name: str, output: Path) -> Result:
         confusion=tuple(map(tuple, matrix.tolist())),
         mistakes=_mistakes(inputs),
         motion_effects=motion_effects(tables) if two_streams else (),
-        fusion=_weight_sweeps(inputs) if two_streams else (),
+        fusion=tuple(sweeps),
         calibration={stream: calibration(tables, stream) for stream in streams if stream in STREAMS},
         published=published(first.scores.classes),
         external=inputs.external,
@@ -146,14 +149,6 @@ def _mistakes(inputs: ReportInputs) -> tuple[Mistake, ...]:
                 )
             )
     return tuple(sorted(mistakes, key=lambda mistake: -mistake.probability))
-
-
-def _weight_sweeps(inputs: ReportInputs) -> tuple[WeightSweep, ...]:
-    """Of appearance against motion, and of another program's scores against ours."""
-    sweeps = [weight_sweep(inputs.tables, "appearance", "motion")]
-    if (external := inputs.external) is not None:
-        sweeps.append(weight_sweep(inputs.tables, external.name, "fused", external.weight, external.space))
-    return tuple(sweeps)
 
 
 def _comparison(inputs: ReportInputs) -> Comparison:

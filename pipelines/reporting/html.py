@@ -6,7 +6,6 @@ Letters: V clips of all splits, C classes.
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
@@ -65,6 +64,7 @@ def page(
         },
         clips_with_pictures=len(thumbnails),
         class_index={name: index for index, name in enumerate(result.classes)},
+        motion_adds={effect.class_name: effect.difference for effect in result.motion_effects},
         configurations={
             name: {key: value for key, value in config.to_json().items() if key != "classes"}
             for name, config in configurations.items()
@@ -108,7 +108,6 @@ def page_data(result: Result, inputs: ReportInputs, thumbnails: Mapping[int, Thu
         probabilities = np.take_along_axis(softmax(logits), order, axis=1)
         units = np.rint(probabilities * UNIT).astype(int)
         streams[stream] = {"best": order.ravel().tolist(), "probability": units.ravel().tolist()}
-    motion_adds = {effect.class_name: effect.difference for effect in result.motion_effects}
     return {
         "classes": result.classes,
         "streams": list(result.streams),
@@ -116,8 +115,7 @@ def page_data(result: Result, inputs: ReportInputs, thumbnails: Mapping[int, Thu
         "splits": [{"split": one.split, "run": one.run, "videos": one.videos} for one in result.splits],
         "confusion": {stream: matrix.ravel().tolist() for stream, matrix in matrices.items()},
         "clusters": {stream: confusion_order(matrix) for stream, matrix in matrices.items()},
-        "perClass": [asdict(row) for row in result.per_class],
-        "motionAdds": [motion_adds.get(name) for name in result.classes] if motion_adds else None,
+        "accuracy": {stream: [row.accuracy[stream] for row in result.per_class] for stream in result.streams},
         "clips": {
             "ids": [video for table in tables for video in table.videos],
             "labels": labels.tolist(),

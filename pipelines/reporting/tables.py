@@ -22,6 +22,10 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
         inputs: The scores, for the table of single videos.
         curves: What training logged.
     """
+    classes = [
+        [row.class_name, row.support, *map(_fraction, (row.precision, row.recall, row.f1, *row.accuracy.values()))]
+        for row in result.per_class
+    ]
     mistakes = [
         [one.split, one.video, one.true, one.predicted, *map(_fraction, (one.probability, one.true_probability))]
         for one in result.mistakes
@@ -33,7 +37,7 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
     ]
     made = {
         "summary.csv": _summary(result),
-        "per_class.csv": _per_class(result),
+        "per_class.csv": _csv(["class", "support", "precision", "recall", "f1", *result.streams], classes),
         "confusion_matrix.csv": _csv(  # class names in the first row (predicted) and the first column (true)
             ["true \\ predicted", *result.classes],
             ([name, *counts] for name, counts in zip(result.classes, result.confusion, strict=True)),
@@ -83,15 +87,6 @@ def _summary(result: Result) -> str:
             values += [getattr(row.metrics, name), *(getattr(row.metrics, f"{name}_interval") or (None, None))]
         rows.append([row.split, row.run, row.stream, row.videos, *map(_fraction, values)])
     return _csv(header, rows)
-
-
-def _per_class(result: Result) -> str:
-    """A row for each class: support; precision, recall and F1 of the headline stream; each stream's accuracy."""
-    rows = []
-    for row in result.per_class:
-        figures = [row.precision, row.recall, row.f1, *(row.accuracy[stream] for stream in result.streams)]
-        rows.append([row.class_name, row.support, *map(_fraction, figures)])
-    return _csv(["class", "support", "precision", "recall", "f1", *result.streams], rows)
 
 
 def _videos(inputs: ReportInputs) -> str:

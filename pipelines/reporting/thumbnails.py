@@ -127,7 +127,12 @@ def _thumbnail(workspace: Workspace, video_id: str, source: str) -> Thumbnail:
             if _is_of_another(fields, source) and ("+" in source or not imported):
                 return Thumbnail(frame, None)
             at = min(len(fields) // 2 if middle is None else middle, len(fields) - 1)
-            flow = _data_uri(_colours(fields.read(at, at + 1)[0], fields.settings.bound))
+            bound = fields.settings.bound
+            motion = motion_of_bytes(bound)[fields.read(at, at + 1)[0]]
+            # Full colour is the field's own 99th percentile: clips differ too much in speed for one scale. At the
+            # least it is two stored steps, below which there is only noise.
+            fast = max(float(np.quantile(np.hypot(*motion), 0.99)), 4 * bound / 255)
+            flow = _data_uri(flow_to_colour(motion, fast))
     except ArtifactError:
         pass
     return Thumbnail(frame, flow)
@@ -135,13 +140,6 @@ def _thumbnail(workspace: Workspace, video_id: str, source: str) -> Thumbnail:
 
 def _is_of_another(file: FrameFile | FlowFile, source: str) -> bool:
     return bool(source) and file.attributes.get("source_sha256", source) not in (source, *source.split("+"))
-
-
-def _colours(field: np.ndarray, bound: float) -> np.ndarray:
-    """A stored field [2, H, W] in colours, full at its own 99th percentile: clips differ too much in speed for one."""
-    flow = motion_of_bytes(bound)[field]
-    fast = float(np.quantile(np.hypot(*flow), 0.99))
-    return flow_to_colour(flow, max(fast, 4 * bound / 255))  # two stored steps, below which it is noise
 
 
 def _data_uri(picture: np.ndarray) -> str:

@@ -11,7 +11,7 @@ import pytest
 from pipelines.report import Config, run
 from pipelines.storage.flow_file import new_flow_file
 from pipelines.storage.frames_file import new_frames_file
-from pipelines.wording import percent, points
+from pipelines.wording import percent
 from pipelines.workspace import Workspace
 from tests.reporting.chromium import PROGRAM, Browser
 
@@ -206,7 +206,7 @@ def test_the_page_rounds_as_the_terminal_does(browser: Browser, page: Path) -> N
     browser.open(page)
     shown = browser.run(
         "(() => { const all = []; for (let n = 1; n <= 160; n += 3) for (let k = 0; k <= n; k += 1)"
-        " all.push([percent(k / n), percent(k / n, 0), points(k / n - 0.5)]); return JSON.stringify(all); })()"
+        " all.push([percent(k / n), percent(k / n, 0)]); return JSON.stringify(all); })()"
     )
     fractions = [k / n for n in range(1, 161, 3) for k in range(n + 1)]
-    assert json.loads(shown) == [[percent(one), percent(one, 0), points(one - 0.5)] for one in fractions]
+    assert json.loads(shown) == [[percent(one), percent(one, 0)] for one in fractions]

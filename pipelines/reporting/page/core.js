@@ -30,60 +30,17 @@ function markStream(element, stream) {
   if (!OWN_STREAMS.includes(stream) && stream === data.headline) element.dataset.place = "combined";
 }
 
-/** A length or colour that data decides; style attributes would be blocked where the page's policy is strict. */
+/** A length or colour that data decides. */
 function styled(element, properties) {
   for (const [name, value] of Object.entries(properties)) element.style.setProperty(name, value);
   return element;
 }
 
 const host = (name) => document.getElementById(`${name}-host`);
-/** As `percentages.py` rounds: half a unit of the last digit up, whatever the float of a fraction is off by. */
-const rounded = (fraction, digits) => {
-  const unit = 10 ** digits;
-  return (Math.sign(fraction) * Math.floor(Math.abs(fraction) * 100 * unit + 0.5 + 1e-9)) / unit;
-};
+/** As `wording.py` rounds: half a unit of the last digit up, whatever the float of a fraction is off by. */
 const percent = (fraction, digits = 1) =>
-  fraction === null || fraction === undefined ? "–" : rounded(fraction, digits).toFixed(digits);
-const points = (difference) => {
-  const value = rounded(difference, 1);
-  return value ? `${value > 0 ? "+" : ""}${value.toFixed(1)}` : "0.0";
-};
+  (Math.floor(fraction * 100 * 10 ** digits + 0.5 + 1e-9) / 10 ** digits).toFixed(digits);
 const plural = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
-
-/** One of several choices as a row of buttons; `choose(value)` is called on a change. */
-function segments(label, choices, chosen, choose) {
-  const row = el("span", { class: "segments", role: "group", "aria-label": label });
-  for (const choice of choices) {
-    const button = el(
-      "button",
-      {
-        type: "button",
-        "aria-pressed": String(choice.value === chosen),
-        onclick: () => {
-          for (const other of row.children) other.setAttribute("aria-pressed", String(other === button));
-          choose(choice.value);
-        },
-      },
-      choice.text,
-    );
-    if (choice.stream) markStream(button, choice.stream);
-    button.dataset.value = choice.value;
-    row.append(button);
-  }
-  return row;
-}
-
-/** The streams as choices. */
-const streamChoices = () => data.streams.map((stream) => ({ value: stream, text: stream, stream }));
-
-/** A legend of the given streams. */
-function legend(streams) {
-  return el(
-    "div",
-    { class: "legend" },
-    streams.map((stream) => el("span", {}, el("i", { stream }), stream)),
-  );
-}
 
 // ------------------------------------------------------------------ colours
 

@@ -12,83 +12,25 @@ function classOrder(counts, order, stream) {
   if (order === "cluster") return data.clusters[stream];
   const indices = data.classes.map((_, index) => index);
   if (order === "class") return indices;
-  const accuracy = data.perClass.map((row) => row.accuracy[stream] ?? 2); // classes without clips last
+  const accuracy = data.accuracy[stream].map((share) => share ?? 2); // classes without clips last
   return indices.sort((a, b) => accuracy[a] - accuracy[b] || a - b);
 }
 
 function buildMatrix() {
-  const controls = el(
-    "div",
-    { class: "controls" },
-    segments("Stream", streamChoices(), matrixState.stream, (stream) => {
-      matrixState.stream = stream;
-      drawMatrix();
-    }),
-    el(
-      "label",
-      {},
-      "Order",
-      el(
-        "select",
-        {
-          id: "matrix-order",
-          onchange: (event) => {
-            matrixState.order = event.target.value;
-            drawMatrix();
-          },
-        },
-        el("option", { value: "class" }, "as the classes"),
-        el("option", { value: "accuracy" }, "worst first"),
-        el("option", { value: "cluster" }, "confused ones together"),
-      ),
-    ),
-    el(
-      "label",
-      { id: "matrix-fit" },
-      el("input", {
-        type: "checkbox",
-        onchange: (event) => {
-          matrixState.fit = event.target.checked;
-          drawMatrix();
-        },
-      }),
-      "whole at once",
-    ),
-    el(
-      "span",
-      { class: "legend" },
-      el("span", {}, el("i", { class: "ramp", "data-ramp": "right" }), "right"),
-      el("span", {}, el("i", { class: "ramp", "data-ramp": "wrong" }), "confused, full from 50 %"),
-      "share of the true class",
-    ),
-  );
-  const canvas = (name) => el("canvas", { class: name });
-  matrix = {
-    corner: el("div", { class: "corner" }, el("span", {}, "predicted →"), el("span", {}, "true ↓")),
-    top: canvas("top"),
-    side: canvas("side"),
-    cells: canvas("cells"),
-    cross: canvas("cross"),
-  };
-  matrix.body = el(
-    "div",
-    {
-      class: "body",
-      tabindex: "0",
-      role: "application",
-      "aria-roledescription": "confusion matrix",
-      "aria-describedby": "matrix-below",
-    },
-    matrix.cells,
-    matrix.cross,
-  );
-  matrix.scroller = el(
-    "div",
-    { class: "matrix" },
-    el("div", { class: "inner" }, matrix.corner, matrix.top, matrix.side, matrix.body),
-  );
-  matrix.below = el("p", { class: "below", id: "matrix-below", "aria-live": "polite" });
-  host("matrix").append(controls, matrix.scroller, matrix.below);
+  const part = (selector) => host("matrix").querySelector(selector);
+  matrix = { scroller: part(".matrix"), below: part(".below") };
+  for (const name of ["corner", "top", "side", "body", "cells", "cross"]) matrix[name] = part(`.${name}`);
+  for (const button of host("matrix").querySelectorAll(".segments button"))
+    button.addEventListener("click", () => chooseStream(button.dataset.value));
+  part("select").addEventListener("change", (event) => {
+    matrixState.order = event.target.value;
+    drawMatrix();
+  });
+  part("input").addEventListener("change", (event) => {
+    matrixState.fit = event.target.checked;
+    drawMatrix();
+  });
+  host("matrix").hidden = false;
   listenToMatrix();
   drawMatrix();
   onThemeChange.push(drawMatrix);
@@ -96,6 +38,13 @@ function buildMatrix() {
     // its height is the drawing's own doing
     if (host("matrix").clientWidth !== matrix.room) requestAnimationFrame(drawMatrix);
   }).observe(host("matrix"));
+}
+
+function chooseStream(stream) {
+  matrixState.stream = stream;
+  for (const button of host("matrix").querySelectorAll(".segments button"))
+    button.setAttribute("aria-pressed", String(button.dataset.value === stream));
+  drawMatrix();
 }
 
 /** Sizes for the room there is: the cell, the label column and row, the letters. */

@@ -78,12 +78,7 @@ function nextConfused() {
 
 /** Shows where a cell is that was opened by its link. */
 function pointAt(cell, stream) {
-  if (matrixState.stream !== stream) {
-    matrixState.stream = stream;
-    for (const button of host("matrix").querySelectorAll(".segments button"))
-      button.setAttribute("aria-pressed", String(button.dataset.value === stream));
-    drawMatrix();
-  }
+  if (matrixState.stream !== stream) chooseStream(stream);
   moveCursor(cell);
   showCursor();
 }

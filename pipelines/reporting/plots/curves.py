@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pipelines.reporting.result import Result
     from pipelines.reporting.training_log import Curves
 
+ACCURACY = "training accuracy"
+
 
 def fusion_weight(result: "Result") -> PanelGrid:
     """Top-1 over the weight of the first stream, one panel a pair of streams."""
@@ -67,37 +69,26 @@ def _draw_reliability(stream: str, values: "Calibration", axes: Axes) -> None:
 
 def training(result: "Result", curves: "Sequence[Curves]") -> PanelGrid:
     """A row for each run and step: its loss, and its accuracy on training clips."""
-    rows = [
-        [
-            Panel(f"{shortened(each.run)}, {step}: {what}", 3.6, 1.9, partial(draw, thinned(records)))
-            for what, draw in (("loss", _draw_loss), ("training accuracy", _draw_accuracy))
-        ]
-        for each in curves
-        for step, records in each.steps.items()
-    ]
+    rows = []
+    for each in curves:
+        for step, records in each.steps.items():
+            shown, name = thinned(records), f"{shortened(each.run)}, {step}"
+            rows.append(
+                [Panel(f"{name}: {what}", 3.6, 1.9, partial(_draw_log, shown, what)) for what in ("loss", ACCURACY)]
+            )
     return PanelGrid("Training", f"{described(result)} · loss: mean over frames and streams", rows)
 
 
-def _draw_loss(records: "list[dict[str, float]]", axes: Axes) -> None:
-    _draw_column(axes, records, "loss", MUTED)
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel("loss", color=MUTED, fontsize=8)
-
-
-def _draw_accuracy(records: "list[dict[str, float]]", axes: Axes) -> None:
-    for stream, colour in STREAM_COLOURS.items():
-        _draw_column(axes, records, f"{stream}_accuracy", colour, 100, stream)
-    axes.set_ylim(0, 100)
-    axes.set_ylabel("training accuracy, %", color=MUTED, fontsize=8)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=8, labelcolor=TEXT)
-
-
-def _draw_column(
-    axes: Axes, records: "list[dict[str, float]]", name: str, colour: str, factor: float = 1, label: str | None = None
-) -> None:
-    """What was logged under one name, over the updates."""
-    points = [(record["iteration"], factor * record[name]) for record in records if name in record]
-    if points:
-        axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=label)
+def _draw_log(records: "list[dict[str, float]]", what: str, axes: Axes) -> None:
+    columns = {"loss": ("loss", MUTED, 1)}
+    if what == ACCURACY:
+        columns = {f"{stream}_accuracy": (stream, colour, 100) for stream, colour in STREAM_COLOURS.items()}
+    for name, (label, colour, factor) in columns.items():
+        points = [(record["iteration"], factor * record[name]) for record in records if name in record]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=label)
     axes.set_xlabel("update", color=MUTED, fontsize=8)
+    axes.set_ylabel(f"{what}, %" if what == ACCURACY else what, color=MUTED, fontsize=8)
+    axes.set_ylim(0, 100 if what == ACCURACY else None)
+    if what == ACCURACY and axes.lines:
+        axes.legend(frameon=False, fontsize=8, labelcolor=TEXT)
