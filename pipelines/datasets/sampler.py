@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipelines import options
 from pipelines.errors import UsageError
 
 
@@ -80,9 +81,8 @@ class StepSampler:
         Raises:
             UsageError: A number is below 1.
         """
-        for flag, value in (("--factor", factor), ("--batch-size", batch)):
-            if value < 1:
-                raise UsageError(f"{flag} is {value}, but must be at least 1")
+        options.require("--factor", options.Positive, factor)
+        options.require("--batch-size", options.Positive, batch)
         if n < 1:
             raise UsageError("there are no training videos to draw from")
         self.n, self.factor, self.batch = n, factor, batch

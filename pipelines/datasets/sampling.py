@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines import options
 from pipelines.errors import UsageError
 
 
@@ -26,9 +27,8 @@ class TemporalSampling:
     """L, the flow fields around a center."""
 
     def __post_init__(self) -> None:
-        for flag, value in (("--frames", self.frames), ("--stack", self.stack)):
-            if value < 1:
-                raise UsageError(f"{flag} is {value}, but must be at least 1")
+        options.require("--frames", options.Positive, self.frames)
+        options.require("--stack", options.Positive, self.stack)
         if self.stride is None:
             if self.frames > 1:
                 raise UsageError(
@@ -36,7 +36,7 @@ class TemporalSampling:
                 )
         elif not 1 <= self.stride[0] <= self.stride[1]:
             low, high = self.stride
-            raise UsageError(f"--stride is {low}..{high}, but must be two numbers from 1 on, the lower one first")
+            raise UsageError(f"--stride {low}-{high}: give LOW-HIGH of at least 1 frame, with LOW <= HIGH")
 
 
 def valid_centers(length: int, stack: int = 10, flow_step: int = 1) -> range:

@@ -260,7 +260,7 @@ def weights_of_a_file(path: Path, seed: int) -> str:
 
 def test_a_run_is_not_continued_with_other_content_of_its_weights_file(workspace, tmp_path):
     file = tmp_path / "weights.pth"
-    settings = {"name": "filled", "weights": weights_of_a_file(file, 0)}
+    settings = {"name": "filled", "resnet": "v1.5", "weights": weights_of_a_file(file, 0)}
     train.run(config(workspace.root, steps=("appearance",), **settings))
     weights_of_a_file(file, 1)
     both = config(workspace.root, steps=("appearance", "motion"), **settings)
@@ -274,7 +274,7 @@ def test_a_run_is_not_continued_with_other_content_of_its_weights_file(workspace
 
 
 def test_a_run_that_does_not_tell_the_hash_of_its_weights_file_is_continued(workspace, tmp_path, monkeypatch):
-    settings = {"name": "filled", "weights": weights_of_a_file(tmp_path / "weights.pth", 0)}
+    settings = {"name": "filled", "resnet": "v1.5", "weights": weights_of_a_file(tmp_path / "weights.pth", 0)}
     with monkeypatch.context() as before:
         before.setattr(session, "weights_digest", lambda weights: "")
         train.run(config(workspace.root, steps=("appearance",), **settings))
@@ -285,7 +285,7 @@ def test_a_run_that_does_not_tell_the_hash_of_its_weights_file_is_continued(work
 
 def test_a_weights_file_that_no_step_needs_any_more_may_be_gone(workspace, tmp_path):
     file = tmp_path / "weights.pth"
-    settings = {"name": "filled", "weights": weights_of_a_file(file, 0), "steps": ("appearance",)}
+    settings = {"name": "filled", "resnet": "v1.5", "weights": weights_of_a_file(file, 0), "steps": ("appearance",)}
     train.run(config(workspace.root, **settings))
     file.unlink()
     assert train.run(config(workspace.root, **settings)).steps[0].already_done
