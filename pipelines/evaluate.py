@@ -104,7 +104,7 @@ class Result:
     evaluations: list[ProtocolResult]
     """One for each protocol, in the order of `Config.protocols`."""
     missing_videos: list[str]
-    """Ids of the test videos that have no frames or no flow."""
+    """Ids of the test videos without what the network needs, frames or flow."""
     failed: int
     """How many others could not be read (rows of `failures.csv`)."""
     seconds: float
@@ -155,7 +155,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     recipe, shortest = recipe_of(trained_as, step), shortest_window(network)
     protocols = [(p, p.windows(recipe.frames, shortest, tested.name)) for p in config.protocols(step)]
     test = ranks().broadcast_from_rank0(
-        lambda: find_test_videos(workspace, tested, trained_as, config.force, write=not config.dry_run)
+        lambda: find_test_videos(
+            workspace, tested, trained_as, config.force, streams=list(network.streams), write=not config.dry_run
+        )
     )
     results = Results(workspace, tested, trained_as, config.protocols(step), config.precision, folder=folder, test=test)
     if not ranks().is_first:

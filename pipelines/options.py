@@ -334,6 +334,7 @@ def _field_docstrings(config: type) -> dict[str, str]:
 # ------------------------------------------------------------------ choices
 
 StreamName = Literal["appearance", "motion"]
+BOTH_STREAMS: tuple[StreamName, ...] = typing.get_args(StreamName)
 Depth = Literal[26, 50, 101, 152]
 ResNetForm = Literal["v1", "v1.5"]
 Fusion = Literal["add", "multiply", "none"]

@@ -181,6 +181,7 @@ class Config:
             classes=tuple(data.classes),
             train_videos=TrainVideos(len(data.videos), digest([video.id for video in data.videos])),
             flow=data.flow,
+            frames_short_side=data.short_side,
             steps={name: StepConfig(self.step(name)) for name in self.selected()},
             split_sha256=digest([data.split.train, data.split.test]),
             excluded_classes=tuple(sorted(set(self.exclude_classes))),
@@ -239,6 +240,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
                 group_regex=config.group_regex,
                 overwrite_splits=config.overwrite,
                 exclude=config.exclude_classes,
+                streams={stream for name in config.selected() for stream in config.step(name).streams},
                 write=not config.dry_run,
                 on_progress=on_progress,
             )

@@ -5,7 +5,6 @@ Letters: T centers, L flow fields of a stack, n m distinct frames and fields, H 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 import torch
@@ -16,10 +15,8 @@ from pipelines.datasets.clips import Clip
 from pipelines.datasets.open_files import OpenArtifactCache
 from pipelines.datasets.sampling import contiguous_runs, flow_indices
 from pipelines.errors import UsageError
-from pipelines.options import StreamName
+from pipelines.options import BOTH_STREAMS, StreamName
 from pipelines.storage.hdf5 import ArtifactError
-
-BOTH_STREAMS: tuple[StreamName, ...] = get_args(StreamName)
 
 
 class ArtifactReader:

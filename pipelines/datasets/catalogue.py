@@ -6,7 +6,7 @@ and time of modification are what they were; a missing or damaged `dataset.json`
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from pipelines.datasets.dataset_file import (
     write_dataset_file,
 )
 from pipelines.errors import MissingError
+from pipelines.options import StreamName
 from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.storage.failures import Failure
@@ -70,6 +71,10 @@ class Video:
     def id(self) -> str:
         return video_id(self.class_name, self.video)
 
+    def has(self, streams: Iterable[StreamName]) -> bool:
+        """Whether it has what these streams are fed with: frames for appearance, flow for motion."""
+        return all(self.has_frames if stream == "appearance" else self.has_flow for stream in streams)
+
     @property
     def frames_file(self) -> Path | None:
         return self.workspace.frames_file(self.class_name, self.video) if self.has_frames else None
@@ -84,9 +89,14 @@ class Video:
         return self.flow_settings.step if self.flow_settings else 1
 
 
+def lack_of(streams: Iterable[StreamName]) -> str:
+    """What videos are without that these streams cannot use, in words."""
+    return " or ".join("no frames" if stream == "appearance" else "no flow" for stream in sorted(streams))
+
+
 def unreadable(stage: str, video: Video, reason: str) -> Failure:
     """The row of a video that `stage` could not read; its path is the artifact that the reason speaks of."""
-    path = video.flow_file if str(video.flow_file) in reason else video.frames_file
+    path = video.flow_file if str(video.flow_file) in reason else video.frames_file or video.flow_file
     return Failure(stage, video.class_name, video.video, str(path), reason)
 
 

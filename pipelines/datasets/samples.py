@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-from pipelines.datasets.artifact_reader import BOTH_STREAMS, ArtifactReader, DecodedClip
+from pipelines.datasets.artifact_reader import ArtifactReader, DecodedClip
 from pipelines.datasets.augmentation import (
     INPUT_FRACTION,
     Crop,
@@ -21,7 +21,7 @@ from pipelines.datasets.catalogue import Video
 from pipelines.datasets.clips import Clip, Clips, Frames, joined
 from pipelines.datasets.sampler import Item
 from pipelines.datasets.sampling import TemporalSampling, sample_centers, spaced_centers
-from pipelines.options import Augmentation, StreamName, ViewName
+from pipelines.options import BOTH_STREAMS, Augmentation, StreamName, ViewName
 from pipelines.storage.hdf5 import ArtifactError
 
 

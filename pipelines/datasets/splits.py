@@ -17,6 +17,7 @@ from pipelines.datasets.catalogue import Catalogue, Video
 from pipelines.datasets.group_splits import FOLDS, leaking_groups, make_splits
 from pipelines.datasets.split_lists import Split, list_files, read_lists, ucf101_lists
 from pipelines.errors import MissingError, UsageError
+from pipelines.options import BOTH_STREAMS, StreamName
 from pipelines.storage.atomic import (
     locked,
     read_json,
@@ -175,13 +176,18 @@ def write_splits(folder: Path, splits: Sequence[Split], record: Mapping[str, Any
     _replace(folder, ucf101_lists(splits), record or {"origin": "made"})
 
 
-def resolve(split: Split, catalogue: Catalogue, exclude: Collection[str] = ()) -> ResolvedSplit:
+def resolve(
+    split: Split,
+    catalogue: Catalogue,
+    exclude: Collection[str] = (),
+    streams: Collection[StreamName] = BOTH_STREAMS,
+) -> ResolvedSplit:
     """Finds a split's videos, upper and lower case alike where that is unambiguous (UCF101's `HandstandPushups`).
-    Videos of the classes in `exclude` are not missed in the split.
+    Videos of the classes in `exclude` are not missed in the split; those without what `streams` are fed with are.
 
     Raises `UsageError` where the split's `group_regex` does not match a video.
     """
-    finder = _Finder(catalogue)
+    finder = _Finder(catalogue, streams)
     train, missing_train = finder.find(split.train)
     test, missing_test = finder.find(split.test)
     finder.find(split.held_apart)
@@ -264,7 +270,8 @@ def _bare(name: str) -> str:
 class _Finder:
     """Looks up ids and classes as the catalogue spells them."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, streams: Collection[StreamName] = BOTH_STREAMS) -> None:
+        self.streams = streams
         self.videos = {video.id: video for video in catalogue.videos}
         self.classes = set(catalogue.classes)
         self.named: set[str] = set()
@@ -272,13 +279,13 @@ class _Finder:
         self._folded_classes = _unambiguous(self.classes)
 
     def find(self, ids: Iterable[str]) -> tuple[list[Video], list[str]]:
-        """The videos that have both artifacts, and the ids of which that is not so."""
+        """The videos that have what the streams are fed with, and the ids of which that is not so."""
         found, missing = [], []
         for id_ in ids:
             video = self.video(id_)
             if video is not None:
                 self.named.add(video.id)
-            if video is None or not (video.has_frames and video.has_flow):
+            if video is None or not video.has(self.streams):
                 missing.append(id_)
             else:
                 found.append(video)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipelines.datasets.catalogue import lack_of
 from pipelines.errors import MissingError
 from pipelines.evaluation.metrics import results_document
 from pipelines.evaluation.protocols import Protocol
@@ -101,7 +102,7 @@ class Results:
         """`failures` came of everything that was there."""
         reasons = []
         if missing := len(self.test.missing):
-            reasons.append(f"{missing} {'has' if missing == 1 else 'have'} no frames or no flow")
+            reasons.append(f"{missing} {'has' if missing == 1 else 'have'} {lack_of(self.test.streams)}")
         if failures:
             reasons.append(f"{len(failures)} cannot be read, for example: {failures[0].reason}")
         return MissingError(

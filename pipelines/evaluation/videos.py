@@ -1,13 +1,14 @@
 """What a workspace holds of the test side of a run's split: the videos to score, and everything that cannot be."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipelines.datasets.catalogue import Catalogue, Video, flow_provenance, load_catalogue
+from pipelines.datasets.catalogue import Catalogue, Video, flow_provenance, lack_of, load_catalogue
 from pipelines.datasets.splits import ResolvedSplit, in_no_split, resolve
 from pipelines.errors import MissingError, UsageError
+from pipelines.options import BOTH_STREAMS, StreamName
 from pipelines.runtime.progress import OnProgress, note
 from pipelines.sources.videos import class_counts
 from pipelines.storage.failures import Failure
@@ -44,6 +45,8 @@ class TestVideos:
     """Then the other classes, each with its number of videos."""
     without_videos: Sequence[str] = ()
     """The run's classes that have no test video."""
+    streams: Collection[StreamName] = BOTH_STREAMS
+    """Those of the network."""
 
     def document(self) -> dict[str, Any]:
         """What `results.json` keeps of another data set."""
@@ -64,7 +67,7 @@ class TestVideos:
             example = f"for example {self.missing[0]}"
             have = "has" if len(self.missing) == 1 else "have"
             messages.append(
-                f"{len(self.missing)} of {plural(total, 'test video')} {have} no frames or no flow, {example}"
+                f"{len(self.missing)} of {plural(total, 'test video')} {have} {lack_of(self.streams)}, {example}"
             )
         if self.replaced:
             messages.append(f"the run was trained on other videos than are stored now: {self.replaced}")
@@ -86,7 +89,13 @@ class TestVideos:
 
 
 def find_test_videos(
-    workspace: Workspace, run: Run, config: RunConfig, force: bool, *, write: bool = True
+    workspace: Workspace,
+    run: Run,
+    config: RunConfig,
+    force: bool,
+    *,
+    streams: Collection[StreamName] = BOTH_STREAMS,
+    write: bool = True,
 ) -> TestVideos:
     """Finds the videos of the run's split, or all labelled ones where the workspace has none of the split's videos.
 
@@ -94,6 +103,7 @@ def find_test_videos(
         workspace: Where frames and flow lie.
         run: What is tested.
         config: Its configuration.
+        streams: Those of the network to be tested.
         force: Accept other flow and other videos than the run was trained with.
         write: Whether `dataset.json` is brought up to date.
 
@@ -102,15 +112,16 @@ def find_test_videos(
         UsageError: The workspace's flow or videos are not what the run was trained with.
     """
     catalogue = load_catalogue(workspace, write=write)
-    flow = flow_provenance(catalogue)  # without any its videos are missing, as another line says
-    if flow and not force and (difference := flow.difference(config.flow)):
-        raise UsageError(
-            f"run {run.name} was trained with other flow than {workspace.root} holds: {difference}; extract the flow "
-            "as it was, or accept the difference with --force"
-        )
-    split = resolve(run.split(), catalogue)
+    if not force and "motion" in streams:
+        flow = flow_provenance(catalogue)  # without any its videos are missing, as another line says
+        if flow and (difference := flow.difference(config.flow)):
+            raise UsageError(
+                f"run {run.name} was trained with other flow than {workspace.root} holds: {difference}; extract the "
+                "flow as it was, or accept the difference with --force"
+            )
+    split = resolve(run.split(), catalogue, streams=streams)
     if catalogue.videos and not _has_videos_of(run, split, workspace, catalogue):
-        return _other_videos(run, config.classes, catalogue)
+        return _other_videos(run, config.classes, catalogue, streams)
     if not split.test and not split.missing_test:
         raise MissingError(
             f"the split of run {run.name} has no test video ({run.split_file}): there is nothing to evaluate; train on "
@@ -138,6 +149,7 @@ def find_test_videos(
         damaged=[damaged[id_] for id_ in split.missing_test if id_ in damaged],
         unlisted=[id_ for id_ in split.unlisted if id_.partition("/")[0] not in config.excluded_classes],
         replaced=other_sources(run, _sources(split.train)),
+        streams=streams,
         without_videos=sorted(label.keys() - {video.class_name for video in split.test}, key=label.__getitem__),
     )
 
@@ -162,7 +174,9 @@ def class_finder(classes: Sequence[str]) -> Callable[[str], int | None]:
     return lambda name: index.get(name, folded.get(name.casefold()))
 
 
-def _other_videos(run: Run, classes: Sequence[str], catalogue: Catalogue) -> TestVideos:
+def _other_videos(
+    run: Run, classes: Sequence[str], catalogue: Catalogue, streams: Collection[StreamName]
+) -> TestVideos:
     """All labelled videos whose class the run knows by name."""
     known = class_finder(classes)
     labelled = [video for video in catalogue.videos if video.class_name != UNLABELLED]
@@ -174,18 +188,19 @@ def _other_videos(run: Run, classes: Sequence[str], catalogue: Catalogue) -> Tes
             f"the workspace holds no video of the split of run {run.name}, nor of a class it knows: it has "
             f"{some(sorted(left_out) or [UNLABELLED])}, the run knows {some(classes)}"
         )
-    usable = [video for video in test if video.has_frames and video.has_flow]
+    usable = [video for video in test if video.has(streams)]
     labels = [known(video.class_name) for video in usable]
     found = {known(video.class_name) for video in test}
     return TestVideos(
         videos=usable,
         labels=[index for index in labels if index is not None],
         training=[],
-        missing=[video.id for video in test if not (video.has_frames and video.has_flow)],
+        missing=[video.id for video in test if not video.has(streams)],
         damaged=[replace(row, stage="evaluate") for row in damaged],
         replaced="",
         is_other=True,
         left_out=left_out,
+        streams=streams,
         without_videos=[name for index, name in enumerate(classes) if index not in found],
     )
 

@@ -62,17 +62,18 @@ class Predictor:
         self.scorer = Scorer(load_network(run, protocol.step), device, precision)
         self.streams = frozenset(self.scorer.network.streams)
         self.flow = trained_flow(run, config.flow, options or {}, "motion" in self.streams, device)
+        self.short_side = config.flow.short_side if config.flow else config.frames_short_side
         self.cuts = protocol.windows(self.recipe.frames, shortest_window(self.scorer.network), run.name)
 
     @contextmanager
     def open(self, path: Path) -> Iterator[IsolatedReader]:
-        """Opens the video at the size of the run's flow.
+        """Opens the video at the size of the run's frames and flow.
 
         A video that gets this short side by the default rule of the extracting stages is left to the rule, which does
         not cut a column off pictures of odd width.
         """
         reader = self.decoder.open(path, allow_truncated=self.allow_truncated)
-        short_side = self.flow.settings.short_side
+        short_side = self.short_side
         if short_side is not None and min(reader.width, reader.height) != short_side:
             reader.close()
             reader = self.decoder.open(path, short_side, allow_truncated=self.allow_truncated)

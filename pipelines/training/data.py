@@ -6,7 +6,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipelines.datasets.catalogue import Catalogue, Video, flow_provenance, load_catalogue, unreadable, with_damaged
+from pipelines.datasets.catalogue import (
+    Catalogue,
+    Video,
+    flow_provenance,
+    lack_of,
+    load_catalogue,
+    unreadable,
+    with_damaged,
+)
 from pipelines.datasets.split_lists import Split
 from pipelines.datasets.splits import (
     ResolvedSplit,
@@ -17,6 +25,7 @@ from pipelines.datasets.splits import (
     without_classes,
 )
 from pipelines.errors import MissingError, UsageError
+from pipelines.options import BOTH_STREAMS, StreamName
 from pipelines.runtime.progress import OnProgress, note
 from pipelines.sources.videos import class_counts
 from pipelines.storage.failures import Failure, record_outcomes
@@ -31,15 +40,17 @@ class TrainingData:
 
     classes: list[str]
     videos: list[Video]
-    """Those with frames and flow, readable or not."""
+    """Those with what the streams to be trained are fed with, readable or not."""
     labels: list[int]
     """The index of each video's class in `classes`."""
     split: Split
     """As its lists name it without the excluded classes, whether the workspace has the videos or not."""
     missing: list[str]
-    """The ids of training videos without frames or flow."""
+    """The ids of training videos without that."""
     flow: FlowSettings | None
-    """What all flow files share."""
+    """What all flow files share; None where flow is not needed and not every training video has it."""
+    short_side: int | None
+    """Of the stored pictures; None where they differ, and beside `flow`, which says it too."""
     problems: list[Failure]
     """Why artifacts of training videos cannot be used."""
     sources: dict[str, str]
@@ -55,6 +66,7 @@ def find_training_data(
     group_regex: str | None,
     overwrite_splits: bool,
     exclude: Collection[str] = (),
+    streams: Collection[StreamName] = BOTH_STREAMS,
     write: bool = True,
     on_progress: OnProgress,
 ) -> TrainingData:
@@ -69,6 +81,7 @@ def find_training_data(
         group_regex: Finds the group of a video, which stays on one side of a split.
         overwrite_splits: Replace the splits of the workspace.
         exclude: Classes that take no part.
+        streams: Those to be trained.
         write: False leaves `dataset.json` and the splits as they are.
         on_progress: Is told what was found.
 
@@ -97,23 +110,29 @@ def find_training_data(
         raise UsageError(f"--split {split_number}: there are the splits {', '.join(str(s.number) for s in splits)}")
     split = without_classes(split, exclude)
     _require_classes(split)
-    resolved = resolve(split, catalogue, exclude)
+    resolved = resolve(split, catalogue, exclude, streams)
     if not resolved.train:
         raise MissingError(
-            f"none of the {len(split.train)} training videos of split {split_number} has frames and flow in "
+            f"none of the {len(split.train)} training videos of split {split_number} has "
+            f"{' and '.join('frames' if stream == 'appearance' else 'flow' for stream in sorted(streams))} in "
             f"{workspace.root}: "
             + (
                 what_they_lack(resolved.missing_train, catalogue)
                 or "run `stres extract-frames` and `stres extract-flow` on the videos first"
             )
+            + _one_stream(split, catalogue, exclude, streams)
         )
-    for text in _sentences(resolved, catalogue):
+    for text in _sentences(resolved, catalogue, streams):
         tell(text)
     if all(video.damage for video in resolved.train):
         raise MissingError(
             f"none of the {len(resolved.train)} training videos of split {split_number} can be read, for example: "
             f"{resolved.train[0].damage}"
         )
+    flow = None
+    if "motion" in streams or all(video.has_flow for video in resolved.train):
+        flow = flow_provenance(catalogue)
+    short_sides = {min(video.width, video.height) for video in resolved.train}
     in_training = {*split.train, *(video.id for video in resolved.train)}
     return TrainingData(
         classes=resolved.classes,
@@ -121,10 +140,19 @@ def find_training_data(
         labels=resolved.labels(resolved.train),
         split=split,
         missing=resolved.missing_train,
-        flow=flow_provenance(catalogue),
+        flow=flow,
+        short_side=None if flow or len(short_sides) != 1 else short_sides.pop(),
         sources={video.id: video.origin for video in (*resolved.train, *resolved.test) if video.origin},
         problems=[problem for problem in catalogue.problems if f"{problem.class_name}/{problem.video}" in in_training],
     )
+
+
+def _one_stream(split: Split, catalogue: Catalogue, exclude: Collection[str], streams: Collection[StreamName]) -> str:
+    """How to train on what is there, where that is enough for one of the streams."""
+    for stream in BOTH_STREAMS:
+        if len(streams) > 1 and resolve(split, catalogue, exclude, [stream]).train:
+            return f"; or train the {stream} stream alone: --steps {stream}"
+    return ""
 
 
 def _require_classes(split: Split) -> None:
@@ -146,14 +174,14 @@ def _require_classes(split: Split) -> None:
         )
 
 
-def _sentences(split: ResolvedSplit, catalogue: Catalogue) -> list[str]:
+def _sentences(split: ResolvedSplit, catalogue: Catalogue, streams: Collection[StreamName]) -> list[str]:
     """What a user is to know of a split before it is trained on."""
     train, test = (Counter(video.class_name for video in side) for side in (split.train, split.test))
     told = [f"training: {class_counts(train)}", f"test: {class_counts(test)}"]
     for what, missing in (("training", split.missing_train), ("test", split.missing_test)):
         if missing:
             videos = plural(len(missing), f"{what} video of the split has", f"{what} videos of the split have")
-            text = f"{videos} no frames or no flow, for example {missing[0]}"
+            text = f"{videos} {lack_of(streams)}, for example {missing[0]}"
             lack = what_they_lack(missing, catalogue)
             told.append(f"{text}; {lack}" if lack else text)
     untrained = [name for name in split.classes if name not in train]

@@ -125,6 +125,8 @@ class RunConfig:
     base_run: BaseRun | None = None
     weights_sha256: str = ""
     """Of the file that `weights` names; empty if it names none."""
+    frames_short_side: Whole | None = None
+    """Of the stored frames of a run without flow, whose settings say it otherwise; None where they differ."""
     others: Mapping[str, Any] = field(default_factory=dict)
     """Fields that another version of stres wrote, which are kept and compared."""
 
@@ -150,8 +152,9 @@ class RunConfig:
         """The content of `config.json`, without the fields that most runs leave at their default."""
         document = to_json(replace(self, flow=None, steps={}, others={}))
         del document["others"]
-        for name, empty in (("excluded_classes", []), ("compile", False), ("base_run", None), ("weights_sha256", "")):
-            if document[name] == empty:
+        empty = {"excluded_classes": [], "compile": False, "base_run": None, "weights_sha256": ""}
+        for name, value in (empty | {"frames_short_side": None}).items():
+            if document[name] == value:
                 del document[name]
         for name in ("stem_width", "rgb_mean", "rgb_deviation"):
             if document["network"][name] is None:

@@ -74,6 +74,8 @@ class Run:
         if isinstance(trained, dict):
             config = self.config()
             here = replace(config, steps={name: of for name, of in config.steps.items() if name == step}).to_json()
+            if not trained.get("flow"):  # of the appearance stream; the run may have got its flow since
+                trained = {name: value for name, value in trained.items() if name not in ("flow", "frames_short_side")}
             difference = first_difference(trained, {name: here.get(name) for name in trained})
             if difference:
                 raise MissingError(
@@ -324,7 +326,12 @@ def write_or_compare(
             write_json(run.split_file, dataclasses.asdict(split) | {"sources": dict(sources)})
             write_json(run.config_file, config.to_json())
         return
-    old = run.config()
+    old = known = run.config()
+    # The appearance stream needs no flow, so a run of it may have been begun before there was any, or go on without.
+    if config.flow is None and old.flow is not None and not _need_flow(config):
+        config = replace(config, flow=old.flow, frames_short_side=None)
+    elif old.flow is None and config.flow is not None and not _need_flow(old):
+        old = replace(old, flow=config.flow, frames_short_side=None)
     steps = {**old.steps, **config.steps}
     difference = replace(old, steps={**steps, **old.steps}).first_difference(replace(config, steps=steps))
     if difference:
@@ -339,8 +346,13 @@ def write_or_compare(
             f"run {run.name} was begun with other videos: {replaced}; restore them and extract them again to continue "
             "it, another --name, or --overwrite to start over"
         )
-    if write and steps.keys() != old.steps.keys():
-        write_json(run.config_file, replace(old, steps=steps).to_json())
+    new = replace(old, steps=steps)
+    if write and (steps.keys() != old.steps.keys() or new.flow != known.flow):
+        write_json(run.config_file, new.to_json())
+
+
+def _need_flow(config: RunConfig) -> bool:
+    return any("motion" in each.step.streams for each in config.steps.values())
 
 
 def with_known_weights(run: Run, config: RunConfig) -> RunConfig:
