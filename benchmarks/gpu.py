@@ -1,10 +1,11 @@
 """Every path that can use a GPU: first checked against the CPU, then timed. One command, one table.
 
-    python benchmarks/gpu.py [--device cuda] [--quick] [--checks-only] [--only training] [--peak-tflops 989]
+    python benchmarks/gpu.py [--device cuda] [--quick] [--checks-only] [--only tvl1] [--budget 300] [--json rows.jsonl]
 
 Exits with 1 if a check fails or a part ends in an error; the others are done all the same, and every row is printed at
-once. `--device cpu --quick` goes through the same code on small inputs, so that this file is known to work before a GPU
-is at hand. What needs a package that is not there is left out, and said. A training step is timed against torchvision's
+once. The order is by how much a row tells: what the device does by itself, TV-L1, training, testing. `--device cpu
+--quick` goes through the same code on small inputs, so that this file is known to work before a GPU is at hand. What
+needs a package that is not there is left out, and said. A training step is timed against torchvision's
 ResNet of the same depth, compiled, bf16, channels_last, on as many pictures; and against two of them in eager float32,
 frames flattened into the batch: the baseline of running two streams.
 
@@ -16,8 +17,11 @@ import argparse
 import contextlib
 import copy
 import importlib.util
+import itertools
+import json
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -48,7 +52,12 @@ from pipelines.evaluation.scoring import Scorer
 from pipelines.models import Normalise, STResNet
 from pipelines.optical_flow import TVL1Parameters, tvl1_flow
 from pipelines.optical_flow.methods import make_method
+from pipelines.optical_flow.tvl1.cuda.driver import GPULauncher
+from pipelines.optical_flow.tvl1.cuda.self_check import check_variant
+from pipelines.optical_flow.tvl1.cuda.shapes import fits, shapes_of
+from pipelines.optical_flow.tvl1.cuda.solver import Launcher, solve
 from pipelines.optical_flow.tvl1.flow import resolve_engine
+from pipelines.optical_flow.tvl1.parameters import level_sizes
 from pipelines.optical_flow.tvl1.reference import compute_flow as tvl1_reference
 from pipelines.options import Precision
 from pipelines.runtime.devices import available_cores, repeatable
@@ -60,13 +69,38 @@ PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0}
 failed: list[str] = []
 
 
-def add_row(row: tuple[str, str, str]) -> None:
+class Report:
+    """The table, and the same as JSON lines."""
+
+    def __init__(self) -> None:
+        self.file: Path | None = None
+        self.budget: float | None = None
+        self.start = time.monotonic()
+
+    def is_used_up(self) -> bool:
+        return self.budget is not None and time.monotonic() - self.start > self.budget
+
+    def add(self, row: tuple[str, str, str], numbers: dict[str, float]) -> None:
+        print("| " + " | ".join(row) + " |", flush=True)
+        if self.file is not None:
+            line = dict(zip(("what", "result", "note"), row, strict=True)) | numbers
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line | {"at_second": time.monotonic() - self.start}) + "\n")
+
+
+report = Report()
+
+
+def add_row(row: tuple[str, str, str], **numbers: float) -> None:
     """Prints it at once: what comes after may fail or take too long."""
-    print("| " + " | ".join(row) + " |", flush=True)
+    report.add(row, numbers)
 
 
 def attempt(what: Callable[..., None], *arguments: Any) -> None:
-    """Whatever one part raises is a row, and the other parts go on."""
+    """Whatever one part raises is a row, and the other parts go on; none begins when the budget is used up."""
+    if report.is_used_up():
+        add_row((what.__name__, "left out", f"the budget of {report.budget:g} s is used up"))
+        return
     try:
         what(*arguments)
     except Exception as error:
@@ -80,34 +114,52 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="small inputs, few repetitions")
     parser.add_argument("--checks-only", action="store_true", help="no timings")
-    parser.add_argument("--only", choices=("training",), help="no other checks, no other timings")
+    parser.add_argument("--only", choices=("tvl1", "training", "testing"), help="no other checks, no other timings")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="after which no further part begins")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="for the rows as JSON lines, with numbers unrounded")
     parser.add_argument("--videos", type=int, help="of a training step; default 16, with --quick 2")
     parser.add_argument("--peak-tflops", type=float, help="of the device in bf16, where this file does not know it")
     arguments = parser.parse_args()
+    report.file, report.budget = arguments.json, arguments.budget
+    if arguments.json:
+        arguments.json.write_text("", encoding="utf-8")
     device = torch.device(arguments.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    on_gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if on_gpu else "CPU"
     print(f"{name}, torch {torch.__version__}, torchvision {torchvision.__version__}")
     torch.manual_seed(0)
     print("\n| what | result | note |\n|---|---|---|")
-    for check in (check_network, check_preparation, check_training, check_continuing):
-        attempt(check, device)
-    if device.type == "cuda":
-        attempt(check_fp16, device)
-        attempt(check_compiled, device)
+    peak = arguments.peak_tflops or next((peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
+    size, depth, repeats = (64, 26, 3) if arguments.quick else (224, 50, 10)
+    videos = arguments.videos or (2 if arguments.quick else 16)
+
+    def wanted(part: str) -> bool:
+        return arguments.only in (None, part)
+
+    timed = not arguments.checks_only
+    with_tvl1 = wanted("tvl1") and present("cv2", "TV-L1")
+    if timed:
+        attempt(calibrate, device, arguments.quick)
+    if with_tvl1:
+        attempt(check_tvl1, device)
+    if wanted("training"):
+        for check in (check_network, check_preparation, check_training, check_continuing):
+            attempt(check, device)
+        if on_gpu:
+            attempt(check_fp16, device)
     if arguments.only is None:
         attempt(check_raft, device)
-        if present("cv2", "TV-L1"):
-            attempt(check_tvl1, device)
-    if not arguments.checks_only:
-        peak = arguments.peak_tflops or next((peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
-        size, depth, repeats = (64, 26, 3) if arguments.quick else (224, 50, 10)
-        videos = arguments.videos or (2 if arguments.quick else 16)
+    if timed and with_tvl1:
+        attempt(time_tvl1, device, arguments.quick)
+        if on_gpu:
+            attempt(time_shapes, GPULauncher(device), device)
+    if wanted("training") and on_gpu:
+        attempt(check_compiled, device)
+    if timed and wanted("training"):
         attempt(time_training, device, depth, size, videos, repeats, peak)
         attempt(time_loader, 40 if arguments.quick else 800)
-    if not arguments.checks_only and arguments.only is None:
+    if timed and wanted("testing"):
         attempt(time_testing, device, depth, size, repeats)
-        if present("cv2", "TV-L1"):
-            attempt(time_tvl1, device, arguments.quick)
     sys.exit(1 if failed else 0)
 
 
@@ -156,12 +208,12 @@ def check_continuing(device: torch.device) -> None:
     batch = clips_batch(4, 3)
     with repeatable():
         for _ in range(3):
-            whole.update(batch)
-        begun.update(batch)
+            whole.fit([batch])
+        begun.fit([batch])
         continued = small_trainer(device)
         continued.load_state_dict(copy.deepcopy(begun.state_dict()))
         for _ in range(2):
-            continued.update(batch)
+            continued.fit([batch])
     pairs = zip(continued.model.state_dict().values(), whole.model.state_dict().values(), strict=True)
     verdict("three updates, interrupted and not", float(sum(not torch.equal(a, b) for a, b in pairs)), 0)
 
@@ -232,32 +284,46 @@ def check_raft(device: torch.device) -> None:
 
 
 def check_tvl1(device: torch.device) -> None:
-    """The device's engine of TV-L1 against the reference in float64 on the CPU; and pairs alone against all together.
+    """Every engine of the device against the reference in float64 on the CPU; and pairs alone against all together.
 
     Run to its end the estimator is chaotic in a few pixels: there the median end-point difference is what counts.
     """
     frame0, frame1 = moving_textures(2, 41, 55)
-    for mode in ("cpu", "cuda"):
+    for engine, mode in itertools.product(engines(device), ("cpu", "cuda")):
         short = TVL1Parameters(mode=mode, nscales=2, warps=2, inner_iterations=10, outer_iterations=1, epsilon=0)
         full = TVL1Parameters(mode=mode, warps=2)
+        compute = partial(tvl1_flow, device=device, engine=engine)
         expected, found = (
             [tvl1_reference(frame0, frame1, parameters, dtype=torch.float64) for parameters in (short, full)],
-            [tvl1_flow(frame0, frame1, parameters=parameters, device=device).cpu() for parameters in (short, full)],
+            [compute(frame0, frame1, parameters=parameters).cpu() for parameters in (short, full)],
         )
-        what = f"TV-L1, mode {mode}"
+        what = f"TV-L1 by {engine}, mode {mode}"
+        if engine == "cuda":
+            verdict(f"{what}, not by Triton in its place", float(not last_engine().startswith("cuda ")), 0)
         verdict(f"{what}, 20 iterations a level", relative_error(found[0].double(), expected[0]), 1e-4)
         median = float((found[1] - expected[1]).norm(dim=1).median() / expected[1].norm(dim=1).median())
         verdict(f"{what}, to its end, medians over the pixels", median, 5e-3)
         pairs = zip(frame0.split(1), frame1.split(1), strict=True)
-        alone = torch.cat([tvl1_flow(*pair, parameters=full, device=device).cpu() for pair in pairs])
+        alone = torch.cat([compute(*pair, parameters=full).cpu() for pair in pairs])
         verdict(f"{what}, pairs alone against all together", relative_error(found[1], alone), 0)
+
+
+def engines(device: torch.device) -> list[str]:
+    return ["triton", "cuda"] if device.type == "cuda" else [resolve_engine("auto", device)]
+
+
+def last_engine() -> str:
+    from pipelines.optical_flow.tvl1 import cuda_engine  # needs Triton, for what it does not compute itself
+
+    return cuda_engine.last_engine()
 
 
 def verdict(what: str, error: float, bound: float) -> None:
     good = error <= bound  # false for NaN
     if not good:
         failed.append(what)
-    add_row((what, "equal" if good else "DIFFERENT", f"relative error {error:.1e}, allowed {bound:.0e}"))
+    note = f"relative error {error:.1e}, allowed {bound:.0e}"
+    add_row((what, "equal" if good else "DIFFERENT", note), error=error, bound=bound)
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -278,6 +344,26 @@ def exact_float32() -> Iterator[None]:
 
 
 # ------------------------------------------------------------------ timings
+
+
+def calibrate(device: torch.device, quick: bool) -> None:
+    """What the device does by itself: the scale for all other rows."""
+    count = 1 << (22 if quick else 29)
+    source, target = (torch.zeros(count, dtype=torch.bfloat16, device=device) for _ in range(2))
+    rate = 2 * 2 * count / median_seconds(lambda: target.copy_(source), device, repeats=5)
+    add_row(("copying", f"{rate / 1e9:.0f} GB/s", "read and written"), bytes_per_second=rate)
+    side = 256 if quick else 8192
+    a, b = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
+    rate = 2 * side**3 / median_seconds(lambda: a @ b, device, repeats=5)
+    add_row(("matrix product", f"{rate / 1e12:.2f} TFLOP/s", f"bf16, {side}x{side}"), flops=rate)
+    small, launches = torch.zeros(1, device=device), 1000
+
+    def launch() -> None:
+        for _ in range(launches):
+            small.add_(1)
+
+    seconds = median_seconds(launch, device, repeats=3) / launches
+    add_row(("launching a kernel", f"{seconds * 1e6:.1f} us", "one after the other"), seconds=seconds)
 
 
 def time_training(
@@ -385,21 +471,53 @@ def time_tvl1(device: torch.device, quick: bool) -> None:
     """Pairs a second, frames and flow on the device, with early stop and without; the reference there as the peer."""
     height, width = (48, 64) if quick else (256, 340)
     warps = 1 if quick else 5
-    for pairs in (2,) if quick else (16, 64, 256):
+    for pairs in (2,) if quick else (256, 64, 16):
         frame0, frame1 = (side.to(device) for side in moving_textures(pairs, height, width))
-        for mode in ("cpu", "cuda"):
+        for engine, mode in itertools.product(engines(device), ("cpu", "cuda")):
             for stop, epsilon in (("early stop", 0.01), ("300 iterations always", 0.0)):
-                compute = partial(tvl1_flow, parameters=TVL1Parameters(mode=mode, epsilon=epsilon, warps=warps))
+                if report.is_used_up():
+                    continue
+                parameters = TVL1Parameters(mode=mode, epsilon=epsilon, warps=warps)
+                compute = partial(tvl1_flow, parameters=parameters, engine=engine)
                 once = quick or (epsilon == 0 and pairs == 256)  # ten seconds and more
                 seconds = median_seconds(partial(compute, frame0, frame1), device, repeats=1 if once else 3)
-                what = f"TV-L1, {width}x{height}, mode {mode}, {stop}"
-                note = f"engine {resolve_engine('auto', device)}, {pairs} pairs a call"
-                add_row((what, f"{pairs / seconds:.1f} pairs/s", note))
+                what = f"TV-L1 by {engine}, {width}x{height}, mode {mode}, {stop}"
+                note, numbers = f"{pairs} pairs a call", {"pairs_per_second": pairs / seconds, "pairs": float(pairs)}
+                if epsilon == 0:
+                    sizes = level_sizes(height, width, parameters.nscales, parameters.scale_step)
+                    iterations = warps * parameters.inner_iterations * parameters.outer_iterations
+                    work = pairs * iterations * sum(rows * columns for rows, columns in sizes)
+                    numbers["pixel_iterations_per_second"] = work / seconds
+                    note += f", {work / seconds / 1e9:.1f} G pixel-iterations/s"
+                if engine == "cuda":
+                    note += f", {last_engine()}"
+                add_row((what, f"{pairs / seconds:.1f} pairs/s", note), **numbers)
     compute = partial(tvl1_flow, parameters=TVL1Parameters(warps=warps))
     peer = partial(compute, frame0[:1], frame1[:1], engine="reference")
     our_seconds, peer_seconds = in_turns([partial(compute, frame0, frame1), peer], device, repeats=1)
     note = f"1 pair a call; ours, {pairs} a call, is {pairs / our_seconds * peer_seconds:.0f} times that"
     add_row(("mode cpu, early stop, by plain PyTorch", f"{1 / peer_seconds:.2f} pairs/s", note))
+
+
+def time_shapes(launcher: Launcher, device: torch.device, height: int = 256, width: int = 340, most: int = 6) -> None:
+    """The engine `cuda`, 300 iterations of the full size without a median, in the shapes that `shapes.py` thinks best:
+    what is predicted of them there beside what they take."""
+    limits = launcher.limits
+    shapes = [shape for shape in shapes_of(height, width) if fits(shape, limits)]
+    shapes.sort(key=lambda shape: shape.slots(limits) / shape.cycles(), reverse=True)
+    parameters = TVL1Parameters(nscales=1, warps=1, epsilon=0, median_filtering=1)
+    for shape in shapes[:most]:
+        check_variant(shape.variant, launcher, device)
+        pairs = 4 * shape.slots(limits)
+        frame0, frame1 = (side.to(device).repeat(pairs, 1, 1) for side in moving_textures(1, height, width))
+        compute = partial(solve, frame0, frame1, parameters, [shape], launcher)
+        seconds = median_seconds(compute, device, repeats=3)
+        rate = pairs * 300 * height * width / seconds
+        per_cycle = shape.slots(limits) * height * width / shape.cycles()
+        predicted = f"predicted {per_cycle:.0f} a cycle, so {per_cycle * 1.75:.0f} G at 1.75 GHz"
+        note = f"{shape.slots(limits)} pairs at once; {predicted}"
+        row = (f"the shape {shape} of {width}x{height}", f"{rate / 1e9:.1f} G pixel-iterations/s", note)
+        add_row(row, pixel_iterations_per_second=rate, predicted_per_cycle=per_cycle)
 
 
 def moving_textures(pairs: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
