@@ -185,5 +185,5 @@ def test_attributes_that_are_neither_numbers_nor_text_are_refused(
 ) -> None:
     with h5py.File(flow_path, "a") as file:
         add(file)
-    with pytest.raises(ArtifactError, match="'odd' is neither of numbers nor of text"):
+    with pytest.raises(ArtifactError, match="'odd' holds neither numbers nor text"):
         peek(flow_path, FLOW_SCHEMA)
