@@ -72,7 +72,15 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
     if result.comparison is not None:
         made["comparison.csv"] = _comparison(result)
     if curves:
-        made["training.csv"] = _training(curves)
+        logged = [
+            (one.run, step, record) for one in curves for step, records in one.steps.items() for record in records
+        ]
+        names = list(dict.fromkeys(name for _, _, record in logged for name in record))
+        lines = [
+            [run, step, *(f"{record[name]:g}" if name in record else "" for name in names)]
+            for run, step, record in logged
+        ]
+        made["training.csv"] = _csv(["run", "step", *names], lines)
     return made
 
 
@@ -117,16 +125,6 @@ def _comparison(result: Result) -> str:
         for one in comparison.streams
     ]
     return _csv([*header, "difference", "difference_low", "difference_high", "p_value"], rows)
-
-
-def _training(curves: Sequence[Curves]) -> str:
-    """A row for each line that training logged."""
-    lines = [(each.run, step, record) for each in curves for step, records in each.steps.items() for record in records]
-    names = list(dict.fromkeys(name for _, _, record in lines for name in record))
-    rows = [
-        [run, step, *(f"{record[name]:g}" if name in record else "" for name in names)] for run, step, record in lines
-    ]
-    return _csv(["run", "step", *names], rows)
 
 
 def _fraction(value: float | None) -> str:
