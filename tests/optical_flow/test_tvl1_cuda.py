@@ -4,10 +4,12 @@ the CPU, and on a GPU compiled.
 What takes longer than seconds has the marker `emulate` (`make emulate`).
 """
 
+import ctypes
 import logging
 import math
 import shutil
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from pipelines.errors import UsageError
 from pipelines.optical_flow import TVL1Parameters, tvl1_flow
 from pipelines.optical_flow.methods import make_method
 from pipelines.optical_flow.tvl1 import cuda_engine, reference
+from pipelines.optical_flow.tvl1.cuda import driver
 from pipelines.optical_flow.tvl1.cuda import shapes as shapes_module
 from pipelines.optical_flow.tvl1.cuda.compiler import Unavailable
 from pipelines.optical_flow.tvl1.cuda.self_check import check_variant
@@ -280,6 +283,74 @@ def test_where_cuda_cannot_be_loaded_triton_computes_and_a_line_says_why(monkeyp
         "--engine triton in place of cuda: NVRTC, which torch's CUDA wheels bring, is not installed"
     ]
     assert make_method("tvl1", engine="cuda").engine == "triton"
+
+
+# ------------------------------------------------------------------ the driver
+
+
+class EmulatedDriver:
+    """As much of CUDA's driver as the engine calls, with the emulator for its GPU."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
+        self.loads: list[bytes] = []
+        self.launch_error = 0
+
+    def cuDeviceGet(self, handle: Any, index: int) -> int:
+        handle._obj.value = index
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, number: int, handle: Any) -> int:
+        value._obj.value = {95: 1, 97: 1 << 17}[number]
+        return 0
+
+    def cuModuleLoadData(self, module: Any, code: bytes) -> int:
+        self.loads.append(code)
+        return 200 if code == b"damaged" else 0
+
+    def cuModuleGetFunction(self, function: Any, module: Any, name: bytes) -> int:
+        assert name == b"solve_level"
+        return 0
+
+    def cuFuncSetAttribute(self, function: Any, attribute: int, value: int) -> int:
+        assert (attribute, value) == (8, 1 << 17)
+        return 0
+
+    def cuLaunchCooperativeKernel(self, function: Any, *arguments: Any) -> int:
+        blocks, _, _, threads, _, _, shared_bytes, stream, parameters = arguments
+        level = LevelArguments.from_address(parameters[0])
+        assert threads == 32 * level.across * level.down
+        assert stream.value == 5
+        if not self.launch_error:
+            self.library.launch_level(ctypes.byref(level), blocks, shared_bytes, ctypes.c_uint(0), -1)
+        return self.launch_error
+
+    def cuGetErrorName(self, code: int, words: Any) -> int:
+        words._obj.value = b"CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"
+        return 0
+
+
+@emulated
+def test_the_kernel_is_loaded_and_launched_through_cudas_driver(launcher, monkeypatch):
+    emulated_driver, codes, forgotten = EmulatedDriver(launcher.library), [b"damaged", b"code"], []
+    properties = SimpleNamespace(major=9, minor=0, name="H200", multi_processor_count=20)
+    stream = SimpleNamespace(synchronize=lambda: None, cuda_stream=5)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(driver, "_driver", lambda: emulated_driver)
+    monkeypatch.setattr(driver, "cached_variant", lambda variant, architecture: codes.pop(0))
+    monkeypatch.setattr(driver, "forget_variant", lambda *named: forgotten.append(named))
+    gpu = driver.GPULauncher(torch.device("cuda", 0))
+    frames, parameters = some_pairs(24, 40), TVL1Parameters(**STOPPING)
+    shapes = [shape_of(SMALL, *size) for size in level_sizes(24, 40, 2, 0.8)]
+    flow, stuck, _ = solve(*frames, parameters, shapes, gpu)
+    assert not int(stuck)
+    assert float((flow - reference.compute_flow(*frames, parameters)).abs().mean()) <= 1e-5
+    assert emulated_driver.loads == [b"damaged", b"code"]
+    assert forgotten == [(SMALL, "sm_90")]
+    emulated_driver.launch_error = 720
+    with pytest.raises(Unavailable, match="CUDA's driver: CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"):
+        solve(*frames, parameters, shapes, gpu)
 
 
 # ------------------------------------------------------------------ shapes
