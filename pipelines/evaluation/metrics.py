@@ -81,11 +81,18 @@ class ConfusedPair:
 
 
 def results_document(protocol: Mapping[str, Any], split: int, run: str, scores: Scores) -> dict[str, Any]:
-    """The content of `results.json`: JSON types only; a stream that was not evaluated is absent, top-5 of 5 classes or
-    fewer is null. `interval_method` says how each interval was made.
+    """Makes the content of `results.json`.
 
-    Its `scores_sha256` is the `content_sha256` of the `scores.h5` beside it. `protocol` has the keys `frames`, `views`,
-    `mirror`, `temporal`, and may have `recalibrate_bn`.
+    Args:
+        protocol: With the keys `frames`, `views`, `mirror`, `temporal`, and maybe `recalibrate_bn`.
+        split: Number of the split.
+        run: The run's name.
+        scores: Those that the numbers are made of.
+
+    Returns:
+        JSON types only. A stream that was not evaluated is absent, top-5 of 5 classes or fewer is null.
+        `interval_method` says how each interval was made; `scores_sha256` is the `content_sha256` of the `scores.h5`
+        beside it.
     """
     if set(protocol) - set(OPTIONAL_PROTOCOL_KEYS) != set(PROTOCOL_KEYS):
         raise ValueError(f"a protocol has the keys {', '.join(PROTOCOL_KEYS)}, not {', '.join(protocol)}")
@@ -106,12 +113,12 @@ def results_document(protocol: Mapping[str, Any], split: int, run: str, scores: 
 
 
 def stream_metrics(splits: Sequence[Scored], stream: str) -> StreamMetrics:
-    """Accuracies of `stream`, averaged over `splits` (often one), which are taken to be independent."""
+    """Computes the accuracies of `stream`, averaged over `splits` (often one), which are taken to be independent."""
     return _mean_metrics([_count_cells(scores, stream) for scores in splits])
 
 
 def pooled_metrics(splits: Sequence[Scored], stream: str) -> StreamMetrics:
-    """Accuracies of `stream` over the tests of all `splits` thrown together: large splits count for more."""
+    """Computes the accuracies of `stream` over the tests of all `splits` together: large splits count for more."""
     return _mean_metrics([np.sum([_count_cells(scores, stream) for scores in splits], axis=0)])
 
 
@@ -137,9 +144,9 @@ def _mean(counts: Sequence[tuple[int, int]]) -> float:
 
 
 def ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many classes stand before the true one: int [V]; 0 exactly where arg-max is right.
+    """Ranks the true class of each video: int [V], 0 exactly where arg-max is right.
 
-    Of equal logits the earlier class stands first, as `argmax` has it.
+    Of equal logits the earlier class comes first, as `argmax` has it.
     """
     true = np.take_along_axis(logits, labels[:, None], axis=1)
     earlier = np.arange(logits.shape[1]) < labels[:, None]

@@ -10,22 +10,20 @@ from pipelines.wording import plural
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a video is tested (paper.md 4).
-
-    step      which of the run's networks: a training step, or `late` for the two base streams side by side
-    frames    centers spaced evenly over the video
-    views     "full": whole frames, fully convolutional; "center", "3", "5": crops; "10": 5 and their mirrors
-    mirror    every view also mirrored
-    temporal  "sequence": all frames as one sequence; "windows": windows of the T frames of training
-    recalibrate_bn  number of training videos that batch norm's statistics are taken from anew; 0: those of training
-    """
+    """How a video is tested (paper.md 4)."""
 
     step: str
+    """Which of the run's networks: a training step, or `late` for the two base streams side by side."""
     frames: int
+    """Centers spaced evenly over the video."""
     views: ViewName
+    """ "full": whole frames, fully convolutional; "center", "3", "5": crops; "10": 5 and their mirror images."""
     mirror: bool
+    """Every view also mirrored."""
     temporal: TemporalName
+    """ "sequence": all frames as one sequence; "windows": windows of the T frames of training."""
     recalibrate_bn: int = 0
+    """Number of training videos on which batch norm's statistics are re-estimated; 0: those of training are used."""
 
     @property
     def name(self) -> str:
@@ -40,9 +38,15 @@ class Protocol:
         return cls(step, 25, "full", True, "sequence")
 
     def windows(self, trained_on: int, shortest: int, run: str) -> list[list[int]]:
-        """Which of the video's frames go through the network together; it was trained on `trained_on` at once.
+        """Tells which of the video's frames go through the network together.
 
-        Raises `UsageError` where they are fewer than the `shortest` that the network can take.
+        Args:
+            trained_on: How many frames went through it together in training.
+            shortest: The fewest that it can take.
+            run: Its run's name, for the message.
+
+        Raises:
+            UsageError: They are fewer than `shortest`.
         """
         from pipelines.datasets.sampling import windows
 

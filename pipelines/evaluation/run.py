@@ -78,7 +78,11 @@ def scored(
     test: TestVideos,
     numbers: Iterable[int],
 ) -> Generator[tuple[int, list[Logits] | str]]:
-    """Of each video of those numbers its logits under each protocol, or why there are none."""
+    """Scores videos by their indices in `test.videos`.
+
+    Yields:
+        The index of a video, and its logits under each protocol, or why there are none.
+    """
     for sample in samples.read(scorer.network, test.videos, test.labels, numbers):
         if isinstance(sample, BadSample):
             yield sample.index, sample.reason
@@ -97,8 +101,12 @@ def score_videos(
     test: TestVideos,
     on_progress: OnProgress,
 ) -> tuple[dict[int, list[Logits]], list[Failure]]:
-    """The logits of every readable video under each protocol, by its place in `test.videos`, and all failures; on
-    rank 0, of all ranks."""
+    """Scores every test video that can be read; under torchrun the ranks share them.
+
+    Returns:
+        The logits of each video under each protocol, by its index in `test.videos`, and all failures; on rank 0 those
+        of all ranks.
+    """
     logits: dict[int, list[Logits]] = {}
     failures = list(test.damaged)
     work = functools.partial(scored, scorer, samples, protocols, test)
@@ -124,9 +132,10 @@ def recalibrate(
     run: str,
     on_progress: OnProgress,
 ) -> None:
-    """Takes batch norm's statistics from training videos, spaced evenly over their list, seen as `protocol` sees them.
+    """Re-estimates batch norm's statistics on training videos, spaced evenly over their list, under `protocol`.
 
-    Raises `MissingError` where none of them can be read.
+    Raises:
+        MissingError: None of them can be read.
     """
     count = min(protocol.recalibrate_bn, len(training))
     chosen = [training[i] for i in spread_evenly(0, len(training) - 1, count)] if count else []
