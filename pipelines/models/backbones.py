@@ -91,7 +91,7 @@ def backbone_of(document: Mapping[str, Any], state: Mapping[str, Tensor], name: 
     """
     try:
         if document.get("schema") != BACKBONE_SCHEMA:
-            return Backbone(state, source=name)
+            return Backbone(state)
         form, mean, deviation = document.get("resnet"), document.get("rgb_mean"), document.get("rgb_deviation")
         numbers = [*mean, *deviation] if isinstance(mean, list) and isinstance(deviation, list) else []
         if form not in get_args(ResNetForm) or len(numbers) != 6 or not all(map(_is_number, numbers)):
