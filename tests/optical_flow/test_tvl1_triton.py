@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 
 from pipelines.errors import UsageError
 from pipelines.optical_flow import TVL1Parameters, tvl1_flow
@@ -133,6 +135,9 @@ def test_every_kernel_compiles_for_a_gpu_that_is_not_here(tmp_path):
     names = {kernel["kernel"] for kernel in kernels}
     assert names == {name for name, function in vars(triton_kernels()).items() if is_launched(name, function)}
     assert not any(kernel["spilled bytes"] for kernel in kernels)
+    # Triton 3.6 moves what each pixel loads through shared memory: 171 barriers, and an estimated three times the time.
+    if Version(version("triton")) >= Version("3.8"):
+        assert not any(kernel["barriers"] for kernel in kernels if kernel["kernel"] == "linearise")
     # What is compiled for frames of one size serves those of others.
     assert {kernel["size"] for kernel in kernels} == {"340x256"}
 
