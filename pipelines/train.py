@@ -37,7 +37,10 @@ _DATA = "Data"
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of `train`. None stands for the recipe's value unless an option says otherwise."""
+    """Settings of `train`. None stands for the recipe's value unless an option says otherwise.
+
+    An option that may differ by step is a field of `Step`, and nothing here.
+    """
 
     workspace: options.WorkspaceFolder
     split: options.Positive = 1

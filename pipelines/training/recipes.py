@@ -21,7 +21,7 @@ RecipeName = Literal["paper", "small"]
 
 @dataclass(frozen=True)
 class Step:
-    """One training step. Every field with a description is an option of `train`."""
+    """One training step. Every field with a docstring below it is an option of `train`, which may differ by step."""
 
     name: StepName
     lr: Annotated[float, Option(above=0)]

@@ -2,8 +2,9 @@
 field."""
 
 import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -16,6 +17,7 @@ from pipelines.storage.typed_json import Within, WrongField, first_difference, f
 from pipelines.training.recipes import Step, StepName
 
 RUN_SCHEMA = "stres/run/1"
+_NEEDED_OF_A_STEP = ("frames", "augmentation")  # what the test of a run relies on, so no default stands for it
 _MOST = 1 << 20  # of what a run counts
 
 Whole = Annotated[int, Within(0, _MOST)]
@@ -80,7 +82,7 @@ class StepConfig:
     def from_json(cls, document: Any, name: str) -> Self:
         """Reads what `to_json` wrote. Raises `WrongField`."""
         of_step = dict(from_json(Mapping[str, Any], document, name))
-        for needed in ("frames", "augmentation"):  # no default for what the test of a run relies on
+        for needed in _NEEDED_OF_A_STEP:
             if needed not in of_step:
                 raise WrongField(f"{name}.{needed}")
         weights = from_json(InitialWeights | None, of_step.pop("weights", None), f"{name}.weights")
@@ -179,17 +181,25 @@ class RunConfig:
 
 def with_current_names(document: Any) -> Any:
     """Translates the configuration or the weights of a run of stres 0.1: a step's `augmentation` was called `crops`
-    then, and `center`, there or as a network's `temporal_init`, was spelled `centre`."""
+    then, and `center`, there or as a network's `temporal_init`, was spelled `centre`. A step's settings that are newer
+    than the file have their defaults, so that a new one breaks no run."""
     if not isinstance(document, dict):
         return document
     renamed = dict(document)
     if "network" in document:
         renamed["network"] = _rename_fields(document["network"])
     if isinstance(steps := document.get("steps"), dict):
-        renamed["steps"] = {name: _rename_fields(step) for name, step in steps.items()}
+        renamed["steps"] = {name: _with_defaults(_rename_fields(step)) for name, step in steps.items()}
     if "configuration" in document:
         renamed["configuration"] = with_current_names(document["configuration"])
     return renamed
+
+
+def _with_defaults(step: Any) -> Any:
+    if not isinstance(step, dict):
+        return step
+    defaults = {one.name: json.loads(json_text(one.default)) for one in fields(Step) if one.default is not MISSING}
+    return {name: value for name, value in defaults.items() if name not in _NEEDED_OF_A_STEP} | step
 
 
 def _rename_fields(fields: Any) -> Any:

@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from pipelines import train
 from pipelines.errors import MissingError
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.typed_json import WrongField
 from pipelines.training.run_config import BaseRun, InitialWeights, RunConfig, StepConfig
+from pipelines.training.runs import Run
 
 PATH = Path("runs/split1/config.json")
 MISSING = object()
@@ -144,3 +147,24 @@ def test_what_contradicts_other_flow_of_a_workspace_is_named_and_what_may_differ
     assert MADE.contradiction(replace(MADE, bound=5.0, step=2)) == "bound"
     assert MADE.difference(replace(MADE, step=2)) == "step was 2 and is now 1"
     assert MADE.difference(None, "flow") == "flow.bound was null and is now 20.0"
+
+
+def test_a_setting_that_is_newer_than_a_run_has_its_default_there(workspace):
+    """Adding a field to `Step` must not turn finished steps and checkpoints into those of another run."""
+    train.run(
+        train.Config(
+            workspace.root, recipe="small", width=2, size=(32, 32), steps=("appearance",), device="cpu",
+            overrides={"appearance": {"iterations": 1, "batch_size": 2, "lr": 1e-6}},
+        )
+    )  # fmt: skip
+    run = Run(workspace.runs / "split1")
+    content = torch.load(run.weights_file("appearance"), weights_only=True)
+    assert content["configuration"]["steps"]["appearance"].pop("mirror") is True
+    torch.save(content, run.weights_file("appearance"))
+    run.weights("appearance")
+
+    document = json.loads(run.config_file.read_text())
+    document["steps"]["appearance"]["mirror"] = False  # which is not what the weights were trained with
+    run.config_file.write_text(json.dumps(document))
+    with pytest.raises(MissingError, match=r"steps\.appearance\.mirror was true and is now false"):
+        run.weights("appearance")
