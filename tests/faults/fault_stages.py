@@ -61,7 +61,7 @@ EVALUATE = Stage("evaluate", "scores", "--crops 25 --views full,10 --device cpu"
 PREDICT = Stage(
     "predict",
     "predictions",
-    "--timeline --window 10f --crops 5 --device cpu",
+    "--timeline --window 20f --crops 5 --device cpu",
     takes_videos=True,
     of_class=CLASSES[0],  # all kinds of clips; it computes for much longer than it starts
 )
