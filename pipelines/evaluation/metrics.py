@@ -26,8 +26,7 @@ OPTIONAL_PROTOCOL_KEYS = ("recalibrate_bn",)  # there only where it was done
 class Scored(Protocol):
     """What numbers are made of: `Scores`, or `Scores` with the streams of another program beside them.
 
-    `labels`: int64 [V], indices into `classes`; `streams`: logits, floats [V, C], that which a single number stands for
-    last.
+    `labels`: int64 [V], indices into `classes`; `streams`: logits, floats [V, C], the headline stream last.
     """
 
     @property

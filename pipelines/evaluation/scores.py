@@ -86,7 +86,7 @@ class Scores:
 
     @property
     def headline(self) -> Stream:
-        """The stream a single number stands for: fused where there is one, otherwise motion, otherwise appearance."""
+        """The stream to name one number of: fused where there is one, otherwise motion, otherwise appearance."""
         return list(self.streams)[-1]
 
     def digest(self) -> str:

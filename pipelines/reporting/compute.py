@@ -41,7 +41,7 @@ class ReportInputs:
 
     @property
     def headline(self) -> str:
-        """The stream a single number stands for."""
+        """The headline stream, whose accuracy is given where there is room for one number."""
         return list(self.tables[0].streams)[-1]
 
 

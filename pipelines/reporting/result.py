@@ -65,7 +65,7 @@ class Result:
     """Classes of the data set that the run left out."""
     classes: tuple[str, ...]
     headline: str
-    """The stream a single number stands for."""
+    """The headline stream, whose accuracy is given where there is room for one number."""
     streams: "dict[str, StreamMetrics]"
     """Means over `splits`, in the order appearance, motion, fused, another program's, fused with it."""
     pooled: "dict[str, StreamMetrics]"

@@ -311,12 +311,12 @@ def _attempt(function: Callable[[Any, Report], Any], task: Any, connection: Conn
     except StresError as error:
         if not isinstance(error, VideoError):
             return "raise", (type(error), str(error))
-        return "failed", failure(error)
+        return "failed", reason_of(error)
     except Exception as error:  # one bad video never ends a run
-        return "failed", failure(error)
+        return "failed", reason_of(error)
 
 
-def failure(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Why a video fails for which this was raised."""
     if isinstance(error, VideoError):
         return str(error)

@@ -59,7 +59,7 @@ def read_failures(workspace: Workspace) -> list[Failure]:
 def record_outcomes(
     workspace: Workspace, *, failed: Iterable[Failure] = (), succeeded: Iterable[tuple[str, str, str]] = ()
 ) -> None:
-    """Updates `failures.csv`.
+    """Updates `failures.csv`: the one place where rows of it are written, whichever stage a video failed in.
 
     The file is rewritten atomically under a lock on the workspace's folder, so that two commands at once lose no row;
     it is removed with its last row.

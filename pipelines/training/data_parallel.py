@@ -35,7 +35,7 @@ class MicroBatchShard:
     """The positions of a batch that one process takes of one micro-batch."""
 
     number: int
-    """Of the micro-batch in its batch."""
+    """The micro-batch's number in the batch."""
     first: int
     """The micro-batch's first position in the batch."""
     size: int
@@ -53,15 +53,15 @@ class LocalMicroBatch:
     batch: Batch
     """The readable videos; where there are none, a blank one for a pass that contributes nothing."""
     videos: int
-    """How many of them count: 0 for a blank one."""
+    """Videos of it that count: 0 for a blank one."""
     number: int
-    """Of the micro-batch in its batch."""
+    """The micro-batch's number in the batch."""
     positions: list[int]
-    """Of the videos in the whole micro-batch."""
+    """The videos' positions in the whole micro-batch."""
     size: int
     """Positions of the whole micro-batch."""
     share: float
-    """Of the batch's readable videos, what part the whole micro-batch has."""
+    """The whole micro-batch's fraction of the batch's readable videos."""
     is_last: bool
     """Whether it is the process's last one of the batch, with which gradients are exchanged."""
 

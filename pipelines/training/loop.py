@@ -73,6 +73,8 @@ class StepTrainer:
         self.precision = precision
         self.seed = seed
         self.plan = plan or DataParallelPlan(step, videos)
+        # One network in three wrappers: `model` holds the weights, `parallel_model` exchanges gradients where several
+        # processes train, and `network` is that one, compiled where it is to be.
         self.parallel_model = self.plan.wrap(model)
         self.network = compiled(self.parallel_model) if compile_network else self.parallel_model
         self.running_stats = RunningStats(model, across_processes=self.plan.deals_micro_batches)
@@ -134,7 +136,7 @@ class StepTrainer:
                             logits = network(*inputs)
                         del inputs  # which would stay beside those of the next micro-batch
                         loss = video_loss(logits, content.labels, step.label_smoothing)
-                        # Gradients are averaged over processes, where their sum is wanted.
+                        # DistributedDataParallel averages gradients over processes; times their number it is the sum.
                         weight = plan.size if micro_batch.videos else 0
                         self.scaler.scale(loss / videos * weight).backward()
                     self.running_stats.collect(micro_batch.share)
@@ -277,7 +279,7 @@ def video_loss(logits: StreamLogits, labels: torch.Tensor, label_smoothing: floa
         label_smoothing: Probability given to all classes alike, from 0 to below 1.
 
     Returns:
-        Their sum over videos, a scalar: the mean over a batch is that of its micro-batches divided by its videos.
+        The sum over videos, a scalar. Dividing the sum of all micro-batches by the batch's videos gives the mean.
     """
     total = labels.new_zeros((), dtype=torch.float32)
     for stream in logits:

@@ -36,8 +36,8 @@ def make_optimiser(model: nn.Module, step: Step, *, may_skip: bool = False) -> t
     Args:
         model: Whose parameters these are.
         step: Momentum and weight decay.
-        may_skip: Whether a gradient scaler will leave out updates. The fused kernel would take the momentum of a first
-            update that was left out from memory that nothing was written to.
+        may_skip: Whether a gradient scaler may skip updates. If it skips the first one, the fused kernel would read its
+            momentum buffer uninitialised.
     """
     kinds = parameter_kinds(model)
     groups = [

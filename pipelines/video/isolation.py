@@ -26,10 +26,10 @@ from pipelines.runtime.worker_pool import (
     Limits,
     arrives,
     become_worker,
-    failure,
     how_it_ended,
     memory_share,
     no_progress,
+    reason_of,
 )
 from pipelines.video.decoding import VideoReader
 from pipelines.video.resize import resize, stored_size
@@ -231,7 +231,7 @@ def _decode(path: Path, allow_truncated: bool, connection: Connection) -> None:
     try:
         reader = VideoReader(path, keep_size=True, allow_truncated=allow_truncated, allow_damaged=True)
     except Exception as error:
-        connection.send(failure(error))
+        connection.send(reason_of(error))
         return
     with reader:
         connection.send({name: getattr(reader, name) for name in _ABOUT})
@@ -259,6 +259,6 @@ def _decode(path: Path, allow_truncated: bool, connection: Connection) -> None:
         except (EOFError, OSError):
             raise
         except Exception as error:
-            answer = failure(error)
+            answer = reason_of(error)
         is_stopped = not is_asked and connection.recv() == _STOP
         connection.send({} if is_stopped else answer)
