@@ -37,7 +37,7 @@ class Config:
     method: Annotated[str, Option(metavar="NAME")]
     """Method that computed the flow: the name that `extract-flow` has for it, or any other."""
     bound: Annotated[float, Option(metavar="PIXELS", above=0, below=math.inf)]
-    """Bound of the flow: the values 0 and 255 stand for -BOUND and BOUND."""
+    """Bound of the flow: the lowest and the highest grey value stand for -BOUND and BOUND."""
     method_options: options.MethodOptions = field(default_factory=dict)
     step: Annotated[int, Option(metavar="N", minimum=1)] = DEFAULT_STEP
     """Flow from frame t to frame t+N."""

@@ -1,7 +1,8 @@
 """From what the loaders ship to what the network takes, on the device: cut, mirror, resize, normalise, stack.
 
-The one definition of it, for training and test. Resizing is bilinear between pixel centers without antialiasing (what
-OpenCV calls INTER_LINEAR), in float32 and not rounded back to bytes.
+This is the one definition of the order and the geometry, for training and test; the numbers of normalising are those of
+`pipelines.models.normalise`. Resizing is bilinear between pixel centers without antialiasing (what OpenCV calls
+INTER_LINEAR), in float32 and not rounded back to bytes.
 
 Letters: B videos, T frames, n distinct pictures of C channels, P pictures a frame takes, H W pixels, h w input.
 """

@@ -17,6 +17,7 @@ from pipelines.errors import MissingError
 from pipelines.evaluation.scores import SCORES_SCHEMA
 from pipelines.storage.atomic import read_json
 from pipelines.storage.hdf5 import ArtifactError, peek
+from pipelines.storage.quantise import MAX_LEVEL, NO_MOTION
 from pipelines.training.run_config import RunConfig
 from pipelines.training.runs import LATE_FUSION, Run
 from pipelines.wording import percent, plural, printable
@@ -68,6 +69,8 @@ def write_card(about: Exported, model: Deployed) -> str:
         width=width,
         frames=max(25, model.fewest_frames),
         flow=about.config.flow,
+        max_level=MAX_LEVEL,
+        no_motion=NO_MOTION,
         streams=model.outputs[1:],
         evaluations=_evaluations(about),
         steps=steps,

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipelines.drawing.colour import flow_to_colour, wheel_key
 from pipelines.drawing.text import Align, Colour, draw_text, shortened
-from pipelines.storage.quantise import NO_MOTION, dequantise
+from pipelines.storage.quantise import MAX_LEVEL, NO_MOTION, dequantise
 
 _SURFACE, _TEXT, _MUTED, _LINE = (255, 255, 255), (31, 35, 40), (89, 99, 110), (208, 213, 219)
 _PANEL_SIDE = 340  # about what the longer side of a small video is enlarged to
@@ -25,7 +25,7 @@ _WIDEST_WITH_SMALL_LETTERS = 460  # pixels of a cell; letters grow with cells th
 
 
 def motion_of_bytes(bound: float) -> np.ndarray:
-    """The flow in pixels that each of the 256 stored values is shown as: `dequantise`, but 128, no motion, as 0."""
+    """The flow in pixels that each of the 256 bytes is shown as: `dequantise`, but `NO_MOTION` as 0."""
     values = np.arange(256, dtype=np.uint8)
     return np.where(values == NO_MOTION, np.float32(0), dequantise(values, bound))
 
@@ -38,7 +38,7 @@ class FlowPicture:
     """Of the fields, W."""
     height: int
     bound: float
-    """Pixels that the stored values 0 and 255 stand for."""
+    """Pixels: stored flow is clipped to -bound..bound."""
     max_flow: float
     """Pixels at which colours and magnitude are full."""
     title: str
@@ -139,8 +139,8 @@ class FlowPicture:
         self._note(canvas, 0, f"{self.width}x{self.height} pixels")
         self._note(canvas, 1, "hue: direction; strength: speed; white: no motion")
         self._ramp(canvas, 2, _magnitude_colours(), ("0", _pixels(self.max_flow / 2), f"{_pixels(self.max_flow)} px"))
-        greys = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
-        ends = (f"0: -{_pixels(self.bound)} px", f"{NO_MOTION}: no motion", f"255: +{_pixels(self.bound)} px")
+        greys = np.repeat(np.arange(MAX_LEVEL + 1, dtype=np.uint8)[:, None], 3, axis=1)
+        ends = (f"0: -{_pixels(self.bound)} px", f"{NO_MOTION}: no motion", f"{MAX_LEVEL}: +{_pixels(self.bound)} px")
         self._ramp(canvas, 3, greys, ends)
         self._ramp(canvas, 4, greys, ends)
         self._key(canvas, 5)
@@ -151,12 +151,12 @@ class FlowPicture:
         self._write(canvas, left, top + self._cell_height + 17 * self._unit, text, 11, _MUTED)
 
     def _ramp(self, canvas: np.ndarray, place: int, colours: np.ndarray, labels: tuple[str, str, str]) -> None:
-        """A bar of `colours` [256, 3] below a cell, with the values at its ends and middle."""
+        """A bar of `colours` [n, 3] below a cell, with the values at its ends and middle."""
         left, top = self._cell(place)
         top += self._cell_height + round(6 * self._unit)
         bottom = top + round(8 * self._unit)
         right = left + self._cell_width
-        canvas[top:bottom, left:right] = colours[np.linspace(0, 255, right - left).round().astype(np.intp)]
+        canvas[top:bottom, left:right] = colours[np.linspace(0, len(colours) - 1, right - left).round().astype(np.intp)]
         places: tuple[tuple[float, Align], ...] = ((left, "left"), ((left + right) / 2, "center"), (right, "right"))
         for label, (x, align) in zip(labels, places, strict=True):
             self._write(canvas, x, bottom + 14 * self._unit, label, 11, _MUTED, align)

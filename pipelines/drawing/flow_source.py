@@ -23,6 +23,7 @@ from pipelines.runtime.worker_pool import run_tasks, usual_limits
 from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import USUAL_FPS, damaged
+from pipelines.storage.quantise import is_clipped, step_size
 from pipelines.video.isolation import Decoder, IsolatedReader
 from pipelines.video.timing import Timing
 from pipelines.workspace import Workspace
@@ -244,11 +245,11 @@ class FlowHistogram:
 
     def scale(self) -> float:
         """Where colours are full: the 99th percentile, rounded up to two digits, but no less than a stored step."""
-        usual = max(self.quantile(0.99), 2 * self.bound / 255)
+        usual = max(self.quantile(0.99), step_size(self.bound))
         unit = 10.0 ** (math.floor(math.log10(usual)) - 1)
         return float(f"{math.ceil(usual / unit - 1e-6) * unit:.2g}")
 
     def at_bound(self) -> float:
         """The share of vectors with a component that is at an end of the stored range: clipped, most likely."""
-        counts = self.counts.reshape(256, 256)
-        return float(1 - counts[1:-1, 1:-1].sum() / counts.sum())
+        pairs = np.indices((256, 256))  # every (x, y), as a field
+        return float(1 - self.counts[~is_clipped(pairs).ravel()].sum() / self.counts.sum())

@@ -1,4 +1,6 @@
-"""From stored bytes to what the network takes. The only place where this is written down.
+"""The numbers by which stored bytes are normalised, for training, test and exported files: the one place they stand in.
+
+How clips are cut, mirrored, resized and stacked on the way to the network is in `pipelines.datasets.preparation`.
 
 Letters: H W pixels, L flow fields of a stack (2L channels, x then y of each).
 """
@@ -9,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.errors import UsageError
+from pipelines.storage.quantise import NO_MOTION
 
 # Of torchvision's ImageNet weights, on a scale of 0..1.
 RGB_MEAN = (0.485, 0.456, 0.406)
 RGB_DEVIATION = (0.229, 0.224, 0.225)
-# paper.md 1.4: "no motion" is 128; 57.6 is 255 times ImageNet's mean deviation, which suits first layers made for RGB.
-FLOW_MEAN = 128.0
+# paper.md 1.4: 57.6 is 255 times ImageNet's mean deviation, which suits first layers made for RGB.
+FLOW_MEAN = float(NO_MOTION)
 FLOW_DEVIATION = 57.6
 
 
@@ -45,7 +48,7 @@ class Normalise(nn.Module):
             flow: uint8 [..., 2L, H, W].
 
         Returns:
-            (rgb / 255 - mean) / deviation of the ImageNet weights, and (flow - 128) / 57.6.
+            (rgb / 255 - mean) / deviation, and (flow - FLOW_MEAN) / FLOW_DEVIATION.
 
         Raises:
             UsageError: An input is not uint8, so that it may have been normalised before.

@@ -18,6 +18,7 @@ from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import ArtifactError
 from pipelines.storage.provenance import is_pictures
+from pipelines.storage.quantise import step_size
 from pipelines.workspace import Workspace, is_plain_name
 
 LISTED = 48  # the most confident mistakes that all have pictures
@@ -131,7 +132,7 @@ def _thumbnail(workspace: Workspace, video_id: str, source: str) -> Thumbnail:
             motion = motion_of_bytes(bound)[fields.read(at, at + 1)[0]]
             # Full colour is the field's own 99th percentile: clips differ too much in speed for one scale. At the
             # least it is two stored steps, below which there is only noise.
-            fast = max(float(np.quantile(np.hypot(*motion), 0.99)), 4 * bound / 255)
+            fast = max(float(np.quantile(np.hypot(*motion), 0.99)), 2 * step_size(bound))
             flow = _data_uri(flow_to_colour(motion, fast))
     except ArtifactError:
         pass

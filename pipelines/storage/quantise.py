@@ -1,8 +1,10 @@
-"""Flow in pixels to bytes and back, and the one rule by which stored flow is mirrored.
+"""Flow in pixels to bytes and back, which bytes are clipped, and the one rule by which stored flow is mirrored.
 
 A byte is `round(255 * (v + bound) / (2 * bound))` of the value v clipped to [-bound, bound] (paper.md 1.2): 0 stands
 for -bound, 255 for +bound, and no motion, which falls on 127.5, is 128. One step is 2 * bound / 255 pixels, 0.157 at
 the usual bound of 20. Every function takes NumPy arrays and PyTorch tensors alike and returns the kind it was given.
+
+This is the only module that knows these numbers: whatever else depends on them uses the names below.
 """
 
 from typing import TYPE_CHECKING, TypeVar
@@ -14,26 +16,30 @@ from pipelines.errors import UsageError, VideoError
 if TYPE_CHECKING:
     import torch
 
-NO_MOTION = 128
+MAX_LEVEL = 255
+"""The byte of +bound; that of -bound is 0."""
+NO_MOTION = round(MAX_LEVEL / 2)
+"""The byte of zero: half to even, as `quantise` rounds."""
 Array = TypeVar("Array", "np.ndarray", "torch.Tensor")
 
 
 def quantise(flow: Array, bound: float) -> Array:
-    """Clips `flow` (floats, pixels, any shape) to [-bound, bound] and maps it to uint8 0..255, rounding half to even.
+    """Clips `flow` (floats, pixels, any shape) to [-bound, bound] and maps it to uint8, rounding half to even.
 
     Computed in float64 as `v * (127.5 / bound) + 127.5`, the formula above rearranged so that zero is exactly 127.5,
-    and therefore 128, whatever the bound. NaN counts as no motion.
+    and therefore `NO_MOTION`, whatever the bound. NaN counts as no motion.
     Raises `UsageError` unless bound > 0.
     """
     _check_bound(bound)
-    scale = 127.5 / bound
+    center = MAX_LEVEL / 2
+    scale = center / bound
     if isinstance(flow, np.ndarray):
         known = np.nan_to_num(flow.astype(np.float32, copy=False), nan=0.0, posinf=bound, neginf=-bound)
-        return np.rint(np.clip(known, -bound, bound).astype(np.float64) * scale + 127.5).astype(np.uint8)
+        return np.rint(np.clip(known, -bound, bound).astype(np.float64) * scale + center).astype(np.uint8)
     import torch
 
     known_tensor = flow.to(torch.float32).nan_to_num(nan=0.0, posinf=bound, neginf=-bound).clamp_(-bound, bound)
-    return known_tensor.to(torch.float64).mul_(scale).add_(127.5).round_().to(torch.uint8)
+    return known_tensor.to(torch.float64).mul_(scale).add_(center).round_().to(torch.uint8)
 
 
 def require_finite(finite: "torch.Tensor | bool") -> None:
@@ -42,13 +48,18 @@ def require_finite(finite: "torch.Tensor | bool") -> None:
         raise VideoError("the flow method gave NaN or infinity: its parameters or weights do not suit this video")
 
 
-def dequantise(fields: Array, bound: float) -> Array:
-    """The flow in pixels (float32) that stored bytes stand for; off by at most bound / 255 from what was quantised.
+def step_size(bound: float) -> float:
+    """Pixels between one byte and the next."""
+    return 2 * bound / MAX_LEVEL
 
-    128 gives bound / 255 rather than 0, as the linear map has it. Raises `UsageError` unless bound > 0.
+
+def dequantise(fields: Array, bound: float) -> Array:
+    """The flow in pixels (float32) that stored bytes stand for; off by at most half a step from what was quantised.
+
+    `NO_MOTION` gives half a step rather than 0, as the linear map has it. Raises `UsageError` unless bound > 0.
     """
     _check_bound(bound)
-    step = 2 * bound / 255
+    step = step_size(bound)
     if isinstance(fields, np.ndarray):
         return fields.astype(np.float32) * np.float32(step) - np.float32(bound)
     import torch
@@ -56,8 +67,14 @@ def dequantise(fields: Array, bound: float) -> Array:
     return fields.to(torch.float32) * step - bound
 
 
+def is_clipped(fields: Array) -> Array:
+    """Which vectors have a component at an end of the range, where clipping puts it: uint8 [..., 2, H, W] -> bool
+    [..., H, W]."""
+    return ((fields == 0) | (fields == MAX_LEVEL)).any(-3)
+
+
 def mirror_x_flow(fields: Array) -> Array:
-    """Mirrors quantised flow left-right: reverses the columns and turns x components round, `255 - value`.
+    """Mirrors quantised flow left-right: reverses the columns and turns x components round, `MAX_LEVEL - value`.
 
     `fields`: uint8 [..., 2L, H, W] with channels x, y, x, y, ... (also [F, 2, H, W]); y components keep their values.
     Returns a new array of the same shape. What stands still stays at 127 or 128, half a step from zero on either side.
@@ -68,7 +85,7 @@ def mirror_x_flow(fields: Array) -> Array:
         mirrored = fields[..., ::-1].copy()
     else:
         mirrored = fields.flip(-1)
-    mirrored[..., 0::2, :, :] = 255 - mirrored[..., 0::2, :, :]
+    mirrored[..., 0::2, :, :] = MAX_LEVEL - mirrored[..., 0::2, :, :]
     return mirrored
 
 

@@ -14,7 +14,7 @@ from pipelines.optical_flow.grey import to_grey
 from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.frames_file import FrameFile
-from pipelines.storage.quantise import dequantise
+from pipelines.storage.quantise import dequantise, is_clipped
 from pipelines.verification.faults import CheckLevel, FaultFound
 from pipelines.verification.orientation import warp
 from pipelines.verification.stored_bytes import checked_bytes, has_checksums, stored_chunks
@@ -121,7 +121,7 @@ _FEWEST_VALUES = 8  # distinct bytes of a field whose repetition means something
 
 def check_saturation(fields: Mapping[int, np.ndarray]) -> None:
     """Raises `FaultFound` if most vectors of the sampled `fields` (index -> uint8 [2, H, W]) are at the bound."""
-    clipped = [((field == 0) | (field == 255)).any(axis=0).mean() for field in fields.values()]
+    clipped = [is_clipped(field).mean() for field in fields.values()]
     share = float(np.mean(clipped))
     if share > _SATURATED:
         raise FaultFound("saturated flow", f"{percent(share, 0)} % of its vectors are clipped to the bound")

@@ -20,6 +20,7 @@ from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import ArtifactError
 from pipelines.storage.provenance import library_versions
+from pipelines.storage.quantise import step_size
 from pipelines.verification.faults import FaultFound
 from pipelines.verification.tasks import Recomputed, RecomputeTask
 from pipelines.video.decoding import VideoReader, damage
@@ -87,7 +88,8 @@ class _Rule:
 
     def __init__(self, file: FlowFile) -> None:
         self.method = file.settings.method
-        self.levels = min(_MOST_LEVELS, max(1, int(_PIXELS * 255 / (2 * file.settings.bound))))
+        # Where _PIXELS are a whole number of steps, rounding must not make them one less.
+        self.levels = min(_MOST_LEVELS, max(1, int(_PIXELS / step_size(file.settings.bound) + 1e-9)))
         with contextlib.suppress(ValueError, TypeError):
             then, now = json.loads(file.attributes.get("library_versions", "null")), library_versions(*_LIBRARIES)
             if self.method != "raft" and then == {**then, **now}:

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.optical_flow.grey import to_grey
 from pipelines.storage.frames_file import FrameFile
-from pipelines.storage.quantise import dequantise
+from pipelines.storage.quantise import NO_MOTION, dequantise, is_clipped
 from pipelines.verification.faults import FaultFound
 
 # On the real clips of docs/verify.md: blurring and the cap let noise and what one frame hides count less.
@@ -74,7 +74,7 @@ class Evidence:
             frame0: RGB uint8 [H, W, 3].
             frame1: The frame that the field leads to.
             field: uint8 [2, H, W].
-            bound: Pixels that the field's bytes 0 and 255 stand for.
+            bound: Pixels: the field's flow is clipped to -bound..bound.
         """
         grey0, grey1 = (
             cv2.GaussianBlur(to_grey(frame).astype(np.float32), (0, 0), _BLUR) for frame in (frame0, frame1)
@@ -126,8 +126,7 @@ def _same_shot(one: np.ndarray, other: np.ndarray) -> bool:
 def _moving(field: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
     """Places (x, y) [2, P] and vectors [2, P], pixels, of a field's moving pixels: neither still nor clipped."""
     flow = dequantise(field, bound)
-    clipped = ((field == 0) | (field == 255)).any(axis=0)
-    y, x = np.nonzero((np.hypot(*flow) > _LEAST) & ~clipped)
+    y, x = np.nonzero((np.hypot(*flow) > _LEAST) & ~is_clipped(field))
     if len(x) > _PIXELS_DRAWN:
         chosen = np.random.default_rng(0).choice(len(x), _PIXELS_DRAWN, replace=False)
         x, y = x[chosen], y[chosen]
@@ -155,7 +154,7 @@ def judge_orientation(frames: FrameFile, fields: Mapping[int, np.ndarray], step:
         frames: The frames of the fields.
         fields: Index -> uint8 [2, H, W].
         step: Frames between the two of a pair.
-        bound: Pixels that the bytes 0 and 255 stand for.
+        bound: Pixels: their flow is clipped to -bound..bound.
 
     Returns:
         Whether there was motion enough to judge.
@@ -165,7 +164,7 @@ def judge_orientation(frames: FrameFile, fields: Mapping[int, np.ndarray], step:
     """
     evidence = Evidence()
     # How far a field is from stillness: a mean over some of its pixels, quantised steps.
-    motion = {index: np.abs(field[:, ::4, ::4].astype(np.int16) - 128).mean() for index, field in fields.items()}
+    motion = {index: np.abs(field[:, ::4, ::4].astype(np.int16) - NO_MOTION).mean() for index, field in fields.items()}
     for index in sorted(fields, key=lambda index: -motion[index])[:_PAIRS]:
         evidence.add(frames.read_one(index), frames.read_one(index + step), fields[index], bound)
         if all(evidence.pixels[each] >= _CLEAR_PIXELS and evidence.ratio(each) < _CLEAR for each in TRANSFORMS):

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from pipelines.errors import UsageError, VideoError
-from pipelines.storage.quantise import NO_MOTION, dequantise, mirror_x_flow, quantise, require_finite
+from pipelines.storage.quantise import (
+    NO_MOTION,
+    dequantise,
+    is_clipped,
+    mirror_x_flow,
+    quantise,
+    require_finite,
+    step_size,
+)
 
 
 def naive(flow: np.ndarray, bound: float) -> np.ndarray:
@@ -88,3 +96,15 @@ def test_mirroring_in_bytes_is_mirroring_in_pixels() -> None:
 def test_flow_to_mirror_has_x_and_y() -> None:
     with pytest.raises(ValueError, match="x and y"):
         mirror_x_flow(np.zeros((3, 4, 5), np.uint8))
+
+
+def test_a_vector_is_clipped_if_a_component_is_at_an_end() -> None:
+    fields = np.array([[[0, 1, 128, 254, 9]], [[9, 254, 128, 1, 255]]], np.uint8)
+    assert is_clipped(fields).tolist() == [[True, False, False, False, True]]
+    assert is_clipped(torch.from_numpy(fields)).tolist() == is_clipped(fields).tolist()
+    assert is_clipped(quantise(np.float32([[[-20, 19]], [[0, 25]]]), 20)).tolist() == [[True, True]]
+
+
+def test_a_step_is_what_one_byte_more_adds() -> None:
+    assert step_size(20) == pytest.approx(40 / 255)
+    assert np.diff(dequantise(np.arange(256, dtype=np.uint8), 20)) == pytest.approx(step_size(20), abs=1e-5)
