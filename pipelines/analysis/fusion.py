@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.evaluation.metrics import Scored, log_probabilities, ranks, softmax
+from pipelines.evaluation.metrics import Scored, log_probabilities, softmax, true_class_ranks
 from pipelines.options import Space
 
 WEIGHTS = tuple(step / 20 for step in range(21))
@@ -56,7 +56,8 @@ def weight_sweep(
     """Fuses the streams `first` and `second` of each split with every weight of `WEIGHTS`."""
 
     def top1(weight: float) -> float:
-        hits = [ranks(fuse(s.streams[first], s.streams[second], weight, space), s.labels) == 0 for s in splits]
+        fused = [fuse(s.streams[first], s.streams[second], weight, space) for s in splits]
+        hits = [true_class_ranks(logits, s.labels) == 1 for logits, s in zip(fused, splits, strict=True)]
         return float(np.mean([hit.mean() for hit in hits]))
 
     return WeightSweep(first, second, space, used, top1(used), WEIGHTS, tuple(top1(weight) for weight in WEIGHTS))

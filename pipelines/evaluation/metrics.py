@@ -142,21 +142,21 @@ def _mean(counts: Sequence[tuple[int, int]]) -> float:
     return math.fsum(right / videos for right, videos in counts) / len(counts)
 
 
-def ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Ranks the true class of each video: int [V], 0 exactly where arg-max is right.
+def true_class_ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Ranks the true class of each video: int [V], 1 exactly where arg-max is right.
 
     Of equal logits the earlier class comes first, as `argmax` has it.
     """
     true = np.take_along_axis(logits, labels[:, None], axis=1)
     earlier = np.arange(logits.shape[1]) < labels[:, None]
-    return ((logits > true) | ((logits == true) & earlier)).sum(axis=1)
+    return 1 + ((logits > true) | ((logits == true) & earlier)).sum(axis=1)
 
 
 def _count_cells(scores: Scored, stream: str) -> np.ndarray:
     """Videos by class and by hit at 1, hit at 5 only, miss: int [C, 3]. All three accuracies are functions of it."""
-    rank = ranks(scores.streams[stream], scores.labels)
+    rank = true_class_ranks(scores.streams[stream], scores.labels)
     cells = np.zeros((len(scores.classes), 3), dtype=np.int64)
-    np.add.at(cells, (scores.labels, np.where(rank == 0, 0, np.where(rank < TOP, 1, 2))), 1)
+    np.add.at(cells, (scores.labels, np.where(rank == 1, 0, np.where(rank <= TOP, 1, 2))), 1)
     return cells
 
 

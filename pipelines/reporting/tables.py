@@ -7,7 +7,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from pipelines.evaluation.metrics import ranks
+from pipelines.evaluation.metrics import true_class_ranks
 from pipelines.reporting.compute import ReportInputs
 from pipelines.reporting.result import ACCURACIES, Result
 from pipelines.reporting.training_log import Curves
@@ -106,7 +106,7 @@ def _videos(inputs: ReportInputs) -> str:
         columns: list[list[object]] = []
         for logits in table.streams.values():
             columns.append([table.classes[guess] for guess in logits.argmax(axis=1)])
-            columns.append((ranks(logits, table.labels) + 1).tolist())
+            columns.append(true_class_ranks(logits, table.labels).tolist())
         for video, label, *others in zip(table.videos, table.labels, *columns, strict=True):
             rows.append([evaluation.split, video, table.classes[label], *others])
     return _csv(header, rows)

@@ -12,9 +12,9 @@ from pipelines.evaluation.metrics import (
     confused_pairs,
     confusion_matrix,
     pooled_metrics,
-    ranks,
     results_document,
     stream_metrics,
+    true_class_ranks,
 )
 from pipelines.evaluation.scores import STREAMS, Scores
 from pipelines.wording import percent, points
@@ -113,7 +113,7 @@ def test_intervals_hold_their_value_and_are_the_same_every_time() -> None:
 
 
 def test_equal_logits_are_ranked_as_argmax_ranks_them() -> None:
-    assert ranks(np.zeros((3, 3), np.float32), np.array([0, 1, 2])).tolist() == [0, 1, 2]
+    assert true_class_ranks(np.zeros((3, 3), np.float32), np.array([0, 1, 2])).tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("classes", "has_top5"), [(3, False), (5, False), (6, True)])
