@@ -15,21 +15,13 @@ if TYPE_CHECKING:
     import torch
 
 MethodName = Literal["tvl1", "tvl1-opencv", "farneback", "dis", "raft"]
+"""Each is made by `make(options, device) -> FlowMethod` in the module of this package that has its name, with _ for -.
+The `make` of those in `_WITH_ENGINES` takes an engine too."""
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
+_WITH_ENGINES = ("tvl1",)
 EngineName = Literal["auto", "numba", "triton", "cuda", "reference"]
 """The programs that compute tvl1; `auto` is the fastest one for the device. Their flow is equal but for rounding."""
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
-
-# The module of each, which holds `make(options, device) -> FlowMethod`; only the one asked for is loaded. The `make` of
-# those in `_WITH_ENGINES` takes an engine too.
-_MODULES: dict[str, str] = {
-    "tvl1": "pipelines.optical_flow.tvl1",
-    "tvl1-opencv": "pipelines.optical_flow.tvl1_opencv",
-    "farneback": "pipelines.optical_flow.farneback",
-    "dis": "pipelines.optical_flow.dis",
-    "raft": "pipelines.optical_flow.raft",
-}
-_WITH_ENGINES = ("tvl1",)
 
 
 class FlowMethod(Protocol):
@@ -86,10 +78,11 @@ def make_method(
         UsageError: The method, engine or an option is unknown, or a value is out of range.
         MissingError: Weights are missing.
     """
-    if name not in _MODULES:
+    if name not in METHODS:
         raise UsageError(f"--method {name!r} is not known: give one of {', '.join(METHODS)}")
     check_engine(name, engine)
-    module = importlib.import_module(_MODULES[name])
+    # Only the module asked for is loaded: others import libraries that it does not need.
+    module = importlib.import_module(f"pipelines.optical_flow.{name.replace('-', '_')}")
     return module.make(options or {}, device, engine) if name in _WITH_ENGINES else module.make(options or {}, device)
 
 
@@ -122,6 +115,8 @@ def parse_options(method: str, kind: type[Parameters], options: Mapping[str, str
     fields = {option_name(field.name): field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     values = {}
     for name, value in options.items():
+        if not fields:
+            raise UsageError(f"--method-option {name!r} does not go with --method {method}, which has no options")
         if name not in fields:
             raise UsageError(f"--method-option {name!r} is not one of {method}'s: {', '.join(fields)}")
         default: Any = fields[name].default

@@ -96,23 +96,6 @@ def _measure(frames: Iterable[np.ndarray], task: FlowTask, meter: DisplacementMe
     return pairs, time.perf_counter() - started, content.getbuffer().nbytes
 
 
-def _keeping(frames: Iterable[np.ndarray], kept: list[np.ndarray], task: FlowTask) -> Iterator[np.ndarray]:
-    """The frames, of which the first are put into `kept`."""
-    for frame in frames:
-        if len(kept) < _COMPARED + task.settings.step:
-            kept.append(frame)
-        yield frame
-
-
-def _for_a_while(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The first of `frames`, at least those that the threads take before the first flow is stored."""
-    started = time.monotonic()
-    for number, frame in enumerate(frames):
-        yield frame
-        if number == _MOST_FRAMES or time.monotonic() - started > _LONG_ENOUGH:
-            return
-
-
 def _warm_up(frame: np.ndarray, task: FlowTask) -> None:
     """Runs everything once in this process for frames of this size: loading and compiling happen only once."""
     if (kind := (method_of(task), frame.shape)) not in _warm:

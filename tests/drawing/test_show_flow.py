@@ -121,7 +121,7 @@ def test_a_stored_id_shows_what_computing_it_shows(
     clip: np.ndarray, show: Callable[..., Result], stored: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed = picture(show().output)
-    monkeypatch.setattr("pipelines.optical_flow.methods._MODULES", {})  # nothing can be computed any more
+    monkeypatch.setattr("pipelines.optical_flow.methods.METHODS", ())  # nothing can be computed any more
     result = show("walk/a")
     assert result.output == stored.root / "pictures/walk/a-farneback-frame2.png"
     shown = picture(result.output)
