@@ -20,6 +20,7 @@ from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
 from pipelines.sources.videos import VideoProblem, VideoSource
 from pipelines.storage.atomic import read_json, write_json
+from pipelines.storage.flow_settings import SHARED_SETTINGS
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _settle(config: Config, catalogue: Catalogue, workspace: Workspace) -> None:
         "first": FLOW_LAYOUTS[config.layout].first,
         "flow_folder": os.path.realpath(workspace.flow),
     }
-    for name in ("method", "method_parameters", "bound", "step"):
+    for name in SHARED_SETTINGS:
         about[name] = made and made.to_json()[name]  # null where no flow is sound
     path = config.output / "flow.json"
     if path.exists() and not config.overwrite:

@@ -7,7 +7,7 @@ and time of modification are what they were; a missing or damaged `dataset.json`
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +201,7 @@ def flow_provenance(catalogue: Catalogue) -> FlowSettings | None:
 _ATTRIBUTES = frozenset(
     (
         *("source_frames", "fps", "width", "height", "source", "source_sha256", "source_split"),
-        *("method", "method_parameters", "bound", "step", "short_side", "flow_input"),
+        *(setting.name for setting in fields(FlowSettings)),
     )
 )
 

@@ -10,7 +10,8 @@ from pipelines.storage.typed_json import Within, WrongField, first_difference, f
 
 DEFAULT_METHOD: Literal["tvl1"] = "tvl1"
 DEFAULT_BOUND, DEFAULT_STEP = 20.0, 1
-_OF_A_WORKSPACE = ("method", "method_parameters", "bound", "step")  # which all of its flow files have to share
+SHARED_SETTINGS = ("method", "method_parameters", "bound", "step")
+"""Of `FlowSettings`: those which all flow files of a workspace have to share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +57,7 @@ class FlowSettings:
 
     def attributes(self) -> dict[str, Any]:
         """The attributes of a flow file, without the size of its pictures."""
-        return {
-            "method": self.method,
-            "method_parameters": self.method_parameters,
-            "bound": self.bound,
-            "step": self.step,
-            "flow_input": self.flow_input,
-        }
+        return {name: getattr(self, name) for name in (*SHARED_SETTINGS, "flow_input")}
 
     @classmethod
     def from_json(cls, document: Any, name: str = "flow") -> Self:
@@ -87,4 +82,4 @@ class FlowSettings:
         """The first setting that all flow files of a workspace have to share and these two do not; "" for none."""
         if self is other:
             return ""
-        return next((name for name in _OF_A_WORKSPACE if getattr(self, name) != getattr(other, name)), "")
+        return next((name for name in SHARED_SETTINGS if getattr(self, name) != getattr(other, name)), "")
