@@ -57,6 +57,9 @@ class Config:
         tuple[str, ...], Option(flag="--exclude-class", metavar="NAME", repeated=True, group=_DATA)
     ] = ()
     """Leave a class out of training and test; may be repeated."""
+    validation: Annotated[float, Option(metavar="SHARE", minimum=0, below=1, group=_DATA)] = 0.0
+    """Share of the training groups (without groups: videos) to hold out and measure loss and accuracy on while
+    training; never test videos."""
     recipe: Annotated[RecipeName, Option(group=RECIPE)] = "paper"
     """paper, or small (from scratch on hundreds of clips)."""
     steps: Annotated[tuple[StepName, ...] | None, Option(metavar="STEP,STEP", group=RECIPE, default="the recipe's")] = (
@@ -185,6 +188,7 @@ class Config:
             train_videos=TrainVideos(len(data.videos), digest([video.id for video in data.videos])),
             flow=data.flow,
             frames_short_side=data.short_side,
+            validation=self.validation,
             steps={name: StepConfig(self.step(name)) for name in self.selected()},
             split_sha256=digest([data.split.train, data.split.test]),
             excluded_classes=tuple(sorted(set(self.exclude_classes))),
@@ -243,6 +247,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
                 group_regex=config.group_regex,
                 overwrite_splits=config.overwrite,
                 exclude=config.exclude_classes,
+                validation=config.validation,
                 streams={stream for name in config.selected() for stream in config.step(name).streams},
                 write=not config.dry_run,
                 on_progress=on_progress,

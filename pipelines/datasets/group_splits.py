@@ -3,15 +3,11 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from pipelines.datasets.dataset_file import video_id
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import UsageError
 from pipelines.workspace import UNLABELLED
-
-if TYPE_CHECKING:
-    pass
 
 FOLDS = 3
 _ATTEMPTS = 20  # shuffles tried until every class stands on both sides; one is enough unless groups span classes
@@ -133,6 +129,46 @@ def group_of(class_name: str, video: str, group_regex: str | None = None) -> str
     if found is None:
         raise UsageError(f"the capture group of --group-regex {group_regex!r} takes no part in matching {id_!r}")
     return found
+
+
+def hold_out(ids: Sequence[str], share: float, seed: int, group_regex: str | None = None) -> set[str]:
+    """Draws whole groups of the training videos to measure on while training: of each class about that share of its
+    groups, one at least, and never all.
+
+    Args:
+        ids: Of the training videos (class/video).
+        share: Of the groups, between 0 and 1.
+        seed: Of the draw, which does not depend on the order of `ids`.
+        group_regex: Finds the group of a video (`group_of`).
+
+    Returns:
+        The ids held out.
+
+    Raises:
+        UsageError: A class would have no training video left.
+    """
+    import numpy as np
+
+    group: dict[str, str] = {}
+    of_class: dict[str, set[str]] = defaultdict(set)
+    for id_ in ids:
+        class_name, _, video = id_.partition("/")
+        group[id_] = group_of(class_name, video, group_regex) or id_
+        of_class[class_name].add(group[id_])
+    drawn: set[str] = set()
+    for number, (_, groups) in enumerate(sorted(of_class.items())):
+        wanted = max(1, round(share * len(groups))) - len(groups & drawn)
+        free = sorted(groups - drawn)
+        order = np.random.default_rng((seed, number)).permutation(len(free))
+        drawn.update(free[place] for place in order[: max(0, wanted)])
+    for class_name, groups in sorted(of_class.items()):
+        if groups <= drawn:
+            raise UsageError(
+                f"--validation {share:g}: class {class_name!r} has {len(groups)} training "
+                f"{'group' if len(groups) == 1 else 'groups'}, of which none would be left to train on: leave "
+                "--validation out, or the class by --exclude-class"
+            )
+    return {id_ for id_ in ids if group[id_] in drawn}
 
 
 def leaking_groups(split: Split) -> list[str]:

@@ -15,6 +15,7 @@ from pipelines.datasets.catalogue import (
     unreadable,
     with_damaged,
 )
+from pipelines.datasets.group_splits import hold_out
 from pipelines.datasets.split_lists import Split
 from pipelines.datasets.splits import (
     ResolvedSplit,
@@ -43,6 +44,10 @@ class TrainingData:
     """Those with what the streams to be trained are fed with, readable or not."""
     labels: list[int]
     """The index of each video's class in `classes`."""
+    validation: list[Video]
+    """Training videos that are held out, to measure on while training."""
+    validation_labels: list[int]
+    """The index of each one's class in `classes`."""
     split: Split
     """As its lists name it without the excluded classes, whether the workspace has the videos or not."""
     missing: list[str]
@@ -67,6 +72,7 @@ def find_training_data(
     overwrite_splits: bool,
     exclude: Collection[str] = (),
     streams: Collection[StreamName] = BOTH_STREAMS,
+    validation: float = 0.0,
     write: bool = True,
     on_progress: OnProgress,
 ) -> TrainingData:
@@ -82,6 +88,7 @@ def find_training_data(
         overwrite_splits: Replace the splits of the workspace.
         exclude: Classes that take no part.
         streams: Those to be trained.
+        validation: Share of the training groups to hold out.
         write: False leaves `dataset.json` and the splits as they are.
         on_progress: Is told what was found.
 
@@ -129,6 +136,13 @@ def find_training_data(
             f"none of the {len(resolved.train)} training videos of split {split_number} can be read, for example: "
             f"{resolved.train[0].damage}"
         )
+    held = (
+        hold_out([video.id for video in resolved.train], validation, seed, split.group_regex) if validation else set()
+    )
+    trained = [video for video in resolved.train if video.id not in held]
+    held_out = [video for video in resolved.train if video.id in held]
+    if held_out:
+        tell(f"validation: {class_counts(Counter(video.class_name for video in held_out))}, held out of training")
     flow = None
     if "motion" in streams or all(video.has_flow for video in resolved.train):
         flow = flow_provenance(catalogue)
@@ -136,8 +150,10 @@ def find_training_data(
     in_training = {*split.train, *(video.id for video in resolved.train)}
     return TrainingData(
         classes=resolved.classes,
-        videos=resolved.train,
-        labels=resolved.labels(resolved.train),
+        videos=trained,
+        labels=resolved.labels(trained),
+        validation=held_out,
+        validation_labels=resolved.labels(held_out),
         split=split,
         missing=resolved.missing_train,
         flow=flow,

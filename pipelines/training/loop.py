@@ -117,7 +117,6 @@ class StepTrainer:
         """
         assert validate_every % UPDATES_PER_LOG_LINE == 0
         step, state, plan = self.step, self.state, self.plan
-        autocast = torch.float16 if self.precision == "fp16" else torch.bfloat16
         started = saved = time.monotonic()
         seconds_before = state.seconds
         for batch in batches:
@@ -132,7 +131,7 @@ class StepTrainer:
                         inputs = self.prepare(content.rgb, content.flow)
                         # Not the compiled network for a blank: its size would be compiled for nothing.
                         network = self.network if micro_batch.videos else self.parallel_model
-                        with torch.autocast(self.device.type, autocast, enabled=self.precision != "fp32"):
+                        with autocast_of(self.device, self.precision):
                             logits = network(*inputs)
                         del inputs  # which would stay beside those of the next micro-batch
                         loss = video_loss(logits, content.labels, step.label_smoothing)
@@ -158,7 +157,8 @@ class StepTrainer:
                 if on_validate is not None and (state.iteration % validate_every == 0 or at_end):
                     with undisturbed(self.model, self.device):
                         measured = on_validate(self.model, state.iteration)
-                    line |= {f"validation_{name}": value for name, value in measured.items()}
+                    state.validation = {f"validation_{name}": value for name, value in measured.items()}
+                    line |= state.validation
                 if log is not None:
                     log.write(state.iteration, line)
             elif self.device.type == "cpu":  # a GPU would have to be waited for
@@ -268,6 +268,12 @@ def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
         finally:
             for module in training:
                 module.training = True
+
+
+def autocast_of(device: torch.device, precision: Precision) -> torch.autocast:
+    """The context of a forward pass in that precision."""
+    reduced = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, reduced, enabled=precision != "fp32")
 
 
 def video_loss(logits: StreamLogits, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:

@@ -129,6 +129,8 @@ class RunConfig:
     """Of the file that `weights` names; empty if it names none."""
     frames_short_side: Whole | None = None
     """Of the stored frames of a run without flow, whose settings say it otherwise; None where they differ."""
+    validation: Annotated[float, Within(0, 1)] = 0.0
+    """Share of the training groups that is held out, and so not among `train_videos`."""
     others: Mapping[str, Any] = field(default_factory=dict)
     """Fields that another version of stres wrote, which are kept and compared."""
 
@@ -155,7 +157,7 @@ class RunConfig:
         document = to_json(replace(self, flow=None, steps={}, others={}))
         del document["others"]
         empty = {"excluded_classes": [], "compile": False, "base_run": None, "weights_sha256": ""}
-        for name, value in (empty | {"frames_short_side": None}).items():
+        for name, value in (empty | {"frames_short_side": None, "validation": 0.0}).items():
             if document[name] == value:
                 del document[name]
         for name in ("stem_width", "rgb_mean", "rgb_deviation"):

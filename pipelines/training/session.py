@@ -48,6 +48,7 @@ from pipelines.training.runs import (
     write_or_compare,
 )
 from pipelines.training.step_files import StepFiles, StepResult
+from pipelines.training.validation import held_out_measure
 from pipelines.workspace import Workspace
 
 
@@ -199,6 +200,7 @@ class Session:
                     stop=stop,
                     save=save,
                     save_seconds=checkpoint_seconds,
+                    on_validate=held_out_measure(self.prepared.data, self.prepared.config, trainer),
                     on_progress=self.on_progress,
                 )
                 trainer.sync_state()

@@ -23,7 +23,8 @@ class StepResult:
     """Updates."""
     seconds: float
     metrics: dict[str, float]
-    """The means over its last `updates`, of so many `videos`; of a step that stres 0.1 trained, its last log line."""
+    """The means over its last `updates`, of so many `videos`, and as `validation_...` what was last measured on videos
+    held out; of a step that stres 0.1 trained, its last log line."""
     already_done: bool
     """By an earlier call."""
 
@@ -64,7 +65,9 @@ class StepFiles:
         state = trainer.state
         save(self.weights, WEIGHTS_SCHEMA, self._weights(trainer, network))
         self._remove_checkpoint()
-        return StepResult(self.step.name, state.iteration, state.seconds, state.last, False), state.unreadable
+        return StepResult(
+            self.step.name, state.iteration, state.seconds, state.last | state.validation, False
+        ), state.unreadable
 
     def content(self, trainer: "StepTrainer") -> dict[str, Any]:
         """That of the checkpoint: all ranks ask for it, and rank 0 writes it."""
@@ -119,7 +122,7 @@ class StepFiles:
         summary = {
             "iterations": state.iteration,
             "seconds": state.seconds,
-            "metrics": state.last,
+            "metrics": state.last | state.validation,
             "bad": state.unreadable,
         }
         model = {name: value.cpu() for name, value in trainer.model.state_dict().items()}

@@ -33,6 +33,9 @@ class StepState:
     recent: list[dict[str, float]] = field(default_factory=list)
     """The sums of the last `LINES_SHOWN` log lines, with the number of their `updates`; of rank 0."""
 
+    validation: dict[str, float] = field(default_factory=dict)
+    """What was last measured on videos held out; not kept, since the next log lines tell it again."""
+
     def add(self, name: str, value: torch.Tensor) -> None:
         """Adds to the sum of that name."""
         self.sums[name] = self.sums.get(name, 0) + value.double()
@@ -64,10 +67,12 @@ class StepState:
         accuracies = [value for name, value in self.last.items() if name.endswith("_accuracy")]
         if not accuracies:
             return {}
+        held_out = [value for name, value in self.validation.items() if name.endswith("_accuracy")]
         return {
             "loss": self.last["loss"],
             "training accuracy": f"{percent(accuracies[-1])} %",
             "of the last": f"{self.last['updates']:.0f} updates",
+            **({"held-out accuracy": f"{percent(held_out[-1])} %"} if held_out else {}),
         }
 
     def to_dict(self) -> dict[str, Any]:

@@ -36,17 +36,21 @@ def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _
         show_training(ui, result.run, result.estimate)
         return
     table = Table("step", title=f"run {result.run}")
-    for heading in ("updates", "time", "training\nloss", "training\naccuracy"):
+    held_out = any(name.startswith("validation_") for step in result.steps for name in step.metrics)
+    for heading in ("updates", "time", "training\nloss", "training\naccuracy", *(["held-out\naccuracy"] * held_out)):
         table.add_column(heading, justify="right")
     for step in result.steps:
-        accuracy = step.metrics.get("fused_accuracy", step.metrics.get(f"{step.step}_accuracy"))
+        accuracies = [
+            step.metrics.get(f"{kind}fused_accuracy", step.metrics.get(f"{kind}{step.step}_accuracy"))
+            for kind in ("", *(["validation_"] * held_out))
+        ]
         loss = step.metrics.get("loss")
         table.add_row(
             step.step + (" (already done)" if step.already_done else ""),
             str(step.iterations),
             duration(step.seconds),
             "–" if loss is None else f"{loss:.3f}",
-            "–" if accuracy is None else f"{percent(accuracy)} %",
+            *("–" if accuracy is None else f"{percent(accuracy)} %" for accuracy in accuracies),
         )
     ui.out.print(table)
     if any("updates" in step.metrics for step in result.steps):

@@ -68,7 +68,7 @@ def _draw_reliability(stream: str, values: "Calibration", axes: Axes) -> None:
 
 
 def training(result: "Result", curves: "Sequence[Curves]") -> PanelGrid:
-    """A row for each run and step: its loss, and its accuracy on training clips."""
+    """A row for each run and step: its loss, and its accuracy on training clips; dashed where held out."""
     rows = []
     for each in curves:
         for step, records in each.steps.items():
@@ -84,9 +84,10 @@ def _draw_log(records: "list[dict[str, float]]", what: str, axes: Axes) -> None:
     if what == ACCURACY:
         columns = {f"{stream}_accuracy": (stream, colour, 100) for stream, colour in STREAM_COLOURS.items()}
     for name, (label, colour, factor) in columns.items():
-        points = [(record["iteration"], factor * record[name]) for record in records if name in record]
-        if points:
-            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=label)
+        for prefix, style, of in (("", "-", ""), ("validation_", "--", ", held out")):
+            points = [(each["iteration"], factor * each[prefix + name]) for each in records if prefix + name in each]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, color=colour, linewidth=1.2, label=label + of)
     axes.set_xlabel("update", color=MUTED, fontsize=8)
     axes.set_ylabel(f"{what}, %" if what == ACCURACY else what, color=MUTED, fontsize=8)
     axes.set_ylim(0, 100 if what == ACCURACY else None)
