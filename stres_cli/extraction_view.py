@@ -82,7 +82,7 @@ def _cost(cost: "Estimate") -> str:
 
 
 def _clipped(clipping: "Clipping") -> str:
-    """How much the bound clips, and a better bound if that is too much or if most of the 256 levels are unused."""
+    """How much the bound clips, and a better bound if that is too much or if most levels are unused."""
     bound, suits = clipping.bound, clipping.suitable_bound
     text = (
         f"{_percent(clipping.clipped_share)} of the flow vectors are clipped at the bound of {bound:g} px, the longest "
