@@ -159,8 +159,8 @@ def working(folder: Path) -> dict[str, object]:
     found["dry training"] = ranks().gather(train.run(config(folder, "dry", dry_run=True)).estimate)
     train.run(config(folder, "parts"))
     protocols = {"crops": 3, "views": ("full", "center")}
-    result = evaluate.run(evaluate.Config(folder / "work", run="two", step="motion", device="cpu", **protocols))
-    dry = evaluate.Config(folder / "work", run="two", step="motion", device="cpu", dry_run=True, **protocols)
+    result = evaluate.run(evaluate.Config(folder / "work", run="two", step="late", device="cpu", **protocols))
+    dry = evaluate.Config(folder / "work", run="two", step="late", device="cpu", dry_run=True, **protocols)
     found["dry test"] = ranks().gather(evaluate.run(dry).estimate)
     return found | {"evaluated": ranks().gather(result)}
 

@@ -197,7 +197,7 @@ def test_scores_are_those_of_one_process_bit_for_bit(staged):
     shared = [read_scores(evaluation.folder / "scores.h5") for evaluation in ours.evaluations]
     documents = [(evaluation.folder / "results.json").read_text() for evaluation in ours.evaluations]
     for views, scores, document in zip(("full", "center"), shared, documents, strict=True):
-        config = evaluate.Config(folder / "work", run="two", step="motion", crops=3, views=views, device="cpu")
+        config = evaluate.Config(folder / "work", run="two", step="late", crops=3, views=views, device="cpu")
         single = evaluate.run(config)
         again = read_scores(single.folder / "scores.h5")
         assert scores.videos == again.videos
