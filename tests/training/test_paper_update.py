@@ -9,6 +9,7 @@ from torch import nn
 
 from pipelines.datasets.samples import Batch
 from pipelines.models import STResNet
+from pipelines.models.normalise import Normalise
 from pipelines.training.loop import StepTrainer
 from pipelines.training.optimiser import learning_rate, total_iterations
 from pipelines.training.recipes import PAPER, Step, override
@@ -148,6 +149,7 @@ def test_statistics_are_of_32_images_or_of_4_videos_of_t_frames(step, size):
         def __init__(self) -> None:
             super().__init__()
             self.norm = nn.BatchNorm2d(1)
+            self.normalise = Normalise
 
         def forward(self, rgb, flow):
             frames = (rgb if rgb is not None else flow)[:, :, :1]
