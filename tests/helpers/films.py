@@ -68,7 +68,10 @@ def keep_from_real_time(stream: Any) -> None:
     """
     if stream.codec_context.name != "libsvtav1" or os.geteuid() != 0:
         return
-    os.seteuid(65534)
+    try:
+        os.seteuid(65534)
+    except OSError:  # a container in which there is no other user; root is nobody special there either
+        return
     try:
         stream.codec_context.open()
     finally:
