@@ -8,10 +8,11 @@ from pipelines.datasets.catalogue import Catalogue
 from pipelines.datasets.dataset_file import Kind, read_dataset_file, video_id
 from pipelines.datasets.split_lists import list_files
 from pipelines.datasets.splits import resolve, splits_in_use
-from pipelines.errors import StresError
+from pipelines.errors import MissingError, StresError
 from pipelines.sources.names import is_video
 from pipelines.storage.failures import Failure
 from pipelines.storage.flow_settings import FlowSettings
+from pipelines.training.runs import Run
 from pipelines.verification.faults import Fault, FaultKind
 from pipelines.verification.tasks import VideoReport, VideoTask
 from pipelines.wording import plural, some
@@ -21,14 +22,26 @@ KINDS: tuple[Kind, ...] = ("frames", "flow")
 _MADE_BY: dict[str, Kind] = {f"{verb}-{kind}": kind for kind in KINDS for verb in ("extract", "import")}  # by stage
 
 
+def _is_needed(workspace: Workspace, kind: Kind) -> bool:
+    """Whether a run is fed with it; where no run tells, it may be."""
+    stream = "appearance" if kind == "frames" else "motion"
+    try:
+        runs = [Run(file.parent).config() for file in workspace.runs.glob("*/config.json")]
+    except MissingError:
+        return True
+    return not runs or any(stream in each.step.streams for run in runs for each in run.steps.values())
+
+
 def find_missing(workspace: Workspace, tasks: Sequence[VideoTask], failures: Iterable[Failure]) -> list[Fault]:
     """Videos with frames but no flow, or the reverse, and those that a stage failed to make; one fault only for a kind
-    that no video has."""
+    that no video has, and none where the workspace's runs are of the other stream alone."""
     reasons = {(_MADE_BY.get(row.stage), row.class_name, row.video): row for row in failures}
     faults = []
     for kind in KINDS:
         folder = workspace.frames if kind == "frames" else workspace.flow
         if not any(kind in task.artifacts for task in tasks):
+            if not _is_needed(workspace, kind):
+                continue
             detail = f"none of {len(tasks)} videos has {kind}: run `stres extract-{kind}`"
             faults.append(Fault("missing", kind, str(folder), detail))
             continue

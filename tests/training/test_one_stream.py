@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines import evaluate, extract_frames, predict, report, train
+from pipelines import evaluate, extract_frames, predict, report, train, verify
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.scores import read_scores
 from pipelines.runtime.progress import Progress
@@ -38,6 +38,7 @@ def test_the_appearance_stream_needs_no_flow_from_training_to_report(workspace):
     assert read_scores(result.folder / "scores.h5").headline == "appearance"
     assert (len(result.missing_videos), result.failed) == (0, 0)
     report.run(report.Config(workspace.root))
+    assert "missing" not in {fault.kind for fault in verify.run(verify.Config(workspace.root)).faults}
 
 
 def test_the_motion_stream_needs_no_frames(workspace):
