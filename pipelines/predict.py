@@ -21,7 +21,7 @@ from pipelines.runtime.progress import OnProgress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.sources.names import is_video
 from pipelines.sources.videos import VideoSource, find_videos
-from pipelines.storage.atomic import require_writable
+from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable
 from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.training.runs import Chosen, choose_run
 from pipelines.workspace import UNLABELLED, Workspace
@@ -139,11 +139,7 @@ def run(
     """
     chosen = ranks().broadcast_from_rank0(lambda: choose_run(Workspace(config.workspace), config.run, config.step))
     sources, failures, notes = ranks().broadcast_from_rank0(lambda: _sources(config))
-    if config.timeline:
-        ranks().broadcast_from_rank0(lambda: require_writable(config.output_folder))
-    if config.csv is not None:
-        folder = config.csv.parent
-        ranks().broadcast_from_rank0(lambda: require_writable(folder))
+    ranks().broadcast_from_rank0(lambda: _prepare_folders(config))
     predictor = _predictor(config, chosen)
     if not ranks().is_first:
         on_progress = ignore_progress
@@ -264,6 +260,18 @@ def _predict_each(
             on_prediction(outcome)
             progress.predicted(outcome)
     return [done[number] for number in sorted(done)]
+
+
+def _prepare_folders(config: Config) -> None:
+    """Raises `StorageError` where results could not be written; removes what killed predictions left there."""
+    remove_left_over_temporary_files(Workspace(config.workspace).root, below=False)
+    if config.timeline:
+        require_writable(config.output_folder)
+        # Another folder than the workspace's may hold anything: it is not searched through.
+        remove_left_over_temporary_files(config.output_folder, below=config.output is None)
+    if config.csv is not None:
+        require_writable(config.csv.parent)
+        remove_left_over_temporary_files(config.csv.parent, below=False)
 
 
 def _record(

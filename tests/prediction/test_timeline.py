@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from itertools import pairwise
 
 import av
@@ -15,6 +16,7 @@ from pipelines.prediction.overlay import shown_size
 from pipelines.prediction.timeline import Timeline, Window
 from pipelines.prediction.timeline_picture import ROWS, clock, draw_timeline, shown_classes
 from pipelines.prediction.windows import Duration, Windows
+from pipelines.storage.atomic import temporary_name
 from pipelines.storage.hdf5 import even_times
 from pipelines.video.synthetic import write_video
 from pipelines.video.timing import Timing
@@ -140,6 +142,18 @@ def test_the_overlay_never_replaces_the_video(trained_on_videos, tmp_path):
     with pytest.raises(predict.UsageError, match=r"holds .*a.mp4, which its overlay would replace"):
         predict.run(config)
     assert video.read_bytes() == before
+
+
+def test_a_timeline_that_a_killed_prediction_left_half_written_goes_with_the_next(trained_on_videos, tmp_path):
+    video = tmp_path / "a.mkv"
+    write_video(video, np.full((12, 32, 40, 3), 80, np.uint8), codec="ffv1", pixels="bgr0")
+    folder = trained_on_videos.workspace.root / "predictions"
+    left_over = temporary_name(folder / "b.csv").name.replace(f"-{os.getpid()}-", "-999999999-")
+    for place in (folder / "jump", folder.parent):  # where a timeline and where failures.csv would stand
+        place.mkdir(parents=True, exist_ok=True)
+        (place / left_over).write_text("half a file")
+    predict.run(predict.Config([str(video)], trained_on_videos.workspace.root, **SETTINGS))
+    assert list(folder.parent.rglob(".*")) == []
 
 
 def test_timelines_of_videos_of_one_name_lie_side_by_side(trained_on_videos, tmp_path):
