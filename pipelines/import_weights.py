@@ -79,7 +79,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
     import torch
 
-    from pipelines.models.backbones import from_matconvnet, from_onnx, recalibrate
+    from pipelines.models.backbones import FORM_UNKNOWN, from_matconvnet, from_onnx, recalibrate
     from pipelines.models.weights import read_backbone
     from pipelines.storage.atomic import require_writable, write_bytes
 
@@ -98,10 +98,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         backbone = read_backbone(config.file)
     form = backbone.form or config.resnet
     if form is None:
-        raise UsageError(
-            f"{config.file} does not tell the form of its ResNet: add --resnet v1.5 (torchvision's and timm's) or "
-            "--resnet v1 (He et al.'s own)"
-        )
+        raise UsageError(f"{config.file} {FORM_UNKNOWN}")
     if config.resnet not in (None, form):
         raise UsageError(f"{config.file} is of form {form}: leave --resnet {config.resnet} out")
     if folded and config.calibrate is None:
@@ -132,7 +129,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
 
 def _pictures(videos: str, count: int, on_progress: OnProgress) -> "Tensor":
-    """Frames spread over the videos: the middle of each, uint8 [N, 3, 224, 224]."""
+    """Every eighth frame of the videos, as many of each, its center: uint8 [N, 3, 224, 224]."""
     import torch
     import torchvision.transforms.v2.functional as transforms
 

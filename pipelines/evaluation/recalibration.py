@@ -9,38 +9,16 @@ Letters: V views, T frames of the test, L flow fields of a stack, h w network in
 from collections.abc import Iterable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipelines.datasets.clips import Frames, joined
 from pipelines.datasets.preparation import Prepare
 from pipelines.models import STResNet
+from pipelines.models.moments import Moments
 
 PIXELS_AT_ONCE = 16e6
 """Of a batch: bounds memory (four clips of 25 frames 340x256 with their mirrors). Every batch norm normalises by its
 batch, and the more videos that holds the nearer it is to all: two of 64x64 took away what tells classes apart."""
-
-
-class _Moments:
-    """Mean and variance of every channel of what came into one batch norm, over all batches."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = torch.zeros(())
-        self.squares = torch.zeros(())  # sum of squared distances from the mean
-
-    def add(self, x: Tensor) -> None:
-        """Takes x [N, C, H, W] in (Chan et al. 1983: the moments of two sets from those of each)."""
-        variance, mean = torch.var_mean(x.detach().float(), dim=(0, 2, 3), correction=0)
-        variance, mean, count = variance.double(), mean.double(), x.numel() // x.shape[1]
-        total, difference = self.count + count, mean - self.mean.to(mean)
-        self.squares = self.squares.to(mean) + variance * count + difference.square() * (self.count * count / total)
-        self.mean = self.mean.to(mean) + difference * (count / total)
-        self.count = total
-
-    @property
-    def variance(self) -> Tensor:
-        """Unbiased, as torch keeps it."""
-        return self.squares / max(1, self.count - 1)
 
 
 @torch.no_grad()
@@ -65,7 +43,7 @@ def recalibrate_batch_norm(
         ValueError: There was none.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    moments = [_Moments() for _ in norms]
+    moments = [Moments() for _ in norms]
     momenta = [norm.momentum for norm in norms]
     hooks = [
         norm.register_forward_pre_hook(lambda _, inputs, moment=moment: moment.add(inputs[0]))

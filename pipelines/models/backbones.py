@@ -15,11 +15,18 @@ from torch import Tensor
 
 from pipelines.errors import MissingError, UsageError
 from pipelines.models.blocks import EXPANSION
+from pipelines.models.moments import Moments
 from pipelines.models.normalise import RGB_DEVIATION, RGB_MEAN
+from pipelines.models.st_resnet import STResNet
 from pipelines.models.stream import BLOCKS
 from pipelines.options import Depth, ResNetForm
 
 BACKBONE_SCHEMA = "stres/backbone/1"
+FORM_UNKNOWN = (
+    "does not tell the form of its ResNet: add --resnet v1.5 (torchvision's and timm's) or --resnet v1 (He et al.'s "
+    "own, Caffe's, MatConvNet's)"
+)
+"""What is said of a file that does not; its name goes before."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
+def _batch_norm_of(convolution: str) -> str:
+    """torchvision's name of the batch norm behind a convolution: of `layer1.0.conv2` `layer1.0.bn2`, of
+    `layer1.0.downsample.0` `layer1.0.downsample.1`."""
+    return re.sub(r"\b0$", "1", re.sub(r"\bconv(\d)$", r"bn\1", convolution))
+
+
 # ------------------------------------------------------------------ MatConvNet
 
 
@@ -138,9 +151,7 @@ def from_matconvnet(path: Path) -> Backbone:
         raise MissingError(f"{path} cannot be read as a DagNN of MatConvNet ({error})") from error
     state: dict[str, Tensor] = {}
     for key, (filters, norm) in _matconvnet_names(given):
-        prefix, _, convolution = key.rpartition(".")
-        place = f"{prefix}." if prefix else ""
-        batch_norm = f"{place}{'bn' + convolution[-1] if convolution.startswith('conv') else '1'}"
+        batch_norm = _batch_norm_of(key)
         try:
             weight, moments = given[f"{filters}_filter"], given[f"{norm}_moments"].reshape(-1, 2)
             bias = given.get(f"{filters}_bias", torch.zeros(()))
@@ -224,8 +235,7 @@ def from_onnx(
         raise MissingError(f"{path} is no ResNet of bottleneck blocks ({error or 'its graph is another'})") from error
     state: dict[str, Tensor] = {}
     for key, one in named.items():
-        prefix, _, last = key.rpartition(".")
-        norm_name = f"{prefix + '.' if prefix else ''}{'bn' + last[-1] if last.startswith('conv') else '1'}"
+        norm_name = _batch_norm_of(key)
         channels = len(one.weight)
         scale, shift, center, variance = one.norm or (
             torch.ones(channels),
@@ -244,9 +254,8 @@ def from_onnx(
 def _convolutions(graph: Any, values: Mapping[str, Tensor]) -> tuple[dict[str, _Convolution], str]:
     """The convolutions by the tensor they give, in the graph's order, and the form that the max pooling tells."""
     found: dict[str, _Convolution] = {}
-    origin: dict[
-        str, str
-    ] = {}  # of a tensor: what the last convolution or addition gave, through all that is pointwise
+    # Of a tensor: what the last convolution or addition gave, through all that is pointwise.
+    origin: dict[str, str] = {}
     pool = ""
     for node in graph.node:
         attributes: dict[str, Any] = {one.name: list(one.ints) or one.i or one.f for one in node.attribute}
@@ -308,41 +317,36 @@ def recalibrate(backbone: Backbone, pictures: Tensor) -> Backbone:
 
     pictures: uint8 [N, 3, H, W], enough of them: the statistics are what training starts from.
     """
-    from pipelines.models.normalise import Normalise
-    from pipelines.models.stream import Stream
-
     assert backbone.form is not None
-    stream = Stream(
-        3, 1, depth=backbone.depth, width=backbone.width, stem_width=backbone.stem_width, form=backbone.form,
-        temporal=None, temporal_pool=None, dropout=0.0,
-    )  # fmt: skip
+    network = STResNet(
+        1,
+        backbone.depth,
+        backbone.width,
+        temporal_kernels=False,
+        streams=("appearance",),
+        resnet=backbone.form,
+        stem_width=backbone.stem_width,
+        rgb_mean=backbone.rgb_mean,
+        rgb_deviation=backbone.rgb_deviation,
+    )
+    stream = network.appearance
+    assert stream is not None
     missing, unexpected = stream.load_state_dict(dict(backbone.state), strict=False)
     assert not unexpected, unexpected
     assert all(key.startswith("fc.") or key.endswith("num_batches_tracked") for key in missing), missing
-    stream.eval()
+    network.eval()
     norms = {name: one for name, one in stream.named_modules() if isinstance(one, torch.nn.BatchNorm2d)}
-    sums = {name: torch.zeros(2, one.num_features, dtype=torch.float64) for name, one in norms.items()}
-    counts = dict.fromkeys(norms, 0)
-
-    def count(name: str, x: Tensor) -> None:
-        x = x.double()
-        sums[name] += torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3))])
-        counts[name] += x.numel() // x.shape[1]
-
-    hooks = [one.register_forward_pre_hook(lambda _, x, name=name: count(name, x[0])) for name, one in norms.items()]
-    normalise = Normalise(backbone.rgb_mean, backbone.rgb_deviation)
+    moments = {name: Moments() for name in norms}
+    for name, norm in norms.items():
+        norm.register_forward_pre_hook(lambda _, inputs, moment=moments[name]: moment.add(inputs[0]))
+    normalise = network.normalise()
     for part in pictures.split(8):
-        x = stream.stem(normalise(part[:, None], None)[0])
-        for stage in stream.stages:
-            x = stage.from_block_b(stage.block_a(x, 1), None, 1)
-    for hook in hooks:
-        hook.remove()
+        network(*normalise(part[:, None], None))
     state = dict(backbone.state)
     for name, norm in norms.items():
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        mean = sums[name][0] / counts[name]
-        variance = (sums[name][1] / counts[name] - mean.square()).clamp(min=0)
+        mean, variance = moments[name].mean, moments[name].squares / moments[name].count
         slope = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
         state[f"{name}.weight"] = (slope * (variance + norm.eps).sqrt()).float()
         state[f"{name}.bias"] = (norm.bias.double() + slope * (mean - norm.running_mean.double())).float()

@@ -45,13 +45,15 @@ def load_pretrained(model: STResNet, source: str | Path, *, download: bool = Tru
             form than the model.
         MissingError: The file is absent, holds anything but finite tensors, or does not fit.
     """
-    state = read_pretrained(model.depth, model.width, source, download=download)
-    if state is not None:
-        form = "v1.5" if str(source) == "imagenet" else read_form(Path(source))
-        if form not in (None, model.resnet):
-            raise UsageError(f"the weights {source} are of a ResNet {form}, the network is of form {model.resnet}")
-        for stream in model.streams.values():
-            _load_torchvision(stream, state, f"the weights {source}")
+    path = _file_of(model.depth, model.width, source, download)
+    if path is None:
+        return
+    state, content = _read(path)
+    form = "v1.5" if str(source) == "imagenet" else _form(content, path)
+    if form not in (None, model.resnet):
+        raise UsageError(f"the weights {source} are of a ResNet {form}, the network is of form {model.resnet}")
+    for stream in model.streams.values():
+        _load_torchvision(stream, state, f"the weights {source}")
 
 
 def read_pretrained(depth: int, width: int, source: str | Path, *, download: bool = True) -> dict[str, Tensor] | None:
@@ -59,10 +61,14 @@ def read_pretrained(depth: int, width: int, source: str | Path, *, download: boo
 
     Raises as that does, except for tensors that do not fit.
     """
+    path = _file_of(depth, width, source, download)
+    return None if path is None else read_state_dict(path)
+
+
+def _file_of(depth: int, width: int, source: str | Path, download: bool) -> Path | None:
     if str(source) == "none":
         return None
-    path = _imagenet_file(depth, width, download) if str(source) == "imagenet" else Path(source)
-    return None if path is None else read_state_dict(path)
+    return _imagenet_file(depth, width, download) if str(source) == "imagenet" else Path(source)
 
 
 def read_backbone(path: Path) -> Backbone:
@@ -70,12 +76,11 @@ def read_backbone(path: Path) -> Backbone:
     known by name and content. Raises `MissingError` as `read_state_dict`, and for other networks."""
     state, content = _read(path)
     backbone = backbone_of(content, state, str(path))
-    return replace(backbone, form=_torchvisions_form(path)) if backbone.form is None else backbone
+    return replace(backbone, form=_form(content, path))
 
 
-def read_form(path: Path) -> ResNetForm | None:
+def _form(content: Mapping[str, Any], path: Path) -> ResNetForm | None:
     """The form of the ResNet of a weights file; None where the file does not tell it."""
-    _, content = _read(path)
     form = content.get("resnet") if content.get("schema") == BACKBONE_SCHEMA else _torchvisions_form(path)
     return cast("ResNetForm | None", form)
 

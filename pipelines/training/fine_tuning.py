@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pipelines.models import STResNet
 
 PREFIX = "run:"
-_OF_THE_FORM = ("resnet", "stem_width", "rgb_mean", "rgb_deviation")
 JOINT: tuple[StepName, ...] = ("joint1", "joint2")
 # The steps of this run that a step builds on: where it has one of them, it starts from there.
 _PREDECESSORS: Mapping[StepName, tuple[StepName, ...]] = {
@@ -187,16 +186,13 @@ def network_of_weights(
     network = config.network
     told: dict[str, Any]
     if lender is not None:
-        there = lender.config().network
-        told = {name: getattr(there, name) for name in _OF_THE_FORM}
-        told["stem_width"] = there.stem_width or there.width
+        told = _told_by_network(lender.config().network)
     elif config.weights == "imagenet":
         told = {"resnet": "v1.5"}
     elif config.weights == "none":
         told = {}
     elif known is not None and known.weights == config.weights:
-        told = {name: getattr(known.network, name) for name in ("depth", "width", *_OF_THE_FORM)}
-        told["stem_width"] = known.network.stem_width or known.network.width
+        told = _told_by_network(known.network) | {"depth": known.network.depth, "width": known.network.width}
     else:
         told = _told_by_file(Path(config.weights), given)
     for name, value in given.items():
@@ -209,15 +205,18 @@ def network_of_weights(
     return replace(network, stem_width=None) if network.stem_width == network.width else network
 
 
+def _told_by_network(network: NetworkConfig) -> dict[str, Any]:
+    told = {name: getattr(network, name) for name in ("resnet", "rgb_mean", "rgb_deviation")}
+    return told | {"stem_width": network.stem_width or network.width}
+
+
 def _told_by_file(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    from pipelines.models.backbones import FORM_UNKNOWN
     from pipelines.models.weights import read_backbone
 
     backbone = read_backbone(path)
     if backbone.form is None and given["resnet"] is None:
-        raise UsageError(
-            f"--weights {path} does not tell the form of its ResNet: add --resnet v1.5 (torchvision's and timm's) or "
-            "--resnet v1 (He et al.'s own, Caffe's, MatConvNet's); of the wrong form they would be worth little"
-        )
+        raise UsageError(f"--weights {path} {FORM_UNKNOWN}; of the wrong form they would be worth little")
     told: dict[str, Any] = {name: getattr(backbone, name) for name in ("depth", "width", "stem_width")}
     if backbone.form is not None:
         told["resnet"] = backbone.form

@@ -160,11 +160,10 @@ class RunConfig:
         for name, value in (empty | {"frames_short_side": None, "validation": 0.0}).items():
             if document[name] == value:
                 del document[name]
-        for name in ("stem_width", "rgb_mean", "rgb_deviation"):
-            if document["network"][name] is None:
+        usual = {"resnet": "v1.5", "stem_width": None, "rgb_mean": None, "rgb_deviation": None}
+        for name, value in usual.items():
+            if document["network"][name] == value:
                 del document["network"][name]
-        if self.network.resnet == "v1.5":
-            del document["network"]["resnet"]
         document["flow"] = self.flow.to_json() if self.flow else {}
         document["steps"] = {name: step.to_json() for name, step in self.steps.items()}
         document["split_sha256"] = document.pop("split_sha256")  # stays the last field
