@@ -331,7 +331,9 @@ def recalibrate(backbone: Backbone, pictures: Tensor) -> Backbone:
     )
     stream = network.appearance
     assert stream is not None
-    missing, unexpected = stream.load_state_dict(dict(backbone.state), strict=False)
+    # The classifier may be of any number of classes, and takes no part.
+    body = {key: value for key, value in backbone.state.items() if not key.startswith("fc.")}
+    missing, unexpected = stream.load_state_dict(body, strict=False)
     assert not unexpected, unexpected
     assert all(key.startswith("fc.") or key.endswith("num_batches_tracked") for key in missing), missing
     network.eval()

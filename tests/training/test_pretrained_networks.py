@@ -35,7 +35,8 @@ def files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     write_matconvnet(folder / "paper.mat", random_state(50, 2, 2))
     import_weights.run(import_weights.Config(folder / "paper.mat", folder / "paper.pth"))
-    torch.save({"state_dict": {f"module.{key}": value for key, value in random_state().items()}}, folder / "plain.pth")
+    state = random_state() | {"fc.weight": torch.zeros(1000, 128), "fc.bias": torch.zeros(1000)}
+    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, folder / "plain.pth")
     return folder
 
 
