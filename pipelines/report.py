@@ -55,12 +55,14 @@ class Config:
     """Average over several splits, as papers do: 1 2 3 or 1,2,3."""
     compare: Annotated[str | None, Option(metavar="RUN[/STEP]", group=OTHERS)] = None
     """Compare with another run, or with one of its steps or protocols, on the same videos (McNemar's exact test)."""
-    with_file: Annotated[Path | None, Option(flag="--with", metavar="FILE", group=OTHERS)] = None
-    """Fuse in another program's scores: CSV or npz with a row per video; the name may contain {split}."""
+    with_file: Annotated[Path | None, Option(flag="--with", metavar="FILE[:ARRAY]|RUN", group=OTHERS)] = None
+    """Fuse in another program's scores (CSV, npz or HDF5 with a row per video) or another run's; the name may contain
+    {split}."""
     with_weight: Annotated[float, Option(metavar="SHARE", minimum=0, maximum=1, group=OTHERS)] = 0.5
     """Weight of these scores, 0 to 1."""
     with_space: Annotated[Literal["auto", Space], Option(group=OTHERS)] = "auto"
-    """What to average: logits, softmax, or auto (softmax if the file holds probabilities)."""
+    """What to average: logits, softmax, l2 (L2-normalized scores, as ST-ResNet with IDT), or auto (softmax if the file
+    holds probabilities, else logits)."""
     thumbnails: Annotated[int, Option(metavar="N", minimum=0)] = THUMBNAILS
     """Maximum number of clips shown with pictures on the page."""
     output: Annotated[Path | None, Option(metavar="DIR", default="a folder in the workspace's reports/")] = None
@@ -104,7 +106,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     compared = find_compared(workspace, config.compare, evaluations) if config.compare else []
     require_current(workspace, [*evaluations, *compared])
     space = None if config.with_space == "auto" else config.with_space
-    inputs = load(evaluations, compared, config.with_file, config.with_weight, space)
+    inputs = load(workspace, evaluations, compared, config.with_file, config.with_weight, space)
 
     name = evaluations[0].run
     if config.splits:

@@ -12,6 +12,12 @@ import numpy as np
 from pipelines.evaluation.metrics import Scored, log_probabilities, softmax, true_class_ranks
 from pipelines.options import Space
 
+AVERAGED: dict[Space, str] = {
+    "logits": "logits, before softmax",
+    "softmax": "class probabilities",
+    "l2": "L2-normalized scores",
+}
+"""What is averaged, in words."""
 WEIGHTS = tuple(step / 20 for step in range(21))
 
 
@@ -30,6 +36,11 @@ class WeightSweep:
     """Its best was found on the test videos themselves and is therefore no test result."""
 
     @property
+    def averaged(self) -> str:
+        """`space` in words."""
+        return AVERAGED[self.space]
+
+    @property
     def best(self) -> tuple[float, float]:
         """The weight of the highest top-1, the nearest to `used` among equals, and that top-1."""
         top1, _, weight = max((top1, -abs(w - self.used), w) for w, top1 in zip(self.weights, self.top1, strict=True))
@@ -43,11 +54,21 @@ def fuse(first: np.ndarray, second: np.ndarray, weight: float, space: Space) -> 
         first: Logits of the stream that has the share `weight`, 0 to 1.
         second: Logits of the other.
         weight: Share of `first`.
-        space: What is averaged: the logits, or in "softmax" the class probabilities.
+        space: What is averaged: the logits; in "softmax" the class probabilities; in "l2" the logits of each video
+            divided by their Euclidean norm, as ST-ResNet and IDT were fused (Feichtenhofer et al. 2016).
     """
+    if space == "l2":
+        first, second = _unit_rows(first), _unit_rows(second)
     if space == "softmax":
         return log_probabilities(weight * softmax(first) + (1 - weight) * softmax(second))
     return weight * first + (1 - weight) * second
+
+
+def _unit_rows(scores: np.ndarray) -> np.ndarray:
+    """Each row divided by its Euclidean norm; zeros stay zeros."""
+    scores = scores.astype(np.float64)
+    norms = np.linalg.norm(scores, axis=1, keepdims=True)
+    return scores / np.where(norms > 0, norms, 1)
 
 
 def weight_sweep(

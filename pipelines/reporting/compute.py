@@ -8,9 +8,10 @@ import numpy as np
 
 from pipelines.analysis.calibration import calibration, motion_effects
 from pipelines.analysis.comparison import Comparison, compare_streams, other_sources
-from pipelines.analysis.external import External, add_external, external_name, read_external
+from pipelines.analysis.external import External, add_external, external_name, external_of, read_external
 from pipelines.analysis.fusion import weight_sweep
 from pipelines.analysis.published import published
+from pipelines.analysis.score_files import is_score_file
 from pipelines.evaluation.intervals import methods
 from pipelines.evaluation.metrics import (
     Scored,
@@ -23,8 +24,9 @@ from pipelines.evaluation.metrics import (
 )
 from pipelines.evaluation.scores import STREAMS
 from pipelines.options import Space
-from pipelines.reporting.evaluations import SPLIT_FIELD, SavedEvaluation
+from pipelines.reporting.evaluations import SPLIT_FIELD, SavedEvaluation, find_compared, require_current
 from pipelines.reporting.result import Mistake, Result, SplitNumbers
+from pipelines.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -46,32 +48,41 @@ class ReportInputs:
 
 
 def load(
+    workspace: Workspace,
     evaluations: Sequence[SavedEvaluation],
     compared: Sequence[SavedEvaluation] = (),
-    file: Path | None = None,
+    other: Path | None = None,
     weight: float = 0.5,
     space: Space | None = None,
 ) -> ReportInputs:
-    """Adds the scores of another program to those of the evaluations.
+    """Adds the scores of another program or run to those of the evaluations.
 
     Args:
+        workspace: Where scores lie.
         evaluations: What is reported.
         compared: What it is compared with.
-        file: The other program's scores; its name may hold `{split}`.
-        weight: Their share in the fused stream, 0 to 1.
+        other: FILE or FILE:ARRAY of another program, or RUN or RUN/PROTOCOL; may hold `{split}`.
+        weight: Its share in the fused stream, 0 to 1.
         space: What is averaged; None: as `add_external` chooses.
 
     Raises:
-        MissingError: The file is missing or lacks test videos.
+        MissingError: The file or run is missing, lacks test videos, or is not of the run that has its name now.
         UsageError: It does not hold scores of these classes.
     """
     own = [evaluation.scores for evaluation in evaluations]
-    if file is None:
+    if other is None:
         return ReportInputs(evaluations, own, None, compared)
-    paths = [Path(str(file).replace(SPLIT_FIELD, str(evaluation.split))) for evaluation in evaluations]
-    videos = [video for scores in own for video in scores.videos]
-    read = {path: read_external(path, own[0].classes, videos) for path in dict.fromkeys(paths)}
-    tables, external = add_external(own, [read[path] for path in paths], external_name(file), weight, space)
+    classes = own[0].classes
+    if is_score_file(other):
+        places = [Path(str(other).replace(SPLIT_FIELD, str(evaluation.split))) for evaluation in evaluations]
+        videos = [video for scores in own for video in scores.videos]
+        read = {place: read_external(place, classes, videos) for place in dict.fromkeys(places)}
+        theirs = [read[place] for place in places]
+    else:
+        runs = find_compared(workspace, str(other), evaluations, "--with")
+        require_current(workspace, runs)
+        theirs = [external_of(one.folder, one.scores, classes) for one in runs]
+    tables, external = add_external(own, theirs, external_name(other), weight, space)
     return ReportInputs(evaluations, tables, external, compared)
 
 

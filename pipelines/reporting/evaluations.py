@@ -92,14 +92,17 @@ def find_evaluations(
     return evaluations
 
 
-def find_compared(workspace: Workspace, compare: str, evaluations: Sequence[SavedEvaluation]) -> list[SavedEvaluation]:
-    """Finds the evaluations that a report is compared with.
+def find_compared(
+    workspace: Workspace, compare: str, evaluations: Sequence[SavedEvaluation], flag: str = "--compare"
+) -> list[SavedEvaluation]:
+    """Finds the evaluations that a report is compared or fused with.
 
     Args:
         workspace: Where scores lie.
         compare: `RUN`, `RUN/STEP` or `RUN/PROTOCOL`; of several splits RUN is a pattern that holds `{split}`. Without
             a protocol it is that of `evaluations`, else the newest; with a step that protocol of the step.
         evaluations: What is reported.
+        flag: The option that named it, for messages.
 
     Returns:
         One for each of `evaluations`.
@@ -128,10 +131,10 @@ def find_compared(workspace: Workspace, compare: str, evaluations: Sequence[Save
         compared.append(load_evaluation(chosen))
     if compared[0].folder == evaluations[0].folder:
         raise UsageError(
-            f"--compare {compare} is the very evaluation that is reported: name another run, or a step or protocol of "
-            f"this one behind a slash, as in --compare {run}/late"
+            f"{flag} {compare} is the very evaluation that is reported: name another run, or a step or protocol of "
+            f"this one behind a slash, as in {flag} {run}/late"
         )
-    _check_comparable(compared, [evaluation.split for evaluation in evaluations], flag="--compare")
+    _check_comparable(compared, [evaluation.split for evaluation in evaluations], flag)
     return compared
 
 

@@ -87,6 +87,14 @@ def test_probabilities_are_averaged_with_probabilities_unless_told_otherwise(tmp
     np.testing.assert_allclose(fused(path, space="logits").streams["fused + idt"], (THEIRS + LOGITS) / 2)
 
 
+def test_l2_divides_each_video_by_its_norm_before_averaging(tmp_path: Path) -> None:
+    scores = np.array([[-3, 2, 1], [0, 5, 1], [0, 0, 0]])
+    averaged = fused(csv_file(tmp_path, scores=scores), 0.25, "l2").streams["fused + idt"]
+    ours = [row / sum(value**2 for value in row) ** 0.5 for row in LOGITS.astype(float)]
+    theirs = [scores[0] / 14**0.5, scores[1] / 26**0.5, scores[2]]  # zeros have no direction
+    np.testing.assert_allclose(averaged, 0.25 * np.array(theirs) + 0.75 * np.array(ours), atol=1e-12)
+
+
 def test_videos_that_the_test_has_not_are_left_out_and_told(tmp_path: Path) -> None:
     path = csv_file(tmp_path, ids=[*IDS, "run/other"], scores=np.vstack([THEIRS, THEIRS[:1]]))
     _, told = add_external([OURS], [read_external(path, CLASSES)], "idt", 0.5, None)
@@ -101,13 +109,13 @@ def test_a_file_named_like_a_stream_of_ours_is_told_apart() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("jump/a,1,2\n", "scores for 2 classes, the run has 3"),
+        ("jump/a,1,2\n", "scores for 2 classes, not for 3"),
         ("video,jump,run,hop\njump/a,1,2,3\n", "lacks walk and has the unknown hop"),
         ("video,jump,run,run\njump/a,1,2,3\n", "lacks walk"),
         ("jump/a,1,2,3\nrun/b,1,x,3\n", "line 2: could not convert string to float: 'x'"),
         ("jump/a,1,2,3\nrun/b,1,2\n", "line 2: 2 numbers after the video's id, not 3"),
         ("jump/a,1,2,nan\n", "the scores of jump/a are not finite"),
-        ("", "0 classes"),
+        ("", "holds no scores"),
         ("video,jump,run,walk\n", "holds no scores"),
     ],
 )
@@ -125,21 +133,24 @@ def test_two_rows_for_one_video_are_refused(tmp_path: Path) -> None:
 def test_what_is_wrong_with_an_npz_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "idt.npz"
     np.savez(path, videos=np.array(IDS))
-    with pytest.raises(UsageError, match="holds videos: it must hold `videos` and one of scores, logits, prob"):
+    with pytest.raises(UsageError, match=r"holds no table \(videos\): it must hold numbers"):
         read_external(path, CLASSES)
     np.savez(path, videos=np.array(IDS), scores=THEIRS[:2])
     with pytest.raises(UsageError, match=r"scores is float64 \(2, 3\), not numbers of 3 videos"):
         read_external(path, CLASSES)
     np.savez(path, videos=np.array([{}], dtype=object), scores=THEIRS)  # pickled: reading it could run anything
-    with pytest.raises(MissingError, match="cannot be read as npz"):
+    with pytest.raises(MissingError, match="holds arrays of Python objects, stored as a pickle"):
         read_external(path, CLASSES)
+    np.save(tmp_path / "idt.npy", THEIRS)
+    with pytest.raises(UsageError, match=r"idt\.npy does not name its videos"):
+        read_external(tmp_path / "idt.npy", CLASSES)
     path.write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(MissingError, match="cannot be read as npz"):
         read_external(path, CLASSES)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"'\.mat' is not a known kind of file, give \.csv or \.npz"):
+    with pytest.raises(UsageError, match=r"'\.mat' is not a known kind of file, give \.csv, \.npz"):
         read_external(tmp_path / "idt.mat", CLASSES)
     with pytest.raises(MissingError, match="there is no such file"):
         read_external(tmp_path / "idt.csv", CLASSES)

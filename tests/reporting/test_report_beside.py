@@ -140,6 +140,21 @@ def test_each_split_has_its_own_file_where_the_name_says_so(
     assert len(result.external.files) == 2
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_another_run_is_fused_in_by_its_name(workspace: Workspace, evaluate: Evaluate) -> None:
+    theirs = read_scores(evaluate("other", seed=1, streams=["motion"]) / "scores.h5")
+    ours = read_scores(evaluate("mine") / "scores.h5")
+    result = run(Config(workspace.root, run="mine", with_file=Path("other"), with_weight=0.3, with_space="l2"))
+    first, second = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (theirs.motion, ours.fused))
+    assert theirs.videos == ours.videos
+    assert result.headline == "fused + other"
+    expected = accuracy_score(ours.labels, (0.3 * first + 0.7 * second).argmax(axis=1))
+    assert result.streams["fused + other"].top1 == pytest.approx(expected)
+    assert result.external.notes()[0].endswith("weight 0.3; averaged: L2-normalized scores")
+    with pytest.raises(UsageError, match="--with mine is the very evaluation that is reported"):
+        run(Config(workspace.root, run="mine", with_file=Path("mine")))
+
+
 def test_a_test_video_that_the_file_lacks_is_named(workspace: Workspace, evaluate: Evaluate, tmp_path: Path) -> None:
     scores = read_scores(evaluate() / "scores.h5")
     path = write_csv(tmp_path / "idt.csv", scores.videos[1:], np.eye(3)[scores.labels[1:]])

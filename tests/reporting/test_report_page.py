@@ -200,5 +200,5 @@ def test_pictures_can_be_drawn_of_any_name(workspace: Workspace, evaluate: Evalu
 
 def _measured(workspace: Workspace, **changes: object) -> Result:
     """The newest evaluation's result, without writing files."""
-    inputs = load(find_evaluations(workspace, None, None, ()))
+    inputs = load(workspace, find_evaluations(workspace, None, None, ()))
     return dataclasses.replace(compute(inputs, "run", workspace.reports), **changes)
