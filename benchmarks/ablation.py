@@ -31,8 +31,8 @@ from pipelines import demo, evaluate, extract_flow, extract_frames, train
 from pipelines.datasets.split_lists import Split, read_lists
 from pipelines.datasets.splits import write_splits
 from pipelines.evaluation.scores import read_scores
+from pipelines.storage.workspace import Workspace
 from pipelines.video.synthetic import write_clips
-from pipelines.workspace import Workspace
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 STREAMS = ("appearance", "motion", "fused")

@@ -39,8 +39,8 @@ from pipelines.runtime.devices import keep_freed_memory
 from pipelines.storage.flow_file import new_flow_file
 from pipelines.storage.frames_file import new_frames_file
 from pipelines.storage.hdf5 import open_file
+from pipelines.storage.workspace import Workspace
 from pipelines.training.runs import Run, load_network
-from pipelines.workspace import Workspace
 
 CLASSES, FRAMES = ("jump", "run", "sit", "wave"), 60
 MEAN, DEVIATION = (np.array(x, np.float32) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))

@@ -49,6 +49,7 @@ from pipelines.datasets.clips import Clip, Clips
 from pipelines.datasets.preparation import Prepare
 from pipelines.datasets.samples import Batch
 from pipelines.evaluation.scoring import Scorer
+from pipelines.interface.options import Precision
 from pipelines.models import Normalise, STResNet
 from pipelines.optical_flow import TVL1Parameters, tvl1_flow
 from pipelines.optical_flow.methods import make_method
@@ -59,7 +60,6 @@ from pipelines.optical_flow.tvl1.cuda.solver import Launcher, solve
 from pipelines.optical_flow.tvl1.flow import resolve_engine
 from pipelines.optical_flow.tvl1.parameters import level_sizes
 from pipelines.optical_flow.tvl1.reference import compute_flow as tvl1_reference
-from pipelines.options import Precision
 from pipelines.runtime.devices import available_cores, repeatable
 from pipelines.training.loop import StepTrainer
 from pipelines.training.recipes import PAPER

@@ -23,21 +23,21 @@ from pathlib import Path
 
 from large_workspace import make_scores, make_workspace
 
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 _POLL = 0.02  # seconds
 STRES = [sys.executable, "-m", "stres_cli"]
 CATALOGUE = """
 import sys, pathlib
 from pipelines.datasets.catalogue import load_catalogue
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 load_catalogue(Workspace(pathlib.Path(sys.argv[1])))
 """
 SPLITS = """
 import sys, pathlib
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.splits import prepare_splits, resolve
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 workspace = Workspace(pathlib.Path(sys.argv[1]))
 catalogue = load_catalogue(workspace)
 resolve(prepare_splits(workspace, catalogue)[0], catalogue)

@@ -19,8 +19,8 @@ from pipelines import extract_flow, extract_frames
 from pipelines.evaluation.metrics import results_document
 from pipelines.evaluation.scores import Scores, write_scores
 from pipelines.storage.atomic import write_json
+from pipelines.storage.workspace import Workspace
 from pipelines.video.synthetic import write_video
-from pipelines.workspace import Workspace
 
 CLASSES, GROUPS = 400, 25
 FRAMES, HEIGHT, WIDTH = 12, 32, 40

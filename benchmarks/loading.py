@@ -18,11 +18,11 @@ from pipelines.datasets.preparation import Prepare
 from pipelines.datasets.sampler import Item, StepSampler
 from pipelines.datasets.samples import Batch, TrainingSamples
 from pipelines.datasets.sampling import TemporalSampling
-from pipelines.options import Compression
+from pipelines.interface.options import Compression
 from pipelines.storage.flow_file import new_flow_file
 from pipelines.storage.frames_file import new_frames_file
 from pipelines.storage.quantise import quantise
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 HEIGHT, WIDTH, FRAMES, VIDEOS = 256, 340, 120, 12
 SAMPLING = TemporalSampling(5, (5, 15), 10)

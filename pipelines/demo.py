@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import evaluate, extract_flow, extract_frames, options, report, train
+from pipelines import evaluate, extract_flow, extract_frames, report, train
 from pipelines.errors import UsageError
+from pipelines.interface import options
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
 from pipelines.storage.atomic import locked, write_text
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.datasets.split_lists import Split

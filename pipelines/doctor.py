@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from pipelines import options
 from pipelines.diagnosis.check import Check, Place, failure, in_words
+from pipelines.interface import options
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
 from pipelines.runtime.worker_pool import how_it_ended
 

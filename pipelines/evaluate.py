@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pipelines import options
 from pipelines.errors import UsageError
 from pipelines.evaluation.protocols import Protocol
-from pipelines.options import Option, TemporalName, ViewName
+from pipelines.interface import options
+from pipelines.interface.options import Option, TemporalName, ViewName
 from pipelines.runtime.progress import OnProgress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
+from pipelines.storage.workspace import Workspace
 from pipelines.training.runs import Chosen, choose_run, load_network, recipe_of, scores_folder
-from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.evaluation.estimation import EvaluationEstimate

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pipelines import __version__, options
+from pipelines import __version__
 from pipelines.errors import UsageError
-from pipelines.options import Option
+from pipelines.interface import options
+from pipelines.interface.options import Option
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
 from pipelines.storage.atomic import (
     atomic_file,
@@ -17,8 +18,8 @@ from pipelines.storage.atomic import (
     storage_errors,
     write_text,
 )
+from pipelines.storage.workspace import Workspace
 from pipelines.training.runs import choose_run, load_network
-from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.deployment.checking import ExportCheck

@@ -6,22 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pipelines import options
 from pipelines.datasets.catalogue import Catalogue, flow_provenance, load_catalogue
 from pipelines.errors import MissingError, UsageError
+from pipelines.interface import options
+from pipelines.interface.options import Option
 from pipelines.jobs.attributes import options_difference
 from pipelines.jobs.resume import Division
 from pipelines.jobs.run import run_job
 from pipelines.jobs.task import ExtractResult, Job
 from pipelines.layouts.names import FLOW_LAYOUTS, LayoutName
-from pipelines.options import Option
 from pipelines.runtime.devices import available_cores
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
 from pipelines.sources.videos import VideoProblem, VideoSource
 from pipelines.storage.atomic import read_json, write_json
 from pipelines.storage.flow_settings import SHARED_SETTINGS
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.layouts.writing import ExportTask

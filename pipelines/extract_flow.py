@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pipelines import options
 from pipelines.errors import MissingError, UsageError
+from pipelines.interface import options
+from pipelines.interface.options import Option
 from pipelines.jobs.attributes import options_difference
 from pipelines.jobs.resume import Comparison, Verdict, VideoFiles, divide, size_conflict, size_misfit
 from pipelines.jobs.run import attributes_made, report_account, run_job
 from pipelines.jobs.task import ExtractResult, Job, Probe
 from pipelines.optical_flow.methods import EngineName, MethodName, check_engine, make_method
 from pipelines.optical_flow.workers import default_workers
-from pipelines.options import Option
 from pipelines.runtime.devices import resolve_device
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
@@ -26,7 +26,7 @@ from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.flow_settings import DEFAULT_BOUND, DEFAULT_METHOD, DEFAULT_STEP, FlowSettings
 from pipelines.storage.frames_file import FRAMES_SCHEMA
 from pipelines.storage.hdf5 import ArtifactError, peek
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.optical_flow.store import FlowTask

@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines import options
+from pipelines.interface import options
 from pipelines.jobs.attributes import options_difference
 from pipelines.jobs.resume import Comparison, VideoFiles, divide, size_conflict, size_misfit
 from pipelines.jobs.run import attributes_made, report_account, run_job
@@ -16,7 +16,7 @@ from pipelines.runtime.worker_pool import Limits
 from pipelines.sources.videos import AS_IT_SAYS, ReadAs, find_videos
 from pipelines.storage.frames_file import FRAMES_SCHEMA
 from pipelines.storage.jpeg import JPEG_QUALITY
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 STAGE = "extract-frames"
 

@@ -6,20 +6,20 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from pipelines import options
 from pipelines.errors import UsageError
+from pipelines.interface import options
+from pipelines.interface.options import Option
 from pipelines.jobs.attributes import options_difference
 from pipelines.jobs.resume import Comparison, divide
 from pipelines.jobs.run import run_job
 from pipelines.jobs.task import ExtractResult, Job
 from pipelines.optical_flow.methods import METHODS, make_method
-from pipelines.options import Option
 from pipelines.runtime.devices import available_cores
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
 from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.flow_settings import DEFAULT_STEP, FlowSettings
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 STAGE = "import-flow"
 IMPORTED = "imported"

@@ -4,16 +4,16 @@ import functools
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pipelines import options
+from pipelines.interface import options
+from pipelines.interface.options import Option
 from pipelines.jobs.resume import Comparison, divide, size_conflict
 from pipelines.jobs.run import run_job
 from pipelines.jobs.task import ExtractResult, Job
-from pipelines.options import Option
 from pipelines.runtime.devices import available_cores
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
 from pipelines.storage.frames_file import FRAMES_SCHEMA
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 STAGE = "import-frames"
 

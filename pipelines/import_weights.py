@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pipelines import options
 from pipelines.errors import UsageError
-from pipelines.options import Depth, Option, ResNetForm
+from pipelines.interface import options
+from pipelines.interface.options import Depth, Option, ResNetForm
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
 
 if TYPE_CHECKING:

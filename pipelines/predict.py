@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pipelines import evaluate, options
+from pipelines import evaluate
 from pipelines.errors import MissingError, StorageError, UsageError, VideoError
-from pipelines.options import Option, TemporalName, ViewName
+from pipelines.interface import options
+from pipelines.interface.options import Option, TemporalName, ViewName
 from pipelines.prediction.progress import STAGE, PredictionProgress
 from pipelines.prediction.results import Prediction, Result, Truth, write_csv
 from pipelines.prediction.windows import Duration
@@ -23,8 +24,8 @@ from pipelines.sources.names import is_video
 from pipelines.sources.videos import VideoSource, find_videos
 from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable
 from pipelines.storage.failures import Failure, record_outcomes
+from pipelines.storage.workspace import UNLABELLED, Workspace
 from pipelines.training.runs import Chosen, choose_run
-from pipelines.workspace import UNLABELLED, Workspace
 
 if TYPE_CHECKING:
     from pipelines.prediction.predictor import Predictor

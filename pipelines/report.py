@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pipelines import options
 from pipelines.errors import UsageError
-from pipelines.options import Option, Space
+from pipelines.interface import options
+from pipelines.interface.options import Option, Space
 from pipelines.reporting.result import Result
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable
-from pipelines.workspace import Workspace, is_plain_name
+from pipelines.storage.workspace import Workspace, is_plain_name
 
 THUMBNAILS = 400  # clips with pictures on the page, unless told otherwise: of UCF101 4.5 kB each, 1.8 MB
 OTHERS = "Other runs and programs"

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pipelines import extract_flow, options
+from pipelines import extract_flow
 from pipelines.datasets.catalogue import artifact_files
 from pipelines.errors import MissingError, UsageError
+from pipelines.interface import options
+from pipelines.interface.options import Option
 from pipelines.jobs.resume import size_conflict
 from pipelines.optical_flow.methods import METHODS, MethodName, options_of
-from pipelines.options import Option
 from pipelines.runtime.devices import resolve_device
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.sources.videos import VideoSource
@@ -23,8 +24,8 @@ from pipelines.storage.atomic import require_writable
 from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.hdf5 import ArtifactError, peek
+from pipelines.storage.workspace import UNLABELLED, Workspace
 from pipelines.video.encoding import SUFFIXES, encode
-from pipelines.workspace import UNLABELLED, Workspace
 
 if TYPE_CHECKING:
     from pipelines.drawing.flow_source import FlowSource

@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pipelines import options
 from pipelines.errors import UsageError
-from pipelines.options import Depth, Direction, Fusion, Option, Precision, ResNetForm, TemporalInit
+from pipelines.interface import options
+from pipelines.interface.options import Depth, Direction, Fusion, Option, Precision, ResNetForm, TemporalInit
 from pipelines.runtime.devices import device_for, repeatable, resolve_device
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
 from pipelines.storage.provenance import made_by
+from pipelines.storage.workspace import Workspace, is_plain_name
 from pipelines.training.compilation import compiles
 from pipelines.training.recipes import RECIPES, STEPS, Recipe, RecipeName, Step, StepName, override
 from pipelines.training.run_config import RUN_SCHEMA, NetworkConfig, RunConfig, StepConfig, TrainVideos, digest
 from pipelines.training.runs import Run
 from pipelines.training.step_files import StepResult
-from pipelines.workspace import Workspace, is_plain_name
 
 if TYPE_CHECKING:
     from pipelines.training.data import TrainingData

@@ -11,11 +11,11 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-from pipelines import options
 from pipelines.datasets.catalogue import Catalogue, artifact_files, unexamined
 from pipelines.datasets.dataset_file import ArtifactFile, Kind
 from pipelines.errors import MissingError, StresError, VideoError
-from pipelines.options import Option
+from pipelines.interface import options
+from pipelines.interface.options import Option
 from pipelines.runtime.devices import available_cores
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
 from pipelines.runtime.ranks import ranks
@@ -27,6 +27,7 @@ from pipelines.storage.atomic import (
     storage_errors,
 )
 from pipelines.storage.failures import read_failures
+from pipelines.storage.workspace import Workspace
 from pipelines.verification.faults import FIXES, CheckLevel, Fault, FaultKind
 from pipelines.verification.recomputing import flow_faults, flow_tasks, reasons_against, recompute_all
 from pipelines.verification.requeue import Requeued, commands, requeue
@@ -42,7 +43,6 @@ from pipelines.verification.whole_set import (
     in_no_split,
     usual_settings,
 )
-from pipelines.workspace import Workspace
 
 STAGE = "verify"
 

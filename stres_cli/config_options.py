@@ -4,8 +4,8 @@
     def export(ui: CommandUI, config: stage.Config) -> None:
         '''Write a run's network as one file.'''
 
-is the command `export`: its options are those of `stage.Config` (`pipelines.options`), `--json` and `--debug`, and its
-body is given a `Config` that has been checked.
+is the command `export`: its options are those of `stage.Config` (`pipelines.interface.options`), `--json` and
+`--debug`, and its body is given a `Config` that has been checked.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.errors import UsageError
-from pipelines.options import ConfigField, fields_of
+from pipelines.interface.options import ConfigField, fields_of
 from stres_cli import INTERRUPTED, console
 
 Body = Callable[..., None]

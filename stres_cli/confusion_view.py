@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from pipelines.wording import printable
+from pipelines.interface.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

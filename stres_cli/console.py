@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.text import Text
 
 from pipelines.errors import Interrupted, StresError, UsageError
+from pipelines.interface.wording import printable
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.ranks import launched, ranks
 from pipelines.runtime.signals import STOP_SIGNALS, StopRequest
 from pipelines.storage.atomic import json_text
-from pipelines.wording import printable
 from stres_cli import INTERRUPTED
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from pipelines.wording import duration, plural
+from pipelines.interface.wording import duration, plural
 from stres_cli.console import CommandUI
 from stres_cli.quantities import room, size
 from stres_cli.tables import Table

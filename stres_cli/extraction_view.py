@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.interface.wording import duration, plural
 from pipelines.jobs.task import ExtractResult
 from pipelines.storage.failures import Failure
-from pipelines.wording import duration, plural
 from stres_cli.console import CommandUI
 from stres_cli.quantities import room, size
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from pipelines.interface.wording import duration, percent, plural, printable
 from pipelines.prediction.results import Prediction, Result, Truth
-from pipelines.wording import duration, percent, plural, printable
 from stres_cli.console import CommandUI
 from stres_cli.report_view import STREAM_COLOURS
 from stres_cli.tables import Table

@@ -18,8 +18,8 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from pipelines.interface.wording import duration
 from pipelines.runtime.progress import Progress
-from pipelines.wording import duration
 
 SECONDS_BETWEEN_LINES = 5.0
 _FEWEST_UNITS = 3  # after which the rate predicts the units to come

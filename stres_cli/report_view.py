@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from pipelines.wording import interval, p_value, percent, plural, points, printable
+from pipelines.interface.wording import interval, p_value, percent, plural, points, printable
 from stres_cli.confusion_view import render_confusion
 from stres_cli.tables import Table
 

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.text import Text
 
+from pipelines.interface.wording import duration, plural, printable, some
 from pipelines.verification.faults import FIXES, Fault, FaultKind
-from pipelines.wording import duration, plural, printable, some
 from stres_cli.tables import Table
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as stres_cli/__main__.py;
 # The networks here are tiny: more threads would only wait for one another, in the processes started here too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from pipelines.storage.workspace import Workspace
 from pipelines.video.synthetic import write_video
-from pipelines.workspace import Workspace
 from tests.helpers.workspaces import Trained, train_on_videos, write_workspace
 
 WriteClip = Callable[..., np.ndarray]

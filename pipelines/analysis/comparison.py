@@ -14,8 +14,8 @@ from pipelines.errors import UsageError
 from pipelines.evaluation.intervals import Interval, of_paired_difference
 from pipelines.evaluation.metrics import Scored
 from pipelines.evaluation.scores import Scores
+from pipelines.interface.wording import plural, some
 from pipelines.storage.provenance import same_origin
-from pipelines.wording import plural, some
 
 
 @dataclass(frozen=True)

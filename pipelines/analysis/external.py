@@ -16,8 +16,8 @@ from pipelines.analysis.score_files import column_order, divided, id_forms, is_s
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.metrics import Scored, log_probabilities
 from pipelines.evaluation.scores import STREAMS, Scores
-from pipelines.options import Space
-from pipelines.wording import some
+from pipelines.interface.options import Space
+from pipelines.interface.wording import some
 
 
 @dataclass(frozen=True)

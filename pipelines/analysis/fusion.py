@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.evaluation.metrics import Scored, log_probabilities, softmax, true_class_ranks
-from pipelines.options import Space
+from pipelines.interface.options import Space
 
 AVERAGED: dict[Space, str] = {
     "logits": "logits, before softmax",

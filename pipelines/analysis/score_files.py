@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import MissingError, UsageError
+from pipelines.interface.wording import plural, some
 from pipelines.sources.names import VIDEO_SUFFIXES
-from pipelines.wording import plural, some
 
 KINDS = (".csv", ".npz", ".npy", ".h5", ".hdf5")
 _PICKLES = (".pkl", ".pickle", ".pth", ".pt")

@@ -15,7 +15,7 @@ from pipelines.datasets.clips import Clip
 from pipelines.datasets.open_files import OpenArtifactCache
 from pipelines.datasets.sampling import contiguous_runs, flow_indices
 from pipelines.errors import UsageError
-from pipelines.options import BOTH_STREAMS, StreamName
+from pipelines.interface.options import BOTH_STREAMS, StreamName
 from pipelines.storage.hdf5 import ArtifactError
 
 

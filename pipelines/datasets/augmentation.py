@@ -15,7 +15,7 @@ from typing import NamedTuple, get_args
 import numpy as np
 
 from pipelines.errors import UsageError
-from pipelines.options import Augmentation, ViewName
+from pipelines.interface.options import Augmentation, ViewName
 
 Size = tuple[int, int]  # height, width
 

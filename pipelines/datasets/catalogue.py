@@ -20,7 +20,7 @@ from pipelines.datasets.dataset_file import (
     write_dataset_file,
 )
 from pipelines.errors import MissingError
-from pipelines.options import StreamName
+from pipelines.interface.options import StreamName
 from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.storage.failures import Failure
@@ -29,7 +29,7 @@ from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.frames_file import FRAMES_SCHEMA
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.provenance import is_pictures, origin_of
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)

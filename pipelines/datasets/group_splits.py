@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pipelines.datasets.dataset_file import video_id
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import UsageError
-from pipelines.workspace import UNLABELLED
+from pipelines.storage.workspace import UNLABELLED
 
 FOLDS = 3
 _ATTEMPTS = 20  # shuffles tried until every class stands on both sides; one is enough unless groups span classes

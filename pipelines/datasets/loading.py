@@ -20,9 +20,9 @@ from pipelines.datasets.catalogue import Video
 from pipelines.datasets.sampler import Item
 from pipelines.datasets.samples import BadSample, Batch, Sample, TestSamples, TrainingSamples, collate
 from pipelines.errors import MissingError
+from pipelines.interface.wording import plural
 from pipelines.runtime.signals import STOP_SIGNALS, stop_requests
 from pipelines.runtime.worker_pool import Limits, start_fork_server
-from pipelines.wording import plural
 
 # ------------------------------------------------------------------ loaders
 

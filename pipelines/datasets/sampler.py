@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines import options
 from pipelines.errors import UsageError
+from pipelines.interface import options
 
 
 class Item(NamedTuple):

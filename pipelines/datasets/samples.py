@@ -21,7 +21,7 @@ from pipelines.datasets.catalogue import Video
 from pipelines.datasets.clips import Clip, Clips, Frames, joined
 from pipelines.datasets.sampler import Item
 from pipelines.datasets.sampling import TemporalSampling, sample_centers, spaced_centers
-from pipelines.options import BOTH_STREAMS, Augmentation, StreamName, ViewName
+from pipelines.interface.options import BOTH_STREAMS, Augmentation, StreamName, ViewName
 from pipelines.storage.hdf5 import ArtifactError
 
 

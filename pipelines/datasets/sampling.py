@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines import options
 from pipelines.errors import UsageError
+from pipelines.interface import options
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from pipelines.datasets.catalogue import Catalogue, Video
 from pipelines.datasets.group_splits import FOLDS, leaking_groups, make_splits
 from pipelines.datasets.split_lists import Split, list_files, read_lists, ucf101_lists
 from pipelines.errors import MissingError, UsageError
-from pipelines.options import BOTH_STREAMS, StreamName
+from pipelines.interface.options import BOTH_STREAMS, StreamName
+from pipelines.interface.wording import plural
 from pipelines.storage.atomic import (
     locked,
     read_json,
@@ -28,8 +29,7 @@ from pipelines.storage.atomic import (
     write_json,
 )
 from pipelines.storage.provenance import made_by
-from pipelines.wording import plural
-from pipelines.workspace import UNLABELLED, Workspace
+from pipelines.storage.workspace import UNLABELLED, Workspace
 
 SPLITS_SCHEMA = "stres/splits/1"
 SPLITS_FILE = "splits.json"

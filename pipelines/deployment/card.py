@@ -15,13 +15,13 @@ from pipelines.deployment.checking import ExportCheck
 from pipelines.deployment.model import Deployed
 from pipelines.errors import MissingError
 from pipelines.evaluation.scores import SCORES_SCHEMA
+from pipelines.interface.wording import percent, plural, printable
 from pipelines.storage.atomic import read_json
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.quantise import MAX_LEVEL, NO_MOTION
+from pipelines.storage.workspace import Workspace
 from pipelines.training.run_config import RunConfig
 from pipelines.training.runs import LATE_FUSION, Run
-from pipelines.wording import percent, plural, printable
-from pipelines.workspace import Workspace
 
 _KINDS = {
     LATE_FUSION: "both base streams side by side",

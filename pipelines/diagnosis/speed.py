@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.diagnosis.check import Check, Place, can_import, failure, in_words, ok, warning
+from pipelines.interface.wording import duration, plural
 from pipelines.storage.flow_settings import DEFAULT_BOUND, DEFAULT_STEP, FlowSettings
 from pipelines.storage.flow_settings import DEFAULT_METHOD as METHOD
-from pipelines.wording import duration, plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,8 +56,8 @@ def _check_speed(place: Place) -> list[Check]:
     from pipelines.runtime.devices import resolve_device
     from pipelines.runtime.worker_pool import run_tasks
     from pipelines.sources.videos import VideoSource
+    from pipelines.storage.workspace import UNLABELLED
     from pipelines.video.synthetic import write_video
-    from pipelines.workspace import UNLABELLED
 
     try:
         device = str(resolve_device(place.device))

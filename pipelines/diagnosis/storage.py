@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.diagnosis.check import Check, Place, can_import, failure, in_words, ok, pip_install, warning
-from pipelines.wording import plural
+from pipelines.interface.wording import plural
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pipelines.wording import printable
+from pipelines.interface.wording import printable
 
 LONGEST_LABEL = 28  # characters
 MOST_PIXELS = 6000  # a side

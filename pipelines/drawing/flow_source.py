@@ -24,9 +24,9 @@ from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import USUAL_FPS, damaged
 from pipelines.storage.quantise import is_clipped, step_size
+from pipelines.storage.workspace import Workspace
 from pipelines.video.isolation import Decoder, IsolatedReader
 from pipelines.video.timing import Timing
-from pipelines.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from pipelines.interface.wording import numbered
 from pipelines.storage.atomic import write_bytes
 from pipelines.video.encoding import comment_of
-from pipelines.wording import numbered
 
 _KEY = "Source"  # of a PNG's chunk of text
 

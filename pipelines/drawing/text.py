@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 
-from pipelines.wording import printable
+from pipelines.interface.wording import printable
 
 Align = Literal["left", "center", "right"]
 Colour = tuple[int, int, int]

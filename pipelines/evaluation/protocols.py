@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from pipelines.errors import UsageError
-from pipelines.options import TemporalName, ViewName
-from pipelines.wording import plural
+from pipelines.interface.options import TemporalName, ViewName
+from pipelines.interface.wording import plural
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from pipelines.evaluation.scoring import with_fused
 from pipelines.evaluation.videos import TestVideos
 from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable, write_json
 from pipelines.storage.failures import Failure, record_outcomes
+from pipelines.storage.workspace import Workspace
 from pipelines.training.run_config import RunConfig
 from pipelines.training.runs import Run
-from pipelines.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.recalibration import recalibrate_batch_norm
 from pipelines.evaluation.scoring import Scorer
 from pipelines.evaluation.videos import TestVideos, not_scored
+from pipelines.interface.options import Augmentation
 from pipelines.models import STResNet
-from pipelines.options import Augmentation
 from pipelines.runtime.devices import loader_workers, memory_errors
 from pipelines.runtime.progress import OnProgress, Progress
 from pipelines.runtime.ranks import ranks

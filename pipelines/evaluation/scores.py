@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from pipelines.errors import MissingError
-from pipelines.options import StreamName
+from pipelines.interface.options import StreamName
+from pipelines.interface.wording import plural
 from pipelines.runtime.signals import stop_requests
 from pipelines.storage.atomic import json_text, storage_errors
 from pipelines.storage.hdf5 import ArtifactError, damaged, new_file, open_file, read_attributes, require_own_data
 from pipelines.storage.provenance import made_by
-from pipelines.wording import plural
 
 if TYPE_CHECKING:
     import h5py

@@ -8,15 +8,15 @@ from typing import Any
 from pipelines.datasets.catalogue import Catalogue, Video, flow_provenance, lack_of, load_catalogue
 from pipelines.datasets.splits import ResolvedSplit, in_no_split, resolve
 from pipelines.errors import MissingError, UsageError
-from pipelines.options import BOTH_STREAMS, StreamName
+from pipelines.interface.options import BOTH_STREAMS, StreamName
+from pipelines.interface.wording import plural, some
 from pipelines.runtime.progress import OnProgress, note
 from pipelines.sources.videos import class_counts
 from pipelines.storage.failures import Failure
 from pipelines.storage.provenance import same_origin
+from pipelines.storage.workspace import UNLABELLED, Workspace
 from pipelines.training.run_config import RunConfig
 from pipelines.training.runs import Run, other_sources
-from pipelines.wording import plural, some
-from pipelines.workspace import UNLABELLED, Workspace
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pipelines.errors import MissingError
+from pipelines.interface.wording import plural
 from pipelines.jobs.task import Estimate, Job, Probe, Task
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Report, run_tasks
 from pipelines.storage.atomic import free_gigabytes
 from pipelines.storage.failures import Failure
-from pipelines.wording import plural
 
 _COUNTED = 200  # videos
 # Time and size of a pair differ by a factor of two between videos: of 24, the mean is known to about a tenth.

@@ -9,7 +9,7 @@ from pipelines.runtime.progress import OnProgress
 from pipelines.runtime.worker_pool import Limits, Report, memory_share
 from pipelines.sources.videos import Account, VideoProblem, VideoSource
 from pipelines.storage.failures import Failure
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 
 class VideoTask(Protocol):

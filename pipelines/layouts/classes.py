@@ -9,7 +9,7 @@ from pipelines.datasets.split_lists import list_files, listed_ids
 from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.sources.names import require_class_name
 from pipelines.sources.videos import listed_videos
-from pipelines.workspace import UNLABELLED
+from pipelines.storage.workspace import UNLABELLED
 
 _UCF101_VIDEO = re.compile(r"v_(?P<class>.+)_g\d+_c\d+")
 _UCF101_SPELLING = {"HandStandPushups": "HandstandPushups"}  # as some files have it, and as the lists do

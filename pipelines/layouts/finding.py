@@ -19,7 +19,7 @@ from pipelines.layouts.classes import Classes
 from pipelines.layouts.names import COMPONENT_FOLDERS, OTHER_COMPONENT, read_name
 from pipelines.layouts.pictures import Series, is_within
 from pipelines.sources.videos import VideoProblem, VideoSource, refuse_unusable
-from pipelines.workspace import UNLABELLED
+from pipelines.storage.workspace import UNLABELLED
 
 _LAYOUTS = {
     "frames": "<class>/<video>/frame000001.jpg or img_00001.jpg",

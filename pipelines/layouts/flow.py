@@ -10,6 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from pipelines.interface.options import Compression
+from pipelines.interface.wording import plural
 from pipelines.jobs.task import Probe
 from pipelines.layouts.importing import (
     ImportTask,
@@ -21,11 +23,9 @@ from pipelines.layouts.importing import (
     require_one_size,
 )
 from pipelines.layouts.pictures import decode_component
-from pipelines.options import Compression
 from pipelines.runtime.worker_pool import Report
 from pipelines.storage.flow_file import FLOW_SCHEMA, FlowWriter, new_flow_file
 from pipelines.storage.flow_settings import FlowSettings
-from pipelines.wording import plural
 
 _AT_ONCE = 16  # fields read, appended and reported together
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from pipelines.interface.wording import plural
 from pipelines.jobs.task import Probe
 from pipelines.layouts.importing import (
     ImportTask,
@@ -25,7 +26,6 @@ from pipelines.runtime.worker_pool import Report
 from pipelines.storage.frames_file import FRAMES_SCHEMA, FrameWriter, new_frames_file
 from pipelines.storage.jpeg import encode_jpeg
 from pipelines.video.resize import resize, stored_size
-from pipelines.wording import plural
 
 AS_FOUND = 0
 """The attribute `jpeg_quality` where JPEGs keep their bytes: their quality is not known."""

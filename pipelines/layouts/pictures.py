@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 
 from pipelines.errors import VideoError
+from pipelines.interface.wording import plural
 from pipelines.layouts.names import Kind, PictureName, read_name
 from pipelines.storage.jpeg import MOST_PIXELS, decode_picture, is_jpeg, jpeg_size
-from pipelines.wording import plural
 
 MOST_BYTES = 1 << 26
 """Of one file."""

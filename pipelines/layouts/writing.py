@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 
 from pipelines.errors import VideoError
+from pipelines.interface.options import PictureFormat
 from pipelines.jobs.task import Probe
 from pipelines.layouts.names import FLOW_LAYOUTS, LayoutName
-from pipelines.options import PictureFormat
 from pipelines.runtime.worker_pool import Report
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.atomic import storage_errors, temporary_name

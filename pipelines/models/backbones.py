@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from pipelines.errors import MissingError, UsageError
+from pipelines.interface.options import Depth, ResNetForm
 from pipelines.models.blocks import EXPANSION
 from pipelines.models.moments import Moments
 from pipelines.models.normalise import RGB_DEVIATION, RGB_MEAN
 from pipelines.models.st_resnet import STResNet
 from pipelines.models.stream import BLOCKS
-from pipelines.options import Depth, ResNetForm
 
 BACKBONE_SCHEMA = "stres/backbone/1"
 FORM_UNKNOWN = (

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipelines.interface.options import ResNetForm, TemporalInit
 from pipelines.models.temporal import TemporalConv
-from pipelines.options import ResNetForm, TemporalInit
 
 EXPANSION = 4
 BATCH_NORM_MOMENTUM = 0.05  # paper.md 3.2: running moments take the new batch with this weight

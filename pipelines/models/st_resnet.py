@@ -10,12 +10,12 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from pipelines import options
 from pipelines.errors import UsageError
+from pipelines.interface import options
+from pipelines.interface.options import Depth, Direction, Fusion, ResNetForm, StreamName, TemporalInit
 from pipelines.models.blocks import BlockOutput
 from pipelines.models.normalise import RGB_DEVIATION, RGB_MEAN, Normalise
 from pipelines.models.stream import Stream
-from pipelines.options import Depth, Direction, Fusion, ResNetForm, StreamName, TemporalInit
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines import options
+from pipelines.interface import options
+from pipelines.interface.options import Depth, ResNetForm, TemporalInit
 from pipelines.models.blocks import EXPANSION, BlockOutput, Bottleneck, batch_norm, convolution
 from pipelines.models.dropout import VideoDropout
 from pipelines.models.temporal import TemporalMaxPool
-from pipelines.options import Depth, ResNetForm, TemporalInit
 
 BLOCKS: dict[Depth, tuple[int, ...]] = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 CLASSIFIER_DEVIATION = 0.01  # paper.md 2.6

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.errors import UsageError
+from pipelines.interface.options import TemporalInit
 from pipelines.models.temporal_cpu import temporal_conv_by_products
-from pipelines.options import TemporalInit
 
 TAPS = 3
 # At depth 50 and 224 px every layer has 2.6e8 for 5 frames; at width 16 and 80x64 it has 1.6e6, and two threads take

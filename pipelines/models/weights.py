@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from pipelines.errors import MissingError, UsageError
+from pipelines.interface.options import ResNetForm, StreamName
 from pipelines.models.backbones import BACKBONE_SCHEMA, Backbone, backbone_of
 from pipelines.models.st_resnet import STResNet
 from pipelines.models.stream import Stream
 from pipelines.models.temporal import TemporalConv
-from pipelines.options import ResNetForm, StreamName
 from pipelines.storage.tensor_file import TensorFileError, read_tensors, require_tensors, while_the_server_answers
 
 IMAGENET_DEPTHS = (50, 101, 152)

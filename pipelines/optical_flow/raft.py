@@ -16,10 +16,10 @@ from torch.nn.functional import pad
 from torchvision.models import optical_flow
 
 from pipelines.errors import MissingError
+from pipelines.interface.wording import first_line
 from pipelines.optical_flow.grey import check_frames
 from pipelines.optical_flow.methods import as_options, parse_options, require
 from pipelines.storage.tensor_file import TensorFileError, read_tensors, require_tensors, while_the_server_answers
-from pipelines.wording import first_line
 
 _NETWORKS = {
     "raft_large": (optical_flow.raft_large, optical_flow.Raft_Large_Weights.DEFAULT),

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from pipelines.errors import VideoError
+from pipelines.interface.options import Compression
+from pipelines.interface.wording import plural
 from pipelines.jobs.attributes import stored_library_versions, video_attributes
 from pipelines.optical_flow.displacement import DisplacementMeter
 from pipelines.optical_flow.grey import to_grey
 from pipelines.optical_flow.methods import FlowMethod, make_method
-from pipelines.options import Compression
 from pipelines.runtime.closing import Closing
 from pipelines.runtime.prefetch import prefetch
 from pipelines.runtime.worker_pool import Report
@@ -29,7 +30,6 @@ from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import ArtifactError
 from pipelines.storage.quantise import quantise, require_finite
 from pipelines.video.decoding import VideoReader
-from pipelines.wording import plural
 
 _AHEAD = 2  # batches between two threads: one waits while the next is computed
 

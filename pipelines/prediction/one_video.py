@@ -9,8 +9,8 @@ from pipelines.prediction.progress import PredictionProgress
 from pipelines.prediction.results import BEST, ClassProbability, Prediction, TimelineFiles
 from pipelines.prediction.windows import Duration
 from pipelines.sources.videos import VideoSource
+from pipelines.storage.workspace import UNLABELLED
 from pipelines.video.timing import Timing
-from pipelines.workspace import UNLABELLED
 
 
 def predict_whole(predictor: Predictor, source: VideoSource, progress: PredictionProgress) -> Prediction:

@@ -10,13 +10,13 @@ import numpy as np
 
 from pipelines.drawing.text import draw_text, shortened
 from pipelines.errors import UsageError
+from pipelines.interface.wording import percent
 from pipelines.prediction.predictor import OnFrames, Predictor
 from pipelines.prediction.timeline import Timeline
 from pipelines.prediction.timeline_picture import clock
 from pipelines.video.encoding import encode
 from pipelines.video.isolation import IsolatedReader
 from pipelines.video.resize import resize
-from pipelines.wording import percent
 
 BEST = 3
 _SIDE = 480  # the longer side of the picture at least, so that there is room for letters

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import MissingError
+from pipelines.interface.wording import numbered
 from pipelines.prediction.timeline import Timeline
 from pipelines.prediction.timeline_picture import draw_timeline
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.atomic import read_json, write_bytes, write_json, write_text
 from pipelines.storage.failures import spreadsheet_text
-from pipelines.wording import numbered
-from pipelines.workspace import UNLABELLED
+from pipelines.storage.workspace import UNLABELLED
 
 SCHEMA = "stres/timeline/1"
 COLUMNS = ("start_seconds", "end_seconds", "start_frame", "end_frame", "class", "probability")

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pipelines.drawing.figures import GRID, MUTED, TEXT, new_figure, png, shortened
+from pipelines.interface.wording import printable
 from pipelines.prediction.timeline import Timeline
-from pipelines.wording import printable
 
 ROWS = 12  # classes shown
 _ROW, _STRIP, _TOP, _BOTTOM, _WIDTH, _BAR = 0.26, 0.34, 0.62, 0.5, 7.2, 0.9

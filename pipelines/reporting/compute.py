@@ -23,10 +23,10 @@ from pipelines.evaluation.metrics import (
     stream_metrics,
 )
 from pipelines.evaluation.scores import STREAMS
-from pipelines.options import Space
+from pipelines.interface.options import Space
 from pipelines.reporting.evaluations import SPLIT_FIELD, SavedEvaluation, find_compared, require_current
 from pipelines.reporting.result import Mistake, Result, SplitNumbers
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 
 @dataclass(frozen=True)

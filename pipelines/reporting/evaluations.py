@@ -8,12 +8,12 @@ from typing import Any
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scores import SCORES_SCHEMA, Scores, read_scores
+from pipelines.interface.wording import plural
 from pipelines.storage.atomic import read_json
 from pipelines.storage.hdf5 import ArtifactError, peek
+from pipelines.storage.workspace import Workspace, is_plain_name
 from pipelines.training.recipes import STEPS
 from pipelines.training.runs import LATE_FUSION, Run, outdated, run_at, scores_folder
-from pipelines.wording import plural
-from pipelines.workspace import Workspace, is_plain_name
 
 SPLIT_FIELD = "{split}"
 DEFAULT_RUNS = f"split{SPLIT_FIELD}"

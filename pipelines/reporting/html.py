@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from pipelines import __version__
 from pipelines.analysis.class_order import confusion_order
 from pipelines.evaluation.metrics import confusion_matrix, softmax
+from pipelines.interface.wording import interval, p_value, percent, plural, points
 from pipelines.reporting import plots
 from pipelines.reporting.compute import ReportInputs
 from pipelines.reporting.result import Result
@@ -22,7 +23,6 @@ from pipelines.reporting.thumbnails import Thumbnail
 from pipelines.reporting.training_log import Curves
 from pipelines.storage.atomic import json_text
 from pipelines.training.run_config import RunConfig
-from pipelines.wording import interval, p_value, percent, plural, points
 
 FOLDER = "page"
 TEMPLATE = "report.html.j2"

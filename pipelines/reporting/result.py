@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipelines.wording import plural
+from pipelines.interface.wording import plural
 
 if TYPE_CHECKING:
     from pipelines.analysis.calibration import Calibration, MotionEffect

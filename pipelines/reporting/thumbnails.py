@@ -19,7 +19,7 @@ from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import ArtifactError
 from pipelines.storage.provenance import is_pictures
 from pipelines.storage.quantise import step_size
-from pipelines.workspace import Workspace, is_plain_name
+from pipelines.storage.workspace import Workspace, is_plain_name
 
 LISTED = 48  # the most confident mistakes that all have pictures
 LONG_SIDE = 144  # pixels; a frame of UCF101 then takes 1.5 to 4.4 kB and its flow 1.2 to 2.2 (five clips)

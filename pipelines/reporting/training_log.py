@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import MissingError
+from pipelines.storage.workspace import Workspace, is_plain_name
 from pipelines.training.metrics_log import of_today
 from pipelines.training.recipes import STEPS
 from pipelines.training.run_config import RunConfig
 from pipelines.training.runs import Run
-from pipelines.workspace import Workspace, is_plain_name
 
 MOST_POINTS = 300  # of a curve that is drawn; the table has them all
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.errors import MissingError
-from pipelines.wording import plural
+from pipelines.interface.wording import plural
 
 if TYPE_CHECKING:
     import torch

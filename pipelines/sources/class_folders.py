@@ -18,10 +18,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipelines.errors import UsageError
+from pipelines.interface.wording import plural, some
 from pipelines.sources.lists import listed_labels
 from pipelines.sources.names import is_video, split_of
-from pipelines.wording import plural, some
-from pipelines.workspace import UNLABELLED
+from pipelines.storage.workspace import UNLABELLED
 
 _MEANINGLESS = re.compile(r"part[_-]?\d+|replacement.*", re.IGNORECASE)  # folders of Kinetics' archives
 

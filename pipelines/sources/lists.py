@@ -17,9 +17,9 @@ from pathlib import Path
 
 from pipelines.datasets.split_lists import is_hmdb51_list, is_ucf101_list
 from pipelines.errors import MissingError, UsageError
+from pipelines.interface.wording import plural
 from pipelines.sources.names import VIDEO_SUFFIXES, is_video, require_class_name, split_of
-from pipelines.wording import plural
-from pipelines.workspace import UNLABELLED
+from pipelines.storage.workspace import UNLABELLED
 
 PATH_COLUMNS = (
     *("path", "video_path", "videopath", "file_path", "filepath", "file_name", "filename", "file"),

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from pipelines.errors import UsageError
+from pipelines.storage.workspace import is_plain_name
 from pipelines.video.webp import is_animated_webp
-from pipelines.workspace import is_plain_name
 
 VIDEO_SUFFIXES = frozenset(
     f".{name}"

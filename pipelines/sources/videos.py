@@ -11,15 +11,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from pipelines import options
 from pipelines.datasets.split_lists import fits_on_a_line
 from pipelines.errors import MissingError, UsageError, VideoError
-from pipelines.options import Option
+from pipelines.interface import options
+from pipelines.interface.options import Option
+from pipelines.interface.wording import plural
 from pipelines.sources.class_folders import is_workspace, read_class_folders
 from pipelines.sources.lists import VideoListFile, read_list
 from pipelines.sources.names import VIDEO_SUFFIXES, is_video
-from pipelines.wording import plural
-from pipelines.workspace import UNLABELLED
+from pipelines.storage.workspace import UNLABELLED
 
 _LONGEST_NAME = 255 - len(".h5")  # bytes
 _READING = "Reading VIDEOS (where the layout is not recognised)"

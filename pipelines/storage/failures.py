@@ -13,7 +13,7 @@ from typing import Self
 
 from pipelines.errors import MissingError, StorageError
 from pipelines.storage.atomic import create_folder, locked, storage_errors, write_text
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 FAILURE_COLUMNS = ("stage", "class", "video", "path", "reason", "time")
 _BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "'")

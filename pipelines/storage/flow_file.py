@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.options import Compression
+from pipelines.interface.options import Compression
 from pipelines.storage.atomic import storage_errors
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.hdf5 import HDF5Artifact, HDF5ArtifactWriter, damaged, new_checked_file

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import __version__
 from pipelines.errors import MissingError
+from pipelines.interface.wording import plural
 from pipelines.runtime.closing import Closing
 from pipelines.storage.atomic import atomic_file, storage_errors
 from pipelines.storage.hdf5_guards import DeferredErrorFile, HeapCheckedFile
-from pipelines.wording import plural
 
 if TYPE_CHECKING:
     import h5py

@@ -26,13 +26,13 @@ from pipelines.datasets.splits import (
     without_classes,
 )
 from pipelines.errors import MissingError, UsageError
-from pipelines.options import BOTH_STREAMS, StreamName
+from pipelines.interface.options import BOTH_STREAMS, StreamName
+from pipelines.interface.wording import plural
 from pipelines.runtime.progress import OnProgress, note
 from pipelines.sources.videos import class_counts
 from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.storage.flow_settings import FlowSettings
-from pipelines.wording import plural
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.datasets.samples import Batch
 from pipelines.errors import UsageError
+from pipelines.interface.wording import plural
 from pipelines.models import STResNet
 from pipelines.models.dropout import VideoDropout
 from pipelines.runtime.ranks import Ranks, ranks
 from pipelines.training.recipes import Step
 from pipelines.training.sync_batch_norm import SyncBatchNorm, convert_batch_norm
-from pipelines.wording import plural
 
 _SMALLEST_INPUT = 32  # pixels a side
 

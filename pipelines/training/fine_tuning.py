@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import MissingError, UsageError
 from pipelines.storage.flow_settings import FlowSettings
+from pipelines.storage.workspace import Workspace
 from pipelines.training.recipes import STEPS, StepName
 from pipelines.training.run_config import InitialWeights, NetworkConfig, RunConfig
 from pipelines.training.runs import Run, run_at
-from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.models import STResNet

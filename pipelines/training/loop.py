@@ -16,9 +16,9 @@ from torch import nn
 from pipelines.datasets.preparation import Prepare
 from pipelines.datasets.samples import Batch
 from pipelines.errors import Interrupted, MissingError
+from pipelines.interface.options import Precision
 from pipelines.models import StreamLogits, STResNet
 from pipelines.models.dropout import VideoDropout
-from pipelines.options import Precision
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
 from pipelines.runtime.signals import StopRequest
 from pipelines.training.compilation import compiled

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pipelines import options
 from pipelines.errors import UsageError
-from pipelines.options import Augmentation, Depth, Option, StreamName
+from pipelines.interface import options
+from pipelines.interface.options import Augmentation, Depth, Option, StreamName
 
 StepName = Literal["appearance", "motion", "joint1", "joint2"]
 STEPS: tuple[StepName, ...] = get_args(StepName)

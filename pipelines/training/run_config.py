@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import MissingError
-from pipelines.options import Depth, Direction, Fusion, Precision, ResNetForm, TemporalInit
+from pipelines.interface.options import Depth, Direction, Fusion, Precision, ResNetForm, TemporalInit
 from pipelines.storage.atomic import json_text
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.typed_json import Within, WrongField, first_difference, from_json, read_fields, to_json

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import MissingError, UsageError
+from pipelines.interface.wording import first_line, plural
 from pipelines.storage.atomic import locked, read_json, storage_errors, write_json
 from pipelines.storage.provenance import same_origin
 from pipelines.storage.typed_json import first_difference
+from pipelines.storage.workspace import Workspace, is_plain_name
 from pipelines.training.recipes import STEPS, Step
 from pipelines.training.run_config import BaseRun, RunConfig, checked_split
-from pipelines.wording import first_line, plural
-from pipelines.workspace import Workspace, is_plain_name
 
 if TYPE_CHECKING:
     from pipelines.datasets.split_lists import Split

@@ -15,14 +15,15 @@ from pipelines.datasets.sampler import StepSampler
 from pipelines.datasets.samples import Batch, TrainingSamples
 from pipelines.datasets.sampling import TemporalSampling
 from pipelines.errors import MissingError
+from pipelines.interface.options import Precision
 from pipelines.models import STResNet, load_pretrained, load_streams
 from pipelines.models.weights import read_pretrained
-from pipelines.options import Precision
 from pipelines.runtime.devices import loader_workers, memory_errors
 from pipelines.runtime.progress import OnProgress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.signals import stop_requests
 from pipelines.storage.atomic import free_gigabytes, remove_left_over_temporary_files, require_writable
+from pipelines.storage.workspace import Workspace
 from pipelines.training.compilation import compiles, worthwhile
 from pipelines.training.data import TrainingData
 from pipelines.training.data_parallel import DataParallelPlan, uses_sync_bn
@@ -49,7 +50,6 @@ from pipelines.training.runs import (
 )
 from pipelines.training.step_files import StepFiles, StepResult
 from pipelines.training.validation import held_out_measure
-from pipelines.workspace import Workspace
 
 
 @dataclass(frozen=True)

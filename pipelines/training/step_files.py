@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import MissingError, UsageError
+from pipelines.interface.wording import first_line
 from pipelines.storage.atomic import storage_errors
 from pipelines.training.recipes import Step
 from pipelines.training.runs import Run
-from pipelines.wording import first_line
 
 if TYPE_CHECKING:
     from pipelines.training.loop import StepTrainer

@@ -7,9 +7,9 @@ from typing import Any, Self
 import torch
 
 from pipelines.datasets.sampler import batches_per_epoch
+from pipelines.interface.wording import percent
 from pipelines.training.optimiser import learning_rate
 from pipelines.training.recipes import Step
-from pipelines.wording import percent
 
 UPDATES_PER_LOG_LINE = 10
 LINES_SHOWN = 5

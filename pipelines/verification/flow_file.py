@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.interface.wording import percent, plural
 from pipelines.optical_flow.grey import to_grey
 from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.flow_settings import FlowSettings
@@ -18,7 +19,6 @@ from pipelines.storage.quantise import dequantise, is_clipped
 from pipelines.verification.faults import CheckLevel, FaultFound
 from pipelines.verification.orientation import warp
 from pipelines.verification.stored_bytes import checked_bytes, has_checksums, stored_chunks
-from pipelines.wording import percent, plural
 
 # A constant field of 340x256 takes 40 bytes by Zstandard and 190 by gzip, of 174,080; one with any motion in it takes
 # thousands.

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pipelines.interface.wording import plural
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import damaged
 from pipelines.storage.jpeg import decode_jpeg
 from pipelines.verification.faults import CheckLevel, FaultFound
 from pipelines.verification.stored_bytes import checked_bytes, has_checksums, stored_chunks
-from pipelines.wording import plural
 
 _PIECE = 1 << 20  # bytes read at once where HDF5 itself has to check them
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.errors import UsageError, VideoError
+from pipelines.interface.wording import plural
 from pipelines.jobs.attributes import options_difference
 from pipelines.optical_flow.methods import FlowMethod, make_method, options_of
 from pipelines.optical_flow.store import fields_of_pairs, method_input
@@ -25,7 +26,6 @@ from pipelines.verification.faults import FaultFound
 from pipelines.verification.tasks import Recomputed, RecomputeTask
 from pipelines.video.decoding import VideoReader, damage
 from pipelines.video.resize import resize
-from pipelines.wording import plural
 
 # The same engine on the same machine gives the same bytes. The engines of TV-L1 and OpenCV's own, on two pairs of each
 # of 15 real clips, differ by more than 0.16 pixels, one grey level at the usual bound, in 0.8 % of the bytes at most:

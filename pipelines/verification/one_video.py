@@ -13,6 +13,7 @@ import numpy as np
 
 from pipelines.datasets.catalogue import artifact_of, contradiction
 from pipelines.datasets.dataset_file import Artifact, Kind
+from pipelines.interface.wording import plural
 from pipelines.jobs.resume import size_conflict
 from pipelines.optical_flow.methods import METHODS
 from pipelines.storage.flow_file import FlowFile
@@ -24,7 +25,6 @@ from pipelines.verification.flow_file import FlowContent, check_constant, check_
 from pipelines.verification.frames_file import check_frames
 from pipelines.verification.orientation import judge_orientation
 from pipelines.verification.tasks import FlowOrigin, VideoReport, VideoTask
-from pipelines.wording import plural
 
 _SAMPLED_FIELDS = 16
 File = TypeVar("File", FrameFile, FlowFile)

@@ -16,10 +16,10 @@ from pipelines.storage.atomic import storage_errors
 from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.storage.flow_settings import DEFAULT_BOUND, DEFAULT_METHOD, DEFAULT_STEP, FlowSettings
 from pipelines.storage.provenance import is_pictures
+from pipelines.storage.workspace import Workspace
 from pipelines.verification.faults import Fault
 from pipelines.verification.tasks import VideoReport
 from pipelines.verification.whole_set import KINDS
-from pipelines.workspace import Workspace
 
 
 @dataclass(frozen=True)

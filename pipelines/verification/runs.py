@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pipelines.errors import MissingError
 from pipelines.storage.atomic import read_json
+from pipelines.storage.workspace import Workspace
 from pipelines.verification.faults import CheckLevel, Fault
-from pipelines.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from pipelines.datasets.dataset_file import Kind, read_dataset_file, video_id
 from pipelines.datasets.split_lists import list_files
 from pipelines.datasets.splits import resolve, splits_in_use
 from pipelines.errors import MissingError, StresError
+from pipelines.interface.wording import plural, some
 from pipelines.sources.names import is_video
 from pipelines.storage.failures import Failure
 from pipelines.storage.flow_settings import FlowSettings
+from pipelines.storage.workspace import Workspace
 from pipelines.training.runs import Run
 from pipelines.verification.faults import Fault, FaultKind
 from pipelines.verification.tasks import VideoReport, VideoTask
-from pipelines.wording import plural, some
-from pipelines.workspace import Workspace
 
 KINDS: tuple[Kind, ...] = ("frames", "flow")
 _MADE_BY: dict[str, Kind] = {f"{verb}-{kind}": kind for kind in KINDS for verb in ("extract", "import")}  # by stage

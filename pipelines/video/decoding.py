@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 from pipelines.errors import VideoError
+from pipelines.interface.wording import plural
 from pipelines.runtime.closing import Closing
 from pipelines.storage.jpeg import MOST_PIXELS
 from pipelines.video.ending import ending_of
@@ -24,7 +25,6 @@ from pipelines.video.orientation import Orientation
 from pipelines.video.resize import resize, stored_size
 from pipelines.video.timing import FrameClock, Timing
 from pipelines.video.webp import is_animated_webp, webp_as_matroska
-from pipelines.wording import plural
 
 # Only containers that hold their own pictures. Play lists (ffconcat, HLS, SDP, DASH) make FFmpeg open other files and
 # addresses, even if their name is that of a video: they are refused, and so is every protocol but `file`.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from pipelines.interface.wording import plural
 from pipelines.storage.hdf5 import USUAL_FPS, even_times
-from pipelines.wording import plural
 
 if TYPE_CHECKING:
     import av

@@ -1,7 +1,7 @@
 """`stres demo`: every stage in a few minutes."""
 
 from pipelines import demo as stage
-from pipelines.wording import duration, percent
+from pipelines.interface.wording import duration, percent
 from stres_cli.config_options import command
 from stres_cli.confusion_view import render_confusion
 from stres_cli.console import CommandUI

@@ -3,7 +3,7 @@
 from rich.text import Text
 
 from pipelines import doctor as stage
-from pipelines.wording import duration, plural, printable
+from pipelines.interface.wording import duration, plural, printable
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI
 

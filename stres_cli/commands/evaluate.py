@@ -4,8 +4,8 @@ from dataclasses import asdict
 from typing import Any
 
 from pipelines import evaluate as stage
+from pipelines.interface.wording import duration, percent, plural
 from pipelines.runtime.devices import keep_freed_memory
-from pipelines.wording import duration, percent, plural
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text
 from stres_cli.estimate_view import show_evaluation

@@ -1,7 +1,7 @@
 """`stres export`: writes a run as one file for deployment."""
 
 from pipelines import export as stage
-from pipelines.wording import percent, printable
+from pipelines.interface.wording import percent, printable
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI
 

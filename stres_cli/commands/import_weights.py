@@ -1,7 +1,7 @@
 """`stres import-weights`: converts a pretrained ResNet of another program for `train --weights`."""
 
 from pipelines import import_weights as stage
-from pipelines.wording import plural
+from pipelines.interface.wording import plural
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, printable
 

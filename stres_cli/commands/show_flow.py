@@ -1,7 +1,7 @@
 """`stres show-flow`: draws optical flow."""
 
 from pipelines import show_flow as stage
-from pipelines.wording import plural
+from pipelines.interface.wording import plural
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI
 

@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 
 from pipelines import train as stage
-from pipelines.options import fields_of
+from pipelines.interface.options import fields_of
+from pipelines.interface.wording import duration, percent, plural
 from pipelines.runtime.devices import keep_freed_memory
 from pipelines.training.recipes import Step
-from pipelines.wording import duration, percent, plural
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text
 from stres_cli.estimate_view import show_training

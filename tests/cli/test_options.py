@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 import pytest
 from typer.testing import CliRunner
 
-from pipelines import options
 from pipelines.errors import UsageError
-from pipelines.options import Option, fields_of
+from pipelines.interface import options
+from pipelines.interface.options import Option, fields_of
 from stres_cli import app as application
 from stres_cli.app import COMMANDS
 

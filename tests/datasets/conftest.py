@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.storage.flow_file import new_flow_file
 from pipelines.storage.frames_file import new_frames_file
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 AddVideo = Callable[..., None]
 

@@ -14,9 +14,9 @@ from pipelines.runtime.devices import available_cores, resolve_device
 from pipelines.runtime.ranks import Ranks, launched, ranks
 from pipelines.storage import atomic as workspace
 from pipelines.storage.failures import Failure, read_failures, record_outcomes
+from pipelines.storage.workspace import Workspace
 from pipelines.training.data_parallel import micro_batch_shards, uses_sync_bn
 from pipelines.training.recipes import PAPER, SMALL, override
-from pipelines.workspace import Workspace
 
 
 @pytest.mark.parametrize("together", [True, False])

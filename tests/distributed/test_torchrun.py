@@ -18,10 +18,10 @@ from torch import nn
 from pipelines import evaluate, train
 from pipelines.evaluation.scores import read_scores
 from pipelines.storage.failures import read_failures
+from pipelines.storage.workspace import Workspace
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run
 from pipelines.video.synthetic import write_clips
-from pipelines.workspace import Workspace
 from tests.distributed import ranks_script
 from tests.helpers.workspaces import Trained, write_workspace
 

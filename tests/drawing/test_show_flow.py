@@ -23,9 +23,9 @@ from pipelines.runtime.progress import Progress
 from pipelines.show_flow import Config, Result, run
 from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.frames_file import FrameFile
+from pipelines.storage.workspace import Workspace
 from pipelines.video.isolation import Decoder, IsolatedReader
 from pipelines.video.synthetic import write_video
-from pipelines.workspace import Workspace
 from stres_cli.app import app
 from tests.helpers import worker_functions
 

@@ -10,7 +10,7 @@ from pipelines import evaluate, report, train
 from pipelines.errors import MissingError
 from pipelines.evaluation.scores import read_scores
 from pipelines.storage.atomic import read_json
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 from stres_cli.app import app
 from tests.helpers.workspaces import write_workspace
 

@@ -10,7 +10,7 @@ from pipelines import evaluate
 from pipelines.errors import StresError
 from pipelines.evaluation import estimation
 from pipelines.storage.hdf5 import open_file
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 TEST_VIDEOS = 2
 

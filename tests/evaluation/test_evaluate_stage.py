@@ -19,15 +19,15 @@ from pipelines.datasets.artifact_reader import ArtifactReader
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.metrics import stream_metrics
 from pipelines.evaluation.scores import read_scores
+from pipelines.interface.options import TemporalName, ViewName
 from pipelines.models import STResNet
-from pipelines.options import TemporalName, ViewName
 from pipelines.reporting.evaluations import find_evaluations
 from pipelines.runtime.progress import ignore_progress
 from pipelines.storage.failures import read_failures
 from pipelines.storage.hdf5 import open_file
+from pipelines.storage.workspace import Workspace
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run
-from pipelines.workspace import Workspace
 from stres_cli.app import app
 from tests.helpers.workspaces import write_workspace
 

@@ -17,7 +17,7 @@ from pipelines.evaluation.metrics import (
     true_class_ranks,
 )
 from pipelines.evaluation.scores import STREAMS, Scores
-from pipelines.wording import percent, points
+from pipelines.interface.wording import percent, points
 
 PROTOCOL = {"frames": 25, "views": "full", "mirror": True, "temporal": "sequence"}
 

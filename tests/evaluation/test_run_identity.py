@@ -11,8 +11,8 @@ from pipelines import evaluate, report, train
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.scores import read_scores
 from pipelines.reporting.thumbnails import thumbnails
+from pipelines.storage.workspace import Workspace
 from pipelines.training.runs import Run
-from pipelines.workspace import Workspace
 from tests.helpers.workspaces import write_workspace
 
 PROTOCOL = "motion-1frames-center-plain-sequence"

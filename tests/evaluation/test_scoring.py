@@ -19,7 +19,7 @@ from pipelines.evaluation.scoring import Scorer, shortest_window
 from pipelines.models import STResNet
 from pipelines.storage.flow_file import new_flow_file
 from pipelines.storage.frames_file import new_frames_file
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 CPU = torch.device("cpu")
 CLASSES, STACK = 5, 4

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.storage.failures import read_failures
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 from tests.faults.fault_injection import Running, read_only, small_disk, without_root_rights
 from tests.faults.fault_stages import (
     CLASSES,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.errors import StresError
 from pipelines.runtime.worker_pool import Report
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.sources.videos import VideoList

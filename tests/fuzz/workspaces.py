@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines import evaluate, train
 from pipelines.runtime.progress import Progress
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 # The file in the workspace, what reads it, how it is damaged ("json" or bytes), and its share of the inputs.
 TARGETS = (

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipelines import train
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 STEPS = ("appearance", "motion", "joint1", "joint2")
 TINY = {

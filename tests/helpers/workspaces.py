@@ -11,7 +11,7 @@ from pipelines.datasets.split_lists import Split
 from pipelines.datasets.splits import write_splits
 from pipelines.storage.flow_file import new_flow_file
 from pipelines.storage.frames_file import new_frames_file
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 CLASSES = ("jump", "wave")
 FRAMES, HEIGHT, WIDTH = 16, 32, 40

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.storage.flow_file import new_flow_file
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 from stres_cli.app import app
 from tests.helpers import worker_functions
 

@@ -16,7 +16,7 @@ from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.frames_file import FRAMES_SCHEMA
 from pipelines.storage.hdf5 import peek
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 WriteClip = Callable[..., np.ndarray]
 

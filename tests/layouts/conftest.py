@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 HEIGHT, WIDTH = 32, 40
 WritePictures = Callable[..., list[np.ndarray]]

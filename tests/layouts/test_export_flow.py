@@ -15,7 +15,7 @@ from pipelines.export_flow import Config, run
 from pipelines.runtime.progress import Progress
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FlowFile, new_flow_file
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 FIELDS, HEIGHT, WIDTH = 5, 32, 40
 

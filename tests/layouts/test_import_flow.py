@@ -20,7 +20,7 @@ from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FLOW_SCHEMA, FlowFile
 from pipelines.storage.hdf5 import peek
 from pipelines.storage.quantise import NO_MOTION, dequantise, quantise
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 REAL = Path(__file__).parents[2].parent / "shared/data/jpeg-flow-layout"
 LISTS = Path(__file__).parents[2].parent / "shared/data/splits"

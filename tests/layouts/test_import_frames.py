@@ -15,7 +15,7 @@ from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.frames_file import FRAMES_SCHEMA, FrameFile
 from pipelines.storage.hdf5 import peek
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 from tests.helpers.workspaces import write_workspace
 
 COUNT = 4

@@ -8,7 +8,7 @@ import numpy as np
 from pipelines import import_flow, import_frames
 from pipelines.storage.frames_file import FRAMES_SCHEMA
 from pipelines.storage.hdf5 import peek
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 
 def frames(workspace: Workspace, folder: Path):

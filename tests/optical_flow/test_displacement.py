@@ -14,7 +14,7 @@ from pipelines.errors import MissingError
 from pipelines.optical_flow.displacement import BOUNDS, Displacement, DisplacementMeter, clipping
 from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.hdf5 import peek
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 from stres_cli.app import app
 
 WriteClip = Callable[..., np.ndarray]

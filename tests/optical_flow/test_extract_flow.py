@@ -20,7 +20,7 @@ from pipelines.storage.flow_file import FLOW_SCHEMA, FlowFile
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.hdf5 import peek
 from pipelines.storage.quantise import quantise
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 from tests.helpers import worker_functions
 
 WriteClip = Callable[..., np.ndarray]

@@ -16,11 +16,11 @@ from pipelines.prediction.inputs import FlowOnDemand, TrainedFlow
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.jpeg import as_stored
+from pipelines.storage.workspace import Workspace
 from pipelines.training.runs import Run
 from pipelines.video.decoding import VideoReader
 from pipelines.video.isolation import Decoder, IsolatedReader
 from pipelines.video.synthetic import write_video
-from pipelines.workspace import Workspace
 from tests.helpers.old_weights import forget_configuration
 
 TEST_VIDEOS = ("jump/jump2", "wave/wave2")

@@ -12,9 +12,9 @@ import pytest
 from pipelines.evaluation.metrics import results_document
 from pipelines.evaluation.scores import STREAMS, Scores, write_scores
 from pipelines.storage.atomic import write_json
+from pipelines.storage.workspace import Workspace
 from pipelines.training.recipes import SMALL
 from pipelines.training.run_config import RUN_SCHEMA, BaseRun, NetworkConfig, RunConfig, StepConfig, TrainVideos
-from pipelines.workspace import Workspace
 
 Evaluate = Callable[..., Path]
 

@@ -17,7 +17,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.scores import read_scores
 from pipelines.report import Config, Result, run
 from pipelines.reporting import thumbnails
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 from stres_cli.report_view import render
 
 Evaluate = Callable[..., Path]

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
+from pipelines.interface.wording import percent
 from pipelines.report import Config, run
 from pipelines.storage.flow_file import new_flow_file
 from pipelines.storage.frames_file import new_frames_file
-from pipelines.wording import percent
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 from tests.reporting.chromium import PROGRAM, Browser
 
 Evaluate = Callable[..., Path]

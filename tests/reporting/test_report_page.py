@@ -23,7 +23,7 @@ from pipelines.reporting.evaluations import find_evaluations
 from pipelines.reporting.html import as_script
 from pipelines.reporting.plots.drawing import RAMP
 from pipelines.reporting.training_log import read_configurations, read_curves
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 Evaluate = Callable[..., Path]
 

@@ -20,7 +20,7 @@ from pipelines.report import Config, Result, run
 from pipelines.runtime.progress import Progress
 from pipelines.storage.atomic import read_json, write_json
 from pipelines.storage.hdf5 import ArtifactError
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 Evaluate = Callable[..., Path]
 

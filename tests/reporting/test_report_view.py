@@ -14,7 +14,7 @@ from rich.console import Console
 from pipelines.analysis.published import Method, Published
 from pipelines.evaluation.scores import read_scores
 from pipelines.report import Config, Result, run
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 from stres_cli.confusion_view import abbreviations, render_confusion
 from stres_cli.report_view import _accuracies, _classes, render
 

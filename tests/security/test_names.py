@@ -17,9 +17,9 @@ from pipelines.reporting.thumbnails import thumbnails
 from pipelines.reporting.training_log import read_configurations
 from pipelines.sources.videos import find_videos
 from pipelines.storage.failures import Failure, read_failures, record_outcomes, spreadsheet_text, typed_text
+from pipelines.storage.workspace import Workspace, is_plain_name
 from pipelines.training.run_config import BaseRun
 from pipelines.training.runs import Run, find_run
-from pipelines.workspace import Workspace, is_plain_name
 from stres_cli.console import CommandUI
 from tests.helpers.old_weights import forget_configuration
 

@@ -16,10 +16,10 @@ from pipelines.jobs.frames import FrameTask
 from pipelines.runtime import worker_pool as workers
 from pipelines.runtime.worker_pool import Limits
 from pipelines.storage.failures import read_failures
+from pipelines.storage.workspace import Workspace
 from pipelines.video import isolation
 from pipelines.video.decoding import VideoReader
 from pipelines.video.synthetic import write_video
-from pipelines.workspace import Workspace
 
 FRAMES = 4
 

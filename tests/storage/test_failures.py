@@ -10,7 +10,7 @@ import pytest
 from pipelines.errors import StorageError, VideoError
 from pipelines.storage import failures as outcomes
 from pipelines.storage.failures import Failure, FailureLog, read_failures, record_outcomes
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from pipelines.datasets.splits import write_splits
 from pipelines.errors import MissingError, UsageError
 from pipelines.runtime.progress import Progress
 from pipelines.storage.atomic import write_json
+from pipelines.storage.workspace import Workspace
 from pipelines.training.data import TrainingData, find_training_data
 from pipelines.training.runs import Run
-from pipelines.workspace import Workspace
 from tests.helpers.tiny_training import config
 
 

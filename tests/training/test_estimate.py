@@ -12,9 +12,9 @@ import pytest
 from pipelines import train
 from pipelines.errors import Interrupted, StresError
 from pipelines.runtime.progress import Progress
+from pipelines.storage.workspace import Workspace
 from pipelines.training import estimation
 from pipelines.training.runs import Run
-from pipelines.workspace import Workspace
 from tests.helpers import tiny_training
 from tests.helpers.tiny_training import STEPS
 

@@ -13,9 +13,9 @@ from pipelines import train
 from pipelines.datasets.splits import Split, write_splits
 from pipelines.errors import MissingError, UsageError
 from pipelines.models import load_pretrained
+from pipelines.storage.workspace import Workspace
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run
-from pipelines.workspace import Workspace
 from tests.helpers.old_weights import forget_configuration
 from tests.helpers.workspaces import write_workspace
 

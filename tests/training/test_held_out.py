@@ -13,8 +13,8 @@ from pipelines.datasets.group_splits import hold_out
 from pipelines.datasets.sampling import spaced_centers
 from pipelines.errors import UsageError
 from pipelines.storage.frames_file import FrameFile
+from pipelines.storage.workspace import Workspace
 from pipelines.training.runs import Run, load_network
-from pipelines.workspace import Workspace
 from tests.helpers.workspaces import TINY_STEPS
 
 

@@ -10,9 +10,9 @@ from pipelines import evaluate, train
 from pipelines.errors import MissingError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.reporting.evaluations import find_evaluations
+from pipelines.storage.workspace import Workspace
 from pipelines.training.fine_tuning import find_source
 from pipelines.training.runs import choose_run, find_run
-from pipelines.workspace import Workspace
 from tests.helpers.tiny_training import config
 from tests.helpers.workspaces import write_workspace
 

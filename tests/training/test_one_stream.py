@@ -13,8 +13,8 @@ from pipelines import evaluate, extract_frames, predict, report, train, verify
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.scores import read_scores
 from pipelines.runtime.progress import Progress
+from pipelines.storage.workspace import Workspace
 from pipelines.training.runs import Run
-from pipelines.workspace import Workspace
 from tests.helpers.workspaces import TINY_STEPS
 
 

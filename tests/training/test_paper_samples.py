@@ -19,8 +19,8 @@ from pipelines.datasets.samples import TrainingSamples
 from pipelines.datasets.sampling import TemporalSampling, flow_indices, sample_centers
 from pipelines.storage.flow_file import new_flow_file
 from pipelines.storage.frames_file import new_frames_file
+from pipelines.storage.workspace import Workspace
 from pipelines.training.recipes import PAPER
-from pipelines.workspace import Workspace
 
 # ------------------------------------------------------------------ in time
 

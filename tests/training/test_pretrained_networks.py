@@ -12,8 +12,8 @@ import torch
 from pipelines import evaluate, import_weights, train
 from pipelines.errors import MissingError, UsageError
 from pipelines.models import STResNet, load_pretrained
+from pipelines.storage.workspace import Workspace
 from pipelines.training.runs import Run, load_network
-from pipelines.workspace import Workspace
 from tests.models.test_backbones import AVERAGE, random_state, write_matconvnet, write_onnx
 
 TINY = {"appearance": {"lr": 1e-20, "iterations": 1, "batch_size": 2}}

@@ -17,11 +17,11 @@ from pipelines import train
 from pipelines.errors import Interrupted, MissingError, UsageError
 from pipelines.models import STResNet
 from pipelines.runtime.progress import Progress, ignore_progress
+from pipelines.storage.workspace import Workspace
 from pipelines.training import session
 from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, load, save
 from pipelines.training.runs import Run, load_network, only_trainer
 from pipelines.verification.runs import RunTask
-from pipelines.workspace import Workspace
 
 STEPS = ("appearance", "motion", "joint1", "joint2")
 TINY = {  # six training videos: an epoch has two batches, or three

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipelines import extract_flow, extract_frames, verify
+from pipelines.storage.workspace import Workspace
 from pipelines.verification import recomputing
 from pipelines.video.synthetic import write_video
-from pipelines.workspace import Workspace
 from tests.verification.planting import FLOW, VELOCITIES, clip, write_lists
 
 Verify = Callable[..., verify.Result]

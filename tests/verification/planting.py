@@ -14,7 +14,7 @@ from pipelines.datasets.split_lists import Split
 from pipelines.datasets.splits import write_splits
 from pipelines.storage.flow_file import FLOW_SCHEMA, FlowFile, new_flow_file
 from pipelines.storage.hdf5 import peek
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 FRAMES, HEIGHT, WIDTH = 14, 48, 64
 VELOCITIES = {"drift": (2, 1), "fall": (-1, 2), "rise": (1, -2)}  # pixels a frame, x then y

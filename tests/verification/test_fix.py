@@ -10,8 +10,8 @@ from pipelines import extract_flow, extract_frames, verify
 from pipelines.storage.failures import Failure, read_failures, record_outcomes
 from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.hdf5 import peek
+from pipelines.storage.workspace import Workspace
 from pipelines.verification.requeue import Requeued, commands
-from pipelines.workspace import Workspace
 from tests.verification.planting import FLOW, fields_of, found, rewrite_flow, set_attribute
 
 Verify = Callable[..., verify.Result]

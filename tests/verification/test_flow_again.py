@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from pipelines import extract_flow, extract_frames, verify
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FlowFile
+from pipelines.storage.workspace import Workspace
 from pipelines.verification import one_flow, recomputing, tasks
 from pipelines.verification.faults import FaultFound
 from pipelines.verification.tasks import FlowOrigin, RecomputeTask
 from pipelines.video.synthetic import write_video
-from pipelines.workspace import Workspace
 from stres_cli.app import app
 from tests.verification import deadly
 from tests.verification.planting import FLOW, FRAMES, clip, fields_of, found, rewrite_flow, set_attribute

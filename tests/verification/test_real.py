@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines import extract_flow, extract_frames, verify
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 from tests.verification.planting import fields_of, found, rewrite_flow
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

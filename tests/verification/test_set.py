@@ -18,7 +18,7 @@ from pipelines.errors import MissingError
 from pipelines.storage.atomic import write_json
 from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.storage.hdf5 import peek
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 from tests.verification.planting import fields_of, found, opened, rewrite_flow, set_attribute, write_lists
 
 Verify = Callable[..., verify.Result]

@@ -10,8 +10,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from pipelines import verify
+from pipelines.storage.workspace import Workspace
 from pipelines.verification.faults import FIXES, Fault
-from pipelines.workspace import Workspace
 from stres_cli import verify_view
 from stres_cli.app import app
 from tests.verification.planting import fields_of, rewrite_flow

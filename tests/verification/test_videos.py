@@ -14,8 +14,8 @@ from pipelines.storage.frames_file import FRAMES_SCHEMA, new_frames_file
 from pipelines.storage.hdf5 import peek
 from pipelines.storage.jpeg import encode_jpeg
 from pipelines.storage.quantise import mirror_x_flow
+from pipelines.storage.workspace import Workspace
 from pipelines.verification.stored_bytes import stored_chunks
-from pipelines.workspace import Workspace
 from tests.verification.planting import (
     FRAMES,
     HEIGHT,

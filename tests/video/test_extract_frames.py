@@ -21,8 +21,8 @@ from pipelines.storage.failures import Failure, read_failures, record_outcomes
 from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.frames_file import FRAMES_SCHEMA, FrameFile
 from pipelines.storage.hdf5 import peek
+from pipelines.storage.workspace import Workspace
 from pipelines.video.synthetic import write_video
-from pipelines.workspace import Workspace
 
 WriteClip = Callable[..., np.ndarray]
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 
 from pipelines.drawing.figures import MUTED, TEXT, shortened
+from pipelines.interface.wording import percent
 from pipelines.reporting.plots.drawing import HURT, STREAM_COLOURS, Panel, PanelGrid, described
 from pipelines.reporting.training_log import thinned
-from pipelines.wording import percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines.drawing.figures import GRID, MUTED, TEXT, new_figure, png, shortened
-from pipelines.wording import percent
+from pipelines.interface.wording import percent
 
 if TYPE_CHECKING:
     from pipelines.reporting.result import Result

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.wording import duration, first_line, plural, printable
+from pipelines.interface.wording import duration, first_line, plural, printable
 
 
 @pytest.mark.parametrize(

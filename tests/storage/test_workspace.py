@@ -3,7 +3,7 @@
 import pytest
 
 from pipelines.errors import MissingError
-from pipelines.workspace import Workspace
+from pipelines.storage.workspace import Workspace
 
 
 def test_a_workspace_that_is_not_there_is_missing(tmp_path):

@@ -1,0 +1,1 @@
+"""What the command line is made from: the options of a stage, and numbers in words."""
