@@ -93,7 +93,7 @@ class Data:
 
 
 def _weizmann(name: str, variants: dict[str, Variant], **flow: Any) -> Data:
-    return Data(name, (1, 2, 3), {"recipe": "small", "size": (64, 80)}, flow, variants)
+    return Data(name, (1, 2, 3), {"recipe": "small", "size": (64, 80), "validation": 0.0}, flow, variants)
 
 
 def _joint1(title: str, **changes: Any) -> Variant:

@@ -22,7 +22,7 @@ from pipelines.storage.workspace import Workspace, is_plain_name
 from pipelines.training.compilation import compiles
 from pipelines.training.recipes import RECIPES, STEPS, Recipe, RecipeName, Step, StepName, override
 from pipelines.training.run_config import RUN_SCHEMA, NetworkConfig, RunConfig, StepConfig, TrainVideos, digest
-from pipelines.training.runs import Run
+from pipelines.training.runs import Run, run_at
 from pipelines.training.step_files import StepResult
 
 if TYPE_CHECKING:
@@ -33,6 +33,13 @@ STACK = 10  # L, flow fields of one motion input (paper.md 1.4)
 RECIPE = "Recipe (VALUE for all steps, or STEP=VALUE,STEP=VALUE)"
 _NETWORK = "Network (where no default is shown: the recipe's)"
 _DATA = "Data"
+
+
+def _share_or_file(text: str) -> float | Path:
+    try:
+        return float(text)
+    except ValueError:
+        return Path(text)
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,17 @@ class Config:
         tuple[str, ...], Option(flag="--exclude-class", metavar="NAME", repeated=True, group=_DATA)
     ] = ()
     """Leave a class out of training and test; may be repeated."""
-    validation: Annotated[float, Option(metavar="SHARE", minimum=0, below=1, group=_DATA)] = 0.0
+    validation: Annotated[
+        Path | float | None,
+        Option(
+            metavar="SHARE|FILE",
+            read=_share_or_file,
+            group=_DATA,
+            default="0.1 where every class has 10 groups, but 0 in the recipe paper",
+        ),
+    ] = None
     """Share of the training groups (without groups: videos) to hold out and measure loss and accuracy on while
-    training; never test videos."""
+    training, or a list of the videos (class/video a line); never test videos."""
     recipe: Annotated[RecipeName, Option(group=RECIPE)] = "paper"
     """paper, or small (from scratch on hundreds of clips)."""
     steps: Annotated[tuple[StepName, ...] | None, Option(metavar="STEP,STEP", group=RECIPE, default="the recipe's")] = (
@@ -127,6 +142,8 @@ class Config:
 
     def __post_init__(self) -> None:
         options.check(self)
+        if isinstance(self.validation, int | float):
+            options.require("--validation", options.Probability, self.validation)
         for step in self.overrides:
             if step not in STEPS:
                 raise UsageError(f"there is no step {step!r} to override: the steps are {', '.join(STEPS)}")
@@ -188,7 +205,7 @@ class Config:
             train_videos=TrainVideos(len(data.videos), digest([video.id for video in data.videos])),
             flow=data.flow,
             frames_short_side=data.short_side,
-            validation=self.validation,
+            validation=data.held_out,
             steps={name: StepConfig(self.step(name)) for name in self.selected()},
             split_sha256=digest([data.split.train, data.split.test]),
             excluded_classes=tuple(sorted(set(self.exclude_classes))),
@@ -247,7 +264,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
                 group_regex=config.group_regex,
                 overwrite_splits=config.overwrite,
                 exclude=config.exclude_classes,
-                validation=config.validation,
+                validation=_validation(config, workspace),
+                recipe_validation=config.base.validation,
                 streams={stream for name in config.selected() for stream in config.step(name).streams},
                 write=not config.dry_run,
                 on_progress=on_progress,
@@ -298,3 +316,18 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         seconds=time.monotonic() - started,
         estimate=estimate,
     )
+
+
+def _validation(config: Config, workspace: Workspace) -> float | Path | None:
+    """As asked for, else as a run that is continued or built on has it; None: as the recipe has it."""
+    if config.validation is not None:
+        return config.validation
+    known: Run | None = Run(workspace.runs / config.run_name)
+    if config.overwrite or not (known and known.config_file.exists()):
+        known = run_at(workspace, config.base_run or "")
+    if known is None:
+        return None
+    share = known.config().validation
+    if share == "list":
+        raise UsageError(f"run {known.name} was begun with a list of held-out videos: give it again, --validation FILE")
+    return share

@@ -149,12 +149,7 @@ def hold_out(ids: Sequence[str], share: float, seed: int, group_regex: str | Non
     """
     import numpy as np
 
-    group: dict[str, str] = {}
-    of_class: dict[str, set[str]] = defaultdict(set)
-    for id_ in ids:
-        class_name, _, video = id_.partition("/")
-        group[id_] = group_of(class_name, video, group_regex) or id_
-        of_class[class_name].add(group[id_])
+    group, of_class = _groups(ids, group_regex)
     drawn: set[str] = set()
     for number, (_, groups) in enumerate(sorted(of_class.items())):
         wanted = max(1, round(share * len(groups))) - len(groups & drawn)
@@ -169,6 +164,23 @@ def hold_out(ids: Sequence[str], share: float, seed: int, group_regex: str | Non
                 "--validation out, or the class by --exclude-class"
             )
     return {id_ for id_ in ids if group[id_] in drawn}
+
+
+def fewest_groups(ids: Sequence[str], group_regex: str | None = None) -> tuple[str, int]:
+    """The class with the fewest groups, the first of several, and their number."""
+    counts = {class_name: len(groups) for class_name, groups in sorted(_groups(ids, group_regex)[1].items())}
+    return min(counts.items(), key=lambda item: item[1])
+
+
+def _groups(ids: Sequence[str], group_regex: str | None) -> tuple[dict[str, str], dict[str, set[str]]]:
+    """The group of each id, by itself where it has none, and the groups of each class."""
+    group: dict[str, str] = {}
+    of_class: dict[str, set[str]] = defaultdict(set)
+    for id_ in ids:
+        class_name, _, video = id_.partition("/")
+        group[id_] = group_of(class_name, video, group_regex) or id_
+        of_class[class_name].add(group[id_])
+    return group, of_class
 
 
 def leaking_groups(split: Split) -> list[str]:

@@ -78,6 +78,20 @@ def list_files(folder: Path) -> list[Path]:
     ]
 
 
+def read_ids(path: Path) -> list[str]:
+    """The ids that a list file names: a video a line, as in UCF101's test lists (`Class/clip.avi`).
+
+    Raises:
+        UsageError: It cannot be read, names no video, or one twice; or a line is of another form.
+    """
+    sides = _Sides()
+    for where, line in _lines(path):
+        sides.add("", _ucf101_id("test", line, where, {})[0], where)
+    if not sides.named:
+        raise UsageError(f"{path} names no video: give a list with a line such as 'Class/clip.avi' for each")
+    return list(sides.named)
+
+
 def is_ucf101_list(name: str) -> bool:
     """Whether a file of this name is one of UCF101's split lists."""
     return _UCF101_LIST.match(name) is not None

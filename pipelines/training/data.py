@@ -15,8 +15,8 @@ from pipelines.datasets.catalogue import (
     unreadable,
     with_damaged,
 )
-from pipelines.datasets.group_splits import hold_out
-from pipelines.datasets.split_lists import Split
+from pipelines.datasets.group_splits import fewest_groups, hold_out, leaking_groups
+from pipelines.datasets.split_lists import Split, read_ids
 from pipelines.datasets.splits import (
     ResolvedSplit,
     in_no_split,
@@ -33,6 +33,9 @@ from pipelines.sources.videos import class_counts
 from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.workspace import Workspace
+from pipelines.training.run_config import HeldOut
+
+ENOUGH_GROUPS = 10  # of every class, for a recipe to hold a tenth out unasked
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class TrainingData:
     """Training videos that are held out, to measure on while training."""
     validation_labels: list[int]
     """The index of each one's class in `classes`."""
+    held_out: HeldOut
+    """How they were chosen."""
     split: Split
     """As its lists name it without the excluded classes, whether the workspace has the videos or not."""
     missing: list[str]
@@ -72,7 +77,8 @@ def find_training_data(
     overwrite_splits: bool,
     exclude: Collection[str] = (),
     streams: Collection[StreamName] = BOTH_STREAMS,
-    validation: float = 0.0,
+    validation: float | Path | None = 0.0,
+    recipe_validation: float = 0.0,
     write: bool = True,
     on_progress: OnProgress,
 ) -> TrainingData:
@@ -88,7 +94,9 @@ def find_training_data(
         overwrite_splits: Replace the splits of the workspace.
         exclude: Classes that take no part.
         streams: Those to be trained.
-        validation: Share of the training groups to hold out.
+        validation: Share of the training groups to hold out, or a list of the videos; None for that of the recipe,
+            if every class has enough groups.
+        recipe_validation: That of the recipe.
         write: False leaves `dataset.json` and the splits as they are.
         on_progress: Is told what was found.
 
@@ -136,13 +144,14 @@ def find_training_data(
             f"none of the {len(resolved.train)} training videos of split {split_number} can be read, for example: "
             f"{resolved.train[0].damage}"
         )
-    held = (
-        hold_out([video.id for video in resolved.train], validation, seed, split.group_regex) if validation else set()
-    )
+    held_out_by, held, why = _held_out(resolved, split, validation, recipe_validation, seed)
     trained = [video for video in resolved.train if video.id not in held]
     held_out = [video for video in resolved.train if video.id in held]
     if held_out:
-        tell(f"validation: {class_counts(Counter(video.class_name for video in held_out))}, held out of training")
+        counts = class_counts(Counter(video.class_name for video in held_out))
+        tell(f"validation: {counts}, held out of training{why}")
+    elif why:
+        tell(why)
     flow = None
     if "motion" in streams or all(video.has_flow for video in resolved.train):
         flow = flow_provenance(catalogue)
@@ -154,6 +163,7 @@ def find_training_data(
         labels=resolved.labels(trained),
         validation=held_out,
         validation_labels=resolved.labels(held_out),
+        held_out=held_out_by,
         split=split,
         missing=resolved.missing_train,
         flow=flow,
@@ -161,6 +171,52 @@ def find_training_data(
         sources={video.id: video.origin for video in (*resolved.train, *resolved.test) if video.origin},
         problems=[problem for problem in catalogue.problems if f"{problem.class_name}/{problem.video}" in in_training],
     )
+
+
+def _held_out(
+    resolved: ResolvedSplit, split: Split, validation: float | Path | None, recipe_validation: float, seed: int
+) -> tuple[HeldOut, set[str], str]:
+    """How videos are held out of training, their ids, and what is to be said of it."""
+    ids, why = [video.id for video in resolved.train], ""
+    if isinstance(validation, Path):
+        return "list", *_listed(validation, ids, split)
+    if validation is None and recipe_validation:
+        class_name, groups = fewest_groups(ids, split.group_regex)
+        validation, why = recipe_validation, " (the recipe's default; --validation 0 trains on them too)"
+        if groups < ENOUGH_GROUPS:
+            validation = 0.0
+            why = (
+                f"validation: off, since class {class_name!r} has only {plural(groups, 'training group')} of the "
+                f"{ENOUGH_GROUPS} that it takes; --validation SHARE holds some out nevertheless"
+            )
+    return validation or 0.0, hold_out(ids, validation, seed, split.group_regex) if validation else set(), why
+
+
+def _listed(file: Path, ids: Collection[str], split: Split) -> tuple[set[str], str]:
+    """The videos of a list, as the workspace spells them, and what is to be said of their groups.
+
+    Raises `UsageError` where the list names other than training videos, or all of a class.
+    """
+    here = {id_.casefold(): id_ for id_ in ids}
+    split_ids = {id_.casefold() for id_ in split.train}
+    listed = read_ids(file)
+    if others := [id_ for id_ in listed if id_.casefold() not in here.keys() | split_ids]:
+        raise UsageError(
+            f"--validation {file} names {plural(len(others), 'video')} that split {split.number} does not train on, "
+            f"such as {others[0]}: name training videos only"
+        )
+    held = {here[folded] for id_ in listed if (folded := id_.casefold()) in here}
+    left = [id_ for id_ in ids if id_ not in held]
+    if bare := sorted({id_.partition("/")[0] for id_ in held} - {id_.partition("/")[0] for id_ in left}):
+        raise UsageError(
+            f"--validation {file} names every training video of class {bare[0]!r}: leave some to train on, or leave "
+            "the class out by --exclude-class"
+        )
+    leaking = leaking_groups(replace(split, train=left, test=sorted(held)))
+    if not leaking:
+        return held, ""
+    groups = plural(len(leaking), "group has", "groups have")
+    return held, f"; {groups} others that are trained on, for example {leaking[0]}: held-out accuracy will be too high"
 
 
 def _one_stream(split: Split, catalogue: Catalogue, exclude: Collection[str], streams: Collection[StreamName]) -> str:

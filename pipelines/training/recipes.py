@@ -114,6 +114,8 @@ class Recipe:
     width: int
     size: tuple[int, int]
     weights: str
+    validation: float = 0.1
+    """Share of the training groups that is held out, where every class has enough of them."""
 
 
 def _recipe(name: RecipeName, steps: Iterable[Step], **network: Any) -> Recipe:
@@ -165,6 +167,7 @@ PAPER = _recipe(
     width=64,
     size=(224, 224),
     weights="imagenet",
+    validation=0.0,
 )
 
 

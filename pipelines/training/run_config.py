@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import MissingError
@@ -24,6 +24,10 @@ Whole = Annotated[int, Within(0, _MOST)]
 Side = Annotated[int, Within(32, 8192)]
 Mean = Annotated[float, Within(-1000, 1000)]
 Deviation = Annotated[float, Within(1e-6, 1000)]
+
+
+HeldOut = Annotated[float, Within(0, 1)] | Literal["list"]
+"""A share of the training groups, or the videos of a list."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +133,8 @@ class RunConfig:
     """Of the file that `weights` names; empty if it names none."""
     frames_short_side: Whole | None = None
     """Of the stored frames of a run without flow, whose settings say it otherwise; None where they differ."""
-    validation: Annotated[float, Within(0, 1)] = 0.0
-    """Share of the training groups that is held out, and so not among `train_videos`."""
+    validation: HeldOut = 0.0
+    """What is held out of the training videos, and so not among `train_videos`."""
     others: Mapping[str, Any] = field(default_factory=dict)
     """Fields that another version of stres wrote, which are kept and compared."""
 

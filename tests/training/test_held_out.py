@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from pipelines import train
-from pipelines.datasets.group_splits import hold_out
+from pipelines.datasets.group_splits import fewest_groups, hold_out
 from pipelines.datasets.sampling import spaced_centers
 from pipelines.errors import UsageError
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.workspace import Workspace
+from pipelines.training.recipes import RECIPES
+from pipelines.training.run_config import digest
 from pipelines.training.runs import Run, load_network
 from tests.helpers.workspaces import TINY_STEPS
 
@@ -21,7 +23,7 @@ from tests.helpers.workspaces import TINY_STEPS
 def trained(workspace: Workspace, steps: tuple[str, ...], **changes: Any) -> tuple[train.Result, list[Any]]:
     told: list[Any] = []
     settings = {"recipe": "small", "width": 4, "size": (32, 32), "device": "cpu", "overrides": TINY_STEPS}
-    config = train.Config(workspace.root, steps=steps, validation=0.3, **(settings | changes))
+    config = train.Config(workspace.root, steps=steps, **({"validation": 0.3} | settings | changes))
     return train.run(config, told.append), told
 
 
@@ -71,13 +73,51 @@ def test_training_is_the_same_whether_the_videos_left_out_are_looked_at_or_not(w
     assert all(torch.equal(value, blind[name]) for name, value in seen.items())
 
 
-def test_a_run_is_not_continued_with_another_share(workspace):
+def test_a_run_keeps_its_share_where_none_is_given_and_takes_no_other(workspace):
     trained(workspace, ("appearance",))
-    with pytest.raises(UsageError, match="begun with another configuration"):
-        trained(workspace, ("motion",), overrides=TINY_STEPS, **{"name": "split1", "recipe": "small", "seed": 1})
-    config = train.Config(workspace.root, steps=("motion",), recipe="small", width=4, size=(32, 32), device="cpu")
-    with pytest.raises(UsageError, match="begun with another configuration"):
-        train.run(config)
+    assert trained(workspace, ("motion",), validation=None)[0].train_videos == 4
+    with pytest.raises(UsageError, match="begun with another configuration: train_videos"):
+        trained(workspace, ("motion",), validation=0.0)
+
+
+def test_a_run_begun_without_goes_on_without_whatever_its_recipe_does_now(workspace, monkeypatch):
+    """As of every run that is older than the recipe's default."""
+    trained(workspace, ("appearance",), validation=0.0)
+    assert "validation" not in json.loads((workspace.runs / "split1" / "config.json").read_text())
+    monkeypatch.setattr("pipelines.training.data.ENOUGH_GROUPS", 3)
+    assert trained(workspace, ("motion",), validation=None)[0].train_videos == 6
+    result, told = trained(workspace, ("motion",), validation=None, name="new")
+    assert result.train_videos == 4
+    assert any("held out of training (the recipe's default; --validation 0" in one.message for one in told)
+
+
+def test_the_recipe_small_holds_a_tenth_out_where_there_are_ten_groups_and_the_papers_nothing(workspace):
+    _, told = trained(workspace, ("appearance",), validation=None)
+    text = "validation: off, since class 'jump' has only 3 training groups of the 10 that it takes"
+    assert any(text in one.message for one in told)
+    assert (RECIPES["small"].validation, RECIPES["paper"].validation) == (0.1, 0.0)
+    assert fewest_groups([f"a/v_a_g{n // 2}_c{n}" for n in range(8)] + ["b/1", "b/2", "b/3"]) == ("b", 3)
+
+
+def test_a_list_names_the_videos(workspace, tmp_path):
+    file = tmp_path / "held.txt"
+    file.write_text("jump/Jump1.avi\nwave/wave2.avi 2\n")
+    result, _ = trained(workspace, ("appearance",), validation=file)
+    assert (result.train_videos, Run(workspace.runs / "split1").config().validation) == (4, "list")
+    split = Run(workspace.runs / "split1").split()
+    left = [id_ for id_ in split.train if id_ not in ("jump/jump1", "wave/wave2")]
+    assert Run(workspace.runs / "split1").config().train_videos.sha256 == digest(left)
+    with pytest.raises(UsageError, match="begun with a list of held-out videos: give it again"):
+        trained(workspace, ("motion",), validation=None)
+    for text, message in (
+        ("jump/jump3.avi\n", "names 1 video that split 1 does not train on, such as jump/jump3"),
+        ("jump/jump0.avi\njump/jump1.avi\njump/jump2.avi\n", "names every training video of class 'jump'"),
+        ("jump1.avi\n", "must be like 'Class/clip.avi'"),
+        ("\n", "names no video"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UsageError, match=message):
+            trained(workspace, ("appearance",), validation=file, name="other")
 
 
 def test_whole_groups_are_held_out_of_every_class_whatever_the_order():
