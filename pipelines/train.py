@@ -7,7 +7,7 @@ stopped; another one is refused.
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,14 +15,14 @@ from pipelines.errors import UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Depth, Direction, Fusion, Option, Precision, ResNetForm, TemporalInit
 from pipelines.runtime.devices import device_for, repeatable, resolve_device
-from pipelines.runtime.progress import OnProgress, ignore_progress
+from pipelines.runtime.progress import OnProgress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.storage.provenance import made_by
 from pipelines.storage.workspace import Workspace, is_plain_name
 from pipelines.training.compilation import compiles
-from pipelines.training.recipes import RECIPES, STEPS, Recipe, RecipeName, Step, StepName, override
+from pipelines.training.recipes import PAPER, RECIPES, STEPS, Recipe, RecipeName, Step, StepName, override, pick
 from pipelines.training.run_config import RUN_SCHEMA, NetworkConfig, RunConfig, StepConfig, TrainVideos, digest
-from pipelines.training.runs import Run, run_at
+from pipelines.training.runs import Run, find_run
 from pipelines.training.step_files import StepResult
 
 if TYPE_CHECKING:
@@ -75,8 +75,11 @@ class Config:
     ] = None
     """Share of the training groups (without groups: videos) to hold out and measure loss and accuracy on while
     training, or a list of the videos (class/video a line); never test videos."""
-    recipe: Annotated[RecipeName, Option(group=RECIPE)] = "paper"
-    """paper, or small (from scratch on hundreds of clips)."""
+    recipe: Annotated[
+        RecipeName | None,
+        Option(group=RECIPE, default="that of the run to be continued, else by weights, GPU and number of clips"),
+    ] = None
+    """paper, finetune (pretrained weights, hundreds to thousands of clips), or small (from scratch on hundreds)."""
     steps: Annotated[tuple[StepName, ...] | None, Option(metavar="STEP,STEP", group=RECIPE, default="the recipe's")] = (
         None
     )
@@ -100,19 +103,20 @@ class Config:
             broadcast=True,
             wanted="N or HxW of at least 32 pixels a side, such as 224 or 64x80",
             group=_NETWORK,
+            default="the recipe's short side in the shape of the stored pictures; paper: 224x224",
         ),
     ] = None
     """Input size in pixels."""
     weights: Annotated[str | None, Option(metavar="NAME|FILE|run:NAME", group=_NETWORK)] = None
     """imagenet (torchvision's), a file (in torchvision's format, or from import-weights), run:NAME or run:NAME/STEP
     (another run), or none."""
-    fusion: Annotated[Fusion, Option(group=_NETWORK)] = "add"
+    fusion: Annotated[Fusion | None, Option(group=_NETWORK, default="add")] = None
     """How the connections combine the streams."""
-    direction: Annotated[Direction, Option(group=_NETWORK)] = "motion-to-appearance"
+    direction: Annotated[Direction | None, Option(group=_NETWORK, default="motion-to-appearance")] = None
     """Direction of the connections."""
-    temporal_kernels: Annotated[bool, Option(group=_NETWORK)] = True
+    temporal_kernels: Annotated[bool | None, Option(group=_NETWORK, default="on")] = None
     """Convolutions over time in the joint steps."""
-    temporal_init: Annotated[TemporalInit, Option(group=_NETWORK)] = "average"
+    temporal_init: Annotated[TemporalInit | None, Option(group=_NETWORK, default="average; finetune: center")] = None
     """Initialisation of the convolutions over time."""
     base_run: Annotated[str | None, Option(metavar="NAME|DIR", group=_NETWORK, default="this run")] = None
     """Run whose appearance and motion networks joint1 starts from."""
@@ -123,7 +127,7 @@ class Config:
     seed: options.Seed = 0
     device: options.DeviceName = "auto"
     precision: Annotated[Literal["auto", Precision], Option(metavar="NAME")] = "auto"
-    """auto (bf16 on a GPU, fp32 on the CPU), fp32, bf16 or fp16 (GPU only)."""
+    """auto (bf16 on a GPU, and with finetune on CPUs quick at it; else fp32), fp32, bf16 or fp16 (GPU only)."""
     compile: Annotated[bool | None, Option(group=options.RARELY, default="on a GPU, for steps long enough to gain")] = (
         None
     )
@@ -139,6 +143,7 @@ class Config:
     overwrite: bool = False
     """Archive an existing run of that name and start over; also make random splits again that lack videos."""
     dry_run: options.DryRun = False
+    resolved: Recipe | None = None  # for the data at hand; set by `run`
 
     def __post_init__(self) -> None:
         options.check(self)
@@ -155,7 +160,8 @@ class Config:
                 f"--base-run {self.base_run}: this command trains {' and '.join(sorted(base_steps))} itself; leave "
                 "--base-run out, or train the joint steps alone with --steps joint1"
             )
-        for name in self.selected():  # refuses settings out of range before anything is read
+        # Refuses settings out of range before anything is read; the paper's joint2 only where it is to be trained.
+        for name in self.selected() if self.steps or self.recipe else STEPS[:3]:
             self.step(name)
 
     @property
@@ -164,7 +170,7 @@ class Config:
 
     @property
     def base(self) -> Recipe:
-        return RECIPES[self.recipe]
+        return self.resolved or (RECIPES[self.recipe] if self.recipe else PAPER)
 
     def selected(self) -> list[StepName]:
         """The steps to train, in order."""
@@ -182,19 +188,19 @@ class Config:
             depth=self.depth or self.base.depth,
             width=self.width or self.base.width,
             flow_channels=2 * STACK,
-            fusion=self.fusion,
-            direction=self.direction,
-            temporal_kernels=self.temporal_kernels,
-            temporal_init=self.temporal_init,
-            resnet=self.resnet or "v1.5",
-            stem_width=self.stem_width,
+            fusion=self.fusion or self.base.fusion,
+            direction=self.direction or self.base.direction,
+            temporal_kernels=self.base.temporal_kernels if self.temporal_kernels is None else self.temporal_kernels,
+            temporal_init=self.temporal_init or self.base.temporal_init,
+            resnet=self.resnet or self.base.resnet or "v1.5",
+            stem_width=self.stem_width or self.base.stem_width,
         )
 
     def run_config(self, data: "TrainingData", precision: Precision) -> RunConfig:
         """Everything that decides what a run on `data` becomes, except the weights of other runs."""
         return RunConfig(
             **made_by(RUN_SCHEMA, "opencv", "numpy", "torch"),
-            recipe=self.recipe,
+            recipe=self.base.name,
             split=self.split,
             seed=self.seed,
             size=self.size or self.base.size,
@@ -242,6 +248,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         Interrupted: After a signal, with a checkpoint written.
     """
     from pipelines.training import data, session
+    from pipelines.training.pictures import input_size, median_picture, sentences
 
     started = time.monotonic()
     if not ranks().is_first:
@@ -253,6 +260,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     unreadable: dict[str, str] = {}
     failed = 0
     estimate: Estimate | None = None
+    config, reason = ranks().broadcast_from_rank0(lambda: _with_recipe(config, workspace, device.type == "cuda"))
     with contextlib.ExitStack() as held:
 
         def prepare() -> session.PreparedRun:
@@ -264,17 +272,28 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
                 group_regex=config.group_regex,
                 overwrite_splits=config.overwrite,
                 exclude=config.exclude_classes,
-                validation=_validation(config, workspace),
+                validation=config.validation,
                 recipe_validation=config.base.validation,
                 streams={stream for name in config.selected() for stream in config.step(name).streams},
                 write=not config.dry_run,
                 on_progress=on_progress,
             )
+            if reason:
+                on_progress(note(f"recipe {config.base.name}, since {reason}; --recipe takes another"))
+            settled = replace(
+                config,
+                resolved=config.base.for_videos(len(found.videos)),
+                size=config.size or input_size(config.base, median_picture(found.videos)),
+            )
+            assert settled.size is not None
+            steps = [settled.step(name) for name in settled.selected()]
+            for text in sentences(found.videos, settled.size, steps, found.classes):
+                on_progress(note(text))
             return session.prepare_run(
                 workspace,
                 Run(workspace.runs / config.run_name),
                 found,
-                config.run_config(found, session.resolve_precision(config.precision, device)),
+                settled.run_config(found, session.resolve_precision(config.precision, device, config.base.name)),
                 given={name: getattr(config, name) for name in ("depth", "width", "resnet", "stem_width")},
                 base_run=config.base_run,
                 overwrite=config.overwrite,
@@ -318,16 +337,23 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     )
 
 
-def _validation(config: Config, workspace: Workspace) -> float | Path | None:
-    """As asked for, else as a run that is continued or built on has it; None: as the recipe has it."""
-    if config.validation is not None:
-        return config.validation
-    known: Run | None = Run(workspace.runs / config.run_name)
-    if config.overwrite or not (known and known.config_file.exists()):
-        known = run_at(workspace, config.base_run or "")
-    if known is None:
-        return None
-    share = known.config().validation
-    if share == "list":
-        raise UsageError(f"run {known.name} was begun with a list of held-out videos: give it again, --validation FILE")
-    return share
+def _with_recipe(config: Config, workspace: Workspace, on_gpu: bool) -> tuple[Config, str]:
+    """`config` with its recipe, and with the input size and the share held out of the run that it continues or builds
+    on; and why that recipe where it was picked, in words."""
+    known = [] if config.overwrite else [Run(workspace.runs / config.run_name)]
+    known = [run for run in known if run.config_file.exists()]
+    known += [find_run(workspace, config.base_run)] if config.base_run else []
+    if known:
+        before = known[0].config()
+        recipe = config.recipe or next((name for name in RECIPES if name == before.recipe), None)
+        validation = before.validation if config.validation is None else config.validation
+        if validation == "list":
+            raise UsageError(
+                f"run {known[0].name} was begun with a list of held-out videos: give it again, --validation FILE"
+            )
+        config = replace(config, size=config.size or before.size, recipe=recipe, validation=validation)
+    if config.recipe:
+        return config, ""
+    folders = (workspace.frames, workspace.flow)
+    recipe, reason = pick(config.weights, on_gpu, max(sum(1 for _ in folder.glob("*/*.h5")) for folder in folders))
+    return replace(config, recipe=recipe), reason

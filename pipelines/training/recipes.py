@@ -1,22 +1,33 @@
-"""The training recipes as data: the table of paper.md 3.3, and one for training from scratch on small data.
+"""The training recipes as data: the table of paper.md 3.3, one for fine-tuning pretrained weights, and one for training
+from scratch on small data.
 
 A recipe has four named steps, and every setting of a step can be overridden (`override`). Batch sizes count videos,
 whatever T is. Learning rates are those of the convolution filters; `optimiser.py` derives the others.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args
 
 from pipelines.errors import UsageError
 from pipelines.interface import options
-from pipelines.interface.options import Augmentation, Depth, Option, StreamName
+from pipelines.interface.options import (
+    Augmentation,
+    Depth,
+    Direction,
+    Fusion,
+    Option,
+    ResNetForm,
+    StreamName,
+    TemporalInit,
+)
 
 StepName = Literal["appearance", "motion", "joint1", "joint2"]
 STEPS: tuple[StepName, ...] = get_args(StepName)
-RecipeName = Literal["paper", "small"]
+RecipeName = Literal["paper", "finetune", "small"]
+MANY_CLIPS = 5000
+"""From so many on, and with a GPU, the paper's schedules are worth their time: UCF101 has 13,320, HMDB51 6,766."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,11 @@ class Step:
         size, stride = self.temporal_pool or (1, 1)
         return len(self.streams) * ((self.frames - size) // stride + 1)
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether half of the samples are mirrored."""
+        return self.mirror and self.augmentation != "center"
+
     def passes(self, videos: int) -> int:
         """How many passes over `videos` training videos are shuffled and cut into batches together.
 
@@ -113,9 +129,30 @@ class Recipe:
     depth: Depth
     width: int
     size: tuple[int, int]
+    """Height and width of the input in pixels; but for `fixed_size` the long side follows the stored pictures."""
     weights: str
     validation: float = 0.1
     """Share of the training groups that is held out, where every class has enough of them."""
+    fixed_size: bool = False
+    videos: int | None = None
+    """The number of training videos that the numbers of updates are for (`for_videos`); None: for any."""
+    stem_width: int | None = None
+    resnet: ResNetForm | None = None
+    fusion: Fusion = "add"
+    direction: Direction = "motion-to-appearance"
+    temporal_kernels: bool = True
+    temporal_init: TemporalInit = "average"
+
+    def for_videos(self, videos: int) -> "Recipe":
+        """This recipe for so many training videos: the numbers of updates grow with the square root of their number,
+        from `self.videos` on."""
+        if self.videos is None or videos <= self.videos:
+            return self
+        grown = {
+            name: replace(step, iterations=step.iterations and round(step.iterations * math.sqrt(videos / self.videos)))
+            for name, step in self.steps.items()
+        }
+        return replace(self, steps=grown, videos=videos)
 
 
 def _recipe(name: RecipeName, steps: Iterable[Step], **network: Any) -> Recipe:
@@ -168,10 +205,11 @@ PAPER = _recipe(
     size=(224, 224),
     weights="imagenet",
     validation=0.0,
+    fixed_size=True,
 )
 
 
-def _small(name: StepName, lr: float, iterations: int, batch_size: int, **changes: Any) -> Step:
+def _short(name: StepName, lr: float, iterations: int, batch_size: int, **changes: Any) -> Step:
     defaults: dict[str, Any] = {
         "schedule": "cosine",
         "epochs": 1,
@@ -190,10 +228,10 @@ def _small(name: StepName, lr: float, iterations: int, batch_size: int, **change
 SMALL = _recipe(
     "small",
     (
-        _small("appearance", 0.05, 400, 32),
-        _small("motion", 0.05, 700, 32),
-        _small("joint1", 0.005, 300, 8, frames=5, stride=(1, 5)),
-        _small("joint2", 0.001, 100, 8, frames=11, stride=(1, 5), temporal_pool=(5, 2)),
+        _short("appearance", 0.05, 400, 32),
+        _short("motion", 0.05, 700, 32),
+        _short("joint1", 0.005, 300, 8, frames=5, stride=(1, 5)),
+        _short("joint2", 0.001, 100, 8, frames=11, stride=(1, 5), temporal_pool=(5, 2)),
     ),
     default_steps=("appearance", "motion", "joint1"),
     depth=26,
@@ -202,7 +240,44 @@ SMALL = _recipe(
     weights="none",
 )
 
-RECIPES: Mapping[RecipeName, Recipe] = {"paper": PAPER, "small": SMALL}
+# For pretrained weights and hundreds to thousands of clips, on a CPU or one GPU. The kernels over time start as the
+# pretrained ones at their own frame: an average first destroys what the streams have learned.
+FINETUNE = _recipe(
+    "finetune",
+    (
+        _short("appearance", 0.005, 120, 32),
+        _short("motion", 0.01, 200, 32),
+        _short("joint1", 0.002, 240, 8, frames=5, stride=(1, 5)),
+        _short("joint2", 0.0005, 60, 8, frames=11, stride=(1, 5), temporal_pool=(5, 2)),
+    ),
+    default_steps=("appearance", "motion", "joint1"),
+    depth=50,
+    width=64,
+    size=(112, 112),
+    weights="imagenet",
+    videos=100,
+    temporal_init="center",
+)
+
+RECIPES: Mapping[RecipeName, Recipe] = {"paper": PAPER, "finetune": FINETUNE, "small": SMALL}
+
+
+def pick(weights: str | None, on_gpu: bool, clips: int) -> tuple[RecipeName, str]:
+    """The recipe where none is asked for, and why, in words.
+
+    Args:
+        weights: The initial weights that were asked for; None where none were.
+        on_gpu: Whether there is a GPU to train on.
+        clips: How many the workspace holds.
+    """
+    if weights == "none":
+        return "small", "--weights none trains from scratch"
+    if weights is None and not on_gpu:
+        return "small", "there are neither --weights nor a GPU"
+    if on_gpu and clips >= MANY_CLIPS:
+        return "paper", f"there are a GPU and {clips} clips"
+    given = "there is a GPU" if weights is None else "--weights are given"
+    return "finetune", f"{given} and {'there are' if on_gpu else 'there is no GPU for'} {'only ' * on_gpu}{clips} clips"
 
 
 def override(step: Step, changes: Mapping[str, Any]) -> Step:
@@ -223,4 +298,4 @@ def override(step: Step, changes: Mapping[str, Any]) -> Step:
         changes.setdefault("iterations", None)
     batch_size = changes.get("batch_size", step.batch_size)
     changes.setdefault("micro_batch", min(step.micro_batch, batch_size))
-    return dataclasses.replace(step, **changes)
+    return replace(step, **changes)

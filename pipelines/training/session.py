@@ -6,6 +6,7 @@ Under torchrun every process has a session; rank 0 alone writes.
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -332,15 +333,16 @@ class Session:
         return iter(make_loader(samples, sampler, loader_workers(self.workers, self.device), self.device))
 
 
-def resolve_precision(asked: str, device: torch.device) -> Precision:
+def resolve_precision(asked: str, device: torch.device, recipe: str = "") -> Precision:
     """The precision to compute in.
 
     Args:
         asked: `auto` stands for bf16 on a GPU, fp16 on one that cannot compute bf16, fp32 on a CPU.
         device: Where to compute.
+        recipe: With `finetune`, `auto` is bf16 on a CPU that is quick at it, too.
     """
     if asked != "auto":
         return cast(Precision, asked)
     if device.type != "cuda":
-        return "fp32"
+        return "bf16" if recipe == "finetune" and "avx512_bf16" in Path("/proc/cpuinfo").read_text() else "fp32"
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

@@ -67,7 +67,8 @@ def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _
 def _show_recipe(ui: CommandUI, config: stage.Config) -> None:
     """Prints every setting of the chosen steps, as its option takes it."""
     steps = [config.step(name) for name in config.selected()]
-    table = Table(title=f"recipe {config.recipe}", box=None, padding=(0, 2, 0, 0), title_style="bold")
+    videos = f" for {config.base.videos} training videos" if config.base.videos else ""
+    table = Table(title=f"recipe {config.base.name}{videos}", box=None, padding=(0, 2, 0, 0), title_style="bold")
     table.add_column("", no_wrap=True)
     for step in steps:
         table.add_column(step.name, overflow="fold")

@@ -43,7 +43,7 @@ def test_1_a_bad_video_is_a_row_of_failures_until_it_is_repaired(stres, two_clas
 WRONG_USAGE = {
     "unknown method": ("extract-flow . --method sift", ["'sift'", "tvl1, ", "farneback, dis, raft"]),
     "unknown compression": ("extract-flow . --compression rar", ["'rar'", "zstd, gzip"]),
-    "unknown recipe": ("train --recipe big", ["'big'", "paper, small"]),
+    "unknown recipe": ("train --recipe big", ["'big'", "paper, finetune, small"]),
     "unknown fusion": ("train --fusion sum", ["'sum'", "add, multiply, none"]),
     "unknown step": ("train --steps joint3", ["'joint3'", "appearance, motion, joint1, joint2"]),
     "unknown augmentation": ("train --augmentation huge", ["'huge'", "corner-jittered"]),
@@ -111,7 +111,9 @@ def test_3_what_is_missing_is_named_in_one_sentence(stres, workspace, arguments,
     assert shown.stdout == ""
     *told, error = shown.stderr.splitlines()
     assert error.startswith("error: ")
-    assert all(line.startswith(("training: ", "test: ")) for line in told)
+    assert all(
+        line.startswith(("training: ", "test: ", "validation: ", "recipe ", "input ", "half of ")) for line in told
+    )
     assert expected.format(work=workspace.root) in shown.stderr
 
 

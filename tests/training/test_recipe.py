@@ -8,7 +8,7 @@ import pytest
 from pipelines.datasets.sampler import StepSampler, batches_per_epoch
 from pipelines.errors import UsageError
 from pipelines.training.optimiser import learning_rate, total_iterations
-from pipelines.training.recipes import PAPER, RECIPES, SMALL, Step, override
+from pipelines.training.recipes import FINETUNE, PAPER, RECIPES, SMALL, Step, override, pick
 
 UCF101_TRAINING_VIDEOS = 9537
 
@@ -117,3 +117,31 @@ def test_a_value_out_of_range_names_its_flag(changes, flag):
 def test_too_few_frames_for_the_temporal_pooling_are_refused():
     with pytest.raises(UsageError, match="--frames 3 for joint2: its temporal pooling needs at least 5"):
         override(PAPER.steps["joint2"], {"frames": 3})
+
+
+@pytest.mark.parametrize(
+    ("weights", "on_gpu", "clips", "recipe", "reason"),
+    [
+        ("none", True, 20_000, "small", "--weights none trains from scratch"),
+        (None, False, 20_000, "small", "there are neither --weights nor a GPU"),
+        (None, True, 4999, "finetune", "there is a GPU and there are only 4999 clips"),
+        (None, True, 5000, "paper", "there are a GPU and 5000 clips"),
+        ("imagenet", True, 13_320, "paper", "there are a GPU and 13320 clips"),
+        ("a.pth", False, 13_320, "finetune", "--weights are given and there is no GPU for 13320 clips"),
+        ("run:old", True, 150, "finetune", "--weights are given and there are only 150 clips"),
+    ],
+)
+def test_without_a_recipe_weights_gpu_and_clips_decide(weights, on_gpu, clips, recipe, reason):
+    assert pick(weights, on_gpu, clips) == (recipe, reason)
+
+
+def test_updates_of_finetune_grow_with_the_root_of_the_training_videos_from_100_on():
+    def updates(recipe):
+        return {name: step.iterations for name, step in recipe.steps.items()}
+
+    of_100 = {"appearance": 120, "motion": 200, "joint1": 240, "joint2": 60}
+    assert updates(FINETUNE.for_videos(30)) == updates(FINETUNE.for_videos(100)) == of_100
+    assert updates(FINETUNE.for_videos(400)) == {name: 2 * number for name, number in of_100.items()}
+    assert updates(FINETUNE.for_videos(1000))["motion"] == round(200 * 1000**0.5 / 10) == 632
+    assert PAPER.for_videos(9537) is PAPER
+    assert SMALL.for_videos(9537) is SMALL
