@@ -18,9 +18,9 @@ def whole(trained_on_videos, tmp_path_factory: pytest.TempPathFactory) -> worksp
 
 def test_damaged_videos_end_as_a_result_or_one_clear_error(tmp_path: Path) -> None:
     tally = fuzzing.Tally()
-    fuzzing.fuzz(tmp_path, 100, seed=0, tally=tally)
+    fuzzing.fuzz(tmp_path, 50, seed=0, tally=tally)
     assert tally.findings == []
-    assert tally.inputs == 100
+    assert tally.inputs == 50
     assert {result for kind, result in tally.outcomes if not kind.startswith("payload")} == {"done", "VideoError"}
     payloads = {result for kind, result in tally.outcomes if kind.startswith("payload")}
     assert tally.compared >= 2  # flow of two widths at least
@@ -37,9 +37,9 @@ def test_folders_laid_out_in_any_way_are_read_or_refused_in_words(tmp_path: Path
 
 def test_damaged_pictures_of_others_end_as_a_result_or_one_clear_error(tmp_path: Path) -> None:
     tally = fuzzing.Tally()
-    fuzzing.fuzz_pictures(tmp_path, 40, seed=0, tally=tally)
+    fuzzing.fuzz_pictures(tmp_path, 16, seed=0, tally=tally)
     assert tally.findings == []
-    assert tally.inputs == 40
+    assert tally.inputs == 16
 
 
 def test_damaged_files_end_as_a_result_or_one_clear_error(
@@ -48,9 +48,9 @@ def test_damaged_files_end_as_a_result_or_one_clear_error(
     quick = tuple(target for target in workspaces.TARGETS if target[1] not in SLOW)
     monkeypatch.setattr(workspaces, "TARGETS", quick)
     tally = fuzzing.Tally()
-    fuzzing.run(fuzzing.damaged_files(tmp_path, whole, 60, seed=0), 2, tally)
+    fuzzing.run(fuzzing.damaged_files(tmp_path, whole, 30, seed=0), 2, tally)
     assert tally.findings == []
-    assert tally.inputs == 60
+    assert tally.inputs == 30
 
 
 def test_what_is_not_damaged_is_done(whole: workspaces.Whole, tmp_path: Path) -> None:
