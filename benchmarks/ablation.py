@@ -202,7 +202,7 @@ def compute(data: Data, name: str, fold: int, seed: int, arguments: argparse.Nam
     shared: dict[str, Any] = {"workspace": workspace.root, "device": arguments.device}
     training: dict[str, Any] = {**shared, **data.training, "split": fold, "seed": seed}
     if not data.makes_splits:
-        training["splits_dir"] = arguments.data / data.splits
+        training["splits"] = arguments.data / data.splits
     started = time.monotonic()
     train.run(train.Config(**training, name=base, steps=STEPS.get(variant.step, BASE)))
     run = base

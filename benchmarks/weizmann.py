@@ -36,7 +36,7 @@ def main() -> None:
         name = f"split{fold}" if not arguments.seed else f"seed{arguments.seed}-split{fold}"
         started = time.monotonic()
         trained = train.run(
-            train.Config(work, fold, name, splits_dir=arguments.data / "splits3", seed=arguments.seed, **TRAINING),
+            train.Config(work, fold, name, splits=arguments.data / "splits3", seed=arguments.seed, **TRAINING),
             _Every(50),
         )
         minutes = sum(step.seconds for step in trained.steps) / 60

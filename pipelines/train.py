@@ -52,14 +52,20 @@ class Config:
     workspace: options.WorkspaceFolder
     split: options.Positive = 1
     """Split to train on."""
-    name: Annotated[str | None, Option(metavar="NAME", default="split<N>")] = None
-    """Name of the run."""
-    splits_dir: Annotated[
-        Path | None, Option(flag="--splits", metavar="DIR", group=_DATA, default="three random splits, from the seed")
+    name: Annotated[
+        str | None, Option(metavar="NAME", default="split<N>, of another set of splits than the first <set>-split<N>")
     ] = None
-    """Folder of the official lists of UCF101 or HMDB51."""
+    """Name of the run."""
+    splits: Annotated[
+        Path | None, Option(metavar="DIR|NAME", group=_DATA, default="the first set, which is made if there is none")
+    ] = None
+    """Folder of split lists in the format of UCF101's or HMDB51's, or a set of splits of the workspace by name."""
+    folds: Annotated[int | None, Option(metavar="N", minimum=2, group=_DATA, default="3")] = None
+    """Number of random splits to make, of which each video tests one; fewer where a class has fewer groups."""
+    groups: Annotated[Path | None, Option(metavar="FILE", group=_DATA)] = None
+    """Keep videos of a group on the same side of a split: CSV with a video and its group a row."""
     group_regex: Annotated[str | None, Option(metavar="REGEX", group=_DATA)] = None
-    """Keep videos of a group in the same half of a split; the group is what matches in class/video."""
+    """The same, where the group is what matches in class/video."""
     exclude_classes: Annotated[
         tuple[str, ...], Option(flag="--exclude-class", metavar="NAME", repeated=True, group=_DATA)
     ] = ()
@@ -152,6 +158,8 @@ class Config:
         for step in self.overrides:
             if step not in STEPS:
                 raise UsageError(f"there is no step {step!r} to override: the steps are {', '.join(STEPS)}")
+        if self.groups is not None and self.group_regex is not None:
+            raise UsageError("--groups and --group-regex both say what a group is: give one of them")
         if self.name is not None and not is_plain_name(self.name):
             raise UsageError(f"--name {self.name!r} is not a plain folder name")
         base_steps = {"appearance", "motion"} & set(self.selected())
@@ -214,6 +222,7 @@ class Config:
             validation=data.held_out,
             steps={name: StepConfig(self.step(name)) for name in self.selected()},
             split_sha256=digest([data.split.train, data.split.test]),
+            split_set=data.split.set_name,
             excluded_classes=tuple(sorted(set(self.exclude_classes))),
             compile=compiles(self.compile, resolve_device(self.device)),
         )
@@ -260,16 +269,20 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     unreadable: dict[str, str] = {}
     failed = 0
     estimate: Estimate | None = None
-    config, reason = ranks().broadcast_from_rank0(lambda: _with_recipe(config, workspace, device.type == "cuda"))
+    config, reason = ranks().broadcast_from_rank0(
+        lambda: _with_recipe(_named(config, workspace), workspace, device.type == "cuda")
+    )
     with contextlib.ExitStack() as held:
 
         def prepare() -> session.PreparedRun:
             found = data.find_training_data(
                 workspace,
                 config.split,
-                splits_dir=config.splits_dir,
+                splits=config.splits,
                 seed=config.seed,
                 group_regex=config.group_regex,
+                groups_file=config.groups,
+                folds=config.folds,
                 overwrite_splits=config.overwrite,
                 exclude=config.exclude_classes,
                 validation=config.validation,
@@ -335,6 +348,16 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         seconds=time.monotonic() - started,
         estimate=estimate,
     )
+
+
+def _named(config: Config, workspace: Workspace) -> Config:
+    """`config` with the name of its run where the set of splits decides it."""
+    from pipelines.datasets.splits import set_name_of
+
+    if config.name is not None or config.splits is None:
+        return config
+    set_name = set_name_of(workspace, config.splits, config.overwrite)
+    return replace(config, name=f"{set_name}-{config.run_name}" if set_name else None)
 
 
 def _with_recipe(config: Config, workspace: Workspace, on_gpu: bool) -> tuple[Config, str]:

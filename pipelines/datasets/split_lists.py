@@ -6,7 +6,7 @@ UCF101: `classInd.txt` (`1 ApplyEyeMakeup`), `trainlist01.txt` (`Class/clip.avi 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,11 @@ _HMDB51_LIST = re.compile(r"^(?P<class>.+)_test_split(?P<number>\d+)\.txt$")
 _CLASS_INDEX = "classInd.txt"
 # A label in a test list, which official ones have not: only after what surely ends a file name.
 _LABELLED_TEST_LINE = re.compile(r"^(?P<path>.+\.[A-Za-z0-9]{2,4})\s+(?P<label>\d+)$")
+GroupRule = str | Mapping[str, str] | None
+"""How the groups of videos are found: a regular expression, the groups by id, or None, UCF101's file names."""
+NO_GROUPS = (
+    "no groups are known, so clips of one scene may stand on both sides of a split, which makes accuracy too high"
+)
 _HMDB51_SIDES = {"1": "train", "2": "test", "0": "unused"}
 
 
@@ -31,10 +36,14 @@ class Split:
     """Sorted names of all classes, also of those without videos on a side."""
     source: str
     """Where it came from: a folder, or how it was made."""
-    group_regex: str | None = None
-    """How groups are found that must stay on one side; None: by UCF101's file names."""
+    groups: GroupRule = None
+    """How groups are found that must stay on one side."""
     held_apart: list[str] = field(default_factory=list)
     """Videos that the lists name for neither side: HMDB51's mark 0, validation videos beside a labelled test."""
+    set_name: str = ""
+    """Of its set of splits; "" for the workspace's first."""
+    groups_from: str = ""
+    """Where the groups of splits made here came from: `file`, `expression`, `names`, or `none`; "" for lists."""
 
     @property
     def name(self) -> str:

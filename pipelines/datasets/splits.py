@@ -5,6 +5,7 @@ A split names videos by id, `<class>/<file name without its last suffix>`, wheth
 """
 
 import hashlib
+import re
 import secrets
 import shutil
 from collections import defaultdict
@@ -15,10 +16,11 @@ from typing import Any
 
 from pipelines.datasets.catalogue import Catalogue, Video
 from pipelines.datasets.group_splits import FOLDS, leaking_groups, make_splits
-from pipelines.datasets.split_lists import Split, list_files, read_lists, ucf101_lists
+from pipelines.datasets.groups import group_of, recognised_groups
+from pipelines.datasets.split_lists import NO_GROUPS, GroupRule, Split, list_files, read_lists, ucf101_lists
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.options import BOTH_STREAMS, StreamName
-from pipelines.interface.wording import plural
+from pipelines.interface.wording import numbered, plural
 from pipelines.storage.atomic import (
     locked,
     read_json,
@@ -33,6 +35,7 @@ from pipelines.storage.workspace import UNLABELLED, Workspace
 
 SPLITS_SCHEMA = "stres/splits/1"
 SPLITS_FILE = "splits.json"
+GROUPS_FILE = "groups.json"  # beside it: groups by id, of splits whose groups were given as a file
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,12 @@ class ResolvedSplit:
 def prepare_splits(
     workspace: Workspace,
     catalogue: Catalogue,
-    splits_dir: Path | None = None,
+    splits: Path | None = None,
     seed: int = 0,
-    group_regex: str | None = None,
+    groups: GroupRule = None,
     overwrite: bool = False,
     *,
+    folds: int | None = None,
     exclude: Collection[str] = (),
     write: bool = True,
     tell: Callable[[str], None] = lambda text: None,
@@ -74,67 +78,163 @@ def prepare_splits(
     them from VIDEOS, else at random.
 
     What is in use stays: another `seed` alone changes nothing, so that runs with several seeds share their splits.
+    A workspace may have several sets of splits: the first in `splits/`, others in `split-sets/<name>/`.
 
     Args:
         workspace: Whose splits these are.
         catalogue: Its videos.
-        splits_dir: Folder of split lists to copy.
+        splits: Folder of split lists to copy, or the name of a set; None: the first set.
         seed: Of random splits.
-        group_regex: Finds the group of a video, which stays on one side of a split.
-        overwrite: Replace lists that differ from those in `splits_dir`, and splits of our own that were made with
-            another `group_regex` or lack videos.
+        groups: Finds the group of a video, which stays on one side of a split.
+        overwrite: Replace lists that differ from those in the folder `splits`, and splits of our own that were made
+            with other `groups` or `folds`, or lack videos.
+        folds: How many random splits to make.
         exclude: Classes that take no part in splits to be made.
         write: False changes nothing, and returns the splits that would be in use.
         tell: Is told what was done.
 
     Raises:
         UsageError: Lists are broken, or would have to be overwritten.
-        MissingError: There is no `splits_dir`.
+        MissingError: There is no folder or set `splits`.
     """
-    folder = workspace.splits
     with locked(workspace.root):  # trainings on several splits may start at once
         if write:
-            _end_interrupted_replacement(folder)
-        in_use = bool(list_files(folder))
-        if splits_dir is not None:
-            files = _other_lists(folder, splits_dir, overwrite)
-            if files and not write:
-                return [replace(split, group_regex=group_regex) for split in read_splits(splits_dir)]
-            if files:
-                _replace(folder, files, {"origin": "lists", "source": str(splits_dir), "group_regex": group_regex})
-        elif not in_use or _made_by_another_rule(folder, group_regex, overwrite):
-            return _make(folder, catalogue, seed, group_regex, exclude, write, tell)
+            _end_interrupted_replacements(workspace.root, "splits")
+            _end_interrupted_replacements(workspace.split_sets, "*")
+        name, lists = _chosen_set(
+            workspace, splits, overwrite, may_make=folds is not None or groups is not None, tell=tell
+        )
+        folder = _folder(workspace, name)
+        if splits is not None and lists:
+            if folds is not None:
+                raise UsageError(f"--folds {folds} is of splits that stres makes: leave it out, or --splits {splits}")
+            if not write:
+                return [replace(split, groups=groups, set_name=name) for split in read_splits(splits)]
+            _replace(folder, lists, {"origin": "lists", "source": str(splits)}, groups)
+        elif not list_files(folder) or _made_otherwise(folder, groups, folds, overwrite):
+            return _make(folder, name, catalogue, seed, groups, folds, exclude, write, tell)
         elif overwrite and (record := _record(folder)).get("origin") in ("made", "videos"):
             left_out = resolve(read_splits(folder)[0], catalogue, exclude).unlisted
             if left_out:
                 what = plural(len(left_out), "video was", "videos were")
                 tell(f"{what} in no split, for example {left_out[0]}: the splits are made again")
-                rule = group_regex if group_regex is not None else record.get("group_regex")
-                return _make(folder, catalogue, record.get("seed", seed), rule, exclude, write, tell)
-        return splits_in_use(folder, group_regex)
+                if groups is None and record.get("groups_from") != "names":
+                    groups = _groups_in_use(folder)
+                    if isinstance(groups, Mapping):
+                        raise UsageError(
+                            f"the groups of the splits in {folder} came from a file, which has to name the group of "
+                            f"{left_out[0]} too: give it by --groups"
+                        )
+                folds = folds or record.get("asked_folds") or record.get("folds")
+                seed = record.get("seed", seed)
+                return _make(folder, name, catalogue, seed, groups, folds, exclude, write, tell)
+        return splits_in_use(folder, groups)
+
+
+def sets_of_splits(workspace: Workspace) -> dict[str, Path]:
+    """The folder of each set of splits that a workspace has, by name: "" is the first, in `splits/`."""
+    named = {folder.name: folder for folder in sorted(workspace.split_sets.glob("[!.]*"))}
+    return {name: folder for name, folder in ({"": workspace.splits} | named).items() if list_files(folder)}
+
+
+def set_name_of(workspace: Workspace, splits: Path, overwrite: bool = False) -> str:
+    """The name of the set of splits that `prepare_splits` takes for `splits`: "" for the first. Raises as it does."""
+    return _chosen_set(workspace, splits, overwrite, may_make=True)[0]
+
+
+def _folder(workspace: Workspace, set_name: str) -> Path:
+    return workspace.split_sets / set_name if set_name else workspace.splits
+
+
+def _chosen_set(
+    workspace: Workspace,
+    splits: Path | None,
+    overwrite: bool,
+    *,
+    may_make: bool,
+    tell: Callable[[str], None] = lambda text: None,
+) -> tuple[str, dict[str, bytes]]:
+    """The name of the set that `splits` stands for; and its lists, where these are to be copied there."""
+    sets = sets_of_splits(workspace)
+    if splits is None:
+        return "", {}
+    if not splits.is_dir():
+        if str(splits) not in sets and not (may_make and str(splits) == _plain(str(splits))):
+            have = f"; there are the sets {', '.join(filter(None, sets))}" if any(sets) else ""
+            raise MissingError(
+                f"--splits {splits}: there is no such folder, nor a set of splits of that name in "
+                f"{workspace.root}{have}; with --folds or --groups one of that name is made"
+            )
+        return str(splits), {}
+    read_lists(splits)  # broken lists never become those in use
+    lists = _lists(splits)
+    for name, folder in sets.items():
+        if _lists(folder) == lists:
+            return name, {}
+    source = splits.resolve()
+    for name, folder in sets.items():
+        if (known := _record(folder).get("source")) and Path(known).resolve() == source:
+            if not overwrite:
+                raise UsageError(
+                    f"--splits {splits} holds other lists than when it was copied to {folder}: omit --splits to go on "
+                    "with those, give --overwrite to replace them, or put the new ones into another folder to have both"
+                )
+            return name, lists
+    if "" not in sets or overwrite:
+        return "", lists
+    name = next(name for name in numbered(_plain(source.name)) if name not in sets)
+    tell(f"the lists of {splits} are kept as the set {name} beside those in {workspace.splits}: runs {name}-split<N>")
+    return name, lists
+
+
+def _plain(name: str) -> str:
+    """As the name of a set, with which the names of its runs begin."""
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "lists"
 
 
 def _make(
     folder: Path,
+    set_name: str,
     catalogue: Catalogue,
     seed: int,
-    group_regex: str | None,
+    groups: GroupRule,
+    folds: int | None,
     exclude: Collection[str],
     write: bool,
     tell: Callable[[str], None],
 ) -> list[Split]:
     """Makes the splits of a workspace. Raises as `make_splits`, and `UsageError` for ids that a list cannot hold."""
     videos = [video for video in catalogue.videos if video.class_name not in exclude]
-    record: dict[str, Any] = {"origin": "videos", "group_regex": group_regex}
-    splits = _of_videos(videos, tell)
+    record: dict[str, Any] = {"origin": "videos"}
+    splits = _of_videos(videos, tell) if folds is None else []
     if not splits:
-        splits = make_splits([(video.class_name, video.video) for video in videos], seed, FOLDS, group_regex)
-        record |= {"origin": "made", "seed": seed, "folds": FOLDS}
+        pairs = [(video.class_name, video.video) for video in videos if video.class_name != UNLABELLED]
+        groups, origin, sentence = _chosen_groups(pairs, groups)
+        asked = folds or FOLDS
+        splits = make_splits(pairs, seed, asked, groups, tell)
+        tell(sentence)
+        record = {"origin": "made", "seed": seed, "folds": len(splits), "groups_from": origin}
+        record |= {"asked_folds": asked} if asked != len(splits) else {}
     if not write:
         ucf101_lists(splits)  # refuses ids that a list cannot hold
-    else:
-        write_splits(folder, splits, record)
-    return [replace(split, group_regex=group_regex) for split in (read_splits(folder) if write else splits)]
+        return [replace(split, groups=groups, set_name=set_name) for split in splits]
+    _replace(folder, ucf101_lists(splits), record, groups)
+    return splits_in_use(folder)
+
+
+def _chosen_groups(pairs: Sequence[tuple[str, str]], groups: GroupRule) -> tuple[GroupRule, str, str]:
+    """The groups of splits to be made, where they came from (`Split.groups_from`), and a sentence about them."""
+    origin, what = ("expression" if isinstance(groups, str) else "file"), "as given"
+    if groups is None:
+        origin, what = "names", "UCF101's gXX"
+        if not any(group_of(*pair) for pair in pairs):
+            regex, what = recognised_groups(pairs)
+            groups = regex or None
+    names = [group_of(*pair, groups=groups) for pair in pairs]
+    if groups is None and not any(names):
+        return None, "none", f"{NO_GROUPS}; --groups FILE --overwrite names them"
+    count, example = len(set(names) - {None}), next(name for name in names if name)
+    return groups, origin, f"groups: {count}, {what}, such as {example}; each stays on one side of a split"
 
 
 def _of_videos(videos: Iterable[Video], tell: Callable[[str], None]) -> list[Split]:
@@ -156,13 +256,17 @@ def _of_videos(videos: Iterable[Video], tell: Callable[[str], None]) -> list[Spl
     return [Split(1, train, tested, classes, "the videos' own split", held_apart=held_apart)]
 
 
-def splits_in_use(folder: Path, group_regex: str | None = None) -> list[Split]:
-    """The splits of a workspace's folder with its rule for groups: `group_regex`, else the one they were made with.
+def splits_in_use(folder: Path, groups: GroupRule = None) -> list[Split]:
+    """The splits of a set's folder with these `groups`, else those they were made with.
 
     Raises `UsageError` for broken or no lists, `MissingError` for a damaged `splits.json`.
     """
-    rule = group_regex if group_regex is not None else _record(folder).get("group_regex")
-    return [replace(split, group_regex=rule) for split in read_splits(folder)]
+    about: dict[str, Any] = {
+        "groups": groups if groups is not None else _groups_in_use(folder),
+        "groups_from": str(_record(folder).get("groups_from", "")),
+        "set_name": "" if folder.name == "splits" else folder.name,
+    }
+    return [replace(split, **about) for split in read_splits(folder)]
 
 
 def read_splits(folder: Path) -> list[Split]:
@@ -173,7 +277,7 @@ def read_splits(folder: Path) -> list[Split]:
 def write_splits(folder: Path, splits: Sequence[Split], record: Mapping[str, Any] | None = None) -> None:
     """Replaces `folder` by UCF101's lists of `splits`, with `splits.json` saying where they came from: all of it or
     nothing. Raises `UsageError` for ids that a list cannot hold, `StorageError`."""
-    _replace(folder, ucf101_lists(splits), record or {"origin": "made"})
+    _replace(folder, ucf101_lists(splits), record or {"origin": "made"}, None)
 
 
 def resolve(
@@ -185,7 +289,7 @@ def resolve(
     """Finds a split's videos, upper and lower case alike where that is unambiguous (UCF101's `HandstandPushups`).
     Videos of the classes in `exclude` are not missed in the split; those without what `streams` are fed with are.
 
-    Raises `UsageError` where the split's `group_regex` does not match a video.
+    Raises `UsageError` where the split's regular expression for groups does not match a video.
     """
     finder = _Finder(catalogue, streams)
     train, missing_train = finder.find(split.train)
@@ -213,7 +317,7 @@ def in_no_split(unlisted: Sequence[str], what: str) -> str:
     videos = plural(len(unlisted), f"video of {named} is", f"videos of {named} are")
     return (
         f"{videos} in no list of {what}: `stres train --overwrite` makes splits of our own again, with all videos; "
-        "lists of yours come by --splits DIR --overwrite"
+        "lists of yours come by --splits DIR"
     )
 
 
@@ -309,15 +413,21 @@ def _unambiguous(names: Iterable[str]) -> dict[str, str]:
 # ------------------------------------------------------------------ the folder
 
 
-def _replace(folder: Path, files: Mapping[str, bytes], record: Mapping[str, Any]) -> None:
+def _replace(folder: Path, lists: Mapping[str, bytes], record: Mapping[str, Any], groups: GroupRule) -> None:
     """Puts a new folder in the place of `folder` in one renaming, so that no half of a set of lists is ever in use."""
     new, old = temporary_name(folder), folder.with_name(f".{folder.name}.old-{secrets.token_hex(4)}")
     digest = hashlib.sha256()
+    by_regex = {} if isinstance(groups, Mapping) else {"group_regex": groups}
     try:
-        for name, content in sorted(files.items()):
+        for name, content in sorted(lists.items()):
             write_bytes(new / name, content)
             digest.update(name.encode("utf-8", "surrogateescape") + b"\0" + content + b"\0")
-        write_json(new / SPLITS_FILE, {**made_by(SPLITS_SCHEMA, "numpy"), **record, "lists_sha256": digest.hexdigest()})
+        if isinstance(groups, Mapping):
+            write_json(new / GROUPS_FILE, dict(sorted(groups.items())))
+        write_json(
+            new / SPLITS_FILE,
+            {**made_by(SPLITS_SCHEMA, "numpy"), **by_regex, **record, "lists_sha256": digest.hexdigest()},
+        )
         with storage_errors(folder):
             if folder.exists():
                 folder.rename(old)
@@ -327,55 +437,65 @@ def _replace(folder: Path, files: Mapping[str, bytes], record: Mapping[str, Any]
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _end_interrupted_replacement(folder: Path) -> None:
-    """Puts back the lists that a process killed between two renamings had moved away, and removes what it left.
+def _end_interrupted_replacements(parent: Path, name: str) -> None:
+    """Puts back the lists that a process killed between two renamings had moved away from folders of this `name`, and
+    removes what it left.
 
     The caller has the workspace locked, so no replacement is going on.
     """
-    for old in folder.parent.glob(f".{folder.name}.old-*"):
+    for old in parent.glob(f".{name}.old-*"):
+        folder = old.with_name(old.name[1:].rpartition(".old-")[0])
         if not folder.exists():
             with storage_errors(folder):
                 old.rename(folder)
-    for left in folder.parent.glob(f".{folder.name}.old-*"):
+    for left in parent.glob(f".{name}.old-*"):
         shutil.rmtree(left, ignore_errors=True)
-    remove_left_over_temporary_files(folder.parent, below=False)
+    remove_left_over_temporary_files(parent, below=False)
 
 
 def _record(folder: Path) -> dict[str, Any]:
     """`splits.json`; empty for lists that somebody put there by hand."""
-    path = folder / SPLITS_FILE
-    if not path.exists():
-        return {}
-    document = read_json(path)
+    return _document(folder / SPLITS_FILE)
+
+
+def _groups_in_use(folder: Path) -> GroupRule:
+    """The groups that a set of splits was made with."""
+    by_id = {id_: str(group) for id_, group in _document(folder / GROUPS_FILE).items()}
+    return by_id or _record(folder).get("group_regex")
+
+
+def _document(path: Path) -> dict[str, Any]:
+    document = read_json(path) if path.exists() else {}
     return document if isinstance(document, dict) else {}
 
 
-def _made_by_another_rule(folder: Path, group_regex: str | None, overwrite: bool) -> bool:
-    """Whether the splits in use were made with another rule for groups, which only `overwrite` allows."""
-    record = _record(folder)
-    if group_regex is None or record.get("origin") != "made" or record.get("group_regex") == group_regex:
-        return False
-    if not overwrite:
+def _made_otherwise(folder: Path, groups: GroupRule, folds: int | None, overwrite: bool) -> bool:
+    """Whether the splits in use were made with other groups or folds, which only `overwrite` allows."""
+    record, before = _record(folder), _groups_in_use(folder)
+    origin = record.get("origin")
+    if folds is not None and origin not in ("made", "videos"):
         raise UsageError(
-            f"--group-regex is {group_regex!r}, but the splits in {folder} were made with "
-            f"{record.get('group_regex')!r}: omit it, use another --workspace, or give --overwrite"
+            f"--folds {folds} is of splits that stres makes, but those in {folder} are lists: omit it, or make others "
+            f"beside them by --splits NAME --folds {folds}"
         )
-    return True
+    difference = ""
+    if folds is not None and folds not in (record.get("asked_folds"), record.get("folds")):
+        has = record.get("folds", 1)
+        difference = f"--folds is {folds}, but {folder} has {plural(has, 'split')}"
+    elif groups is not None and origin == "made" and groups != before:
+        if isinstance(groups, str):
+            difference = f"--group-regex is {groups!r}, but the splits in {folder} were made with "
+            difference += "the groups of a file" if isinstance(before, Mapping) else repr(before)
+        else:
+            difference = f"the splits in {folder} were made with other groups than those of --groups"
+    if difference and not overwrite:
+        raise UsageError(
+            f"{difference}: omit it, make another set of splits by --splits NAME, or give --overwrite to make these "
+            "again"
+        )
+    return bool(difference)
 
 
-def _other_lists(folder: Path, splits_dir: Path, overwrite: bool) -> dict[str, bytes]:
-    """The list files of `splits_dir` by name, which are to replace those of `folder`; empty where they are there
-    already."""
-    if not splits_dir.is_dir():
-        raise MissingError(f"--splits {splits_dir}: there is no such folder")
-    read_lists(splits_dir)  # broken lists never become those in use
-    files = {path.name: path.read_bytes() for path in list_files(splits_dir)}
-    in_use = {path.name: path.read_bytes() for path in list_files(folder)}
-    if in_use == files:
-        return {}
-    if in_use and not overwrite:
-        raise UsageError(
-            f"--splits {splits_dir} holds other lists than those in use in {folder}: omit --splits to go on "
-            "with those, use another --workspace, or give --overwrite to replace them"
-        )
-    return files
+def _lists(folder: Path) -> dict[str, bytes]:
+    """The content of the list files of a folder, by name."""
+    return {path.name: path.read_bytes() for path in list_files(folder)}

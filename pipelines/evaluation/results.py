@@ -67,16 +67,20 @@ class Results:
         if not logits:
             raise self._nothing_scored(failures)
         failed = [f"{failure.class_name}/{failure.video}" for failure in failures]
-        unscored: dict[str, Any] = {"missing": test.missing, "failed": failed}
+        further: dict[str, Any] = {"missing": test.missing, "failed": failed}
         if excluded := self.config.excluded_classes:
-            unscored["excluded_classes"] = list(excluded)
+            further["excluded_classes"] = list(excluded)
+        if self.config.split_set:
+            further["split_set"] = self.config.split_set
+        if not test.is_other and self.run.split().groups_from == "none":
+            further["groups"] = "none"
         written = []
         # The first last: `stres report` takes the newest where the paper's protocol is not among them.
         for number, protocol in reversed(list(enumerate(self.protocols))):
             scores = self._scores({i: of_protocols[number] for i, of_protocols in logits.items()})
             attributes = self._attributes(protocol)
             results = results_document(protocol.document(), self.config.split, self.run.name, scores)
-            results |= {"step": protocol.step} | unscored | test.document()
+            results |= {"step": protocol.step} | further | test.document()
             if "run_folder" in attributes:
                 results |= {name: attributes[name] for name in ("run_folder", "weights_sha256")}
             folder = self.folder / protocol.name

@@ -138,6 +138,8 @@ def compute(inputs: ReportInputs, name: str, output: Path) -> Result:
         output=str(output),
         files={},
         test_set=first.test_set,
+        split_set=first.split_set,
+        grouped=all(one.grouped for one in evaluations),
         interval_method=methods(len(splits)),
     )
 

@@ -39,6 +39,10 @@ class SavedEvaluation:
     folder: Path
     test_set: str = ""
     """In words, what was tested where that is another data set than the run's split."""
+    split_set: str = ""
+    """The set of splits that `split` is of; "" for the workspace's first."""
+    grouped: bool = True
+    """False where the split was made without knowing of groups."""
 
 
 def find_evaluations(
@@ -244,6 +248,8 @@ def load_evaluation(folder: Path) -> SavedEvaluation:
         excluded=excluded,
         folder=folder,
         test_set=test_set,
+        split_set=str(document.get("split_set", "")),
+        grouped=document.get("groups") != "none",
     )
 
 
@@ -267,6 +273,7 @@ def _check_comparable(evaluations: Sequence[SavedEvaluation], splits: Sequence[i
             )
         for what, one, other in (
             ("classes", first.scores.classes, evaluation.scores.classes),
+            ("sets of splits", first.split_set, evaluation.split_set),
             ("protocols", first.protocol, evaluation.protocol),
             ("streams", list(first.scores.streams), list(evaluation.scores.streams)),
         ):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipelines.datasets.split_lists import NO_GROUPS
 from pipelines.interface.wording import plural
 
 if TYPE_CHECKING:
@@ -97,6 +98,10 @@ class Result:
     """In words, what was tested where that is another data set than the run's split."""
     interval_method: "dict[str, str]" = field(default_factory=dict)
     """How the intervals of `streams` were made."""
+    split_set: str = ""
+    """The set of splits that these are of; "" for the workspace's first."""
+    grouped: bool = True
+    """False where splits were made without knowing of groups."""
 
     @property
     def several(self) -> bool:
@@ -106,7 +111,8 @@ class Result:
     @property
     def of_splits(self) -> str:
         """The splits in words."""
-        return f"mean of {len(self.splits)} splits" if self.several else f"split {self.splits[0].split}"
+        of_set = f" of {self.split_set}" if self.split_set else ""
+        return (f"mean of {len(self.splits)} splits" if self.several else f"split {self.splits[0].split}") + of_set
 
     @property
     def accuracies(self) -> dict[str, str]:
@@ -135,6 +141,8 @@ class Result:
         if absent := sum(row.support == 0 for row in self.per_class):
             classes, have = plural(len(self.classes), "class"), "has" if absent == 1 else "have"
             notices.append(f"{absent} of {classes} {have} no test video: mean class is of the others")
+        if not self.grouped:
+            notices.append(NO_GROUPS)
         if self.excluded:
             notices.append(f"without the classes {', '.join(self.excluded)} (--exclude-class)")
         return notices

@@ -1,7 +1,7 @@
 """The paths of everything in a workspace.
 
-Layout (docs/artifacts.md): `frames/<class>/<video>.h5`, `flow/<class>/<video>.h5`, `splits/`, `runs/<name>/`,
-`scores/<run>/<protocol>/`, `reports/`, `failures.csv`, `dataset.json`.
+Layout (docs/artifacts.md): `frames/<class>/<video>.h5`, `flow/<class>/<video>.h5`, `splits/`, `split-sets/<name>/`,
+`runs/<name>/`, `scores/<run>/<protocol>/`, `reports/`, `failures.csv`, `dataset.json`.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,13 @@ class Workspace:
 
     @property
     def splits(self) -> Path:
+        """The lists of the first set of splits."""
         return self.root / "splits"
+
+    @property
+    def split_sets(self) -> Path:
+        """A folder of lists for each further set."""
+        return self.root / "split-sets"
 
     @property
     def runs(self) -> Path:

@@ -15,8 +15,9 @@ from pipelines.datasets.catalogue import (
     unreadable,
     with_damaged,
 )
-from pipelines.datasets.group_splits import fewest_groups, hold_out, leaking_groups
-from pipelines.datasets.split_lists import Split, read_ids
+from pipelines.datasets.group_splits import ONE_CLASS, fewest_groups, hold_out, leaking_groups
+from pipelines.datasets.groups import read_groups
+from pipelines.datasets.split_lists import GroupRule, Split, read_ids
 from pipelines.datasets.splits import (
     ResolvedSplit,
     in_no_split,
@@ -27,12 +28,12 @@ from pipelines.datasets.splits import (
 )
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.options import BOTH_STREAMS, StreamName
-from pipelines.interface.wording import plural
+from pipelines.interface.wording import plural, some
 from pipelines.runtime.progress import OnProgress, note
 from pipelines.sources.videos import class_counts
 from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.storage.flow_settings import FlowSettings
-from pipelines.storage.workspace import Workspace
+from pipelines.storage.workspace import UNLABELLED, Workspace
 from pipelines.training.run_config import HeldOut
 
 ENOUGH_GROUPS = 10  # of every class, for a recipe to hold a tenth out unasked
@@ -71,10 +72,12 @@ def find_training_data(
     workspace: Workspace,
     split_number: int,
     *,
-    splits_dir: Path | None,
+    splits: Path | None,
     seed: int,
     group_regex: str | None,
     overwrite_splits: bool,
+    groups_file: Path | None = None,
+    folds: int | None = None,
     exclude: Collection[str] = (),
     streams: Collection[StreamName] = BOTH_STREAMS,
     validation: float | Path | None = 0.0,
@@ -87,11 +90,13 @@ def find_training_data(
     Args:
         workspace: Where artifacts and splits lie.
         split_number: Of the split.
-        splits_dir: Folder of the split lists to use; None for those of the workspace, which are made where there are
-            none.
+        splits: Folder of the split lists to use, or name of a set; None for the first set of the workspace, which is
+            made where there is none.
         seed: Of splits to be made.
         group_regex: Finds the group of a video, which stays on one side of a split.
         overwrite_splits: Replace the splits of the workspace.
+        groups_file: Names the groups instead.
+        folds: Number of splits to be made.
         exclude: Classes that take no part.
         streams: Those to be trained.
         validation: Share of the training groups to hold out, or a list of the videos; None for that of the recipe,
@@ -109,20 +114,25 @@ def find_training_data(
         on_progress(note(text))
 
     catalogue = with_damaged(workspace, load_catalogue(workspace, write=write))
-    splits = prepare_splits(
+    groups: GroupRule = group_regex
+    if groups_file is not None:
+        labelled = [video for video in catalogue.videos if video.class_name not in (UNLABELLED, *exclude)]
+        groups = read_groups(groups_file, [video.id for video in labelled])
+    found = prepare_splits(
         workspace,
         catalogue,
-        splits_dir=splits_dir,
+        splits,
         seed=seed,
-        group_regex=group_regex,
+        groups=groups,
         overwrite=overwrite_splits,
+        folds=folds,
         exclude=exclude,
         write=write,
         tell=tell,
     )
-    split = next((split for split in splits if split.number == split_number), None)
+    split = next((split for split in found if split.number == split_number), None)
     if split is None:
-        raise UsageError(f"--split {split_number}: there are the splits {', '.join(str(s.number) for s in splits)}")
+        raise UsageError(f"--split {split_number}: there are the splits {', '.join(str(s.number) for s in found)}")
     split = without_classes(split, exclude)
     _require_classes(split)
     resolved = resolve(split, catalogue, exclude, streams)
@@ -181,7 +191,7 @@ def _held_out(
     if isinstance(validation, Path):
         return "list", *_listed(validation, ids, split)
     if validation is None and recipe_validation:
-        class_name, groups = fewest_groups(ids, split.group_regex)
+        class_name, groups = fewest_groups(ids, split.groups)
         validation, why = recipe_validation, " (the recipe's default; --validation 0 trains on them too)"
         if groups < ENOUGH_GROUPS:
             validation = 0.0
@@ -189,7 +199,7 @@ def _held_out(
                 f"validation: off, since class {class_name!r} has only {plural(groups, 'training group')} of the "
                 f"{ENOUGH_GROUPS} that it takes; --validation SHARE holds some out nevertheless"
             )
-    return validation or 0.0, hold_out(ids, validation, seed, split.group_regex) if validation else set(), why
+    return validation or 0.0, hold_out(ids, validation, seed, split.groups) if validation else set(), why
 
 
 def _listed(file: Path, ids: Collection[str], split: Split) -> tuple[set[str], str]:
@@ -240,10 +250,7 @@ def _require_classes(split: Split) -> None:
         )
     if len(split.classes) < 2:
         name = split.classes[0] if split.classes else "none"
-        raise UsageError(
-            f"split {split.number} has one class only, {name!r}: a network of one class is right about every video and "
-            "learns nothing; extract videos of more classes (VIDEOS is the folder whose folders are the classes)"
-        )
+        raise UsageError(f"split {split.number} has one class only, {name!r}: {ONE_CLASS}")
 
 
 def _sentences(split: ResolvedSplit, catalogue: Catalogue, streams: Collection[StreamName]) -> list[str]:
@@ -266,6 +273,12 @@ def _sentences(split: ResolvedSplit, catalogue: Catalogue, streams: Collection[S
         )
     if not split.test and not split.missing_test:
         told.append(f"the test list of split {split.number} is empty: this run cannot be evaluated")
+    elif untested := [name for name in split.classes if name not in test]:
+        classes, have = plural(len(split.classes), "class"), "has" if len(untested) == 1 else "have"
+        told.append(
+            f"{len(untested)} of {classes} {have} no test video here ({some(untested)}): the test does not tell how "
+            "well they are recognised, and mean class accuracy is of the others"
+        )
     if split.unlisted:
         told.append(in_no_split(split.unlisted, f"split {split.number}"))
     if split.leaking_groups:

@@ -135,6 +135,8 @@ class RunConfig:
     """Of the stored frames of a run without flow, whose settings say it otherwise; None where they differ."""
     validation: HeldOut = 0.0
     """What is held out of the training videos, and so not among `train_videos`."""
+    split_set: str = ""
+    """The set of splits that `split` is of; "" for the workspace's first."""
     others: Mapping[str, Any] = field(default_factory=dict)
     """Fields that another version of stres wrote, which are kept and compared."""
 
@@ -161,7 +163,7 @@ class RunConfig:
         document = to_json(replace(self, flow=None, steps={}, others={}))
         del document["others"]
         empty = {"excluded_classes": [], "compile": False, "base_run": None, "weights_sha256": ""}
-        for name, value in (empty | {"frames_short_side": None, "validation": 0.0}).items():
+        for name, value in (empty | {"frames_short_side": None, "validation": 0.0, "split_set": ""}).items():
             if document[name] == value:
                 del document[name]
         usual = {"resnet": "v1.5", "stem_width": None, "rgb_mean": None, "rgb_deviation": None}
@@ -223,12 +225,14 @@ class _SplitFile:
     classes: tuple[str, ...]
     source: str
     held_apart: tuple[str, ...] = ()
+    set_name: str = ""
+    groups_from: str = ""
 
 
 def checked_split(document: Any, path: Path) -> Split:
     """Reads `split.json`. Raises `MissingError`.
 
-    Its group expression is left out: leaks are reported when a run is trained, and a regular expression from elsewhere
+    Its groups are left out: leaks are reported when a run is trained, and a regular expression from elsewhere
     may take forever to match.
     """
     file = _checked(_SplitFile, _divided(_SplitFile, document, path)[0], path)
@@ -239,6 +243,8 @@ def checked_split(document: Any, path: Path) -> Split:
         classes=list(file.classes),
         source=file.source,
         held_apart=list(file.held_apart),
+        set_name=file.set_name,
+        groups_from=file.groups_from,
     )
 
 

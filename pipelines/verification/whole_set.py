@@ -6,8 +6,7 @@ from pathlib import Path
 
 from pipelines.datasets.catalogue import Catalogue
 from pipelines.datasets.dataset_file import Kind, read_dataset_file, video_id
-from pipelines.datasets.split_lists import list_files
-from pipelines.datasets.splits import resolve, splits_in_use
+from pipelines.datasets.splits import resolve, sets_of_splits, splits_in_use
 from pipelines.errors import MissingError, StresError
 from pipelines.interface.wording import plural, some
 from pipelines.sources.names import is_video
@@ -145,33 +144,32 @@ def check_dataset_file(workspace: Workspace, reports: Iterable[VideoReport]) -> 
 def check_splits(workspace: Workspace, catalogue: Catalogue, failures: Sequence[Failure]) -> list[Fault]:
     """The faults of all splits in use. `catalogue` lists the videos whose files are present, sound or not; `failures`
     may say why others are absent."""
-    if not list_files(workspace.splits):
-        return []
     reasons = {video_id(row.class_name, row.video): f"{row.stage}: {row.reason}" for row in failures}
-    folder, faults = str(workspace.splits), []
-    try:
-        for split in splits_in_use(workspace.splits):
-            resolved = resolve(split, catalogue)
-            if absent := [*resolved.missing_train, *resolved.missing_test]:
-                named = some([f"{id_} ({reasons[id_]})" if id_ in reasons else id_ for id_ in absent], 5)
-                total = len(split.train) + len(split.test)
-                have = "has" if len(absent) == 1 else "have"
-                detail = f"names {plural(total, 'video')}, of which {len(absent)} {have} no frames or no flow: {named}"
-                faults.append(Fault("split names absent videos", split.name, folder, detail))
-            if groups := resolved.leaking_groups:
-                detail = f"has videos of {plural(len(groups), 'group')} in both train and test: {some(groups, 5)}"
-                faults.append(Fault("group on both sides", split.name, folder, detail))
-    except StresError as error:
-        return [Fault("splits", "splits", folder, str(error))]
+    faults = []
+    for name, lists in sets_of_splits(workspace).items():
+        folder, before = str(lists), name and f"{name} "
+        try:
+            for split in splits_in_use(lists):
+                resolved = resolve(split, catalogue)
+                if absent := [*resolved.missing_train, *resolved.missing_test]:
+                    named = some([f"{id_} ({reasons[id_]})" if id_ in reasons else id_ for id_ in absent], 5)
+                    videos = plural(len(split.train) + len(split.test), "video")
+                    have = "has" if len(absent) == 1 else "have"
+                    detail = f"names {videos}, of which {len(absent)} {have} no frames or no flow: {named}"
+                    faults.append(Fault("split names absent videos", before + split.name, folder, detail))
+                if groups := resolved.leaking_groups:
+                    detail = f"has videos of {plural(len(groups), 'group')} in both train and test: {some(groups, 5)}"
+                    faults.append(Fault("group on both sides", before + split.name, folder, detail))
+        except StresError as error:
+            faults.append(Fault("splits", before + "splits", folder, str(error)))
     return faults
 
 
 def in_no_split(workspace: Workspace, catalogue: Catalogue) -> list[str]:
     """Ids of the videos that no split in use names; none without splits, or if they cannot be read."""
-    if not list_files(workspace.splits):
-        return []
     try:
-        left_out = [set(resolve(split, catalogue).unlisted) for split in splits_in_use(workspace.splits)]
+        splits = [split for folder in sets_of_splits(workspace).values() for split in splits_in_use(folder)]
+        left_out = [set(resolve(split, catalogue).unlisted) for split in splits]
     except StresError:
         return []  # a fault of its own
-    return sorted(set.intersection(*left_out))
+    return sorted(set.intersection(*left_out)) if left_out else []

@@ -11,7 +11,14 @@ from pipelines.datasets import splits as splits_module
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.group_splits import group_of, leaking_groups
 from pipelines.datasets.split_lists import Split, list_files
-from pipelines.datasets.splits import make_splits, prepare_splits, read_splits, resolve, write_splits
+from pipelines.datasets.splits import (
+    make_splits,
+    prepare_splits,
+    read_splits,
+    resolve,
+    sets_of_splits,
+    write_splits,
+)
 from pipelines.errors import MissingError, UsageError
 from pipelines.storage.atomic import temporary_name
 
@@ -194,7 +201,7 @@ def test_videos_without_groups_are_split_by_class():
 
 def test_a_group_of_ones_own_may_span_classes():
     videos = [(action, f"{actor}_{action}") for action in ("run", "walk") for actor in "ABCDEF"]
-    for split in make_splits(videos, seed=0, group_regex=r"/([A-Z])_"):
+    for split in make_splits(videos, seed=0, groups=r"/([A-Z])_"):
         actors = [{re.search("/([A-Z])_", id_)[1] for id_ in side} for side in (split.train, split.test)]
         assert actors[0].isdisjoint(actors[1])
         assert len(split.test) == 4
@@ -211,11 +218,13 @@ def test_videos_without_a_class_take_no_part():
     ("videos", "regex", "message"),
     [
         (
-            [*grouped_videos(), ("few", "a"), ("few", "b")],
+            [*grouped_videos(), ("one", "a")],
             None,
-            "class 'few' has 2 videos, but 3 splits need at least 3",
+            "'one' has one video, which can train or test but not both: add videos",
         ),
-        (grouped_videos(groups=2), None, "class 'C0' has 2 groups, but 3 splits need at least 3"),
+        (grouped_videos(groups=1), None, "class 'C0' has one group, which can train or test but not both: add groups"),
+        (grouped_videos(classes=1), None, "all videos are of one class, 'C0': a network of one class is right about"),
+        ([("a", "a/x"), ("a", "y"), ("b", "x"), ("b", "z")], "[xyz]", "no 2 splits of these groups have every class"),
         (grouped_videos(), "nothing", "'nothing' does not match 'C0/v_C0_g01_c00'"),
         (grouped_videos(), "(", "is not a regular expression"),
         (grouped_videos(), "(x)?v_", "takes no part"),
@@ -223,7 +232,24 @@ def test_videos_without_a_class_take_no_part():
 )
 def test_what_cannot_be_split_is_told(videos, regex, message):
     with pytest.raises(UsageError, match=re.escape(message)):
-        make_splits(videos, seed=0, group_regex=regex)
+        make_splits(videos, seed=0, groups=regex)
+
+
+@pytest.mark.parametrize(
+    ("videos", "folds", "made", "why"),
+    [
+        (grouped_videos(), 6, 6, ""),
+        ([*grouped_videos(), ("few", "a"), ("few", "b")], 3, 2, "class 'few' has no more than 2 videos"),
+        (grouped_videos(groups=4), 10, 4, "class 'C0' has no more than 4 groups"),
+    ],
+)
+def test_as_many_splits_are_made_as_asked_for_or_as_the_smallest_class_allows(videos, folds, made, why):
+    told: list[str] = []
+    splits = make_splits(videos, seed=0, folds=folds, tell=told.append)
+    assert told == ([f"{made} splits are made instead of {folds}: {why}"] if why else [])
+    assert [split.number for split in splits] == list(range(1, made + 1))
+    assert sorted(id_ for split in splits for id_ in split.test) == sorted(f"{c}/{v}" for c, v in videos)
+    assert all({id_.split("/")[0] for id_ in side} == set(split.classes) for split in splits for side in (split.train,))
 
 
 def test_ucf101_groups_lie_within_their_class_and_others_are_none():
@@ -269,14 +295,65 @@ def test_lists_are_copied_and_stay_in_use(workspace, catalogue, tmp_path):
     assert prepare_splits(workspace, catalogue) == [split] == prepare_splits(workspace, catalogue, lists)
 
 
-def test_other_lists_than_those_in_use_need_overwrite(workspace, catalogue, tmp_path):
-    prepare_splits(workspace, catalogue)
-    lists = write(tmp_path / "lists", **UCF)
-    with pytest.raises(UsageError, match=r"other lists than those in use.*--workspace.*--overwrite"):
-        prepare_splits(workspace, catalogue, lists)
-    assert len(prepare_splits(workspace, catalogue)) == 3
-    assert len(prepare_splits(workspace, catalogue, lists, overwrite=True)) == 1
+def test_other_lists_become_a_set_of_their_own_unless_they_are_to_replace_the_first(workspace, catalogue, tmp_path):
+    first = prepare_splits(workspace, catalogue)
+    lists = write(tmp_path / "my lists", **UCF)
+    told: list[str] = []
+    [second] = prepare_splits(workspace, catalogue, lists, tell=told.append)
+    assert told == [
+        f"the lists of {lists} are kept as the set my-lists beside those in {workspace.splits}: runs my-lists-split<N>"
+    ]
+    assert (second.set_name, {split.set_name for split in first}) == ("my-lists", {""})
+    assert sets_of_splits(workspace) == {"": workspace.splits, "my-lists": workspace.root / "split-sets" / "my-lists"}
+    for named in (lists, Path("my-lists")):
+        assert prepare_splits(workspace, catalogue, named) == [second]
+    assert prepare_splits(workspace, catalogue) == first
+
+    elsewhere = write(tmp_path / "other" / "my lists", **(UCF | {"testlist01": "Bend/v_Bend_g03_c01.avi\n"}))
+    assert prepare_splits(workspace, catalogue, elsewhere)[0].set_name == "my-lists-2"
+    third = write(tmp_path / "third", **(UCF | {"testlist01": "Walk/v_Walk_g03_c01.avi\n"}))
+    assert [split.set_name for split in prepare_splits(workspace, catalogue, third, overwrite=True)] == [""]
     assert len(prepare_splits(workspace, catalogue)) == 1
+
+
+def test_lists_that_changed_since_they_were_copied_need_overwrite(workspace, catalogue, tmp_path):
+    lists = write(tmp_path / "lists", **UCF)
+    before = prepare_splits(workspace, catalogue, lists)
+    write(lists, testlist01="Bend/v_Bend_g03_c01.avi\n")
+    with pytest.raises(UsageError, match=r"other lists than when it was copied to .*splits: omit.*--overwrite"):
+        prepare_splits(workspace, catalogue, lists)
+    assert prepare_splits(workspace, catalogue) == before
+    [after] = prepare_splits(workspace, catalogue, lists, overwrite=True)
+    assert after.test == ["Bend/v_Bend_g03_c01"]
+    assert [*sets_of_splits(workspace)] == [""]
+
+
+def test_further_splits_are_made_under_a_name(workspace, catalogue):
+    first = prepare_splits(workspace, catalogue)
+    two = prepare_splits(workspace, catalogue, Path("two"), folds=2)
+    assert [(split.set_name, split.number) for split in two] == [("two", 1), ("two", 2)]
+    assert prepare_splits(workspace, catalogue, Path("two")) == two
+    assert prepare_splits(workspace, catalogue) == first
+    for name in ("three", "../two", ".two"):
+        with pytest.raises(
+            MissingError, match=r"no such folder, nor a set of splits of that name in .*the sets two; with"
+        ):
+            prepare_splits(workspace, catalogue, Path(name), folds=None if name == "three" else 2)
+
+
+def test_another_number_of_splits_needs_another_set_or_overwrite(workspace, catalogue, tmp_path):
+    prepare_splits(workspace, catalogue, folds=5)  # of which 3 groups allow 3
+    prepare_splits(workspace, catalogue, folds=5)
+    assert len(prepare_splits(workspace, catalogue, folds=3)) == 3
+    with pytest.raises(UsageError, match=r"--folds is 2, but .*splits has 3 splits: .* by --splits NAME"):
+        prepare_splits(workspace, catalogue, folds=2)
+    assert len(prepare_splits(workspace, catalogue, folds=2, overwrite=True)) == 2
+    lists = write(tmp_path / "lists", **UCF)
+    with pytest.raises(UsageError, match="--folds 2 is of splits that stres makes"):
+        prepare_splits(workspace, catalogue, lists, folds=2)
+    prepare_splits(workspace, catalogue, lists, overwrite=True)
+    with pytest.raises(UsageError, match=r"those in .* are lists: omit it, or make others beside them"):
+        prepare_splits(workspace, catalogue, folds=2, overwrite=True)
 
 
 def test_broken_lists_leave_those_in_use_alone(workspace, catalogue, tmp_path):
@@ -290,10 +367,13 @@ def test_broken_lists_leave_those_in_use_alone(workspace, catalogue, tmp_path):
 def test_another_rule_for_groups_needs_overwrite(workspace, catalogue):
     prepare_splits(workspace, catalogue)
     with pytest.raises(UsageError, match=r"'g\(\\\\d\+\)', but the splits in .* were made with None"):
-        prepare_splits(workspace, catalogue, group_regex=r"g(\d+)")
-    made = prepare_splits(workspace, catalogue, group_regex=r"g(\d+)", overwrite=True)
+        prepare_splits(workspace, catalogue, groups=r"g(\d+)")
+    made = prepare_splits(workspace, catalogue, groups=r"g(\d+)", overwrite=True)
     assert all(len({id_[-7:-4] for id_ in split.test}) == 1 for split in made)
-    assert {split.group_regex for split in prepare_splits(workspace, catalogue)} == {r"g(\d+)"}
+    assert {split.groups for split in prepare_splits(workspace, catalogue)} == {r"g(\d+)"}
+    by_id = {video.id: video.video[-3:] for video in catalogue.videos}
+    with pytest.raises(UsageError, match="were made with other groups than those of --groups"):
+        prepare_splits(workspace, catalogue, groups=by_id)
 
 
 def test_an_interrupted_exchange_of_lists_leaves_the_old_ones(workspace, catalogue, tmp_path, monkeypatch):
@@ -310,12 +390,16 @@ def test_an_interrupted_exchange_of_lists_leaves_the_old_ones(workspace, catalog
 
 def test_an_exchange_killed_between_its_two_renamings_leaves_the_old_lists(workspace, catalogue):
     before = prepare_splits(workspace, catalogue, seed=1)
+    further = prepare_splits(workspace, catalogue, Path("further"), folds=2)
     workspace.splits.rename(workspace.root / ".splits.old-01234567")
+    (workspace.split_sets / "further").rename(workspace.split_sets / ".further.old-01234567")
     left_over = temporary_name(workspace.splits).name.replace(f"-{os.getpid()}-", "-999999999-")
     write(workspace.root / left_over, **{"trainlist01.txt": "half a file"})
 
     assert prepare_splits(workspace, catalogue, seed=2) == before
+    assert prepare_splits(workspace, catalogue, Path("further")) == further
     assert [path.name for path in workspace.root.glob("*splits*")] == ["splits"]
+    assert [path.name for path in workspace.split_sets.iterdir()] == ["further"]
 
 
 def test_resolving_finds_videos_and_hides_nothing(workspace, catalogue, add_video):

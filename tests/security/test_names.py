@@ -98,9 +98,9 @@ def test_nothing_is_written_outside_by_what_a_runs_files_say(trained_on_videos, 
 def test_a_strangers_expression_for_groups_is_not_run(trained_on_videos, tmp_path: Path) -> None:
     shutil.copytree(trained_on_videos.workspace.runs / "split1", tmp_path / "split1")
     run = Run(tmp_path / "split1")
-    split = json.loads(run.split_file.read_text()) | {"group_regex": "(a+)+$"}
+    split = json.loads(run.split_file.read_text()) | {"groups": "(a+)+$"}
     run.split_file.write_text(json.dumps(split))
-    assert run.split().group_regex is None
+    assert run.split().groups is None
 
 
 # ------------------------------------------------------------------ text that does something

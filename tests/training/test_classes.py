@@ -20,7 +20,7 @@ from tests.helpers.tiny_training import config
 
 
 def find(workspace: Workspace, told: list[Progress], **settings: Any) -> TrainingData:
-    usual: dict[str, Any] = {"splits_dir": None, "seed": 0, "group_regex": None, "overwrite_splits": False}
+    usual: dict[str, Any] = {"splits": None, "seed": 0, "group_regex": None, "overwrite_splits": False}
     return find_training_data(workspace, 1, on_progress=told.append, **(usual | settings))
 
 

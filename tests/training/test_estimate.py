@@ -198,7 +198,7 @@ def test_the_most_disk_is_taken_while_the_last_checkpoint_is_replaced(workspace)
         {"precision": "fp16"},
         {"width": 8},
         {"seed": 1},
-        {"splits_dir": Path("nowhere")},
+        {"splits": Path("nowhere")},
         {"base_run": "nowhere", "steps": ("joint1",)},
         {"weights": "nowhere.pth", "overwrite": True},
         {"weights": "imagenet", "overwrite": True},

@@ -134,4 +134,4 @@ def test_a_class_that_would_have_nothing_left_is_named():
     with pytest.raises(UsageError, match=r"--validation 0\.1: class 'b' has 1 training group, of which none would"):
         hold_out(["a/1", "a/2", "b/1"], 0.1, 0)
     with pytest.raises(UsageError, match="--validation"):
-        hold_out(["a/x1", "b/x1"], 0.5, 0, group_regex=r"x(\d)")
+        hold_out(["a/x1", "b/x1"], 0.5, 0, groups=r"x(\d)")
