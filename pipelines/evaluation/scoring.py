@@ -3,7 +3,7 @@
 Letters: V views, T frames, T' time steps after pooling, L stack, C classes, h w network input.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -14,8 +14,11 @@ from pipelines.datasets.preparation import Prepare
 from pipelines.errors import MissingError
 from pipelines.models import STResNet
 from pipelines.models.folding import folded
+from pipelines.models.stream import Stream
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
+Output = Callable[[Stream, torch.Tensor], torch.Tensor]
+"""What to make of a stream's last feature maps [B, T', C, H', W']: float [B, ...]."""
 FRAMES_AT_ONCE = 128  # of the network's input; bounds memory at 224 px and depth 50 to a few GB
 
 
@@ -31,6 +34,16 @@ def shortest_window(network: STResNet) -> int:
     return max(1 if pool is None else pool.size for pool in pools)
 
 
+def mean_logits(stream: Stream, maps: torch.Tensor) -> torch.Tensor:
+    """[B, C]: the logits, averaged over time."""
+    return stream.classify(maps).float().mean(1)
+
+
+def mean_features(stream: Stream, maps: torch.Tensor) -> torch.Tensor:
+    """float [B, channels]: what the classifier is given, averaged over time."""
+    return stream.features(maps).float().mean(1)
+
+
 class Scorer:
     """Scores one video at a time with a trained network: a copy of it on `device`, its batch norms folded."""
 
@@ -40,7 +53,6 @@ class Scorer:
         self.device = device
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
-    @torch.inference_mode()
     def score(
         self, rgb: Frames | None, flow: Frames | None, windows: Sequence[Sequence[int]]
     ) -> dict[str, torch.Tensor]:
@@ -58,6 +70,13 @@ class Scorer:
         Raises:
             MissingError: They are not finite.
         """
+        return self.mean(rgb, flow, windows, mean_logits)
+
+    @torch.inference_mode()
+    def mean(
+        self, rgb: Frames | None, flow: Frames | None, windows: Sequence[Sequence[int]], output: Output
+    ) -> dict[str, torch.Tensor]:
+        """As `score`, but of any `output`: of each stream its mean over views and windows, float64, on the CPU."""
         given = rgb if rgb is not None else flow
         assert given is not None
         # All the views of a video share its pixels: they go to the device once.
@@ -69,10 +88,10 @@ class Scorer:
             part = inputs[start : start + at_once]
             prepared = self.prepare(self._take(rgb, part), self._take(flow, part))
             with torch.autocast(self.device.type, self.dtype or torch.float32, enabled=self.dtype is not None):
-                outputs = self.network(*prepared)
-            for name, logits in outputs._asdict().items():
-                if logits is not None:
-                    sums[name] = sums.get(name, 0) + logits.float().mean(1).double().sum(0).cpu()
+                maps = self.network.feature_maps(*prepared)
+                outputs = {str(name): output(self.network.streams[name], of) for name, of in maps.items()}
+            for name, values in outputs.items():
+                sums[name] = sums.get(name, 0) + values.double().sum(0).cpu()
         for name, total in sums.items():
             if not bool(torch.isfinite(total).all()):
                 cause = "the training diverged, train again with a lower --lr"

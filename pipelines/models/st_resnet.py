@@ -44,9 +44,9 @@ class Connection:
 class StreamLogits(NamedTuple):
     """Both classifiers' outputs before softmax."""
 
-    appearance: Tensor | None
+    appearance: Tensor | None = None
     """[B, T', classes]; None where the network lacks the stream."""
-    motion: Tensor | None
+    motion: Tensor | None = None
     """[B, T', classes]; None where the network lacks the stream."""
 
 
@@ -163,12 +163,17 @@ class STResNet(nn.Module):
         Raises:
             UsageError: An input is missing or of another shape.
         """
+        maps = self.feature_maps(rgb, flow)
+        return StreamLogits(**{name: stream.classify(maps[name]) for name, stream in self.streams.items()})
+
+    def feature_maps(self, rgb: Tensor | None, flow: Tensor | None) -> dict[StreamName, Tensor]:
+        """Each stream's last feature maps, pooled over time but not over space: [B, T', C, H', W']. The arguments and
+        errors are those of `forward`."""
         self._check_inputs(rgb, flow)
         if self.appearance is None or self.motion is None:
-            return StreamLogits(
-                appearance=_alone(self.appearance, rgb),
-                motion=_alone(self.motion, flow),
-            )
+            return {
+                name: _alone(stream, rgb if name == "appearance" else flow) for name, stream in self.streams.items()
+            }
         assert rgb is not None
         assert flow is not None
         frames = rgb.shape[1]
@@ -178,7 +183,10 @@ class STResNet(nn.Module):
             # paper.md 2.1, eq. 3: f(x_a) + F(x_a + f(x_m)); and the same with the streams exchanged.
             appearance = appearance_stage.from_block_b(a, self.connection.into_appearance(a, m), frames)
             motion = motion_stage.from_block_b(m, self.connection.into_motion(m, a), frames)
-        return StreamLogits(self.appearance.classify(appearance, frames), self.motion.classify(motion, frames))
+        return {
+            "appearance": self.appearance.pool_over_time(appearance, frames),
+            "motion": self.motion.pool_over_time(motion, frames),
+        }
 
     def _check_inputs(self, rgb: Tensor | None, flow: Tensor | None) -> None:
         if self.appearance is not None:
@@ -194,15 +202,14 @@ class STResNet(nn.Module):
             )
 
 
-def _alone(stream: Stream | None, x: Tensor | None) -> Tensor | None:
-    """The logits of a stream with nothing connected to it."""
-    if stream is None or x is None:
-        return None
+def _alone(stream: Stream, x: Tensor | None) -> Tensor:
+    """The feature maps of a stream with nothing connected to it."""
+    assert x is not None
     frames = x.shape[1]
     features = stream.stem(x)
     for stage in stream.stages:
         features = stage.from_block_b(stage.block_a(features, frames), None, frames)
-    return stream.classify(features, frames)
+    return stream.pool_over_time(features, frames)
 
 
 def _store_channels_last(model: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """One stream: a bottleneck ResNet whose state-dict keys are torchvision's, taken stage by stage.
 
-Letters: B videos, T frames, N = B*T frames of all videos end to end, C channels, H W pixels.
+Letters: B videos, T frames, N = B*T frames of all videos end to end, T' time steps after pooling, C channels, H W
+pixels.
 """
 
 from typing import cast
@@ -107,9 +108,26 @@ class Stream(nn.Module):
             return F.max_pool2d(x, kernel_size=3, stride=2, ceil_mode=True)
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
 
-    def classify(self, x: Tensor, frames: int) -> Tensor:
-        """[N, C, H, W] of the last stage -> logits [B, T', classes], averaged over whatever H and W are."""
+    def pool_over_time(self, x: Tensor, frames: int) -> Tensor:
+        """[N, C, H, W] of the last stage -> feature maps [B, T', C, H, W]."""
         if self.temporal_pool is not None:
             x, frames = self.temporal_pool(x, frames)
-        logits = self.fc(self.dropout(x.mean(dim=(2, 3)), frames))
-        return logits.unflatten(0, (-1, frames))
+        return x.unflatten(0, (-1, frames))
+
+    def features(self, maps: Tensor) -> Tensor:
+        """Feature maps [B, T', C, H, W] -> what the classifier is given: [B, T', C], averaged over whatever H and W
+        are."""
+        return maps.flatten(0, 1).mean(dim=(2, 3)).unflatten(0, maps.shape[:2])
+
+    def classify(self, maps: Tensor) -> Tensor:
+        """Feature maps [B, T', C, H, W] -> logits [B, T', classes]."""
+        features = self.features(maps)
+        frames = features.shape[1]
+        return self.fc(self.dropout(features.flatten(0, 1), frames)).unflatten(0, (-1, frames))
+
+    def class_activation_maps(self, maps: Tensor) -> Tensor:
+        """Feature maps [B, T', C, H, W] -> [B, T', classes, H, W]: the classifier at each pixel, weights times features
+        plus bias, without dropout. It is linear, so that the mean over H and W is `classify`'s logits (Zhou, Khosla,
+        Lapedriza, Oliva and Torralba, "Learning deep features for discriminative localization", CVPR 2016).
+        """
+        return self.fc(maps.movedim(2, -1)).movedim(-1, 2)

@@ -44,10 +44,10 @@ def predict_over_time(
         StorageError: A file cannot be written.
     """
     from pipelines.prediction.overlay import write_overlay  # these load matplotlib
-    from pipelines.prediction.timeline import slide
+    from pipelines.prediction.timeline import timeline_of
     from pipelines.prediction.timeline_files import write_timeline
 
-    timeline = slide(predictor, source.file, *lengths, progress.frames)
+    timeline = timeline_of(predictor, source.file, *lengths, progress.frames)
     truth = {} if source.class_name == UNLABELLED else {"truth": source.class_name}
     about = {"video": str(source.path), "run": predictor.run.name, **truth, **vars(predictor.protocol)}
     files = write_timeline(path, timeline, about)

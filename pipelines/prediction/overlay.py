@@ -11,11 +11,10 @@ import numpy as np
 from pipelines.drawing.text import draw_text, shortened
 from pipelines.errors import UsageError
 from pipelines.interface.wording import percent
-from pipelines.prediction.predictor import OnFrames, Predictor
+from pipelines.prediction.predictor import OnFrames, Predictor, Reader
 from pipelines.prediction.timeline import Timeline
 from pipelines.prediction.timeline_picture import clock
 from pipelines.video.encoding import encode
-from pipelines.video.isolation import IsolatedReader
 from pipelines.video.resize import resize
 
 BEST = 3
@@ -44,7 +43,7 @@ def write_overlay(place: Path, timeline: Timeline, video: Path, predictor: Predi
     return path
 
 
-def _pictures(reader: IsolatedReader, timeline: Timeline, on_frames: OnFrames) -> Iterator[np.ndarray]:
+def _pictures(reader: Reader, timeline: Timeline, on_frames: OnFrames) -> Iterator[np.ndarray]:
     width, height = shown_size(reader.width, reader.height)
     edges = np.array(timeline.edges())
     drawn, below = (-1, -1), np.empty(0)

@@ -3,28 +3,32 @@
 Letters: C classes.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from pipelines.datasets.artifact_reader import DecodedClip
 from pipelines.datasets.augmentation import REFERENCE
-from pipelines.datasets.clips import Clips, Frames
+from pipelines.datasets.clips import Clips
 from pipelines.datasets.samples import views_of
 from pipelines.errors import VideoError
 from pipelines.evaluation.protocols import Protocol
-from pipelines.evaluation.scoring import Scorer, shortest_window, with_fused
+from pipelines.evaluation.scoring import Output, Scorer, mean_logits, shortest_window, with_fused
 from pipelines.prediction.inputs import FlowOnDemand, FramePlan, trained_flow
 from pipelines.runtime.devices import memory_errors
 from pipelines.training.runs import Run, load_network, recipe_of
-from pipelines.video.decoding import damage
+from pipelines.video.decoding import VideoReader, damage
 from pipelines.video.isolation import Decoder, IsolatedReader
+from pipelines.video.timing import Timing
 
 Logits = dict[str, np.ndarray]
 """Of each stream, and `fused` if there are both: float64 [C]."""
+Reader = IsolatedReader | VideoReader
 
 
 class Predictor:
@@ -37,6 +41,7 @@ class Predictor:
         precision: `fp32` or `bf16`.
         options: Parameters of the flow's method that say where its weights are.
         allow_truncated: Take truncated videos as far as they decode.
+        decoder: What opens videos, in a process of its own unless given.
 
     Raises:
         MissingError: Weights, or what computes the flow, are missing.
@@ -52,10 +57,11 @@ class Predictor:
         precision: str = "fp32",
         options: Mapping[str, str] | None = None,
         allow_truncated: bool = False,
+        decoder: "Decoder | OwnDecoder | None" = None,
     ) -> None:
         config = run.config()
         self.run, self.protocol, self.allow_truncated = run, protocol, allow_truncated
-        self.decoder = Decoder()
+        self.decoder = decoder or Decoder()
         self.classes: list[str] = list(config.classes)
         self.size: tuple[int, int] = config.size
         self.recipe = recipe_of(config, protocol.step)
@@ -66,13 +72,13 @@ class Predictor:
         self.cuts = protocol.windows(self.recipe.frames, shortest_window(self.scorer.network), run.name)
 
     @contextmanager
-    def open(self, path: Path) -> Iterator[IsolatedReader]:
+    def open(self, path: Path) -> Iterator[Reader]:
         """Opens the video at the size of the run's frames and flow.
 
         A video that gets this short side by the default rule of the extracting stages is left to the rule, which does
         not cut a column off pictures of odd width.
         """
-        reader = self.decoder.open(path, allow_truncated=self.allow_truncated)
+        reader: Reader = self.decoder.open(path, allow_truncated=self.allow_truncated)
         short_side = self.short_side
         if short_side is not None and min(reader.width, reader.height) != short_side:
             reader.close()
@@ -89,13 +95,13 @@ class Predictor:
 
     def logits(self, pixels: DecodedClip) -> Logits:
         """The mean logits of what one span shows."""
-        return self.scored(*self.views(pixels), self.cuts)
+        return with_fused(self.mean(pixels, mean_logits))
 
-    def scored(self, rgb: Frames | None, flow: Frames | None, cuts: Sequence[Sequence[int]]) -> Logits:
-        """The mean logits of V views of T frames; the frames of each cut go through the network together."""
+    def mean(self, pixels: DecodedClip, output: Output) -> dict[str, np.ndarray]:
+        """The mean of `output` over what goes through the network for one span, of each stream: float64."""
         with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):
-            logits = self.scorer.score(rgb, flow, cuts)
-        return with_fused({name: values.numpy() for name, values in logits.items()})
+            means = self.scorer.mean(*self.views(pixels), self.cuts, output)
+        return {name: values.numpy() for name, values in means.items()}
 
     def views(self, pixels: DecodedClip) -> tuple[Clips | None, Clips | None]:
         """What goes into the network: V views of T frames and of T stacks."""
@@ -108,10 +114,23 @@ def probabilities(logits: Logits) -> dict[str, list[float]]:
     return {name: torch.from_numpy(values).softmax(0).tolist() for name, values in logits.items()}
 
 
+@dataclass(frozen=True)
+class OwnDecoder:
+    """Opens videos in this very process: for workers, which are replaced where a video ends them."""
+
+    allow_damaged: bool = False
+
+    def open(
+        self, path: Path, short_side: int | None = None, *, keep_size: bool = False, allow_truncated: bool = False
+    ) -> VideoReader:
+        allowed = {"allow_truncated": allow_truncated, "allow_damaged": self.allow_damaged}
+        return VideoReader(path, short_side, keep_size=keep_size, **allowed)
+
+
 # ------------------------------------------------------------------ whole videos
 
 
-def warning_about(reader: IsolatedReader) -> str:
+def warning_about(reader: Reader) -> str:
     """What a prediction must say about a video that has been read to its end; "" for nothing."""
     problems = [damage(reader.damaged_frames, reader.decoded)] if reader.damaged_frames else []
     if reader.timing.problem:
@@ -130,26 +149,46 @@ class DecodedVideo:
     Only frames that are looked at are kept. Which these are follows from the number of frames: mostly the container
     announces it correctly, otherwise the video is decoded once more.
 
+    Args:
+        predictor: What looks at it.
+        path: The video.
+        on_frames: Receives the number of decoded frames.
+        at_end: Receives the reader after the last frame.
+
     Raises:
         VideoError: The video cannot be decoded or is too short.
     """
 
-    def __init__(self, predictor: Predictor, path: Path, on_frames: OnFrames) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        path: Path,
+        on_frames: OnFrames,
+        at_end: Callable[[Reader], None] = lambda reader: None,
+    ) -> None:
         with predictor.open(path) as reader:
             announced = reader.announced_frames
-        frames, counted = _pick(predictor, path, announced, on_frames)
-        if counted.decoded != announced:
-            frames, counted = _pick(predictor, path, counted.decoded, on_frames)
-        flow = FlowOnDemand(predictor.flow, frames)
-        self.pixels = predictor.plan(0, counted.decoded).pixels(frames, flow)
-        self.timing, self.pairs = counted.timing, flow.computed
-        self.warning = warning_about(counted)
+        ended = _pick(predictor, path, announced, on_frames, at_end)
+        if len(ended.timing.times) != announced:
+            ended = _pick(predictor, path, len(ended.timing.times), on_frames, at_end)
+        flow = FlowOnDemand(predictor.flow, ended.frames)
+        self.timing, self.warning = ended.timing, ended.warning
+        self.pixels = predictor.plan(0, len(self.timing.times)).pixels(ended.frames, flow)
+        self.pairs = flow.computed
+
+
+class _Ended(NamedTuple):
+    """A video that has been decoded: the frames that were needed, by index, and what was then known."""
+
+    frames: dict[int, np.ndarray]
+    timing: Timing
+    warning: str
 
 
 def _pick(
-    predictor: Predictor, path: Path, length: int, on_frames: OnFrames
-) -> tuple[dict[int, np.ndarray], IsolatedReader]:
-    """The frames that are needed if the video has `length` of them, by index, and the reader that has ended."""
+    predictor: Predictor, path: Path, length: int, on_frames: OnFrames, at_end: Callable[[Reader], None]
+) -> _Ended:
+    """Decodes a video for what is needed if it has `length` frames."""
     try:
         needed = predictor.plan(0, length).frames() if length > 0 else set()
     except VideoError:  # too short, if that is its length; what it really is is not known yet
@@ -161,4 +200,6 @@ def _pick(
         return index in needed
 
     with predictor.open(path) as reader:
-        return dict(reader.pick(wanted)), reader
+        frames = dict(reader.pick(wanted))
+        at_end(reader)
+        return _Ended(frames, reader.timing, warning_about(reader))

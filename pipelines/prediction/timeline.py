@@ -3,20 +3,16 @@
 Letters: C classes, T frames.
 """
 
-import contextlib
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
 
-from pipelines.prediction.inputs import FlowOnDemand
-from pipelines.prediction.predictor import Logits, OnFrames, Predictor, probabilities, warning_about
-from pipelines.prediction.windows import Duration, Span, Windows
-from pipelines.runtime.prefetch import prefetch
+from pipelines.prediction.predictor import Logits, OnFrames, Predictor, Reader, probabilities, warning_about
+from pipelines.prediction.sliding import WindowSlider, slide
+from pipelines.prediction.windows import Duration
 from pipelines.video.timing import Timing
-
-_AHEAD = 16  # decoded frames that wait while flow and network compute
 
 
 @dataclass(frozen=True)
@@ -105,7 +101,7 @@ class Timeline:
         return segments
 
 
-def slide(predictor: Predictor, path: Path, window: Duration, hop: Duration, on_frames: OnFrames) -> Timeline:
+def timeline_of(predictor: Predictor, path: Path, window: Duration, hop: Duration, on_frames: OnFrames) -> Timeline:
     """Predicts each window of a video.
 
     Args:
@@ -118,81 +114,16 @@ def slide(predictor: Predictor, path: Path, window: Duration, hop: Duration, on_
     Raises:
         VideoError: The video cannot be decoded or is too short.
     """
-    timeline = _slide(predictor, path, window, hop, on_frames, None)
-    if timeline is None:  # when the frames are shown is known only from all of them
-        with predictor.open(path) as reader:
-            for _ in reader.pick(lambda index: False):
-                pass
-        timeline = _slide(predictor, path, window, hop, on_frames, reader.timing.times)
-        assert timeline is not None
-    return timeline
+    warnings: list[str] = []
 
+    def make() -> WindowSlider[Logits]:
+        return WindowSlider(predictor, lambda plan, pixels: predictor.logits(pixels), window, hop)
 
-def _slide(
-    predictor: Predictor, path: Path, window: Duration, hop: Duration, on_frames: OnFrames, times: np.ndarray | None
-) -> Timeline | None:
-    """`times`: when the frames are shown; None: as their timestamps say. Returns None if seconds matter and those turn
-    out not to be usable."""
+    def at_end(reader: Reader) -> None:
+        warnings.append(warning_about(reader))
+
     by_number = window.in_frames and hop.in_frames
-    slider = _Slider(predictor, Windows(window, hop, predictor.flow.settings.step + 1))
-    scored: list[Window] = []
-    first, shown = None, list[float]()
-    with predictor.open(path) as reader:
-        announced = reader.announced_frames
-        with contextlib.closing(prefetch(((frame, reader.stamp) for frame in reader), _AHEAD)) as frames:
-            for index, (frame, stamp) in enumerate(frames):
-                first = stamp if index == 0 else first
-                if by_number:
-                    shown.append(float(index))
-                elif times is not None:
-                    shown.append(float(times[min(index, len(times) - 1)]))
-                elif stamp is None or first is None or (shown and stamp - first < shown[-1]):
-                    return None
-                else:
-                    shown.append(stamp - first)
-                scored += slider.add(frame, shown[-1])
-                on_frames(slider.count, announced)
-    timing = reader.timing
-    if not by_number and times is None and not np.allclose(shown, timing.times, rtol=0, atol=1e-6):
-        return None
-    scored += slider.finish(float(slider.count) if by_number else timing.duration)
-    mean = {name: values / len(scored) for name, values in slider.sums.items()}
-    return Timeline(predictor.classes, scored, timing, window, hop, slider.flow.computed, mean, warning_about(reader))
-
-
-class _Slider:
-    """Takes a video frame by frame and scores each window when its frames have come.
-
-    It holds the frames and fields of one window, whatever the length of the video.
-    """
-
-    def __init__(self, predictor: Predictor, windows: Windows) -> None:
-        self.predictor, self.windows = predictor, windows
-        self.frames: dict[int, np.ndarray] = {}
-        self.flow = FlowOnDemand(predictor.flow, self.frames)
-        self.sums: Logits = {}
-        self.count = self.kept_from = 0
-
-    def add(self, frame: np.ndarray, time: float) -> list[Window]:
-        """Adds the frame shown at `time`; returns the windows that this settles."""
-        self.frames[self.count] = frame
-        self.count += 1
-        scored = [self._score(span) for span in self.windows.add(time)]
-        oldest = self.windows.oldest()
-        for index in range(self.kept_from, oldest):
-            del self.frames[index]
-        self.kept_from = oldest
-        self.flow.forget(oldest)
-        return scored
-
-    def finish(self, end: float) -> list[Window]:
-        """The remaining windows of a video that ends at `end` seconds."""
-        return [self._score(span) for span in self.windows.finish(end)]
-
-    def _score(self, span: Span) -> Window:
-        start, end = span
-        plan = self.predictor.plan(start, end - start)
-        logits = self.predictor.logits(plan.pixels(self.frames, self.flow))
-        for name, values in logits.items():
-            self.sums[name] = self.sums.get(name, 0) + values
-        return Window(start, end, probabilities(logits))
+    slider, timing = slide(predictor, path, make, on_frames, by_number=by_number, at_end=at_end)
+    windows = [Window(*span, probabilities(logits)) for span, logits in zip(slider.spans, slider.values, strict=True)]
+    mean = {name: np.mean([logits[name] for logits in slider.values], axis=0) for name in slider.values[0]}
+    return Timeline(predictor.classes, windows, timing, window, hop, slider.flow.computed, mean, warnings[-1])

@@ -146,6 +146,11 @@ class VideoReader(Closing):
     def timing(self) -> Timing:
         return self.clock.timing()
 
+    @property
+    def stamp(self) -> float | None:
+        """The timestamp of the frame decoded last, in seconds by the container's clock."""
+        return self.clock.stamps[-1]
+
     def __iter__(self) -> Iterator[np.ndarray]:
         return (picture for _, picture in self.pick(lambda index: True))
 

@@ -244,12 +244,12 @@ def _decode(path: Path, allow_truncated: bool, connection: Connection) -> None:
                 raise _Stopped
             is_asked = order == _NEXT
             if not is_asked:
-                connection.send(reader.clock.stamps[-1])
+                connection.send(reader.stamp)
             return is_asked
 
         try:
             for _, picture in reader.pick(wanted):
-                connection.send(reader.clock.stamps[-1])
+                connection.send(reader.stamp)
                 connection.send_bytes(picture.data.cast("B"))
                 is_asked = False
             answer = {name: getattr(reader, name) for name in _FINAL}

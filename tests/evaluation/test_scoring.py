@@ -99,7 +99,7 @@ def test_how_many_frames_go_through_the_network_at_once_changes_nothing(monkeypa
     cuts = windows(6, 2)
     expected = Scorer(network, CPU).score(rgb, flow, cuts)
     batches = []
-    network.register_forward_pre_hook(lambda _, inputs: batches.append(inputs[0].shape[:2].numel()))
+    network.appearance.conv1.register_forward_pre_hook(lambda _, inputs: batches.append(len(inputs[0])))
     monkeypatch.setattr(scoring, "FRAMES_AT_ONCE", at_once)
     assert_same_scores(Scorer(network, CPU).score(rgb, flow, cuts), expected, 1e-5)
     assert sum(batches) == 3 * 3 * 2

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from pipelines import predict
-from pipelines.prediction import timeline as module
 from pipelines.prediction.overlay import shown_size
+from pipelines.prediction.sliding import Slider
 from pipelines.prediction.timeline import Timeline, Window
 from pipelines.prediction.timeline_picture import ROWS, clock, draw_timeline, shown_classes
 from pipelines.prediction.windows import Duration, Windows
@@ -39,15 +39,14 @@ def over_time(trained_on_videos, pictures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("timeline")
     write_video(folder / "a.clip.mkv", pictures, codec="ffv1", pixels="bgr0")
     held = []
-    add = module._Slider.add
+    add = Slider.add
 
     def spy(self, frame, time):
-        windows = add(self, frame, time)
+        add(self, frame, time)
         held.append((len(self.frames), len(self.flow.kept)))
-        return windows
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module._Slider, "add", spy)
+        patch.setattr(Slider, "add", spy)
         config = predict.Config(
             [str(folder / "a.clip.mkv")],
             trained_on_videos.workspace.root,
