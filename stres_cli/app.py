@@ -21,6 +21,7 @@ COMMANDS = {
     "import-frames": "Import frames that another tool stored as pictures in folders.",
     "import-flow": "Import flow that another tool stored as grey pictures in folders, value for value.",
     "import-weights": "Convert a pretrained ResNet of another program into a file that describes itself.",
+    "import-scores": "Import the scores of another program as those of a run, for reports, comparisons and fusion.",
     "export-flow": "Write the stored flow as grey pictures in folders, for other tools.",
     "show-flow": "Draw the flow of a video: in colour with a key, its magnitude, and as stored.",
     "verify": "Find what is missing, damaged, inconsistent or wrong in the workspace.",

@@ -4,7 +4,7 @@ Letters: V videos, C classes. An id is `<class>/<video>`, with or without a vide
 two classes share it.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -135,16 +135,17 @@ def add_external(
 
 def _matched(scores: Scored, file: ExternalScores) -> tuple[np.ndarray, list[str]]:
     """The file's rows in the order of the test's videos: float64 [V, C]; and the ids it has beside them."""
-    names = Counter(PurePosixPath(video).name for video in scores.videos)
-    index_of: dict[str, int] = {}
+    meant: dict[str, set[int]] = defaultdict(set)
     for index, video in enumerate(scores.videos):
-        index_of[video] = index
-        if names[PurePosixPath(video).name] == 1:
-            index_of.setdefault(PurePosixPath(video).name, index)
+        for form in (video, PurePosixPath(video).name):
+            meant[form].add(index)
+            meant[form.casefold()].add(index)
     rows: dict[int, int] = {}
     extra = []
     for row, video in enumerate(file.videos):
-        test_video = next((index_of[form] for form in id_forms(video) if form in index_of), None)
+        forms = list(id_forms(video))
+        found = (meant.get(form, set()) for form in (*forms, *map(str.casefold, forms)))
+        test_video = next((next(iter(indices)) for indices in found if len(indices) == 1), None)
         if test_video is None:
             extra.append(video)
         elif test_video in rows:

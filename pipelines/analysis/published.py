@@ -42,13 +42,14 @@ _METHODS = (
 
 def published(classes: Sequence[str]) -> Published | None:
     """The published numbers on the data set of these classes; None for any other data set."""
-    names = {_plain(name) for name in classes}
+    names = {plain_name(name) for name in classes}
     for column, (dataset, size, known) in enumerate((("UCF101", 101, _UCF101), ("HMDB51", 51, _HMDB51)), 1):
-        if len(names) == size and {_plain(name) for name in known.split()} <= names:
+        if len(names) == size and {plain_name(name) for name in known.split()} <= names:
             methods = (Method(str(row[0]), round(float(row[column]) / 100, 4)) for row in _METHODS)
             return Published(dataset, tuple(methods))
     return None
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A class's name without what spellings differ in: case, blanks and punctuation."""
     return "".join(letter for letter in name.lower() if letter.isalnum())

@@ -29,6 +29,7 @@ _PICKLE = "as a pickle, which can run code when it is opened: save it with numpy
 _ID_COLUMNS = ("", "video", "videos", "id", "name", "video_id", "video_name", "file", "filename", "file_name", "path")
 _LABEL_COLUMNS = ("label", "labels", "class", "class_name", "true", "target")
 _VIDEOS = ("videos", "names")
+_BESIDE = (*_VIDEOS, "labels", "classes")
 _USUAL = ("scores", "logits", "probabilities")
 _SUM_TOLERANCE = 1e-3
 
@@ -97,11 +98,14 @@ def read_score_file(place: Path, classes: Collection[str] = (), videos: Collecti
             raise UsageError(f"{place}: a CSV file holds one table, leave :{array} out")
         found = _read_csv(path, classes, videos)
     else:
-        found = _of_arrays(path, _read_hdf5(path) if suffix in (".h5", ".hdf5") else _read_numpy(path), array)
+        found = _of_arrays(path, _read_hdf5(path) if suffix in (".h5", ".hdf5") else _read_numpy(path, array), array)
     if not len(found.scores):
         raise UsageError(f"{path} holds no scores")
     names = found.videos or [f"row {row}" for row in range(1, len(found.scores) + 1)]
-    if len(broken := [names[row] for row in np.flatnonzero(~np.isfinite(found.scores).all(axis=1))]):
+    with np.errstate(over="ignore"):  # they are stored as float32
+        finite = np.isfinite(found.scores.astype(np.float32)).all(axis=1)
+    if not finite.all():
+        broken = [names[row] for row in np.flatnonzero(~finite)]
         raise UsageError(f"{path}: the scores of {some(broken)} are not finite numbers")
     sums = found.scores.sum(axis=1)
     odd = np.flatnonzero((found.scores < 0).any(axis=1) | (abs(sums - 1) >= _SUM_TOLERANCE))
@@ -167,14 +171,15 @@ def _is_number(text: str) -> bool:
 # ------------------------------------------------------------------ arrays
 
 
-def _read_numpy(path: Path) -> dict[str, Any]:
+def _read_numpy(path: Path, array: str) -> dict[str, Any]:
     try:
         # Opened here, since of a broken archive NumPy leaves its own file open; nothing in it is executed.
         with path.open("rb") as opened:
             if path.suffix.lower() == ".npy":
                 return {"scores": np.load(opened, allow_pickle=False)}
             with np.load(opened, allow_pickle=False) as file:
-                return {name: file[name] for name in file}
+                wanted = {array, *_BESIDE} & set(file) if array in file else set(file)
+                return {name: file[name] for name in file if name in wanted}
     except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
         if "allow_pickle" in str(error):
             raise MissingError(f"{path} holds arrays of Python objects, stored {_PICKLE}") from error
@@ -209,11 +214,7 @@ def _of_arrays(path: Path, arrays: Mapping[str, Any], array: str) -> ScoreFile:
             )
         array = candidates[0]
     scores = arrays[array]
-    texts = {
-        name: [_text(value) for value in np.ravel(arrays[name])]
-        for name in (*_VIDEOS, "labels", "classes")
-        if name in arrays
-    }
+    texts = {name: [_text(value) for value in np.ravel(arrays[name])] for name in _BESIDE if name in arrays}
     videos = next((texts[name] for name in _VIDEOS if name in texts), None)
     for name, count in (("labels", len(scores)), ("classes", scores.shape[-1] if np.ndim(scores) == 2 else 0)):
         if name in texts and array in tables and len(texts[name]) != count:

@@ -21,6 +21,7 @@ TOP = 5
 RESULTS_SCHEMA = "stres/results/1"
 PROTOCOL_KEYS = ("frames", "views", "mirror", "temporal")
 OPTIONAL_PROTOCOL_KEYS = ("recalibrate_bn",)  # there only where it was done
+IMPORTED = "imported"  # the key of the protocol of another program's scores, of which nothing else is known
 
 
 class Scored(Protocol):
@@ -83,7 +84,7 @@ def results_document(protocol: Mapping[str, Any], split: int, run: str, scores: 
     """Makes the content of `results.json`.
 
     Args:
-        protocol: With the keys `frames`, `views`, `mirror`, `temporal`, and maybe `recalibrate_bn`.
+        protocol: With the keys `frames`, `views`, `mirror`, `temporal`, and maybe `recalibrate_bn`; or with `imported`.
         split: Number of the split.
         run: The run's name.
         scores: Those that the numbers are made of.
@@ -93,10 +94,10 @@ def results_document(protocol: Mapping[str, Any], split: int, run: str, scores: 
         `interval_method` says how each interval was made; `scores_sha256` is the `content_sha256` of the `scores.h5`
         beside it.
     """
-    if set(protocol) - set(OPTIONAL_PROTOCOL_KEYS) != set(PROTOCOL_KEYS):
+    if IMPORTED not in protocol and set(protocol) - set(OPTIONAL_PROTOCOL_KEYS) != set(PROTOCOL_KEYS):
         raise ValueError(f"a protocol has the keys {', '.join(PROTOCOL_KEYS)}, not {', '.join(protocol)}")
     document: dict[str, Any] = {
-        "protocol": {key: protocol[key] for key in (*PROTOCOL_KEYS, *OPTIONAL_PROTOCOL_KEYS) if key in protocol},
+        "protocol": dict(protocol),
         "split": split,
         "run": run,
         "videos": len(scores.videos),

@@ -106,7 +106,7 @@ def compute(inputs: ReportInputs, name: str, output: Path) -> Result:
     several = len(splits) > 1
     matrix = confusion_matrix(tables, headline)
     two_streams = {"appearance", "motion", "fused"} <= set(streams)
-    sweeps = [weight_sweep(tables, "appearance", "motion")] if two_streams else []
+    sweeps = [weight_sweep(tables, "appearance", "motion", *first.fusion)] if two_streams and first.fusion else []
     if two_streams and (external := inputs.external):
         sweeps.append(weight_sweep(tables, external.name, "fused", external.weight, external.space))
     return Result(

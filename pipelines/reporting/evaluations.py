@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import MissingError, UsageError
+from pipelines.evaluation.metrics import IMPORTED
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scores import SCORES_SCHEMA, Scores, read_scores
+from pipelines.interface.options import Space
 from pipelines.interface.wording import plural
 from pipelines.storage.atomic import read_json
 from pipelines.storage.hdf5 import ArtifactError, peek
@@ -43,6 +45,14 @@ class SavedEvaluation:
     """The set of splits that `split` is of; "" for the workspace's first."""
     grouped: bool = True
     """False where the split was made without knowing of groups."""
+
+    @property
+    def fusion(self) -> tuple[float, Space] | None:
+        """The weight of appearance in the fused stream, and what was averaged; None where another program fused."""
+        if IMPORTED in self.protocol and "fusion_weight" not in self.protocol:
+            return None
+        space: Space = "softmax" if self.protocol.get("fusion_space") == "softmax" else "logits"
+        return float(self.protocol.get("fusion_weight", 0.5)), space
 
 
 def find_evaluations(

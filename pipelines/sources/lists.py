@@ -128,6 +128,11 @@ def read_list(
     return read
 
 
+def read_lines(list_file: Path) -> list[tuple[str, str]]:
+    """Path and label ("" for none) of every line of a list, as they stand there. Raises as `read_list`."""
+    return [(entry.path, entry.label) for entry in _three_columns(list(_entries(list_file, ())))]
+
+
 def _folders(list_file: Path, relative_to: Path | None) -> list[Path]:
     if relative_to is not None:
         if not relative_to.is_dir():

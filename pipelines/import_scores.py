@@ -1,0 +1,340 @@
+"""Stage `import-scores`: scores of another program as those of a run, for every report, comparison and fusion.
+
+Letters: V videos, C classes. Neither frames nor flow nor weights are needed. What it leaves is what `evaluate` leaves,
+`scores/<name>/imported/`.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pipelines.errors import MissingError, UsageError
+from pipelines.interface import options
+from pipelines.interface.options import Option
+from pipelines.interface.wording import plural, some
+from pipelines.runtime.progress import OnProgress, ignore_progress
+from pipelines.storage.workspace import Workspace, is_plain_name
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pipelines.analysis.score_files import ScoreFile
+    from pipelines.datasets.split_lists import Split
+
+_STREAMS = "Scores of each stream"
+_VIDEOS = "Videos and classes"
+_FILE = Option(metavar="FILE[:ARRAY]", group=_STREAMS)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of `import-scores`."""
+
+    workspace: options.WorkspaceFolder
+    name: Annotated[str, Option(metavar="NAME")]
+    """Name of the run."""
+    appearance: Annotated[Path | None, _FILE] = None
+    """Scores of the appearance stream (RGB): CSV, npz, npy or HDF5; of several arrays in the file, which."""
+    motion: Annotated[Path | None, _FILE] = None
+    """Scores of the motion stream (flow)."""
+    fused: Annotated[
+        Path | None, Option(metavar="FILE[:ARRAY]", group=_STREAMS, default="the two streams averaged")
+    ] = None
+    """Scores of the whole network, or of a program that has no streams."""
+    fusion_weight: Annotated[
+        float | None, Option(metavar="SHARE", minimum=0, maximum=1, group=_STREAMS, default="0.5")
+    ] = None
+    """Weight of the appearance stream in the average."""
+    split: Annotated[int, Option(metavar="N", minimum=1, group=_VIDEOS)] = 1
+    """Number of the split that was tested."""
+    splits: Annotated[
+        Path | None, Option(metavar="DIR|NAME", group=_VIDEOS, default="the workspace's first set, if it has any")
+    ] = None
+    """Split lists to check the videos against: a folder (UCF101's or HMDB51's), or a set of the workspace."""
+    list: Annotated[Path | None, Option(metavar="FILE", group=_VIDEOS)] = None
+    """Videos of the rows in order, one a line (path, or path label), for files that do not name them."""
+    classes: Annotated[
+        Path | None, Option(metavar="FILE", group=_VIDEOS, default="in the file, else sorted as in the split lists")
+    ] = None
+    """Classes of the columns in order, one a line, or classInd.txt."""
+    overwrite: bool = False
+    """Replace scores that were imported under this name."""
+    dry_run: bool = False
+    """Check the files; write nothing."""
+
+    def __post_init__(self) -> None:
+        options.check(self)
+        if not is_plain_name(self.name):
+            raise UsageError(f"--name {self.name!r} is not a plain folder name")
+        if not self.places:
+            raise UsageError("there is nothing to import: give --appearance, --motion or --fused")
+        if self.fusion_weight is not None and set(self.places) != {"appearance", "motion"}:
+            raise UsageError("--fusion-weight is for --appearance and --motion without --fused: leave it out")
+
+    @property
+    def places(self) -> dict[str, Path]:
+        """FILE or FILE:ARRAY of each stream."""
+        named = {"appearance": self.appearance, "motion": self.motion, "fused": self.fused}
+        return {stream: place for stream, place in named.items() if place is not None}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found and written."""
+
+    name: str
+    folder: str
+    split: int
+    videos: int
+    classes: int
+    top1: dict[str, float]
+    """Of each stream, as a fraction."""
+    holds: dict[str, str]
+    """What the file of each stream holds."""
+    checked_against: str
+    """The split lists; "" for none."""
+    missing: tuple[str, ...]
+    """Test videos without scores."""
+    ignored: dict[str, tuple[str, ...]]
+    """Rows that are no test videos, by the reason."""
+    constant: tuple[str, ...]
+    """Videos for which a stream has the same score for every class."""
+
+
+@dataclass
+class _Rows:
+    """A file's rows, with ids of videos: `scores` float64 [V, C] in the order of `classes`."""
+
+    classes: Sequence[str]
+    scores: "np.ndarray"
+    row_of: dict[str, int] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+
+def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
+    """Checks the files, and writes their scores as those of the test videos.
+
+    Raises:
+        MissingError: A file is missing or cannot be read, or holds no test video.
+        UsageError: It does not hold scores of these classes, contradicts itself or the split lists, or there is a
+            run of that name.
+        StorageError: Writing fails.
+    """
+    import numpy as np
+
+    from pipelines.analysis.fusion import fuse
+    from pipelines.analysis.score_files import divided, read_score_file
+    from pipelines.evaluation.metrics import IMPORTED, log_probabilities, results_document, stream_metrics
+    from pipelines.evaluation.scores import Scores, write_scores
+    from pipelines.sources.lists import read_class_names, read_lines
+    from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable, write_json
+
+    workspace = Workspace(config.workspace)
+    folder = workspace.scores / config.name / IMPORTED
+    _require_free(workspace, folder, config.overwrite)
+    split = _split(workspace, config)
+    columns = [name for _, name in sorted(read_class_names(config.classes)[0].items())] if config.classes else None
+    lines = read_lines(config.list) if config.list else None
+    known_classes = columns or (split.classes if split else ())
+    ids = [*split.train, *split.test, *split.held_apart] if split else []
+    known = {form for video in ids for form in (video, PurePosixPath(video).name)}
+    files = {stream: read_score_file(place, known_classes, known) for stream, place in config.places.items()}
+    if lines is not None and all(file.videos is not None for file in files.values()):
+        raise UsageError(f"--list {config.list} is for files that do not name their videos, but these do: leave it out")
+    tables = {stream: _rows(file, lines, columns, split) for stream, file in files.items()}
+
+    first, *others = tables.values()
+    classes = list(first.classes)
+    if any(list(table.classes) != classes for table in others):
+        raise UsageError("the files have other classes than one another: give files of one data set")
+    common = [video for video in first.row_of if all(video in table.row_of for table in others)]
+    wanted = split.test if split else list(dict.fromkeys(video for table in tables.values() for video in table.row_of))
+    scored = set(common)
+    videos = [video for video in wanted if video in scored]
+    if not videos:
+        raise MissingError(
+            f"{', '.join(map(str, config.places.values()))}: none of {plural(len(common), 'video')} that every file "
+            f"has is a test video of split {config.split}{f' of {split.source}' if split else ''}"
+        )
+    ignored: dict[str, tuple[str, ...]] = {}
+    if split:
+        training, apart = set(split.train), set(split.held_apart)
+        ignored = {
+            "for training": tuple(video for video in common if video in training),
+            "in no side of the split": tuple(video for video in common if video in apart),
+            "in no list": tuple(dict.fromkeys(name for table in tables.values() for name in table.unknown)),
+        }
+    taken = {stream: table.scores[[table.row_of[video] for video in videos]] for stream, table in tables.items()}
+    constant = [video for row, video in enumerate(videos) if any(np.ptp(x[row]) == 0 for x in taken.values())]
+    logits = {s: log_probabilities(x) if files[s].probabilities else x for s, x in taken.items()}
+    protocol: dict[str, Any] = {IMPORTED: True}
+    if set(logits) == {"appearance", "motion"}:
+        weight = 0.5 if config.fusion_weight is None else config.fusion_weight
+        space: options.Space = "softmax" if all(file.probabilities for file in files.values()) else "logits"
+        logits["fused"] = fuse(logits["appearance"], logits["motion"], weight, space)
+        protocol |= {"fusion_weight": weight, "fusion_space": space}
+    scores = Scores(
+        videos,
+        np.array([classes.index(video.partition("/")[0]) for video in videos], dtype=np.int64),
+        classes,
+        sources=None,
+        **{stream: values.astype(np.float32) for stream, values in logits.items()},
+    )
+    missing = [video for video in wanted if video not in scored]
+    if not config.dry_run:
+        require_writable(folder)
+        remove_left_over_temporary_files(folder)
+        attributes: dict[str, Any] = {"run": config.name, "split": config.split, "step": IMPORTED, **protocol}
+        for stream, place in config.places.items():
+            attributes[f"{stream}_from"] = str(place)
+            with divided(place)[0].open("rb") as file:
+                attributes[f"{stream}_from_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        results = results_document(protocol, config.split, config.name, scores)
+        write_scores(folder / "scores.h5", scores, attributes)
+        write_json(folder / "results.json", results | {"step": IMPORTED, "missing": missing, "failed": []})
+    return Result(
+        name=config.name,
+        folder=str(folder),
+        split=config.split,
+        videos=len(videos),
+        classes=len(classes),
+        top1={stream: stream_metrics([scores], stream).top1 for stream in scores.streams},
+        holds={s: "probabilities" if file.probabilities else "logits or other scores" for s, file in files.items()},
+        checked_against=split.source if split else "",
+        missing=tuple(missing),
+        ignored={reason: names for reason, names in ignored.items() if names},
+        constant=tuple(constant),
+    )
+
+
+def _require_free(workspace: Workspace, folder: Path, overwrite: bool) -> None:
+    name = folder.parent.name
+    others = [path.name for path in folder.parent.glob("*/results.json") if path.parent != folder]
+    if (workspace.runs / name).exists() or others:
+        raise UsageError(f"--name {name}: there is a run of that name, choose another")
+    if (folder / "results.json").exists() and not overwrite:
+        raise UsageError(f"--name {name}: scores were imported under that name, choose another or add --overwrite")
+
+
+def _split(workspace: Workspace, config: Config) -> "Split | None":
+    from pipelines.datasets.splits import read_splits, sets_of_splits
+
+    sets = sets_of_splits(workspace)
+    folder = sets.get(str(config.splits or ""), config.splits)
+    if folder is None:
+        return None
+    found = {split.number: split for split in read_splits(folder)}
+    if config.split not in found:
+        raise UsageError(f"{folder} has no split {config.split}: give one of {', '.join(map(str, found))}")
+    return found[config.split]
+
+
+def _rows(
+    file: "ScoreFile",
+    lines: Sequence[tuple[str, str]] | None,
+    columns: Sequence[str] | None,
+    split: "Split | None",
+) -> _Rows:
+    """Finds classes and videos of a file.
+
+    Args:
+        file: What it holds.
+        lines: The list's paths and labels, for files that do not name their videos.
+        columns: Classes of the columns, for files that do not name them.
+        split: The split lists.
+
+    Raises:
+        UsageError: Classes or videos are unknown, contradict another or stand there twice.
+    """
+    from pipelines.analysis.published import plain_name
+    from pipelines.analysis.score_files import column_order, id_forms
+    from pipelines.sources.names import require_class_name
+
+    names, labels, count = file.videos, file.labels, len(file.scores)
+    if names is None:
+        if lines is None:
+            raise UsageError(f"{file.path} does not name its videos: name them by --list, in the order of its rows")
+        if len(lines) != count:
+            raise UsageError(
+                f"--list names {plural(len(lines), 'video')}, but {file.path} has {plural(count, 'row')}: give a line "
+                "for each"
+            )
+        names = [path for path, _ in lines]
+        if labels is None and all(label for _, label in lines):
+            labels = [label for _, label in lines]
+    paths = [PurePosixPath(list(id_forms(name))[-1]) for name in names]  # without suffix
+    columns = file.classes or columns
+    width = file.scores.shape[1]
+    if split:
+        classes = split.classes
+        spelling = _by_spelling(classes)
+        columns = [spelling.get(plain_name(name), name) for name in columns] if columns else None
+    else:
+        classes = sorted(columns or {path.parent.name for path in paths} - {""})
+        if not columns and len(classes) != width:
+            raise UsageError(
+                f"{file.path}: nothing names the classes of its {plural(width, 'column')}: give --classes FILE, or "
+                "--splits DIR"
+            )
+    order = column_order(file.path, columns, width, classes)
+    rows = _Rows(classes, file.scores[:, order])
+    in_file = [classes[order.index(column)] for column in range(width)]
+    labelled = _label_names(file.path, labels, in_file) if labels else [""] * count
+    listed = defaultdict(list)
+    for video in (*split.train, *split.test, *split.held_apart) if split else ():
+        listed[PurePosixPath(video).name.casefold()].append(video)
+    for row, (path, label) in enumerate(zip(paths, labelled, strict=True)):
+        class_name = label or path.parent.name
+        if split:
+            found = listed.get(path.name.casefold(), [])
+            if len(found) > 1:
+                found = [id_ for id_ in found if plain_name(id_.partition("/")[0]) == plain_name(class_name)]
+            if not found:
+                rows.unknown.append(names[row])
+                continue
+            video = found[0]
+            if label and label != video.partition("/")[0]:
+                raise UsageError(
+                    f"{file.path} gives {names[row]} the label {label}, but {split.source} has it as {video}: the "
+                    "order of the labels or of the classes is another"
+                )
+        else:
+            require_class_name(class_name, f"{file.path}, {names[row]}")
+            if class_name not in classes:
+                raise UsageError(f"{file.path}: nothing tells the class of {names[row]}: give labels, or --splits DIR")
+            video = f"{class_name}/{path.name}"
+        if video in rows.row_of:
+            raise UsageError(f"{file.path} has two rows for {video}: remove one")
+        rows.row_of[video] = row
+    return rows
+
+
+def _label_names(path: Path, labels: Sequence[str], columns: Sequence[str]) -> "list[str]":
+    """The class of each label, which is a name or the number of a column from 0 (or from 1, if all are)."""
+    from pipelines.analysis.published import plain_name
+
+    spelling = _by_spelling(columns)
+    by_name = {label: spelling[plain_name(label)] for label in labels if plain_name(label) in spelling}
+    unnamed = [label for label in labels if label not in by_name]
+    if not unnamed:
+        return [by_name[label] for label in labels]
+    if by_name or not all(label.isdecimal() for label in labels):
+        raise UsageError(f"{path} has labels that name no class: {some(list(dict.fromkeys(unnamed)))}")
+    numbers = [int(label) for label in labels]
+    start = int(min(numbers) > 0 and max(numbers) == len(columns))
+    if max(numbers) - start >= len(columns):
+        raise UsageError(f"{path} has the label {max(numbers)}, but {plural(len(columns), 'class')}")
+    return [columns[number - start] for number in numbers]
+
+
+def _by_spelling(names: Sequence[str]) -> "Mapping[str, str]":
+    """Names by their spelling without case and punctuation, of those that no two share."""
+    from pipelines.analysis.published import plain_name
+
+    found = defaultdict(list)
+    for name in names:
+        found[plain_name(name)].append(name)
+    return {plain: same[0] for plain, same in found.items() if len(same) == 1}

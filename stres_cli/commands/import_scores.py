@@ -1,0 +1,37 @@
+"""`stres import-scores`: makes a run of the scores of another program."""
+
+from pipelines import import_scores as stage
+from pipelines.interface.wording import percent, plural, printable, some
+from stres_cli.config_options import command
+from stres_cli.console import CommandUI
+
+
+@command(
+    example="stres import-scores --name tsn --appearance rgb.npz --motion flow.npz --splits ucfTrainTestlist/",
+    interrupted="interrupted: no incomplete file is left; run the command again",
+)
+def import_scores(ui: CommandUI, config: stage.Config) -> None:
+    """Import the scores of another program as those of a run, for reports, comparisons and fusion.
+
+    A file has a row per video and a number per class, before softmax or after it: CSV (id, maybe the label, numbers),
+    npz or HDF5 (videos or names, scores, labels, classes), or npy with --list. Neither frames nor flow are needed.
+    Videos are matched by name; where their classes are not in the files, split lists give them.
+    """
+    result = stage.run(config, ui.on_progress)
+    ui.finish(result)
+
+    def say(text: str, style: str = "") -> None:
+        ui.out.print(printable(text), style=style, soft_wrap=True)
+
+    checked = f"of {result.checked_against}" if result.checked_against else "as the files say (no split lists)"
+    say(f"{plural(result.videos, 'video')} of {plural(result.classes, 'class')}, split {result.split} {checked}")
+    for stream, top1 in result.top1.items():
+        source = f"{result.holds[stream]} in {config.places[stream]}" if stream in result.holds else "both averaged"
+        say(f"{stream}: top-1 {percent(top1)} % ({source})")
+    if result.missing:
+        say(f"{plural(len(result.missing), 'test video')} without scores: {some(result.missing)}", "yellow")
+    for reason, names in result.ignored.items():
+        say(f"{plural(len(names), 'row')} ignored, of videos {reason}: {some(names)}", "yellow")
+    if result.constant:
+        say(f"the same score for every class: {some(result.constant)}", "yellow")
+    say("nothing was written (--dry-run)" if config.dry_run else f"next: stres report --run {result.name}")
