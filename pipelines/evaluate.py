@@ -15,7 +15,14 @@ from pipelines.interface.options import Option, TemporalName, ViewName
 from pipelines.runtime.progress import OnProgress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.storage.workspace import Workspace
-from pipelines.training.runs import Chosen, choose_run, load_network, recipe_of, scores_folder
+from pipelines.training.runs import (
+    Chosen,
+    choose_run,
+    load_network,
+    recipe_of,
+    scores_folder,
+    trained_with_mirrors,
+)
 
 if TYPE_CHECKING:
     from pipelines.evaluation.estimation import EvaluationEstimate
@@ -34,8 +41,7 @@ class Config:
     views: Annotated[ViewName | tuple[ViewName, ...], Option(metavar="NAME[,NAME]")] = "full"
     """full (whole frames, as in the paper), center, 3, 5, or 10 crops (5 and their mirror images), or several in one
     pass."""
-    mirror: Annotated[bool | None, Option(default="only with full and 10")] = None
-    """Also score the mirror images."""
+    mirror: options.Mirror = None
     temporal: Annotated[TemporalName | tuple[TemporalName, ...], Option(metavar="NAME[,NAME]")] = "sequence"
     """sequence (all frames at once, as in the paper), windows (as long as in training), or both in one pass."""
     recalibrate_bn: Annotated[int, Option(metavar="N", minimum=0, group=options.RARELY)] = 0
@@ -65,15 +71,28 @@ class Config:
     def all_temporals(self) -> tuple[TemporalName, ...]:
         return self.temporal if isinstance(self.temporal, tuple) else (self.temporal,)
 
-    def protocols(self, step: str) -> list[Protocol]:
+    def protocols(self, step: str, *, mirrored: bool = True) -> list[Protocol]:
         """Every combination of views and cuts over time: whole frames and ten crops come with mirrors unless told
-        otherwise."""
+        otherwise.
+
+        Args:
+            step: The network to test.
+            mirrored: Whether it was trained with mirrors; without them it is not tested with them either.
+
+        Raises:
+            UsageError: `--views 10`, which are mirrors by half, of a network that was trained without.
+        """
+        if "10" in self.all_views and self.mirror is None and not mirrored:
+            raise UsageError(
+                f"--views 10 is five crops and their mirrors, and {step} was trained without mirrors: give --views 5, "
+                "or --mirror yes"
+            )
         return [
             Protocol(
                 step,
                 self.crops,
                 views,
-                self.mirror if self.mirror is not None else views in ("full", "10"),
+                self.mirror if self.mirror is not None else mirrored and views in ("full", "10"),
                 temporal,
                 self.recalibrate_bn,
             )
@@ -81,9 +100,9 @@ class Config:
             for temporal in self.all_temporals
         ]
 
-    def protocol(self, step: str) -> Protocol:
+    def protocol(self, step: str, *, mirrored: bool = True) -> Protocol:
         """The first of them."""
-        return self.protocols(step)[0]
+        return self.protocols(step, mirrored=mirrored)[0]
 
 
 @dataclass(frozen=True)
@@ -153,13 +172,14 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     device = device_for(config.device, config.precision)
     network = load_network(tested, step)
     recipe, shortest = recipe_of(trained_as, step), shortest_window(network)
-    protocols = [(p, p.windows(recipe.frames, shortest, tested.name)) for p in config.protocols(step)]
+    asked = config.protocols(step, mirrored=trained_with_mirrors(trained_as, step))
+    protocols = [(p, p.windows(recipe.frames, shortest, tested.name)) for p in asked]
     test = ranks().broadcast_from_rank0(
         lambda: find_test_videos(
             workspace, tested, trained_as, config.force, streams=list(network.streams), write=not config.dry_run
         )
     )
-    results = Results(workspace, tested, trained_as, config.protocols(step), config.precision, folder=folder, test=test)
+    results = Results(workspace, tested, trained_as, asked, config.precision, folder=folder, test=test)
     if not ranks().is_first:
         on_progress = ignore_progress
     if chosen.warning:

@@ -25,7 +25,7 @@ from pipelines.sources.videos import VideoSource, find_videos
 from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable
 from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.storage.workspace import UNLABELLED, Workspace
-from pipelines.training.runs import Chosen, choose_run
+from pipelines.training.runs import Chosen, choose_run, trained_with_mirrors
 
 if TYPE_CHECKING:
     from pipelines.prediction.predictor import Predictor
@@ -50,8 +50,7 @@ class Config:
     """Frames per video, spaced evenly."""
     views: ViewName = "full"
     """full (whole frames), center, 3, 5, or 10 crops (5 and their mirror images)."""
-    mirror: Annotated[bool | None, Option(default="only with full and 10")] = None
-    """Also score the mirror images."""
+    mirror: options.Mirror = None
     temporal: TemporalName = "sequence"
     """sequence (all frames at once) or windows (as long as in training)."""
     timeline: Annotated[bool, Option(group=_TIMELINE)] = False
@@ -213,7 +212,9 @@ def _predictor(config: Config, chosen: Chosen) -> "Predictor":
         crops = max(CROPS_OF_A_WINDOW, trained.get(chosen.step, 1))
     return Predictor(
         chosen.run,
-        config.protocol_settings(crops).protocol(chosen.step),
+        config.protocol_settings(crops).protocol(
+            chosen.step, mirrored=trained_with_mirrors(chosen.run.config(), chosen.step)
+        ),
         device_for(config.device, config.precision),
         precision=config.precision,
         options=config.method_options,

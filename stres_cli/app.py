@@ -11,6 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 from pipelines import __version__
 from pipelines.errors import UsageError
 from pipelines.runtime.ranks import ranks
+from stres_cli.config_options import spelled_out
 from stres_cli.console import error_document, print_json
 
 # The first sentence of each command's own help, repeated here so that `stres --help` need not load the commands.
@@ -51,11 +52,15 @@ def _load(name: str) -> Any:
     paragraphs = (inspect.getdoc(function) or "").split("\n\n")
     help_text = "\n\n".join(" ".join(text.split()) for text in paragraphs)
     alone.command(name, cls=_Command, help=help_text, epilog=f"Example: {function.example}")(function)
-    return typer.main.get_command(alone)
+    command: Any = typer.main.get_command(alone)
+    command.config_type = function.config_type
+    return command
 
 
 class _Command(TyperCommand):
     """Prints a document with `--json` even if the other options cannot be parsed, and hides hidden arguments."""
+
+    config_type: type  # the stage's, which defines the options
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         shown = super().collect_usage_pieces(ctx)
@@ -71,7 +76,7 @@ class _Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         as_json = "--json" in args
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, spelled_out(self.config_type, args))
         except Exception as error:
             if not ranks().is_first:  # rank 0 parses the same options and explains; torchrun then ends the others
                 time.sleep(30)

@@ -10,8 +10,9 @@ is the command `export`: its options are those of `stage.Config` (`pipelines.int
 
 import dataclasses
 import inspect
+import itertools
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -65,6 +66,24 @@ def command(
     return made
 
 
+def spelled_out(config_type: type, args: Sequence[str]) -> list[str]:
+    """The arguments of a command with `--mirror` and `--no-mirror`, where nothing follows that is a value, as `--mirror
+    yes` and `--mirror no`; so for every option that takes yes or no. Older forms, which are still accepted."""
+    fields = fields_of(config_type)
+    flags = {field.flag for field in fields if field.kind is bool and (field.steps or field.option.metavar)}
+    positional = any(field.option.argument for field in fields)
+    given: list[str] = []
+    for word, following in itertools.zip_longest(args, args[1:], fillvalue="-"):
+        positive = f"--{word.removeprefix('--no-')}"
+        if word in flags and (following not in ("yes", "no") if positional else following.startswith("-")):
+            given += [word, "yes"]
+        elif word.startswith("--no-") and positive in flags:
+            given += [positive, "no"]
+        else:
+            given.append(word)
+    return given
+
+
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
@@ -100,7 +119,7 @@ def _annotation(field: ConfigField) -> Any:
         "envvar": option.envvar or None,
         "rich_help_panel": option.group or None,
     }
-    if field.kind is bool and not field.steps:
+    if field.kind is bool and not field.steps and not option.metavar:
         name = field.flags[0]
         switch = name if field.default is False else f"{name}/--no-{name.removeprefix('--')}"
         return Annotated[bool | None, typer.Option(switch, metavar="", **shown)]

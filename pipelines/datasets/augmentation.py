@@ -58,6 +58,9 @@ def draw_crop(
     "multi-scale-corner": height and width each one of 256, 224, 192, 168; a corner or the center.
     "mild": 0.8..1 of the box, anywhere. "center": the box, in the center, never mirrored.
 
+    A side of the picture that is longer than three boxes would not be covered by corners and center: there the first
+    two schemes draw the offset along it evenly.
+
     Args:
         scheme: One of these.
         height: H, of the picture.
@@ -73,12 +76,12 @@ def draw_crop(
     if scheme == "corner-jittered":
         lengths = [INPUT_FRACTION * side * rng.uniform(*JITTER) for side in box]
         region = 20 * int(rng.integers(2))  # top-left or bottom-right, the same for x and y
-        y, x = (CORNER_FRACTIONS[region + int(rng.integers(20))] for _ in range(2))
-        crop = _placed(height, width, (lengths[0], lengths[1]), y, x)
+        corner = tuple(float(CORNER_FRACTIONS[region + int(rng.integers(20))]) for _ in range(2))
+        crop = _placed(height, width, (lengths[0], lengths[1]), *_covering(corner, (height, width), box, rng))
     elif scheme == "multi-scale-corner":
         lengths = [SCALE_FRACTIONS[int(rng.integers(4))] * side for side in box]
-        y, x = _CORNERS_AND_CENTER[int(rng.integers(5))]
-        crop = _placed(height, width, (lengths[0], lengths[1]), y, x)
+        corner = _CORNERS_AND_CENTER[int(rng.integers(5))]
+        crop = _placed(height, width, (lengths[0], lengths[1]), *_covering(corner, (height, width), box, rng))
     elif scheme == "mild":
         zoom = rng.uniform(*MILD_ZOOM)
         crop = _placed(height, width, (zoom * box[0], zoom * box[1]), 0, 0)
@@ -101,6 +104,17 @@ def largest_box(height: int, width: int, size: Size) -> tuple[float, float]:
     """Height and width of the largest rectangle of the shape of `size` in an H x W picture."""
     scale = min(height / size[0], width / size[1])
     return size[0] * scale, size[1] * scale
+
+
+def _covering(
+    place: Sequence[float], picture: Size, box: Sequence[float], rng: np.random.Generator
+) -> tuple[float, float]:
+    """The fractions y, x of `place`, but even draws along a side that is longer than three boxes."""
+    y, x = (
+        rng.uniform(0, 1) if side > 3 * length else fraction
+        for fraction, side, length in zip(place, picture, box, strict=True)
+    )
+    return y, x
 
 
 def _placed(height: int, width: int, lengths: tuple[float, float], y: float, x: float) -> Crop:
@@ -127,8 +141,8 @@ def view_crops(height: int, width: int, views: ViewName, size: Size, *, referenc
 
     "full": the whole picture, so scaled that things are as large as in training (256 x 341 at an input of 224: as
     stored; with `reference` 1 and the picture's own shape: the input's size). "center": one crop; "3": both ends and
-    the middle of the long side; "5" and "10": four corners and the center (ten are these and their mirrors, which are
-    the caller's to add).
+    the middle of the side that is the longer one beside the box's; "5" and "10": four corners and the center (ten are
+    these and their mirrors, which are the caller's to add).
 
     Args:
         height: H, of the picture.
@@ -147,7 +161,8 @@ def view_crops(height: int, width: int, views: ViewName, size: Size, *, referenc
     if views == "center":
         positions: Sequence[tuple[float, float]] = ((0.5, 0.5),)
     elif views == "3":
-        positions = [(0.5, end) if width >= height else (end, 0.5) for end in (0.0, 0.5, 1.0)]
+        along_width = width / box[1] >= height / box[0]
+        positions = [(0.5, end) if along_width else (end, 0.5) for end in (0.0, 0.5, 1.0)]
     elif views in ("5", "10"):
         positions = _CORNERS_AND_CENTER
     else:

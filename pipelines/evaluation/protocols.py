@@ -33,9 +33,10 @@ class Protocol:
         return f"{self.step}-{self.frames}frames-{self.views}-{mirror}-{self.temporal}{statistics}"
 
     @classmethod
-    def of_paper(cls, step: str) -> Self:
-        """The paper's, by which `evaluate` tests where it is told nothing else; a run's headline number."""
-        return cls(step, 25, "full", True, "sequence")
+    def of_paper(cls, step: str, *, mirrored: bool = True) -> Self:
+        """The paper's, by which `evaluate` tests where it is told nothing else; a run's headline number. Without
+        mirrors for a network that was trained without."""
+        return cls(step, 25, "full", mirrored, "sequence")
 
     def windows(self, trained_on: int, shortest: int, run: str) -> list[list[int]]:
         """Tells which of the video's frames go through the network together.

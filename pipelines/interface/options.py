@@ -431,6 +431,14 @@ UsedNetwork = Annotated[
         default="that of the last step",
     ),
 ]
+Mirror = Annotated[
+    bool | None,
+    Option(
+        "Also score the mirror images (yes/no).",
+        metavar="yes|no",
+        default="yes with full and 10, if the run was trained with mirrors",
+    ),
+]
 TestPrecision = Annotated[Precision, Option("fp32, bf16, or fp16 (GPU only).", "--precision")]
 LoaderWorkers = Annotated[
     int,

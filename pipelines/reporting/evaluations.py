@@ -15,7 +15,7 @@ from pipelines.storage.atomic import read_json
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.workspace import Workspace, is_plain_name
 from pipelines.training.recipes import STEPS
-from pipelines.training.runs import LATE_FUSION, Run, outdated, run_at, scores_folder
+from pipelines.training.runs import LATE_FUSION, Run, outdated, run_at, scores_folder, trained_with_mirrors
 
 SPLIT_FIELD = "{split}"
 DEFAULT_RUNS = f"split{SPLIT_FIELD}"
@@ -205,15 +205,25 @@ def _headline(workspace: Workspace, folders: Sequence[Path], tell: Tell) -> Path
     """The paper's protocol on the last step that was tested so, else the newest."""
     by_name = {folder.name: folder for folder in folders}
     order = (*reversed(STEPS[2:]), LATE_FUSION, *reversed(STEPS[:2]))
-    of_paper = [by_name[name] for name in (Protocol.of_paper(step).name for step in order) if name in by_name]
+    run = Run(workspace.runs / folders[0].parent.name)
+    of_paper = [by_name[name] for name in (_of_paper(run, step) for step in order) if name in by_name]
     chosen = of_paper[0] if of_paper else _newest(folders)
     testable = Run(workspace.runs / chosen.parent.name).testable()
-    if testable and Protocol.of_paper(testable[-1]).name != chosen.name and len(folders) > 1:
+    if testable and _of_paper(run, testable[-1]) != chosen.name and len(folders) > 1:
         tell(
             f"warning: run {chosen.parent.name} has no evaluation of its last step, {testable[-1]}, by the paper's "
             f"protocol: {chosen.name} is reported; --protocol names another of {_listed(folders)}"
         )
     return chosen
+
+
+def _of_paper(run: Run, step: str) -> str:
+    """The name of the paper's protocol on `step`: without mirrors, if it was trained without."""
+    try:
+        mirrored = trained_with_mirrors(run.config(), step)
+    except MissingError:
+        mirrored = True
+    return Protocol.of_paper(step, mirrored=mirrored).name
 
 
 def _newest(folders: Sequence[Path]) -> Path:

@@ -263,6 +263,13 @@ def recipe_of(config: RunConfig, step: str) -> Step:
     return trained[name]
 
 
+def trained_with_mirrors(config: RunConfig, step: str) -> bool:
+    """Whether `step` saw mirrored samples; of late fusion, both streams. Raises `MissingError` as `recipe_of`."""
+    if step == LATE_FUSION:
+        return all(recipe_of(config, stream).mirrors for stream in ("appearance", "motion"))
+    return recipe_of(config, step).mirrors
+
+
 def load_network(run: Run, step: str) -> "STResNet":
     """The network that `step` left (`late`: both base streams without connection), in evaluation mode, on the CPU.
 

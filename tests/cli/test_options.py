@@ -15,6 +15,7 @@ from pipelines.interface import options
 from pipelines.interface.options import Option, fields_of
 from stres_cli import app as application
 from stres_cli.app import COMMANDS
+from stres_cli.config_options import spelled_out
 
 
 def config_of(command):
@@ -162,3 +163,27 @@ def test_text_that_is_no_number_is_refused_with_what_to_give():
     (field,) = (field for field in fields_of(Config) if field.name == "count")
     with pytest.raises(UsageError, match="--count 'many' cannot be read: give an integer of at least 1"):
         field.read("many")
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "read"),
+    [
+        ("evaluate", "--mirror yes --views 5", "--mirror yes --views 5"),
+        ("evaluate", "--mirror --views 5", "--mirror yes --views 5"),
+        ("evaluate", "--no-mirror", "--mirror no"),
+        ("evaluate", "--views 5 --mirror", "--views 5 --mirror yes"),
+        ("predict", "--mirror clip.avi", "--mirror yes clip.avi"),
+        ("predict", "--mirror no clip.avi", "--mirror no clip.avi"),
+        ("train", "--mirror motion=no --no-nesterov", "--mirror motion=no --nesterov no"),
+        ("train", "--no-mirror --no-compile --split 2", "--mirror no --no-compile --split 2"),
+    ],
+)
+def test_yes_or_no_is_given_in_one_form_and_accepted_in_the_older_ones(command, given, read):
+    assert spelled_out(config_of(command), given.split()) == read.split()
+
+
+def test_both_forms_reach_the_command(stres, tmp_path):
+    shown = [stres("evaluate", *form, "--views", 10, "-w", tmp_path) for form in (["--no-mirror"], ["--mirror", "no"])]
+    assert all("without mirrors it is --views 5" in one.stderr for one in shown)
+    assert "--mirror 'maybe' cannot be read: give yes or no" in stres("evaluate", "--mirror", "maybe").stderr
+    assert stres("train", "--show-recipe", "--no-mirror").exit_code == 0

@@ -126,6 +126,35 @@ def test_lengths_grow_with_the_short_side_and_each_axis_with_the_inputs_shape():
     assert {crop.width for crop in oblong} == {80, 70, 60, 52}  # 52.5 to the even number
 
 
+SHAPES = {
+    "the paper's": (PICTURE, INPUT),
+    "wide, a square input": ((216, 456), (96, 96)),
+    "three times as long": ((40, 120), (32, 32)),
+    "a panorama": ((40, 170), (32, 32)),
+    "upright, an input for wide ones": ((228, 128), (112, 200)),
+    "wide, an upright input": ((60, 110), (96, 32)),
+}
+
+
+@pytest.mark.parametrize(("picture", "size"), SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("scheme", ["corner-jittered", "multi-scale-corner", "mild"])
+def test_crops_reach_every_row_and_column_as_the_test_does(scheme, picture, size):
+    shown = np.zeros(picture, bool)
+    for crop in crops(scheme, 2000, picture, size):
+        shown[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width] = True
+    assert shown.any(axis=0).all()
+    assert shown.any(axis=1).all()
+
+
+@pytest.mark.parametrize("scheme", ["corner-jittered", "multi-scale-corner"])
+def test_only_a_side_longer_than_three_boxes_changes_where_corners_lie(scheme):
+    drawn = [crop for crop in crops(scheme, 400, (400, 1700), (320, 320)) if crop.height < 380]
+    y = {round(crop.top / (400 - crop.height), 2) for crop in drawn}
+    x = [crop.left / (1700 - crop.width) for crop in drawn]
+    assert not any(0.27 < place < 0.49 or 0.51 < place < 0.73 for place in y)
+    assert np.histogram(x, bins=5, range=(0, 1))[0].min() > len(x) / 5 / 2
+
+
 def test_an_unknown_scheme_is_echoed_with_the_known_ones():
     with pytest.raises(UsageError, match=r"'random'.*corner-jittered, multi-scale-corner, mild, center"):
         draw_crop("random", *PICTURE, INPUT, np.random.default_rng(0))
@@ -155,3 +184,8 @@ def test_crops_of_the_older_protocols():
     assert view_crops(*PICTURE, "10", INPUT) == view_crops(*PICTURE, "5", INPUT)
     assert view_crops(*PICTURE, "3", INPUT).crops == [Crop(16, 0, 224, 224), center, Crop(16, 116, 224, 224)]
     assert [crop.top for crop in view_crops(340, 256, "3", INPUT).crops] == [0, 58, 116]
+
+
+def test_three_crops_lie_along_the_side_that_the_input_leaves_most_of():
+    wide = view_crops(100, 200, "3", (32, 128), reference=1.0).crops  # a box of 50 x 200: the width is full
+    assert [(crop.top, crop.left) for crop in wide] == [(0, 0), (25, 0), (50, 0)]

@@ -488,6 +488,15 @@ def test_whole_frames_and_ten_crops_are_mirrored_unless_told_otherwise(tmp_path)
     assert not evaluate.Config(tmp_path, views="full", mirror=False).protocol("joint1").mirror
 
 
+def test_what_was_trained_without_mirrors_is_tested_without(tmp_path):
+    def mirror(views, mirror=None):
+        return evaluate.Config(tmp_path, views=views, mirror=mirror).protocol("joint1", mirrored=False).mirror
+
+    assert (mirror("full"), mirror("full", True), mirror("5"), mirror("10", True)) == (False, True, False, True)
+    with pytest.raises(UsageError, match="joint1 was trained without mirrors: give --views 5, or --mirror yes"):
+        mirror("10")
+
+
 def test_no_two_protocols_share_a_folder():
     choices = {
         "step": (*STEPS, "late"),

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ import pytest
 from pipelines import evaluate, train
 from pipelines.errors import MissingError
 from pipelines.evaluation.protocols import Protocol
-from pipelines.reporting.evaluations import find_evaluations
+from pipelines.reporting.evaluations import _headline, find_evaluations
+from pipelines.storage.atomic import write_json
 from pipelines.storage.workspace import Workspace
 from pipelines.training.fine_tuning import find_source
-from pipelines.training.runs import choose_run, find_run
+from pipelines.training.runs import Run, choose_run, find_run, trained_with_mirrors
 from tests.helpers.tiny_training import config
 from tests.helpers.workspaces import write_workspace
 
@@ -89,7 +91,37 @@ def test_every_option_names_a_run_by_its_name_first_then_by_its_folder(workspace
 
 
 def test_the_headline_is_what_evaluate_does_where_it_is_told_nothing():
-    assert Protocol.of_paper("joint1") == evaluate.Config(Path("x")).protocol("joint1")
+    for mirrored in (True, False):
+        told_nothing = evaluate.Config(Path("x")).protocol("joint1", mirrored=mirrored)
+        assert Protocol.of_paper("joint1", mirrored=mirrored) == told_nothing
+
+
+def test_late_fusion_saw_mirrors_where_both_streams_did(trained):
+    begun = Run(trained.runs / "done").config()
+    assert trained_with_mirrors(begun, "late")
+    motion = begun.steps["motion"]
+    for changes in ({"mirror": False}, {"augmentation": "center"}):  # which is never mirrored
+        changed = {"motion": replace(motion, step=replace(motion.step, **changes))}
+        without = replace(begun, steps={**begun.steps, **changed})
+        assert [trained_with_mirrors(without, step) for step in ("appearance", "motion", "late")] == [
+            True,
+            False,
+            False,
+        ]
+
+
+def test_the_headline_of_a_run_without_mirrors_is_without_them(trained, tmp_path):
+    workspace = Workspace(tmp_path)
+    run = Run(workspace.runs / "split1")
+    begun = Run(trained.runs / "done").config()
+    joint1 = replace(begun.steps["joint1"], step=replace(begun.steps["joint1"].step, mirror=False))
+    write_json(run.config_file, replace(begun, steps={**begun.steps, "joint1": joint1}).to_json())
+    folders = [
+        workspace.scores / "split1" / f"joint1-25frames-full-{mirror}-sequence" for mirror in ("mirror", "plain")
+    ]
+    assert _headline(workspace, folders, [].append) == folders[1]
+    write_json(run.config_file, begun.to_json())
+    assert _headline(workspace, folders, [].append) == folders[0]
 
 
 def scored(workspace: Workspace, run: str, **settings: object) -> None:
