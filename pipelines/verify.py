@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from pipelines.datasets.catalogue import Catalogue, artifact_files, unexamined
-from pipelines.datasets.dataset_file import ArtifactFile, Kind
+from pipelines.datasets.dataset_file import ArtifactFile
 from pipelines.errors import MissingError, StresError, VideoError
 from pipelines.interface import options
 from pipelines.interface.options import Option
@@ -27,14 +27,13 @@ from pipelines.storage.atomic import (
     storage_errors,
 )
 from pipelines.storage.failures import read_failures
-from pipelines.storage.workspace import Workspace
+from pipelines.storage.workspace import KINDS, Kind, Workspace
 from pipelines.verification.faults import FIXES, CheckLevel, Fault, FaultKind
 from pipelines.verification.recomputing import flow_faults, flow_tasks, reasons_against, recompute_all
 from pipelines.verification.requeue import Requeued, commands, requeue
 from pipelines.verification.runs import RunTask, ScoresTask
 from pipelines.verification.tasks import Recomputed, RecomputeTask, VideoReport, VideoTask
 from pipelines.verification.whole_set import (
-    KINDS,
     check_dataset_file,
     check_splits,
     find_duplicates,

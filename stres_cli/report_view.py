@@ -24,8 +24,8 @@ ALL_CLASSES_UP_TO = 30  # with more, only the worst and the best are listed, and
 WORST_AND_BEST = 10
 PAIRS_SHOWN = 10
 EFFECTS_SHOWN = 3
-FIGURES_WIDTH = 31  # columns of videos, precision, recall and F1
-SHORTEST_NAME = 12  # columns; before names get shorter, precision, recall and F1 are left to the table
+VIDEOS_WIDTH = 8  # of the column with the number of videos
+SHORTEST_NAME = 12  # columns; before names get shorter, the headline stream's figures are left to the table
 STREAM_COLOURS = {"appearance": "yellow", "motion": "green", "fused": "bright_blue"}
 OTHER_COLOUR = "magenta"  # of another program's streams
 
@@ -50,7 +50,7 @@ def render(result: "Result", console: Console) -> None:
             console.print(Text(printable(warning), style="yellow"), soft_wrap=True)
     figures = "in %: the accuracy of each stream"
     if _has_room_for_figures(result, console.width):
-        figures = f"in %: precision, recall and F1 of {printable(result.headline)}, then the accuracy of each stream"
+        figures = f"in %: {printable(result.class_figures_named)}, then the accuracy of each stream"
     for title, rows in _class_groups(result):
         _section(f"{title}, {figures}", _classes(result, rows, console.width), console)
     _section(f"Most confused pairs ({result.headline})", _pairs(result, console.width), console)
@@ -106,17 +106,16 @@ def _class_groups(result: "Result") -> list[tuple[str, "Sequence[ClassMetrics]"]
 
 def _classes(result: "Result", rows: "Sequence[ClassMetrics]", width: int) -> Table:
     table = _table()
-    more = ("prec.", "recall", "F1") if _has_room_for_figures(result, width) else ()
-    numbers_width = _streams_width(result) + (FIGURES_WIDTH if more else 8)
+    has_room = _has_room_for_figures(result, width)
+    more = [short for _, short in result.class_figures.values()] if has_room else []
+    numbers_width = _streams_width(result) + (_figures_width(result) if has_room else VIDEOS_WIDTH)
     table.add_column("class", no_wrap=True, overflow="ellipsis", max_width=max(width - numbers_width, 8))
     for name in ("videos", *more):
         table.add_column(name, justify="right", no_wrap=True)
     for stream in result.streams:
         table.add_column(_stream(stream), justify="right", no_wrap=True)
     for row in rows:
-        figures = [row.accuracy[stream] for stream in result.streams]
-        if more:
-            figures = [row.precision, row.recall, row.f1, *figures]
+        figures = [*(row.figures if has_room else ()), *(row.accuracy[stream] for stream in result.streams)]
         table.add_row(Text(printable(row.class_name)), str(row.support), *(percent(value) for value in figures))
     return table
 
@@ -125,8 +124,13 @@ def _streams_width(result: "Result") -> int:
     return sum(max(len(stream), 5) + 2 for stream in result.streams)
 
 
+def _figures_width(result: "Result") -> int:
+    """The columns of the number of videos and of the headline stream's figures, with one to spare."""
+    return VIDEOS_WIDTH + sum(max(len(short), 5) + 2 for _, short in result.class_figures.values()) + 1
+
+
 def _has_room_for_figures(result: "Result", width: int) -> bool:
-    return width - _streams_width(result) >= FIGURES_WIDTH + SHORTEST_NAME
+    return width - _streams_width(result) >= _figures_width(result) + SHORTEST_NAME
 
 
 def _pairs(result: "Result", width: int) -> Table | Text:

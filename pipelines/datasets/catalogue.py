@@ -14,7 +14,6 @@ from typing import Any
 from pipelines.datasets.dataset_file import (
     Artifact,
     ArtifactFile,
-    Kind,
     read_dataset_file,
     video_id,
     write_dataset_file,
@@ -29,7 +28,7 @@ from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.frames_file import FRAMES_SCHEMA
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.provenance import is_pictures, origin_of
-from pipelines.storage.workspace import Workspace
+from pipelines.storage.workspace import KINDS, Kind, Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +212,7 @@ def _examine_all(
     on_progress: OnProgress,
 ) -> dict[tuple[str, str], dict[Kind, Artifact]]:
     """The artifacts of every (class, video), frames before flow; adds those that cannot be used to `problems`."""
-    files = [*artifact_files("frames", workspace.frames), *artifact_files("flow", workspace.flow)]
+    files = [file for kind in KINDS for file in artifact_files(kind, workspace.root / kind)]
     unknown = [file for file in files if not _is_known(file, known)]
     looks = iter(parallel_map(_examine, unknown, "catalogue", on_progress))
     interned: dict[FlowSettings, FlowSettings] = {}
@@ -268,11 +267,13 @@ def _examine(file: ArtifactFile) -> Artifact | ArtifactError:
 def artifact_of(file: ArtifactFile, attributes: Mapping[str, Any]) -> Artifact:
     """What the catalogue remembers of the artifact with these attributes. Raises `ArtifactError` for broken ones."""
     try:
+        if not math.isfinite(fps := float(attributes.get("fps", 0.0))):
+            raise ValueError(f"{fps} is not a finite number")  # which no JSON file can hold
         return Artifact(
             bytes=file.bytes,
             mtime_ns=file.mtime_ns,
             frames=int(attributes["source_frames"]),
-            fps=_finite(attributes.get("fps", 0.0)),
+            fps=fps,
             width=int(attributes.get("width", 0)),
             height=int(attributes.get("height", 0)),
             source=str(attributes.get("source", "")),
@@ -284,13 +285,6 @@ def artifact_of(file: ArtifactFile, attributes: Mapping[str, Any]) -> Artifact:
         raise ArtifactError(f"{file.path} lacks the attribute {error}: delete it and extract it again") from error
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"{file.path} has a broken attribute ({error}): delete it and extract it again") from error
-
-
-def _finite(value: Any) -> float:
-    """Raises `ValueError` for NaN and infinity, which no JSON file can hold."""
-    if not math.isfinite(number := float(value)):
-        raise ValueError(f"{number} is not a finite number")
-    return number
 
 
 def contradiction(artifacts: Mapping[Kind, Artifact]) -> str:

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipelines.storage.atomic import atomic_file, json_text, storage_errors
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.provenance import made_by
+from pipelines.storage.workspace import KINDS, Kind
 
 DATASET_SCHEMA = "stres/dataset/1"
-Kind = Literal["frames", "flow"]
 
 
 def video_id(class_name: str, video: str) -> str:
@@ -125,14 +125,13 @@ def _artifacts(
 ) -> Iterator[tuple[tuple[Kind, str, str], Artifact]]:
     """Those of the lines up to the end of the list, parsed one by one: all entries at once of 200,000 videos take half
     a gigabyte. Raises `ValueError` where the end is missing, and what comes of entries that are none."""
-    kinds: tuple[Kind, ...] = ("frames", "flow")
     for line in lines:
         if line == _END:
             return
         if line == "\n":  # no videos
             continue
         entry = json.loads(line.rstrip().removesuffix(","))
-        for kind in kinds:
+        for kind in KINDS:
             part = entry.get(f"{kind}_artifact")
             if part is not None:
                 merged = {name: entry[name] for name in _SHARED} | {"flow_settings": None} | part

@@ -69,6 +69,16 @@ class ClassMetrics:
     f1: float | None
     accuracy: dict[str, float | None]
 
+    @property
+    def figures(self) -> list[float | None]:
+        """Those of `CLASS_FIGURES`."""
+        return [getattr(self, name) for name in CLASS_FIGURES]
+
+
+CLASS_FIGURES = {"precision": ("precision", "prec."), "recall": ("recall", "recall"), "f1": ("F1", "F1")}
+"""The headline stream's figures of `ClassMetrics`, in the order of scikit-learn: what each is called, and in how few
+letters. Every table, page and sentence has those that stand here."""
+
 
 @dataclass(frozen=True)
 class ConfusedPair:
@@ -177,7 +187,7 @@ def class_metrics(splits: Sequence[Scored], headline: str) -> tuple[ClassMetrics
 
     Args:
         splits: Scores of each split; `support` is summed over them.
-        headline: The stream whose precision, recall and F1 are given.
+        headline: The stream whose `CLASS_FIGURES` are given.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -199,9 +209,7 @@ def class_metrics(splits: Sequence[Scored], headline: str) -> tuple[ClassMetrics
         ClassMetrics(
             class_name=name,
             support=int(support[index]),
-            precision=_defined(figures[headline][0, index]),
-            recall=_defined(figures[headline][1, index]),
-            f1=_defined(figures[headline][2, index]),
+            **{name: _defined(value) for name, value in zip(CLASS_FIGURES, figures[headline][:, index], strict=True)},
             accuracy={stream: _defined(values[1, index]) for stream, values in figures.items()},
         )
         for index, name in enumerate(classes)

@@ -12,14 +12,13 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from pipelines.errors import MissingError, VideoError
 from pipelines.layouts.classes import Classes
 from pipelines.layouts.names import COMPONENT_FOLDERS, OTHER_COMPONENT, read_name
 from pipelines.layouts.pictures import Series, is_within
 from pipelines.sources.videos import VideoProblem, VideoSource, refuse_unusable
-from pipelines.storage.workspace import UNLABELLED
+from pipelines.storage.workspace import UNLABELLED, Kind
 
 _LAYOUTS = {
     "frames": "<class>/<video>/frame000001.jpg or img_00001.jpg",
@@ -48,7 +47,7 @@ class FolderList:
     """Number of files whose names are not those of pictures."""
 
 
-def find_folders(root: Path, content: Literal["frames", "flow"], class_list: Path | None) -> FolderList:
+def find_folders(root: Path, content: Kind, class_list: Path | None) -> FolderList:
     """Finds the videos below a folder that have pictures. Holds the folders' names in memory, not those of their files.
 
     Args:

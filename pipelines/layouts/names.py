@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 LayoutName = Literal["authors", "denseflow", "mmaction2"]
-Kind = Literal["frames", "x", "y", "component"]
+PictureKind = Literal["frames", "x", "y", "component"]
 """Which pictures of a folder: its frames, one component of flow by name, or all in a component's own folder."""
 
 COMPONENT_FOLDERS: dict[str, Literal["x", "y"]] = {
@@ -41,7 +41,7 @@ class PictureName:
     """Frames that flow spans, where the name says so; negative: backwards."""
 
 
-def read_name(name: str, kind: Kind) -> PictureName | None:
+def read_name(name: str, kind: PictureKind) -> PictureName | None:
     """Parses the name of a picture of this kind; None for any other file's."""
     if kind != "frames" and (found := _FLOW.fullmatch(name)):
         if kind != "component" and found["component"].lower() != kind:

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipelines.errors import VideoError
 from pipelines.interface.wording import plural
-from pipelines.layouts.names import Kind, PictureName, read_name
+from pipelines.layouts.names import PictureKind, PictureName, read_name
 from pipelines.storage.jpeg import MOST_PIXELS, decode_picture, is_jpeg, jpeg_size
 
 MOST_BYTES = 1 << 26
@@ -29,7 +29,7 @@ class Series:
     """The pictures of one kind in one folder."""
 
     folder: Path
-    kind: Kind
+    kind: PictureKind
     root: Path
     """The folder given by the user, which links must not lead out of."""
 

@@ -73,7 +73,7 @@ class Result:
     """The same over the videos of several splits together; empty for one split."""
     splits: tuple[SplitNumbers, ...]
     per_class: "tuple[ClassMetrics, ...]"
-    """In class order; precision, recall and F1 are those of the headline stream."""
+    """In class order; `class_figures` are those of the headline stream."""
     confused: "tuple[ConfusedPair, ...]"
     """All pairs that the headline stream confused, the most confused first."""
     confusion: tuple[tuple[int, ...], ...]
@@ -119,6 +119,19 @@ class Result:
         """Those of `ACCURACIES` that are defined."""
         metrics = self.streams[self.headline]
         return {name: title for name, title in ACCURACIES.items() if getattr(metrics, name) is not None}
+
+    @property
+    def class_figures(self) -> dict[str, tuple[str, str]]:
+        """The figures of `per_class` that are the headline stream's: titles, long and short, by name."""
+        from pipelines.evaluation.metrics import CLASS_FIGURES
+
+        return CLASS_FIGURES
+
+    @property
+    def class_figures_named(self) -> str:
+        """`precision, recall and F1 of fused`."""
+        *others, last = (title for title, _ in self.class_figures.values())
+        return f"{', '.join(others)} and {last} of {self.headline}"
 
     @property
     def accuracy_rows(self) -> list[AccuracyRow]:

@@ -23,7 +23,7 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
         curves: What training logged.
     """
     classes = [
-        [row.class_name, row.support, *map(_fraction, (row.precision, row.recall, row.f1, *row.accuracy.values()))]
+        [row.class_name, row.support, *map(_fraction, (*row.figures, *row.accuracy.values()))]
         for row in result.per_class
     ]
     mistakes = [
@@ -37,7 +37,7 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
     ]
     made = {
         "summary.csv": _summary(result),
-        "per_class.csv": _csv(["class", "support", "precision", "recall", "f1", *result.streams], classes),
+        "per_class.csv": _csv(["class", "support", *result.class_figures, *result.streams], classes),
         "confusion_matrix.csv": _csv(  # class names in the first row (predicted) and the first column (true)
             ["true \\ predicted", *result.classes],
             ([name, *counts] for name, counts in zip(result.classes, result.confusion, strict=True)),

@@ -6,10 +6,13 @@ Layout (docs/artifacts.md): `frames/<class>/<video>.h5`, `flow/<class>/<video>.h
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pipelines.errors import MissingError
 
+Kind = Literal["frames", "flow"]
+"""Of an artifact."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 UNLABELLED = "unlabelled"  # the class of a video that was given without one
 
 
@@ -73,7 +76,7 @@ class Workspace:
     def flow_file(self, class_name: str, video: str) -> Path:
         return self.flow / class_name / f"{video}.h5"
 
-    def artifact_file(self, kind: Literal["frames", "flow"], class_name: str, video: str) -> Path:
+    def artifact_file(self, kind: Kind, class_name: str, video: str) -> Path:
         return self.frames_file(class_name, video) if kind == "frames" else self.flow_file(class_name, video)
 
     def require(self) -> None:

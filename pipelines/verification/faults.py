@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from pipelines.datasets.dataset_file import Kind
+from pipelines.storage.workspace import Kind
 
 FaultKind = Literal[
     "missing",

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pipelines.datasets.catalogue import artifact_of, contradiction
-from pipelines.datasets.dataset_file import Artifact, Kind
+from pipelines.datasets.dataset_file import Artifact
 from pipelines.interface.wording import plural
 from pipelines.jobs.resume import size_conflict
 from pipelines.optical_flow.methods import METHODS
@@ -20,6 +20,7 @@ from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import ArtifactError, SchemaError
 from pipelines.storage.provenance import is_pictures
+from pipelines.storage.workspace import Kind
 from pipelines.verification.faults import CheckLevel, Fault, FaultFound, FaultKind
 from pipelines.verification.flow_file import FlowContent, check_constant, check_flow, check_repeated, check_saturation
 from pipelines.verification.frames_file import check_frames

@@ -10,16 +10,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.datasets.dataset_file import Kind, read_dataset_file, video_id
+from pipelines.datasets.dataset_file import read_dataset_file, video_id
 from pipelines.errors import StresError
 from pipelines.storage.atomic import storage_errors
 from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.storage.flow_settings import DEFAULT_BOUND, DEFAULT_METHOD, DEFAULT_STEP, FlowSettings
 from pipelines.storage.provenance import is_pictures
-from pipelines.storage.workspace import Workspace
+from pipelines.storage.workspace import KINDS, Kind, Workspace
 from pipelines.verification.faults import Fault
 from pipelines.verification.tasks import VideoReport
-from pipelines.verification.whole_set import KINDS
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from pipelines.datasets.dataset_file import Artifact, ArtifactFile, Kind, video_id
+from pipelines.datasets.dataset_file import Artifact, ArtifactFile, video_id
+from pipelines.storage.workspace import Kind
 from pipelines.verification.faults import CheckLevel, Fault
 
 _FAULTY_VERSION, _FAULTY_METHOD = "0.1.0", "tvl1"

@@ -5,19 +5,18 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pipelines.datasets.catalogue import Catalogue
-from pipelines.datasets.dataset_file import Kind, read_dataset_file, video_id
+from pipelines.datasets.dataset_file import read_dataset_file, video_id
 from pipelines.datasets.splits import resolve, sets_of_splits, splits_in_use
 from pipelines.errors import MissingError, StresError
 from pipelines.interface.wording import plural, some
 from pipelines.sources.names import is_video
 from pipelines.storage.failures import Failure
 from pipelines.storage.flow_settings import FlowSettings
-from pipelines.storage.workspace import Workspace
+from pipelines.storage.workspace import KINDS, Kind, Workspace
 from pipelines.training.runs import Run
 from pipelines.verification.faults import Fault, FaultKind
 from pipelines.verification.tasks import VideoReport, VideoTask
 
-KINDS: tuple[Kind, ...] = ("frames", "flow")
 _MADE_BY: dict[str, Kind] = {f"{verb}-{kind}": kind for kind in KINDS for verb in ("extract", "import")}  # by stage
 
 
