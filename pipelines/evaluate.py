@@ -36,6 +36,7 @@ class Config:
     workspace: options.WorkspaceFolder
     run: options.RunOrFolder = None
     step: options.UsedNetwork = None
+    checkpoint: options.UsedCheckpoint = "last"
     crops: Annotated[int, Option(metavar="N", minimum=1)] = 25
     """Frames per video, spaced evenly (25 in the paper)."""
     views: Annotated[ViewName | tuple[ViewName, ...], Option(metavar="NAME[,NAME]")] = "full"
@@ -95,6 +96,7 @@ class Config:
                 self.mirror if self.mirror is not None else mirrored and views in ("full", "10"),
                 temporal,
                 self.recalibrate_bn,
+                self.checkpoint,
             )
             for views in self.all_views
             for temporal in self.all_temporals
@@ -164,7 +166,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     workspace = Workspace(config.workspace)
 
     def choose() -> tuple[Chosen, "RunConfig", Path]:
-        chosen = choose_run(workspace, config.run, config.step)
+        chosen = choose_run(workspace, config.run, config.step, config.checkpoint)
         return chosen, chosen.run.config(), scores_folder(workspace, chosen.run)
 
     chosen, trained_as, folder = ranks().broadcast_from_rank0(choose)

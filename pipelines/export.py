@@ -40,6 +40,7 @@ class Config:
     workspace: options.WorkspaceFolder = options.DEFAULT_WORKSPACE
     run: options.RunOrFolder = None
     step: options.UsedNetwork = None
+    checkpoint: options.UsedCheckpoint = "last"
     format: Annotated[Format | None, Option(default="from OUT's suffix, else torch")] = None
     """File format."""
     check: Annotated[Path | None, Option(metavar="VIDEO", default="noise")] = None
@@ -68,7 +69,8 @@ class Config:
         if self.output is not None:
             return self.output
         suffix = next(suffix for suffix, format_ in SUFFIXES.items() if format_ == self.chosen_format)
-        self.require_free(path := Path(f"{run}-{step}{suffix}"))
+        best = "-best" if self.checkpoint == "best" else ""
+        self.require_free(path := Path(f"{run}-{step}{best}{suffix}"))
         return path
 
     def require_free(self, file: Path) -> None:
@@ -112,7 +114,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.deployment.formats import EXPORT, RUN
     from pipelines.deployment.model import deployed
 
-    chosen = choose_run(Workspace(config.workspace), config.run, config.step)
+    chosen = choose_run(Workspace(config.workspace), config.run, config.step, config.checkpoint)
     trained, step, trained_as, form = chosen.run, chosen.step, chosen.run.config(), config.chosen_format
     model = deployed(load_network(trained, step))
     file = config.file(trained.name, step)
@@ -127,6 +129,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         "size": trained_as.size,
         "flow": trained_as.flow.to_json() if trained_as.flow else {},
         "weights_sha256": trained.weights_sha256(step),
+        **({"checkpoint": "best"} if config.checkpoint == "best" else {}),
     }
     content = EXPORT[form](model, trained_as.size, about_itself)
     on_progress(Progress("export", 1, 2, unit="steps", even=False))

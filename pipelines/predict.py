@@ -44,6 +44,7 @@ class Config:
     workspace: options.WorkspaceFolder
     run: options.RunOrFolder = None
     step: options.UsedNetwork = None
+    checkpoint: options.UsedCheckpoint = "last"
     crops: Annotated[
         int | None, Option(metavar="N", minimum=1, default="25; for a timeline's window 5, or as many as in training")
     ] = None
@@ -98,6 +99,7 @@ class Config:
             views=self.views,
             mirror=self.mirror,
             temporal=self.temporal,
+            checkpoint=self.checkpoint,
             device=self.device,
             precision=self.precision,
         )
@@ -137,7 +139,9 @@ def run(
         UsageError: The run cannot be tested by this protocol.
         StorageError: Timelines or the CSV file cannot be written.
     """
-    chosen = ranks().broadcast_from_rank0(lambda: choose_run(Workspace(config.workspace), config.run, config.step))
+    chosen = ranks().broadcast_from_rank0(
+        lambda: choose_run(Workspace(config.workspace), config.run, config.step, config.checkpoint)
+    )
     sources, failures, notes = ranks().broadcast_from_rank0(lambda: _sources(config))
     ranks().broadcast_from_rank0(lambda: _prepare_folders(config))
     predictor = _predictor(config, chosen)
@@ -163,7 +167,7 @@ def run(
         return Result(
             run=chosen.run.name,
             step=protocol.step,
-            protocol={name: getattr(protocol, name) for name in ("frames", "views", "mirror", "temporal")},
+            protocol=protocol.document(),
             classes=predictor.classes,
             predictions=predictions,
             failures=failures,

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from pipelines.errors import UsageError
-from pipelines.interface.options import TemporalName, ViewName
+from pipelines.interface.options import CheckpointName, TemporalName, ViewName
 from pipelines.interface.wording import plural
 
 
@@ -24,13 +24,16 @@ class Protocol:
     """ "sequence": all frames as one sequence; "windows": windows of the T frames of training."""
     recalibrate_bn: int = 0
     """Number of training videos on which batch norm's statistics are re-estimated; 0: those of training are used."""
+    checkpoint: CheckpointName = "last"
+    """Which of the network's weights."""
 
     @property
     def name(self) -> str:
         """The folder under `scores/<run>/`: every part of the protocol, so that no two share one."""
         mirror = "mirror" if self.mirror else "plain"
         statistics = f"-bn{self.recalibrate_bn}" if self.recalibrate_bn else ""
-        return f"{self.step}-{self.frames}frames-{self.views}-{mirror}-{self.temporal}{statistics}"
+        best = "-best" if self.checkpoint == "best" else ""
+        return f"{self.step}-{self.frames}frames-{self.views}-{mirror}-{self.temporal}{statistics}{best}"
 
     @classmethod
     def of_paper(cls, step: str, *, mirrored: bool = True) -> Self:
@@ -60,9 +63,12 @@ class Protocol:
         return cuts
 
     def document(self) -> dict[str, Any]:
-        """All of it but the step; `recalibrate_bn` only where it was done."""
+        """All of it but the step; `recalibrate_bn` only where it was done, `checkpoint` only where it is not the
+        last."""
         parts = asdict(self)
         del parts["step"]
         if not self.recalibrate_bn:
             del parts["recalibrate_bn"]
+        if self.checkpoint == "last":
+            del parts["checkpoint"]
         return parts

@@ -344,6 +344,7 @@ Augmentation = Literal["corner-jittered", "multi-scale-corner", "mild", "center"
 Precision = Literal["fp32", "bf16", "fp16"]
 ViewName = Literal["full", "center", "3", "5", "10"]
 TemporalName = Literal["sequence", "windows"]
+CheckpointName = Literal["last", "best"]
 Space = Literal["logits", "softmax", "l2"]
 Compression = Literal["zstd", "gzip"]
 PictureFormat = Literal["jpg", "png"]
@@ -438,6 +439,10 @@ Mirror = Annotated[
         metavar="yes|no",
         default="yes with full and 10, if the run was trained with mirrors",
     ),
+]
+UsedCheckpoint = Annotated[
+    CheckpointName,
+    Option("last, or best: the weights of the highest accuracy on the videos held out of training.", "--checkpoint"),
 ]
 TestPrecision = Annotated[Precision, Option("fp32, bf16, or fp16 (GPU only).", "--precision")]
 LoaderWorkers = Annotated[

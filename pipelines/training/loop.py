@@ -95,7 +95,7 @@ class StepTrainer:
         save: Callable[[], None] | None = None,
         save_seconds: float = math.inf,
         on_validate: Validate | None = None,
-        validate_every: int = 10 * UPDATES_PER_LOG_LINE,
+        validate_every: int = UPDATES_PER_LOG_LINE,
         on_progress: OnProgress = ignore_progress,
     ) -> None:
         """Trains until the step's last update, or the last of `batches`. All processes call it alike.
@@ -159,6 +159,8 @@ class StepTrainer:
                         measured = on_validate(self.model, state.iteration)
                     state.validation = {f"validation_{name}": value for name, value in measured.items()}
                     line |= state.validation
+                    if measured and plan.ranks.is_first:
+                        state.keep_if_best(self.model)
                 if log is not None:
                     log.write(state.iteration, line)
             elif self.device.type == "cpu":  # a GPU would have to be waited for

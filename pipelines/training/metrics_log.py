@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines.storage.atomic import json_text, storage_errors, write_text
 
-_NOT_DRAWN = ("videos", "updates")  # of which each line is the mean
+_NOT_DRAWN = ("videos", "updates", "validation_videos")  # of which each line is the mean
 
 
 def of_today(values: Mapping[str, float], terms: int | None) -> dict[str, float]:
@@ -24,6 +24,12 @@ def of_today(values: Mapping[str, float], terms: int | None) -> dict[str, float]
         return dict(values)
     mean = {"loss": values["loss"] / terms} if terms else {}
     return {name: value for name, value in values.items() if name != "loss"} | mean | {"summed_loss": values["loss"]}
+
+
+def held_out_accuracy(metrics: Mapping[str, float]) -> float | None:
+    """Of what was measured on videos held out, the accuracy to show: of both streams, where there are two."""
+    streams = ("fused", "motion", "appearance")
+    return next((metrics[name] for each in streams if (name := f"validation_{each}_accuracy") in metrics), None)
 
 
 class MetricsLog:

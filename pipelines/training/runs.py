@@ -4,6 +4,7 @@
 `split.json`            ids of the training and test videos
 `metrics.jsonl`         one line every few updates
 `<step>/checkpoint.pt`  continues an interrupted step;  `<step>/weights.pt`  the finished step
+`<step>/best.pt`        its best weights, where videos were held out of training
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import MissingError, UsageError
+from pipelines.interface.options import CheckpointName
 from pipelines.interface.wording import first_line, plural
 from pipelines.storage.atomic import locked, read_json, storage_errors, write_json
 from pipelines.storage.provenance import same_origin
@@ -38,6 +40,8 @@ class Run:
     """A run that has begun."""
 
     folder: Path
+    checkpoint: CheckpointName = "last"
+    """Which weights of a finished step its methods are about."""
 
     @property
     def name(self) -> str:
@@ -55,7 +59,7 @@ class Run:
         return self.folder / step / "checkpoint.pt"
 
     def weights_file(self, step: str) -> Path:
-        return self.folder / step / "weights.pt"
+        return self.folder / step / ("weights.pt" if self.checkpoint == "last" else "best.pt")
 
     def weights_sha256(self, step: str) -> str:
         """SHA-256 of the file that the finished `step` left; of both streams' files, end to end, for `late`."""
@@ -160,12 +164,23 @@ class Chosen:
     warning: str
 
 
-def choose_run(workspace: Workspace, name: str | None, step: str | None) -> Chosen:
+def choose_run(workspace: Workspace, name: str | None, step: str | None, checkpoint: CheckpointName = "last") -> Chosen:
     """The run that `name` names (`find_run`), without a name the newest whose steps are all trained; and its network
-    `step`, without a step the last. Raises `MissingError`, `UsageError`.
+    `step`, without a step the last, with the weights of that `checkpoint`. Raises `MissingError`, `UsageError`.
 
     Where no run is finished, the newest with a step to use.
     """
+    chosen = _choose_run(workspace, name, step)
+    run = replace(chosen.run, checkpoint=checkpoint)
+    if chosen.step not in run.testable():
+        raise MissingError(
+            f"--checkpoint {checkpoint}: run {run.name} has no best weights of {chosen.step}, since no videos were "
+            "held out of its training (--validation); leave --checkpoint out"
+        )
+    return replace(chosen, run=run)
+
+
+def _choose_run(workspace: Workspace, name: str | None, step: str | None) -> Chosen:
     if name is not None:
         run = find_run(workspace, name)
         chosen, steps = run.choose(step), run.unfinished()
@@ -244,7 +259,8 @@ def _run_folder(results: Path) -> str | None:
 def outdated(workspace: Workspace, scores: Path, attributes: Mapping[str, Any]) -> str:
     """Why the scores in `scores/<run>/<protocol>/`, with these attributes, are not of the run that has their name now;
     empty where they are, or where that cannot be known."""
-    run, step = Run(workspace.runs / scores.parent.name), attributes.get("step")
+    checkpoint: CheckpointName = "best" if attributes.get("checkpoint") == "best" else "last"
+    run, step = Run(workspace.runs / scores.parent.name, checkpoint), attributes.get("step")
     if not run.config_file.exists() or "weights_sha256" not in attributes:
         return ""
     if step in run.testable():

@@ -52,6 +52,8 @@ from pipelines.training.runs import (
 from pipelines.training.step_files import StepFiles, StepResult
 from pipelines.training.validation import held_out_measure
 
+VALIDATE_EVERY = 100  # updates
+
 
 @dataclass(frozen=True)
 class PreparedRun:
@@ -202,6 +204,7 @@ class Session:
                     save=save,
                     save_seconds=checkpoint_seconds,
                     on_validate=held_out_measure(self.prepared.data, self.prepared.config, trainer),
+                    validate_every=VALIDATE_EVERY,
                     on_progress=self.on_progress,
                 )
                 trainer.sync_state()

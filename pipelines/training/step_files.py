@@ -1,6 +1,7 @@
-"""The files of one step of a run: `checkpoint.pt`, which continues it, and `weights.pt`, which ends it."""
+"""The files of one step of a run: `checkpoint.pt`, which continues it, and `weights.pt`, which ends it, with `best.pt`
+beside it where videos were held out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ class StepResult:
     held out; of a step that stres 0.1 trained, its last log line."""
     already_done: bool
     """By an earlier call."""
+    best: dict[str, float] = field(default_factory=dict)
+    """Of the best weights: the number of their `iterations`, and what was measured on the videos held out."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +59,25 @@ class StepFiles:
         done = self.run.weights(self.step.name)
         self._remove_checkpoint()  # of a process that was killed before it could
         metrics = of_today(done["metrics"], self.step.terms)
-        return StepResult(self.step.name, done["iterations"], done["seconds"], metrics, True), done["bad"]
+        best = done.get("best", {})
+        return StepResult(self.step.name, done["iterations"], done["seconds"], metrics, True, best), done["bad"]
 
     def finish(self, trainer: "StepTrainer", network: dict[str, Any]) -> tuple[StepResult, dict[str, str]]:
-        """Writes `weights.pt`, with the settings that build the `network` again."""
+        """Writes `best.pt`, if there is one, and `weights.pt`, with the settings that build the `network` again.
+
+        Until the last of them is there, the checkpoint holds the best weights, too.
+        """
         from pipelines.training.checkpoints import WEIGHTS_SCHEMA, save
 
         state = trainer.state
-        save(self.weights, WEIGHTS_SCHEMA, self._weights(trainer, network))
+        weights = self._weights(trainer, network)
+        if state.best:
+            best_file = replace(self.run, checkpoint="best").weights_file(self.step.name)
+            save(best_file, WEIGHTS_SCHEMA, weights | state.best)
+        save(self.weights, WEIGHTS_SCHEMA, weights)
         self._remove_checkpoint()
         return StepResult(
-            self.step.name, state.iteration, state.seconds, state.last | state.validation, False
+            self.step.name, state.iteration, state.seconds, weights["metrics"], False, weights["best"]
         ), state.unreadable
 
     def content(self, trainer: "StepTrainer") -> dict[str, Any]:
@@ -106,10 +117,12 @@ class StepFiles:
             ) from error
 
     def sizes(self, trainer: "StepTrainer", network: dict[str, Any]) -> tuple[int, int]:
-        """The bytes that `weights.pt` and `checkpoint.pt` would have."""
+        """The bytes of weights that the step would leave, and of `checkpoint.pt`, which holds the best weights, too."""
         from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, size
 
-        return size(WEIGHTS_SCHEMA, self._weights(trainer, network)), size(CHECKPOINT_SCHEMA, self.content(trainer))
+        weights = size(WEIGHTS_SCHEMA, self._weights(trainer, network))
+        best = weights if self.configuration.get("validation") else 0
+        return weights + best, size(CHECKPOINT_SCHEMA, self.content(trainer)) + best
 
     def _remove_checkpoint(self) -> None:
         """Of a finished step, which does not need it."""
@@ -124,6 +137,7 @@ class StepFiles:
             "seconds": state.seconds,
             "metrics": state.last | state.validation,
             "bad": state.unreadable,
+            "best": {"iterations": state.best["iterations"], **state.best["metrics"]} if state.best else {},
         }
         model = {name: value.cpu() for name, value in trainer.model.state_dict().items()}
         return {"configuration": self.configuration, "network": network, "model": model, **summary}

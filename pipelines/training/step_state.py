@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
+from torch import nn
 
 from pipelines.datasets.sampler import batches_per_epoch
 from pipelines.interface.wording import percent
+from pipelines.training.metrics_log import held_out_accuracy
 from pipelines.training.optimiser import learning_rate
 from pipelines.training.recipes import Step
 
@@ -35,6 +37,9 @@ class StepState:
 
     validation: dict[str, float] = field(default_factory=dict)
     """What was last measured on videos held out; not kept, since the next log lines tell it again."""
+    best: dict[str, Any] = field(default_factory=dict)
+    """Of the best measured so far: the number of its `iterations`, what was measured (`metrics`), and the `model`'s
+    tensors on the CPU; of rank 0."""
 
     def add(self, name: str, value: torch.Tensor) -> None:
         """Adds to the sum of that name."""
@@ -62,17 +67,29 @@ class StepState:
             "seconds": round(self.seconds, 3),
         }
 
+    def keep_if_best(self, model: nn.Module) -> None:
+        """Keeps a copy of the weights that were measured where they are the best so far: of the highest mean accuracy
+        of the classes, and of equals of the lowest loss."""
+
+        def order(metrics: Mapping[str, float]) -> tuple[float, float]:
+            return metrics.get("validation_mean_class_accuracy", 0.0), -metrics["validation_loss"]
+
+        if not self.best or order(self.validation) > order(self.best["metrics"]):
+            copy = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+            self.best = {"iterations": self.iteration, "metrics": self.validation, "model": copy}
+
     def shown(self) -> dict[str, float | int | str]:
         """The means over the recent updates, as progress shows them: of two streams the accuracy of both fused."""
         accuracies = [value for name, value in self.last.items() if name.endswith("_accuracy")]
         if not accuracies:
             return {}
-        held_out = [value for name, value in self.validation.items() if name.endswith("_accuracy")]
+        held_out = held_out_accuracy(self.validation)
         return {
             "loss": self.last["loss"],
             "training accuracy": f"{percent(accuracies[-1])} %",
             "of the last": f"{self.last['updates']:.0f} updates",
-            **({"held-out accuracy": f"{percent(held_out[-1])} %"} if held_out else {}),
+            **({} if held_out is None else {"held-out accuracy": f"{percent(held_out)} %"}),
+            **({"best": f"{percent(held_out_accuracy(self.best['metrics']))} %"} if self.best else {}),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,6 +101,7 @@ class StepState:
             "bad": self.unreadable,
             "last": self.last,
             "recent": self.recent,
+            "best": self.best,
         }
 
     @classmethod
@@ -93,12 +111,13 @@ class StepState:
         Args:
             content: Of a checkpoint.
             device: For the sums.
-            with_sums: Whether this process takes the sums, which are those of all processes.
+            with_sums: Whether this process takes the sums, which are those of all processes, and the best weights.
         """
         sums = {name: value.to(device) for name, value in content["sums"].items()} if with_sums else {}
         recent = content.get("recent", [])  # stres 0.1 wrote none
         last = content["last"] if "updates" in content["last"] else {}
-        return cls(content["iteration"], content["seconds"], sums, content["bad"], last, recent)
+        best = content.get("best", {}) if with_sums else {}
+        return cls(content["iteration"], content["seconds"], sums, content["bad"], last, recent, best=best)
 
 
 def _means(lines: Sequence[Mapping[str, float]], terms: int) -> dict[str, float]:

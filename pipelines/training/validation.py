@@ -46,6 +46,7 @@ def held_out_measure(data: TrainingData, config: RunConfig, trainer: StepTrainer
 
     def measure(model: STResNet, update: int) -> Mapping[str, float]:
         sums: defaultdict[str, float] = defaultdict(float)
+        of_class: defaultdict[int, list[float]] = defaultdict(list)
         for index in range(len(samples)):
             sample = samples[index]
             if isinstance(sample, BadSample):
@@ -59,7 +60,12 @@ def held_out_measure(data: TrainingData, config: RunConfig, trainer: StepTrainer
             sums["videos"] += 1
             for name, correct in correct_videos(logits, labels).items():
                 sums[f"{name}_accuracy"] += float(correct)
+            of_class[sample.label].append(float(correct))  # of both streams where there are two
         videos = sums.pop("videos", 0.0)
-        return {name: value / videos for name, value in sums.items()} if videos else {}
+        if not videos:
+            return {}
+        mean_class = sum(sum(each) / len(each) for each in of_class.values()) / len(of_class)
+        means = {name: value / videos for name, value in sums.items()}
+        return {**means, "mean_class_accuracy": mean_class, "videos": videos}
 
     return measure

@@ -26,7 +26,7 @@ class RunTask:
         from pipelines.training.recipes import STEPS
         from pipelines.training.runs import Run
 
-        run, faults = Run(self.folder), []
+        run, best, faults = Run(self.folder), Run(self.folder, "best"), []
         for path in (run.config_file, run.split_file):
             try:
                 if not isinstance(read_json(path), dict):
@@ -34,15 +34,16 @@ class RunTask:
             except MissingError as error:
                 faults.append(self._fault(path, str(error)))
         for step in STEPS:
-            files = (run.checkpoint_file(step), CHECKPOINT_SCHEMA), (run.weights_file(step), WEIGHTS_SCHEMA)
-            for path, schema in files:
+            of_weights = [(each.weights_file(step), WEIGHTS_SCHEMA) for each in (run, best)]
+            for path, schema in ((run.checkpoint_file(step), CHECKPOINT_SCHEMA), *of_weights):
                 if path.exists() and (fault := _checkpoint_fault(path, schema, self.depth)):
                     faults.append(self._fault(path, fault))
-            if not faults and run.weights_file(step).exists():
-                try:
-                    run.weights(step)
-                except MissingError as error:  # of another run
-                    faults.append(self._fault(run.weights_file(step), str(error)))
+            for each in (run, best):
+                if not faults and each.weights_file(step).exists():
+                    try:
+                        each.weights(step)
+                    except MissingError as error:  # of another run
+                        faults.append(self._fault(each.weights_file(step), str(error)))
         return faults
 
     def died(self, reason: str) -> list[Fault]:

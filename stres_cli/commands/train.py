@@ -8,6 +8,7 @@ from pipelines import train as stage
 from pipelines.interface.options import fields_of
 from pipelines.interface.wording import duration, percent, plural
 from pipelines.runtime.devices import keep_freed_memory
+from pipelines.training.metrics_log import held_out_accuracy
 from pipelines.training.recipes import Step
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text
@@ -36,14 +37,17 @@ def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _
         show_training(ui, result.run, result.estimate)
         return
     table = Table("step", title=f"run {result.run}")
-    held_out = any(name.startswith("validation_") for step in result.steps for name in step.metrics)
-    for heading in ("updates", "time", "training\nloss", "training\naccuracy", *(["held-out\naccuracy"] * held_out)):
+    held_out = any(held_out_accuracy(step.metrics) is not None for step in result.steps)
+    headings = ["updates", "time", "training\nloss", "training\naccuracy"]
+    for heading in (*headings, *(["held-out\naccuracy", "best, after\nupdate"] if held_out else [])):
         table.add_column(heading, justify="right")
     for step in result.steps:
-        accuracies = [
-            step.metrics.get(f"{kind}fused_accuracy", step.metrics.get(f"{kind}{step.step}_accuracy"))
-            for kind in ("", *(["validation_"] * held_out))
-        ]
+        accuracies = [step.metrics.get("fused_accuracy", step.metrics.get(f"{step.step}_accuracy"))]
+        best = []
+        if held_out:
+            accuracies.append(held_out_accuracy(step.metrics))
+            text = f"{percent(held_out_accuracy(step.best))} %, {step.best['iterations']:.0f}" if step.best else "–"
+            best.append(text)
         loss = step.metrics.get("loss")
         table.add_row(
             step.step + (" (already done)" if step.already_done else ""),
@@ -51,6 +55,7 @@ def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _
             duration(step.seconds),
             "–" if loss is None else f"{loss:.3f}",
             *("–" if accuracy is None else f"{percent(accuracy)} %" for accuracy in accuracies),
+            *best,
         )
     ui.out.print(table)
     if any("updates" in step.metrics for step in result.steps):

@@ -118,6 +118,7 @@ def config(folder: Path, name: str, **changes) -> train.Config:
         "overrides": TINY,
         "device": "cpu",
         "steps": tuple(TINY),
+        "validation": 0.3,
     }
     return train.Config(folder / "work", name=name, **(defaults | changes))
 

@@ -1,6 +1,7 @@
 """Two processes of torchrun do what one does: the same training, every video once, one voice."""
 
 import contextlib
+import itertools
 import json
 import os
 import pickle
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from torch import nn
 
 from pipelines import evaluate, train
 from pipelines.evaluation.scores import read_scores
+from pipelines.interface.options import CheckpointName
 from pipelines.storage.failures import read_failures
 from pipelines.storage.workspace import Workspace
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
@@ -138,8 +140,8 @@ def test_a_rank_without_images_counts_for_nothing_in_it(trained):
 # ------------------------------------------------------------------ stages
 
 
-def weights(folder: Path, run: str, step: str) -> dict[str, torch.Tensor]:
-    return load(Run(folder / "work" / "runs" / run).weights_file(step), WEIGHTS_SCHEMA)["model"]
+def weights(folder: Path, run: str, step: str, checkpoint: CheckpointName = "last") -> dict[str, torch.Tensor]:
+    return load(Run(folder / "work" / "runs" / run, checkpoint).weights_file(step), WEIGHTS_SCHEMA)["model"]
 
 
 def losses(folder: Path, run: str) -> list[tuple[str, int, float]]:
@@ -172,8 +174,8 @@ def test_ranks_stop_after_the_same_update_and_continue_to_the_same_bits(staged):
     found, folder, _, _ = staged
     assert found["stopped"] == [143, 143]  # only rank 0 had been sent a signal
     assert found["checkpoint"]
-    for step in ranks_script.TINY:
-        two, parts = weights(folder, "two", step), weights(folder, "parts", step)
+    for step, checkpoint in itertools.product(ranks_script.TINY, get_args(CheckpointName)):
+        two, parts = weights(folder, "two", step, checkpoint), weights(folder, "parts", step, checkpoint)
         for name, value in two.items():
             assert torch.equal(parts[name], value), f"{step} {name}"
     assert [line[2] for line in losses(folder, "parts")] == pytest.approx([line[2] for line in losses(folder, "two")])

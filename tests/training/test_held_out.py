@@ -8,15 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import train
+from pipelines import evaluate, train
 from pipelines.datasets.group_splits import fewest_groups, hold_out
 from pipelines.datasets.sampling import spaced_centers
-from pipelines.errors import UsageError
+from pipelines.errors import MissingError, UsageError
+from pipelines.evaluation.scores import SCORES_SCHEMA
 from pipelines.storage.frames_file import FrameFile
+from pipelines.storage.hdf5 import peek
 from pipelines.storage.workspace import Workspace
+from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, save
 from pipelines.training.recipes import RECIPES
 from pipelines.training.run_config import digest
-from pipelines.training.runs import Run, load_network
+from pipelines.training.runs import Run, load_network, outdated
+from pipelines.training.step_files import StepFiles
 from tests.helpers.workspaces import TINY_STEPS
 
 
@@ -38,7 +42,8 @@ def test_held_out_videos_are_not_trained_on_and_measured_at_the_end(workspace):
     for step, line in zip(result.steps, lines(workspace), strict=True):
         names = {"appearance", "motion", "fused"} if step.step == "joint1" else {step.step}
         assert {name for name in line if name.startswith("validation_")} == {
-            "validation_loss", *(f"validation_{name}_accuracy" for name in names),
+            "validation_loss", "validation_videos", "validation_mean_class_accuracy",
+            *(f"validation_{name}_accuracy" for name in names),
         }  # fmt: skip
         assert step.metrics["validation_loss"] == line["validation_loss"]
     assert "held-out accuracy" in told[-1].metrics
@@ -71,6 +76,69 @@ def test_training_is_the_same_whether_the_videos_left_out_are_looked_at_or_not(w
     trained(workspace, ("appearance",), name="blind")
     blind = Run(workspace.runs / "blind").weights("appearance")["model"]
     assert all(torch.equal(value, blind[name]) for name, value in seen.items())
+
+
+def test_the_best_weights_are_kept_beside_the_last_and_tested_by_their_name(workspace, monkeypatch):
+    """Of three measures the second is best: of the highest mean class accuracy, though not of the lowest loss."""
+    models, measures = [], iter([(0.9, 0.5), (1.2, 0.75), (1.0, 0.75), (1.3, 0.75)])
+
+    def measure(*_: Any) -> Any:
+        def look(model: Any, update: int) -> dict[str, float]:
+            models.append((update, {name: value.clone() for name, value in model.state_dict().items()}))
+            loss, accuracy = next(measures)
+            return {"loss": loss, "appearance_accuracy": 0.25, "mean_class_accuracy": accuracy, "videos": 2.0}
+
+        return look
+
+    monkeypatch.setattr("pipelines.training.session.held_out_measure", measure)
+    monkeypatch.setattr("pipelines.training.session.VALIDATE_EVERY", 10)
+    fast = {"appearance": {"iterations": 35, "batch_size": 2, "lr": 1e-3}}
+    result, _ = trained(workspace, ("appearance",), overrides=fast)
+    assert [update for update, _ in models] == [10, 20, 30, 35]
+    assert (result.steps[0].best["iterations"], result.steps[0].best["validation_loss"]) == (30, 1.0)
+    run = Run(workspace.runs / "split1")
+    for checkpoint, (_, expected) in (("last", models[3]), ("best", models[2])):
+        found = load_network(Run(run.folder, checkpoint), "appearance").state_dict()
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+    shared = {"workspace": workspace.root, "device": "cpu", "crops": 3}
+    names = []
+    for checkpoint in ("last", "best"):
+        tested = evaluate.run(evaluate.Config(**shared, checkpoint=checkpoint))
+        attributes = peek(tested.folder / "scores.h5", SCORES_SCHEMA)
+        assert attributes["weights_sha256"] == Run(run.folder, checkpoint).weights_sha256("appearance")
+        assert outdated(workspace, tested.folder, attributes) == ""
+        names.append(tested.folder.name)
+    assert names[1] == f"{names[0]}-best"
+    (run.folder / "appearance" / "best.pt").unlink()
+    with pytest.raises(MissingError, match="--checkpoint best: run split1 has no best weights of appearance"):
+        evaluate.run(evaluate.Config(**shared, checkpoint="best"))
+
+
+def test_the_best_weights_survive_an_interruption(workspace, monkeypatch):
+    """Stopped after the best measure, and continued: the same files as of a run that never stopped."""
+    monkeypatch.setattr("pipelines.training.session.VALIDATE_EVERY", 10)
+    slow = {"appearance": {"iterations": 20, "batch_size": 2, "lr": 0.05}}
+    trained(workspace, ("appearance",), overrides=slow, name="whole")
+    saves = []
+
+    def killed(self: Any, content: Any) -> None:
+        saves.append(content)
+        save(self.checkpoint, CHECKPOINT_SCHEMA, content)
+        if content["iteration"] == 15:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(StepFiles, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trained(workspace, ("appearance",), overrides=slow, checkpoint_every=0.0)
+    assert saves[-1]["best"]["iterations"] == 10
+    trained(workspace, ("appearance",), overrides=slow)
+    for checkpoint in ("last", "best"):
+        whole, continued = (
+            Run(workspace.runs / name, checkpoint).weights("appearance") for name in ("whole", "split1")
+        )
+        assert whole["iterations"] == continued["iterations"]
+        assert all(torch.equal(value, continued["model"][name]) for name, value in whole["model"].items())
+        assert whole["best"] == continued["best"]
 
 
 def test_a_run_keeps_its_share_where_none_is_given_and_takes_no_other(workspace):
