@@ -1,4 +1,4 @@
-"""Stage: trains the two-stream residual network, step by step, on one split.
+"""Stage: trains the two-stream residual network, step by step, on one split, or on each.
 
 Reads `frames/` and `flow/`, and writes `runs/<name>/`. The same configuration under the same name continues where it
 stopped; another one is refused.
@@ -15,19 +15,22 @@ from pipelines.errors import UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Depth, Direction, Fusion, Option, Precision, ResNetForm, TemporalInit
 from pipelines.runtime.devices import device_for, repeatable, resolve_device
-from pipelines.runtime.progress import OnProgress, ignore_progress, note
+from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.storage.provenance import made_by
 from pipelines.storage.workspace import Workspace, is_plain_name
 from pipelines.training.compilation import compiles
 from pipelines.training.recipes import PAPER, RECIPES, STEPS, Recipe, RecipeName, Step, StepName, override, pick
 from pipelines.training.run_config import RUN_SCHEMA, NetworkConfig, RunConfig, StepConfig, TrainVideos, digest
-from pipelines.training.runs import Run, find_run
+from pipelines.training.runs import ALL_SPLITS, DEFAULT_RUNS, SPLIT_FIELD, Run, find_run
 from pipelines.training.step_files import StepResult
 
 if TYPE_CHECKING:
+    import torch
+
     from pipelines.training.data import TrainingData
     from pipelines.training.estimation import Estimate
+    from pipelines.training.session import PreparedRun
 
 STACK = 10  # L, flow fields of one motion input (paper.md 1.4)
 RECIPE = "Recipe (VALUE for all steps, or STEP=VALUE,STEP=VALUE)"
@@ -50,12 +53,14 @@ class Config:
     """
 
     workspace: options.WorkspaceFolder
-    split: options.Positive = 1
-    """Split to train on."""
+    split: Annotated[
+        int | Literal["all"], Option(metavar="N|all", minimum=1, wanted="a number of at least 1, or all")
+    ] = 1
+    """Split to train on, or all of them, one after the other."""
     name: Annotated[
         str | None, Option(metavar="NAME", default="split<N>, of another set of splits than the first <set>-split<N>")
     ] = None
-    """Name of the run."""
+    """Name of the run; of several splits with {split} for the split's number."""
     splits: Annotated[
         Path | None, Option(metavar="DIR|NAME", group=_DATA, default="the first set, which is made if there is none")
     ] = None
@@ -162,6 +167,13 @@ class Config:
             raise UsageError("--groups and --group-regex both say what a group is: give one of them")
         if self.name is not None and not is_plain_name(self.name):
             raise UsageError(f"--name {self.name!r} is not a plain folder name")
+        if self.name == ALL_SPLITS:
+            raise UsageError("--name all: `evaluate --run all` means the runs of all splits; give another name")
+        if self.split == ALL_SPLITS and self.name is not None and SPLIT_FIELD not in self.name:
+            raise UsageError(
+                f"--name {self.name!r} names one run, but --split all trains several: put {SPLIT_FIELD} in the place "
+                f"of the split's number, as in --name {self.name}-{SPLIT_FIELD}"
+            )
         base_steps = {"appearance", "motion"} & set(self.selected())
         if self.base_run is not None and base_steps:
             raise UsageError(
@@ -174,7 +186,25 @@ class Config:
 
     @property
     def run_name(self) -> str:
-        return self.name or f"split{self.split}"
+        return (self.name or DEFAULT_RUNS).replace(SPLIT_FIELD, str(self.split))
+
+    def of_split(self, number: int) -> "Config":
+        """These settings for one of several splits, whose number stands for `{split}`."""
+        named = {name: getattr(self, name) for name in ("name", "base_run", "weights")}
+        given = {name: value.replace(SPLIT_FIELD, str(number)) for name, value in named.items() if value is not None}
+        return replace(self, split=number, **given)
+
+    def splits_choice(self) -> dict[str, Any]:
+        """What they say of the splits, as `find_training_data` takes it."""
+        return {
+            "splits": self.splits,
+            "seed": self.seed,
+            "group_regex": self.group_regex,
+            "groups_file": self.groups,
+            "folds": self.folds,
+            "overwrite_splits": self.overwrite,
+            "exclude": self.exclude_classes,
+        }
 
     @property
     def base(self) -> Recipe:
@@ -209,7 +239,7 @@ class Config:
         return RunConfig(
             **made_by(RUN_SCHEMA, "opencv", "numpy", "torch"),
             recipe=self.base.name,
-            split=self.split,
+            split=data.split.number,
             seed=self.seed,
             size=self.size or self.base.size,
             weights=self.weights or self.base.weights,
@@ -246,19 +276,96 @@ class Result:
     """Of a dry run."""
 
 
+@dataclass(frozen=True)
+class SplitsResult:
+    """What training on all splits left."""
+
+    runs: list[Result]
+    """Of each split whose run did not diverge, in order."""
+    diverged: dict[str, str]
+    """Of the others: why, by the run's name."""
+    named: str
+    """The runs' names, with `{split}` for the split's number."""
+    seconds: float
+
+
+def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> SplitsResult:
+    """Trains the run of each split, one after the other, as `run` does. One that diverges does not stop the others.
+
+    What would stop a later split is found before the first is trained.
+
+    Raises as `run`.
+    """
+    from pipelines.training import data
+    from pipelines.training.loop import Diverged
+
+    started = time.monotonic()
+    if not ranks().is_first:
+        on_progress = ignore_progress
+    workspace = Workspace(config.workspace)
+    workspace.require()
+    device = device_for(config.device, config.precision)
+    said: set[str] = set()
+
+    def once(progress: Progress) -> None:
+        if progress.phase or progress.message not in said:
+            said.add(progress.message)
+            on_progress(progress)
+
+    def prepare() -> tuple[str, list[Config], list[str]]:
+        """The runs' names, the settings of each, and the names of those that are trained already."""
+        common = _named(config, workspace)
+        _, splits = data.find_splits(
+            workspace,
+            **common.splits_choice(),
+            write=not config.dry_run,
+            tell=lambda text: once(note(text)),
+        )
+        runs, done, size = [], [], config.size
+        for split in splits:
+            one = common.of_split(split.number)
+            is_new = config.overwrite or not Run(workspace.runs / one.run_name).config_file.exists()
+            one = replace(one, size=size if is_new else config.size)  # whatever the shape of most of its pictures
+            with contextlib.ExitStack() as held:
+                known, reason = _with_recipe(one, workspace, device.type == "cuda")
+                prepared = _prepare(known, reason, workspace, device, held, ignore_progress, write=False)
+            size = size or prepared.config.size
+            if not is_new and all(prepared.run.weights_file(step.name).exists() for step in prepared.steps):
+                done.append(one.run_name)
+            runs.append(one)
+        return common.name or DEFAULT_RUNS, runs, done
+
+    named, runs, done = ranks().broadcast_from_rank0(prepare)
+    results: list[Result] = []
+    diverged: dict[str, str] = {}
+    for one in runs:
+        if one.run_name in done:
+            on_progress(note(f"run {one.run_name} is already trained"))
+        else:
+            on_progress(note(f"split {one.split} of {len(runs)}: run {one.run_name}"))
+        try:
+            results.append(run(one, ignore_progress if one.run_name in done else once))
+        except Diverged as error:
+            diverged[one.run_name] = str(error)
+            on_progress(note(f"run {one.run_name}: {error}"))
+    return SplitsResult(results, diverged, named, time.monotonic() - started)
+
+
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """Trains the selected steps one after the other; under torchrun all ranks train together, and rank 0 writes.
 
     A dry run measures some updates of each step instead, and writes nothing.
 
     Raises:
-        UsageError: The run of that name has another configuration.
+        UsageError: The run of that name has another configuration, or all splits are asked for (`run_splits`).
         MissingError: Frames, flow, weights or a base step are missing, or a step diverges.
         Interrupted: After a signal, with a checkpoint written.
     """
     from pipelines.training import data, session
-    from pipelines.training.pictures import input_size, median_picture, sentences
 
+    if isinstance(config.split, str):
+        raise UsageError("one split is trained at a time: run_splits trains all")
+    config = config.of_split(config.split)
     started = time.monotonic()
     if not ranks().is_first:
         on_progress = ignore_progress
@@ -273,49 +380,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         lambda: _with_recipe(_named(config, workspace), workspace, device.type == "cuda")
     )
     with contextlib.ExitStack() as held:
-
-        def prepare() -> session.PreparedRun:
-            found = data.find_training_data(
-                workspace,
-                config.split,
-                splits=config.splits,
-                seed=config.seed,
-                group_regex=config.group_regex,
-                groups_file=config.groups,
-                folds=config.folds,
-                overwrite_splits=config.overwrite,
-                exclude=config.exclude_classes,
-                validation=config.validation,
-                recipe_validation=config.base.validation,
-                streams={stream for name in config.selected() for stream in config.step(name).streams},
-                write=not config.dry_run,
-                on_progress=on_progress,
-            )
-            if reason:
-                on_progress(note(f"recipe {config.base.name}, since {reason}; --recipe takes another"))
-            settled = replace(
-                config,
-                resolved=config.base.for_videos(len(found.videos)),
-                size=config.size or input_size(config.base, median_picture(found.videos)),
-            )
-            assert settled.size is not None
-            steps = [settled.step(name) for name in settled.selected()]
-            for text in sentences(found.videos, settled.size, steps, found.classes):
-                on_progress(note(text))
-            return session.prepare_run(
-                workspace,
-                Run(workspace.runs / config.run_name),
-                found,
-                settled.run_config(found, session.resolve_precision(config.precision, device, config.base.name)),
-                given={name: getattr(config, name) for name in ("depth", "width", "resnet", "stem_width")},
-                base_run=config.base_run,
-                overwrite=config.overwrite,
-                write=not config.dry_run,
-                held=held,
-                on_progress=on_progress,
-            )
-
-        prepared = ranks().broadcast_from_rank0(prepare)
+        prepared = ranks().broadcast_from_rank0(
+            lambda: _prepare(config, reason, workspace, device, held, on_progress, write=not config.dry_run)
+        )
         steps = session.Session(
             prepared,
             device,
@@ -350,14 +417,64 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     )
 
 
+def _prepare(
+    config: Config,
+    reason: str,
+    workspace: Workspace,
+    device: "torch.device",
+    held: contextlib.ExitStack,
+    on_progress: OnProgress,
+    *,
+    write: bool,
+) -> "PreparedRun":
+    """The run of these settings, whose recipe was picked for that `reason`: `session.prepare_run`."""
+    from pipelines.training import data, session
+    from pipelines.training.pictures import input_size, median_picture, sentences
+
+    assert isinstance(config.split, int)
+    found = data.find_training_data(
+        workspace,
+        config.split,
+        **config.splits_choice(),
+        validation=config.validation,
+        recipe_validation=config.base.validation,
+        streams={stream for name in config.selected() for stream in config.step(name).streams},
+        write=write,
+        on_progress=on_progress,
+    )
+    if reason:
+        on_progress(note(f"recipe {config.base.name}, since {reason}; --recipe takes another"))
+    settled = replace(
+        config,
+        resolved=config.base.for_videos(len(found.videos)),
+        size=config.size or input_size(config.base, median_picture(found.videos)),
+    )
+    assert settled.size is not None
+    steps = [settled.step(name) for name in settled.selected()]
+    for text in sentences(found.videos, settled.size, steps, found.classes):
+        on_progress(note(text))
+    return session.prepare_run(
+        workspace,
+        Run(workspace.runs / config.run_name),
+        found,
+        settled.run_config(found, session.resolve_precision(config.precision, device, config.base.name)),
+        given={name: getattr(config, name) for name in ("depth", "width", "resnet", "stem_width")},
+        base_run=config.base_run,
+        overwrite=config.overwrite,
+        write=write,
+        held=held,
+        on_progress=on_progress,
+    )
+
+
 def _named(config: Config, workspace: Workspace) -> Config:
-    """`config` with the name of its run where the set of splits decides it."""
+    """`config` with the name of its run, or of several splits their pattern, where the set of splits decides it."""
     from pipelines.datasets.splits import set_name_of
 
     if config.name is not None or config.splits is None:
         return config
     set_name = set_name_of(workspace, config.splits, config.overwrite)
-    return replace(config, name=f"{set_name}-{config.run_name}" if set_name else None)
+    return replace(config, name=f"{set_name}-{DEFAULT_RUNS}" if set_name else None)
 
 
 def _with_recipe(config: Config, workspace: Workspace, on_gpu: bool) -> tuple[Config, str]:

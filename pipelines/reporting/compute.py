@@ -24,9 +24,10 @@ from pipelines.evaluation.metrics import (
 )
 from pipelines.evaluation.scores import STREAMS
 from pipelines.interface.options import Space
-from pipelines.reporting.evaluations import SPLIT_FIELD, SavedEvaluation, find_compared, require_current
+from pipelines.reporting.evaluations import SavedEvaluation, find_compared, require_current
 from pipelines.reporting.result import Mistake, Result, SplitNumbers
 from pipelines.storage.workspace import Workspace
+from pipelines.training.runs import SPLIT_FIELD
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,16 @@ from pipelines.storage.atomic import read_json
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.workspace import Workspace, is_plain_name
 from pipelines.training.recipes import STEPS
-from pipelines.training.runs import LATE_FUSION, Run, outdated, run_at, scores_folder, trained_with_mirrors
-
-SPLIT_FIELD = "{split}"
-DEFAULT_RUNS = f"split{SPLIT_FIELD}"
+from pipelines.training.runs import (
+    DEFAULT_RUNS,
+    LATE_FUSION,
+    SPLIT_FIELD,
+    Run,
+    outdated,
+    run_at,
+    scores_folder,
+    trained_with_mirrors,
+)
 
 Tell = Callable[[str], None]
 

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,6 +68,40 @@ class TrainingData:
     """By id, the SHA-256 of the source of each video of the split, training and test, of which it is known."""
 
 
+def find_splits(
+    workspace: Workspace,
+    *,
+    splits: Path | None,
+    seed: int,
+    group_regex: str | None,
+    overwrite_splits: bool,
+    groups_file: Path | None,
+    folds: int | None,
+    exclude: Collection[str],
+    write: bool,
+    tell: Callable[[str], None] = lambda text: None,
+) -> tuple[Catalogue, list[Split]]:
+    """The videos of a workspace and its splits, which are made where there are none. The arguments are those of
+    `find_training_data`; raises as `prepare_splits`, and `UsageError` for groups that do not fit."""
+    catalogue = with_damaged(workspace, load_catalogue(workspace, write=write))
+    groups: GroupRule = group_regex
+    if groups_file is not None:
+        labelled = [video for video in catalogue.videos if video.class_name not in (UNLABELLED, *exclude)]
+        groups = read_groups(groups_file, [video.id for video in labelled])
+    return catalogue, prepare_splits(
+        workspace,
+        catalogue,
+        splits,
+        seed=seed,
+        groups=groups,
+        overwrite=overwrite_splits,
+        folds=folds,
+        exclude=exclude,
+        write=write,
+        tell=tell,
+    )
+
+
 def find_training_data(
     workspace: Workspace,
     split_number: int,
@@ -113,18 +147,13 @@ def find_training_data(
     def tell(text: str) -> None:
         on_progress(note(text))
 
-    catalogue = with_damaged(workspace, load_catalogue(workspace, write=write))
-    groups: GroupRule = group_regex
-    if groups_file is not None:
-        labelled = [video for video in catalogue.videos if video.class_name not in (UNLABELLED, *exclude)]
-        groups = read_groups(groups_file, [video.id for video in labelled])
-    found = prepare_splits(
+    catalogue, found = find_splits(
         workspace,
-        catalogue,
-        splits,
+        splits=splits,
         seed=seed,
-        groups=groups,
-        overwrite=overwrite_splits,
+        group_regex=group_regex,
+        overwrite_splits=overwrite_splits,
+        groups_file=groups_file,
         folds=folds,
         exclude=exclude,
         write=write,

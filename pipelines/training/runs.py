@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 
 LATE_FUSION = "late"  # both base streams side by side, their logits averaged
+SPLIT_FIELD = "{split}"  # stands for the split's number where runs of several splits are named
+DEFAULT_RUNS = f"split{SPLIT_FIELD}"
+ALL_SPLITS = "all"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from pipelines import train as stage
+from pipelines.errors import MissingError
 from pipelines.interface.options import fields_of
 from pipelines.interface.wording import duration, percent, plural
 from pipelines.runtime.devices import keep_freed_memory
@@ -13,6 +14,7 @@ from pipelines.training.recipes import Step
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text
 from stres_cli.estimate_view import show_training
+from stres_cli.quantities import size
 from stres_cli.tables import Table
 
 _SHOW_RECIPE = typer.Option(
@@ -22,7 +24,7 @@ _SHOW_RECIPE = typer.Option(
 
 @command(example="stres train --split 1 --device cuda", shared=True, interrupted=interrupted_text)
 def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _SHOW_RECIPE] = False) -> None:
-    """Train the two-stream network on one split.
+    """Train the two-stream network on one split, or on all of them.
 
     Four steps: appearance and motion alone, then both joined (joint1), then with temporal pooling (joint2). Run the
     same command again to continue an interrupted run.
@@ -31,8 +33,20 @@ def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _
         _show_recipe(ui, config)
         return
     keep_freed_memory()
+    if config.split == stage.ALL_SPLITS:
+        trained = stage.run_splits(config, ui.on_progress)
+        failed = 1 if any(result.failed for result in trained.runs) else 0
+        ui.finish(trained, exit_code=MissingError.exit_code if trained.diverged else failed)
+        for result in trained.runs:
+            _show(ui, result)
+        _show_all(ui, trained)
+        return
     result = stage.run(config, ui.on_progress)
     ui.finish(result, exit_code=1 if result.failed else 0)
+    _show(ui, result)
+
+
+def _show(ui: CommandUI, result: stage.Result) -> None:
     if result.estimate is not None:
         show_training(ui, result.run, result.estimate)
         return
@@ -67,6 +81,19 @@ def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _
         ui.out.print(
             f"{plural(result.failed, 'video')} could not be used: see failures.csv in the workspace", soft_wrap=True
         )
+
+
+def _show_all(ui: CommandUI, trained: stage.SplitsResult) -> None:
+    """What is to be said of all splits together."""
+    for name, reason in trained.diverged.items():
+        ui.out.print(f"run {name} was not trained: {reason}", soft_wrap=True)
+    if estimates := [result.estimate for result in trained.runs if result.estimate is not None]:
+        hours, gigabytes = (sum(getattr(one, name) for one in estimates) for name in ("hours", "gigabytes"))
+        ui.out.print(f"about {duration(3600 * hours)} for all splits; {size(gigabytes)} of weights", soft_wrap=True)
+    elif trained.runs:
+        named = "all" if trained.named == stage.DEFAULT_RUNS else f"'{trained.named}'"
+        text = f"{plural(len(trained.runs), 'run')} in {duration(trained.seconds)}"
+        ui.out.print(f"{text}; `stres evaluate --run {named}` tests them", soft_wrap=True)
 
 
 def _show_recipe(ui: CommandUI, config: stage.Config) -> None:
