@@ -4,11 +4,11 @@ Reads `runs/<name>/`, `frames/` and `flow/`; leaves `scores/<run>/<protocol>/sco
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pipelines.errors import UsageError
+from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.interface import options
 from pipelines.interface.options import Option, TemporalName, ViewName
@@ -20,7 +20,9 @@ from pipelines.training.runs import (
     choose_run,
     load_network,
     recipe_of,
+    runs_of_splits,
     scores_folder,
+    splits_left_out,
     trained_with_mirrors,
 )
 
@@ -35,6 +37,8 @@ class Config:
 
     workspace: options.WorkspaceFolder
     run: options.RunOrFolder = None
+    """A run of the workspace, by name, or the folder of any run; all, or a name with {split}, for those of every
+    split."""
     step: options.UsedNetwork = None
     checkpoint: options.UsedCheckpoint = "last"
     crops: Annotated[int, Option(metavar="N", minimum=1)] = 25
@@ -145,10 +149,57 @@ class Result:
         return self.evaluations[0].results
 
 
-def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
+@dataclass(frozen=True)
+class SplitsResult:
+    """What testing the runs of all splits left."""
+
+    runs: list[Result]
+    """Of each run that could be tested, in the order of the splits."""
+    unusable: dict[str, str]
+    """Of the others: why, by the run's name."""
+    seconds: float
+
+
+def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> SplitsResult:
+    """Tests the runs of all splits, one after the other, as `run` does. Those that were tested so already stay, and one
+    without a network to test does not stop the others.
+
+    Raises as `run`.
+    """
+    started = time.monotonic()
+    if not ranks().is_first:
+        on_progress = ignore_progress
+    workspace = Workspace(config.workspace)
+
+    def choose() -> tuple[list[str], dict[str, str]]:
+        runs = runs_of_splits(workspace, str(config.run))
+        unusable = {}
+        for one in runs.values():
+            try:
+                one.choose(config.step)
+            except MissingError as error:
+                unusable[one.name] = str(error)
+        if len(unusable) == len(runs):
+            raise MissingError(next(iter(unusable.values())))
+        if left := splits_left_out(workspace, next(iter(runs.values())).config().split_set, runs):
+            splits = "split" if len(left) == 1 else "splits"
+            on_progress(note(f"no run yet of {splits} {', '.join(map(str, left))}: see `stres train --split all`"))
+        return [one.name for one in runs.values() if one.name not in unusable], unusable
+
+    names, unusable = ranks().broadcast_from_rank0(choose)
+    for name, reason in unusable.items():
+        on_progress(note(f"run {name} is left out: {reason}"))
+    results = []
+    for name in names:
+        on_progress(note(f"run {name}"))
+        results.append(run(replace(config, run=name), on_progress, keep=True))
+    return SplitsResult(results, unusable, time.monotonic() - started)
+
+
+def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool = False) -> Result:
     """Scores every test video of the run's split once; under torchrun the ranks share them, and rank 0 writes.
 
-    A dry run scores some of them and writes nothing.
+    A dry run scores some of them and writes nothing. With `keep` scores of the same test stay as they are.
 
     Raises:
         MissingError: Run, frames or flow are missing.
@@ -199,6 +250,11 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         cost = ranks().broadcast_from_rank0(estimate)
         return Result(tested.name, [], test.missing, 0, time.monotonic() - started, cost)
 
+    kept = ranks().broadcast_from_rank0(results.kept) if keep and not config.recalibrate_bn else None
+    if kept is not None:
+        on_progress(note(f"run {tested.name} was tested so already"))
+        left = [ProtocolResult(*each) for each in kept]
+        return Result(tested.name, left, test.missing, 0, time.monotonic() - started, left_out=dict(test.left_out))
     ranks().broadcast_from_rank0(results.require_writable)
     if config.recalibrate_bn:
         recalibrate(network, samples, *protocols[0], test.training, tested.name, on_progress)

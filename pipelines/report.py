@@ -18,13 +18,16 @@ from pipelines.reporting.result import Result
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable
 from pipelines.storage.workspace import Workspace, is_plain_name
+from pipelines.training.runs import ALL_SPLITS, DEFAULT_RUNS, SPLIT_FIELD, splits_left_out
 
 THUMBNAILS = 400  # clips with pictures on the page, unless told otherwise: of UCF101 4.5 kB each, 1.8 MB
 OTHERS = "Other runs and programs"
 
 
-def _numbers(texts: Sequence[str]) -> tuple[int, ...]:
-    """`["1,2", "3"]` as numbers. Raises `ValueError`."""
+def _numbers(texts: Sequence[str]) -> tuple[int, ...] | str:
+    """`["1,2", "3"]` as numbers, `["all"]` as it is. Raises `ValueError`."""
+    if list(texts) == [ALL_SPLITS]:
+        return ALL_SPLITS
     return tuple(int(part) for text in texts for part in text.replace(",", " ").split())
 
 
@@ -42,17 +45,17 @@ class Config:
     ] = None
     """Evaluation, by the name of its folder."""
     splits: Annotated[
-        tuple[int, ...],
+        tuple[int, ...] | Literal["all"],
         Option(
-            metavar="N N N",
+            metavar="N N N|all",
             repeated=True,
             read=_numbers,
-            wanted="integers, such as 1,2,3",
+            wanted="integers, such as 1,2,3, or all",
             distinct=True,
             trailing="name a run with --run, splits with --splits 1 2 3",
         ),
     ] = ()
-    """Average over several splits, as papers do: 1 2 3 or 1,2,3."""
+    """Average over several splits, as papers do: 1 2 3 or 1,2,3, or all that were tested."""
     compare: Annotated[str | None, Option(metavar="RUN[/STEP]", group=OTHERS)] = None
     """Compare with another run, or with one of its steps or protocols, on the same videos (McNemar's exact test)."""
     with_file: Annotated[Path | None, Option(flag="--with", metavar="FILE[:ARRAY]|RUN", group=OTHERS)] = None
@@ -95,14 +98,13 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """
     from pipelines.reporting import files, html
     from pipelines.reporting.compute import compute, load
-    from pipelines.reporting.evaluations import find_compared, find_evaluations, require_current
+    from pipelines.reporting.evaluations import find_compared, find_evaluations, require_current, tested_splits
     from pipelines.reporting.thumbnails import thumbnails
     from pipelines.reporting.training_log import read_configurations, read_curves
 
     workspace = Workspace(config.workspace)
-    evaluations = find_evaluations(
-        workspace, config.run, config.protocol, config.splits, lambda text: on_progress(note(text))
-    )
+    wanted = tested_splits(workspace, config.run) if isinstance(config.splits, str) else config.splits
+    evaluations = find_evaluations(workspace, config.run, config.protocol, wanted, lambda text: on_progress(note(text)))
     compared = find_compared(workspace, config.compare, evaluations) if config.compare else []
     require_current(workspace, [*evaluations, *compared])
     space = None if config.with_space == "auto" else config.with_space
@@ -110,7 +112,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
     name = evaluations[0].run
     if config.splits:
-        name = (config.run or "split{split}").replace("{split}", "+".join(map(str, config.splits)))
+        name = (config.run or DEFAULT_RUNS).replace(SPLIT_FIELD, "+".join(map(str, wanted)))
     # Named after what was fused in or compared, too: reports of different content do not overwrite another.
     folder = name
     if inputs.external is not None:
@@ -121,6 +123,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     configurations = read_configurations(workspace, [one.run for one in evaluations])
     curves = read_curves(workspace, configurations)
     result = compute(inputs, name, output)
+    if config.splits == ALL_SPLITS:
+        left_out = splits_left_out(workspace, result.split_set, wanted)
+        result = dataclasses.replace(result, splits_left_out=tuple(left_out))
 
     def make_page() -> str:
         sources = {
@@ -145,4 +150,4 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
 def _plain(text: str) -> str:
     """As part of a file name."""
-    return re.sub(r"[^\w.+-]+", "-", text.replace("{split}", "N")).strip("-")
+    return re.sub(r"[^\w.+-]+", "-", text.replace(SPLIT_FIELD, "N")).strip("-")

@@ -9,15 +9,16 @@ import numpy as np
 import torch
 
 from pipelines.datasets.catalogue import lack_of
-from pipelines.errors import MissingError
+from pipelines.errors import MissingError, StresError
 from pipelines.evaluation.metrics import results_document
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.run import Logits
-from pipelines.evaluation.scores import Scores, size_of_scores, write_scores
+from pipelines.evaluation.scores import SCORES_SCHEMA, Scores, read_scores, size_of_scores, write_scores
 from pipelines.evaluation.scoring import with_fused
 from pipelines.evaluation.videos import TestVideos
-from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable, write_json
+from pipelines.storage.atomic import read_json, remove_left_over_temporary_files, require_writable, write_json
 from pipelines.storage.failures import Failure, record_outcomes
+from pipelines.storage.hdf5 import peek
 from pipelines.storage.workspace import Workspace
 from pipelines.training.run_config import RunConfig
 from pipelines.training.runs import Run
@@ -43,6 +44,28 @@ class Results:
         # Of all protocols: at least 4 bytes for each video and class.
         room = 4 * len(folders) * len(self.test.videos) * len(self.config.classes)
         require_writable(self.workspace.root, *folders, room=room)
+
+    def kept(self) -> list[tuple[Path, dict[str, Any]]] | None:
+        """What `write` left of the same test, in which every video was scored; None where anything is missing or
+        differs."""
+        found = []
+        for protocol in self.protocols:
+            folder = self.folder / protocol.name
+            try:
+                attributes, scores = peek(folder / "scores.h5", SCORES_SCHEMA), read_scores(folder / "scores.h5")
+                document = read_json(folder / "results.json")
+            except StresError:
+                return None
+            about = {**self._attributes(protocol), "content_sha256": document.get("scores_sha256")}
+            if (
+                any(attributes.get(name) != value for name, value in about.items())
+                or scores.videos != [video.id for video in self.test.videos]
+                or scores.sources != [video.origin for video in self.test.videos]
+                or document.get("missing") != list(self.test.missing)
+            ):
+                return None
+            found.append((folder, document))
+        return found
 
     def write(
         self, logits: Mapping[int, Sequence[Logits]], failures: Sequence[Failure]

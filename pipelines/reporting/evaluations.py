@@ -16,6 +16,7 @@ from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.workspace import Workspace, is_plain_name
 from pipelines.training.recipes import STEPS
 from pipelines.training.runs import (
+    ALL_SPLITS,
     DEFAULT_RUNS,
     LATE_FUSION,
     SPLIT_FIELD,
@@ -23,6 +24,7 @@ from pipelines.training.runs import (
     outdated,
     run_at,
     scores_folder,
+    split_numbers,
     trained_with_mirrors,
 )
 
@@ -110,6 +112,20 @@ def find_evaluations(
     evaluations = [load_evaluation(workspace.scores / name / chosen) for name in runs]
     _check_comparable(evaluations, splits)
     return evaluations
+
+
+def tested_splits(workspace: Workspace, run: str | None) -> tuple[int, ...]:
+    """The splits whose runs were evaluated: of `run`, a name that holds `{split}`. Raises `MissingError` for none."""
+    workspace.require()
+    names = {folder.parent.name for folder in workspace.scores.glob("*/*") if (folder / "results.json").is_file()}
+    numbers = split_numbers(names, run or DEFAULT_RUNS)
+    if not numbers:
+        have = f", only {', '.join(sorted(names))}" if names else ""
+        raise MissingError(
+            f"no run {run or DEFAULT_RUNS} has been evaluated in {workspace.scores}{have}: run `stres evaluate --run "
+            f"{repr(run) if run else ALL_SPLITS}` first, or name others by --run with {SPLIT_FIELD} for the number"
+        )
+    return tuple(numbers)
 
 
 def find_compared(

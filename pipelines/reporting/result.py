@@ -102,6 +102,8 @@ class Result:
     """The set of splits that these are of; "" for the workspace's first."""
     grouped: bool = True
     """False where splits were made without knowing of groups."""
+    splits_left_out: tuple[int, ...] = ()
+    """Those of the set that were not tested, of a report of all."""
 
     @property
     def several(self) -> bool:
@@ -149,6 +151,9 @@ class Result:
     def notices(self) -> list[str]:
         """What a reader has to know before the numbers."""
         notices = [self.test_set] if self.test_set else []
+        if left := self.splits_left_out:
+            splits = "split" if len(left) == 1 else "splits"
+            notices.append(f"without {splits} {', '.join(map(str, left))}, of which no run was tested")
         if self.unscored:
             notices.append(f"{plural(self.unscored, 'test video was', 'test videos were')} not scored and do not count")
         if absent := sum(row.support == 0 for row in self.per_class):

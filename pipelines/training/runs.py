@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,6 +216,41 @@ def find_run(workspace: Workspace, name: str) -> Run:
             f"are {known}"
         )
     return run
+
+
+def names_splits(workspace: Workspace, name: str | None) -> bool:
+    """Whether `--run NAME` means the runs of all splits: `all`, unless a run is called so, or a name with `{split}`."""
+    return name is not None and (SPLIT_FIELD in name or (name == ALL_SPLITS and run_at(workspace, name) is None))
+
+
+def runs_of_splits(workspace: Workspace, name: str) -> dict[int, Run]:
+    """The runs that such a name means, by the number of their split. Raises `MissingError` where there are none."""
+    pattern = DEFAULT_RUNS if name == ALL_SPLITS else name
+    runs = {run.name: run for run in _require_runs(workspace)}
+    found = {number: runs[pattern.replace(SPLIT_FIELD, str(number))] for number in split_numbers(runs, pattern)}
+    if not found:
+        raise MissingError(
+            f"there is no run {pattern} in {workspace.runs}: there are {', '.join(sorted(runs))}; train those of all "
+            f"splits by `stres train --split all`, or put {SPLIT_FIELD} in the place of the split's number in --run"
+        )
+    return found
+
+
+def split_numbers(names: Iterable[str], pattern: str) -> list[int]:
+    """The numbers that stand for `{split}` in those of the names that follow the pattern, sorted."""
+    before, _, after = pattern.partition(SPLIT_FIELD)
+    parts = {name: name.removeprefix(before).removesuffix(after.replace(SPLIT_FIELD, "")) for name in names}
+    return sorted(
+        int(part) for name, part in parts.items() if part.isdecimal() and pattern.replace(SPLIT_FIELD, part) == name
+    )
+
+
+def splits_left_out(workspace: Workspace, set_name: str, numbers: Collection[int]) -> list[int]:
+    """The splits of a set that are not among these numbers."""
+    from pipelines.datasets.splits import read_splits, sets_of_splits
+
+    folder = sets_of_splits(workspace).get(set_name)
+    return [split.number for split in read_splits(folder) if split.number not in numbers] if folder else []
 
 
 def run_at(workspace: Workspace, name: str) -> Run | None:

@@ -4,8 +4,11 @@ from dataclasses import asdict
 from typing import Any
 
 from pipelines import evaluate as stage
+from pipelines.errors import MissingError
 from pipelines.interface.wording import duration, percent, plural
 from pipelines.runtime.devices import keep_freed_memory
+from pipelines.storage.workspace import Workspace
+from pipelines.training.runs import ALL_SPLITS, names_splits
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text
 from stres_cli.estimate_view import show_evaluation
@@ -16,14 +19,40 @@ from stres_cli.tables import Table
 def evaluate(ui: CommandUI, config: stage.Config) -> None:
     """Score the test videos of a run's split: appearance, motion and both fused, in one pass."""
     keep_freed_memory()
+    if names_splits(Workspace(config.workspace), config.run):
+        tested = stage.run_splits(config, ui.on_progress)
+        runs = [_document(result) for result in tested.runs]
+        incomplete = any(_incomplete(result) for result in tested.runs)
+        document = {"runs": runs, "unusable": tested.unusable, "seconds": tested.seconds}
+        ui.finish(document, exit_code=MissingError.exit_code if tested.unusable else int(incomplete))
+        for result in tested.runs:
+            _show(ui, result)
+        for name, reason in tested.unusable.items():
+            ui.out.print(f"run {name} was not tested: {reason}", soft_wrap=True)
+        if not config.dry_run:
+            named = "" if config.run == ALL_SPLITS else f" --run '{config.run}'"
+            ui.out.print(f"`stres report{named} --splits all` gives their mean", soft_wrap=True)
+        return
     result = stage.run(config, ui.on_progress)
+    ui.finish(_document(result), exit_code=int(_incomplete(result)))
+    _show(ui, result)
+
+
+def _incomplete(result: stage.Result) -> bool:
+    return bool(result.failed or (result.estimate is None and (result.missing_videos or result.left_out)))
+
+
+def _document(result: stage.Result) -> Any:
+    """For `--json`."""
     if result.estimate is not None:
-        ui.finish(result)
+        return result
+    return {**asdict(result), "folder": result.folder, "results": result.results}
+
+
+def _show(ui: CommandUI, result: stage.Result) -> None:
+    if result.estimate is not None:
         show_evaluation(ui, result.run, result.estimate)
         return
-    document = {**asdict(result), "folder": result.folder, "results": result.results}
-    incomplete = result.failed or result.missing_videos or result.left_out
-    ui.finish(document, exit_code=1 if incomplete else 0)
     ui.out.print(_table(result))
     folders = ", ".join(str(evaluation.folder) for evaluation in result.evaluations)
     videos = f"{plural(result.results['videos'], 'video')} in {duration(result.seconds)}"
