@@ -81,7 +81,11 @@ class CommandUI:
 
 def interrupted_text(config: Any) -> str:
     """What to tell a user who stopped a command with this `Config`."""
-    return "interrupted: nothing was written" if config.dry_run else INTERRUPTED
+    if config.dry_run:
+        return "interrupted: nothing was written"
+    if getattr(config, "overwrite", False):
+        return INTERRUPTED.replace("command", "command without --overwrite")
+    return INTERRUPTED
 
 
 @contextlib.contextmanager

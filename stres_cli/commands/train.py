@@ -85,8 +85,8 @@ def _show(ui: CommandUI, result: stage.Result) -> None:
 
 def _show_all(ui: CommandUI, trained: stage.SplitsResult) -> None:
     """What is to be said of all splits together."""
-    for name, reason in trained.diverged.items():
-        ui.out.print(f"run {name} was not trained: {reason}", soft_wrap=True)
+    for name in trained.diverged:
+        ui.out.print(f"run {name} diverged, as said above, and is not finished", soft_wrap=True)
     if estimates := [result.estimate for result in trained.runs if result.estimate is not None]:
         hours, gigabytes = (sum(getattr(one, name) for one in estimates) for name in ("hours", "gigabytes"))
         ui.out.print(f"about {duration(3600 * hours)} for all splits; {size(gigabytes)} of weights", soft_wrap=True)
