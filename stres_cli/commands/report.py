@@ -6,7 +6,7 @@ from stres_cli.console import CommandUI
 from stres_cli.report_view import render
 
 
-@command(example="stres report --splits 1 2 3")
+@command(example="stres report --splits all")
 def report(ui: CommandUI, config: stage.Config) -> None:
     """Report accuracies and the confusion matrix: in the terminal, as CSV, PNG and one HTML page."""
     result = stage.run(config, ui.on_progress)
