@@ -207,7 +207,7 @@ class ConfigField:
         option, several = self.option, self.many and isinstance(value, tuple | list)
         if self.words and isinstance(value, str) and value in self.words:
             return
-        if several and not value and (self.choices or self.words):
+        if several and not value and value != self.default and (self.choices or self.words):
             raise UsageError(f"{self.flag} ''{where} is not known: give {self.wanted}")
         if self.words and isinstance(value, str):
             raise UsageError(f"{self.flag} {value!r}{where} is not known: give {self.wanted}")
