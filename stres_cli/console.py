@@ -11,7 +11,6 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import typer
@@ -22,7 +21,7 @@ from pipelines.errors import Interrupted, StresError, UsageError
 from pipelines.interface.wording import printable
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.ranks import launched, ranks
-from pipelines.runtime.signals import STOP_SIGNALS, StopRequest
+from pipelines.runtime.signals import STOP_SIGNALS, StopRequest, stop_requests
 from pipelines.storage.atomic import json_text
 from stres_cli import INTERRUPTED
 
@@ -101,7 +100,9 @@ def command(as_json: bool, debug: bool, *, shared: bool = False) -> Iterator[Com
         typer.Exit: With 1, 2, 3, 4, 129, 130 or 143 (README, "When something goes wrong").
     """
     ui = CommandUI(as_json)
-    with _stoppable(ui.stop):
+    # `Interrupted` is raised, so that every `finally` runs, and noted: an exception raised during an import or in a
+    # destructor may be swallowed, or surface as another one.
+    with stop_requests(at_once=True) as ui.stop:
         try:
             if launched() and not shared:
                 raise UsageError("this command does not run on several processes: start it without torchrun")
@@ -138,35 +139,6 @@ class _PlainConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
-
-
-@contextlib.contextmanager
-def _stoppable(request: StopRequest) -> Iterator[None]:
-    """Makes the `STOP_SIGNALS` raise `Interrupted` in the main thread, so that every `finally` runs.
-
-    They are also noted in `request`: an exception raised during an import or in a destructor may be swallowed, or
-    surface as another one.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP and request.signal_number is not None:
-            return  # a closed terminal sends two: its own and its shell's
-        request.signal_number = number
-        raise Interrupted(number)
-
-    before = {}
-    try:
-        for number in STOP_SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:
-                before[number] = signal.signal(number, stop)
-    except ValueError:  # not the main thread: the caller keeps its own handling
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # ------------------------------------------------------------------ JSON

@@ -21,6 +21,7 @@ from pipelines.optical_flow.displacement import DisplacementMeter
 from pipelines.optical_flow.grey import to_grey
 from pipelines.optical_flow.methods import FlowMethod, make_method
 from pipelines.runtime.closing import Closing
+from pipelines.runtime.devices import copy_to_host
 from pipelines.runtime.prefetch import prefetch
 from pipelines.runtime.worker_pool import Report
 from pipelines.sources.videos import VideoSource
@@ -120,8 +121,10 @@ def quantised_flow(
     batches = prefetch(_batches(frames, method, settings.step, where), _AHEAD)
     flow = prefetch(_flow_of(batches, method, settings, where, displacement), _AHEAD)
     with contextlib.closing(flow):
-        for pending in flow:
-            yield pending()
+        for arriving in flow:
+            fields, finite = arriving()
+            require_finite(finite)
+            yield fields.numpy()
 
 
 def _batches(
@@ -174,8 +177,9 @@ def _flow_of(
     settings: FlowSettings,
     device: torch.device,
     displacement: DisplacementMeter | None,
-) -> Generator[Callable[[], np.ndarray]]:
-    """For each run of frames a function that waits for its fields to arrive and returns them: uint8 [N, 2, H, W]."""
+) -> Generator[Callable[[], tuple[torch.Tensor, ...]]]:
+    """For each run of frames a function that waits for its fields to arrive on the CPU: uint8 [N, 2, H, W], and whether
+    their flow was all finite."""
     _work_on(device)
     with contextlib.closing(batches):
         for batch in batches:
@@ -187,28 +191,7 @@ def _flow_of(
                     displacement.add(flow)
             except torch.OutOfMemoryError as error:
                 raise VideoError("not enough memory on the GPU for this video: use fewer --workers") from error
-            yield _to_host(fields, finite)
-
-
-def _to_host(fields: torch.Tensor, finite: torch.Tensor) -> Callable[[], np.ndarray]:
-    """Starts copying `fields`, and whether their flow was all `finite`, to the CPU, without waiting for them to be
-    computed, so that the GPU can be given more work. What it returns waits, and raises `VideoError` if it was not."""
-    if not fields.is_cuda:
-        require_finite(finite)
-        return fields.numpy
-    host = torch.empty(fields.shape, dtype=fields.dtype, pin_memory=True)
-    known = torch.empty((), dtype=torch.bool, pin_memory=True)
-    host.copy_(fields, non_blocking=True)
-    known.copy_(finite, non_blocking=True)
-    arrived = torch.cuda.Event(blocking=True)  # who waits sleeps: cores that spin are missing where videos are decoded
-    arrived.record(torch.cuda.current_stream(fields.device))
-
-    def wait() -> np.ndarray:
-        arrived.synchronize()
-        require_finite(known)
-        return host.numpy()
-
-    return wait
+            yield copy_to_host(fields, finite)
 
 
 def _work_on(device: torch.device) -> None:

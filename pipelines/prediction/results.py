@@ -1,7 +1,5 @@
 """What the stage `predict` returns. Letters: C classes."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.evaluation.intervals import Interval, wilson
 from pipelines.storage.atomic import write_text
-from pipelines.storage.failures import Failure, spreadsheet_text
+from pipelines.storage.failures import Failure, csv_text
 
 if TYPE_CHECKING:
     from pipelines.prediction.timeline import Segment
@@ -121,12 +119,9 @@ def write_csv(path: Path, predictions: Sequence[Prediction], classes: Sequence[s
     Raises:
         StorageError: The file cannot be written.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["video", "true", "predicted", "probability", "correct", *map(spreadsheet_text, classes)])
+    rows = []
     for one in predictions:
         numbers = [f"{probability:.6f}" for probability in list(one.probabilities.values())[-1]]
-        right = "" if one.right is None else str(one.right).lower()
-        names = (spreadsheet_text(name) for name in (one.video, one.class_name or "", one.top[0].class_name))
-        writer.writerow([*names, f"{one.top[0].probability:.6f}", right, *numbers])
-    write_text(path, text.getvalue())
+        best, right = one.top[0], "" if one.right is None else str(one.right).lower()
+        rows.append([one.video, one.class_name or "", best.class_name, f"{best.probability:.6f}", right, *numbers])
+    write_text(path, csv_text(["video", "true", "predicted", "probability", "correct", *classes], rows))

@@ -1,8 +1,6 @@
 """A timeline as CSV, one row a window, as a JSON document, and as a picture; and where these files go."""
 
 import contextlib
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +12,7 @@ from pipelines.prediction.timeline import Timeline
 from pipelines.prediction.timeline_picture import draw_timeline
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.atomic import read_json, write_bytes, write_json, write_text
-from pipelines.storage.failures import spreadsheet_text
+from pipelines.storage.failures import csv_text
 from pipelines.storage.workspace import UNLABELLED
 
 SCHEMA = "stres/timeline/1"
@@ -60,16 +58,13 @@ def write_timeline(path: Path, timeline: Timeline, about: dict[str, Any]) -> dic
     """
     # Names may hold dots: suffixes are added, never replaced.
     files = {kind: path.with_name(f"{path.name}.{kind}") for kind in ("csv", "json", "png")}
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    classes = [spreadsheet_text(name) for name in timeline.classes]
-    writer.writerow([*COLUMNS, *classes])
+    rows = []
     for window in timeline.windows:
         numbers = [f"{probability:.6f}" for probability in window.headline]
-        winner = classes[window.winner], numbers[window.winner]
+        winner = timeline.classes[window.winner], numbers[window.winner]
         times = (f"{timeline.time(frame):.3f}" for frame in (window.start, window.end))
-        writer.writerow([*times, window.start, window.end, *winner, *numbers])
-    write_text(files["csv"], text.getvalue())
+        rows.append([*times, window.start, window.end, *winner, *numbers])
+    write_text(files["csv"], csv_text([*COLUMNS, *timeline.classes], rows))
 
     windows = [
         {

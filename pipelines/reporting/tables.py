@@ -3,15 +3,13 @@
 A name that a spreadsheet would take for a formula begins with an apostrophe.
 """
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pipelines.evaluation.metrics import true_class_ranks
 from pipelines.reporting.compute import ReportInputs
 from pipelines.reporting.result import ACCURACIES, Result
 from pipelines.reporting.training_log import Curves
-from pipelines.storage.failures import spreadsheet_text
+from pipelines.storage.failures import csv_text
 
 
 def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> dict[str, str]:
@@ -37,25 +35,25 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
     ]
     made = {
         "summary.csv": _summary(result),
-        "per_class.csv": _csv(["class", "support", *result.class_figures, *result.streams], classes),
-        "confusion_matrix.csv": _csv(  # class names in the first row (predicted) and the first column (true)
+        "per_class.csv": csv_text(["class", "support", *result.class_figures, *result.streams], classes),
+        "confusion_matrix.csv": csv_text(  # class names in the first row (predicted) and the first column (true)
             ["true \\ predicted", *result.classes],
             ([name, *counts] for name, counts in zip(result.classes, result.confusion, strict=True)),
         ),
-        "confused_pairs.csv": _csv(
+        "confused_pairs.csv": csv_text(
             ["true", "predicted", "count", "share"],
             ([pair.true, pair.predicted, pair.count, _fraction(pair.share)] for pair in result.confused),
         ),
-        "mistakes.csv": _csv(["split", "video", "true", "predicted", "probability", "true_probability"], mistakes),
+        "mistakes.csv": csv_text(["split", "video", "true", "predicted", "probability", "true_probability"], mistakes),
         "videos.csv": _videos(inputs),
-        "calibration.csv": _csv(["stream", "above", "up_to", "videos", "confidence", "accuracy"], bins),
+        "calibration.csv": csv_text(["stream", "above", "up_to", "videos", "confidence", "accuracy"], bins),
     }
     if result.fusion:
-        made["motion_effect.csv"] = _csv(
+        made["motion_effect.csv"] = csv_text(
             ["class", "support", "helped", "hurt", "difference"],
             ([e.class_name, e.support, e.helped, e.hurt, _fraction(e.difference)] for e in result.motion_effects),
         )
-        made["fusion_weight.csv"] = _csv(
+        made["fusion_weight.csv"] = csv_text(
             ["first", "second", "space", "weight_of_first", "top1"],
             (
                 [sweep.first, sweep.second, sweep.space, f"{weight:.2f}", _fraction(top1)]
@@ -66,7 +64,7 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
     if (published := result.published) is not None:
         methods = [(method.name, method.top1) for method in published.methods]
         methods += [(f"{result.name}, {stream}", metrics.top1) for stream, metrics in result.streams.items()]
-        made["published.csv"] = _csv(
+        made["published.csv"] = csv_text(
             ["dataset", "method", "top1"], ([published.dataset, name, _fraction(top1)] for name, top1 in methods)
         )
     if result.comparison is not None:
@@ -80,7 +78,7 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
             [run, step, *(f"{record[name]:g}" if name in record else "" for name in names)]
             for run, step, record in logged
         ]
-        made["training.csv"] = _csv(["run", "step", *names], lines)
+        made["training.csv"] = csv_text(["run", "step", *names], lines)
     return made
 
 
@@ -94,7 +92,7 @@ def _summary(result: Result) -> str:
         for name in ACCURACIES:
             values += [getattr(row.metrics, name), *(getattr(row.metrics, f"{name}_interval") or (None, None))]
         rows.append([row.split, row.run, row.stream, row.videos, *map(_fraction, values)])
-    return _csv(header, rows)
+    return csv_text(header, rows)
 
 
 def _videos(inputs: ReportInputs) -> str:
@@ -109,7 +107,7 @@ def _videos(inputs: ReportInputs) -> str:
             columns.append(true_class_ranks(logits, table.labels).tolist())
         for video, label, *others in zip(table.videos, table.labels, *columns, strict=True):
             rows.append([evaluation.split, video, table.classes[label], *others])
-    return _csv(header, rows)
+    return csv_text(header, rows)
 
 
 def _comparison(result: Result) -> str:
@@ -124,16 +122,8 @@ def _comparison(result: Result) -> str:
         + [f"{one.p_value:.6g}"]
         for one in comparison.streams
     ]
-    return _csv([*header, "difference", "difference_low", "difference_high", "p_value"], rows)
+    return csv_text([*header, "difference", "difference_low", "difference_high", "p_value"], rows)
 
 
 def _fraction(value: float | None) -> str:
     return "" if value is None else f"{value:.6f}"
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    for row in (header, *rows):
-        writer.writerow([spreadsheet_text(cell) if isinstance(cell, str) else cell for cell in row])
-    return text.getvalue()

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shutil
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,6 +107,26 @@ def memory_errors(advice: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise MissingError(f"out of GPU memory: {advice}") from error
+
+
+def copy_to_host(*tensors: "torch.Tensor") -> "Callable[[], tuple[torch.Tensor, ...]]":
+    """Starts copying tensors of one device to the CPU, without waiting for them to be computed: the GPU can be given
+    more work meanwhile. What it returns waits and gives them; those of the CPU are given as they are."""
+    import torch
+
+    if not tensors[0].is_cuda:
+        return lambda: tensors
+    copies = tuple(torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors)
+    for tensor, copy in zip(tensors, copies, strict=True):
+        copy.copy_(tensor, non_blocking=True)
+    arrived = torch.cuda.Event(blocking=True)  # who waits sleeps: cores that spin are missing where videos are decoded
+    arrived.record(torch.cuda.current_stream(tensors[0].device))
+
+    def wait() -> tuple[torch.Tensor, ...]:
+        arrived.synchronize()
+        return copies
+
+    return wait
 
 
 def loader_workers(asked: int, device: "torch.device") -> int:

@@ -24,18 +24,24 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def stop_requests(*, at_once: bool = False) -> Iterator[StopRequest]:
     """Within the block, the first of the `STOP_SIGNALS` only sets the request; a second one raises `Interrupted`.
 
     The request is never set outside the main thread, where Python allows no handlers, nor for a signal that the command
     was started to ignore, as by nohup and for a shell's background jobs.
+
+    Args:
+        at_once: The first one raises `Interrupted` too.
     """
     request = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
-        if request.signal_number is None:
+        is_first = request.signal_number is None
+        if number == signal.SIGHUP and not is_first:
+            return  # a closed terminal sends two: its own and its shell's
+        if is_first or at_once:
             request.signal_number = number
-        elif number != signal.SIGHUP:  # of which a closed terminal sends two: its own and its shell's
+        if at_once or not is_first:
             raise Interrupted(number)
 
     before = {}

@@ -5,7 +5,7 @@ import csv
 import io
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
@@ -88,12 +88,17 @@ def record_outcomes(
             with storage_errors(workspace.failures_file):
                 workspace.failures_file.unlink()
             return
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(FAILURE_COLUMNS)
-        for row in sorted(rows.values(), key=lambda row: (row.stage, row.class_name, row.video, row.path)):
-            writer.writerow(map(spreadsheet_text, astuple(row)))
-        write_text(workspace.failures_file, text.getvalue())
+        ordered = sorted(rows.values(), key=lambda row: (row.stage, row.class_name, row.video, row.path))
+        write_text(workspace.failures_file, csv_text(FAILURE_COLUMNS, map(astuple, ordered)))
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as CSV, with comma and line feed; every text in it is a `spreadsheet_text`."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    for row in (header, *rows):
+        writer.writerow([spreadsheet_text(cell) if isinstance(cell, str) else cell for cell in row])
+    return text.getvalue()
 
 
 def spreadsheet_text(text: str) -> str:

@@ -20,9 +20,8 @@ from pipelines.optical_flow.tvl1.cuda.self_check import check_variant
 from pipelines.optical_flow.tvl1.cuda.shapes import Shape, Variant
 from pipelines.optical_flow.tvl1.cuda.solver import Launcher, shapes_for, solve
 from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
+from pipelines.runtime.devices import copy_to_host
 
-MOST_PAIRS = 256
-_SHARE_OF_FREE_MEMORY = 0.8
 _BYTES_PER_PIXEL = 110  # of a pair: pyramid, packed images, flow, and what resizing takes for a moment
 
 _log = logging.getLogger("stres")
@@ -92,7 +91,7 @@ def _flow_in_parts(
     launcher: Launcher,
 ) -> torch.Tensor:
     flow = torch.empty((len(frame0), 2, *frame0.shape[1:]), device=frame0.device)
-    size, start = max(min(MOST_PAIRS, _pairs_that_fit(frame0)), 1), 0
+    size, start = max(min(triton_engine.MOST_PAIRS, _pairs_that_fit(frame0)), 1), 0
     while start < len(flow):
         part = slice(start, start + size)
         try:
@@ -102,7 +101,8 @@ def _flow_in_parts(
                 raise
             size //= 2
         else:
-            if _value_of(stuck):
+            (is_stuck,) = copy_to_host(stuck)()
+            if int(is_stuck):
                 raise Unavailable("its blocks waited for each other in vain")
             start += size
             continue
@@ -112,20 +112,4 @@ def _flow_in_parts(
 
 
 def _pairs_that_fit(frames: torch.Tensor) -> int:
-    if not frames.is_cuda:  # emulated
-        return MOST_PAIRS
-    free, _ = torch.cuda.mem_get_info(frames.device)
-    unused = torch.cuda.memory_reserved(frames.device) - torch.cuda.memory_allocated(frames.device)
-    return int((free + unused) * _SHARE_OF_FREE_MEMORY) // (_BYTES_PER_PIXEL * frames[0].numel())
-
-
-def _value_of(flag: torch.Tensor) -> int:
-    """When it is known. This thread sleeps until then: cores that spin are missing where videos are decoded."""
-    if not flag.is_cuda:  # emulated
-        return int(flag)
-    value = torch.empty(flag.shape, dtype=flag.dtype, pin_memory=True)
-    value.copy_(flag, non_blocking=True)
-    arrived = torch.cuda.Event(blocking=True)
-    arrived.record()
-    arrived.synchronize()
-    return int(value)
+    return triton_engine.pairs_within_memory(frames, _BYTES_PER_PIXEL * frames[0].numel())

@@ -93,8 +93,13 @@ def _largest_solver(frames: torch.Tensor, wanted: int, parameters: TVL1Parameter
 
 
 def _pairs_that_fit(frames: torch.Tensor) -> int:
+    return pairs_within_memory(frames, bytes_per_pair(*frames.shape[1:]))
+
+
+def pairs_within_memory(frames: torch.Tensor, bytes_a_pair: int) -> int:
+    """How many pairs fit into what is free on the frames' GPU; `MOST_PAIRS` on the CPU, where kernels are emulated."""
     if not frames.is_cuda:
         return MOST_PAIRS
     free, _ = torch.cuda.mem_get_info(frames.device)
     unused = torch.cuda.memory_reserved(frames.device) - torch.cuda.memory_allocated(frames.device)
-    return int((free + unused) * _SHARE_OF_FREE_MEMORY) // bytes_per_pair(*frames.shape[1:])
+    return int((free + unused) * _SHARE_OF_FREE_MEMORY) // bytes_a_pair
