@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pipelines.errors import UsageError
 from pipelines.interface import options
-from pipelines.interface.options import Depth, Direction, Fusion, Option, Precision, ResNetForm, TemporalInit
+from pipelines.interface.options import Balance, Depth, Direction, Fusion, Option, Precision, ResNetForm, TemporalInit
 from pipelines.runtime.devices import device_for, repeatable, resolve_device
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
@@ -91,6 +91,9 @@ class Config:
         Option(group=RECIPE, default="that of the run to be continued, else by weights, GPU and number of clips"),
     ] = None
     """paper, finetune (pretrained weights, hundreds to thousands of clips), or small (from scratch on hundreds)."""
+    balance: Annotated[Balance, Option(group=_DATA)] = "none"
+    """Make classes of unequal size count alike: sampler (draw each class equally often), loss (weigh each video by the
+    inverse of its class's size), or none."""
     steps: Annotated[tuple[StepName, ...] | None, Option(metavar="STEP,STEP", group=RECIPE, default="the recipe's")] = (
         None
     )
@@ -250,6 +253,7 @@ class Config:
             flow=data.flow,
             frames_short_side=data.short_side,
             validation=data.held_out,
+            balance=self.balance,
             steps={name: StepConfig(self.step(name)) for name in self.selected()},
             split_sha256=digest([data.split.train, data.split.test]),
             split_set=data.split.set_name,
@@ -438,6 +442,7 @@ def _prepare(
         **config.splits_choice(),
         validation=config.validation,
         recipe_validation=config.base.validation,
+        balance=config.balance,
         streams={stream for name in config.selected() for stream in config.step(name).streams},
         write=write,
         on_progress=on_progress,

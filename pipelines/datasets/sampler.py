@@ -5,7 +5,7 @@ together with the epoch it seeds the item's draws (crop, stride, start), so that
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +43,28 @@ def epoch_order(n: int, factor: int, batch: int, *, seed: int, step_index: int, 
     return order
 
 
+def balanced_order(labels: Sequence[int], places: int, *, seed: int, step_index: int, epoch: int) -> np.ndarray:
+    """The videos of one epoch in which all classes stand equally often: int64 [places].
+
+    The classes come in rounds, each in an order of its own, so that their numbers differ by one at most at any place.
+    Within a class its videos come pass after pass, each in an order of its own.
+
+    Args:
+        labels: The class of each video.
+        places: Of the epoch.
+    """
+    rng = np.random.default_rng((seed, step_index, epoch))
+    classes, of_videos = np.unique(labels, return_inverse=True)
+    rounds = [rng.permutation(len(classes)) for _ in range(0, places, len(classes))]
+    of_places = np.concatenate(rounds)[:places]
+    order = np.empty(places, dtype=np.int64)
+    for index in range(len(classes)):
+        videos, at = np.flatnonzero(of_videos == index), np.flatnonzero(of_places == index)
+        passes = [rng.permutation(videos) for _ in range(0, len(at), len(videos))]
+        order[at] = np.concatenate([videos[:0], *passes])[: len(at)]
+    return order
+
+
 def batches_per_epoch(n: int, factor: int, batch: int) -> int:
     """Batches of an epoch of n * factor places: the last one is smaller where they do not divide evenly; a single place
     left over goes to the batch before, since batch norm has no statistics of one."""
@@ -66,6 +88,7 @@ class StepSampler:
         seed: int,
         step_index: int,
         start: int = 0,
+        labels: Sequence[int] | None = None,
         share: Callable[[list[Item]], list[Item]] = lambda batch: batch,
     ) -> None:
         """
@@ -76,6 +99,7 @@ class StepSampler:
             seed: Of the run.
             step_index: Of the training step; together with `seed` it decides the order.
             start: Number of the first batch.
+            labels: The class of each video, to draw all classes equally often; None goes over all videos alike.
             share: What of each batch to make in this process.
 
         Raises:
@@ -87,7 +111,7 @@ class StepSampler:
             raise UsageError("there are no training videos to draw from")
         self.n, self.factor, self.batch = n, factor, batch
         self.seed, self.step_index, self.start = seed, step_index, start
-        self.share = share
+        self.labels, self.share = labels, share
 
     @property
     def batches_per_epoch(self) -> int:
@@ -97,7 +121,10 @@ class StepSampler:
         seeds = {"seed": self.seed, "step_index": self.step_index}
         begin, first = divmod(self.start, self.batches_per_epoch)
         for epoch in itertools.count(begin):
-            order = epoch_order(self.n, self.factor, self.batch, **seeds, epoch=epoch)
+            if self.labels is None:
+                order = epoch_order(self.n, self.factor, self.batch, **seeds, epoch=epoch)
+            else:
+                order = balanced_order(self.labels, self.n * self.factor, **seeds, epoch=epoch)
             for number in range(first, self.batches_per_epoch):
                 last = number == self.batches_per_epoch - 1
                 positions = range(number * self.batch, len(order) if last else (number + 1) * self.batch)

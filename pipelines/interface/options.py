@@ -344,6 +344,7 @@ Augmentation = Literal["corner-jittered", "multi-scale-corner", "mild", "center"
 Precision = Literal["fp32", "bf16", "fp16"]
 ViewName = Literal["full", "center", "3", "5", "10"]
 TemporalName = Literal["sequence", "windows"]
+Balance = Literal["none", "sampler", "loss"]
 CheckpointName = Literal["last", "best"]
 Space = Literal["logits", "softmax", "l2"]
 Compression = Literal["zstd", "gzip"]

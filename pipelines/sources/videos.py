@@ -5,6 +5,7 @@ VIDEOS is a folder of class folders, a list file, one video or a glob; a video w
 
 import glob
 import os
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -120,7 +121,7 @@ class Account:
 
 
 def class_counts(counts: Mapping[str, int]) -> str:
-    """`3 classes, 12 videos: blue 6, green 2, red 4`; for many classes only the smallest and the largest."""
+    """`3 classes, 12 videos: blue 6, green 2, red 4`; for many classes only smallest, median and largest."""
     labelled = {name: count for name, count in counts.items() if name != UNLABELLED}
     without = counts.get(UNLABELLED, 0)
     if not labelled:
@@ -131,6 +132,7 @@ def class_counts(counts: Mapping[str, int]) -> str:
     else:
         order = sorted(labelled, key=lambda name: (labelled[name], name))
         text += f"from {labelled[order[0]]} ({order[0]}) to {labelled[order[-1]]} ({order[-1]}) a class"
+        text += f", median {statistics.median(labelled.values()):g}"
     return text + (f"; {plural(without, 'video')} without a class" if without else "")
 
 

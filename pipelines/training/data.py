@@ -15,6 +15,7 @@ from pipelines.datasets.catalogue import (
     unreadable,
     with_damaged,
 )
+from pipelines.datasets.class_balance import ClassBalance
 from pipelines.datasets.group_splits import ONE_CLASS, fewest_groups, hold_out, leaking_groups
 from pipelines.datasets.groups import read_groups
 from pipelines.datasets.split_lists import GroupRule, Split, read_ids
@@ -27,7 +28,7 @@ from pipelines.datasets.splits import (
     without_classes,
 )
 from pipelines.errors import MissingError, UsageError
-from pipelines.interface.options import BOTH_STREAMS, StreamName
+from pipelines.interface.options import BOTH_STREAMS, Balance, StreamName
 from pipelines.interface.wording import plural, some
 from pipelines.runtime.progress import OnProgress, note
 from pipelines.sources.videos import class_counts
@@ -116,6 +117,7 @@ def find_training_data(
     streams: Collection[StreamName] = BOTH_STREAMS,
     validation: float | Path | None = 0.0,
     recipe_validation: float = 0.0,
+    balance: Balance = "none",
     write: bool = True,
     on_progress: OnProgress,
 ) -> TrainingData:
@@ -136,6 +138,7 @@ def find_training_data(
         validation: Share of the training groups to hold out, or a list of the videos; None for that of the recipe,
             if every class has enough groups.
         recipe_validation: That of the recipe.
+        balance: How classes of unequal size are made to count alike.
         write: False leaves `dataset.json` and the splits as they are.
         on_progress: Is told what was found.
 
@@ -176,7 +179,7 @@ def find_training_data(
             )
             + _one_stream(split, catalogue, exclude, streams)
         )
-    for text in _sentences(resolved, catalogue, streams):
+    for text in _sentences(resolved, catalogue, streams, balance):
         tell(text)
     if all(video.damage for video in resolved.train):
         raise MissingError(
@@ -282,10 +285,21 @@ def _require_classes(split: Split) -> None:
         raise UsageError(f"split {split.number} has one class only, {name!r}: {ONE_CLASS}")
 
 
-def _sentences(split: ResolvedSplit, catalogue: Catalogue, streams: Collection[StreamName]) -> list[str]:
+def _sentences(
+    split: ResolvedSplit, catalogue: Catalogue, streams: Collection[StreamName], balance: Balance
+) -> list[str]:
     """What a user is to know of a split before it is trained on."""
     train, test = (Counter(video.class_name for video in side) for side in (split.train, split.test))
     told = [f"training: {class_counts(train)}", f"test: {class_counts(test)}"]
+    if test:
+        told[1] += f"; {ClassBalance.of(test, len(split.classes)).sentence()}"
+    if ClassBalance.of(train, len(split.classes)).unbalanced and balance == "none":
+        told.append(
+            "the classes are unbalanced: --balance sampler draws them equally often, --balance loss weighs rare ones up"
+        )
+    if single := sorted(name for name, count in train.items() if count == 1):
+        classes = plural(len(single), "class has", "classes have")
+        told.append(f"{classes} a single training video ({some(single)}): that is all it can learn of them")
     for what, missing in (("training", split.missing_train), ("test", split.missing_test)):
         if missing:
             videos = plural(len(missing), f"{what} video of the split has", f"{what} videos of the split have")

@@ -53,6 +53,7 @@ class StepTrainer:
         seed: int = 0,
         plan: DataParallelPlan | None = None,
         compile_network: bool = False,
+        class_weights: np.ndarray | None = None,
     ) -> None:
         """
         Args:
@@ -64,6 +65,7 @@ class StepTrainer:
             seed: Of dropout, whose draws depend on it, the step, the update and the micro-batch, and on nothing else.
             plan: This process's part, where several train together.
             compile_network: Whether to use `torch.compile`.
+            class_weights: Of the loss of each class's videos, [C]; None: all alike.
         """
         self.model = model.to(device).train()
         self.step = step
@@ -82,6 +84,7 @@ class StepTrainer:
         self.prepare = Prepare(model.normalise()).to(device)
         self.optimiser = make_optimiser(self.model, step, may_skip=precision == "fp16")
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.class_weights = None if class_weights is None else torch.tensor(class_weights).float().to(device)
         self.state = StepState()
         # The first update whose loss was not finite; on the device, so that looking for one does not wait for it.
         self.first_not_finite = torch.full((), math.inf, dtype=torch.float64, device=device)
@@ -134,7 +137,7 @@ class StepTrainer:
                         with autocast_of(self.device, self.precision):
                             logits = network(*inputs)
                         del inputs  # which would stay beside those of the next micro-batch
-                        loss = video_loss(logits, content.labels, step.label_smoothing)
+                        loss = video_loss(logits, content.labels, step.label_smoothing, self.class_weights)
                         # DistributedDataParallel averages gradients over processes; times their number it is the sum.
                         weight = plan.size if micro_batch.videos else 0
                         self.scaler.scale(loss / videos * weight).backward()
@@ -278,13 +281,19 @@ def autocast_of(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, reduced, enabled=precision != "fp32")
 
 
-def video_loss(logits: StreamLogits, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+def video_loss(
+    logits: StreamLogits,
+    labels: torch.Tensor,
+    label_smoothing: float = 0.0,
+    class_weights: torch.Tensor | None = None,
+) -> torch.Tensor:
     """The cross-entropies of both streams at every time step, summed (paper.md 2.4).
 
     Args:
         logits: Each [B, T', C], or None.
         labels: int64 [B], the same for all time steps of a video.
         label_smoothing: Probability given to all classes alike, from 0 to below 1.
+        class_weights: What the cross-entropy of a video of each class is multiplied by, [C].
 
     Returns:
         The sum over videos, a scalar. Dividing the sum of all micro-batches by the batch's videos gives the mean.
@@ -293,12 +302,14 @@ def video_loss(logits: StreamLogits, labels: torch.Tensor, label_smoothing: floa
     for stream in logits:
         if stream is not None:
             steps = stream.shape[1]
-            total = total + F.cross_entropy(
+            each = labels.repeat_interleave(steps)
+            losses = F.cross_entropy(
                 stream.flatten(0, 1).float(),
-                labels.repeat_interleave(steps),
+                each,
                 label_smoothing=label_smoothing,
-                reduction="sum",
+                reduction="sum" if class_weights is None else "none",
             )
+            total = total + (losses if class_weights is None else (losses * class_weights[each]).sum())
     return total
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import MissingError
-from pipelines.interface.options import Depth, Direction, Fusion, Precision, ResNetForm, TemporalInit
+from pipelines.interface.options import Balance, Depth, Direction, Fusion, Precision, ResNetForm, TemporalInit
 from pipelines.storage.atomic import json_text
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.typed_json import Within, WrongField, first_difference, from_json, read_fields, to_json
@@ -135,6 +135,8 @@ class RunConfig:
     """Of the stored frames of a run without flow, whose settings say it otherwise; None where they differ."""
     validation: HeldOut = 0.0
     """What is held out of the training videos, and so not among `train_videos`."""
+    balance: Balance = "none"
+    """How classes of unequal size are made to count alike."""
     split_set: str = ""
     """The set of splits that `split` is of; "" for the workspace's first."""
     others: Mapping[str, Any] = field(default_factory=dict)
@@ -163,7 +165,9 @@ class RunConfig:
         document = to_json(replace(self, flow=None, steps={}, others={}))
         del document["others"]
         empty = {"excluded_classes": [], "compile": False, "base_run": None, "weights_sha256": ""}
-        for name, value in (empty | {"frames_short_side": None, "validation": 0.0, "split_set": ""}).items():
+        for name, value in (
+            empty | {"frames_short_side": None, "validation": 0.0, "split_set": "", "balance": "none"}
+        ).items():
             if document[name] == value:
                 del document[name]
         usual = {"resnet": "v1.5", "stem_width": None, "rgb_mean": None, "rgb_deviation": None}

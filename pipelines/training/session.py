@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 
+from pipelines.datasets.class_balance import class_weights
 from pipelines.datasets.loading import make_loader
 from pipelines.datasets.sampler import StepSampler
 from pipelines.datasets.samples import Batch, TrainingSamples
@@ -274,12 +276,17 @@ class Session:
             config.precision,
             seed=config.seed,
             plan=plan,
+            class_weights=self._class_weights(),
             compile_network=compiles(self.compile, self.device) and worthwhile(self.compile, step, videos),
         )
         content = plan.broadcast_from_rank0(files.saved() if ranks().is_first else None)
         if content is not None:
             files.restore(trainer, content)
         return trainer, settings
+
+    def _class_weights(self) -> np.ndarray | None:
+        config, data = self.prepared.config, self.prepared.data
+        return class_weights(np.array(data.labels), len(data.classes)) if config.balance == "loss" else None
 
     def _starting_network(self, step: Step) -> tuple[STResNet, dict[str, Any]]:
         """The network as `step` begins, and the settings that build it again."""
@@ -330,6 +337,7 @@ class Session:
             step.passes(len(data.videos)),
             step.batch_size,
             start=trainer.state.iteration,
+            labels=data.labels if config.balance == "sampler" else None,
             share=trainer.plan.local_items,
             **seeds,
         )

@@ -258,7 +258,7 @@ def test_a_folder_that_cannot_be_listed_becomes_a_problem(tmp_path, monkeypatch)
 def test_many_classes_are_told_by_the_smallest_and_the_largest(tmp_path):
     make(tmp_path, *(f"c{number:02}/{video}.avi" for number in range(12) for video in range(number + 1)))
     assert find_videos(tmp_path).account.sentences() == [
-        "class folders: 12 classes, 78 videos: from 1 (c00) to 12 (c11) a class"
+        "class folders: 12 classes, 78 videos: from 1 (c00) to 12 (c11) a class, median 6.5"
     ]
 
 

@@ -1,5 +1,6 @@
 """What `train` says of classes and videos before its first update, and which lists it refuses."""
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +37,33 @@ def test_classes_and_their_numbers_are_told_before_the_first_update(workspace):
     told: list[Progress] = []
     find(workspace, told)
     assert messages(told)[0] == "training: 2 classes, 6 videos: jump 3, wave 3"
-    assert messages(told)[1:] == ["test: 2 classes, 4 videos: jump 2, wave 2"]
+    assert messages(told)[1:] == [
+        "test: 2 classes, 4 videos: jump 2, wave 2; always answering the most frequent class is right in 50.0 %, "
+        "chance is 50.0 %"
+    ]
+
+
+def test_unbalanced_classes_and_one_of_a_single_video_are_told_until_they_are_balanced(workspace):
+    split_of(workspace, ["jump/jump0", "jump/jump1", "jump/jump2", "wave/wave0"], ["jump/jump3"], "jump", "wave")
+    told: list[Progress] = []
+    find(workspace, told)
+    assert "1 class has a single training video (wave): that is all it can learn of them" in messages(told)
+    assert any("the classes are unbalanced: --balance sampler" in text for text in messages(told))
+    find(workspace, told := [], balance="loss")
+    assert not any("unbalanced" in text for text in messages(told))
+
+
+@pytest.mark.parametrize("balance", ["sampler", "loss"])
+def test_balance_trains_otherwise_and_belongs_to_the_run(workspace, balance):
+    split_of(workspace, ["jump/jump0", "jump/jump1", "jump/jump2", "wave/wave0"], ["jump/jump3"], "jump", "wave")
+    one = {"steps": ("appearance",), "overrides": {"appearance": {"iterations": 2, "batch_size": 4, "lr": 1e-3}}}
+    plain = train.run(config(workspace, **one, name="plain"))
+    balanced = train.run(config(workspace, **one, balance=balance))
+    assert plain.steps[0].metrics["loss"] != balanced.steps[0].metrics["loss"]
+    assert "balance" not in json.loads((plain.folder / "config.json").read_text())
+    assert Run(balanced.folder).config().balance == balance
+    with pytest.raises(UsageError, match=f'balance was "{balance}" and is now null'):
+        train.run(config(workspace, **one))
 
 
 def test_a_single_class_is_refused_with_what_it_means(workspace):
