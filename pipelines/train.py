@@ -7,7 +7,7 @@ stopped; another one is refused.
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -91,9 +91,12 @@ class Config:
         Option(group=RECIPE, default="that of the run to be continued, else by weights, GPU and number of clips"),
     ] = None
     """paper, finetune (pretrained weights, hundreds to thousands of clips), or small (from scratch on hundreds)."""
-    balance: Annotated[Balance, Option(group=_DATA)] = "none"
+    balance: Annotated[Balance | None, Option(group=_DATA, default="none")] = None
     """Make classes of unequal size count alike: sampler (draw each class equally often), loss (weigh each video by the
     inverse of its class's size), or none."""
+    like: Annotated[str | None, Option(metavar="NAME|DIR", group=RECIPE)] = None
+    """Take the settings of another run: recipe with every number of its steps, network, input, weights, precision,
+    balance and share held out; not its split, classes, seed or name. What is given beside it wins."""
     steps: Annotated[tuple[StepName, ...] | None, Option(metavar="STEP,STEP", group=RECIPE, default="the recipe's")] = (
         None
     )
@@ -157,7 +160,7 @@ class Config:
     overwrite: bool = False
     """Archive an existing run of that name and start over; also make random splits again that lack videos."""
     dry_run: options.DryRun = False
-    resolved: Recipe | None = None  # for the data at hand; set by `run`
+    resolved: Recipe | None = None  # of the run `like`, or for the data at hand; set by `run`
 
     def __post_init__(self) -> None:
         options.check(self)
@@ -177,6 +180,8 @@ class Config:
                 f"--name {self.name!r} names one run, but --split all trains several: put {SPLIT_FIELD} in the place "
                 f"of the split's number, as in --name {self.name}-{SPLIT_FIELD}"
             )
+        if self.like is not None and self.recipe is not None and self.resolved is None:
+            raise UsageError(f"--recipe {self.recipe} contradicts --like {self.like}, which takes that run's: give one")
         base_steps = {"appearance", "motion"} & set(self.selected())
         if self.base_run is not None and base_steps:
             raise UsageError(
@@ -253,7 +258,7 @@ class Config:
             flow=data.flow,
             frames_short_side=data.short_side,
             validation=data.held_out,
-            balance=self.balance,
+            balance=self.balance or "none",
             steps={name: StepConfig(self.step(name)) for name in self.selected()},
             split_sha256=digest([data.split.train, data.split.test]),
             split_set=data.split.set_name,
@@ -331,7 +336,7 @@ def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> Spl
             is_new = config.overwrite or not Run(workspace.runs / one.run_name).config_file.exists()
             one = replace(one, size=size if is_new else config.size)  # whatever the shape of most of its pictures
             with contextlib.ExitStack() as held:
-                known, reason = _with_recipe(one, workspace, device.type == "cuda")
+                known, reason = _with_recipe(one, workspace)
                 prepared = _prepare(known, reason, workspace, device, held, ignore_progress, write=False)
             size = size or prepared.config.size
             if not is_new and all(prepared.run.weights_file(step.name).exists() for step in prepared.steps):
@@ -375,14 +380,12 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         on_progress = ignore_progress
     workspace = Workspace(config.workspace)
     workspace.require()
-    device = device_for(config.device, config.precision)
     results: list[StepResult] = []
     unreadable: dict[str, str] = {}
     failed = 0
     estimate: Estimate | None = None
-    config, reason = ranks().broadcast_from_rank0(
-        lambda: _with_recipe(_named(config, workspace), workspace, device.type == "cuda")
-    )
+    config, reason = ranks().broadcast_from_rank0(lambda: _with_recipe(_named(config, workspace), workspace))
+    device = device_for(config.device, config.precision)
     with contextlib.ExitStack() as held:
         prepared = ranks().broadcast_from_rank0(
             lambda: _prepare(config, reason, workspace, device, held, on_progress, write=not config.dry_run)
@@ -433,6 +436,7 @@ def _prepare(
 ) -> "PreparedRun":
     """The run of these settings, whose recipe was picked for that `reason`: `session.prepare_run`."""
     from pipelines.training import data, session
+    from pipelines.training.fine_tuning import flow_difference
     from pipelines.training.pictures import input_size, median_picture, sentences
 
     assert isinstance(config.split, int)
@@ -442,13 +446,16 @@ def _prepare(
         **config.splits_choice(),
         validation=config.validation,
         recipe_validation=config.base.validation,
-        balance=config.balance,
+        balance=config.balance or "none",
         streams={stream for name in config.selected() for stream in config.step(name).streams},
         write=write,
         on_progress=on_progress,
     )
     if reason:
         on_progress(note(f"recipe {config.base.name}, since {reason}; --recipe takes another"))
+    if config.like:
+        difference = flow_difference(find_run(workspace, config.like), found.flow)
+        on_progress(note(f"settings of run {config.like}" + (f"; {difference}" if difference else "")))
     settled = replace(
         config,
         resolved=config.base.for_videos(len(found.videos)),
@@ -463,13 +470,54 @@ def _prepare(
         Run(workspace.runs / config.run_name),
         found,
         settled.run_config(found, session.resolve_precision(config.precision, device, config.base.name)),
-        given={name: getattr(config, name) for name in ("depth", "width", "resnet", "stem_width")},
+        given={name: getattr(config, name) for name in ("depth", "width", "resnet", "stem_width")}
+        | ({} if config.weights or config.resnet else {"resnet": config.base.resnet}),
         base_run=config.base_run,
         overwrite=config.overwrite,
         write=write,
         held=held,
         on_progress=on_progress,
     )
+
+
+def like(config: Config) -> Config:
+    """`config` with the settings of the run that its `like` names, wherever it has none of its own.
+
+    Raises:
+        MissingError: There is no such run.
+        UsageError: Its held-out videos were those of a list, which is not kept.
+    """
+    if config.like is None or config.resolved is not None:
+        return config
+    other = find_run(Workspace(config.workspace), config.like).config()
+    usual = next((recipe for name, recipe in RECIPES.items() if name == other.recipe), PAPER)
+    of_network = {one.name for one in fields(Recipe)} & {one.name for one in fields(NetworkConfig)}
+    recipe = replace(
+        usual,
+        **{name: getattr(other.network, name) for name in of_network},
+        steps={**usual.steps, **{step: of.step for step, of in other.steps.items()}},
+        default_steps=tuple(other.steps),
+        size=other.size,
+        weights=other.weights,
+        fixed_size=True,
+        videos=None,
+    )
+    return replace(
+        config,
+        resolved=recipe,
+        size=config.size or other.size,
+        precision=other.precision if config.precision == "auto" else config.precision,
+        validation=_held_out(config, config.like, other),
+        balance=config.balance or other.balance,
+    )
+
+
+def _held_out(config: Config, run: str, before: RunConfig) -> float | Path:
+    """The videos to hold out: those asked for, else as in the other run. Raises `UsageError` if those were listed."""
+    validation = before.validation if config.validation is None else config.validation
+    if validation == "list":
+        raise UsageError(f"run {run} was begun with a list of held-out videos: give it again, --validation FILE")
+    return validation
 
 
 def _named(config: Config, workspace: Workspace) -> Config:
@@ -482,23 +530,21 @@ def _named(config: Config, workspace: Workspace) -> Config:
     return replace(config, name=f"{set_name}-{DEFAULT_RUNS}" if set_name else None)
 
 
-def _with_recipe(config: Config, workspace: Workspace, on_gpu: bool) -> tuple[Config, str]:
-    """`config` with its recipe, and with the input size and the share held out of the run that it continues or builds
-    on; and why that recipe where it was picked, in words."""
+def _with_recipe(config: Config, workspace: Workspace) -> tuple[Config, str]:
+    """`config` with its recipe or that of the run it is to be like, and with the input size and the share held out of
+    the run that it continues or builds on; and why that recipe where it was picked, in words."""
+    config = like(config)
     known = [] if config.overwrite else [Run(workspace.runs / config.run_name)]
     known = [run for run in known if run.config_file.exists()]
     known += [find_run(workspace, config.base_run)] if config.base_run else []
     if known:
         before = known[0].config()
         recipe = config.recipe or next((name for name in RECIPES if name == before.recipe), None)
-        validation = before.validation if config.validation is None else config.validation
-        if validation == "list":
-            raise UsageError(
-                f"run {known[0].name} was begun with a list of held-out videos: give it again, --validation FILE"
-            )
+        validation = _held_out(config, known[0].name, before)
         config = replace(config, size=config.size or before.size, recipe=recipe, validation=validation)
-    if config.recipe:
+    if config.recipe or config.resolved:
         return config, ""
     folders = (workspace.frames, workspace.flow)
+    on_gpu = resolve_device(config.device).type == "cuda"
     recipe, reason = pick(config.weights, on_gpu, max(sum(1 for _ in folder.glob("*/*.h5")) for folder in folders))
     return replace(config, recipe=recipe), reason

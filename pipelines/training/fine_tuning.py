@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import MissingError, UsageError
+from pipelines.interface.wording import plural
 from pipelines.storage.flow_settings import FlowSettings
+from pipelines.storage.provenance import same_origin
 from pipelines.storage.workspace import Workspace
 from pipelines.training.recipes import STEPS, StepName
 from pipelines.training.run_config import InitialWeights, NetworkConfig, RunConfig
@@ -18,6 +20,7 @@ from pipelines.training.runs import Run, run_at
 
 if TYPE_CHECKING:
     from pipelines.models import STResNet
+    from pipelines.training.data import TrainingData
 
 PREFIX = "run:"
 JOINT: tuple[StepName, ...] = ("joint1", "joint2")
@@ -162,7 +165,7 @@ def _require_fit(source: SourceRun, step: StepName, name: StepName, network: Net
     if differences:
         raise UsageError(
             f"{name} cannot start from {step} of run {source.label}: {', '.join(differences)}: "
-            "give the network options that run was trained with"
+            f"give the network options that run was trained with, or --like {source.label}"
         )
 
 
@@ -171,7 +174,7 @@ def network_of_weights(
 ) -> NetworkConfig:
     """The network of `config` in the form, and with the normalisation, of the weights that it begins with.
 
-    A weights file tells its depth and widths as well, by its tensors.
+    Depth and widths are the weights' too.
 
     Args:
         config: Of the run to be trained.
@@ -192,21 +195,21 @@ def network_of_weights(
     elif config.weights == "none":
         told = {}
     elif known is not None and known.weights == config.weights:
-        told = _told_by_network(known.network) | {"depth": known.network.depth, "width": known.network.width}
+        told = _told_by_network(known.network)
     else:
         told = _told_by_file(Path(config.weights), given)
+    weights = f"the weights {config.weights}" if lender is None else f"the weights of run {lender.name}"
     for name, value in given.items():
         if value is not None and told.get(name, value) != value:
             raise UsageError(
-                f"--{name.replace('_', '-')} {value} does not fit the weights {config.weights}, which are of "
-                f"{told[name]}: leave it out"
+                f"--{name.replace('_', '-')} {value} does not fit {weights}, which are of {told[name]}: leave it out"
             )
     network = replace(network, **told)
     return replace(network, stem_width=None) if network.stem_width == network.width else network
 
 
 def _told_by_network(network: NetworkConfig) -> dict[str, Any]:
-    told = {name: getattr(network, name) for name in ("resnet", "rgb_mean", "rgb_deviation")}
+    told = {name: getattr(network, name) for name in ("depth", "width", "resnet", "rgb_mean", "rgb_deviation")}
     return told | {"stem_width": network.stem_width or network.width}
 
 
@@ -225,10 +228,26 @@ def _told_by_file(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
-def flow_difference(source: SourceRun, flow: FlowSettings | None) -> str:
+def flow_difference(run: Run, flow: FlowSettings | None) -> str:
     """In words, the first way in which the other run's flow was another; empty where it was not."""
-    difference = flow.difference(source.run.config().flow, "flow") if flow else ""
-    return f"run {source.label} was trained on other flow: {difference}" if difference else ""
+    difference = flow.difference(run.config().flow, "flow") if flow else ""
+    return f"run {run.name} was trained on other flow: {difference}" if difference else ""
+
+
+def tested_before(source: SourceRun, data: "TrainingData") -> str:
+    """In words, which of the videos to be tested the other run was trained on; empty where it was on none.
+
+    Videos are the same where their ids and, as far as they are known, their origins are.
+    """
+    trained, before, now = set(source.run.split().train), source.run.sources(), data.sources
+    tested = [one for one in data.split.test if one in trained]
+    seen = [one for one in tested if one not in before or one not in now or same_origin(before[one], now[one])]
+    if not seen:
+        return ""
+    return (
+        f"warning: run {source.label} was trained on {plural(len(seen), 'video')} of this split's test, for example "
+        f"{seen[0]}: accuracy will be too high"
+    )
 
 
 def _label(run: Run, workspace: Workspace) -> str:

@@ -37,6 +37,7 @@ from pipelines.training.fine_tuning import (
     find_source_steps,
     flow_difference,
     network_of_weights,
+    tested_before,
 )
 from pipelines.training.loop import Diverged, StepTrainer
 from pipelines.training.metrics_log import MetricsLog
@@ -114,24 +115,26 @@ def prepare_run(
     selected = list(config.steps)
     source_steps: dict[StepName, SourceStep] = {}
     source = find_source(config.weights, workspace)
+    lender = source.run if source is not None else base if base != run else None
+    known = run.config() if run.config_file.exists() and not overwrite else None
+    config = replace(config, network=network_of_weights(config, given, lender, known))
     if source is not None:
         lent = [] if base_run is None else ["appearance", "motion"]
         source_steps = find_source_steps(source, run, [*finished, *lent], selected, config)
         begun = [step.described(name) for name, step in source_steps.items() if name not in finished]
-        for text in (*begun, flow_difference(source, config.flow) if begun else ""):
+        differences = [flow_difference(source.run, config.flow), tested_before(source, data)] if begun else []
+        for text in (*begun, *differences):
             if text:
                 on_progress(note(text))
         steps = {name: replace(config.steps[name], weights=step.record()) for name, step in source_steps.items()}
         config = replace(config, weights=source.text, steps={**config.steps, **steps})
-    lender = source.run if source is not None else base if base != run else None
-    known = run.config() if run.config_file.exists() and not overwrite else None
-    config = replace(config, network=network_of_weights(config, given, lender, known))
     config = replace(config, weights_sha256=weights_digest(config.weights))
     if not overwrite:
         config = with_known_weights(run, config)
     if base != run:
         config = replace(config, base_run=describe_base(base, config, data.sources))
-    if {"appearance", "motion"} & set(selected) - {*source_steps, *finished}:  # before hours of work, not after
+    read = config.weights != "imagenet" and not (known and known.weights == config.weights)  # by `network_of_weights`
+    if not read and {"appearance", "motion"} & set(selected) - {*source_steps, *finished}:  # before hours of work
         read_pretrained(config.network.depth, config.network.width, config.weights, download=write)
     prepared = PreparedRun(run, base, data, config, source_steps)
     if not write:

@@ -30,7 +30,7 @@ def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _
     same command again to continue an interrupted run.
     """
     if show_recipe:
-        _show_recipe(ui, config)
+        _show_recipe(ui, stage.like(config))
         return
     keep_freed_memory()
     if config.split == stage.ALL_SPLITS:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipelines import train
-from pipelines.datasets.splits import Split, write_splits
+from pipelines.datasets.splits import Split, read_splits, write_splits
 from pipelines.errors import MissingError, UsageError
 from pipelines.models import load_pretrained
 from pipelines.storage.workspace import Workspace
@@ -185,11 +185,11 @@ def test_other_flow_is_told_but_allowed(workspace):
             "is the run to be trained: give the new one another --name",
         ),
         ({"weights": "run:old", "name": "old", "overwrite": True}, UsageError, "give the new one another --name"),
-        ({"width": 4}, UsageError, "motion cannot start from motion of run old: width is 2 there and 4 here: give the"),
-        ({"depth": 50, "width": 4}, UsageError, "depth is 26 there and 50 here, width is 2 there"),
+        ({"width": 4}, UsageError, "--width 4 does not fit the weights of run old, which are of 2: leave it out"),
+        ({"depth": 50}, UsageError, "--depth 50 does not fit the weights of run old, which are of 26"),
         ({"fusion": "multiply", "steps": ("joint1",)}, UsageError, "fusion is add there and multiply here"),
         ({"direction": "both", "steps": ("joint1",)}, UsageError, "direction is motion-to-appearance there"),
-        ({"temporal_kernels": False, "steps": ("joint2",)}, UsageError, "temporal_kernels is True there and False"),
+        ({"temporal_kernels": False, "steps": ("joint2",)}, UsageError, "temporal_kernels is True there.*--like old$"),
         (
             {"weights": "run:old/joint1"},
             UsageError,
@@ -204,6 +204,87 @@ def test_what_cannot_be_is_refused_before_anything_is_written(workspace, changes
     with pytest.raises(error, match=message):
         train.run(config(workspace, **({"name": "new", "steps": ("motion",), "weights": "run:old"} | changes)))
     assert sorted(workspace.runs.rglob("*")) == before
+
+
+def test_depth_and_width_are_those_of_the_run_unless_given(workspace):
+    train.run(config(workspace, name="new", steps=("motion",), weights="run:old", width=None, recipe="finetune"))
+    network = Run(workspace.runs / "new").config().network
+    assert (network.depth, network.width) == (26, 2)
+
+
+def test_test_videos_that_the_run_was_trained_on_are_told(three_classes):
+    settings = {"name": "new", "steps": ("motion",), "weights": "run:old"}
+    before = set(Run(three_classes.runs / "old").split().train)
+    seen = [id_ for id_ in read_splits(three_classes.splits)[0].test if id_ in before]
+    message = (
+        f"warning: run old was trained on {len(seen)} videos of this split's test, for example {seen[0]}: accuracy"
+    )
+    assert len(seen) > 1
+    assert any(text.startswith(message) for text in told(three_classes, **settings))
+    document = json.loads((three_classes.runs / "old" / "split.json").read_text())
+    document["sources"][seen[0]] = "another video of that name"
+    (three_classes.runs / "old" / "split.json").write_text(json.dumps(document))
+    assert any(f"for example {seen[1]}" in text for text in told(three_classes, **settings, overwrite=True))
+
+
+# ------------------------------------------------------------------ --like
+
+
+def like(workspace, **changes):
+    return train.like(train.Config(workspace.root, name="new", like="old", **changes))
+
+
+def test_like_takes_every_setting_but_what_the_run_is_of(trained):
+    old = Run(trained.runs / "old").config()
+    taken = like(trained, split=2, seed=5)
+    assert taken.selected() == list(old.steps)
+    assert {name: taken.step(name) for name in STEPS} == {name: of.step for name, of in old.steps.items()}
+    assert taken.network(2) == old.network
+    assert (taken.base.name, taken.size, taken.base.weights) == (old.recipe, old.size, old.weights)
+    assert (taken.precision, taken.validation, taken.balance) == (old.precision, old.validation, old.balance)
+    assert (taken.split, taken.seed, taken.exclude_classes) == (2, 5, ())
+
+
+def test_what_is_given_beside_like_wins(trained):
+    given = {"width": 6, "fusion": "multiply", "temporal_kernels": False, "temporal_init": "random", "size": (64, 80)}
+    taken = like(
+        trained, **given, weights="none", precision="bf16", validation=0.2, steps=("motion",),
+        overrides={"motion": {"epochs": 3, "batch_size": 1}},
+    )  # fmt: skip
+    network = taken.network(2)
+    assert (network.width, network.fusion, network.temporal_kernels, network.temporal_init, taken.size) == tuple(
+        given.values()
+    )
+    assert (taken.weights, taken.precision, taken.validation, taken.selected()) == ("none", "bf16", 0.2, ["motion"])
+    motion = taken.step("motion")
+    assert (motion.epochs, motion.iterations, motion.batch_size, motion.micro_batch, motion.lr) == (
+        3,
+        None,
+        1,
+        1,
+        1e-20,
+    )
+
+
+def test_a_run_like_another_says_so_and_is_continued_by_the_same_command(workspace):
+    settings = train.Config(workspace.root, name="new", like="old", steps=("motion",), device="cpu")
+    messages: list[str] = []
+    train.run(settings, lambda progress: messages.append(progress.message))
+    assert "settings of run old" in messages
+    assert train.run(settings).steps[0].already_done
+    again = train.Config(workspace.root, name="new", steps=("motion",), overrides=TINY, width=2, device="cpu")
+    assert train.run(again).steps[0].already_done  # the run keeps its recipe and size
+
+
+def test_like_and_a_recipe_contradict_each_other_and_lists_are_not_known_again(workspace):
+    with pytest.raises(UsageError, match=r"--recipe small contradicts --like old, which takes that run's: give one"):
+        like(workspace, recipe="small")
+    with pytest.raises(MissingError, match="there is no run 'older'"):
+        train.like(train.Config(workspace.root, like="older"))
+    document = json.loads((workspace.runs / "old" / "config.json").read_text())
+    (workspace.runs / "old" / "config.json").write_text(json.dumps(document | {"validation": "list"}))
+    with pytest.raises(UsageError, match="run old was begun with a list of held-out videos: give it again"):
+        like(workspace)
 
 
 def test_another_number_of_flow_channels_is_named(workspace):

@@ -91,7 +91,7 @@ def test_nothing_is_said_of_mirrors_where_nothing_is_mirrored(videos, changes):
 def test_a_run_that_is_continued_keeps_its_recipe_and_size(trained_on_videos):
     def settled(**changes):
         asked = config(workspace, **({"recipe": None, "size": None} | changes))
-        return train._with_recipe(asked, workspace, on_gpu=False)
+        return train._with_recipe(asked, workspace)
 
     workspace = trained_on_videos.workspace
     known, reason = settled()

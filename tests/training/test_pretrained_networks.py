@@ -12,6 +12,7 @@ import torch
 from pipelines import evaluate, import_weights, train
 from pipelines.errors import MissingError, UsageError
 from pipelines.models import STResNet, load_pretrained
+from pipelines.storage.tensor_file import read_tensors
 from pipelines.storage.workspace import Workspace
 from pipelines.training.runs import Run, load_network
 from tests.models.test_backbones import AVERAGE, random_state, write_matconvnet, write_onnx
@@ -50,6 +51,19 @@ def test_a_run_takes_form_sizes_and_normalisation_from_imported_weights_and_is_t
     assert (trained.resnet, trained.rgb_mean) == ("v1", tuple(about["rgb_mean"]))
     result = evaluate.run(evaluate.Config(workspace.root, run="run", step="appearance", crops=2, device="cpu"))
     assert result.failed == 0
+
+
+def test_a_new_weights_file_is_read_once_before_the_training_begins(workspace, files, monkeypatch):
+    reads: list[Path] = []
+
+    def read(path: Path) -> Any:
+        reads.append(path)
+        return read_tensors(path)
+
+    monkeypatch.setattr("pipelines.models.weights.read_tensors", read)
+    monkeypatch.setattr("pipelines.training.session.Session.train", lambda *_: (None, {}))
+    train.run(config(workspace, files / "paper.pth"))
+    assert reads == [files / "paper.pth"]
 
 
 def test_a_state_dict_gives_depth_and_widths_but_not_its_form(workspace, files):
