@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pipelines.errors import UsageError
 from pipelines.interface import options
-from pipelines.interface.options import Balance, Depth, Direction, Fusion, Option, Precision, ResNetForm, TemporalInit
+from pipelines.interface.options import (
+    Balance,
+    CameraMotion,
+    Depth,
+    Direction,
+    Fusion,
+    Option,
+    Precision,
+    ResNetForm,
+    TemporalInit,
+)
 from pipelines.runtime.devices import device_for, repeatable, resolve_device
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
@@ -135,6 +145,10 @@ class Config:
     """Convolutions over time in the joint steps."""
     temporal_init: Annotated[TemporalInit | None, Option(group=_NETWORK, default="average; finetune: center")] = None
     """Initialisation of the convolutions over time."""
+    camera_motion: Annotated[CameraMotion | None, Option(group=_NETWORK, default="that of the base run, else none")] = (
+        None
+    )
+    """Subtract the camera's motion from the flow: from each field its mean or median displacement."""
     base_run: Annotated[str | None, Option(metavar="NAME|DIR", group=_NETWORK, default="this run")] = None
     """Run whose appearance and motion networks joint1 starts from."""
     overrides: Annotated[Mapping[str, Mapping[str, Any]], Option(of_step=Step, steps=STEPS, group=RECIPE)] = field(
@@ -240,6 +254,7 @@ class Config:
             temporal_init=self.temporal_init or self.base.temporal_init,
             resnet=self.resnet or self.base.resnet or "v1.5",
             stem_width=self.stem_width or self.base.stem_width,
+            camera_motion=self.camera_motion or "none",
         )
 
     def run_config(self, data: "TrainingData", precision: Precision) -> RunConfig:
@@ -470,7 +485,7 @@ def _prepare(
         Run(workspace.runs / config.run_name),
         found,
         settled.run_config(found, session.resolve_precision(config.precision, device, config.base.name)),
-        given={name: getattr(config, name) for name in ("depth", "width", "resnet", "stem_width")}
+        given={name: getattr(config, name) for name in ("depth", "width", "resnet", "stem_width", "camera_motion")}
         | ({} if config.weights or config.resnet else {"resnet": config.base.resnet}),
         base_run=config.base_run,
         overwrite=config.overwrite,
@@ -541,7 +556,14 @@ def _with_recipe(config: Config, workspace: Workspace) -> tuple[Config, str]:
         before = known[0].config()
         recipe = config.recipe or next((name for name in RECIPES if name == before.recipe), None)
         validation = _held_out(config, known[0].name, before)
-        config = replace(config, size=config.size or before.size, recipe=recipe, validation=validation)
+        camera_motion = config.camera_motion or before.network.camera_motion
+        config = replace(
+            config,
+            size=config.size or before.size,
+            recipe=recipe,
+            validation=validation,
+            camera_motion=camera_motion,
+        )
     if config.recipe or config.resolved:
         return config, ""
     folders = (workspace.frames, workspace.flow)

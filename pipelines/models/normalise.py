@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.errors import UsageError
+from pipelines.interface.options import CameraMotion
 from pipelines.storage.quantise import NO_MOTION
 
 # Of torchvision's ImageNet weights, on a scale of 0..1.
@@ -30,13 +31,21 @@ class Normalise(nn.Module):
     rgb_mean: Tensor
     rgb_deviation: Tensor
 
-    def __init__(self, rgb_mean: Sequence[float] = RGB_MEAN, rgb_deviation: Sequence[float] = RGB_DEVIATION) -> None:
+    def __init__(
+        self,
+        rgb_mean: Sequence[float] = RGB_MEAN,
+        rgb_deviation: Sequence[float] = RGB_DEVIATION,
+        camera_motion: CameraMotion = "none",
+    ) -> None:
         """
         Args:
             rgb_mean: Of red, green and blue on a scale of 0..1; torchvision's unless given.
             rgb_deviation: Likewise.
+            camera_motion: Which displacement is taken for the camera's and subtracted from each field: its mean
+                (Simonyan and Zisserman 2014) or its median, of x and of y, over the part of the picture that is given.
         """
         super().__init__()
+        self.camera_motion = camera_motion
         for name, values in (("rgb_mean", rgb_mean), ("rgb_deviation", rgb_deviation)):
             self.register_buffer(name, 255 * torch.tensor(values).view(3, 1, 1), persistent=False)
 
@@ -48,7 +57,8 @@ class Normalise(nn.Module):
             flow: uint8 [..., 2L, H, W].
 
         Returns:
-            (rgb / 255 - mean) / deviation, and (flow - FLOW_MEAN) / FLOW_DEVIATION.
+            (rgb / 255 - mean) / deviation, and (flow - FLOW_MEAN) / FLOW_DEVIATION; with `camera_motion` each field's
+            own mean or median stands in the place of FLOW_MEAN.
 
         Raises:
             UsageError: An input is not uint8, so that it may have been normalised before.
@@ -65,7 +75,23 @@ class Normalise(nn.Module):
 
     def fields_(self, values: Tensor) -> Tensor:
         """The same for flow."""
-        return values.sub_(FLOW_MEAN).div_(FLOW_DEVIATION)
+        return values.sub_(self._stillness(values)).div_(FLOW_DEVIATION)
+
+    def _stillness(self, fields: Tensor) -> Tensor | float:
+        """The level that stands for no motion: of each component of each field [..., H, W] one, [..., 1, 1].
+
+        Levels are linear in displacement, so it makes no difference that pixels per frame come later, or never.
+        """
+        if self.camera_motion == "none":
+            return FLOW_MEAN
+        if self.camera_motion == "mean":
+            return fields.mean((-2, -1), keepdim=True)
+        pixels = fields.flatten(-2)
+        if torch.compiler.is_exporting():  # ONNX knows no median; sorting takes several times as long
+            median = pixels.sort(-1).values[..., (pixels.shape[-1] - 1) // 2]
+        else:
+            median = pixels.median(-1).values
+        return median[..., None, None]
 
     def _rgb(self, rgb: Tensor | None) -> Tensor | None:
         if rgb is None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipelines.errors import UsageError
 from pipelines.interface import options
-from pipelines.interface.options import Depth, Direction, Fusion, ResNetForm, StreamName, TemporalInit
+from pipelines.interface.options import CameraMotion, Depth, Direction, Fusion, ResNetForm, StreamName, TemporalInit
 from pipelines.models.blocks import BlockOutput
 from pipelines.models.normalise import RGB_DEVIATION, RGB_MEAN, Normalise
 from pipelines.models.stream import Stream
@@ -75,6 +75,7 @@ class STResNet(nn.Module):
         stem_width: int | None = None,
         rgb_mean: Sequence[float] | None = None,
         rgb_deviation: Sequence[float] | None = None,
+        camera_motion: CameraMotion = "none",
     ) -> None:
         """
         Args:
@@ -94,6 +95,7 @@ class STResNet(nn.Module):
             rgb_mean: Of red, green and blue on a scale of 0..1, by which `normalise` makes the input; None for
                 torchvision's.
             rgb_deviation: Likewise.
+            camera_motion: What `normalise` subtracts from each flow field (`Normalise`).
 
         Raises:
             UsageError: An argument is out of range.
@@ -107,6 +109,7 @@ class STResNet(nn.Module):
         options.require("fusion", Fusion, fusion)
         options.require("direction", Direction, direction)
         options.require("temporal_init", TemporalInit, temporal_init)
+        options.require("camera_motion", CameraMotion, camera_motion)
         options.require("dropout", options.Probability, dropout)
         if temporal_pool is not None and (len(temporal_pool) != 2 or min(temporal_pool) < 1):
             raise UsageError(f"temporal_pool must be (size, stride), each at least 1, got {temporal_pool!r}")
@@ -121,7 +124,7 @@ class STResNet(nn.Module):
             )
         self.num_classes, self.depth, self.flow_channels = num_classes, depth, flow_channels
         self.resnet, self.width, self.stem_width = resnet, width, stem_width
-        self.rgb_mean, self.rgb_deviation = mean, deviation
+        self.rgb_mean, self.rgb_deviation, self.camera_motion = mean, deviation, camera_motion
 
         def stream(name: StreamName, in_channels: int) -> Stream | None:
             if name not in streams:
@@ -151,7 +154,7 @@ class STResNet(nn.Module):
 
     def normalise(self) -> Normalise:
         """What makes this network's input from stored bytes."""
-        return Normalise(self.rgb_mean, self.rgb_deviation)
+        return Normalise(self.rgb_mean, self.rgb_deviation, self.camera_motion)
 
     def forward(self, rgb: Tensor | None, flow: Tensor | None) -> StreamLogits:
         """Classifies clips.

@@ -189,7 +189,7 @@ def network_of_weights(
     network = config.network
     told: dict[str, Any]
     if lender is not None:
-        told = _told_by_network(lender.config().network)
+        told = _told_by_network(lent := lender.config().network) | {"camera_motion": lent.camera_motion}
     elif config.weights == "imagenet":
         told = {"resnet": "v1.5"}
     elif config.weights == "none":

@@ -10,7 +10,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import MissingError
-from pipelines.interface.options import Balance, Depth, Direction, Fusion, Precision, ResNetForm, TemporalInit
+from pipelines.interface.options import (
+    Balance,
+    CameraMotion,
+    Depth,
+    Direction,
+    Fusion,
+    Precision,
+    ResNetForm,
+    TemporalInit,
+)
 from pipelines.storage.atomic import json_text
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.typed_json import Within, WrongField, first_difference, from_json, read_fields, to_json
@@ -48,6 +57,7 @@ class NetworkConfig:
     rgb_mean: tuple[Mean, Mean, Mean] | None = None
     """Of red, green and blue on a scale of 0..1, as the initial weights came with them; None: torchvision's."""
     rgb_deviation: tuple[Deviation, Deviation, Deviation] | None = None
+    camera_motion: CameraMotion = "none"
 
 
 @dataclass(frozen=True)
@@ -171,6 +181,7 @@ class RunConfig:
             if document[name] == value:
                 del document[name]
         usual = {"resnet": "v1.5", "stem_width": None, "rgb_mean": None, "rgb_deviation": None}
+        usual["camera_motion"] = "none"
         for name, value in usual.items():
             if document["network"][name] == value:
                 del document["network"][name]

@@ -14,7 +14,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.scores import read_scores
 from pipelines.runtime.progress import Progress
 from pipelines.storage.workspace import Workspace
-from pipelines.training.runs import Run
+from pipelines.training.runs import Run, load_network
 from tests.helpers.workspaces import TINY_STEPS
 
 
@@ -45,6 +45,20 @@ def test_the_motion_stream_needs_no_frames(workspace):
     shutil.rmtree(workspace.frames)
     trained(workspace, "motion")
     assert read_scores(evaluated(workspace).folder / "scores.h5").headline == "motion"
+
+
+def test_the_cameras_motion_is_a_property_of_the_run(workspace):
+    trained(workspace, "motion", camera_motion="median")
+    run = Run(workspace.runs / "split1")
+    assert json.loads(run.config_file.read_text())["network"]["camera_motion"] == "median"
+    assert load_network(run, "motion").normalise().camera_motion == "median"
+    trained(workspace, "appearance", "motion")  # goes on as it was begun
+    assert run.config().network.camera_motion == "median"
+    with pytest.raises(UsageError, match=r"network\.camera_motion was .median. and is now"):
+        trained(workspace, "motion", camera_motion="none")
+    for step, settings in (("motion", {"weights": "run:split1"}), ("joint1", {"base_run": "split1"})):
+        with pytest.raises(UsageError, match="mean does not fit the weights of run split1, which are of median"):
+            trained(workspace, step, name="next", camera_motion="mean", **settings)
 
 
 def test_videos_with_frames_alone_are_trained_on_and_tested_by_the_appearance_stream(workspace):
