@@ -100,7 +100,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.reporting.compute import compute, load
     from pipelines.reporting.evaluations import find_compared, find_evaluations, require_current, tested_splits
     from pipelines.reporting.thumbnails import thumbnails
-    from pipelines.reporting.training_log import read_configurations, read_curves
+    from pipelines.reporting.training_log import findings, read_configurations, read_curves
 
     workspace = Workspace(config.workspace)
     wanted = tested_splits(workspace, config.run) if isinstance(config.splits, str) else config.splits
@@ -122,7 +122,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     output = config.output or workspace.reports / f"{folder}-{evaluations[0].protocol_name}"
     configurations = read_configurations(workspace, [one.run for one in evaluations])
     curves = read_curves(workspace, configurations)
-    result = compute(inputs, name, output)
+    result = dataclasses.replace(
+        compute(inputs, name, output), training=tuple(findings(workspace, configurations, curves))
+    )
     if config.splits == ALL_SPLITS:
         left_out = splits_left_out(workspace, result.split_set, wanted)
         result = dataclasses.replace(result, splits_left_out=tuple(left_out))

@@ -96,6 +96,8 @@ class Result:
     """The path of each file written, by its name."""
     test_set: str = ""
     """In words, what was tested where that is another data set than the run's split."""
+    training: tuple[str, ...] = ()
+    """Steps that did not learn, or overfit, as far as the log of their training tells."""
     interval_method: "dict[str, str]" = field(default_factory=dict)
     """How the intervals of `streams` were made."""
     split_set: str = ""
@@ -163,6 +165,7 @@ class Result:
             notices.append(NO_GROUPS)
         if self.excluded:
             notices.append(f"without the classes {', '.join(self.excluded)} (--exclude-class)")
+        notices += self.training
         return notices
 
     def motion(self, change: int) -> "list[MotionEffect]":

@@ -1,15 +1,13 @@
 """What runs logged while they were trained (`runs/<name>/metrics.jsonl`), and their configurations."""
 
-import json
-import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pipelines.errors import MissingError
 from pipelines.storage.workspace import Workspace, is_plain_name
-from pipelines.training.metrics_log import of_today
-from pipelines.training.recipes import STEPS
+from pipelines.training.findings import finding
+from pipelines.training.metrics_log import read_records
 from pipelines.training.run_config import RunConfig
 from pipelines.training.runs import Run
 
@@ -47,33 +45,27 @@ def _config(workspace: Workspace, name: str) -> RunConfig | None:
 
 
 def read_curves(workspace: Workspace, configurations: Mapping[str, RunConfig | None]) -> list[Curves]:
-    """The curves of those runs that have any; a line that is damaged or of no number is left out."""
-    curves = []
-    for name, config in configurations.items():
+    """The curves of those runs that have any."""
+    found = [Curves(name, read_records(workspace.runs / name, config)) for name, config in configurations.items()]
+    return [curves for curves in found if curves.steps]
+
+
+def findings(
+    workspace: Workspace, configurations: Mapping[str, RunConfig | None], curves: Iterable[Curves]
+) -> list[str]:
+    """The steps of those runs that did not learn, or overfit, each in a sentence."""
+    told = []
+    for one in curves:
         try:
-            text = (workspace.runs / name / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
-        except OSError:
+            split = Run(workspace.runs / one.run).split()
+        except MissingError:
             continue
-        # How many cross-entropies a video's loss added up in each step: older logs hold their sum.
-        terms = {step: of.step.terms for step, of in config.steps.items()} if config else {}
-        steps: dict[str, list[dict[str, float]]] = {step: [] for step in STEPS}
-        for line in text.splitlines():
-            record = _record(line)
-            step = record.get("step")
-            if step in steps and "iteration" in record:
-                values = {key: float(x) for key, x in record.items() if isinstance(x, int | float) and math.isfinite(x)}
-                steps[step].append(of_today(values, terms.get(step)))
-        if any(steps.values()):
-            curves.append(Curves(name, {step: records for step, records in steps.items() if records}))
-    return curves
-
-
-def _record(line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
+        videos = Counter(id_.partition("/")[0] for id_ in split.train)
+        config = configurations[one.run]
+        for step, records in one.steps.items():
+            if text := finding(step, records, videos, config.balance if config else "none"):
+                told.append(f"run {one.run}: {text}")
+    return told
 
 
 def thinned(records: list[dict[str, float]]) -> list[dict[str, float]]:

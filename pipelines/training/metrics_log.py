@@ -3,12 +3,17 @@
 import contextlib
 import functools
 import json
+import math
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.storage.atomic import json_text, storage_errors, write_text
+from pipelines.training.recipes import STEPS
+
+if TYPE_CHECKING:
+    from pipelines.training.run_config import RunConfig
 
 _NOT_DRAWN = ("videos", "updates", "validation_videos")  # of which each line is the mean
 
@@ -30,6 +35,38 @@ def held_out_accuracy(metrics: Mapping[str, float]) -> float | None:
     """Of what was measured on videos held out, the accuracy to show: of both streams, where there are two."""
     streams = ("fused", "motion", "appearance")
     return next((metrics[name] for each in streams if (name := f"validation_{each}_accuracy") in metrics), None)
+
+
+def read_records(run_folder: Path, config: "RunConfig | None") -> dict[str, list[dict[str, float]]]:
+    """What a run logged: of each step that has any, its lines in order, by today's names; a line that is damaged or of
+    no number is left out, and so is all of a log that cannot be read.
+
+    Args:
+        run_folder: Of the run.
+        config: Of the run; None where it is not known.
+    """
+    try:
+        text = (run_folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    # How many cross-entropies a video's loss added up in each step: older logs hold their sum.
+    terms = {str(step): of.step.terms for step, of in config.steps.items()} if config else {}
+    steps: dict[str, list[dict[str, float]]] = {step: [] for step in STEPS}
+    for line in text.splitlines():
+        record = _record(line)
+        step = record.get("step")
+        if step in steps and "iteration" in record:
+            values = {key: float(x) for key, x in record.items() if isinstance(x, int | float) and math.isfinite(x)}
+            steps[step].append(of_today(values, terms.get(step)))
+    return {step: records for step, records in steps.items() if records}
+
+
+def _record(line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 class MetricsLog:

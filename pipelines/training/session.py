@@ -4,6 +4,7 @@ Under torchrun every process has a session; rank 0 alone writes.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from pipelines.training.compilation import compiles, worthwhile
 from pipelines.training.data import TrainingData
 from pipelines.training.data_parallel import DataParallelPlan, uses_sync_bn
 from pipelines.training.estimation import Estimate, StepEstimate, measure
+from pipelines.training.findings import finding
 from pipelines.training.fine_tuning import (
     SourceStep,
     find_source,
@@ -40,7 +42,7 @@ from pipelines.training.fine_tuning import (
     tested_before,
 )
 from pipelines.training.loop import Diverged, StepTrainer
-from pipelines.training.metrics_log import MetricsLog
+from pipelines.training.metrics_log import MetricsLog, read_records
 from pipelines.training.recipes import STEPS, Step, StepName
 from pipelines.training.run_config import RunConfig, weights_digest
 from pipelines.training.runs import (
@@ -213,12 +215,25 @@ class Session:
                     on_progress=self.on_progress,
                 )
                 trainer.sync_state()
-                result = ranks().broadcast_from_rank0(lambda: files.finish(trainer, network))
+                result = ranks().broadcast_from_rank0(lambda: self._finish(files, trainer, network))
+                if text := result[0].finding:
+                    self.on_progress(note(f"warning: {text}"))
                 stop.check()  # a signal during the last update: the step is done and saved
         finally:
             if log is not None:
                 log.close()
         return result
+
+    def _finish(
+        self, files: StepFiles, trainer: StepTrainer, network: dict[str, Any]
+    ) -> tuple[StepResult, dict[str, str]]:
+        """Writes what the step leaves, and says how it went."""
+        result, unreadable = files.finish(trainer, network)
+        data, config = self.prepared.data, self.prepared.config
+        records = read_records(self.prepared.run.folder, config).get(result.step)
+        videos = Counter(data.classes[label] for label in data.labels)
+        text = finding(result.step, records, videos, config.balance) if records else ""
+        return replace(result, finding=text), unreadable
 
     def estimate(self, *, overwrite: bool) -> Estimate:
         """What the steps that are still to do will take, from some updates of each.

@@ -30,6 +30,8 @@ class StepResult:
     """By an earlier call."""
     best: dict[str, float] = field(default_factory=dict)
     """Of the best weights: the number of their `iterations`, and what was measured on the videos held out."""
+    finding: str = ""
+    """That it did not learn, or overfits, and what to change; empty if neither, or if it was already done."""
 
 
 @dataclass(frozen=True)

@@ -92,9 +92,12 @@ def test_the_best_weights_are_kept_beside_the_last_and_tested_by_their_name(work
 
     monkeypatch.setattr("pipelines.training.session.held_out_measure", measure)
     monkeypatch.setattr("pipelines.training.session.VALIDATE_EVERY", 10)
+    monkeypatch.setattr("pipelines.training.session.finding", lambda step, records, videos, balance: f"{step} {videos}")
     fast = {"appearance": {"iterations": 35, "batch_size": 2, "lr": 1e-3}}
-    result, _ = trained(workspace, ("appearance",), overrides=fast)
+    result, told = trained(workspace, ("appearance",), overrides=fast)
     assert [update for update, _ in models] == [10, 20, 30, 35]
+    assert result.steps[0].finding == "appearance Counter({'jump': 2, 'wave': 2})"
+    assert f"warning: {result.steps[0].finding}" in [one.message for one in told]
     assert (result.steps[0].best["iterations"], result.steps[0].best["validation_loss"]) == (30, 1.0)
     run = Run(workspace.runs / "split1")
     for checkpoint, (_, expected) in (("last", models[3]), ("best", models[2])):
