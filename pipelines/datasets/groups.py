@@ -13,7 +13,10 @@ from pipelines.interface.wording import plural, some
 from pipelines.sources.lists import PATH_COLUMNS
 
 _UCF101_GROUP = re.compile(r"^v_.+_g(?P<group>\d+)_c\d+$", re.IGNORECASE)
-_GROUP_COLUMNS = ("group", "group_id", "scene", "person", "subject", "actor", "recording", "source")
+_GROUP_COLUMNS = (
+    *("group", "group_id", "scene", "scene_id", "person", "subject", "actor", "recording"),
+    *("source_video", "source_id", "source"),
+)
 _NUMBERED = "person|subject|subj|actor|user|player|scene|session|recording|group"
 _KNOWN_NAMES = (
     ("the recording in HMDB51's names", r"/(.+)_[a-z]_(?:nm|cm)_np\d+_(?:fr|le|ri|ba)_(?:goo|med|bad)_\d+$"),

@@ -4,10 +4,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from pipelines.datasets.catalogue import Catalogue
+from pipelines.datasets.catalogue import Catalogue, lack_of
 from pipelines.datasets.dataset_file import read_dataset_file, video_id
 from pipelines.datasets.splits import resolve, sets_of_splits, splits_in_use
 from pipelines.errors import MissingError, StresError
+from pipelines.interface.options import BOTH_STREAMS
 from pipelines.interface.wording import plural, some
 from pipelines.sources.names import is_video
 from pipelines.storage.failures import Failure
@@ -144,17 +145,22 @@ def check_splits(workspace: Workspace, catalogue: Catalogue, failures: Sequence[
     """The faults of all splits in use. `catalogue` lists the videos whose files are present, sound or not; `failures`
     may say why others are absent."""
     reasons = {video_id(row.class_name, row.video): f"{row.stage}: {row.reason}" for row in failures}
+    streams = [
+        stream
+        for stream, kind in zip(BOTH_STREAMS, KINDS, strict=True)
+        if any(video.has([stream]) for video in catalogue.videos) or _is_needed(workspace, kind)
+    ]
     faults = []
     for name, lists in sets_of_splits(workspace).items():
         folder, before = str(lists), name and f"{name} "
         try:
             for split in splits_in_use(lists):
-                resolved = resolve(split, catalogue)
+                resolved = resolve(split, catalogue, streams=streams)
                 if absent := [*resolved.missing_train, *resolved.missing_test]:
                     named = some([f"{id_} ({reasons[id_]})" if id_ in reasons else id_ for id_ in absent], 5)
                     videos = plural(len(split.train) + len(split.test), "video")
                     have = "has" if len(absent) == 1 else "have"
-                    detail = f"names {videos}, of which {len(absent)} {have} no frames or no flow: {named}"
+                    detail = f"names {videos}, of which {len(absent)} {have} {lack_of(streams)}: {named}"
                     faults.append(Fault("split names absent videos", before + split.name, folder, detail))
                 if groups := resolved.leaking_groups:
                     detail = f"has videos of {plural(len(groups), 'group')} in both train and test: {some(groups, 5)}"
