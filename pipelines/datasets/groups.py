@@ -102,6 +102,8 @@ def read_groups(path: Path, ids: Iterable[str]) -> dict[str, str]:
         MissingError: There is no such file, or it cannot be read.
         UsageError: It has no two columns, lacks videos, or gives one two groups.
     """
+    if not path.is_file():
+        raise MissingError(f"--groups {path}: there is no such file")
     try:
         lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
         delimiter = next((one for one in ",;\t" if lines and one in lines[0]), ",")

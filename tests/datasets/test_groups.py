@@ -51,7 +51,7 @@ def test_a_file_of_groups_that_does_not_fit_is_refused(tmp_path, text, message):
 
 
 def test_a_file_of_groups_that_is_not_there_is_missing(tmp_path):
-    with pytest.raises(MissingError, match=r"--groups .*absent.csv cannot be read"):
+    with pytest.raises(MissingError, match=r"--groups .*absent.csv: there is no such file"):
         read_groups(tmp_path / "absent.csv", IDS)
 
 
