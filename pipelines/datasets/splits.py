@@ -233,8 +233,9 @@ def _chosen_groups(pairs: Sequence[tuple[str, str]], groups: GroupRule) -> tuple
     names = [group_of(*pair, groups=groups) for pair in pairs]
     if groups is None and not any(names):
         return None, "none", f"{NO_GROUPS}; --groups FILE --overwrite names them"
-    count, example = len(set(names) - {None}), next(name for name in names if name)
-    return groups, origin, f"groups: {count}, {what}, such as {example}; each stays on one side of a split"
+    count, example = len(set(names) - {None}), next((name for name in names if name), None)
+    alone = f", and {plural(names.count(None), 'video')} without one" if None in names else ""
+    return groups, origin, f"groups: {count}, {what}, such as {example}{alone}; each stays on one side of a split"
 
 
 def _of_videos(videos: Iterable[Video], tell: Callable[[str], None]) -> list[Split]:

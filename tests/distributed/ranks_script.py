@@ -7,6 +7,7 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -159,6 +160,9 @@ def working(folder: Path) -> dict[str, object]:
     torch.manual_seed(5)
     found["dry training"] = ranks().gather(train.run(config(folder, "dry", dry_run=True)).estimate)
     train.run(config(folder, "parts"))
+    every = config(folder, "every{split}", split="all", steps=("appearance",), validation=0.0)
+    wild = replace(every, name="wild{split}", overrides={"appearance": TINY["appearance"] | {"lr": 1e38}})
+    found["every split"] = ranks().gather([train.run_splits(each) for each in (wild, every)])
     protocols = {"crops": 3, "views": ("full", "center")}
     result = evaluate.run(evaluate.Config(folder / "work", run="two", step="late", device="cpu", **protocols))
     dry = evaluate.Config(folder / "work", run="two", step="late", device="cpu", dry_run=True, **protocols)

@@ -207,6 +207,14 @@ def test_scores_are_those_of_one_process_bit_for_bit(staged):
         assert document == (single.folder / "results.json").read_text()
 
 
+def test_every_split_is_trained_by_all_ranks_and_one_that_diverges_ends_none(staged):
+    found, folder, _, _ = staged
+    for diverged, trained in found["every split"]:
+        assert (diverged.runs, list(diverged.diverged)) == ([], ["wild1"])
+        assert ([one.run for one in trained.runs], trained.diverged) == (["every1"], {})
+    assert Run(folder / "work" / "runs" / "every1").finished() == ["appearance"]
+
+
 def test_a_dry_run_measures_training_as_all_ranks_do_it(staged):
     found, folder, _, _ = staged
     for cost in found["dry training"]:
