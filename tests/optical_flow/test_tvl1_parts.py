@@ -13,8 +13,8 @@ import torch
 
 from pipelines.optical_flow import TVL1Parameters
 from pipelines.optical_flow.tvl1 import buffers, compilation, reference
-from pipelines.optical_flow.tvl1.kernels import networks, solve
-from pipelines.optical_flow.tvl1.kernels.rows import MARGIN
+from pipelines.optical_flow.tvl1.kernels import median, networks, solve
+from pipelines.optical_flow.tvl1.kernels.rows import MARGIN, U1
 from pipelines.optical_flow.tvl1.parameters import level_sizes
 
 # ------------------------------------------------------------------ networks
@@ -44,6 +44,32 @@ def test_the_median_networks_find_the_median_of_sorted_columns(side: int, networ
     windows = np.array(list(itertools.product(sorted_columns, repeat=side)))  # [.., column, value]
     flat = windows.transpose(0, 2, 1).reshape(len(windows), -1)
     assert (exchanged(flat, network)[:, networks.MEDIAN_AT] == np.median(flat, axis=1)).all()
+
+
+@pytest.mark.parametrize("lengths", list(itertools.product(range(6), repeat=2)), ids=str)
+def test_merging_networks_merge_sorted_values(lengths: tuple[int, int]) -> None:
+    one, other = range(lengths[0]), range(lengths[0], sum(lengths))
+    network, order = networks.merged(one, other)
+    for ones in itertools.product(*(range(length + 1) for length in lengths)):
+        values = np.concatenate([np.arange(n) >= n - k for n, k in zip(lengths, ones, strict=True)])
+        assert (np.diff(exchanged(values, network)[order].astype(int)) >= 0).all()
+
+
+@pytest.mark.parametrize("side", [3, 5])
+def test_the_median_filter_gives_the_median_of_each_window(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Uncompiled, and so on arrays where the kernels have pointers.
+    monkeypatch.setattr(median, "njit", lambda **options: lambda function: function)
+    monkeypatch.setattr(median, "line", lambda lines, row, number: lines[row, number])
+    monkeypatch.setattr(median, "_copy_row", median._copy_row.py_func)
+    monkeypatch.setattr(median, f"_filter_rows_{side}", median._rows_filter(side))
+    for height, width in itertools.product((1, 2, 3, 4, 5, 8), (1, 2, 5, 9)):
+        flow = np.random.default_rng(height * width).normal(size=(height, width)).astype(np.float32)
+        *_, rows, _, _, scratch, _ = buffers.kernel_arguments(height, width, TVL1Parameters())
+        inside = rows[1 : height + 1, U1, MARGIN : MARGIN + width]
+        inside[:] = flow
+        median.median_filter.py_func(rows, 0, height, width, side, scratch)
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(flow, side // 2, "edge"), (side, side))
+        np.testing.assert_array_equal(inside, np.median(windows, axis=(2, 3)))
 
 
 # ------------------------------------------------------------------ pyramid

@@ -1,108 +1,177 @@
 """The 3x3 and 5x5 median filters, on the flow's rows and in place.
 
-Each column of the window is sorted once for the row; that leaves, of the network that sorts 25 values, only the
-exchanges that the median depends on, all of them minima and maxima of registers. Exact, and four times as fast as a
-selection for each pixel.
+Two rows are filtered together. Their windows of side n share n - 1 rows: each column of these is sorted once; each pair
+of neighbouring columns is merged once, for all windows that have both; of what the windows share only the n + 1 values
+in the middle can be their medians, and each window needs only its remaining row sorted to choose among them (after
+Adams, "Fast median filters using separable sorting networks", 2021). All of it is minima and maxima of registers, 77
+for a pixel's median of 25, and exact.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from numba import njit
 
-from pipelines.optical_flow.tvl1.kernels.networks import (
-    MEDIAN_AT,
-    MEDIAN_OF_COLUMNS_3,
-    MEDIAN_OF_COLUMNS_5,
-    SORT_3,
-    SORT_5,
-    Exchange,
-)
+from pipelines.optical_flow.tvl1.kernels.networks import SORT_3, SORT_5, Exchange, merged
 from pipelines.optical_flow.tvl1.kernels.rows import (
-    DELAYED,
     EXACT,
     FAST,
     MARGIN,
+    MERGED,
     SEPARATE,
     SORTED,
     U1,
+    UNFILTERED,
     U,
-    copy_line,
     line,
 )
+
+_HELD = 6  # unfiltered rows: those that two windows of side 5 reach
 
 
 @njit(**EXACT)
 def median_filter(rows, k, height, width, side, scratch):
     """Filters component k of the flow, its border repeated outwards. `side` is 3 or 5.
 
-    A filtered row waits among the delayed ones until no row to come needs the unfiltered one.
+    Rows are copied before any row that they are needed for is filtered.
     """
-    radius = side // 2
-    for y in range(height + radius):
-        if y < height:
-            target = line(scratch, 0, DELAYED + y % 3)
-            if side == 5:
-                _filter_row_5(rows, U1 + k, y, height, width, scratch, target)
-            else:
-                _filter_row_3(rows, U1 + k, y, height, width, scratch, target)
-        if y >= radius:
-            copy_line(line(scratch, 0, DELAYED + (y - radius) % 3), line(rows, y - radius + 1, U1 + k), MARGIN + width)
+    radius, held = side // 2, 0
+    for y in range(0, height, 2):
+        while held < min(y + radius + 2, height):
+            _copy_row(line(rows, held + 1, U1 + k), line(scratch, 0, UNFILTERED + held % _HELD), width)
+            held += 1
+        above, below = line(rows, y + 1, U1 + k), line(rows, y + 2, U1 + k)
+        if side == 5:
+            _filter_rows_5(scratch, y, height, width, above, below)
+        else:
+            _filter_rows_3(scratch, y, height, width, above, below)
 
 
-@njit(**EXACT)
-def _repeat_ends(scratch, width, side):
-    for n in range(side):
-        values = line(scratch, 0, SORTED + n)
-        for i in range(1, side // 2 + 1):
-            values[MARGIN - i] = values[MARGIN]
-            values[MARGIN + width - 1 + i] = values[MARGIN + width - 1]
+@njit(**EXACT, **SEPARATE)
+def _copy_row(source, target, width):
+    for i in range(U(MARGIN), U(MARGIN + width)):
+        target[i] = source[i]
+    for i in range(1, 3):
+        target[MARGIN - i] = source[MARGIN]
+        target[MARGIN + width - 1 + i] = source[MARGIN + width - 1]
 
 
 # ------------------------------------------------------------------ from networks to code
 
 
-def _filter_row_source(side: int) -> str:
-    """Filters row y of the lines `number` of all rows into `target`."""
-    sources = [f"line(rows, min(max(y + {1 + j - side // 2}, 1), height), number)" for j in range(side)]
-    columns = [f"line(scratch, 0, SORTED + {j})" for j in range(side)]
+def _filter_rows_source(side: int) -> str:
+    """Filters rows y and y + 1 into two lines; that below the last row of the image is of no use and does no harm."""
+    radius = side // 2
+    rows = [f"line(scratch, 0, UNFILTERED + min(max(y + {j - radius}, 0), height - 1) % HELD)" for j in range(side + 1)]
+    columns = [f"line(scratch, 0, SORTED + {j})" for j in range(side - 1)]
+    pairs = [f"line(scratch, 0, MERGED + {j})" for j in range(2 * side - 2)]
     return "\n".join(
         [
-            f"def filter_row_{side}(rows, number, y, height, width, scratch, target):",
-            f"    sort_columns({', '.join(sources + columns)}, width)",
-            f"    repeat_ends(scratch, width, {side})",
-            f"    median_of_columns({', '.join(columns)}, target, width)",
+            f"def filter_rows_{side}(scratch, y, height, width, above, below):",
+            f"    sort_columns({', '.join(rows[1:-1] + columns)}, width)",
+            f"    merge_pairs({', '.join(columns + pairs)}, width)",
+            f"    medians({', '.join([*columns, *pairs, rows[0], rows[-1]])}, above, below, width)",
         ]
     )
 
 
-def _sort_columns_source(side: int, network: Sequence[Exchange]) -> str:
-    """Sorts the `side` values above, at and below each pixel of a row."""
-    sources, columns = [[f"{name}{j}" for j in range(side)] for name in ("source", "sorted")]
+def _sort_columns_source(side: int) -> str:
+    """Sorts the side - 1 values of each column, those beside the image included."""
+    height, radius = side - 1, side // 2
+    network, order = _sorting(range(height))
     return "\n".join(
         [
-            f"def sort_columns_{side}({', '.join(sources + columns)}, width):",
-            "    for i in range(U(MARGIN), U(MARGIN + width)):",
-            *(f"        v{j} = source{j}[i]" for j in range(side)),
-            *_exchanges(network, range(side)),
-            *(f"        sorted{j}[i] = v{j}" for j in range(side)),
+            f"def sort_columns_{side}({_names('row', height)}, {_names('column', height)}, width):",
+            f"    for i in range(U(MARGIN - {radius}), U(MARGIN + {radius} + width)):",
+            *(f"        v{j} = row{j}[i]" for j in range(height)),
+            *_exchanges(network, order),
+            *(f"        column{j}[i] = v{wire}" for j, wire in enumerate(order)),
         ]
     )
 
 
-def _median_source(side: int, network: Sequence[Exchange]) -> str:
-    """The median of each pixel's window, from the sorted columns."""
-    offsets = [f"i + U({j})" for j in range(side)]
-    start = f"MARGIN - {side // 2}"
+def _merge_pairs_source(side: int) -> str:
+    """Merges each sorted column with the next."""
+    height, radius = side - 1, side // 2
+    network, order = merged(range(height), range(height, 2 * height))
     return "\n".join(
         [
-            f"def median_of_columns_{side}({', '.join(f'sorted{n}' for n in range(side))}, target, width):",
-            f"    for i in range(U({start}), U({start} + width)):",
-            *(f"        v{side * n + j} = sorted{n}[{at}]" for n in range(side) for j, at in enumerate(offsets)),
-            *_exchanges(network, [MEDIAN_AT]),
-            f"        target[i + U({side // 2})] = v{MEDIAN_AT}",
+            f"def merge_pairs_{side}({_names('column', height)}, {_names('pair', 2 * height)}, width):",
+            f"    for i in range(U(MARGIN - {radius}), U(MARGIN + {radius} + width - 1)):",
+            *(f"        v{j} = column{j}[i]" for j in range(height)),
+            *(f"        v{height + j} = column{j}[i + U(1)]" for j in range(height)),
+            *_exchanges(network, order),
+            *(f"        pair{j}[i] = v{wire}" for j, wire in enumerate(order)),
         ]
     )
+
+
+def _medians_source(side: int) -> str:
+    """The medians of two windows, whose columns are pairs from the left and a last one by itself."""
+    height, radius = side - 1, side // 2
+    loads, network = [], []
+    shared: Sequence[int] = []
+    rank, wires = side * side // 2, 0  # of the median among what is left
+
+    def load(names: Iterable[str]) -> list[int]:
+        nonlocal wires
+        first = wires
+        for name in names:
+            loads.append(f"        v{wires} = {name}")
+            wires += 1
+        return list(range(first, wires))
+
+    for start in range(0, side, 2):
+        names, count = ("pair", 2 * height) if start + 1 < side else ("column", height)
+        values = load(f"{names}{j}[i + U({start})]" for j in range(count))
+        exchanges, shared = merged(shared, values)
+        network += exchanges
+        # Only these can be the median, whatever the values to come are.
+        lowest = max(0, rank - (side * side - wires))
+        shared, rank = shared[lowest : rank + 1], rank - lowest
+    results = []
+    for row in ("top", "bottom"):
+        exchanges, values = _sorting(load(f"{row}[i + U({j})]" for j in range(side)))
+        network += exchanges
+        results.append((shared, values))
+    wanted = [wire for chosen, values in results for wire in (*chosen, *values)]
+    return "\n".join(
+        [
+            f"def medians_{side}({_names('column', height)}, {_names('pair', 2 * height)},"
+            " top, bottom, above, below, width):",
+            f"    for i in range(U(MARGIN - {radius}), U(MARGIN - {radius} + width)):",
+            *loads,
+            *_exchanges(network, wanted),
+            *(
+                f"        {target}[i + U({radius})] = {_middle(chosen, values)}"
+                for target, (chosen, values) in zip(("above", "below"), results, strict=True)
+            ),
+        ]
+    )
+
+
+def _middle(longer: Sequence[int], shorter: Sequence[int]) -> str:
+    """The median of n + 1 sorted values and n others: the largest of what is surely not above it."""
+    most = f"v{longer[0]}"
+    for one, other in zip(longer[1:], reversed(shorter), strict=True):
+        most = f"max({most}, min(v{one}, v{other}))"
+    return most
+
+
+def _sorting(wires: Sequence[int]) -> tuple[list[Exchange], list[int]]:
+    """A network that sorts the wires, and the order in which it leaves them."""
+    known = {3: SORT_3, 5: SORT_5}.get(len(wires))
+    if known is not None:
+        return [(wires[low], wires[high]) for low, high in known], list(wires)
+    if len(wires) == 1:
+        return [], list(wires)
+    (first, left), (second, right) = (_sorting(half) for half in (wires[: len(wires) // 2], wires[len(wires) // 2 :]))
+    last, order = merged(left, right)
+    return [*first, *second, *last], order
+
+
+def _names(name: str, count: int) -> str:
+    return ", ".join(f"{name}{j}" for j in range(count))
 
 
 def _exchanges(network: Sequence[Exchange], wanted: Sequence[int]) -> list[str]:
@@ -122,22 +191,31 @@ def _exchanges(network: Sequence[Exchange], wanted: Sequence[int]) -> list[str]:
 
 def _compiled(source: str, options: Mapping[str, Any], **known: Any) -> Callable[..., None]:
     """The function that `source` defines. Its name says its side: names tell compiled functions apart."""
-    namespace: dict[str, Any] = {"U": U, "MARGIN": MARGIN, "SORTED": SORTED, "line": line, **known}
+    namespace: dict[str, Any] = {
+        "U": U,
+        "MARGIN": MARGIN,
+        "UNFILTERED": UNFILTERED,
+        "HELD": _HELD,
+        "SORTED": SORTED,
+        "MERGED": MERGED,
+        "line": line,
+        **known,
+    }
     before = set(namespace)
     exec(source, namespace)
     (name,) = set(namespace) - before - {"__builtins__"}
     return njit(**options)(namespace[name])
 
 
-def _row_filter(side: int, sorting: Sequence[Exchange], of_columns: Sequence[Exchange]) -> Callable[..., None]:
+def _rows_filter(side: int) -> Callable[..., None]:
     return _compiled(
-        _filter_row_source(side),
+        _filter_rows_source(side),
         EXACT,
-        repeat_ends=_repeat_ends,
-        sort_columns=_compiled(_sort_columns_source(side, sorting), FAST | SEPARATE),
-        median_of_columns=_compiled(_median_source(side, of_columns), FAST | SEPARATE),
+        sort_columns=_compiled(_sort_columns_source(side), FAST | SEPARATE),
+        merge_pairs=_compiled(_merge_pairs_source(side), FAST | SEPARATE),
+        medians=_compiled(_medians_source(side), FAST | SEPARATE),
     )
 
 
-_filter_row_3 = _row_filter(3, SORT_3, MEDIAN_OF_COLUMNS_3)
-_filter_row_5 = _row_filter(5, SORT_5, MEDIAN_OF_COLUMNS_5)
+_filter_rows_3 = _rows_filter(3)
+_filter_rows_5 = _rows_filter(5)

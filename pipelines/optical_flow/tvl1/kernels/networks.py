@@ -3,6 +3,7 @@
 Among the kernels, because these are compiled anew when a file beside them changes (`compilation.py`).
 """
 
+import itertools
 from collections.abc import Sequence
 
 Exchange = tuple[int, int]
@@ -29,3 +30,23 @@ MEDIAN_OF_COLUMNS_5: Sequence[Exchange] = (
 )
 MEDIAN_AT = 4
 """Where both networks leave the median."""
+
+
+def merged(one: Sequence[int], other: Sequence[int]) -> tuple[list[Exchange], list[int]]:
+    """A network that merges two sorted sequences of wires, and the order in which it leaves them.
+
+    Batcher's odd-even merge: those at even places are merged, and those at odd ones; then neighbors are compared.
+    """
+    if not one or not other:
+        return [], [*one, *other]
+    if len(one) == len(other) == 1:
+        return [(one[0], other[0])], [one[0], other[0]]
+    network, even = merged(one[::2], other[::2])
+    exchanges, odd = merged(one[1::2], other[1::2])
+    network += exchanges
+    order = [even[0]]
+    for low, high in itertools.zip_longest(odd, even[1:]):
+        if low is not None and high is not None:
+            network.append((low, high))
+        order += [wire for wire in (low, high) if wire is not None]
+    return network, order

@@ -21,8 +21,9 @@ U = np.uintp
 """The type of indices in hot loops."""
 
 MARGIN = 16  # floats: one cache line, which keeps lines aligned
-LANES = 8
-"""Pixels of a row are computed in whole vectors of so many, those of AVX2: a pixel left over would cost as much."""
+LANES = 16
+"""Pixels of a row are iterated in whole vectors of so many: one of AVX-512, or two of AVX2. What they wait for, results
+of earlier instructions, they wait for together."""
 AROUND = 12
 """Rows above and below an image: those 4 pixels beyond the border, and what is read around them, lie within."""
 
@@ -33,10 +34,13 @@ ROW_LINES = 10
 # index MARGIN + x of row AROUND + y.
 FIRST, SECOND = 0, 1
 PLANES_LINES = 4
-# Of the only row of `scratch`: for the median filter 5 sorted lines and 3 that wait; for the warp 8 of weights, 2 of
-# offsets and 3 of what was sampled; for the iteration one with a sum for each lane of a vector.
-SORTED, DELAYED, WEIGHTS, OFFSETS, SAMPLED, SUMS = 0, 5, 8, 16, 18, 21
-SCRATCH_LINES = 22
+# Of the only row of `scratch`: for the median filter 6 rows as they were, 4 lines of sorted columns and 8 of pairs of
+# them; for the warp 8 of weights, 2 of offsets and 3 of what was sampled; for the iteration one with a sum for each
+# lane of a vector. They are not used at the same time.
+UNFILTERED, SORTED, MERGED = 0, 6, 10
+WEIGHTS, OFFSETS, SAMPLED = 0, 8, 10
+SUMS = 0
+SCRATCH_LINES = 18
 
 
 class _Separate(Compiler):
@@ -48,13 +52,13 @@ class _Separate(Compiler):
         return super().define_pipelines()
 
 
-# Divisions by zero give infinity. FUSED: products are added without being rounded first. FAST: also, reciprocals may be
-# approximate, and there are no NaNs. Parity is to rounding, not to the bit; but additions stay in the order in which
-# they are written: where the compiler may choose, it chooses another one every time it runs, and the flow would depend
-# on who compiled.
+# Divisions by zero give infinity. FUSED: products are added without being rounded first. FAST: also, there are no NaNs.
+# Parity is to rounding, not to the bit; but additions stay in the order in which they are written: where the compiler
+# may choose, it chooses another one every time it runs, and the flow would depend on who compiled. Nor are reciprocals
+# approximate: they would be others on each kind of processor, and take as long.
 EXACT: dict[str, Any] = {"error_model": "numpy", "nogil": True}
 FUSED = {"fastmath": {"contract"}, **EXACT}
-FAST = {"fastmath": {"nnan", "ninf", "nsz", "arcp", "contract", "afn"}, **EXACT}
+FAST = {"fastmath": {"nnan", "ninf", "nsz", "contract"}, **EXACT}
 SEPARATE: dict[str, Any] = {"pipeline_class": _Separate}
 """Of kernels on lines, whatever else they are."""
 
@@ -77,20 +81,37 @@ def line(typingctx, lines, row, number):
 
 
 @njit(**EXACT)
-def padded(width):
-    return (width + LANES - 1) // LANES * LANES
+def fields(rows, y):
+    """The lines of a row of the state, in their order."""
+    return (
+        line(rows, y, GRAD_X),
+        line(rows, y, GRAD_Y),
+        line(rows, y, INVERSE_NORM),
+        line(rows, y, RESIDUAL),
+        line(rows, y, P11),
+        line(rows, y, P12),
+        line(rows, y, P21),
+        line(rows, y, P22),
+        line(rows, y, U1),
+        line(rows, y, U2),
+    )
+
+
+@njit(**EXACT)
+def padded(width, lanes):
+    return (width + lanes - 1) // lanes * lanes
 
 
 @njit(**EXACT)
 def start_level(rows, flow):
     """The flow [2, H, W] into the rows; the dual variable to zero."""
     _, height, width = flow.shape
-    end = MARGIN + padded(width) + 1
+    end = MARGIN + padded(width, LANES) + 1
     for y in range(height + 2):
         for number in range(P11, P22 + 1):
-            _clear(line(rows, y, number), MARGIN - 1, end)
+            clear(line(rows, y, number), MARGIN - 1, end)
         for number in range(ROW_LINES):
-            _clear(line(rows, y, number), MARGIN + width, end)
+            clear(line(rows, y, number), MARGIN + width, end)
     for k in range(2):
         for y in range(height):
             u = line(rows, y + 1, U1 + k)
@@ -99,7 +120,7 @@ def start_level(rows, flow):
 
 
 @njit(**EXACT)
-def _clear(target, start, end):
+def clear(target, start, end):
     for i in range(U(start), U(end)):
         target[i] = np.float32(0)
 

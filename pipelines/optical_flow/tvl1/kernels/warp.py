@@ -17,7 +17,6 @@ from pipelines.optical_flow.tvl1.kernels.rows import (
     GRAD_X,
     GRAD_Y,
     INVERSE_NORM,
-    LANES,
     MARGIN,
     OFFSETS,
     PLANES_LINES,
@@ -33,6 +32,8 @@ from pipelines.optical_flow.tvl1.kernels.rows import (
     padded,
 )
 
+RUN = 8
+"""Pixels are sampled together in whole vectors of so many, those of AVX2: longer ones move alike less often."""
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _SMALLEST = np.float32(1e-30)  # squared gradient whose reciprocal is a number: flow of 1e-20 in flat parts gives less
 _OUTSIDE = np.float32(4)  # pixels beyond the border, from where on all that is read is border
@@ -130,7 +131,7 @@ def _weigh(rows, scratch, y, height, width, like_cuda):
             width,
             like_cuda,
         )
-        for i in range(MARGIN + width, MARGIN + padded(width)):
+        for i in range(MARGIN + width, MARGIN + padded(width, RUN)):
             offsets[i] = offsets[MARGIN + width - 1]
 
 
@@ -138,8 +139,8 @@ def _weigh(rows, scratch, y, height, width, like_cuda):
 def _weigh_axis(u, offsets, w0, w1, w2, w3, first, slope, size, width, like_cuda):
     """Along one axis: pixel i of the row is at first + slope * i of `size`."""
     border = np.float32(size) + _OUTSIDE
-    for start in range(U(MARGIN), U(MARGIN + padded(width)), U(LANES)):
-        for lane in range(U(LANES)):
+    for start in range(U(MARGIN), U(MARGIN + padded(width, RUN)), U(RUN)):
+        for lane in range(U(RUN)):
             i = start + lane
             here = np.float32(np.int32(first) + np.int32(slope) * (np.int32(i) - np.int32(MARGIN)))
             there = here + u[i]
@@ -153,13 +154,13 @@ def _sample_row(planes, scratch, y, width):
     """Divides a row into runs, as long as they can be."""
     offsets_x, offsets_y = line(scratch, 0, OFFSETS), line(scratch, 0, OFFSETS + 1)
     stride = U(planes.shape[2])
-    start, end = MARGIN, MARGIN + padded(width)
+    start, end = MARGIN, MARGIN + padded(width, RUN)
     while start < end:
         stop = start
         run = block = _bounds(offsets_x, offsets_y, start)
         while _move_alike(block):
             run = block
-            stop += LANES
+            stop += RUN
             if stop >= end:
                 break
             block = _united(run, _bounds(offsets_x, offsets_y, stop))
@@ -180,7 +181,7 @@ def _sample_row(planes, scratch, y, width):
                 top,
             )
         else:
-            stop = start + LANES
+            stop = start + RUN
             _sample_each(
                 line(planes, 0, SECOND),
                 line(scratch, 0, WEIGHTS),
@@ -201,7 +202,7 @@ def _bounds(offsets_x, offsets_y, start):
     """The least and the largest offset of a vector of pixels: left, right, top, bottom."""
     left = right = offsets_x[U(start)]
     top = bottom = offsets_y[U(start)]
-    for i in range(U(start), U(start) + U(LANES)):
+    for i in range(U(start), U(start) + U(RUN)):
         left, right = min(left, offsets_x[i]), max(right, offsets_x[i])
         top, bottom = min(top, offsets_y[i]), max(bottom, offsets_y[i])
     return left, right, top, bottom
@@ -222,8 +223,8 @@ def _move_alike(bounds):
 def _sample_run(top_row, weights, offsets_x, offsets_y, value, grad_x, grad_y, stride, start, stop, left, top):
     """`top_row` is the uppermost of the five rows of planes that are read."""
     here, there = U(start), U(start + int(left) - 1)
-    for block in range(U(0), U(stop - start), U(LANES)):
-        for lane in range(U(LANES)):
+    for block in range(U(0), U(stop - start), U(RUN)):
+        for lane in range(U(RUN)):
             n = block + lane
             i, at = here + n, there + n
             a = _shifted(_four(weights, i, stride), offsets_x[i] > left)
@@ -268,7 +269,7 @@ def _across(plane, i, w):
 @njit(**FAST, **SEPARATE)
 def _sample_each(planes, weights, offsets_x, offsets_y, value, grad_x, grad_y, stride, start, y):
     row = U(PLANES_LINES) * stride
-    for i in range(U(start), U(start + LANES)):
+    for i in range(U(start), U(start + RUN)):
         top, left = U(y + AROUND - 1 + int(offsets_y[i])), U(int(i) - 1 + int(offsets_x[i]))
         a = _four(weights, i, stride)
         b = _four(weights, i + U(4) * stride, stride)
