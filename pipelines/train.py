@@ -471,14 +471,15 @@ def _prepare(
     if config.like:
         difference = flow_difference(find_run(workspace, config.like), found.flow)
         on_progress(note(f"settings of run {config.like}" + (f"; {difference}" if difference else "")))
+    pictured = [*found.videos, *found.validation]
     settled = replace(
         config,
         resolved=config.base.for_videos(len(found.videos)),
-        size=config.size or input_size(config.base, median_picture(found.videos)),
+        size=config.size or input_size(config.base, median_picture(pictured)),
     )
     assert settled.size is not None
     steps = [settled.step(name) for name in settled.selected()]
-    for text in sentences(found.videos, settled.size, steps, found.classes):
+    for text in sentences(pictured, settled.size, steps, found.classes):
         on_progress(note(text))
     return session.prepare_run(
         workspace,

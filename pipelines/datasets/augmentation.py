@@ -141,7 +141,7 @@ def view_crops(height: int, width: int, views: ViewName, size: Size, *, referenc
 
     "full": the whole picture, so scaled that things are as large as in training (256 x 341 at an input of 224: as
     stored; with `reference` 1 and the picture's own shape: the input's size). "center": one crop; "3": both ends and
-    the middle of the side that is the longer one beside the box's; "5" and "10": four corners and the center (ten are
+    the middle of the side along which a crop has more room; "5" and "10": four corners and the center (ten are
     these and their mirrors, which are the caller's to add).
 
     Args:
@@ -158,14 +158,14 @@ def view_crops(height: int, width: int, views: ViewName, size: Size, *, referenc
     if views == "full":
         scale = size[0] / (reference * box[0])
         return Views([Crop(0, 0, height, width)], (max(1, round(height * scale)), max(1, round(width * scale))))
+    lengths = (reference * box[0], reference * box[1])
     if views == "center":
         positions: Sequence[tuple[float, float]] = ((0.5, 0.5),)
     elif views == "3":
-        along_width = width / box[1] >= height / box[0]
+        along_width = width - lengths[1] >= height - lengths[0]
         positions = [(0.5, end) if along_width else (end, 0.5) for end in (0.0, 0.5, 1.0)]
     elif views in ("5", "10"):
         positions = _CORNERS_AND_CENTER
     else:
         raise UsageError(f"--views {views!r} is not known: give one of {', '.join(get_args(ViewName))}")
-    lengths = (reference * box[0], reference * box[1])
     return Views([_placed(height, width, lengths, y, x) for y, x in positions], size)

@@ -49,6 +49,8 @@ def shown_share(scheme: Augmentation, picture: Size, size: Size) -> float:
 def sentences(videos: Sequence[Video], size: Size, steps: Sequence[Step], classes: Sequence[str]) -> list[str]:
     """What a user is to know of the input before it is trained on: its shape, what crops show, and mirrors."""
     told = []
+    mirrors = any(step.mirrors for step in steps)
+    named = [name for name in classes if _SIDES & {word.lower() for word in _words(name)}]
     picture = median_picture(videos)
     if picture is not None:
         shares = [shown_share(scheme, picture, size) for scheme in dict.fromkeys(step.augmentation for step in steps)]
@@ -57,23 +59,18 @@ def sentences(videos: Sequence[Video], size: Size, steps: Sequence[Step], classe
         shapes = f", the median of shapes from {min(aspects)} to {max(aspects)}" if len(aspects) > 1 else ""
         text = f"input {_text(size)} of pictures {_text(picture)} (height x width{shapes}): "
         text += f"a training crop shows {share} %"
-        box = largest_box(*picture, size)
-        better = shaped_like(picture, min(size))
+        box, better = largest_box(*picture, size), shaped_like(picture, min(size))
         if box[0] * box[1] < _MUCH * picture[0] * picture[1]:
             most = percent(max(shown_share(step.augmentation, picture, better) for step in steps), 0)
-            text += f"; --size {_text(better)} would show {most} %"
+            text += f" (--size {_text(better)} would show {most} %)"
+        if mirrors and not named:
+            text += ", half of them mirrored (--mirror no if left and right tell classes apart)"
         told.append(text)
-    if any(step.mirrors for step in steps):
-        named = [name for name in classes if _SIDES & {word.lower() for word in _words(name)}]
-        if named:
-            told.append(
-                f"warning: half of the training samples are mirrored, although left and right seem to tell classes "
-                f"apart ({some(named)}): give --mirror no"
-            )
-        else:
-            told.append(
-                "half of the training samples are mirrored: give --mirror no if left and right tell classes apart"
-            )
+    if mirrors and named:
+        told.append(
+            "warning: half of the training samples are mirrored, although left and right seem to tell classes apart "
+            f"({some(named)}): give --mirror no"
+        )
     return told
 
 

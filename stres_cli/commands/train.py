@@ -100,7 +100,8 @@ def _show_recipe(ui: CommandUI, config: stage.Config) -> None:
     """Prints every setting of the chosen steps, as its option takes it."""
     steps = [config.step(name) for name in config.selected()]
     videos = f" for {config.base.videos} training videos" if config.base.videos else ""
-    table = Table(title=f"recipe {config.base.name}{videos}", box=None, padding=(0, 2, 0, 0), title_style="bold")
+    like = f" as of run {config.like}" if config.like else ""
+    table = Table(title=f"recipe {config.base.name}{like}{videos}", box=None, padding=(0, 2, 0, 0), title_style="bold")
     table.add_column("", no_wrap=True)
     for step in steps:
         table.add_column(step.name, overflow="fold")

@@ -186,6 +186,18 @@ def test_crops_of_the_older_protocols():
     assert [crop.top for crop in view_crops(340, 256, "3", INPUT).crops] == [0, 58, 116]
 
 
-def test_three_crops_lie_along_the_side_that_the_input_leaves_most_of():
+def test_three_crops_lie_along_the_side_with_more_room():
     wide = view_crops(100, 200, "3", (32, 128), reference=1.0).crops  # a box of 50 x 200: the width is full
     assert [(crop.top, crop.left) for crop in wide] == [(0, 0), (25, 0), (50, 0)]
+    for picture, size in [
+        ((216, 456), (96, 200)),
+        ((456, 216), (200, 96)),
+        ((128, 456), (96, 200)),
+        ((228, 128), INPUT),
+    ]:
+        seen = [np.zeros(side, bool) for side in picture]
+        for crop in view_crops(*picture, "3", size).crops:
+            seen[0][crop.top : crop.top + crop.height] = True
+            seen[1][crop.left : crop.left + crop.width] = True
+        room = [side - shown for side, shown in zip(picture, (crop.height, crop.width), strict=True)]
+        assert seen[int(np.argmax(room))].all()
