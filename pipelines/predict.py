@@ -17,7 +17,7 @@ from pipelines.interface import options
 from pipelines.interface.options import Option, TemporalName, ViewName
 from pipelines.prediction.progress import STAGE, PredictionProgress
 from pipelines.prediction.results import Prediction, Result, Truth, write_csv
-from pipelines.prediction.windows import Duration
+from pipelines.prediction.windows import lengths
 from pipelines.runtime.progress import OnProgress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.sources.names import is_video
@@ -30,9 +30,7 @@ from pipelines.training.runs import Chosen, choose_run, trained_with_mirrors
 if TYPE_CHECKING:
     from pipelines.prediction.predictor import Predictor
 
-CROPS_OF_A_WINDOW = 5
 _TIMELINE = "Timeline"
-_WINDOW, _HOP = Duration(2, in_frames=False), Duration(1, in_frames=False)
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,7 @@ class Config:
         if not self.videos:
             raise UsageError("VIDEOS: give at least one video, folder, list file or glob")
         self.protocol_settings(evaluate.Config.crops)
-        window, hop = self.lengths()
-        if hop.in_frames == window.in_frames and hop.number > window.number:
-            raise UsageError(f"--hop {hop} is more than --window {window}: frames between windows would be skipped")
+        lengths(self.window, self.hop)
         for flag, value in (("--window", self.window), ("--hop", self.hop), ("--output", self.output)):
             if value is not None and not self.timeline:
                 raise UsageError(f"{flag} {value} goes with --timeline only")
@@ -108,13 +104,6 @@ class Config:
     def output_folder(self) -> Path:
         """Of the timelines' files."""
         return self.output or Workspace(self.workspace).root / "predictions"
-
-    def lengths(self) -> tuple[Duration, Duration]:
-        """Window and hop. Raises `UsageError` if one is not a length."""
-        window = _WINDOW if self.window is None else Duration.parse("--window", self.window)
-        if self.hop is not None:
-            return window, Duration.parse("--hop", self.hop)
-        return window, _HOP if self.window is None else window.half()
 
 
 OnPrediction = Callable[[Prediction], None]
@@ -207,13 +196,10 @@ def _sources(config: Config) -> tuple[list[VideoSource], list[Failure], list[str
 
 
 def _predictor(config: Config, chosen: Chosen) -> "Predictor":
-    from pipelines.prediction.predictor import Predictor
+    from pipelines.prediction.predictor import Predictor, crops_of_a_window
     from pipelines.runtime.devices import device_for
 
-    crops = evaluate.Config.crops
-    if config.timeline:
-        trained = {str(name): made.step.frames for name, made in chosen.run.config().steps.items()}
-        crops = max(CROPS_OF_A_WINDOW, trained.get(chosen.step, 1))
+    crops = crops_of_a_window(chosen.run, chosen.step) if config.timeline else evaluate.Config.crops
     return Predictor(
         chosen.run,
         config.protocol_settings(crops).protocol(
@@ -248,7 +234,12 @@ def _predict_each(
             if not config.timeline:
                 return predict_whole(predictor, source, progress)
             return predict_over_time(
-                predictor, source, config.lengths(), paths[number], overlay=config.overlay, progress=progress
+                predictor,
+                source,
+                lengths(config.window, config.hop),
+                paths[number],
+                overlay=config.overlay,
+                progress=progress,
             )
         except VideoError as error:
             return Failure(STAGE, source.class_name, source.video, str(source.path), str(error))

@@ -30,6 +30,7 @@ COMMANDS = {
     "evaluate": "Score the test videos of a run's split: appearance, motion and both fused, in one pass.",
     "report": "Report accuracies and the confusion matrix: in the terminal, as CSV, PNG and one HTML page.",
     "predict": "Classify videos directly from file.",
+    "extract-features": "Store the features that a run's network gives its classifiers, for other programs.",
     "export": "Write a run's network as one file that runs without stres, with a model card.",
     "doctor": "Check the environment and suggest fixes.",
 }

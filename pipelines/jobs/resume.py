@@ -34,7 +34,7 @@ _ATTRIBUTES = frozenset(  # all that is compared: reading the others too would d
         *("source", "source_sha256", "source_bytes", "source_mtime_ns", "source_split"),
         *("frames_sha256", "jpeg_quality"),
         *("width", "height", "source_width", "source_height"),
-        *("method", "method_parameters", "bound", "step", "flow_input"),
+        *("method", "method_parameters", "bound", "step", "flow_input", "settings"),
     )
 )
 
@@ -108,6 +108,8 @@ class Comparison(Generic[Task]):
     misfit: Callable[[Task, Mapping[str, Any]], str] | None = None
     """Given the attributes of the video's other artifact (flow for frames, frames for flow), says why the result would
     not fit it; None: that is not looked at."""
+    elsewhere: str = "another --workspace"
+    """The option that puts the result beside what is stored."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def divide(
         )
         found = [(task, look if isinstance(look, _Look) else _Look()) for task, look in zip(tasks, looks, strict=True)]
         hashes = _source_hashes([task for task, look in found if look.needs_reading], comparison.sources, job)
-        return [_outcome(task, look, hashes.get(task.source.id)) for task, look in found]
+        return [_outcome(task, look, hashes.get(task.source.id), comparison.elsewhere) for task, look in found]
 
     outcomes = list(zip(tasks, ranks().broadcast_from_rank0(find), strict=True))
     return Division(
@@ -216,7 +218,7 @@ def _look(comparison: Comparison[Task], task: Task) -> _Look:
         if difference := comparison.conflict(attributes):
             raise UsageError(
                 f"{task.target} was made with other settings ({difference}): give the same ones, --overwrite to make "
-                "everything again, or another --workspace"
+                f"everything again, or {comparison.elsewhere}"
             )
         look.own = origin(task.target, attributes)
         split = task.source.split
@@ -237,7 +239,7 @@ def other_artifact(target: Path, schema: str) -> tuple[Path, str]:
     return target.parents[2] / kind / target.parent.name / target.name, other
 
 
-def _outcome(task: Task, look: _Look, sha256: str | None) -> _Outcome:
+def _outcome(task: Task, look: _Look, sha256: str | None, elsewhere: str) -> _Outcome:
     own, other = (origin and origin.settled(sha256) for origin in (look.own, look.other))
     if own == "same":
         return "make" if look.other_split else "done"
@@ -250,12 +252,12 @@ def _outcome(task: Task, look: _Look, sha256: str | None) -> _Outcome:
         if os.path.exists(recorded):
             reason = (
                 f"two sources of one name: {origin.source} and {source.path} would both be stored as {source.id}: "
-                "rename one, or give another --workspace"
+                f"rename one, or give {elsewhere}"
             )
         else:
             reason = (
                 f"{origin.artifact} was made from {origin.source}, which is no longer there, and {source.path} has "
-                "other content: give --overwrite to store this one instead, or another --workspace"
+                f"other content: give --overwrite to store this one instead, or {elsewhere}"
             )
         return VideoProblem(source.class_name, source.video, source.path, reason)
     if other == "same" and look.misfit:

@@ -3,8 +3,8 @@
 Letters: H W pixels, T centers, L flow fields of a stack, M fields.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -124,9 +124,16 @@ class FramePlan:
         """
         if "motion" in streams:
             require_pairs(length, step)
-        centers = spaced_centers(length, crops, stack, step)
+        plan = cls.around(spaced_centers(length, crops, stack, step), length, stack=stack, step=step, streams=streams)
+        return replace(plan, centers=start + plan.centers, stacks=start + plan.stacks)
+
+    @classmethod
+    def around(
+        cls, centers: Sequence[int] | np.ndarray, length: int, *, stack: int, step: int, streams: frozenset[str]
+    ) -> "FramePlan":
+        """Plans these frames of a video of `length` frames, and their stacks."""
         stacks = np.stack([flow_indices(int(center), max(length - step, 1), stack) for center in centers])
-        return cls(start + centers, start + stacks, step, streams)
+        return cls(np.array(centers, np.int64), stacks, step, streams)
 
     def frames(self) -> set[int]:
         """The frames that have to be decoded to pixels."""

@@ -3,11 +3,11 @@
 Letters: C classes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from pipelines.datasets.samples import views_of
 from pipelines.errors import VideoError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scoring import Output, Scorer, mean_logits, shortest_window, with_fused
+from pipelines.optical_flow.store import require_pairs
 from pipelines.prediction.inputs import FlowOnDemand, FramePlan, trained_flow
 from pipelines.runtime.devices import memory_errors
 from pipelines.training.runs import Run, load_network, recipe_of
@@ -88,25 +89,48 @@ class Predictor:
 
     def plan(self, start: int, length: int) -> FramePlan:
         """What to look at of the `length` frames from `start` on. Raises `VideoError` if they are too few for flow."""
+        return FramePlan.of(start, length, crops=self.protocol.frames, **self._needs)
+
+    def plan_of(self, centers: Sequence[int], length: int) -> FramePlan:
+        """What to look at for these frames of a video of `length` frames. Raises `VideoError` if those are too few for
+        flow."""
+        if "motion" in self.streams:
+            require_pairs(length, self.flow.settings.step)
+        return FramePlan.around(centers, length, **self._needs)
+
+    @property
+    def _needs(self) -> dict[str, Any]:
         stack = self.scorer.network.flow_channels // 2
-        return FramePlan.of(
-            start, length, crops=self.protocol.frames, stack=stack, step=self.flow.settings.step, streams=self.streams
-        )
+        return {"stack": stack, "step": self.flow.settings.step, "streams": self.streams}
 
     def logits(self, pixels: DecodedClip) -> Logits:
         """The mean logits of what one span shows."""
         return with_fused(self.mean(pixels, mean_logits))
 
-    def mean(self, pixels: DecodedClip, output: Output) -> dict[str, np.ndarray]:
-        """The mean of `output` over what goes through the network for one span, of each stream: float64."""
+    def mean(
+        self, pixels: DecodedClip, output: Output, cuts: Sequence[Sequence[int]] | None = None
+    ) -> dict[str, np.ndarray]:
+        """The mean of `output` over what goes through the network for one span, of each stream: float64. `cuts`: which
+        of its frames go together, if not those of the protocol."""
         with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):
-            means = self.scorer.mean(*self.views(pixels), self.cuts, output)
+            means = self.scorer.mean(*self.views(pixels), self.cuts if cuts is None else cuts, output)
         return {name: values.numpy() for name, values in means.items()}
 
     def views(self, pixels: DecodedClip) -> tuple[Clips | None, Clips | None]:
         """What goes into the network: V views of T frames and of T stacks."""
         protocol, reference = self.protocol, REFERENCE[self.recipe.augmentation]
         return views_of(pixels, self.size, views=protocol.views, mirror=protocol.mirror, reference=reference)
+
+
+def frames_of_training(run: Run, step: str) -> int:
+    """How many frames went through the network `step` of the run together in training."""
+    trained = {str(name): made.step.frames for name, made in run.config().steps.items()}
+    return trained.get(step, 1)
+
+
+def crops_of_a_window(run: Run, step: str) -> int:
+    """How many frames of a window are looked at where `--crops` does not say."""
+    return max(5, frames_of_training(run, step))
 
 
 def probabilities(logits: Logits) -> dict[str, list[float]]:

@@ -43,7 +43,7 @@ class Slider(Generic[Value]):
         self.advance(time)
         oldest = self.oldest()
         for index in range(self.kept_from, oldest):
-            del self.frames[index]
+            self.frames.pop(index, None)
         self.kept_from = max(self.kept_from, oldest)
         self.flow.forget(oldest)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pipelines.errors import UsageError
 
-_EXACT = 1e-6  # seconds by which sums of times are off
+EXACT = 1e-6  # seconds by which sums of times are off
 _FORM = re.compile(r"(?P<number>\d+(\.\d+)?|\.\d+)\s*(?P<unit>s|f?)")
 
 
@@ -42,6 +42,16 @@ class Duration:
 
     def __str__(self) -> str:
         return f"{self.number:g} {'frames' if self.in_frames else 's'}"
+
+
+def lengths(window: str | None, hop: str | None) -> tuple[Duration, Duration]:
+    """`--window` and `--hop`: 2 seconds and 1 where neither is given, and of a window alone half of it as hop. Raises
+    `UsageError` if one is not a length, or the hop is the longer."""
+    length = Duration.parse("--window", window) if window is not None else Duration(2, in_frames=False)
+    distance = Duration.parse("--hop", hop) if hop is not None else length.half()
+    if distance.in_frames == length.in_frames and distance.number > length.number:
+        raise UsageError(f"--hop {distance} is more than --window {length}: frames between windows would be skipped")
+    return length, distance
 
 
 Span = tuple[int, int]
@@ -108,7 +118,7 @@ class Windows:
         else:
             start = self.times[first] if self.hop.in_frames else self._position
             at = start + self.window.number
-            if at > until + _EXACT or (until == math.inf and not self._is_settled(at)):
+            if at > until + EXACT or (until == math.inf and not self._is_settled(at)):
                 return None
             end = self._nearest(at)
         end = max(end, first + self.least)
@@ -134,15 +144,15 @@ class Windows:
         if not self.window.in_frames:
             end = self._position + self.window.number
             ahead = min(ahead, self._middle(self._nearest(end)) - end)
-        return 1 if ahead == math.inf else max(1, math.ceil((ahead - _EXACT) / self.hop.number))
+        return 1 if ahead == math.inf else max(1, math.ceil((ahead - EXACT) / self.hop.number))
 
     def _middle(self, frame: int) -> float:
         return self._middles[frame] if frame < len(self._middles) else math.inf
 
     def _is_settled(self, time: float) -> bool:
         """Whether no frame to come can be nearer."""
-        return bool(self._middles) and self._middles[-1] > time + _EXACT
+        return bool(self._middles) and self._middles[-1] > time + EXACT
 
     def _nearest(self, time: float) -> int:
         """The frame shown nearest to that time, the later of two."""
-        return bisect_right(self._middles, time + _EXACT)
+        return bisect_right(self._middles, time + EXACT)

@@ -1,7 +1,7 @@
 """The paths of everything in a workspace.
 
 Layout (docs/artifacts.md): `frames/<class>/<video>.h5`, `flow/<class>/<video>.h5`, `splits/`, `split-sets/<name>/`,
-`runs/<name>/`, `scores/<run>/<protocol>/`, `reports/`, `failures.csv`, `dataset.json`.
+`runs/<name>/`, `scores/<run>/<protocol>/`, `features/<run>/`, `reports/`, `failures.csv`, `dataset.json`.
 """
 
 from dataclasses import dataclass
@@ -47,6 +47,10 @@ class Workspace:
     @property
     def scores(self) -> Path:
         return self.root / "scores"
+
+    @property
+    def features(self) -> Path:
+        return self.root / "features"
 
     @property
     def reports(self) -> Path:

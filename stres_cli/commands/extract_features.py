@@ -1,0 +1,24 @@
+"""`stres extract-features`: stores the features of videos."""
+
+from pipelines import extract_features as stage
+from pipelines.interface.wording import printable
+from stres_cli.config_options import command
+from stres_cli.console import CommandUI, interrupted_text
+from stres_cli.extraction_view import show
+
+
+@command(
+    example="stres extract-features videos/ --window 16f --hop 8f --stream both",
+    shared=True,
+    interrupted=interrupted_text,
+)
+def extract_features(ui: CommandUI, config: stage.Config) -> None:
+    """Store the features that a run's network gives its classifiers, for other programs.
+
+    For each video a .npy file and an HDF5 file with times. Frames and flow are made as predict makes them.
+    """
+    result = stage.run(config, ui.on_progress)
+    show(ui, result, config.workspace)
+    if result.channels:
+        sizes = ", ".join(f"{channels} channels of {name}" for name, channels in result.channels.items())
+        ui.out.print(printable(f"a row for each {config.per}, {sizes}: {result.folder}"), soft_wrap=True)
