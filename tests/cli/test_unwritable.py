@@ -21,6 +21,7 @@ TINY = "--recipe small --width 1 --size 32 --iterations 1 --batch-size 2 --steps
         ("show-flow {folder}/clips/jump/jump0.mkv --all --output {folder}/taken/a.mp4", "taken", "compute flow"),
         ("extract-frames {folder}/clips --overwrite --workers 1", "work/frames/wave", "extract-frames: 1/"),
         ("export-flow {folder}/taken/pictures", "taken", "export-flow: 1/"),
+        ("extract-features {folder}/clips --output {folder}/taken/features", "taken", "extract-features: 1/"),
         ("verify --fix --workers 1", "work/set-aside", "verify: 1/"),
     ],
     ids=lambda value: value.split()[0],
