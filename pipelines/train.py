@@ -518,9 +518,11 @@ def like(config: Config) -> Config:
         fixed_size=True,
         videos=None,
     )
+    of_weights = config.weights is not None and config.weights.startswith("run:")  # and so is the camera's motion
     return replace(
         config,
         resolved=recipe,
+        camera_motion=config.camera_motion or (None if of_weights else other.network.camera_motion),
         size=config.size or other.size,
         precision=other.precision if config.precision == "auto" else config.precision,
         validation=_held_out(config, config.like, other),
