@@ -7,19 +7,19 @@ another. Nothing is written without `fix`.
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from pipelines.datasets.catalogue import Catalogue, artifact_files, unexamined
 from pipelines.datasets.dataset_file import ArtifactFile
-from pipelines.errors import MissingError, StresError, VideoError
+from pipelines.errors import MissingError, VideoError
 from pipelines.interface import options
 from pipelines.interface.options import Option
 from pipelines.runtime.devices import available_cores
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
 from pipelines.runtime.ranks import ranks
-from pipelines.runtime.worker_pool import Report, run_tasks
+from pipelines.runtime.worker_pool import Report, share_tasks
 from pipelines.storage.atomic import (
     left_over_temporary_files,
     remove_left_over_temporary_files,
@@ -165,13 +165,6 @@ def check_one(task: Task, report: Report) -> VideoReport | list[Fault]:
 
 def _check_each(tasks: Sequence[Task], workers: int, on_progress: OnProgress) -> tuple[list[VideoReport], list[Fault]]:
     """The reports of all videos, in order, and the faults of all tasks; on rank 0, of all ranks."""
-
-    def work(numbers: Iterator[int]) -> Generator[VideoReport | list[Fault]]:
-        shared = (tasks[number] for number in numbers)
-        with contextlib.closing(run_tasks(check_one, shared, workers)) as outcomes:
-            for task, outcome in outcomes:
-                yield task.died(str(outcome)) if isinstance(outcome, StresError) else outcome
-
     reports: dict[str, VideoReport] = {}
     faults: list[Fault] = []
 
@@ -179,12 +172,13 @@ def _check_each(tasks: Sequence[Task], workers: int, on_progress: OnProgress) ->
         on_progress(Progress(STAGE, done, len(tasks), "checks", {"faults": len(faults)}))
 
     tell(0)
-    with contextlib.closing(ranks().pool(len(tasks), work)) as outcomes:
-        for done, (_, outcome) in enumerate(outcomes, start=1):
-            if isinstance(outcome, VideoReport):
-                reports[outcome.task.id] = outcome
-                outcome = outcome.faults
-            faults += outcome
+    with contextlib.closing(share_tasks(check_one, tasks, workers)) as outcomes:
+        for done, (_, task, outcome) in enumerate(outcomes, start=1):
+            found = task.died(str(outcome)) if isinstance(outcome, VideoError) else outcome
+            if isinstance(found, VideoReport):
+                reports[found.task.id] = found
+                found = found.faults
+            faults += found
             tell(done)
     return [reports[id_] for id_ in sorted(reports)], faults
 

@@ -11,7 +11,7 @@ from stres_cli.console import CommandUI
 from stres_cli.quantities import room, size
 
 if TYPE_CHECKING:
-    from pipelines.jobs.task import Clipping, Estimate, Proposal
+    from pipelines.jobs.task import Clipping, Proposal
 
 _SHOWN_FAILURES = 10
 
@@ -32,10 +32,13 @@ def show(ui: CommandUI, result: ExtractResult, workspace: Path, *, wanted: str =
         ui.out.print(_changed(result), soft_wrap=True)
     if result.estimate is not None:
         cost = result.estimate
-        ui.out.print(
-            f"{plural(cost.videos, 'video')} to do ({result.skipped} already done), {_cost(cost)}",
-            soft_wrap=True,
+        what = (
+            f"{plural(cost.frames, 'frame')}: about {duration(3600 * cost.hours)} and {size(cost.gigabytes)}, measured "
+            f"on {cost.measured_videos} of them"
         )
+        if cost.videos and not cost.measured_videos:
+            what = "none of which could be measured: the time is unknown"
+        ui.out.print(f"{plural(cost.videos, 'video')} to do ({result.skipped} already done), {what}", soft_wrap=True)
         if cost.measured_videos and (told := room(cost.gigabytes, cost.free_gigabytes)):
             ui.out.print(told, soft_wrap=True)
         if result.failures:
@@ -72,33 +75,22 @@ def _show_failures(ui: CommandUI, failures: Sequence[Failure]) -> None:
         ui.out.print(f"  and {len(failures) - _SHOWN_FAILURES} more")
 
 
-def _cost(cost: "Estimate") -> str:
-    if cost.videos and not cost.measured_videos:
-        return "none of which could be measured: the time is unknown"
-    return (
-        f"{plural(cost.frames, 'frame')}: about {duration(3600 * cost.hours)} and {size(cost.gigabytes)}, measured on "
-        f"{cost.measured_videos} of them"
-    )
-
-
 def _clipped(clipping: "Clipping") -> str:
     """How much the bound clips, and a better bound if that is too much or if most levels are unused."""
     bound, suits = clipping.bound, clipping.suitable_bound
+    share = clipping.clipped_share
+    clipped = f"{100 * share:.2g} %" if share >= 0.0001 or not share else "less than 0.01 %"
     text = (
-        f"{_percent(clipping.clipped_share)} of the flow vectors are clipped at the bound of {bound:g} px, the longest "
+        f"{clipped} of the flow vectors are clipped at the bound of {bound:g} px, the longest "
         f"component is {clipping.largest:.3g} px"
     )
-    if suits > bound and clipping.clipped_share > 0.001:
+    if suits > bound and share > 0.001:
         return f"{text}; --bound {suits:g} would clip at most 0.1 %"
     if suits <= bound / 2:
         return (
             f"{text}; --bound {suits:g} would clip at most 0.1 %, and store flow {bound / suits:.2g} times more finely"
         )
     return text
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if share >= 0.0001 or not share else "less than 0.01 %"
 
 
 def _show_proposal(ui: CommandUI, proposal: "Proposal") -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from pipelines.jobs.task import ExtractResult, Job, Probe, Task, VideoTask
 from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
-from pipelines.runtime.worker_pool import run_tasks
-from pipelines.sources.videos import Account, VideoList, VideoSource
+from pipelines.runtime.worker_pool import share_tasks
+from pipelines.sources.videos import Account, VideoList
 from pipelines.storage.atomic import create_folder, remove_left_over_temporary_files, require_writable
 from pipelines.storage.failures import Failure, FailureLog, read_failures, record_outcomes
 from pipelines.storage.hdf5 import ArtifactError, peek
@@ -125,20 +125,14 @@ def _process(job: Job[Task], to_do: Sequence[Task], meter: "_Meter") -> None:
             meter.add(units)
             recorded.write_when_due()
 
-        def work(numbers: Iterator[int]) -> Generator[tuple[VideoSource, int | VideoError]]:
-            tasks = (to_do[number] for number in numbers)
-            running = run_tasks(job.store, tasks, job.workers, on_units=on_units, limits=job.limits)
-            with contextlib.closing(running) as outcomes:
-                for task, outcome in outcomes:
-                    yield task.source, outcome
-
-        with contextlib.closing(ranks().pool(len(to_do), work)) as outcomes:
-            for rank, (source, outcome) in outcomes:
+        running = share_tasks(job.store, to_do, job.workers, on_units=on_units, limits=job.limits)
+        with contextlib.closing(running) as outcomes:
+            for rank, task, outcome in outcomes:
                 if isinstance(outcome, VideoError):
-                    recorded.fail(job.failure(source, str(outcome)))
-                    meter.finish_video(f"{source.id}: {outcome}")
+                    recorded.fail(job.failure(task.source, str(outcome)))
+                    meter.finish_video(f"{task.source.id}: {outcome}")
                     continue
-                recorded.succeed((job.stage, source.class_name, source.video))
+                recorded.succeed((job.stage, task.source.class_name, task.source.video))
                 if rank != ranks().rank:  # its units were reported where they were done
                     meter.add(outcome)
                 meter.finish_video()

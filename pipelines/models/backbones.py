@@ -155,7 +155,9 @@ def from_matconvnet(path: Path) -> Backbone:
         try:
             weight, moments = given[f"{filters}_filter"], given[f"{norm}_moments"].reshape(-1, 2)
             bias = given.get(f"{filters}_bias", torch.zeros(()))
-            state[f"{key}.weight"] = _hwio(weight)
+            # [h, w, in, out], from which MATLAB drops trailing ones, and SciPy all ones.
+            weight = weight[None, None] if weight.ndim == 2 else weight
+            state[f"{key}.weight"] = weight.permute(3, 2, 0, 1).contiguous()
             state[f"{batch_norm}.weight"] = given[f"{norm}_mult"].reshape(-1)
             state[f"{batch_norm}.bias"] = given[f"{norm}_bias"].reshape(-1)
             state[f"{batch_norm}.running_mean"] = moments[:, 0] - bias.reshape(-1)
@@ -182,13 +184,6 @@ def _matconvnet_names(given: Mapping[str, Tensor]) -> Iterator[tuple[str, tuple[
             f"layer{int(stage) - 1}.{number}.{place}",
             (f"res{stage}{block}_branch{branch}", f"bn{stage}{block}_branch{branch}"),
         )
-
-
-def _hwio(filters: Tensor) -> Tensor:
-    """[h, w, in, out], from which MATLAB drops trailing ones, and SciPy all ones, as [out, in, h, w]."""
-    if filters.ndim == 2:
-        filters = filters[None, None]
-    return filters.permute(3, 2, 0, 1).contiguous()
 
 
 # ------------------------------------------------------------------ ONNX

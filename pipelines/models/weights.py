@@ -244,8 +244,10 @@ def _stream(model: STResNet, name: str) -> Stream:
 def _load_torchvision(stream: Stream, state: Mapping[str, Tensor], source: str) -> None:
     body = _with_classifier_of(stream, state)
     first = body.get("conv1.weight")
-    if first is not None and first.ndim == 4 and first.shape[1] == 3:
-        body["conv1.weight"] = _for_channels(first, stream.conv1.weight.shape[1])
+    channels = stream.conv1.weight.shape[1]
+    if channels != 3 and first is not None and first.ndim == 4 and first.shape[1] == 3:
+        # The mean over RGB, repeated (paper.md 2.5).
+        body["conv1.weight"] = first.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)
     stream.load_state_dict(_adapted(stream, body, source))
 
 
@@ -255,13 +257,6 @@ def _with_classifier_of(stream: Stream, state: Mapping[str, Tensor]) -> dict[str
     return {key: value for key, value in state.items() if key not in _CLASSIFIER} | {
         key: own[key] for key in _CLASSIFIER
     }
-
-
-def _for_channels(filters: Tensor, channels: int) -> Tensor:
-    """RGB filters for `channels` inputs: the mean over RGB, repeated (paper.md 2.5); the same where these are three."""
-    if channels == 3:
-        return filters
-    return filters.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)
 
 
 def _adapted(stream: Stream, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import resource
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import forkserver, resource_tracker
@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from pipelines.errors import MissingError, StresError, VideoError
 from pipelines.runtime.devices import available_cores, available_memory
+from pipelines.runtime.ranks import ranks
 from pipelines.runtime.signals import STOP_SIGNALS
 
 Task = TypeVar("Task")
@@ -149,6 +150,30 @@ def run_tasks(
                 worker.process.kill()
         for worker in pool:
             worker.close()
+
+
+def share_tasks(
+    function: Callable[[Task, Report], Value],
+    tasks: Sequence[Task],
+    workers: int,
+    *,
+    on_units: Report = lambda units: None,
+    limits: Limits = Limits(),
+) -> Generator[tuple[int, Task, Value | VideoError], None, None]:
+    """As `run_tasks`, but the ranks of torchrun share the tasks, which are the same on each.
+
+    Yields:
+        On rank 0 the rank that processed a task, the task and its outcome, of all ranks; on the others, which only do
+        their share, nothing. Use `contextlib.closing`.
+    """
+
+    def work(numbers: Iterator[int]) -> Generator[tuple[Task, Value | VideoError]]:
+        running = run_tasks(function, (tasks[n] for n in numbers), workers, on_units=on_units, limits=limits)
+        with contextlib.closing(running) as outcomes:
+            yield from outcomes
+
+    with contextlib.closing(ranks().pool(len(tasks), work)) as outcomes:
+        yield from ((rank, *task_and_outcome) for rank, task_and_outcome in outcomes)
 
 
 def _with_news(pool: "list[_Worker[Task]]") -> "list[_Worker[Task]]":
@@ -308,11 +333,9 @@ def _serve(connection: Connection, function: Callable[[Any, Report], Any], threa
 def _attempt(function: Callable[[Any, Report], Any], task: Any, connection: Connection) -> tuple[str, Any]:
     try:
         return "done", function(task, lambda units: connection.send(("units", units)))
-    except StresError as error:
-        if not isinstance(error, VideoError):
-            return "raise", (type(error), str(error))
-        return "failed", reason_of(error)
     except Exception as error:  # one bad video never ends a run
+        if isinstance(error, StresError) and not isinstance(error, VideoError):
+            return "raise", (type(error), str(error))
         return "failed", reason_of(error)
 
 

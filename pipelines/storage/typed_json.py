@@ -3,6 +3,7 @@
 bound: Annotated[float, Within(above=0)]
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -15,6 +16,8 @@ from typing import Annotated, Any, Literal, Union
 
 from pipelines.errors import UsageError
 from pipelines.storage.atomic import json_text
+
+_hints = functools.cache(functools.partial(typing.get_type_hints, include_extras=True))
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,13 @@ def from_json(kind: Any, value: Any, name: str = "") -> Any:
             raise WrongField(name, value)
         return found
     if origin in (Union, types.UnionType):
-        return _one_of(arguments, value, name)
+        if value is None and type(None) in arguments:
+            return None
+        *others, last = (argument for argument in arguments if argument is not type(None))
+        for other in others:
+            with contextlib.suppress(WrongField):
+                return from_json(other, value, name)
+        return from_json(last, value, name)
     if origin is Literal and isinstance(value, str | int) and value in arguments:
         return value
     if origin is tuple and isinstance(value, list):
@@ -77,18 +86,6 @@ def from_json(kind: Any, value: Any, name: str = "") -> Any:
     raise WrongField(name, value)
 
 
-def _one_of(kinds: tuple[Any, ...], value: Any, name: str) -> Any:
-    if value is None and type(None) in kinds:
-        return None
-    *others, last = (kind for kind in kinds if kind is not type(None))
-    for kind in others:
-        try:
-            return from_json(kind, value, name)
-        except WrongField:
-            continue
-    return from_json(last, value, name)
-
-
 def read_fields(kind: Any, document: Mapping[str, Any], name: str) -> Any:
     """The dataclass `kind` with the fields that an object at `name` has. Raises `WrongField`."""
     prefix = f"{name}." if name else ""
@@ -105,11 +102,6 @@ def read_fields(kind: Any, document: Mapping[str, Any], name: str) -> Any:
         return kind(**values)
     except UsageError as error:  # of its own check
         raise WrongField(name, document) from error
-
-
-@functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind, include_extras=True)
 
 
 def to_json(value: Any) -> Any:

@@ -6,11 +6,10 @@ two widths: flow is recomputed by processes that have loaded none before, and lo
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pipelines.errors import VideoError
-from pipelines.runtime.ranks import ranks
-from pipelines.runtime.worker_pool import run_tasks, usual_limits
+from pipelines.runtime.worker_pool import share_tasks, usual_limits
 from pipelines.verification.faults import CheckLevel, Fault
 from pipelines.verification.tasks import Recomputed, RecomputeTask, VideoReport, may_be_mixed_up
 
@@ -79,15 +78,7 @@ def recompute_all(
     for task in tasks:
         groups.setdefault(task.origin.kernel_width, []).append(task)
     for _, group in sorted(groups.items()):
-
-        def work(
-            numbers: Iterator[int], group: list[RecomputeTask] = group
-        ) -> Generator[tuple[RecomputeTask, Recomputed | VideoError]]:
-            shared = (group[number] for number in numbers)
-            # Processes that end with the group: their kernels are those of one width.
-            with contextlib.closing(run_tasks(recompute, shared, workers, limits=usual_limits(workers))) as outcomes:
-                yield from outcomes
-
-        with contextlib.closing(ranks().pool(len(group), work)) as outcomes:
-            for _, (task, outcome) in outcomes:
+        # Processes that end with the group: their kernels are those of one width.
+        with contextlib.closing(share_tasks(recompute, group, workers, limits=usual_limits(workers))) as outcomes:
+            for _, task, outcome in outcomes:
                 on_outcome(task, outcome)

@@ -48,7 +48,9 @@ def _load_or_compile() -> Callable[..., None]:
         return _ready(_kernel(None))
     with contextlib.ExitStack() as held:
         if not _is_stored(_kernel(folder)):
-            held.enter_context(_only_process(folder))
+            # One process compiles while the others wait, but not for one that hangs, nor where files cannot be locked
+            # (some network disks).
+            take_lock(held.enter_context(open(folder / "lock", "ab")).fileno(), _PATIENCE)
             if not _is_stored(_kernel(folder)):  # nor has another process stored it meanwhile
                 _log.warning(_COMPILING.format(", once on this machine"))
         try:
@@ -147,12 +149,3 @@ def _identity() -> str:
     for option in sorted(name for name in os.environ if name.startswith("NUMBA_") and name not in _ELSEWHERE):
         digest.update(f" {option}={os.environ[option]}".encode())
     return digest.hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _only_process(folder: Path) -> Iterator[None]:
-    """Waits for another process that compiles the same, but not for one that hangs, nor where files cannot be locked
-    (some network disks)."""
-    with open(folder / "lock", "ab") as file:
-        take_lock(file.fileno(), _PATIENCE)
-        yield

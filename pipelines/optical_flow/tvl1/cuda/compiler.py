@@ -8,14 +8,14 @@ import ctypes
 import functools
 import hashlib
 import importlib.util
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.errors import StorageError
 from pipelines.optical_flow.tvl1.compilation import writable_folder
 from pipelines.optical_flow.tvl1.cuda.shapes import Variant
 from pipelines.optical_flow.tvl1.kernels import networks
+from pipelines.storage.atomic import write_bytes
 
 SOURCE = Path(__file__).with_name("level.cu")
 
@@ -67,8 +67,8 @@ def cached_variant(variant: Variant, architecture: str) -> bytes:
             return path.read_bytes()
     code, _ = compile_variant(variant, architecture)
     if path is not None:
-        with contextlib.suppress(OSError):
-            _write_whole(path, code)
+        with contextlib.suppress(StorageError):
+            write_bytes(path, code)
     return code
 
 
@@ -77,18 +77,6 @@ def forget_variant(variant: Variant, architecture: str) -> None:
     folder = writable_folder("tvl1-cuda")
     for path in folder.glob(f"{architecture}-{variant}-*.cubin") if folder is not None else ():
         path.unlink(missing_ok=True)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Other processes see all of the file or none."""
-    number, name = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(content)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _options(variant: Variant, architecture: str) -> Sequence[str]:
