@@ -50,7 +50,12 @@ def show(result: "Result", console: Console) -> None:
         console.print(_table(result))
     for kind, faults in groupby(result.faults, key=lambda fault: fault.kind):
         _show_kind(kind, list(faults), console)
-    _show_queue(result, console)
+    if result.requeued:
+        artifacts = plural(len(result.requeued), "artifact is", "artifacts are")
+        queued = f"{artifacts} queued in failures.csv; the old files are in set-aside/. To make them again, run the"
+        console.print(f"{queued} command that made them:", soft_wrap=True)
+    for line in result.commands:
+        console.print(Text(printable(f"  {line}")), soft_wrap=True)
 
 
 def _flow_again(result: "Result") -> str:
@@ -87,15 +92,3 @@ def _show_kind(kind: FaultKind, faults: list[Fault], console: Console) -> None:
         console.print(Text(printable(f"  {fault.subject}: {fault.detail}")), soft_wrap=True)
     if len(faults) > SHOWN:
         console.print(f"  and {len(faults) - SHOWN} more: --json lists all", style="dim")
-
-
-def _show_queue(result: "Result", console: Console) -> None:
-    if not result.requeued:
-        return
-    console.print(
-        f"{plural(len(result.requeued), 'artifact is', 'artifacts are')} queued in failures.csv; the old files are in "
-        "set-aside/. To make them again, run the command that made them:",
-        soft_wrap=True,
-    )
-    for line in result.commands:
-        console.print(Text(printable(f"  {line}")), soft_wrap=True)

@@ -80,15 +80,12 @@ def read_backbone(path: Path) -> Backbone:
 
 
 def _form(content: Mapping[str, Any], path: Path) -> ResNetForm | None:
-    """The form of the ResNet of a weights file; None where the file does not tell it."""
-    form = content.get("resnet") if content.get("schema") == BACKBONE_SCHEMA else _torchvisions_form(path)
-    return cast("ResNetForm | None", form)
-
-
-def _torchvisions_form(path: Path) -> ResNetForm | None:
-    """v1.5 for a file that torchvision published: its name ends with the beginning of its SHA-256."""
+    """The form of the ResNet of a weights file; None where the file does not tell it. v1.5 for one that torchvision
+    published: its name ends with the beginning of its SHA-256."""
     import torchvision
 
+    if content.get("schema") == BACKBONE_SCHEMA:
+        return cast("ResNetForm | None", content.get("resnet"))
     found = re.fullmatch(r"(\w*resnet\d+\w*)-([0-9a-f]{8})\.pth", path.name)
     if found is None or found[1] not in torchvision.models.list_models():
         return None
