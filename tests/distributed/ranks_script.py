@@ -18,6 +18,7 @@ from pipelines.datasets.samples import Batch
 from pipelines.errors import Interrupted, MissingError
 from pipelines.models import STResNet
 from pipelines.prediction import one_video
+from pipelines.runtime import worker_pool
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import run_tasks
 from pipelines.training.data_parallel import DataParallelPlan
@@ -194,8 +195,10 @@ class Noted:
             ranks().gather(None)
         self.names.append(name)
 
-    def tasks(self, function: object, tasks: Iterable[verify.Task], workers: int) -> Iterator[object]:
+    def tasks(self, function, tasks: Iterable[verify.Task], workers: int, **options) -> Iterator[object]:
         """In place of `run_tasks`."""
+        if function is not verify.check_one:
+            return run_tasks(function, tasks, workers, **options)
 
         def noted() -> Iterator[verify.Task]:
             for task in tasks:
@@ -217,7 +220,7 @@ def told(*arguments: object) -> dict[str, object]:
     """Of each rank: the exit code, what it wrote, and what it worked on."""
     noted, out, err = Noted(), io.StringIO(), io.StringIO()
     with (
-        mock.patch.object(verify, "run_tasks", noted.tasks),
+        mock.patch.object(worker_pool, "run_tasks", noted.tasks),
         mock.patch.object(one_video, "predict_whole", noted.predict_whole),
         mock.patch.object(one_video, "predict_over_time", noted.predict_over_time),
         contextlib.redirect_stdout(out),

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pipelines import extract_flow, extract_frames, verify
+from pipelines.runtime import worker_pool
 from pipelines.storage.workspace import Workspace
-from pipelines.verification import recomputing
 from pipelines.video.synthetic import write_video
 from tests.verification.planting import FLOW, VELOCITIES, clip, write_lists
 
@@ -54,6 +54,5 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> Verify:
     def in_this_process(function: Any, tasks: Any, workers: int, **limits: Any) -> Iterator[tuple[Any, Any]]:
         yield from ((task, function(task, lambda units: None)) for task in tasks)
 
-    for module in (verify, recomputing):
-        monkeypatch.setattr(module, "run_tasks", in_this_process)
+    monkeypatch.setattr(worker_pool, "run_tasks", in_this_process)
     return lambda workspace, **settings: verify.run(verify.Config(workspace.root, **settings))

@@ -51,12 +51,12 @@ def test_wrong_usage_and_a_workspace_that_is_not_there(tmp_path: Path, arguments
 
 
 def test_a_check_that_does_not_end_is_a_fault_of_its_video(workspace: Workspace, monkeypatch: Any) -> None:
-    from pipelines.runtime.worker_pool import WorkerDied
+    from pipelines.runtime import worker_pool
 
-    def dying(function: Any, tasks: Any, workers: int) -> Any:
-        yield from ((task, WorkerDied("the worker process died (killed by signal 11)")) for task in tasks)
+    def dying(function: Any, tasks: Any, workers: int, **options: Any) -> Any:
+        yield from ((task, worker_pool.WorkerDied("the worker process died (killed by signal 11)")) for task in tasks)
 
-    monkeypatch.setattr(verify, "run_tasks", dying)
+    monkeypatch.setattr(worker_pool, "run_tasks", dying)
     shutil.rmtree(workspace.splits)
 
     result = verify.run(verify.Config(workspace.root))
