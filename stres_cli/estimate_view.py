@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from pipelines.interface.wording import duration, plural
+from pipelines.interface.wording import duration, plural, room, size
 from stres_cli.console import CommandUI
-from stres_cli.quantities import room, size
 from stres_cli.tables import Table
 
 if TYPE_CHECKING:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.interface.wording import duration, plural
+from pipelines.interface.wording import duration, plural, room, size
 from pipelines.jobs.task import ExtractResult
 from pipelines.storage.failures import Failure
 from stres_cli.console import CommandUI
-from stres_cli.quantities import room, size
 
 if TYPE_CHECKING:
     from pipelines.jobs.task import Clipping, Proposal

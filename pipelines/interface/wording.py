@@ -1,4 +1,4 @@
-"""Numbers in words (how many of what, how long, which share), and texts of others made safe to show."""
+"""Numbers in words (how many of what, how long, how large, which share), and texts of others made safe to show."""
 
 import itertools
 import math
@@ -19,6 +19,27 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def size(gigabytes: float) -> str:
+    """ "1.2 GB", "340 MB", "51 kB": two digits or more."""
+    for factor, unit in ((1.0, "GB"), (1e3, "MB")):
+        if gigabytes * factor >= 1:
+            return f"{_two_digits(gigabytes * factor)} {unit}"
+    return f"{_two_digits(gigabytes * 1e6)} kB"
+
+
+def room(needed: float, free: float) -> str:
+    """Whether the `needed` gigabytes fit on the disk, in a sentence; empty if it is not known how many are `free`."""
+    if not free:
+        return ""
+    if needed > free:
+        return f"warning: the disk has only {size(free)} free, and the command would stop when it is full"
+    return f"the disk has {size(free)} free, which is enough"
+
+
+def _two_digits(number: float) -> str:
+    return f"{number:.0f}" if number >= 10 else f"{number:.1f}"
 
 
 # A float is nearest to its fraction k/n, not equal: 9/16 of a hundred is 56.25, and is to be 56.3 wherever it is shown.

@@ -7,14 +7,13 @@ import typer
 from pipelines import train as stage
 from pipelines.errors import MissingError
 from pipelines.interface.options import fields_of
-from pipelines.interface.wording import duration, percent, plural
+from pipelines.interface.wording import duration, percent, plural, size
 from pipelines.runtime.devices import keep_freed_memory
 from pipelines.training.metrics_log import held_out_accuracy
 from pipelines.training.recipes import Step
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text
 from stres_cli.estimate_view import show_training
-from stres_cli.quantities import size
 from stres_cli.tables import Table
 
 _SHOW_RECIPE = typer.Option(

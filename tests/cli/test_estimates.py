@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from pipelines.interface.wording import size
 from pipelines.video.synthetic import write_video
-from stres_cli.quantities import size
 
 TINY = "--recipe small --width 4 --size 32 --batch-size 2 --iterations 3 --steps appearance,motion --device cpu"
 

@@ -1,17 +1,18 @@
-"""`tvl1_flow`, and the engines that compute it.
+"""`tvl1_flow`, the engines that compute it, and both as one of the methods of `extract-flow`.
 
 Letters: N pairs of frames, H W pixels.
 """
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import ClassVar, Literal, Protocol, cast
 
 import torch
 
 from pipelines.optical_flow.grey import check_frames
-from pipelines.optical_flow.methods import check_engine
+from pipelines.optical_flow.methods import as_options, check_engine, parse_options
 from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
 
 
@@ -92,3 +93,43 @@ def resolve_engine(engine: str | None, device: torch.device) -> str:
 
 def computes_on(engine: str, device: torch.device) -> bool:
     return device.type in _ENGINES[engine].device_types
+
+
+# ------------------------------------------------------------------ as a method of extract-flow
+
+_PAIRS_ON_A_GPU = 256  # as many as the engines for a GPU compute at once
+_PAIRS_A_THREAD = 8  # a second or two at 340x256: long enough to keep all threads busy, short enough to show progress
+
+
+class TVL1:
+    """`tvl1_flow` as a `FlowMethod`."""
+
+    input: ClassVar[Literal["grey"]] = "grey"
+
+    def __init__(self, settings: TVL1Parameters, device: str, engine: str) -> None:
+        self.settings = settings
+        self.parameters = as_options(settings)
+        self.device = torch.device(device)
+        self._engine = resolve_engine(engine, self.device)
+        self.uses_device = computes_on(self._engine, self.device)
+
+    @property
+    def engine(self) -> str:
+        if self._engine != "cuda":
+            return self._engine
+        from pipelines.optical_flow.tvl1.cuda_engine import last_engine
+
+        return last_engine()
+
+    @property
+    def batch_size(self) -> int:
+        on_gpu = self._engine in ("triton", "cuda")
+        return _PAIRS_ON_A_GPU if on_gpu else _PAIRS_A_THREAD * torch.get_num_threads()
+
+    def flow(self, frame0: torch.Tensor, frame1: torch.Tensor) -> torch.Tensor:
+        device = self.device if self.uses_device else None
+        return tvl1_flow(frame0, frame1, parameters=self.settings, device=device, engine=self._engine)
+
+
+def make(options: Mapping[str, str | float], device: str, engine: str = "auto") -> TVL1:
+    return TVL1(parse_options("tvl1", TVL1Parameters, options), device, engine)
