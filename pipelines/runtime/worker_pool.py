@@ -327,16 +327,15 @@ def _serve(connection: Connection, function: Callable[[Any, Report], Any], threa
     with contextlib.suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
         connection.send(("ready", None))
         while True:
-            connection.send(_attempt(function, connection.recv(), connection))
-
-
-def _attempt(function: Callable[[Any, Report], Any], task: Any, connection: Connection) -> tuple[str, Any]:
-    try:
-        return "done", function(task, lambda units: connection.send(("units", units)))
-    except Exception as error:  # one bad video never ends a run
-        if isinstance(error, StresError) and not isinstance(error, VideoError):
-            return "raise", (type(error), str(error))
-        return "failed", reason_of(error)
+            task = connection.recv()
+            answer: tuple[str, Any]
+            try:
+                answer = "done", function(task, lambda units: connection.send(("units", units)))
+            except Exception as error:  # one bad video never ends a run
+                answer = "failed", reason_of(error)
+                if isinstance(error, StresError) and not isinstance(error, VideoError):
+                    answer = "raise", (type(error), str(error))
+            connection.send(answer)
 
 
 def reason_of(error: Exception) -> str:

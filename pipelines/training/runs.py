@@ -330,10 +330,11 @@ def load_network(run: Run, step: str) -> "STResNet":
     Raises `MissingError` where the weights are absent or damaged, or are of another network than they say.
     """
     from pipelines.models import load_streams
+    from pipelines.storage.tensor_file import TensorFileError
 
     names = ("appearance", "motion") if step == LATE_FUSION else (step,)
     parts = [run.weights(name) for name in names]
-    with _misfits(run.weights_file(names[0])):
+    try:
         settings = parts[0]["network"] | ({"streams": names} if step == LATE_FUSION else {})
         network = _built(settings, [part["model"] for part in parts])
         classes = len(run.config().classes)
@@ -344,6 +345,9 @@ def load_network(run: Run, step: str) -> "STResNet":
                 load_streams(network, part["model"])
             else:
                 network.load_state_dict(part["model"])
+    except (UsageError, TensorFileError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        why = f"holds no network that it describes ({first_line(error)}): train the step again"
+        raise MissingError(f"{run.weights_file(names[0])} {why}") from error
     return network.eval()
 
 
@@ -361,17 +365,6 @@ def _built(settings: dict[str, Any], states: Sequence[Any]) -> "STResNet":
     if claimed > given:
         raise ValueError(f"its network has {claimed} weights, the file {given} numbers")
     return STResNet(**settings)
-
-
-@contextlib.contextmanager
-def _misfits(path: Path) -> Iterator[None]:
-    from pipelines.storage.tensor_file import TensorFileError
-
-    try:
-        yield
-    except (UsageError, TensorFileError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-        reason = first_line(error)
-        raise MissingError(f"{path} holds no network that it describes ({reason}): train the step again") from error
 
 
 def write_or_compare(

@@ -30,8 +30,9 @@ def tone_mapped(signal: np.ndarray, transfer: str) -> np.ndarray:
         brightness = np.maximum(light @ _LUMINANCE, 1e-6)[..., None]
         light *= PEAK * brightness ** np.float32(_HLG_GAMMA - 1)
     largest = light.max(axis=-1, keepdims=True)
-    light *= _roll_off()[_places(largest / np.float32(PEAK))]
-    return _screen()[_places(light @ _TO_709.T)]
+    factors, values = _tables()
+    light *= factors[_places(largest / np.float32(PEAK))]
+    return values[_places(light @ _TO_709.T)]
 
 
 def _places(share: np.ndarray) -> np.ndarray:
@@ -50,17 +51,14 @@ def _light_of(transfer: str) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _roll_off() -> np.ndarray:
-    """The factor from light to 0..1 on the screen, by its share of `PEAK`: float32 [65536]."""
-    light = PEAK * np.linspace(0, 1, _STEPS) ** 2
+def _tables() -> tuple[np.ndarray, np.ndarray]:
+    """By place: the factor from light to 0..1 on the screen, for its share of `PEAK`, float32 [65536]; and the
+    picture's value for light of 0..1, uint8 [65536]."""
+    places = np.linspace(0, 1, _STEPS)
+    light = PEAK * places**2
     light[0] = light[1]
-    return (rolled_off(light) / WHITE / light).astype(np.float32)
-
-
-@lru_cache(maxsize=1)
-def _screen() -> np.ndarray:
-    """The picture's values for light of 0..1: uint8 [65536]."""
-    return np.rint(255 * np.linspace(0, 1, _STEPS) ** (2 / _SCREEN_GAMMA)).astype(np.uint8)
+    factors = (rolled_off(light) / WHITE / light).astype(np.float32)
+    return factors, np.rint(255 * places ** (2 / _SCREEN_GAMMA)).astype(np.uint8)
 
 
 def rolled_off(light: np.ndarray) -> np.ndarray:
