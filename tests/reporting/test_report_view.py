@@ -6,12 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from pipelines.analysis.published import Method, Published
+from pipelines.evaluation import metrics
 from pipelines.evaluation.scores import read_scores
 from pipelines.report import Config, Result, run
 from pipelines.storage.workspace import Workspace
@@ -40,6 +42,15 @@ def test_it_shows_numbers_classes_pairs_matrix_and_files(report: Result) -> None
         assert part in text
     assert f"{100 * report.streams['fused'].top1:.1f}" in text
     assert report.output in text
+
+
+def test_what_a_figure_of_the_classes_is_called_stands_in_one_place(report: Result, monkeypatch: Any) -> None:
+    figures = metrics.CLASS_FIGURES | {"precision": ("hit rate", "hits")}
+    monkeypatch.setattr(metrics, "CLASS_FIGURES", figures)
+    text = shown(report, 120)
+    assert "hit rate, recall and F1 of fused" in text
+    assert "hits" in text.split("hit rate, recall and F1 of fused")[1]
+    assert "prec" not in text
 
 
 def test_names_are_plain_text_without_control_characters(report: Result) -> None:
