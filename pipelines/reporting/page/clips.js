@@ -93,21 +93,15 @@ const LISTS = {
     );
     return { clips, title: `All of ${data.classes[row]}, mistakes first (${stream})` };
   },
-  helped([row]) {
-    const clips = clipsWhere(
-      (clip) => truth(clip) === row && isRight("fused", clip) && !isRight("appearance", clip),
-      "fused",
-    );
-    return { clips, title: `${data.classes[row]}: right only with motion` };
-  },
-  hurt([row]) {
-    const clips = clipsWhere(
-      (clip) => truth(clip) === row && !isRight("fused", clip) && isRight("appearance", clip),
-      "fused",
-    );
-    return { clips, title: `${data.classes[row]}: right only without motion` };
-  },
+  helped: ([row]) => changedByMotion(row, "fused", "appearance", "right only with motion"),
+  hurt: ([row]) => changedByMotion(row, "appearance", "fused", "right only without motion"),
 };
+
+/** The clips of a class that one stream gets right and another wrong. */
+function changedByMotion(row, right, wrong, what) {
+  const clips = clipsWhere((clip) => truth(clip) === row && isRight(right, clip) && !isRight(wrong, clip), "fused");
+  return { clips, title: `${data.classes[row]}: ${what}` };
+}
 
 /** The link that opens a list; classes by index. */
 function listLink(kind, indices, stream = data.headline) {
