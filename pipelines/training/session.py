@@ -249,19 +249,18 @@ class Session:
         to_do = [step for step in self.prepared.steps if step.name not in finished]
         prepared = replace(self.prepared, run=run, base_run=base)
         session = replace(self, prepared=prepared, to_come=[step.name for step in to_do])
-        estimates = []
-        for step in to_do:
-            files = session._files(step)
-            trainer, network = session._trainer(step, files)
-            begin = trainer.state.iteration
-            with memory_errors("give a smaller --micro-batch"), session._divergence(step):
-                measured = measure(trainer, session._batches(trainer), self.on_progress)
-            weights, checkpoint = files.sizes(trainer, network)
-            estimates.append(
-                StepEstimate.of(trainer, begin, measured, weights_bytes=weights, checkpoint_bytes=checkpoint)
-            )
+        estimates = [session._estimate_step(step) for step in to_do]
         done = [step.name for step in self.prepared.steps if step.name in finished]
         return Estimate.of(estimates, done, free_gigabytes(self.prepared.run.folder))
+
+    def _estimate_step(self, step: Step) -> StepEstimate:
+        files = self._files(step)
+        trainer, network = self._trainer(step, files)
+        begin = trainer.state.iteration
+        with memory_errors("give a smaller --micro-batch"), self._divergence(step):
+            measured = measure(trainer, self._batches(trainer), self.on_progress)
+        weights, checkpoint = files.sizes(trainer, network)
+        return StepEstimate.of(trainer, begin, measured, weights_bytes=weights, checkpoint_bytes=checkpoint)
 
     @contextlib.contextmanager
     def _divergence(self, step: Step) -> Iterator[None]:
