@@ -212,7 +212,7 @@ class Config:
 
     def of_split(self, number: int) -> "Config":
         """These settings for one of several splits, whose number stands for `{split}`."""
-        named = {name: getattr(self, name) for name in ("name", "base_run", "weights")}
+        named = {name: getattr(self, name) for name in ("name", "base_run", "weights", "like")}
         given = {name: value.replace(SPLIT_FIELD, str(number)) for name, value in named.items() if value is not None}
         return replace(self, split=number, **given)
 
@@ -328,7 +328,6 @@ def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> Spl
         on_progress = ignore_progress
     workspace = Workspace(config.workspace)
     workspace.require()
-    device = device_for(config.device, config.precision)
     said: set[str] = set()
 
     def once(progress: Progress) -> None:
@@ -352,6 +351,7 @@ def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> Spl
             one = replace(one, size=size if is_new else config.size)  # whatever the shape of most of its pictures
             with contextlib.ExitStack() as held:
                 known, reason = _with_recipe(one, workspace)
+                device = device_for(known.device, known.precision)
                 prepared = _prepare(known, reason, workspace, device, held, ignore_progress, write=False)
             size = size or prepared.config.size
             if not is_new and all(prepared.run.weights_file(step.name).exists() for step in prepared.steps):

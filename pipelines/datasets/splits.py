@@ -35,6 +35,9 @@ from pipelines.storage.workspace import UNLABELLED, Workspace
 
 SPLITS_SCHEMA = "stres/splits/1"
 SPLITS_FILE = "splits.json"
+_RECORD = dict.fromkeys(("origin", "source", "group_regex", "groups_from"), str) | dict.fromkeys(
+    ("seed", "folds", "asked_folds"), int
+)
 GROUPS_FILE = "groups.json"  # beside it: groups by id, of splits whose groups were given as a file
 
 
@@ -455,8 +458,9 @@ def _end_interrupted_replacements(parent: Path, name: str) -> None:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """`splits.json`; empty for lists that somebody put there by hand."""
-    return _document(folder / SPLITS_FILE)
+    """`splits.json`, without what is of another type than is written; empty for lists that were put there by hand."""
+    document = _document(folder / SPLITS_FILE)
+    return {name: value for name, value in document.items() if isinstance(value, _RECORD.get(name, object))}
 
 
 def _groups_in_use(folder: Path) -> GroupRule:
