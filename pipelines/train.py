@@ -38,7 +38,7 @@ from pipelines.training.step_files import StepResult
 if TYPE_CHECKING:
     import torch
 
-    from pipelines.training.data import TrainingData
+    from pipelines.training.data import SplitChoice, TrainingData
     from pipelines.training.estimation import Estimate
     from pipelines.training.session import PreparedRun
 
@@ -216,17 +216,19 @@ class Config:
         given = {name: value.replace(SPLIT_FIELD, str(number)) for name, value in named.items() if value is not None}
         return replace(self, split=number, **given)
 
-    def splits_choice(self) -> dict[str, Any]:
-        """What they say of the splits, as `find_training_data` takes it."""
-        return {
-            "splits": self.splits,
-            "seed": self.seed,
-            "group_regex": self.group_regex,
-            "groups_file": self.groups,
-            "folds": self.folds,
-            "overwrite_splits": self.overwrite,
-            "exclude": self.exclude_classes,
-        }
+    def split_choice(self) -> "SplitChoice":
+        """What they say of the splits."""
+        from pipelines.training.data import SplitChoice
+
+        return SplitChoice(
+            splits=self.splits,
+            seed=self.seed,
+            group_regex=self.group_regex,
+            groups_file=self.groups,
+            folds=self.folds,
+            overwrite=self.overwrite,
+            exclude=self.exclude_classes,
+        )
 
     @property
     def base(self) -> Recipe:
@@ -338,12 +340,8 @@ def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> Spl
     def prepare() -> tuple[str, list[Config], list[str]]:
         """The runs' names, the settings of each, and the names of those that are trained already."""
         common = _named(config, workspace)
-        _, splits = data.find_splits(
-            workspace,
-            **common.splits_choice(),
-            write=not config.dry_run,
-            tell=lambda text: once(note(text)),
-        )
+        choice = common.split_choice()
+        _, splits = data.find_splits(workspace, choice, write=not config.dry_run, tell=lambda text: once(note(text)))
         runs, done, size = [], [], config.size
         for split in splits:
             one = common.of_split(split.number)
@@ -458,7 +456,7 @@ def _prepare(
     found = data.find_training_data(
         workspace,
         config.split,
-        **config.splits_choice(),
+        config.split_choice(),
         validation=config.validation,
         recipe_validation=config.base.validation,
         balance=config.balance or "none",

@@ -69,35 +69,48 @@ class TrainingData:
     """By id, the SHA-256 of the source of each video of the split, training and test, of which it is known."""
 
 
+@dataclass(frozen=True)
+class SplitChoice:
+    """Which splits of a workspace to use, and how to make those that it does not have yet; as for `prepare_splits`."""
+
+    splits: Path | None = None
+    """Folder of the split lists to use, or name of a set; None for the first set of the workspace, which is made where
+    there is none."""
+    seed: int = 0
+    """Of splits to be made."""
+    group_regex: str | None = None
+    """Finds the group of a video, which stays on one side of a split."""
+    groups_file: Path | None = None
+    """Names the groups instead."""
+    folds: int | None = None
+    """Number of splits to be made."""
+    overwrite: bool = False
+    """Replace the splits of the workspace."""
+    exclude: Collection[str] = ()
+    """Classes that take no part."""
+
+
 def find_splits(
-    workspace: Workspace,
-    *,
-    splits: Path | None,
-    seed: int,
-    group_regex: str | None,
-    overwrite_splits: bool,
-    groups_file: Path | None,
-    folds: int | None,
-    exclude: Collection[str],
-    write: bool,
-    tell: Callable[[str], None] = lambda text: None,
+    workspace: Workspace, choice: SplitChoice, *, write: bool, tell: Callable[[str], None] = lambda text: None
 ) -> tuple[Catalogue, list[Split]]:
-    """The videos of a workspace and its splits, which are made where there are none. The arguments are those of
-    `find_training_data`; raises as `prepare_splits`, and `UsageError` for groups that do not fit."""
+    """The videos of a workspace and its splits, which are made where there are none.
+
+    Raises as `prepare_splits`, and `UsageError` for groups that do not fit.
+    """
     catalogue = with_damaged(workspace, load_catalogue(workspace, write=write))
-    groups: GroupRule = group_regex
-    if groups_file is not None:
-        labelled = [video for video in catalogue.videos if video.class_name not in (UNLABELLED, *exclude)]
-        groups = read_groups(groups_file, [video.id for video in labelled])
+    groups: GroupRule = choice.group_regex
+    if choice.groups_file is not None:
+        labelled = [video for video in catalogue.videos if video.class_name not in (UNLABELLED, *choice.exclude)]
+        groups = read_groups(choice.groups_file, [video.id for video in labelled])
     return catalogue, prepare_splits(
         workspace,
         catalogue,
-        splits,
-        seed=seed,
+        choice.splits,
+        seed=choice.seed,
         groups=groups,
-        overwrite=overwrite_splits,
-        folds=folds,
-        exclude=exclude,
+        overwrite=choice.overwrite,
+        folds=choice.folds,
+        exclude=choice.exclude,
         write=write,
         tell=tell,
     )
@@ -106,14 +119,8 @@ def find_splits(
 def find_training_data(
     workspace: Workspace,
     split_number: int,
+    choice: SplitChoice,
     *,
-    splits: Path | None,
-    seed: int,
-    group_regex: str | None,
-    overwrite_splits: bool,
-    groups_file: Path | None = None,
-    folds: int | None = None,
-    exclude: Collection[str] = (),
     streams: Collection[StreamName] = BOTH_STREAMS,
     validation: float | Path | None = 0.0,
     recipe_validation: float = 0.0,
@@ -126,14 +133,7 @@ def find_training_data(
     Args:
         workspace: Where artifacts and splits lie.
         split_number: Of the split.
-        splits: Folder of the split lists to use, or name of a set; None for the first set of the workspace, which is
-            made where there is none.
-        seed: Of splits to be made.
-        group_regex: Finds the group of a video, which stays on one side of a split.
-        overwrite_splits: Replace the splits of the workspace.
-        groups_file: Names the groups instead.
-        folds: Number of splits to be made.
-        exclude: Classes that take no part.
+        choice: Of the splits that it is one of.
         streams: Those to be trained.
         validation: Share of the training groups to hold out, or a list of the videos; None for that of the recipe,
             if every class has enough groups.
@@ -150,24 +150,13 @@ def find_training_data(
     def tell(text: str) -> None:
         on_progress(note(text))
 
-    catalogue, found = find_splits(
-        workspace,
-        splits=splits,
-        seed=seed,
-        group_regex=group_regex,
-        overwrite_splits=overwrite_splits,
-        groups_file=groups_file,
-        folds=folds,
-        exclude=exclude,
-        write=write,
-        tell=tell,
-    )
+    catalogue, found = find_splits(workspace, choice, write=write, tell=tell)
     split = next((split for split in found if split.number == split_number), None)
     if split is None:
         raise UsageError(f"--split {split_number}: there are the splits {', '.join(str(s.number) for s in found)}")
-    split = without_classes(split, exclude)
+    split = without_classes(split, choice.exclude)
     _require_classes(split)
-    resolved = resolve(split, catalogue, exclude, streams)
+    resolved = resolve(split, catalogue, choice.exclude, streams)
     if not resolved.train:
         raise MissingError(
             f"none of the {len(split.train)} training videos of split {split_number} has "
@@ -177,7 +166,7 @@ def find_training_data(
                 what_they_lack(resolved.missing_train, catalogue)
                 or "run `stres extract-frames` and `stres extract-flow` on the videos first"
             )
-            + _one_stream(split, catalogue, exclude, streams)
+            + _one_stream(split, catalogue, choice.exclude, streams)
         )
     for text in _sentences(resolved, catalogue, streams, balance):
         tell(text)
@@ -186,7 +175,7 @@ def find_training_data(
             f"none of the {len(resolved.train)} training videos of split {split_number} can be read, for example: "
             f"{resolved.train[0].damage}"
         )
-    held_out_by, held, why = _held_out(resolved, split, validation, recipe_validation, seed)
+    held_out_by, held, why = _held_out(resolved, split, validation, recipe_validation, choice.seed)
     trained = [video for video in resolved.train if video.id not in held]
     held_out = [video for video in resolved.train if video.id in held]
     if held_out:

@@ -15,14 +15,14 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.runtime.progress import Progress
 from pipelines.storage.atomic import write_json
 from pipelines.storage.workspace import Workspace
-from pipelines.training.data import TrainingData, find_training_data
+from pipelines.training.data import SplitChoice, TrainingData, find_training_data
 from pipelines.training.runs import Run
 from tests.helpers.tiny_training import config
 
 
 def find(workspace: Workspace, told: list[Progress], **settings: Any) -> TrainingData:
-    usual: dict[str, Any] = {"splits": None, "seed": 0, "group_regex": None, "overwrite_splits": False}
-    return find_training_data(workspace, 1, on_progress=told.append, **(usual | settings))
+    choice = SplitChoice(exclude=settings.pop("exclude", ()))
+    return find_training_data(workspace, 1, choice, on_progress=told.append, **settings)
 
 
 def messages(told: list[Progress]) -> list[str]:
