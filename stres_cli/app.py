@@ -26,7 +26,7 @@ COMMANDS = {
     "export-flow": "Write the stored flow as grey pictures in folders, for other tools.",
     "show-flow": "Draw the flow of a video: in colour with a key, its magnitude, and as stored.",
     "verify": "Find what is missing, damaged, inconsistent or wrong in the workspace.",
-    "train": "Train the two-stream network on one split.",
+    "train": "Train the two-stream network on one split, or on all of them.",
     "evaluate": "Score the test videos of a run's split: appearance, motion and both fused, in one pass.",
     "report": "Report accuracies and the confusion matrix: in the terminal, as CSV, PNG and one HTML page.",
     "predict": "Classify videos directly from file.",
