@@ -3,10 +3,12 @@
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from pipelines.interface.wording import percent
+
+if TYPE_CHECKING:
+    import numpy as np
 
 UNBALANCED_ABOVE = 2  # times the videos of the smallest class
 
@@ -23,26 +25,38 @@ class ClassBalance:
     """The accuracy of whoever always answers the most frequent class: its share of the videos."""
     chance: float
     """The accuracy of guessing among all classes."""
+    unbalanced: bool
+    """Whether a class has more than twice the videos of another: then the mean class accuracy tells more than the share
+    of all videos."""
 
     @classmethod
     def of(cls, videos: Mapping[str, int], classes: int) -> "ClassBalance":
         """From the numbers of videos by class, one at least, and the number of classes among which is chosen."""
         counts = [count for count in videos.values() if count]
-        return cls(min(counts), statistics.median(counts), max(counts), max(counts) / sum(counts), 1 / classes)
-
-    @property
-    def unbalanced(self) -> bool:
-        """Whether a class has more than twice the videos of another: then the mean class accuracy tells more than the
-        share of all videos."""
-        return self.largest > UNBALANCED_ABOVE * self.smallest
+        smallest, largest = min(counts), max(counts)
+        return cls(
+            smallest,
+            statistics.median(counts),
+            largest,
+            majority=largest / sum(counts),
+            chance=1 / classes,
+            unbalanced=largest > UNBALANCED_ABOVE * smallest,
+        )
 
     def sentence(self) -> str:
         """The accuracies that need no network."""
         most, chance = percent(self.majority), percent(self.chance)
         return f"always answering the most frequent class is right in {most} %, chance is {chance} %"
 
+    def of_test(self) -> str:
+        """What a reader of a test's accuracies has to know of its classes."""
+        spread = f"{self.smallest} to {self.largest}" if self.largest > self.smallest else f"{self.largest}"
+        most = "video" if self.largest == 1 else "videos"
+        unbalanced = ", unbalanced: mean class comes first" if self.unbalanced else ""
+        return f"{spread} test {most} a class (median {self.median:g}){unbalanced}; {self.sentence()}"
 
-def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+
+def class_weights(labels: "np.ndarray", classes: int) -> "np.ndarray":
     """What the loss of a video of each class is multiplied by so that every class counts alike: float64 [classes].
 
     Inverse to a class's number of videos, and 1 on average over the videos, so that the loss keeps its scale. 1 for a
@@ -52,6 +66,8 @@ def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
         labels: int [N], of the training videos.
         classes: Number of classes.
     """
+    import numpy as np
+
     counts = np.bincount(labels, minlength=classes)
     there = counts > 0
     return np.where(there, len(labels) / (there.sum() * np.maximum(counts, 1)), 1.0)

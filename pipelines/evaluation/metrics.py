@@ -5,6 +5,7 @@ given, a number is the mean of the splits' numbers, as the papers report it; cou
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import special
 
+from pipelines.datasets.class_balance import ClassBalance
 from pipelines.evaluation.intervals import Interval, combined, methods, of_mean
 from pipelines.evaluation.scores import Scores
 from pipelines.storage.provenance import made_by
@@ -102,8 +104,8 @@ def results_document(protocol: Mapping[str, Any], split: int, run: str, scores: 
 
     Returns:
         JSON types only. A stream that was not evaluated is absent, top-5 of 5 classes or fewer is null.
-        `interval_method` says how each interval was made; `scores_sha256` is the `content_sha256` of the `scores.h5`
-        beside it.
+        `interval_method` says how each interval was made, `balance` how the videos are spread over the classes;
+        `scores_sha256` is the `content_sha256` of the `scores.h5` beside it.
     """
     if IMPORTED not in protocol and set(protocol) - set(OPTIONAL_PROTOCOL_KEYS) != set(PROTOCOL_KEYS):
         raise ValueError(f"a protocol has the keys {', '.join(PROTOCOL_KEYS)}, not {', '.join(protocol)}")
@@ -113,11 +115,18 @@ def results_document(protocol: Mapping[str, Any], split: int, run: str, scores: 
         "run": run,
         "videos": len(scores.videos),
         "interval_method": methods(),
+        "balance": asdict(class_balance([scores])),
     }
     for stream in scores.streams:
         metrics = asdict(stream_metrics([scores], stream))
         document[stream] = {key: list(value) if isinstance(value, tuple) else value for key, value in metrics.items()}
     return document | made_by(RESULTS_SCHEMA, "numpy") | {"scores_sha256": scores.digest()}
+
+
+def class_balance(splits: Sequence[Scored]) -> ClassBalance:
+    """How the test videos of all `splits` together are spread over the classes."""
+    counts = Counter(split.classes[label] for split in splits for label in split.labels)
+    return ClassBalance.of(counts, len(splits[0].classes))
 
 
 # ------------------------------------------------------------------ accuracies and their intervals

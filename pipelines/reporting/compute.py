@@ -15,6 +15,7 @@ from pipelines.analysis.score_files import is_score_file
 from pipelines.evaluation.intervals import methods
 from pipelines.evaluation.metrics import (
     Scored,
+    class_balance,
     class_metrics,
     confused_pairs,
     confusion_matrix,
@@ -118,6 +119,7 @@ def compute(inputs: ReportInputs, name: str, output: Path) -> Result:
         unscored=sum(len(evaluation.unscored) for evaluation in evaluations),
         excluded=tuple(sorted({name for evaluation in evaluations for name in evaluation.excluded})),
         classes=tuple(first.scores.classes),
+        balance=class_balance(tables),
         headline=headline,
         streams={stream: stream_metrics(tables, stream) for stream in streams} if several else splits[0].streams,
         pooled={stream: pooled_metrics(tables, stream) for stream in streams} if several else {},

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pipelines.analysis.external import External
     from pipelines.analysis.fusion import WeightSweep
     from pipelines.analysis.published import Published
+    from pipelines.datasets.class_balance import ClassBalance
     from pipelines.evaluation.metrics import ClassMetrics, ConfusedPair, StreamMetrics
 
 ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class"}
@@ -65,6 +66,8 @@ class Result:
     excluded: tuple[str, ...]
     """Classes of the data set that the run left out."""
     classes: tuple[str, ...]
+    balance: "ClassBalance"
+    """Of the test videos, of all splits together."""
     headline: str
     """The headline stream, whose accuracy is given where there is room for one number."""
     streams: "dict[str, StreamMetrics]"
@@ -120,9 +123,15 @@ class Result:
 
     @property
     def accuracies(self) -> dict[str, str]:
-        """Those of `ACCURACIES` that are defined."""
+        """Those of `ACCURACIES` that are defined, the one for where there is room for one number first: top-1, but of
+        unbalanced classes their mean."""
         metrics = self.streams[self.headline]
-        return {name: title for name, title in ACCURACIES.items() if getattr(metrics, name) is not None}
+        defined = [name for name in ACCURACIES if getattr(metrics, name) is not None]
+        return {name: ACCURACIES[name] for name in sorted(defined, key=lambda name: name != self.first_accuracy)}
+
+    @property
+    def first_accuracy(self) -> str:
+        return "mean_class_accuracy" if self.balance.unbalanced else "top1"
 
     @property
     def class_figures(self) -> dict[str, tuple[str, str]]:
@@ -161,6 +170,9 @@ class Result:
         if absent := sum(row.support == 0 for row in self.per_class):
             classes, have = plural(len(self.classes), "class"), "has" if absent == 1 else "have"
             notices.append(f"{absent} of {classes} {have} no test video: mean class is of the others")
+        if single := sum(row.support == 1 for row in self.per_class):
+            classes = plural(single, "class has", "classes have")
+            notices.append(f"{classes} a single test video: right in 0 or 100 %, with as much weight in the mean class")
         if not self.grouped:
             notices.append(NO_GROUPS)
         if self.excluded:

@@ -4,8 +4,10 @@ from dataclasses import asdict
 from typing import Any
 
 from pipelines import evaluate as stage
+from pipelines.datasets.class_balance import ClassBalance
 from pipelines.errors import MissingError
 from pipelines.interface.wording import duration, percent, plural
+from pipelines.reporting.result import ACCURACIES
 from pipelines.runtime.devices import keep_freed_memory
 from pipelines.storage.workspace import Workspace
 from pipelines.training.runs import ALL_SPLITS, names_splits
@@ -54,6 +56,7 @@ def _show(ui: CommandUI, result: stage.Result) -> None:
         show_evaluation(ui, result.run, result.estimate)
         return
     ui.out.print(_table(result))
+    ui.out.print(ClassBalance(**result.results["balance"]).of_test(), soft_wrap=True)
     folders = ", ".join(str(evaluation.folder) for evaluation in result.evaluations)
     videos = f"{plural(result.results['videos'], 'video')} in {duration(result.seconds)}"
     ui.out.print(f"{videos}; scores in {folders}", soft_wrap=True)
@@ -72,8 +75,11 @@ def _table(result: stage.Result) -> Table:
     shared = {name: value for name, value in protocols[0].items() if all(other[name] == value for other in protocols)}
     where = " on another data set" if result.results.get("dataset") == "other" else ""
     title = f"run {result.run}, {result.results['step']}{where}: {_named(shared)}"
-    has_top5 = result.results[_streams(result.results)[0]].get("top5") is not None
-    table = Table("", "top-1", "95 % interval", *(["top-5"] if has_top5 else []), "mean class", title=title)
+    unbalanced, has = result.results["balance"]["unbalanced"], result.results[_streams(result.results)[0]]
+    names = [name for name in ACCURACIES if has[name] is not None]
+    names.sort(key=lambda name: unbalanced and name != "mean_class_accuracy")
+    titles = [ACCURACIES[name] for name in names]
+    table = Table("", titles[0], "95 % interval", *titles[1:], title=title)
     for evaluation, protocol in zip(result.evaluations, protocols, strict=True):
         own = {name: value for name, value in protocol.items() if name not in shared}
         if own:
@@ -81,11 +87,9 @@ def _table(result: stage.Result) -> Table:
             table.add_row(_named(own), style="bold")
         for stream in _streams(evaluation.results):
             values = evaluation.results[stream]
-            interval = " - ".join(percent(end) for end in values["top1_interval"])
-            others = [
-                f"{percent(values[name])} %" for name in ("top5", "mean_class_accuracy") if values[name] is not None
-            ]
-            table.add_row(stream, f"{percent(values['top1'])} %", f"{interval} %", *others)
+            interval = " - ".join(percent(end) for end in values[f"{names[0]}_interval"])
+            first, *others = (f"{percent(values[name])} %" for name in names)
+            table.add_row(stream, first, f"{interval} %", *others)
     return table
 
 

@@ -86,4 +86,5 @@ def test_the_accuracies_that_need_no_network():
     assert balance.chance == 0.25
     assert balance.sentence() == "always answering the most frequent class is right in 56.3 %, chance is 25.0 %"
     assert balance.unbalanced
+    assert balance.of_test().startswith("3 to 9 test videos a class (median 4), unbalanced: mean class comes first; ")
     assert not ClassBalance.of({"a": 6, "b": 3}, 2).unbalanced  # twice is not more than twice

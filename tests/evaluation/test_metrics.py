@@ -177,7 +177,7 @@ PROVENANCE = ("schema", "stres_version", "library_versions", "scores_sha256")
 
 def test_the_results_document_has_the_agreed_keys() -> None:
     document = results_document(PROTOCOL, 1, "split1", random_scores())
-    about = ["protocol", "split", "run", "videos", "interval_method"]
+    about = ["protocol", "split", "run", "videos", "interval_method", "balance"]
     assert list(document) == [*about, "appearance", "motion", "fused", *PROVENANCE]
     assert document["interval_method"]["top1"] == "Wilson"
     assert (document["protocol"], document["split"], document["videos"]) == (PROTOCOL, 1, 300)
@@ -188,7 +188,7 @@ def test_the_results_document_has_the_agreed_keys() -> None:
 
 
 def test_the_results_document_leaves_out_a_stream_that_was_not_evaluated() -> None:
-    assert list(results_document(PROTOCOL, 1, "r", scores_of([0], [0], 2)))[5:] == ["fused", *PROVENANCE]
+    assert list(results_document(PROTOCOL, 1, "r", scores_of([0], [0], 2)))[6:] == ["fused", *PROVENANCE]
 
 
 def test_the_results_document_refuses_an_incomplete_protocol() -> None:

@@ -44,7 +44,7 @@ def _evaluator(workspace: Workspace) -> Evaluate:
         split: int = 1,
         protocol: str = "25-full",
         classes: Sequence[str] = ("bend", "jack", "jump"),
-        videos: int = 10,
+        videos: int | Sequence[int] = 10,
         streams: Sequence[str] = STREAMS,
         frames: int = 25,
         seed: int = 0,

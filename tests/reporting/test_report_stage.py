@@ -16,6 +16,7 @@ from sklearn.metrics import confusion_matrix
 
 from pipelines.errors import MissingError, StorageError, UsageError
 from pipelines.evaluation.scores import read_scores
+from pipelines.interface.wording import percent
 from pipelines.report import Config, Result, run
 from pipelines.runtime.progress import Progress
 from pipelines.storage.atomic import read_json, write_json
@@ -48,6 +49,23 @@ def test_the_numbers_are_those_of_results_json(workspace: Workspace, evaluate: E
         assert result.interval_method == document["interval_method"]
         numbers = json.loads(json.dumps(dataclasses.asdict(result.streams[stream])))
         assert numbers == document[stream]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_of_unbalanced_classes_their_mean_comes_first_on_the_page_too(workspace: Workspace, evaluate: Evaluate) -> None:
+    evaluate(videos=[9, 4, 1])
+    result = run(Config(workspace.root))
+    assert list(result.accuracies) == ["mean_class_accuracy", "top1"]
+    assert result.notices[0].startswith("1 class has a single test video")
+    page = Path(result.files["report.html"]).read_text()
+    text = (
+        "1 to 9 test videos a class (median 4), unbalanced: mean class comes first; always answering the most frequent"
+    )
+    assert f"{text} class is right in 64.3 %, chance is 33.3 %" in page
+    mean = percent(result.streams["fused"].mean_class_accuracy)
+    assert f"<strong>{mean}<small> %" in page
+    evaluate(videos=[9, 5, 5])
+    assert list(run(Config(workspace.root)).accuracies) == ["top1", "mean_class_accuracy"]
 
 
 @pytest.mark.usefixtures("no_pictures")

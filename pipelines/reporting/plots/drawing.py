@@ -62,8 +62,9 @@ def add_title(figure: Figure, left: float, title: str, subtitle: str) -> None:
 
 def described(result: "Result") -> str:
     """Run, stream and accuracy on one line."""
-    accuracy = result.streams[result.headline].top1
-    return f"{shortened(result.name)}, {shortened(result.headline)}: top-1 {percent(accuracy)} %"
+    name, title = next(iter(result.accuracies.items()))
+    accuracy = getattr(result.streams[result.headline], name)
+    return f"{shortened(result.name)}, {shortened(result.headline)}: {title} {percent(accuracy)} %"
 
 
 def text_width(labels: list[str], points: float) -> float:
