@@ -60,6 +60,9 @@ class Config:
     """Distance from one window to the next."""
     overlay: Annotated[bool, Option(group=_TIMELINE)] = False
     """With --timeline: also write the video with its classes."""
+    attention: Annotated[bool, Option(group=_TIMELINE)] = False
+    """With --timeline: also write class activation maps (.npy): where the network saw each class. The overlay then
+    shows those of the best class."""
     output: Annotated[Path | None, Option(metavar="DIR", default="the workspace's predictions/", group=_TIMELINE)] = (
         None
     )
@@ -84,8 +87,11 @@ class Config:
                 raise UsageError(f"{flag} {value} goes with --timeline only")
         if self.csv is not None and (self.csv.is_dir() or is_video(self.csv)):
             raise UsageError(f"--csv {self.csv} is a folder or a video: name a file to write, such as predictions.csv")
-        if self.overlay and not self.timeline:
-            raise UsageError("--overlay goes with --timeline only")
+        for flag, asked in (("--overlay", self.overlay), ("--attention", self.attention)):
+            if asked and not self.timeline:
+                raise UsageError(f"{flag} goes with --timeline only")
+        if self.attention and self.views != "full":
+            raise UsageError(f"--attention needs whole frames: leave --views {self.views} out")
 
     def protocol_settings(self, crops: int) -> evaluate.Config:
         """The same settings as those of `evaluate`, which checks them and has their defaults."""
@@ -239,6 +245,7 @@ def _predict_each(
                 lengths(config.window, config.hop),
                 paths[number],
                 overlay=config.overlay,
+                attention=config.attention,
                 progress=progress,
             )
         except VideoError as error:

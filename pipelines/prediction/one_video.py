@@ -1,6 +1,7 @@
 """The prediction of one video: as a whole, or over time with its files."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from pipelines.evaluation.videos import class_finder
@@ -27,6 +28,7 @@ def predict_over_time(
     path: Path,
     *,
     overlay: bool,
+    attention: bool,
     progress: PredictionProgress,
 ) -> Prediction:
     """Predicts the windows of a video, and writes them as a timeline.
@@ -37,20 +39,26 @@ def predict_over_time(
         lengths: Window and hop.
         path: Of the timeline's files, without suffix.
         overlay: Whether to write the video with its classes, too.
+        attention: Whether to write what the network looks at, and to draw it in the overlay.
         progress: Counts decoded and drawn frames.
 
     Raises:
         VideoError: The video cannot be decoded or is too short.
         StorageError: A file cannot be written.
     """
+    from pipelines.prediction.attention import AXES, attention_file
     from pipelines.prediction.overlay import write_overlay  # these load matplotlib
     from pipelines.prediction.timeline import timeline_of
     from pipelines.prediction.timeline_files import write_timeline
 
-    timeline = timeline_of(predictor, source.file, *lengths, progress.frames)
+    array = path.with_name(f"{path.name}.npy")
+    with attention_file(predictor, array) if attention else nullcontext() as writer:
+        timeline = timeline_of(predictor, source.file, *lengths, progress.frames, writer)
     truth = {} if source.class_name == UNLABELLED else {"truth": source.class_name}
     about = {"video": str(source.path), "run": predictor.run.name, **truth, **vars(predictor.protocol)}
-    files = write_timeline(path, timeline, about)
+    if attention:
+        about["attention"] = {"file": array.name, "axes": AXES, "streams": sorted(predictor.streams)}
+    files = write_timeline(path, timeline, about) | ({"npy": array} if attention else {})
     if overlay:
         files["mp4"] = write_overlay(
             path, timeline, source.path, predictor, lambda done, total: progress.frames(done, total, "draw")

@@ -11,6 +11,7 @@ import numpy as np
 from pipelines.drawing.text import draw_text, shortened
 from pipelines.errors import UsageError
 from pipelines.interface.wording import percent
+from pipelines.prediction.attention import Attention, draw_attention, strongest
 from pipelines.prediction.predictor import OnFrames, Predictor, Reader
 from pipelines.prediction.timeline import Timeline
 from pipelines.prediction.timeline_picture import clock
@@ -44,7 +45,9 @@ def write_overlay(place: Path, timeline: Timeline, video: Path, predictor: Predi
 
 
 def _pictures(reader: Reader, timeline: Timeline, on_frames: OnFrames) -> Iterator[np.ndarray]:
-    width, height = shown_size(reader.width, reader.height)
+    seen = [window.attention for window in timeline.windows if window.attention is not None]
+    scales = strongest(seen) if seen else {}  # of each stream, beside one another
+    width, height = shown_size(reader.width * max(1, len(scales)), reader.height)
     edges = np.array(timeline.edges())
     drawn, below = (-1, -1), np.empty(0)
     for index, frame in enumerate(reader):
@@ -53,9 +56,27 @@ def _pictures(reader: Reader, timeline: Timeline, on_frames: OnFrames) -> Iterat
         if (place, int(time)) != drawn:  # letters take longer than all the rest of a frame
             drawn = place, int(time)
             below = panel(timeline, place, drawn[1], width)
-        yield np.concatenate([resize(frame, width, height), below])
+        shown = (
+            resize(frame, width, height)
+            if not seen
+            else _with_attention(frame, index, seen[place], scales, width, height)
+        )
+        yield np.concatenate([shown, below])
         if index % _REPORTED == 0:
             on_frames(index, timeline.frames)
+
+
+def _with_attention(
+    frame: np.ndarray, index: int, attention: Attention, scales: dict[str, float], width: int, height: int
+) -> np.ndarray:
+    """The frame once for each stream, beside one another: RGB uint8 [height, width, 3]."""
+    picture = resize(frame, width // len(scales), height)
+    parts = []
+    for stream, scale in scales.items():
+        part = draw_attention(picture, attention, stream, index, scale)
+        draw_text(part, 8, 20, stream, 14, _TEXT, bold=True)
+        parts.append(part)
+    return np.concatenate(parts, axis=1)
 
 
 def shown_size(width: int, height: int) -> tuple[int, int]:

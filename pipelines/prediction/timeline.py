@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.prediction.attention import Attention, AttentionWriter
 from pipelines.prediction.predictor import Logits, OnFrames, Predictor, Reader, probabilities, warning_about
 from pipelines.prediction.sliding import WindowSlider, slide
 from pipelines.prediction.windows import Duration
@@ -22,6 +23,8 @@ class Window:
     start: int
     end: int
     probabilities: dict[str, list[float]]
+    attention: Attention | None = None
+    """Where its best class was seen, if that was asked for."""
 
     @property
     def headline(self) -> list[float]:
@@ -101,7 +104,14 @@ class Timeline:
         return segments
 
 
-def timeline_of(predictor: Predictor, path: Path, window: Duration, hop: Duration, on_frames: OnFrames) -> Timeline:
+def timeline_of(
+    predictor: Predictor,
+    path: Path,
+    window: Duration,
+    hop: Duration,
+    on_frames: OnFrames,
+    attention: AttentionWriter | None = None,
+) -> Timeline:
     """Predicts each window of a video.
 
     Args:
@@ -110,20 +120,28 @@ def timeline_of(predictor: Predictor, path: Path, window: Duration, hop: Duratio
         window: The length of a window.
         hop: From one window to the next.
         on_frames: Receives the number of decoded frames.
+        attention: Stores what the network looks at; None for not.
 
     Raises:
         VideoError: The video cannot be decoded or is too short.
+        StorageError: The attention cannot be stored.
     """
     warnings: list[str] = []
 
-    def make() -> WindowSlider[Logits]:
-        return WindowSlider(predictor, lambda plan, pixels: predictor.logits(pixels), window, hop)
+    def make() -> WindowSlider[tuple[Logits, Attention | None]]:
+        if attention is not None:
+            attention.restart()
+            return WindowSlider(predictor, attention.look, window, hop)
+        return WindowSlider(predictor, lambda plan, pixels: (predictor.logits(pixels), None), window, hop)
 
     def at_end(reader: Reader) -> None:
         warnings.append(warning_about(reader))
 
     by_number = window.in_frames and hop.in_frames
     slider, timing = slide(predictor, path, make, on_frames, by_number=by_number, at_end=at_end)
-    windows = [Window(*span, probabilities(logits)) for span, logits in zip(slider.spans, slider.values, strict=True)]
-    mean = {name: np.mean([logits[name] for logits in slider.values], axis=0) for name in slider.values[0]}
+    windows = [
+        Window(start, end, probabilities(logits), seen)
+        for (start, end), (logits, seen) in zip(slider.spans, slider.values, strict=True)
+    ]
+    mean = {name: np.mean([logits[name] for logits, _ in slider.values], axis=0) for name in slider.values[0][0]}
     return Timeline(predictor.classes, windows, timing, window, hop, slider.flow.computed, mean, warnings[-1])

@@ -74,6 +74,7 @@ def write_timeline(path: Path, timeline: Timeline, about: dict[str, Any]) -> dic
             "end_frame": window.end,
             "class": timeline.classes[window.winner],
             "probabilities": {name: [round(each, 6) for each in of] for name, of in window.probabilities.items()},
+            **({"step_frames": window.attention.frames} if window.attention else {}),
         }
         for window in timeline.windows
     ]
