@@ -49,17 +49,16 @@ def finding(step: str, records: Records, videos: Mapping[str, int], balance: Bal
             f"videos, and a guess without looking is on {percent(blind)} %; try {change} (under another --name), and "
             "look at what it sees (stres show-flow, stres verify)"
         )
-    return _overfitting(step, accuracy, seen, [record for record in records if "validation_loss" in record])
+    return _overfitting(step, accuracy, [record for record in records if "validation_loss" in record])
 
 
-def _overfitting(step: str, accuracy: float, seen: float, measured: Records) -> str:
+def _overfitting(step: str, accuracy: float, measured: Records) -> str:
     held_out = held_out_accuracy(measured[-1]) if measured else None
     if held_out is None or "validation_videos" not in measured[-1]:
         return ""
     count = measured[-1]["validation_videos"]
-    mean = (accuracy * seen + held_out * count) / (seen + count)
-    chance = math.hypot(_deviation(mean, seen), _deviation(mean, count))
-    if accuracy - held_out < max(GAP, DEVIATIONS * chance):
+    of_few = (held_out * count + 1) / (count + 2)  # Laplace's rule: all of four right does not prove a share of 1
+    if accuracy - held_out < max(GAP, DEVIATIONS * _deviation(of_few, count)):
         return ""
     lowest = min(measured, key=lambda record: record["validation_loss"])
     change = "more --dropout, pretrained --weights, a smaller --width, or more videos"
