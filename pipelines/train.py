@@ -100,7 +100,8 @@ class Config:
         RecipeName | None,
         Option(group=RECIPE, default="that of the run to be continued, else by weights, GPU and number of clips"),
     ] = None
-    """paper, finetune (pretrained weights, hundreds to thousands of clips), or small (from scratch on hundreds)."""
+    """paper (for a GPU), finetune (pretrained weights, hundreds to thousands of clips), or small (from scratch on
+    hundreds)."""
     balance: Annotated[Balance | None, Option(group=_DATA, default="none")] = None
     """Make classes of unequal size count alike: sampler (draw each class equally often), loss (weigh each video by the
     inverse of its class's size), or none."""

@@ -437,7 +437,7 @@ UsedNetwork = Annotated[
 Mirror = Annotated[
     bool | None,
     Option(
-        "Also score the mirror images (yes/no).",
+        "Also score the mirror images.",
         metavar="yes|no",
         default="yes with full and 10, if the run was trained with mirrors",
     ),
