@@ -113,7 +113,10 @@ class Config:
                 return lengths(self.window, self.hop)
             if self.hop is not None:
                 raise UsageError(f"--fps {self.fps:g} and --hop {self.hop} say the same: give only one")
-            return lengths(self.window, repr(1 / self.fps))
+            try:
+                return lengths(self.window, repr(1 / self.fps))
+            except UsageError as error:
+                raise UsageError(f"--fps {self.fps:g}: {error}") from error
         for flag, value in (("--window", self.window), ("--hop", self.hop)):
             if value is not None:
                 raise UsageError(f"{flag} {value} goes with --per window only")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import extract_features, predict
+from pipelines import extract_features
 from pipelines.datasets.preparation import Prepare
 from pipelines.errors import UsageError
 from pipelines.prediction.features import Extractor, FrameSlider, predictor_of, rows_of
@@ -40,6 +40,11 @@ def clip(trained_on_videos):
     return trained_on_videos.video("jump/jump2")
 
 
+def decoded(clip):
+    with VideoReader(clip) as reader:
+        return dict(enumerate(reader))
+
+
 def given_to_classifiers(run, step, rgb, flow):
     """What hooks on the classifiers of the run's network, not folded, see: of each stream [V, T', C]."""
     network = load_network(run, step).eval()
@@ -52,48 +57,36 @@ def given_to_classifiers(run, step, rgb, flow):
     return {name: of.unflatten(0, (views, -1)).double().numpy() for name, of in seen.items()}
 
 
-@pytest.mark.parametrize("step", ["joint1", "joint2", "late", "appearance", "motion"])
+@pytest.mark.parametrize("step", ["joint2", "late", "appearance"])
 def test_the_features_of_a_clip_are_the_network_s_own_pooled_features(extractor, clip, step):
+    """And the classifiers make predict's logits of them."""
     made = extractor(step, per="clip", crops=6)
     rows = rows_of(made, clip, lambda done, total: None)
 
     predictor = predictor_of(made)
-    views = predictor.views(DecodedVideo(predictor, clip, lambda done, total: None).pixels)
-    expected = given_to_classifiers(Run(made.folder), step, *views)
+    pixels = DecodedVideo(predictor, clip, lambda done, total: None).pixels
+    expected = given_to_classifiers(Run(made.folder), step, *predictor.views(pixels))
+    logits, state = predictor.logits(pixels), load_network(Run(made.folder), step).state_dict()
     assert rows.spans == [(0, FRAMES)]
     np.testing.assert_allclose(rows.seconds, [[0, FRAMES / 25]])
     assert rows.features[0].keys() == expected.keys()
     for name, of in expected.items():
-        np.testing.assert_allclose(rows.features[0][name], of.mean((0, 1)), rtol=1e-5, atol=1e-6)
-
-
-def test_the_classifiers_make_predict_s_logits_of_them(extractor, clip, trained_on_videos):
-    made = extractor("joint2", per="clip")
-    (row,) = rows_of(made, clip, lambda done, total: None).features
-    config = predict.Config([str(clip)], trained_on_videos.workspace.root, run="split1", device="cpu")
-    (prediction,) = predict.run(config).predictions
-    state = load_network(Run(made.folder), "joint2").state_dict()
-    for name, values in row.items():
+        np.testing.assert_allclose(rows.features[0][name], of.mean((0, 1)), rtol=1e-4, atol=1e-5)
         weight, bias = (state[f"{name}.fc.{part}"].double().numpy() for part in ("weight", "bias"))
-        np.testing.assert_allclose(weight @ values + bias, prediction.logits[name], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(weight @ rows.features[0][name] + bias, logits[name], rtol=1e-5, atol=1e-6)
 
 
-def test_rows_of_windows_are_those_of_predict_s_timeline(extractor, clip, trained_on_videos, tmp_path):
+def test_rows_of_windows_are_those_of_the_window_as_a_clip_of_its_own(extractor, clip):
     made = extractor("joint1", window="12f", hop="5f", crops=3)
     rows = rows_of(made, clip, lambda done, total: None)
-    lengths = {"window": "12f", "hop": "5f", "crops": 3, "step": "joint1"}
-    predict.run(
-        predict.Config(
-            [str(clip)], trained_on_videos.workspace.root, timeline=True, output=tmp_path, device="cpu", **lengths
-        )
-    )
-    windows = json.loads((tmp_path / "jump2.json").read_text())["windows"]
-    assert rows.spans == [(window["start_frame"], window["end_frame"]) for window in windows]
+    assert rows.spans == [(0, 12), (5, 17), (10, 22), (12, 24)]  # the last one ends with the video
     np.testing.assert_allclose(rows.seconds, np.array(rows.spans) / 25)
-    fc = load_network(Run(made.folder), "joint1").motion.fc
-    for row, window in zip(rows.features, windows, strict=True):
-        logits = fc(torch.from_numpy(row["motion"]).float())
-        np.testing.assert_allclose(logits.softmax(0).detach(), window["probabilities"]["motion"], atol=2e-6)
+    predictor, frames = predictor_of(made), decoded(clip)
+    flow = FlowOnDemand(predictor.flow, frames)
+    for (start, end), row in zip(rows.spans, rows.features, strict=True):
+        views = predictor.views(predictor.plan(start, end - start).pixels(frames, flow))
+        for name, of in given_to_classifiers(Run(made.folder), "joint1", *views).items():
+            np.testing.assert_allclose(row[name], of.mean((0, 1)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("step", "together"), [("joint2", 5), ("late", 1), ("joint1", 40)])
@@ -106,9 +99,7 @@ def test_each_frame_has_the_row_that_it_has_in_the_whole_video(extractor, clip, 
         patch.setattr(FrameSlider, "add", lambda self, *of: (add(self, *of), held.append(len(self.frames))))
         rows = rows_of(made, clip, lambda done, total: None)
 
-    predictor = predictor_of(made)
-    with VideoReader(clip) as reader:
-        frames = dict(enumerate(reader))
+    predictor, frames = predictor_of(made), decoded(clip)
     together = min(together, FRAMES)
     groups = [range(start, start + together) for start in range(0, FRAMES - together + 1, together)]
     groups.append(range(FRAMES - together, FRAMES))  # of which those before have a row
@@ -209,6 +200,7 @@ def test_what_is_done_stays_and_what_was_lost_is_made_again(stored, monkeypatch)
         ({"per": "clip", "fps": 2}, "--fps 2 does not go with --per clip"),
         ({"per": "frame", "temporal": "windows"}, "--temporal windows is for clips and windows"),
         ({"fps": 2, "hop": "1"}, "--fps 2 and --hop 1 say the same"),
+        ({"fps": 0.2}, "--fps 0.2: --hop 5 s is more than --window 2 s"),
         ({"window": "1", "hop": "2"}, "--hop 2 s is more than --window 1 s"),
         ({"step": "appearance", "stream": "motion"}, "the network appearance of run split1 has only appearance"),
         ({"views": "7"}, "--views '7' is not known"),
@@ -217,8 +209,3 @@ def test_what_is_done_stays_and_what_was_lost_is_made_again(stored, monkeypatch)
 def test_what_cannot_be_done_is_refused_by_name(extractor, settings, message):
     with pytest.raises(UsageError, match=message):
         extractor(**settings)
-
-
-def test_a_worker_keeps_its_network(extractor):
-    assert predictor_of(extractor(per="clip")) is predictor_of(extractor(per="clip"))
-    assert predictor_of(extractor("late", per="clip")).streams == {"appearance", "motion"}
