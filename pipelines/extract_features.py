@@ -29,7 +29,7 @@ from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.provenance import made_by
 from pipelines.storage.typed_json import first_difference
 from pipelines.storage.workspace import Workspace
-from pipelines.training.runs import Chosen, choose_run
+from pipelines.training.runs import Chosen, choose_run, trained_with_mirrors
 
 if TYPE_CHECKING:
     from pipelines.prediction.features import FeatureSettings, FeatureTask
@@ -51,6 +51,7 @@ class Config:
     videos: options.Videos
     run: options.RunOrFolder = None
     step: options.UsedNetwork = None
+    checkpoint: options.UsedCheckpoint = "last"
     stream: Literal["appearance", "motion", "both"] = "both"
     """Whose features: appearance, motion, or both beside each other (of a network that has both)."""
     per: Literal["clip", "window", "frame"] = "window"
@@ -68,7 +69,7 @@ class Config:
     """Frames that the network looks at together: of a clip or window, spaced evenly."""
     views: ViewName = "full"
     """full (whole frames), center, 3, 5, or 10 crops (5 and their mirror images), averaged."""
-    mirror: Annotated[bool | None, Option(default="only with full and 10")] = None
+    mirror: options.Mirror = None
     """Also average over the mirror images."""
     temporal: TemporalName = "sequence"
     """sequence (all frames of a clip or window at once) or windows (as long as in training)."""
@@ -102,6 +103,7 @@ class Config:
             views=self.views,
             mirror=self.mirror,
             temporal=self.temporal,
+            checkpoint=self.checkpoint,
             device=self.device,
             precision=self.precision,
         )
@@ -149,7 +151,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.prediction.features import FEATURES_SCHEMA, Extractor, FeatureTask, probe, store_features
 
     workspace = Workspace(config.workspace)
-    chosen = ranks().broadcast_from_rank0(lambda: choose_run(workspace, config.run, config.step))
+    chosen = ranks().broadcast_from_rank0(lambda: choose_run(workspace, config.run, config.step, config.checkpoint))
     if chosen.warning and ranks().is_first:
         on_progress(note(chosen.warning))
     device = device_for(config.device, config.precision)
@@ -159,7 +161,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     )
     report_account(found, on_progress)
     extractor = Extractor(
-        chosen.run.folder.absolute(),
+        chosen.run,
         settings,
         str(device),
         tuple(sorted(config.method_options.items())),
@@ -220,7 +222,9 @@ def _settings(config: Config, chosen: Chosen) -> "FeatureSettings":
         window=window,
         hop=hop,
         fps=config.fps if config.per == "frame" else None,
-        protocol=config.protocol_settings(crops).protocol(chosen.step),
+        protocol=config.protocol_settings(crops).protocol(
+            chosen.step, mirrored=trained_with_mirrors(chosen.run.config(), chosen.step)
+        ),
         precision=config.precision,
     )
 

@@ -69,8 +69,7 @@ class FeatureSettings:
 class Extractor:
     """How a worker makes features."""
 
-    folder: Path
-    """The run's."""
+    run: Run
     settings: FeatureSettings
     device: str
     method_options: tuple[tuple[str, str], ...] = ()
@@ -83,7 +82,7 @@ def predictor_of(extractor: Extractor) -> Predictor:
     """The network, loaded once in a worker."""
     keep_freed_memory()
     predictor = Predictor(
-        Run(extractor.folder),
+        extractor.run,
         extractor.settings.protocol,
         torch.device(extractor.device),
         precision=extractor.settings.precision,

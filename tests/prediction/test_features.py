@@ -30,7 +30,7 @@ def extractor(trained_on_videos):
         work = trained_on_videos.workspace
         run = Run(work.runs / "split1")
         config = extract_features.Config(work.root, "videos", run="split1", step=step, device="cpu", **settings)
-        return Extractor(run.folder, extract_features._settings(config, Chosen(run, step, "")), "cpu")
+        return Extractor(run, extract_features._settings(config, Chosen(run, step, "")), "cpu")
 
     return make
 
@@ -65,8 +65,8 @@ def test_the_features_of_a_clip_are_the_network_s_own_pooled_features(extractor,
 
     predictor = predictor_of(made)
     pixels = DecodedVideo(predictor, clip, lambda done, total: None).pixels
-    expected = given_to_classifiers(Run(made.folder), step, *predictor.views(pixels))
-    logits, state = predictor.logits(pixels), load_network(Run(made.folder), step).state_dict()
+    expected = given_to_classifiers(made.run, step, *predictor.views(pixels))
+    logits, state = predictor.logits(pixels), load_network(made.run, step).state_dict()
     assert rows.spans == [(0, FRAMES)]
     np.testing.assert_allclose(rows.seconds, [[0, FRAMES / 25]])
     assert rows.features[0].keys() == expected.keys()
@@ -85,7 +85,7 @@ def test_rows_of_windows_are_those_of_the_window_as_a_clip_of_its_own(extractor,
     flow = FlowOnDemand(predictor.flow, frames)
     for (start, end), row in zip(rows.spans, rows.features, strict=True):
         views = predictor.views(predictor.plan(start, end - start).pixels(frames, flow))
-        for name, of in given_to_classifiers(Run(made.folder), "joint1", *views).items():
+        for name, of in given_to_classifiers(made.run, "joint1", *views).items():
             np.testing.assert_allclose(row[name], of.mean((0, 1)), rtol=1e-4, atol=1e-5)
 
 
@@ -104,7 +104,7 @@ def test_each_frame_has_the_row_that_it_has_in_the_whole_video(extractor, clip, 
     groups = [range(start, start + together) for start in range(0, FRAMES - together + 1, together)]
     groups.append(range(FRAMES - together, FRAMES))  # of which those before have a row
     expected = {}
-    network, flow = load_network(Run(made.folder), step).eval(), FlowOnDemand(predictor.flow, frames)
+    network, flow = load_network(made.run, step).eval(), FlowOnDemand(predictor.flow, frames)
     for stream in network.streams.values():
         stream.temporal_pool = None
     for group in groups:
