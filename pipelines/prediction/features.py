@@ -35,11 +35,12 @@ from pipelines.video.decoding import VideoReader
 
 FEATURES_SCHEMA = "stres/features/1"
 _REPORTED = 16  # frames between two reports of progress
+_CHUNK = 256  # rows
 _PROBED = 3  # windows, of which the first costs more
 
 Per = Literal["clip", "window", "frame"]
 Features = dict[str, np.ndarray]
-"""Of each stream: float64 [C]."""
+"""Of each stream: float32 [C]."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def store_features(task: FeatureTask, report: Report) -> int:
 
     rows = rows_of(task.extractor, task.source.file, on_frames, at_end)
     report(max(0, rows.frames - reported))
-    arrays = {name: np.array([row[name] for row in rows.features], "<f4") for name in settings.streams}
+    arrays = {name: np.stack([row[name] for row in rows.features]) for name in settings.streams}
     content = io.BytesIO()
     np.save(content, np.concatenate(list(arrays.values()), axis=1))
     write_bytes(task.array, content.getvalue())
@@ -167,7 +168,8 @@ class FeatureWriter(HDF5ArtifactWriter):
     def add(self, name: str, values: np.ndarray) -> None:
         """Adds a data set. Raises `StorageError`."""
         with storage_errors(self.path):
-            self.file.create_dataset(name, data=values, fletcher32=True, chunks=values.shape)
+            chunk = (min(len(values), _CHUNK), values.shape[1])
+            self.file.create_dataset(name, data=values, fletcher32=True, chunks=chunk)
             self.check()
         self.digest.update(values.tobytes())
 
@@ -183,20 +185,22 @@ def rows_of(
     predictor, settings = predictor_of(extractor), extractor.settings
 
     def look(plan: FramePlan, pixels: DecodedClip) -> Features:
-        return predictor.mean(pixels, mean_features)
-
-    def look_at_frames(plan: FramePlan, pixels: DecodedClip) -> Features:
-        return predictor.mean(pixels, _features_of_frames, [range(len(plan.centers))])
+        if settings.per == "frame":
+            means = predictor.mean(pixels, _features_of_frames, [range(len(plan.centers))])
+        else:
+            means = predictor.mean(pixels, mean_features)
+        return {name: means[name].astype("<f4") for name in settings.streams}
 
     if settings.per == "clip":
         video = DecodedVideo(predictor, path, on_frames, at_end)
         frames = len(video.timing.times)
         seconds = np.array([[0.0, video.timing.duration]])
-        return Rows([(0, frames)], [predictor.mean(video.pixels, mean_features)], seconds, frames)
+        plan = predictor.plan(0, frames)
+        return Rows([(0, frames)], [look(plan, video.pixels)], seconds, frames)
 
     def make() -> Slider[Features]:
         if settings.per == "frame":
-            return FrameSlider(predictor, look_at_frames, settings.protocol.frames, settings.fps)
+            return FrameSlider(predictor, look, settings.protocol.frames, settings.fps)
         assert settings.window is not None
         assert settings.hop is not None
         return WindowSlider(predictor, look, settings.window, settings.hop)
