@@ -127,7 +127,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
     from pipelines.analysis.fusion import fuse
     from pipelines.analysis.score_files import divided, read_score_file
-    from pipelines.evaluation.metrics import IMPORTED, log_probabilities, results_document, stream_metrics
+    from pipelines.evaluation.metrics import log_probabilities, results_document, stream_metrics
+    from pipelines.evaluation.protocols import IMPORTED
     from pipelines.evaluation.scores import Scores, write_scores
     from pipelines.sources.lists import read_class_names, read_lines
     from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable, write_json

@@ -2,14 +2,16 @@
 
 import importlib
 import inspect
+import os
 import time
 from typing import Annotated, Any
 
 import typer
+from typer.completion import completion_init
 from typer.core import TyperCommand, TyperGroup
 
 from pipelines import __version__
-from pipelines.errors import UsageError
+from pipelines.errors import StorageError, UsageError
 from pipelines.runtime.ranks import ranks
 from stres_cli.config_options import spelled_out
 from stres_cli.console import error_document, print_json
@@ -29,6 +31,8 @@ COMMANDS = {
     "train": "Train the two-stream network on one split, or on all of them.",
     "evaluate": "Score the test videos of a run's split: appearance, motion and both fused, in one pass.",
     "report": "Report accuracies and the confusion matrix: in the terminal, as CSV, PNG and one HTML page.",
+    "status": "Show what is extracted, trained, evaluated and reported in the workspace, and what to run next.",
+    "runs": "List every run with its scores and the settings in which it differs from the others.",
     "predict": "Classify videos directly from file.",
     "extract-features": "Store the features that a run's network gives its classifiers, for other programs.",
     "export": "Write a run's network as one file that runs without stres, with a model card.",
@@ -99,6 +103,17 @@ def _print_help(context: typer.Context, wanted: bool) -> None:
         raise typer.Exit
 
 
+def _install_completion(context: typer.Context, parameter: Any, wanted: bool) -> None:
+    if wanted:
+        from typer.completion import install_callback
+
+        try:
+            install_callback(context, parameter, True)
+        except OSError as error:
+            typer.echo(f"error: completion cannot be installed ({error}): correct that file's permissions", err=True)
+            raise typer.Exit(StorageError.exit_code) from None
+
+
 # Typer's own `--help` and completion options of a group make it load pydantic (typer 0.29), even for the `--help` of a
 # command: a third of the time that takes.
 app = typer.Typer(
@@ -107,7 +122,7 @@ app = typer.Typer(
     help="Spatiotemporal residual networks for action recognition: from a folder of videos to a confusion matrix.",
     epilog="Every stage reads what the stage before left in the workspace: extract-frames, extract-flow, train, "
     "evaluate, report. Start with: stres demo",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_help_option=False,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -117,6 +132,7 @@ app = typer.Typer(
 
 @app.callback()
 def _stres(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -129,8 +145,21 @@ def _stres(
             "--help", "-h", callback=_print_help, is_eager=True, metavar="", help="Show this message and exit."
         ),
     ] = False,
+    install_completion: Annotated[
+        bool,
+        typer.Option(
+            "--install-completion",
+            callback=_install_completion,
+            is_eager=True,
+            metavar="",
+            help="Complete commands and options in this shell (bash, zsh, fish) and exit.",
+        ),
+    ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        if code := _load("status").main([], prog_name="stres", standalone_mode=False):
+            raise typer.Exit(code)
+        typer.echo("all commands: stres --help; all of this on synthetic clips: stres demo")
 
 
 def _listed() -> None:
@@ -139,3 +168,6 @@ def _listed() -> None:
 
 for _name, _summary in COMMANDS.items():
     app.command(_name, help=_summary)(_listed)
+
+if "_STRES_COMPLETE" in os.environ:  # the shell asks what may follow, in the form that `--install-completion` arranged
+    completion_init()

@@ -123,6 +123,9 @@ def _annotation(field: ConfigField) -> Any:
         name = field.flags[0]
         switch = name if field.default is False else f"{name}/--no-{name.removeprefix('--')}"
         return Annotated[bool | None, typer.Option(switch, metavar="", **shown)]
+    if field.choices and not field.steps:
+        choices = [*map(str, field.choices)]
+        shown["autocompletion"] = lambda incomplete: [one for one in choices if one.startswith(incomplete)]
     metavar = option.metavar or ("NAME" if field.choices and not field.steps else "VALUE")
     return Annotated[kind | None, typer.Option(*field.flags, metavar=metavar, **shown)]
 

@@ -1,10 +1,11 @@
 """How the result of a stage that extracts, imports or exports looks."""
 
+import shlex
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pipelines.interface.wording import duration, plural, room, size
+from pipelines.interface.options import command_line
+from pipelines.interface.wording import duration, plural, printable, room, size
 from pipelines.jobs.task import ExtractResult
 from pipelines.storage.failures import Failure
 from stres_cli.console import CommandUI
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 _SHOWN_FAILURES = 10
 
 
-def show(ui: CommandUI, result: ExtractResult, workspace: Path, *, wanted: str = "videos") -> None:
+def show(ui: CommandUI, result: ExtractResult, config: Any, *, wanted: str = "videos") -> None:
     """Prints counts, rate and failures, or what a dry run estimates; exit code 1 while failures remain.
 
     Args:
         ui: The command's output.
         result: What the stage did.
-        workspace: The workspace's folder.
+        config: The stage's.
         wanted: What the stage looked for, in case files were skipped.
     """
     ui.finish(result, exit_code=1 if result.failed else 0)
@@ -51,7 +52,7 @@ def show(ui: CommandUI, result: ExtractResult, workspace: Path, *, wanted: str =
     ui.out.print(
         f"{plural(result.done, 'video')} done, {result.skipped} already done, {result.failed} failed; "
         f"{plural(result.units, result.unit.removesuffix('s'))} in {duration(result.seconds)} "
-        f"({result.units_per_second:.1f} {result.unit}/s)",
+        f"({result.units_per_second:.1f} {result.unit}/s){_where_and_next(result.stage, config)}",
         soft_wrap=True,
     )
     if result.broken_times:
@@ -63,8 +64,24 @@ def show(ui: CommandUI, result: ExtractResult, workspace: Path, *, wanted: str =
     _show_failures(ui, result.failures)
     if result.failed:
         ui.out.print(
-            f"all failures are listed in {workspace / 'failures.csv'}; they are retried on every run", soft_wrap=True
+            f"all failures are listed in {config.workspace / 'failures.csv'}; they are retried on every run",
+            soft_wrap=True,
         )
+
+
+def _where_and_next(stage: str, config: Any) -> str:
+    """Where the result lies, and the command that comes next."""
+    if stage == "export-flow":
+        return printable(f", in {config.output}")
+    kind = {"extract-frames": "frames", "import-frames": "frames", "extract-flow": "flow", "import-flow": "flow"}.get(
+        stage
+    )
+    if kind is None:
+        return ""
+    words = ["train", "--split", "1"]
+    if kind == "frames":
+        words = ["extract-flow", *([shlex.quote(config.videos)] if stage == "extract-frames" else [])]
+    return printable(f", in {config.workspace / kind}; next: {command_line(config.workspace, *words)}")
 
 
 def _show_failures(ui: CommandUI, failures: Sequence[Failure]) -> None:

@@ -30,8 +30,8 @@ STREAM_COLOURS = {"appearance": "yellow", "motion": "green", "fused": "bright_bl
 OTHER_COLOUR = "magenta"  # of another program's streams
 
 
-def render(result: "Result", console: Console) -> None:
-    """Prints the whole report."""
+def render(result: "Result", console: Console, then: str = "") -> None:
+    """Prints the whole report, and the command that comes next."""
     counts = f"{plural(result.videos, 'video')}, {plural(len(result.classes), 'class')}, {result.of_splits}"
     heading = Text(printable(result.name), style="bold")
     heading.append(f"  {counts}, protocol {printable(result.protocol_name)}", style="dim")
@@ -59,6 +59,8 @@ def render(result: "Result", console: Console) -> None:
         render_confusion(result, console)
     _print_findings(result, console)
     output = Text("\nWritten to ", style="bold").append(printable(result.output), style="not bold")
+    if then:
+        output.append(printable(f"; next: {then}"), style="not bold")
     console.print(output, soft_wrap=True)
     console.print(Text("  ".join(result.files), style="dim"))
 

@@ -15,6 +15,7 @@ from scipy import special
 
 from pipelines.datasets.class_balance import ClassBalance
 from pipelines.evaluation.intervals import Interval, combined, methods, of_mean
+from pipelines.evaluation.protocols import IMPORTED
 from pipelines.evaluation.scores import Scores
 from pipelines.storage.provenance import made_by
 
@@ -23,7 +24,6 @@ TOP = 5
 RESULTS_SCHEMA = "stres/results/1"
 PROTOCOL_KEYS = ("frames", "views", "mirror", "temporal")
 OPTIONAL_PROTOCOL_KEYS = ("recalibrate_bn", "checkpoint")  # there only where not as usual
-IMPORTED = "imported"  # the key of the protocol of another program's scores, of which nothing else is known
 
 
 class Scored(Protocol):

@@ -7,6 +7,8 @@ from pipelines.errors import UsageError
 from pipelines.interface.options import CheckpointName, TemporalName, ViewName
 from pipelines.interface.wording import plural
 
+IMPORTED = "imported"  # the key of the protocol of another program's scores, of which nothing else is known
+
 
 @dataclass(frozen=True)
 class Protocol:

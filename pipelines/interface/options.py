@@ -14,7 +14,9 @@ import functools
 import inspect
 import itertools
 import math
+import os
 import re
+import shlex
 import textwrap
 import types
 import typing
@@ -385,6 +387,16 @@ WorkspaceFolder = Annotated[
         fallback="stres-work",
     ),
 ]
+
+
+def command_line(workspace: Path, *words: str) -> str:
+    """`stres WORDS`, to be typed: with --workspace where neither the default nor STRES_WORKSPACE is that workspace."""
+    usual = os.environ.get("STRES_WORKSPACE") or DEFAULT_WORKSPACE
+    return " ".join(
+        ["stres", *words, *([] if workspace == Path(usual) else ["--workspace", shlex.quote(str(workspace))])]
+    )
+
+
 DeviceName = Annotated[str, Option("auto (a GPU if there is one), cpu, cuda or cuda:N.", "--device", "NAME")]
 Workers = Annotated[int, Option("Worker processes (0: one per CPU core).", metavar="N", minimum=0, maximum=4096)]
 Seed = Annotated[int, Option("Random seed.", metavar="N", minimum=0)]

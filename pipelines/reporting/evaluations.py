@@ -6,26 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import MissingError, UsageError
-from pipelines.evaluation.metrics import IMPORTED
-from pipelines.evaluation.protocols import Protocol
+from pipelines.evaluation.headline import headline, newest
+from pipelines.evaluation.protocols import IMPORTED
 from pipelines.evaluation.scores import SCORES_SCHEMA, Scores, read_scores
 from pipelines.interface.options import Space
 from pipelines.interface.wording import plural
 from pipelines.storage.atomic import read_json
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.workspace import Workspace, is_plain_name
-from pipelines.training.recipes import STEPS
 from pipelines.training.runs import (
     ALL_SPLITS,
     DEFAULT_RUNS,
-    LATE_FUSION,
     SPLIT_FIELD,
     Run,
     outdated,
     run_at,
     scores_folder,
     split_numbers,
-    trained_with_mirrors,
 )
 
 Tell = Callable[[str], None]
@@ -98,7 +95,7 @@ def find_evaluations(
             folders = _of_newest_run(workspace, folders, tell)
         else:
             _tell_unfinished(workspace, run, tell)
-        return [load_evaluation(_headline(workspace, folders, tell))]
+        return [load_evaluation(headline(workspace, folders, tell))]
     runs = [(run or DEFAULT_RUNS).replace(SPLIT_FIELD, str(split)) for split in splits]
     by_run = {name: _evaluated(workspace, name, protocol) for name in runs}
     common = set.intersection(*({folder.name for folder in folders} for folders in by_run.values()))
@@ -108,7 +105,7 @@ def find_evaluations(
     for name in runs:
         _tell_unfinished(workspace, name, tell)
     shared = [folder for folders in by_run.values() for folder in folders if folder.name in common]
-    chosen = _headline(workspace, shared, tell).name
+    chosen = headline(workspace, shared, tell).name
     evaluations = [load_evaluation(workspace.scores / name / chosen) for name in runs]
     _check_comparable(evaluations, splits)
     return evaluations
@@ -156,9 +153,9 @@ def find_compared(
         if what:
             same_settings = f"{what}-{evaluation.protocol_name.partition('-')[2]}"
             of_step = [folder for folder in folders if folder.name.startswith(f"{what}-")]
-            chosen = by_name.get(what) or by_name.get(same_settings) or (_newest(of_step) if of_step else None)
+            chosen = by_name.get(what) or by_name.get(same_settings) or (newest(of_step) if of_step else None)
         else:
-            chosen = by_name.get(evaluation.protocol_name) or _newest(folders)
+            chosen = by_name.get(evaluation.protocol_name) or newest(folders)
         if chosen is None:
             raise MissingError(
                 f"run {folders[0].parent.name} has not been evaluated under a step or protocol {what!r}, only under "
@@ -221,35 +218,6 @@ def _of_newest_run(workspace: Workspace, folders: Sequence[Path], tell: Tell) ->
 def _tell_unfinished(workspace: Workspace, name: str, tell: Tell) -> None:
     if left := ", ".join(Run(workspace.runs / name).unfinished()):
         tell(f"warning: run {name} is unfinished ({left} still to be trained): its scores are of earlier steps")
-
-
-def _headline(workspace: Workspace, folders: Sequence[Path], tell: Tell) -> Path:
-    """The paper's protocol on the last step that was tested so, else the newest."""
-    by_name = {folder.name: folder for folder in folders}
-    order = (*reversed(STEPS[2:]), LATE_FUSION, *reversed(STEPS[:2]))
-    run = Run(workspace.runs / folders[0].parent.name)
-    of_paper = [by_name[name] for name in (_of_paper(run, step) for step in order) if name in by_name]
-    chosen = of_paper[0] if of_paper else _newest(folders)
-    testable = Run(workspace.runs / chosen.parent.name).testable()
-    if testable and _of_paper(run, testable[-1]) != chosen.name and len(folders) > 1:
-        tell(
-            f"warning: run {chosen.parent.name} has no evaluation of its last step, {testable[-1]}, by the paper's "
-            f"protocol: {chosen.name} is reported; --protocol names another of {_listed(folders)}"
-        )
-    return chosen
-
-
-def _of_paper(run: Run, step: str) -> str:
-    """The name of the paper's protocol on `step`: without mirrors, if it was trained without."""
-    try:
-        mirrored = trained_with_mirrors(run.config(), step)
-    except MissingError:
-        mirrored = True
-    return Protocol.of_paper(step, mirrored=mirrored).name
-
-
-def _newest(folders: Sequence[Path]) -> Path:
-    return max(folders, key=lambda folder: (folder / "results.json").stat().st_mtime_ns)
 
 
 def _listed(folders: Iterable[Path]) -> str:

@@ -1,12 +1,14 @@
 """`stres evaluate`: scores a run on its test videos."""
 
+import shlex
 from dataclasses import asdict
 from typing import Any
 
 from pipelines import evaluate as stage
 from pipelines.datasets.class_balance import ClassBalance
 from pipelines.errors import MissingError
-from pipelines.interface.wording import duration, percent, plural
+from pipelines.interface.options import command_line
+from pipelines.interface.wording import duration, percent, plural, printable
 from pipelines.reporting.result import ACCURACIES
 from pipelines.runtime.devices import keep_freed_memory
 from pipelines.storage.workspace import Workspace
@@ -28,7 +30,7 @@ def evaluate(ui: CommandUI, config: stage.Config) -> None:
         document = {"runs": runs, "unusable": tested.unusable, "seconds": tested.seconds}
         ui.finish(document, exit_code=MissingError.exit_code if tested.unusable else int(incomplete))
         for result in tested.runs:
-            _show(ui, result)
+            _show(ui, result, "")
         for name, reason in tested.unusable.items():
             ui.out.print(f"run {name} was not tested: {reason}", soft_wrap=True)
         if not config.dry_run:
@@ -37,7 +39,11 @@ def evaluate(ui: CommandUI, config: stage.Config) -> None:
         return
     result = stage.run(config, ui.on_progress)
     ui.finish(_document(result), exit_code=int(_incomplete(result)))
-    _show(ui, result)
+    then = ""
+    if result.estimate is None:
+        name = shlex.quote(result.folder.parent.name)
+        then = printable(f"; next: {command_line(config.workspace, 'report', '--run', name)}")
+    _show(ui, result, then)
 
 
 def _incomplete(result: stage.Result) -> bool:
@@ -51,7 +57,7 @@ def _document(result: stage.Result) -> Any:
     return {**asdict(result), "folder": result.folder, "results": result.results}
 
 
-def _show(ui: CommandUI, result: stage.Result) -> None:
+def _show(ui: CommandUI, result: stage.Result, then: str) -> None:
     if result.estimate is not None:
         show_evaluation(ui, result.run, result.estimate)
         return
@@ -59,7 +65,7 @@ def _show(ui: CommandUI, result: stage.Result) -> None:
     ui.out.print(ClassBalance(**result.results["balance"]).of_test(), soft_wrap=True)
     folders = ", ".join(str(evaluation.folder) for evaluation in result.evaluations)
     videos = f"{plural(result.results['videos'], 'video')} in {duration(result.seconds)}"
-    ui.out.print(f"{videos}; scores in {folders}", soft_wrap=True)
+    ui.out.print(f"{videos}; scores in {folders}{then}", soft_wrap=True)
     if result.left_out:
         counted = f"{plural(sum(result.left_out.values()), 'video')} of {plural(len(result.left_out), 'class')}"
         ui.out.print(f"left out: {counted} that the run does not know ({', '.join(result.left_out)})", soft_wrap=True)

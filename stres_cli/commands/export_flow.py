@@ -12,4 +12,4 @@ def export_flow(ui: CommandUI, config: stage.Config) -> None:
 
     OUT/flow.json describes them: layout, method, bound and step. Run it again to do only what is missing.
     """
-    show(ui, stage.run(config, ui.on_progress), config.workspace)
+    show(ui, stage.run(config, ui.on_progress), config)

@@ -18,7 +18,7 @@ def extract_features(ui: CommandUI, config: stage.Config) -> None:
     For each video a .npy file and an HDF5 file with times. Frames and flow are made as predict makes them.
     """
     result = stage.run(config, ui.on_progress)
-    show(ui, result, config.workspace)
+    show(ui, result, config)
     if result.channels:
         sizes = ", ".join(f"{channels} channels of {name}" for name, channels in result.channels.items())
         ui.out.print(printable(f"a row for each {config.per}, {sizes}: {result.folder}"), soft_wrap=True)

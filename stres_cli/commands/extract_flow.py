@@ -12,4 +12,4 @@ def extract_flow(ui: CommandUI, config: stage.Config) -> None:
 
     Run it again to do only what is missing. Videos that cannot be read are listed in failures.csv.
     """
-    show(ui, stage.run(config, ui.on_progress), config.workspace)
+    show(ui, stage.run(config, ui.on_progress), config)

@@ -1,12 +1,13 @@
 """`stres train`: trains a run on frames and flow."""
 
+import shlex
 from typing import Annotated
 
 import typer
 
 from pipelines import train as stage
 from pipelines.errors import MissingError
-from pipelines.interface.options import fields_of
+from pipelines.interface.options import command_line, fields_of
 from pipelines.interface.wording import duration, percent, plural, size
 from pipelines.runtime.devices import keep_freed_memory
 from pipelines.training.metrics_log import held_out_accuracy
@@ -37,15 +38,15 @@ def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _
         failed = 1 if any(result.failed for result in trained.runs) else 0
         ui.finish(trained, exit_code=MissingError.exit_code if trained.diverged else failed)
         for result in trained.runs:
-            _show(ui, result)
+            _show(ui, result, "")
         _show_all(ui, trained)
         return
     result = stage.run(config, ui.on_progress)
     ui.finish(result, exit_code=1 if result.failed else 0)
-    _show(ui, result)
+    _show(ui, result, f"; next: {command_line(config.workspace, 'evaluate', '--run', shlex.quote(result.run))}")
 
 
-def _show(ui: CommandUI, result: stage.Result) -> None:
+def _show(ui: CommandUI, result: stage.Result, then: str) -> None:
     if result.estimate is not None:
         show_training(ui, result.run, result.estimate)
         return
@@ -74,7 +75,7 @@ def _show(ui: CommandUI, result: stage.Result) -> None:
     if any("updates" in step.metrics for step in result.steps):
         text = "training loss (mean over frames and streams) and accuracy are those of the last updates, at most 50"
         ui.out.print(text, soft_wrap=True)
-    text = f"{plural(result.train_videos, 'training video')}; the run is in {result.folder}"
+    text = f"{plural(result.train_videos, 'training video')}; the run is in {result.folder}{then}"
     ui.out.print(text, soft_wrap=True)
     if result.failed:
         ui.out.print(

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import os
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 from stres_cli.app import COMMANDS
 
 HEAVY = {"torch", "torchvision", "cv2", "h5py", "hdf5plugin", "numba", "av", "numpy", "sklearn", "matplotlib", "scipy"}
-ASKED = [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]
+ASKED = [[], ["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]
 PROGRAM = """
 import contextlib, io, json, os, sys
 from stres_cli.app import app
@@ -41,7 +42,7 @@ def test_help_loads_no_heavy_library(answers, arguments):
 
     assert length > 5
     assert not HEAVY & set(loaded)
-    asked = {f"stres_cli.commands.{name.replace('-', '_')}" for name in arguments if name in COMMANDS}
+    asked = {f"stres_cli.commands.{name.replace('-', '_')}" for name in arguments or ["status"] if name in COMMANDS}
     assert {name for name in loaded if name.startswith("stres_cli.commands.")} == asked
 
 
@@ -60,6 +61,19 @@ def test_help_lists_the_commands_in_the_order_of_use(stres):
     assert [line.split()[1] for line in shown.stdout.splitlines() if line[2:].startswith(tuple(COMMANDS))] == [
         *COMMANDS
     ]
+
+
+def test_a_shell_is_told_the_commands_options_and_values_that_may_follow():
+    def completed(line):
+        words = line.split(" ")
+        asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), "_STRES_COMPLETE": "complete_bash"}
+        command = [sys.executable, "-c", "from stres_cli.app import app; app(prog_name='stres')"]
+        done = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout.split()
+
+    assert completed("stres extract-f") == ["extract-frames", "extract-flow", "extract-features"]
+    assert completed("stres extract-flow --method tvl") == ["tvl1", "tvl1-opencv"]
+    assert "--batch-size" in completed("stres train --ba")
 
 
 def test_a_mistyped_command_is_answered_with_the_nearest(stres):

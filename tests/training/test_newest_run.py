@@ -9,8 +9,9 @@ import pytest
 
 from pipelines import evaluate, train
 from pipelines.errors import MissingError
+from pipelines.evaluation.headline import headline
 from pipelines.evaluation.protocols import Protocol
-from pipelines.reporting.evaluations import _headline, find_evaluations
+from pipelines.reporting.evaluations import find_evaluations
 from pipelines.storage.atomic import write_json
 from pipelines.storage.workspace import Workspace
 from pipelines.training.fine_tuning import find_source
@@ -119,9 +120,9 @@ def test_the_headline_of_a_run_without_mirrors_is_without_them(trained, tmp_path
     folders = [
         workspace.scores / "split1" / f"joint1-25frames-full-{mirror}-sequence" for mirror in ("mirror", "plain")
     ]
-    assert _headline(workspace, folders, [].append) == folders[1]
+    assert headline(workspace, folders, [].append) == folders[1]
     write_json(run.config_file, begun.to_json())
-    assert _headline(workspace, folders, [].append) == folders[0]
+    assert headline(workspace, folders, [].append) == folders[0]
 
 
 def scored(workspace: Workspace, run: str, **settings: object) -> None:

@@ -1,0 +1,276 @@
+"""Stage `runs`: every run of a workspace, what it set otherwise than the others, and what it scored.
+
+Reads names and small JSON files only; what is damaged is told, and the others are listed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import MissingError
+from pipelines.evaluation.headline import headline
+from pipelines.evaluation.protocols import IMPORTED
+from pipelines.interface import options
+from pipelines.runtime.progress import OnProgress, ignore_progress
+from pipelines.storage.atomic import read_json
+from pipelines.storage.typed_json import from_json
+from pipelines.storage.workspace import Workspace
+from pipelines.training.run_config import RunConfig
+from pipelines.training.runs import Run
+
+_SHOWN_ELSEWHERE = ("split", "split_set", "train_videos", "classes")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of `runs`."""
+
+    workspace: options.WorkspaceFolder = options.DEFAULT_WORKSPACE
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a test of a run gave: `scores/<run>/<protocol>/results.json`."""
+
+    protocol: str
+    folder: str
+    stream: str
+    """The one whose accuracies these are: `fused`, or the only one."""
+    videos: int
+    top1: float
+    mean_class_accuracy: float
+    unbalanced: bool
+    """Whether the classes have so unequal numbers of videos that `mean_class_accuracy` is the one to look at."""
+    other_data: bool
+    """Whether another data set than the run's split was tested."""
+    split: int
+    split_set: str
+
+    @property
+    def accuracy(self) -> float:
+        """The one that a report shows first."""
+        return self.mean_class_accuracy if self.unbalanced else self.top1
+
+
+@dataclass(frozen=True)
+class ListedRun:
+    """A run, or scores of one that lies elsewhere or was imported from another program."""
+
+    name: str
+    split: int | None
+    """None where it is not known."""
+    split_set: str
+    """The set of splits that `split` is of; "" for the workspace's first."""
+    began: str
+    """When its configuration, else its last scores, were written: ISO 8601, UTC."""
+    finished: tuple[str, ...]
+    """The steps that are done; none where its configuration cannot be read."""
+    unfinished: tuple[str, ...]
+    """The steps that it was asked for and has not finished."""
+    has_best_weights: bool
+    """Whether videos were held out of training, so that a step's best weights were kept beside its last."""
+    origin: str
+    """Where its scores come from if no run of that name is in the workspace: `imported`, or the run's folder."""
+    settings: Mapping[str, str]
+    """Those that are not the same in all runs, in words: `seed`, `flow bound`, `lr`."""
+    scores: tuple[Score, ...]
+    """The one that `report` takes first."""
+    scores_are_old: bool
+    """Whether weights were written after the last test."""
+    faults: tuple[str, ...]
+    """What of it cannot be read, a sentence each."""
+    newest: bool = False
+    best: bool = False
+    """Whether no other of two or more runs that were tested on the same videos has a higher accuracy."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The runs of a workspace, the newest first."""
+
+    workspace: Path
+    runs: tuple[ListedRun, ...]
+
+
+def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
+    """Lists the runs.
+
+    Raises:
+        MissingError: There is no such workspace.
+    """
+    workspace = Workspace(config.workspace)
+    workspace.require()
+    names = {path.name for folder in (workspace.runs, workspace.scores) for path in folder.glob("[!.]*/")}
+    found, configs = [], {}
+    for name in sorted(names):
+        one, of_run = _look_at(workspace, name)
+        found.append(one)
+        if of_run is not None:
+            configs[name] = of_run
+    settings = differences(configs)
+    found.sort(key=lambda one: one.began, reverse=True)
+    accuracies: dict[Any, list[float]] = {}
+    for one in found:
+        if one.scores:
+            accuracies.setdefault(_tested_on(one.scores[0]), []).append(one.scores[0].accuracy)
+    best = {tested: max(values) for tested, values in accuracies.items() if len(values) > 1}
+    return Result(
+        config.workspace,
+        tuple(
+            replace(
+                one,
+                settings=settings.get(one.name, {}),
+                newest=number == 0 and len(found) > 1,
+                best=bool(one.scores) and best.get(_tested_on(one.scores[0])) == one.scores[0].accuracy,
+            )
+            for number, one in enumerate(found)
+        ),
+    )
+
+
+def _tested_on(score: Score) -> tuple[Any, ...]:
+    return score.split_set, score.split, score.videos, score.other_data
+
+
+def _look_at(workspace: Workspace, name: str) -> tuple[ListedRun, RunConfig | None]:
+    of_run, faults, config = Run(workspace.runs / name), [], None
+    if of_run.folder.is_dir():
+        try:
+            config = of_run.config()
+        except MissingError as error:
+            faults.append(str(error))
+    folders, origin = [], ""
+    for folder in sorted((workspace.scores / name).glob("[!.]*/")):
+        if (folder / "results.json").is_file():
+            folders.append(folder)
+        elif (folder / "scores.h5").is_file():
+            faults.append(f"{folder} has no results.json: run `stres evaluate` again")
+    scores = []
+    if folders:
+        first = headline(workspace, folders)
+        for folder in (first, *(folder for folder in folders if folder != first)):
+            try:
+                score, of_scores = _score(folder)
+            except MissingError as error:
+                faults.append(str(error))
+            else:
+                scores.append(score)
+                origin = origin or of_scores
+    finished = tuple(of_run.finished()) if config else ()
+    weights = [of_run.weights_file(step).stat().st_mtime_ns for step in finished]
+    tested = [(folder / "results.json").stat().st_mtime_ns for folder in folders]
+    dates = [of_run.config_file] if of_run.config_file.is_file() else [folder / "results.json" for folder in folders]
+    newest = max((file.stat().st_mtime for file in dates or [of_run.folder] if file.exists()), default=0.0)
+    return ListedRun(
+        name=name,
+        split=config.split if config else scores[0].split if scores else None,
+        split_set=config.split_set if config else scores[0].split_set if scores else "",
+        began=datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds"),
+        finished=finished,
+        unfinished=tuple(of_run.unfinished()),
+        has_best_weights=any(replace(of_run, checkpoint="best").finished()),
+        origin="" if of_run.folder.is_dir() else origin,
+        settings={},
+        scores=tuple(scores),
+        scores_are_old=bool(tested and weights) and max(weights) > max(tested),
+        faults=tuple(faults),
+    ), config
+
+
+def _score(folder: Path) -> tuple[Score, str]:
+    """What `results.json` says, and `ListedRun.origin`. Raises `MissingError` where it is damaged."""
+    document = read_json(folder / "results.json")
+    try:
+        streams = [stream for stream in ("appearance", "motion", "fused") if stream in document]
+        values, balance = document[streams[-1]], document.get("balance", {})
+        score = Score(
+            protocol=folder.name,
+            folder=str(folder),
+            stream=streams[-1],
+            videos=from_json(int, document["videos"], "videos"),
+            top1=from_json(float, values["top1"], "top1"),
+            mean_class_accuracy=from_json(float, values["mean_class_accuracy"], "mean_class_accuracy"),
+            unbalanced=bool(balance.get("unbalanced", False)),
+            other_data=document.get("dataset") == "other",
+            split=from_json(int, document["split"], "split"),
+            split_set=str(document.get("split_set", "")),
+        )
+        imported = IMPORTED if document["protocol"].get(IMPORTED) else ""
+        return score, str(document.get("run_folder", imported))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise MissingError(
+            f"{folder / 'results.json'} is not what stres writes ({error}): run `stres evaluate` again"
+        ) from error
+
+
+# ------------------------------------------------------------------ settings
+
+
+def differences(configs: Mapping[str, RunConfig]) -> dict[str, dict[str, str]]:
+    """The settings of each run that are not the same in all, by the run's name.
+
+    What the split decides is left out, and so are versions of programs and hashes. A setting of a step is compared
+    among the runs that have the step; its value is one for all steps that share it (`lr`), or `step=value` for each.
+    """
+    flat = {name: _flat(config) for name, config in configs.items()}
+    values: dict[str, set[str]] = {}
+    for settings in flat.values():
+        for key, value in settings.items():
+            values.setdefault(key, set()).add(value)
+    steps = {key for key in values if key.startswith("steps.")}
+    lacking = {key for key in values.keys() - steps if any(key not in settings for settings in flat.values())}
+    differing = {key for key, found in values.items() if len(found) > 1} | lacking
+    found: dict[str, dict[str, str]] = {}
+    for name, settings in flat.items():
+        found[name] = {
+            key.removeprefix("network.").replace(".", " ").replace("_", " "): settings.get(key, "none")
+            for key in sorted(differing - steps)
+        }
+        of_steps: dict[str, dict[str, str]] = {}
+        for key in sorted(differing & steps & settings.keys()):
+            _, step, what = key.split(".", 2)
+            of_steps.setdefault(what.replace(".", " ").replace("_", " "), {})[step] = settings[key]
+        for what, by_step in of_steps.items():
+            together = set(by_step.values())
+            found[name][what] = (
+                together.pop()
+                if len(together) == 1 and len(by_step) > 1
+                else ",".join(f"{step}={value}" for step, value in by_step.items())
+            )
+    asked = {name: tuple(config.steps) for name, config in configs.items()}
+    if len(set(asked.values())) > 1:
+        for name, of_run in asked.items():
+            found[name]["steps"] = ",".join(of_run)
+    return found
+
+
+def _flat(config: RunConfig) -> dict[str, str]:
+    """The settings by their path, `steps.motion.lr`, in words."""
+    found: dict[str, str] = {}
+
+    def add(value: Any, path: str) -> None:
+        name = path.rpartition(".")[2]
+        if isinstance(value, dict):
+            for key, item in value.items():
+                add(item, f"{path}.{key}" if path else key)
+        elif name not in ("schema", "stres_version", "name", "num_classes") and not name.endswith("sha256"):
+            found[path] = _words(value)
+
+    document = config.to_json()
+    for name in (*_SHOWN_ELSEWHERE, "library_versions"):
+        document.pop(name, None)
+    # Fields that `to_json` leaves out at their default are a setting too.
+    document |= {"validation": config.validation, "balance": config.balance, "compile": config.compile}
+    document["network"] |= {"camera_motion": config.network.camera_motion, "resnet": config.network.resnet}
+    add(document, "")
+    return found
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(map(_words, value))
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

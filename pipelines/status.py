@@ -1,0 +1,198 @@
+"""Stage `status`: where a workspace stands on the way from videos to a report, and the command to run next.
+
+Reads names and small JSON files only.
+"""
+
+import contextlib
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipelines import runs
+from pipelines.datasets.catalogue import artifact_files
+from pipelines.datasets.split_lists import read_lists
+from pipelines.datasets.splits import sets_of_splits
+from pipelines.errors import StresError
+from pipelines.interface import options
+from pipelines.interface.options import command_line
+from pipelines.interface.wording import percent, plural, some
+from pipelines.runtime.progress import OnProgress, ignore_progress
+from pipelines.storage.failures import Failure, read_failures
+from pipelines.storage.workspace import KINDS, Kind, Workspace
+
+State = Literal["done", "begun", "to do"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of `status`."""
+
+    workspace: options.WorkspaceFolder = options.DEFAULT_WORKSPACE
+
+
+@dataclass(frozen=True)
+class Step:
+    """One of the five commands that lead from videos to a report."""
+
+    command: str
+    state: State
+    found: str
+    """What it left, in words."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What lies in a workspace."""
+
+    workspace: Path
+    steps: tuple[Step, ...]
+    videos: dict[Kind, int]
+    """Whose frames and whose flow are stored."""
+    classes: int
+    failed: dict[str, int]
+    """Rows of `failures.csv`, by stage."""
+    splits: dict[str, int]
+    """The number of splits of each set, by its name; "" is the first."""
+    runs: tuple[runs.ListedRun, ...]
+    reports: tuple[str, ...]
+    """The page of each report, the newest first."""
+    next: str
+    """The command to run next; VIDEOS and VIDEO stand for what only the user knows."""
+    faults: tuple[str, ...]
+    """What cannot be read, a sentence each."""
+
+
+def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
+    """Looks at the workspace, which need not exist."""
+    workspace = Workspace(config.workspace)
+    faults: list[str] = []
+    stored: dict[Kind, set[tuple[str, str]]] = {kind: set() for kind in KINDS}
+    failures: list[Failure] = []
+    splits: dict[str, int] = {}
+    listed: tuple[runs.ListedRun, ...] = ()
+    with _told(faults):
+        for kind in KINDS:
+            stored[kind] = {(file.class_name, file.video) for file in artifact_files(kind, workspace.root / kind)}
+    with _told(faults):
+        failures = read_failures(workspace)
+    with _told(faults):
+        splits = {name: len(read_lists(folder)) for name, folder in sets_of_splits(workspace).items()}
+    if workspace.root.is_dir():
+        listed = runs.run(runs.Config(config.workspace)).runs
+    pages = sorted(workspace.reports.glob("[!.]*/report.html"), key=lambda page: page.stat().st_mtime, reverse=True)
+    faults += [fault for one in listed for fault in one.faults]
+    steps = (
+        _stored("extract-frames", stored["frames"], stored["flow"], failures, listed),
+        _stored("extract-flow", stored["flow"], stored["frames"], failures, listed),
+        _trained(listed, splits),
+        _evaluated(listed),
+        _reported(listed, pages),
+    )
+    return Result(
+        workspace=config.workspace,
+        steps=steps,
+        videos={kind: len(stored[kind]) for kind in KINDS},
+        classes=len({class_name for videos in stored.values() for class_name, _ in videos}),
+        failed=dict(Counter(failure.stage for failure in failures)),
+        splits=splits,
+        runs=listed,
+        reports=tuple(map(str, pages)),
+        next=_next(config.workspace, steps, listed),
+        faults=tuple(faults),
+    )
+
+
+@contextlib.contextmanager
+def _told(faults: list[str]) -> Iterator[None]:
+    """Keeps the sentence of an error of the block."""
+    try:
+        yield
+    except (StresError, OSError) as error:
+        faults.append(str(error))
+
+
+def _stored(
+    command: str,
+    videos: set[tuple[str, str]],
+    others: set[tuple[str, str]],
+    failures: Sequence[Failure],
+    listed: Sequence[runs.ListedRun],
+) -> Step:
+    """`others`: the videos of which the other of frames and flow is stored."""
+    failed = {(failure.class_name, failure.video) for failure in failures if failure.stage == command}
+    missing = others - videos
+    found = plural(len(videos), "video") if videos else "none"
+    if videos:
+        found = f"{found} of {plural(len({class_name for class_name, _ in videos}), 'class')}"
+    if missing and videos:
+        found = f"{found}, {plural(len(missing), 'video')} missing"
+    if failed:
+        found = f"{found}, {len(failed)} failed (failures.csv)"
+    # A run of one stream needs only one of the two; videos that failed would fail again.
+    complete = videos or (others and any(one.finished for one in listed))
+    if complete and not videos:
+        found = "none, nor needed by the runs"
+    return Step(command, "begun" if videos and missing - failed else "done" if complete else "to do", found)
+
+
+def _trained(listed: Sequence[runs.ListedRun], splits: dict[str, int]) -> Step:
+    trained = [one for one in listed if not one.origin]
+    done = [one.name for one in trained if one.finished and not one.unfinished]
+    left = [f"{one.name} ({', '.join(one.unfinished)} to do)" for one in trained if one.unfinished]
+    found = [f"{some(done)}" if done else "", f"unfinished: {some(left)}" if left else ""]
+    made = plural(sum(splits.values()), "split")
+    text = "; ".join(filter(None, found)) or (f"none, {made} to train on" if splits else "none")
+    imported = any(one.origin for one in listed)
+    return Step("train", "begun" if left else "done" if done or imported else "to do", text)
+
+
+def _evaluated(listed: Sequence[runs.ListedRun]) -> Step:
+    scored = [one for one in listed if one.scores]
+    shown = [f"{one.name} {percent(one.scores[0].accuracy)} %{' (best)' if one.best else ''}" for one in scored]
+    to_do = [one.name for one in listed if needs_test(one)]
+    found = [some(shown) if shown else "none", f"not tested: {some(to_do)}" if to_do and shown else ""]
+    return Step(
+        "evaluate", "begun" if to_do and shown else "done" if shown else "to do", "; ".join(filter(None, found))
+    )
+
+
+def needs_test(one: runs.ListedRun) -> bool:
+    """Whether it is finished, and has not been tested since."""
+    return bool(one.finished) and not one.unfinished and (not one.scores or one.scores_are_old)
+
+
+def _reported(listed: Sequence[runs.ListedRun], pages: Sequence[Path]) -> Step:
+    newest = max((_time(score) for one in listed for score in one.scores), default=0.0)
+    if not pages:
+        return Step("report", "to do", "none")
+    more = f" and {len(pages) - 1} more" if len(pages) > 1 else ""
+    return Step("report", "begun" if pages[0].stat().st_mtime < newest else "done", f"{pages[0]}{more}")
+
+
+def _time(score: runs.Score) -> float:
+    return (Path(score.folder) / "results.json").stat().st_mtime
+
+
+def _next(workspace: Path, steps: Sequence[Step], listed: Sequence[runs.ListedRun]) -> str:
+    state = {step.command: step.state for step in steps}
+    for command in ("extract-frames", "extract-flow"):
+        if state[command] == "begun" or (state[command] == "to do" and not listed):
+            return command_line(workspace, command, "VIDEOS")
+    if not listed:
+        return command_line(workspace, "train", "--split", "1")
+    unfinished = next((one for one in listed if one.unfinished), None)
+    if unfinished is not None and unfinished == listed[0]:
+        return f"the `stres train` command that began {unfinished.name}, again"
+    untested = next((one for one in listed if needs_test(one)), None)
+    if untested is not None:
+        return command_line(workspace, "evaluate", "--run", shlex.quote(untested.name))
+    scored = [one for one in listed if one.scores]
+    if scored and state["report"] != "done":
+        newest = max(scored, key=lambda one: max(map(_time, one.scores)))
+        return command_line(workspace, "report", "--run", shlex.quote(newest.name))
+    if not scored:
+        return f"the `stres train` command that began {listed[0].name}, again"
+    return command_line(workspace, "predict", "VIDEO")

@@ -1,0 +1,161 @@
+"""`stres status` and `stres runs`: what they say of workspaces in every state, whole or damaged."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from pipelines.storage.atomic import read_json, write_json
+from pipelines.storage.workspace import Workspace
+
+PROTOCOL = "joint1-3frames-full-mirror-sequence"
+
+
+@pytest.fixture
+def work(old):
+    return Workspace(old / "work")
+
+
+@pytest.fixture
+def ask(stres):
+    """`ask("status", workspace)`: the document; what is printed without `--json` is never a traceback."""
+
+    def call(command, workspace):
+        assert stres(command, "-w", workspace.root).exit_code == 0
+        return json.loads(stres(command, "-w", workspace.root, "--json").stdout)
+
+    return call
+
+
+def states(document):
+    return [step["state"] for step in document["steps"]]
+
+
+def copy_run(work, name, change, top1=None):
+    """A newer run like split1, with another configuration, and maybe scores with this accuracy."""
+    shutil.copytree(work.runs / "split1", work.runs / name)
+    config = read_json(work.runs / name / "config.json")
+    change(config)
+    write_json(work.runs / name / "config.json", config)
+    os.utime(work.runs / name / "config.json", (2e9, 2e9))
+    if top1 is not None:
+        shutil.copytree(work.scores / "split1", work.scores / name)
+        results = read_json(work.scores / name / PROTOCOL / "results.json")
+        results["fused"]["top1"] = top1
+        write_json(work.scores / name / PROTOCOL / "results.json", results)
+
+
+def test_without_a_command_the_five_steps_are_shown_and_where_to_begin(stres, tmp_path):
+    shown = stres(STRES_WORKSPACE=str(tmp_path / "none"))
+
+    assert shown.exit_code == 0
+    assert [line.split()[1] for line in shown.stdout.splitlines()[1:6]] == [
+        *("extract-frames", "extract-flow", "train", "evaluate", "report")
+    ]
+    assert "next: stres extract-frames VIDEOS\n" in shown.stdout
+    assert "stres --help" in shown.stdout
+
+
+def test_each_stage_leads_to_the_next(ask, stres, work):
+    """Backwards, from a workspace in which all but the report was done."""
+    assert ask("status", work)["next"] == f"stres report --run split1 --workspace {work.root}"
+    page = work.reports / "split1" / "report.html"
+    page.parent.mkdir(parents=True)
+    page.touch()
+    whole = ask("status", work)
+    assert states(whole) == ["done"] * 5
+    assert whole["next"].startswith("stres predict VIDEO")
+    assert whole["videos"] == {"frames": 6, "flow": 6}
+    os.utime(work.runs / "split1/joint1/weights.pt", (2e9, 2e9))
+    assert ask("status", work)["next"].startswith("stres evaluate --run split1")
+    shutil.rmtree(work.scores)
+    shutil.rmtree(work.reports)
+    assert ask("status", work)["next"].startswith("stres evaluate --run split1")
+    (work.runs / "split1/joint1/weights.pt").unlink()
+    unfinished = ask("status", work)
+    assert states(unfinished)[2:4] == ["begun", "to do"]
+    assert unfinished["runs"][0]["unfinished"] == ["joint1"]
+    assert "that began split1, again" in unfinished["next"]
+    shutil.rmtree(work.runs)
+    assert ask("status", work)["next"].startswith("stres train --split 1")
+    next(work.flow.glob("*/*.h5")).unlink()
+    assert states(ask("status", work))[:2] == ["done", "begun"]
+    shutil.rmtree(work.flow)
+    assert ask("status", work)["next"].startswith("stres extract-flow VIDEOS")
+
+
+def test_a_run_of_frames_alone_needs_no_flow(ask, work):
+    shutil.rmtree(work.flow)
+    for step in ("motion", "joint1"):
+        shutil.rmtree(work.runs / "split1" / step)
+    config = read_json(work.runs / "split1/config.json")
+    config["steps"] = {"appearance": config["steps"]["appearance"]}
+    write_json(work.runs / "split1/config.json", config | {"flow": {}})
+
+    assert states(ask("status", work))[:3] == ["done", "done", "done"]
+
+
+def test_only_the_settings_that_differ_are_shown_and_the_best_and_newest_run_are_marked(ask, stres, work):
+    def change(config):
+        config["seed"] = 7
+        config["steps"]["motion"]["lr"] = 0.5
+        config["network"]["fusion"] = "multiply"
+
+    copy_run(work, "other", change, top1=0.0)
+    other, split1 = ask("runs", work)["runs"]
+
+    before = read_json(work.runs / "split1/config.json")
+    assert (other["name"], other["newest"], other["best"]) == ("other", True, False)
+    assert (split1["name"], split1["newest"], split1["best"]) == ("split1", False, True)
+    assert other["settings"] == {"fusion": "multiply", "lr": "motion=0.5", "seed": "7"}
+    assert split1["settings"] == {
+        "fusion": before["network"]["fusion"],
+        "lr": f"motion={before['steps']['motion']['lr']:g}",
+        "seed": str(before["seed"]),
+    }
+    results = read_json(work.scores / "split1" / PROTOCOL / "results.json")
+    assert split1["scores"][0]["top1"] == results["fused"]["top1"]
+    assert split1["finished"] == ["appearance", "motion", "joint1"]
+    shown = stres("runs", "-w", work.root).stdout
+    assert "other (newest)" in shown
+    assert "split1 (best)" in shown
+    assert "other: fusion multiply, seed 7, lr motion=0.5" in shown
+
+
+def test_runs_of_other_splits_are_not_rivals_and_their_videos_no_setting(ask, work):
+    copy_run(work, "split2", lambda config: config.update(split=2, split_sha256="x"), top1=0.1)
+    results = work.scores / "split2" / PROTOCOL / "results.json"
+    write_json(results, read_json(results) | {"split": 2})
+
+    assert [(one["best"], one["settings"]) for one in ask("runs", work)["runs"]] == [(False, {}), (False, {})]
+
+
+def test_imported_scores_are_listed_beside_the_runs(ask, stres, work, tmp_path):
+    np.save(tmp_path / "scores.npy", np.eye(2))
+    (tmp_path / "list.txt").write_text("jump/jump2.mkv jump\nwave/wave2.mkv wave\n")
+    files = ("--fused", tmp_path / "scores.npy", "--list", tmp_path / "list.txt")
+    assert stres("import-scores", "--name", "theirs", *files, "-w", work.root).exit_code == 0
+
+    (theirs,) = (one for one in ask("runs", work)["runs"] if one["name"] == "theirs")
+    assert (theirs["origin"], theirs["split"], theirs["scores"][0]["top1"]) == ("imported", 1, 1.0)
+    assert "theirs" in ask("status", work)["steps"][3]["found"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"split": "one"}'])
+def test_damaged_files_are_told_and_the_rest_is_shown(ask, work, content):
+    copy_run(work, "other", lambda config: None, top1=0.5)
+    (work.runs / "other/config.json").write_bytes(content)
+    (work.scores / "other" / PROTOCOL / "results.json").write_bytes(content)
+    (work.scores / "split1" / "half").mkdir()
+    (work.scores / "split1" / "half" / "scores.h5").touch()
+    (work.splits / "trainlist01.txt").write_bytes(content)
+    document = ask("status", work)
+
+    told = "\n".join(document["faults"])
+    for path in ("runs/other/config.json", f"scores/other/{PROTOCOL}/results.json", "scores/split1/half"):
+        assert path in told
+    assert document["steps"][2]["found"].startswith("split1")
+    (split1,) = (one for one in document["runs"] if one["name"] == "split1")
+    assert split1["scores"][0]["protocol"] == PROTOCOL
