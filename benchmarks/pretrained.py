@@ -1,0 +1,299 @@
+"""What pretrained weights give the two-stream network on small real sets, one thing changed at a time.
+
+    python benchmarks/pretrained.py fight-surv [--data DIR] [--only NAME,NAME] [--seeds 0,1] [--folds 1,2] [--minutes M]
+    python benchmarks/pretrained.py weizmann [...]
+    python benchmarks/pretrained.py settings [...]  # compared on groups held out of the training, of both sets
+    python benchmarks/pretrained.py table
+
+DIR holds `fight-surv/` and `weizmann/`, each with `videos/<class>/` and `splits3/` in UCF101's list format, and
+`weights/opennsfw_resnet50_w32.pth`. Every test of a cell (a variant on a fold and seed) appends a line to `--results`
+(JSON lines) with what each stream has right, video by video; lines that are there are not computed again, the most
+telling cells come first, `--minutes` says when to begin no further cell, and an interrupted one continues. `table`
+prints what there is, McNemar's tests, and what is missing. docs/pretrained.md explains the variants and the result.
+"""
+
+import argparse
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from cells import (
+    RECALIBRATED,
+    STREAMS,
+    TEMPORALS,
+    Data,
+    Line,
+    Row,
+    Variant,
+    compute,
+    extract,
+    held_out,
+    options,
+    read,
+    rows,
+    show,
+)
+
+from pipelines import import_weights
+from pipelines.analysis.comparison import mcnemar
+from pipelines.datasets.groups import read_groups
+from pipelines.datasets.split_lists import GroupRule, read_lists
+from pipelines.datasets.splits import write_splits
+from pipelines.evaluation.scores import read_scores
+from pipelines.storage.workspace import Workspace
+
+WEIGHTS = "weights/opennsfw_resnet50_w32.pth"  # of form v1
+LENGTHS = (240, 80, 480, 160)  # updates of joint1; the recipe's first
+INITIAL = ("center", "average", "random")
+SCRATCH: dict[str, Any] = {"weights": "none", "depth": 50, "width": 32, "stem_width": 64, "resnet": "v1"}
+SMALL: dict[str, Any] = {"recipe": "small", "weights": "none"}
+
+
+def _late(title: str, base: str = "", training: dict[str, Any] | None = None) -> Variant:
+    return Variant(title, step="late", tests=("sequence",), training=training or {}, base=base)
+
+
+def _joint(title: str, updates: int = LENGTHS[0], **changes: Any) -> Variant:
+    of_step = {"iterations": updates, **changes.pop("joint1", {})}
+    return Variant(title, {"temporal_init": "center", "overrides": {"joint1": of_step}, **changes})
+
+
+def _with_base(variant: Variant, base: str, training: dict[str, Any]) -> Variant:
+    return replace(variant, base=base, training=training)
+
+
+LATE = _late("pretrained: late fusion")
+LENGTH_OF_TRAINING = {
+    f"{initial}-{updates}": _joint(f"joint, {initial} start, {updates} updates", updates, temporal_init=initial)
+    for updates, initial in itertools.product(LENGTHS, INITIAL)
+}
+# In the order in which they are computed: the first are computed for all seeds before the others are begun.
+FIRST = {
+    "late": LATE,
+    "scratch-late": _late("from scratch: late fusion", "scratch", SCRATCH),
+    "center-240": LENGTH_OF_TRAINING["center-240"],
+    "average-240": LENGTH_OF_TRAINING["average-240"],
+}
+VARIANTS = (
+    FIRST
+    | {
+        "scratch-joint": _with_base(
+            _joint("from scratch: joint, average start, 240 updates", temporal_init="average"), "scratch", SCRATCH
+        ),
+        "v1.5-late": _late("weights in the wrong form (v1.5): late fusion", "v1.5", {"weights": "v1.5"}),
+        "none": _joint("joint, no connection", direction="none"),
+        "center-80": LENGTH_OF_TRAINING["center-80"],
+        "average-80": LENGTH_OF_TRAINING["average-80"],
+        "a2m": _joint("joint, appearance into motion", direction="appearance-to-motion"),
+        "both": _joint("joint, both directions", direction="both"),
+        "pool": replace(
+            LENGTH_OF_TRAINING["center-240"], title="joint2, temporal pooling", step="joint2", run_of="center-240"
+        ),
+        "v1.5-joint": _with_base(
+            _joint("weights in the wrong form (v1.5): joint, center start"), "v1.5", {"weights": "v1.5"}
+        ),
+        "small-late": _late("from scratch, recipe small: late fusion", "small", SMALL),
+        "small-joint": Variant("from scratch, recipe small: joint", training=SMALL, base="small"),
+    }
+    | LENGTH_OF_TRAINING
+)
+SETTINGS = {
+    "late": LATE,
+    "half-late": _late(
+        "late fusion, half the rates", "half", {"overrides": {"appearance": {"lr": 0.0025}, "motion": {"lr": 0.005}}}
+    ),
+    "double-late": _late(
+        "late fusion, twice the rates", "double", {"overrides": {"appearance": {"lr": 0.01}, "motion": {"lr": 0.02}}}
+    ),
+    "center-240": LENGTH_OF_TRAINING["center-240"],
+    "center-80": LENGTH_OF_TRAINING["center-80"],
+    "center-480": LENGTH_OF_TRAINING["center-480"],
+    "rate-0.001": _joint("joint, center start, rate 0.001", joint1={"lr": 0.001}),
+    "rate-0.004": _joint("joint, center start, rate 0.004", joint1={"lr": 0.004}),
+}
+TRAINING = {"recipe": "finetune", "weights": "v1", "size": (112, 112), "validation": 0.0, "precision": "bf16"}
+FLOW: dict[str, Any] = {"method": "tvl1", "short_side": 128}
+
+
+def _data(name: str, bound: float) -> Data:
+    return Data(
+        name, (1, 2, 3), TRAINING, FLOW | {"bound": bound}, VARIANTS, testing={"precision": TRAINING["precision"]}
+    )
+
+
+FIGHT = _data("fight-surv", 10.0)
+WEIZMANN = _data("weizmann", 6.0)  # 80x64 enlarged to 160x128: most of its motion is below 4 px
+HELD_OUT = tuple(
+    replace(
+        data,
+        name=f"{data.name}, held out",
+        variants={name: replace(one, base=f"held-out-{one.base}") for name, one in SETTINGS.items()},
+        splits=None,
+    )
+    for data in (FIGHT, WEIZMANN)
+)
+DATA = {"fight-surv": (FIGHT,), "weizmann": (WEIZMANN,), "settings": HELD_OUT}
+# Compared by McNemar's test: (cell, test, stream) of the one and of the other.
+SEQUENCE = "sequence"
+COMPARED = (
+    *((("late", SEQUENCE, stream), ("scratch-late", SEQUENCE, stream)) for stream in STREAMS),
+    *((("late", SEQUENCE, stream), ("v1.5-late", SEQUENCE, stream)) for stream in STREAMS),
+    *((("center-240", test, "fused"), ("late", SEQUENCE, "fused")) for test in (*TEMPORALS, RECALIBRATED)),
+    *((("center-240", test, "fused"), ("late", SEQUENCE, "motion")) for test in (*TEMPORALS, RECALIBRATED)),
+    *((("center-240", test, "fused"), ("center-240", test, "motion")) for test in (*TEMPORALS, RECALIBRATED)),
+    *((("center-240", test, "fused"), ("average-240", test, "fused")) for test in (*TEMPORALS, RECALIBRATED)),
+    *((("center-80", test, "fused"), ("average-80", test, "fused")) for test in TEMPORALS),
+    (("center-240", "windows", "fused"), ("center-240", SEQUENCE, "fused")),
+    (("center-240", RECALIBRATED, "fused"), ("center-240", SEQUENCE, "fused")),
+    *((("center-240", "windows", "fused"), (other, "windows", "fused")) for other in ("none", "a2m", "both", "pool")),
+    (("center-240", "windows", "fused"), ("scratch-joint", "windows", "fused")),
+    (("center-240", "windows", "fused"), ("v1.5-joint", "windows", "fused")),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=(*DATA, "table"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="default: %(default)s")
+    parser.add_argument("--only", type=lambda text: text.split(","), help="variants; default: all")
+    options(parser, "pretrained")
+    arguments = parser.parse_args()
+    if arguments.what == "table":
+        table(read(arguments.results))
+        return
+    if unknown := set(arguments.only or ()) - {name for data in DATA[arguments.what] for name in data.variants}:
+        parser.error(f"--only: no variants of {arguments.what}: {', '.join(sorted(unknown))}")
+    torch.set_num_threads(1)
+    end = time.monotonic() + 60 * arguments.minutes
+    for data, name, fold, seed, tests in cells(DATA[arguments.what], arguments):
+        if time.monotonic() > end:
+            return
+        compute(
+            data,
+            name,
+            fold,
+            seed,
+            arguments,
+            prepare=partial(prepare, data, arguments),
+            splits=lists(data, arguments),
+            tests=tests,
+            weights=imported(arguments),
+            record=hits,
+        )
+
+
+def cells(
+    tables: Iterable[Data], arguments: argparse.Namespace
+) -> Iterator[tuple[Data, str, int, int, tuple[str, ...]]]:
+    """Data set, variant, fold, seed and tests of what is to be computed, the most telling first; what takes another
+    pass over the videos comes last."""
+    for tests, later in itertools.product((TEMPORALS, (RECALIBRATED,)), (False, True)):
+        for seed, data in itertools.product(arguments.seeds, tables):
+            names = [name for name in arguments.only or data.variants if (name not in FIRST) == later]
+            for fold, name in itertools.product(arguments.folds or data.folds, names):
+                yield data, name, fold, seed, tests
+
+
+def imported(arguments: argparse.Namespace) -> dict[str, Path]:
+    """The weights as files of both forms."""
+    files = {}
+    for form in ("v1", "v1.5"):
+        files[form] = arguments.workspace / f"weights-{form}.pth"
+        if not files[form].exists():
+            arguments.workspace.mkdir(parents=True, exist_ok=True)
+            import_weights.run(import_weights.Config(arguments.data / WEIGHTS, files[form], form))
+    return files
+
+
+def folder(data: Data) -> str:
+    """Of its videos, and of its workspace, which it shares with the settings compared on it."""
+    return data.name.split(",")[0]
+
+
+def lists(data: Data, arguments: argparse.Namespace) -> Path:
+    """The folder of the split lists."""
+    if data.splits:
+        return arguments.data / folder(data) / data.splits
+    return arguments.workspace / f"{folder(data)}-held-out"
+
+
+def prepare(data: Data, arguments: argparse.Namespace) -> Workspace:
+    """The workspace with frames and flow."""
+    source = arguments.data / folder(data)
+    if data.splits is None:
+        splits = read_lists(source / "splits3")
+        groups: GroupRule = r"/([^/_]+)_"  # the actors of Weizmann's names
+        if (sources := source / "files.csv").exists():
+            groups = read_groups(sources, [*splits[0].train, *splits[0].test])
+        write_splits(lists(data, arguments), [held_out(split, groups) for split in splits])
+    workspace = Workspace(arguments.workspace / folder(data))
+    extract(workspace, source / "videos", data.flow)
+    return workspace
+
+
+def hits(tested: Path) -> Line:
+    """Which videos each stream has right, in the order of their ids: 1 or 0 each."""
+    scores = read_scores(tested / "scores.h5")
+    order = sorted(range(len(scores.videos)), key=scores.videos.__getitem__)
+    return {
+        "hits": {
+            name: "".join(str(int(right)) for right in (logits.argmax(1) == scores.labels)[order])
+            for name, logits in scores.streams.items()
+        }
+    }
+
+
+# ------------------------------------------------------------------ the table
+
+
+def table(lines: Sequence[Line]) -> None:
+    """Prints the tables of the seeds that have all folds, what is missing, the cells of the other seeds, and McNemar's
+    tests."""
+    every = list(rows(lines, itertools.chain(*DATA.values())))
+    show(every)
+    print("\nvideos right in single cells, of seeds that lack a fold\n")
+    print("| data | network | test | seed | fold | videos | appearance | motion | fused |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for row in every:
+        for fold, seed in row.found:
+            if seed not in row.seeds:
+                line = row.found[fold, seed]
+                right = " | ".join(str(line["right"][stream]) for stream in STREAMS)
+                place = f"{row.data.name} | {row.variant.title} | {row.test} | {seed} | {fold}"
+                print(f"| {place} | {line['videos']} | {right} |")
+    print("\nMcNemar's exact test over all cells that both have\n")
+    print("| data | first | second | cells | only first right | only second right | difference | p |")
+    print("|---|---|---|---|---|---|---|---|")
+    for data in (FIGHT, WEIZMANN):
+        found = {(row.name, row.test): row for row in every if row.data is data}
+        for first, second in COMPARED:
+            one, other = found[first[:2]], found[second[:2]]
+            if places := one.found.keys() & other.found.keys():
+                names = f"{named(one, first[2])} | {named(other, second[2])}"
+                print(f"| {data.name} | {names} | {len(places)} | {compared(one, first[2], other, second[2])} |")
+
+
+def named(row: Row, stream: str) -> str:
+    return f"{row.variant.title}, {row.test}, {stream}"
+
+
+def compared(one: Row, stream: str, other: Row, other_stream: str) -> str:
+    """Videos that only one of the two has right, the difference of their accuracies, and McNemar's p."""
+    places = sorted(one.found.keys() & other.found.keys())
+    ours, theirs = (
+        "".join(row.found[place]["hits"][which] for place in places)
+        for row, which in ((one, stream), (other, other_stream))
+    )
+    pairs = [*zip(ours, theirs, strict=True)]
+    only_first, only_second = pairs.count(("1", "0")), pairs.count(("0", "1"))
+    difference = 100 * (only_first - only_second) / len(pairs)
+    return f"{only_first} | {only_second} | {difference:+.1f} % | {mcnemar(only_first, only_second):.3f}"
+
+
+if __name__ == "__main__":
+    main()
