@@ -51,6 +51,7 @@ class Config:
     """sequence (all frames at once, as in the paper), windows (as long as in training), or both in one pass."""
     recalibrate_bn: Annotated[int, Option(metavar="N", minimum=0, group=options.RARELY)] = 0
     """Re-estimate the batch-norm statistics on N training videos under this protocol (0: off)."""
+    fusion_weight: options.FusionWeight = options.EQUAL_WEIGHTS
     device: options.DeviceName = "auto"
     precision: options.TestPrecision = "fp32"
     workers: options.LoaderWorkers = 0
@@ -101,6 +102,7 @@ class Config:
                 temporal,
                 self.recalibrate_bn,
                 self.checkpoint,
+                self.fusion_weight,
             )
             for views in self.all_views
             for temporal in self.all_temporals
@@ -207,10 +209,11 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
             asked.
     """
     from pipelines.evaluation.estimation import EvaluationEstimate, measure
+    from pipelines.evaluation.fusion_weight import ChosenWeight, choose_weight, require_both_streams
     from pipelines.evaluation.results import Results
     from pipelines.evaluation.run import Samples, recalibrate, score_videos
     from pipelines.evaluation.scoring import Scorer, shortest_window
-    from pipelines.evaluation.videos import find_test_videos
+    from pipelines.evaluation.videos import find_test_videos, held_out_videos
     from pipelines.runtime.devices import device_for
 
     started = time.monotonic()
@@ -223,6 +226,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
     chosen, trained_as, folder = ranks().broadcast_from_rank0(choose)
     tested, step = chosen.run, chosen.step
     device = device_for(config.device, config.precision)
+    require_both_streams(chosen, config.fusion_weight)
     network = load_network(tested, step)
     recipe, shortest = recipe_of(trained_as, step), shortest_window(network)
     asked = config.protocols(step, mirrored=trained_with_mirrors(trained_as, step))
@@ -238,6 +242,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
     if chosen.warning:
         on_progress(note(chosen.warning))
     test.tell(on_progress)
+    held_out = None
+    if config.fusion_weight == options.HELD_OUT:
+        held_out = ranks().broadcast_from_rank0(lambda: held_out_videos(test, tested, trained_as))
     samples = Samples.of(config.crops, trained_as.size, recipe.augmentation, config.workers, device)
 
     if config.dry_run:
@@ -245,7 +252,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
         def estimate() -> EvaluationEstimate:
             measured = measure(Scorer(network, device, config.precision), samples, protocols, test, on_progress)
             recalibrated = min(config.recalibrate_bn, len(test.training))
-            return EvaluationEstimate.of(len(test.videos), recalibrated, measured, results.size(measured.logits))
+            others = recalibrated + (len(held_out.videos) if held_out else 0)
+            return EvaluationEstimate.of(len(test.videos), others, measured, results.size(measured.logits))
 
         cost = ranks().broadcast_from_rank0(estimate)
         return Result(tested.name, [], test.missing, 0, time.monotonic() - started, cost)
@@ -259,10 +267,23 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
     if config.recalibrate_bn:
         recalibrate(network, samples, *protocols[0], test.training, tested.name, on_progress)
     scorer = Scorer(network, device, config.precision)
+    weights: list[ChosenWeight] = []
+    if held_out is not None:
+        of_held_out, unread = score_videos(scorer, samples, protocols, held_out, on_progress, "choose fusion weight")
+
+        def choose_weights() -> list[ChosenWeight]:
+            if not of_held_out:
+                raise MissingError(f"no video held out of run {tested.name} could be read: {unread[0].reason}")
+            labels = [held_out.labels[index] for index in of_held_out]
+            return [
+                choose_weight([each[number] for each in of_held_out.values()], labels) for number in range(len(asked))
+            ]
+
+        weights = ranks().broadcast_from_rank0(choose_weights)
     logits, failures = score_videos(scorer, samples, protocols, test, on_progress)
 
     def write() -> Result:
-        left = [ProtocolResult(*each) for each in results.write(logits, failures)]
+        left = [ProtocolResult(*each) for each in results.write(logits, failures, weights)]
         seconds = time.monotonic() - started
         return Result(tested.name, left, test.missing, len(failures), seconds, left_out=dict(test.left_out))
 

@@ -10,7 +10,7 @@ from pipelines import __version__
 from pipelines.errors import UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option
-from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
+from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.storage.atomic import (
     atomic_file,
     remove_left_over_temporary_files,
@@ -41,6 +41,7 @@ class Config:
     run: options.RunOrFolder = None
     step: options.UsedNetwork = None
     checkpoint: options.UsedCheckpoint = "last"
+    fusion_weight: options.TestedFusionWeight = options.EQUAL_WEIGHTS
     format: Annotated[Format | None, Option(default="from OUT's suffix, else torch")] = None
     """File format."""
     check: Annotated[Path | None, Option(metavar="VIDEO", default="noise")] = None
@@ -113,13 +114,17 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.deployment.card import Exported, write_card
     from pipelines.deployment.formats import EXPORT, RUN
     from pipelines.deployment.model import deployed
+    from pipelines.evaluation.fusion_weight import known_weight
 
     chosen = choose_run(Workspace(config.workspace), config.run, config.step, config.checkpoint)
     trained, step, trained_as, form = chosen.run, chosen.step, chosen.run.config(), config.chosen_format
-    model = deployed(load_network(trained, step))
+    weight, about_weight = known_weight(chosen, config.fusion_weight)
+    model = deployed(load_network(trained, step), weight)
     file = config.file(trained.name, step)
     require_writable(file.absolute().parent)
     on_progress(Progress("export", 0, 2, unit="steps", message=chosen.warning, even=False))
+    if about_weight:
+        on_progress(note(about_weight))
     about_itself = {
         "schema": EXPORT_SCHEMA,
         "stres_version": __version__,
@@ -130,6 +135,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         "flow": trained_as.flow.to_json() if trained_as.flow else {},
         "weights_sha256": trained.weights_sha256(step),
         **({"checkpoint": "best"} if config.checkpoint == "best" else {}),
+        **({"fusion_weight": weight} if weight != options.EQUAL_WEIGHTS else {}),
     }
     content = EXPORT[form](model, trained_as.size, about_itself)
     on_progress(Progress("export", 1, 2, unit="steps", even=False))

@@ -7,7 +7,7 @@ was trained on.
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,6 +69,7 @@ class Config:
     """Folder for the timelines."""
     csv: Annotated[Path | None, Option(metavar="FILE")] = None
     """Also write the predictions as CSV, a row a video."""
+    fusion_weight: options.TestedFusionWeight = options.EQUAL_WEIGHTS
     device: options.DeviceName = "auto"
     precision: options.TestPrecision = "fp32"
     method_options: Annotated[options.MethodOptions, Option(group=options.RARELY)] = field(default_factory=dict)
@@ -102,6 +103,7 @@ class Config:
             mirror=self.mirror,
             temporal=self.temporal,
             checkpoint=self.checkpoint,
+            fusion_weight=self.fusion_weight,
             device=self.device,
             precision=self.precision,
         )
@@ -134,15 +136,18 @@ def run(
         UsageError: The run cannot be tested by this protocol.
         StorageError: Timelines or the CSV file cannot be written.
     """
+    from pipelines.evaluation.fusion_weight import known_weight
+
     chosen = ranks().broadcast_from_rank0(
         lambda: choose_run(Workspace(config.workspace), config.run, config.step, config.checkpoint)
     )
     sources, failures, notes = ranks().broadcast_from_rank0(lambda: _sources(config))
     ranks().broadcast_from_rank0(lambda: _prepare_folders(config))
-    predictor = _predictor(config, chosen)
+    weight, about_weight = ranks().broadcast_from_rank0(lambda: known_weight(chosen, config.fusion_weight))
+    predictor = _predictor(replace(config, fusion_weight=weight), chosen)
     if not ranks().is_first:
         on_progress = ignore_progress
-    for text in (chosen.warning, *notes):
+    for text in (chosen.warning, about_weight, *notes):
         if text:
             on_progress(note(text))
     started = time.monotonic()

@@ -192,7 +192,7 @@ def _print_findings(result: "Result", console: Console) -> None:
         lines.append(("Motion", f"{counts}; helps {helped}; hurts {hurt}"))
     for sweep in result.fusion:
         weight, top1 = sweep.best
-        used = f"{sweep.first} with {sweep.second}: {percent(sweep.used_top1)} % at weight {sweep.used:g} (used)"
+        used = f"{sweep.first} with {sweep.second}: {percent(sweep.used_top1)} % as used, {sweep.used_in_words}"
         best = f"best on these test videos {percent(top1)} % at {weight:g}, which is not a test result"
         lines.append(("Fusion", f"{used}; {best}"))
     if result.calibration:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.evaluation.fusion_weight import WEIGHTS
 from pipelines.evaluation.metrics import Scored, log_probabilities, softmax, true_class_ranks
 from pipelines.interface.options import Space
 
@@ -18,7 +19,6 @@ AVERAGED: dict[Space, str] = {
     "l2": "L2-normalized scores",
 }
 """What is averaged, in words."""
-WEIGHTS = tuple(step / 20 for step in range(21))
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,14 @@ class WeightSweep:
     first: str
     second: str
     space: Space
-    used: float
-    """The weight of the reported fused stream, set before the test."""
+    used: tuple[float, ...]
+    """The weight of the reported fused stream in each split, set before the test."""
     used_top1: float
     weights: tuple[float, ...]
     top1: tuple[float, ...]
     """Its best was found on the test videos themselves and is therefore no test result."""
+    chosen_on: tuple[int, ...] = ()
+    """On how many held-out videos the weight of each split was chosen, if it was."""
 
     @property
     def averaged(self) -> str:
@@ -41,9 +43,24 @@ class WeightSweep:
         return AVERAGED[self.space]
 
     @property
+    def used_mean(self) -> float:
+        """The mean of `used`."""
+        return float(np.mean(self.used))
+
+    @property
+    def used_in_words(self) -> str:
+        """`weight 0.3, chosen on 12 held-out videos`."""
+        weights, videos = (", ".join(f"{number:g}" for number in numbers) for numbers in (self.used, self.chosen_on))
+        if len(set(self.used)) == 1:
+            weights = f"{self.used[0]:g}"
+        return f"weight {weights}" + (f", chosen on {videos} held-out videos" if videos else "")
+
+    @property
     def best(self) -> tuple[float, float]:
         """The weight of the highest top-1, the nearest to `used` among equals, and that top-1."""
-        top1, _, weight = max((top1, -abs(w - self.used), w) for w, top1 in zip(self.weights, self.top1, strict=True))
+        top1, _, weight = max(
+            (top1, -abs(w - self.used_mean), w) for w, top1 in zip(self.weights, self.top1, strict=True)
+        )
         return weight, top1
 
 
@@ -72,13 +89,20 @@ def _unit_rows(scores: np.ndarray) -> np.ndarray:
 
 
 def weight_sweep(
-    splits: Sequence[Scored], first: str, second: str, used: float = 0.5, space: Space = "logits"
+    splits: Sequence[Scored],
+    first: str,
+    second: str,
+    used: Sequence[float],
+    space: Space = "logits",
+    chosen_on: Sequence[int] = (),
 ) -> WeightSweep:
-    """Fuses the streams `first` and `second` of each split with every weight of `WEIGHTS`."""
+    """Fuses the streams `first` and `second` of each split with every weight of `WEIGHTS`, and with that of `used`."""
 
-    def top1(weight: float) -> float:
-        fused = [fuse(s.streams[first], s.streams[second], weight, space) for s in splits]
+    def top1(weights: Sequence[float]) -> float:
+        pairs = zip(splits, weights, strict=True)
+        fused = [fuse(s.streams[first], s.streams[second], weight, space) for s, weight in pairs]
         hits = [true_class_ranks(logits, s.labels) == 1 for logits, s in zip(fused, splits, strict=True)]
         return float(np.mean([hit.mean() for hit in hits]))
 
-    return WeightSweep(first, second, space, used, top1(used), WEIGHTS, tuple(top1(weight) for weight in WEIGHTS))
+    swept = tuple(top1([weight] * len(splits)) for weight in WEIGHTS)
+    return WeightSweep(first, second, space, tuple(used), top1(used), WEIGHTS, swept, tuple(chosen_on))

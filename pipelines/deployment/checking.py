@@ -97,27 +97,30 @@ def check(run_file: RunFile, model: Deployed, run: Run, step: str, video: Path |
         raise MissingError(f"--check {video}: {error}: name another video") from error
     assert list(inputs) == list(model.inputs)
     shapes = [(2, frames), (1, frames), (1, model.fewest_frames)]
-    largest = max(_difference(run_file, scorer, inputs, *shape) for shape in shapes)
+    weight = model.fusion_weight
+    largest = max(_difference(run_file, scorer, inputs, weight, *shape) for shape in shapes)
     if not largest <= TOLERANCE:  # NaN is not either
         raise MissingError(
             f"the exported file differs from the run by {largest:.2g} on {video or 'noise'}, more than {TOLERANCE:g}: "
             "it is not written; try the other --format, and report it"
         )
-    logits = _reference(scorer, inputs, 0, list(range(frames)))
+    logits = _reference(scorer, inputs, weight, 0, list(range(frames)))
     headline = list(logits.values())[-1]
     best = int(np.argmax(headline))
     probability = list(probabilities(logits).values())[-1][best]
     return ExportCheck(str(video) if video else None, run.config().classes[best], probability, largest, shapes)
 
 
-def _difference(run_file: RunFile, scorer: Scorer, inputs: dict[str, Tensor], videos: int, frames: int) -> float:
+def _difference(
+    run_file: RunFile, scorer: Scorer, inputs: dict[str, Tensor], weight: float, videos: int, frames: int
+) -> float:
     """The largest of any output, as `TOLERANCE` means it, for the first `videos` videos and so many of their frames."""
     total = next(iter(inputs.values())).shape[1]
     chosen = spread_evenly(0, total - 1, frames).tolist()
     found = run_file([value[:videos, chosen].contiguous() for value in inputs.values()])
     worst = 0.0
     for view in range(videos):
-        logits = _reference(scorer, inputs, view, chosen)
+        logits = _reference(scorer, inputs, weight, view, chosen)
         headline = list(probabilities(logits).values())[-1]
         expected = {str(name): logits[name] for name in scorer.network.streams} | {"probabilities": np.array(headline)}
         for name, values in expected.items():
@@ -127,8 +130,10 @@ def _difference(run_file: RunFile, scorer: Scorer, inputs: dict[str, Tensor], vi
     return worst
 
 
-def _reference(scorer: Scorer, inputs: dict[str, Tensor], view: int, frames: list[int]) -> dict[str, np.ndarray]:
+def _reference(
+    scorer: Scorer, inputs: dict[str, Tensor], weight: float, view: int, frames: list[int]
+) -> dict[str, np.ndarray]:
     """The run's own logits as `evaluate` has them, float64 [C] each."""
     rgb, flow = (inputs[name][view : view + 1] if name in inputs else None for name in ("rgb", "flow"))
     logits = scorer.score(rgb, flow, [frames])
-    return with_fused({name: values.numpy() for name, values in logits.items()})
+    return with_fused({name: values.numpy() for name, values in logits.items()}, weight)

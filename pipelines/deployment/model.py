@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.evaluation.scoring import with_fused
+from pipelines.interface.options import EQUAL_WEIGHTS
 from pipelines.models import STResNet
 
 
@@ -15,12 +16,14 @@ class Deployed(nn.Module):
 
     rgb uint8 [B, T, 3, h, w] and flow uint8 [B, T, 2L, h, w] (quantised as stored) to a dictionary of float32 [B, C]:
     `appearance` and `motion`, each stream's logits averaged over time, and `probabilities`, the softmax of the mean of
-    both. Averaging logits over views of a video and taking the softmax then is what `evaluate` does with more views.
+    both with `fusion_weight` of appearance. Averaging logits over views of a video and taking the softmax then is what
+    `evaluate` does with more views.
     A network of one stream takes one input and gives that stream's logits.
     """
 
-    def __init__(self, network: STResNet) -> None:
+    def __init__(self, network: STResNet, fusion_weight: float = EQUAL_WEIGHTS) -> None:
         super().__init__()
+        self.fusion_weight = fusion_weight
         self.normalise = network.normalise()
         self.network = network
 
@@ -43,7 +46,7 @@ class Deployed(nn.Module):
     def _outputs(self, rgb: Tensor | None, flow: Tensor | None) -> dict[str, Tensor]:
         logits = self.network(*self.normalise(rgb, flow))
         means = {name: value.mean(1) for name, value in logits._asdict().items() if value is not None}
-        headline = list(with_fused(means).values())[-1]
+        headline = list(with_fused(means, self.fusion_weight).values())[-1]
         return {"probabilities": headline.softmax(1), **means}
 
 
@@ -62,10 +65,10 @@ class _Motion(Deployed):
         return self._outputs(None, flow)
 
 
-def deployed(network: STResNet) -> Deployed:
+def deployed(network: STResNet, fusion_weight: float = EQUAL_WEIGHTS) -> Deployed:
     """The module of these streams, in evaluation mode: exporters need to know the inputs' names."""
     kinds: dict[tuple[str, ...], type[Deployed]] = {("appearance",): _Appearance, ("motion",): _Motion}
-    return kinds.get(tuple(network.streams), _TwoStreams)(network).eval()
+    return kinds.get(tuple(network.streams), _TwoStreams)(network, fusion_weight).eval()
 
 
 def random_inputs(model: Deployed, size: tuple[int, int], videos: int, frames: int) -> tuple[Tensor, ...]:

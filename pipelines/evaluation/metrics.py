@@ -23,7 +23,7 @@ TOP = 5
 """The best classes in which top-5 looks for the true one: a number only where there are more."""
 RESULTS_SCHEMA = "stres/results/1"
 PROTOCOL_KEYS = ("frames", "views", "mirror", "temporal")
-OPTIONAL_PROTOCOL_KEYS = ("recalibrate_bn", "checkpoint")  # there only where not as usual
+OPTIONAL_PROTOCOL_KEYS = ("recalibrate_bn", "checkpoint", "fusion_weight")  # there only where not as usual
 
 
 class Scored(Protocol):
@@ -96,8 +96,8 @@ def results_document(protocol: Mapping[str, Any], split: int, run: str, scores: 
     """Makes the content of `results.json`.
 
     Args:
-        protocol: With the keys `frames`, `views`, `mirror`, `temporal`, and maybe `recalibrate_bn`, `checkpoint`; or
-            with `imported`.
+        protocol: With the keys `frames`, `views`, `mirror`, `temporal`, and maybe `OPTIONAL_PROTOCOL_KEYS`; or with
+            `imported`.
         split: Number of the split.
         run: The run's name.
         scores: Those that the numbers are made of.

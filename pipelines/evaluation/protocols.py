@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from pipelines.errors import UsageError
-from pipelines.interface.options import CheckpointName, TemporalName, ViewName
+from pipelines.interface.options import EQUAL_WEIGHTS, CheckpointName, HeldOut, TemporalName, ViewName
 from pipelines.interface.wording import plural
 
 IMPORTED = "imported"  # the key of the protocol of another program's scores, of which nothing else is known
@@ -28,6 +28,8 @@ class Protocol:
     """Number of training videos on which batch norm's statistics are re-estimated; 0: those of training are used."""
     checkpoint: CheckpointName = "last"
     """Which of the network's weights."""
+    fusion_weight: float | HeldOut = EQUAL_WEIGHTS
+    """Weight of appearance in the fused scores; "held-out": chosen on the videos held out of training."""
 
     @property
     def name(self) -> str:
@@ -35,7 +37,11 @@ class Protocol:
         mirror = "mirror" if self.mirror else "plain"
         statistics = f"-bn{self.recalibrate_bn}" if self.recalibrate_bn else ""
         best = "-best" if self.checkpoint == "best" else ""
-        return f"{self.step}-{self.frames}frames-{self.views}-{mirror}-{self.temporal}{statistics}{best}"
+        fusion = ""
+        if self.fusion_weight != EQUAL_WEIGHTS:
+            chosen = isinstance(self.fusion_weight, str)
+            fusion = f"-fusion-{self.fusion_weight}" if chosen else f"-fusion{float(self.fusion_weight)}"
+        return f"{self.step}-{self.frames}frames-{self.views}-{mirror}-{self.temporal}{statistics}{best}{fusion}"
 
     @classmethod
     def of_paper(cls, step: str, *, mirrored: bool = True) -> Self:
@@ -65,12 +71,14 @@ class Protocol:
         return cuts
 
     def document(self) -> dict[str, Any]:
-        """All of it but the step; `recalibrate_bn` only where it was done, `checkpoint` only where it is not the
-        last."""
+        """All of it but the step; `recalibrate_bn` only where it was done, `checkpoint` only where it is not the last,
+        `fusion_weight` only where both streams do not have the same."""
         parts = asdict(self)
         del parts["step"]
         if not self.recalibrate_bn:
             del parts["recalibrate_bn"]
         if self.checkpoint == "last":
             del parts["checkpoint"]
+        if self.fusion_weight == EQUAL_WEIGHTS:
+            del parts["fusion_weight"]
         return parts

@@ -1,7 +1,7 @@
 """What evaluating a run leaves: `scores/<run>/<protocol>/scores.h5` and `results.json`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ import torch
 
 from pipelines.datasets.catalogue import lack_of
 from pipelines.errors import MissingError, StresError
+from pipelines.evaluation.fusion_weight import ChosenWeight
 from pipelines.evaluation.metrics import results_document
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.run import Logits
 from pipelines.evaluation.scores import SCORES_SCHEMA, Scores, read_scores, size_of_scores, write_scores
 from pipelines.evaluation.scoring import with_fused
 from pipelines.evaluation.videos import TestVideos
+from pipelines.interface.options import EQUAL_WEIGHTS
 from pipelines.storage.atomic import read_json, remove_left_over_temporary_files, require_writable, write_json
 from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.storage.hdf5 import peek
@@ -68,13 +70,17 @@ class Results:
         return found
 
     def write(
-        self, logits: Mapping[int, Sequence[Logits]], failures: Sequence[Failure]
+        self,
+        logits: Mapping[int, Sequence[Logits]],
+        failures: Sequence[Failure],
+        chosen: Sequence[ChosenWeight] = (),
     ) -> list[tuple[Path, dict[str, Any]]]:
         """Records what could not be scored, and writes what could.
 
         Args:
             logits: Of each video that was scored, by its index in `test.videos`: its logits under each protocol.
             failures: The videos that could not be scored.
+            chosen: For each protocol the weight of appearance, where that is chosen on held-out videos.
 
         Returns:
             For each protocol its folder, and the content of its `results.json`.
@@ -100,10 +106,14 @@ class Results:
         written = []
         # The first last: `stres report` takes the newest where the paper's protocol is not among them.
         for number, protocol in reversed(list(enumerate(self.protocols))):
-            scores = self._scores({i: of_protocols[number] for i, of_protocols in logits.items()})
+            weight = chosen[number].weight if chosen else float(protocol.fusion_weight)
+            scores = self._scores({i: of_protocols[number] for i, of_protocols in logits.items()}, weight)
             attributes = self._attributes(protocol)
             results = results_document(protocol.document(), self.config.split, self.run.name, scores)
             results |= {"step": protocol.step} | further | test.document()
+            if chosen:
+                results["fusion"] = asdict(chosen[number])
+                attributes["chosen_fusion_weight"] = weight
             if "run_folder" in attributes:
                 results |= {name: attributes[name] for name in ("run_folder", "weights_sha256")}
             folder = self.folder / protocol.name
@@ -152,10 +162,11 @@ class Results:
             "step": protocol.step,
         }
 
-    def _scores(self, logits: Mapping[int, Logits]) -> Scores:
+    def _scores(self, logits: Mapping[int, Logits], weight: float = EQUAL_WEIGHTS) -> Scores:
         """Of all videos under one protocol."""
         order = sorted(logits)
-        streams = with_fused({name: torch.stack([logits[i][name] for i in order]).numpy() for name in logits[order[0]]})
+        own = {name: torch.stack([logits[i][name] for i in order]).numpy() for name in logits[order[0]]}
+        streams = with_fused(own, weight)
         return Scores(
             videos=[self.test.videos[i].id for i in order],
             labels=np.array([self.test.labels[i] for i in order], dtype=np.int64),

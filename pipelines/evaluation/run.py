@@ -100,6 +100,7 @@ def score_videos(
     protocols: Sequence[tuple[Protocol, Cuts]],
     test: TestVideos,
     on_progress: OnProgress,
+    phase: str = "evaluate",
 ) -> tuple[dict[int, list[Logits]], list[Failure]]:
     """Scores every test video that can be read; under torchrun the ranks share them.
 
@@ -119,7 +120,7 @@ def score_videos(
             else:
                 logits[index] = outcome
             counts = {"failed": len(failures)} if failures else {}
-            on_progress(Progress("evaluate", done, len(test.videos), metrics=counts, message=message))
+            on_progress(Progress(phase, done, len(test.videos), metrics=counts, message=message))
     return logits, failures
 
 

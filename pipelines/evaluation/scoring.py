@@ -12,6 +12,7 @@ import torch
 from pipelines.datasets.clips import Clips, Frames
 from pipelines.datasets.preparation import Prepare
 from pipelines.errors import MissingError
+from pipelines.interface.options import EQUAL_WEIGHTS
 from pipelines.models import STResNet
 from pipelines.models.folding import folded
 from pipelines.models.stream import Stream
@@ -22,10 +23,11 @@ Output = Callable[[Stream, torch.Tensor], torch.Tensor]
 FRAMES_AT_ONCE = 128  # of the network's input; bounds memory at 224 px and depth 50 to a few GB
 
 
-def with_fused(logits: Mapping[str, Array]) -> dict[str, Array]:
-    """The logits of the streams, and where there are both `fused`, their mean (paper.md 4.1)."""
+def with_fused(logits: Mapping[str, Array], weight: float = EQUAL_WEIGHTS) -> dict[str, Array]:
+    """The logits of the streams, and where there are both `fused`, their mean (paper.md 4.1) with that `weight` of
+    appearance."""
     both = {"appearance", "motion"} <= logits.keys()
-    return dict(logits) | ({"fused": (logits["appearance"] + logits["motion"]) / 2} if both else {})
+    return dict(logits) | ({"fused": weight * logits["appearance"] + (1 - weight) * logits["motion"]} if both else {})
 
 
 def shortest_window(network: STResNet) -> int:

@@ -154,6 +154,34 @@ def find_test_videos(
     )
 
 
+def held_out_videos(test: TestVideos, run: Run, config: RunConfig) -> TestVideos:
+    """The videos that were held out of the run's training, in place of its test videos.
+
+    Raises:
+        MissingError: There are none, it is not known which they are, or the workspace has none of them.
+    """
+    ids = run.held_out()
+    instead = "give a number as --fusion-weight"
+    if not config.validation:
+        raise MissingError(
+            f"no videos were held out of the training of run {run.name} to choose a weight on: train with "
+            f"--validation, or {instead}"
+        )
+    if ids is None:
+        raise MissingError(
+            f"run {run.name} does not tell which videos were held out of its training, since an older version began "
+            f"it: give its `stres train` command once more, which adds them, or {instead}"
+        )
+    known, label = set(ids), {name: index for index, name in enumerate(config.classes)}
+    videos = [video for video in test.training if video.id in known and video.class_name in label]
+    if not videos:
+        raise MissingError(
+            f"the workspace has none of the {plural(len(ids), 'video')} held out of the training of run {run.name}: "
+            f"{instead}"
+        )
+    return replace(test, videos=videos, labels=[label[video.class_name] for video in videos], damaged=[])
+
+
 def _has_videos_of(run: Run, split: ResolvedSplit, workspace: Workspace, catalogue: Catalogue) -> bool:
     """Whether the workspace holds a video of the run's split, usable or not. For a run that lies elsewhere one of the
     same name does not do, where what it was made from is known to be another."""

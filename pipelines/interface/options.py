@@ -349,6 +349,8 @@ ViewName = Literal["full", "center", "3", "5", "10"]
 TemporalName = Literal["sequence", "windows"]
 Balance = Literal["none", "sampler", "loss"]
 CheckpointName = Literal["last", "best"]
+HeldOut = Literal["held-out"]
+HELD_OUT: HeldOut = "held-out"
 Space = Literal["logits", "softmax", "l2"]
 Compression = Literal["zstd", "gzip"]
 PictureFormat = Literal["jpg", "png"]
@@ -458,6 +460,21 @@ UsedCheckpoint = Annotated[
     CheckpointName,
     Option("last, or best: the weights of the highest accuracy on the videos held out of training.", "--checkpoint"),
 ]
+FusionWeight = Annotated[
+    float | HeldOut,
+    Option(
+        "Weight of the appearance stream in the fused scores; held-out: the best on the videos held out of training.",
+        metavar="SHARE|held-out",
+        minimum=0,
+        maximum=1,
+        wanted="a number from 0 to 1, or held-out",
+    ),
+]
+TestedFusionWeight = Annotated[
+    FusionWeight,
+    Option("Weight of the appearance stream in the fused scores; held-out: the one that `stres evaluate` chose."),
+]
+EQUAL_WEIGHTS = 0.5
 TestPrecision = Annotated[Precision, Option("fp32, bf16, or fp16 (GPU only).", "--precision")]
 LoaderWorkers = Annotated[
     int,

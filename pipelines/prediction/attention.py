@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 from pipelines.datasets.artifact_reader import DecodedClip
-from pipelines.evaluation.scoring import with_fused
 from pipelines.prediction.inputs import FramePlan
 from pipelines.prediction.predictor import Logits, Predictor
 from pipelines.runtime.devices import memory_errors
@@ -84,7 +83,7 @@ class AttentionWriter:
     def look(self, plan: FramePlan, pixels: DecodedClip) -> tuple[Logits, Attention]:
         """Stores one window's maps; returns its logits, and its attention. Raises `StorageError`."""
         maps = class_maps(self.predictor, pixels)
-        logits = with_fused({name: of.mean((0, 2, 3)) for name, of in maps.items()})
+        logits = self.predictor.with_fused({name: of.mean((0, 2, 3)) for name, of in maps.items()})
         best = int(np.argmax(list(logits.values())[-1]))
         stored = np.stack(list(maps.values())).astype("<f4")  # every view of a video has one size
         self.shape = (self.shape[0] + 1, *stored.shape)

@@ -105,7 +105,11 @@ class Predictor:
 
     def logits(self, pixels: DecodedClip) -> Logits:
         """The mean logits of what one span shows."""
-        return with_fused(self.mean(pixels, mean_logits))
+        return self.with_fused(self.mean(pixels, mean_logits))
+
+    def with_fused(self, logits: Logits) -> Logits:
+        """The logits of the streams, and where there are both `fused`, as the protocol weights them."""
+        return with_fused(logits, float(self.protocol.fusion_weight))
 
     def mean(
         self, pixels: DecodedClip, output: Output, cuts: Sequence[Sequence[int]] | None = None

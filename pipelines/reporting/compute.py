@@ -108,9 +108,14 @@ def compute(inputs: ReportInputs, name: str, output: Path) -> Result:
     several = len(splits) > 1
     matrix = confusion_matrix(tables, headline)
     two_streams = {"appearance", "motion", "fused"} <= set(streams)
-    sweeps = [weight_sweep(tables, "appearance", "motion", *first.fusion)] if two_streams and first.fusion else []
+    sweeps = []
+    if two_streams and (fusions := [one.fusion for one in evaluations if one.fusion]):
+        weights = [weight for weight, _ in fusions]
+        chosen_on = [one.chosen_weight.videos for one in evaluations if one.chosen_weight]
+        sweeps.append(weight_sweep(tables, "appearance", "motion", weights, fusions[0][1], chosen_on))
     if two_streams and (external := inputs.external):
-        sweeps.append(weight_sweep(tables, external.name, "fused", external.weight, external.space))
+        weights = [external.weight] * len(tables)
+        sweeps.append(weight_sweep(tables, external.name, "fused", weights, external.space))
     return Result(
         name=name,
         protocol_name=first.protocol_name,

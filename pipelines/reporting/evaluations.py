@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import MissingError, UsageError
+from pipelines.evaluation.fusion_weight import ChosenWeight, chosen_in
 from pipelines.evaluation.headline import headline, newest
 from pipelines.evaluation.protocols import IMPORTED
 from pipelines.evaluation.scores import SCORES_SCHEMA, Scores, read_scores
-from pipelines.interface.options import Space
+from pipelines.interface.options import EQUAL_WEIGHTS, HELD_OUT, Space
 from pipelines.interface.wording import plural
 from pipelines.storage.atomic import read_json
 from pipelines.storage.hdf5 import ArtifactError, peek
@@ -50,6 +51,8 @@ class SavedEvaluation:
     """The set of splits that `split` is of; "" for the workspace's first."""
     grouped: bool = True
     """False where the split was made without knowing of groups."""
+    chosen_weight: ChosenWeight | None = None
+    """That of appearance in the fused stream, where it was chosen on held-out videos."""
 
     @property
     def fusion(self) -> tuple[float, Space] | None:
@@ -57,7 +60,8 @@ class SavedEvaluation:
         if IMPORTED in self.protocol and "fusion_weight" not in self.protocol:
             return None
         space: Space = "softmax" if self.protocol.get("fusion_space") == "softmax" else "logits"
-        return float(self.protocol.get("fusion_weight", 0.5)), space
+        chosen = self.chosen_weight
+        return chosen.weight if chosen else float(self.protocol.get("fusion_weight", EQUAL_WEIGHTS)), space
 
 
 def find_evaluations(
@@ -233,6 +237,7 @@ def load_evaluation(folder: Path) -> SavedEvaluation:
         protocol, split, videos = dict(document["protocol"]), int(document["split"]), document["videos"]
         unscored = [*document.get("missing", []), *document.get("failed", [])]
         excluded = [str(name) for name in document.get("excluded_classes", [])]
+        chosen_weight = chosen_in(document) if protocol.get("fusion_weight") == HELD_OUT else None
         if document.get("dataset") == "other":
             test_set = "tested on another data set than the run's split: all labelled videos of the workspace"
             if left_out := [str(name) for name in document.get("left_out", {})]:
@@ -260,6 +265,7 @@ def load_evaluation(folder: Path) -> SavedEvaluation:
         test_set=test_set,
         split_set=str(document.get("split_set", "")),
         grouped=document.get("groups") != "none",
+        chosen_weight=chosen_weight,
     )
 
 

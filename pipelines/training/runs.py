@@ -106,6 +106,12 @@ class Run:
         sources = document.get("sources", {}) if isinstance(document, dict) else {}
         return {str(id_): str(sha256) for id_, sha256 in sources.items()} if isinstance(sources, dict) else {}
 
+    def held_out(self) -> list[str] | None:
+        """The ids of the videos held out of training; None of runs that do not tell. Raises `MissingError`."""
+        document = read_json(self.split_file)
+        ids = document.get("validation") if isinstance(document, dict) else None
+        return [str(id_) for id_ in ids] if isinstance(ids, list) else None
+
     def finished(self) -> list[str]:
         """The steps that are done, in the order of training."""
         return [step for step in STEPS if self.weights_file(step).exists()]
@@ -368,16 +374,24 @@ def _built(settings: dict[str, Any], states: Sequence[Any]) -> "STResNet":
 
 
 def write_or_compare(
-    run: Run, config: RunConfig, split: Split, sources: Mapping[str, str], *, write: bool = True
+    run: Run,
+    config: RunConfig,
+    split: Split,
+    sources: Mapping[str, str],
+    held_out: Sequence[str],
+    *,
+    write: bool = True,
 ) -> None:
     """Writes `config.json` and `split.json` of a new run; of an old one checks that this continues it.
 
-    `config` has only the steps of this call, which a run collects. `sources`: the videos' origins, by id.
+    `config` has only the steps of this call, which a run collects. `sources`: the videos' origins, by id;
+    `held_out`: the ids of those held out of training.
     Without `write` it only checks. Raises `UsageError` naming the first difference.
     """
     if not run.config_file.exists():
         if write:
-            write_json(run.split_file, dataclasses.asdict(split) | {"sources": dict(sources)})
+            of_videos = {"sources": dict(sources), "validation": list(held_out)}
+            write_json(run.split_file, dataclasses.asdict(split) | of_videos)
             write_json(run.config_file, config.to_json())
         return
     old = known = run.config()
@@ -403,6 +417,8 @@ def write_or_compare(
     new = replace(old, steps=steps)
     if write and (steps.keys() != old.steps.keys() or new.flow != known.flow):
         write_json(run.config_file, new.to_json())
+    if write and held_out and run.held_out() is None:  # begun by a version that did not note them
+        write_json(run.split_file, read_json(run.split_file) | {"validation": list(held_out)})
 
 
 def _need_flow(config: RunConfig) -> bool:

@@ -139,9 +139,10 @@ def prepare_run(
     if not read and {"appearance", "motion"} & set(selected) - {*source_steps, *finished}:  # before hours of work
         read_pretrained(config.network.depth, config.network.width, config.weights, download=write)
     prepared = PreparedRun(run, base, data, config, source_steps)
+    held_out = [video.id for video in data.validation]
     if not write:
         if not overwrite:
-            write_or_compare(run, config, data.split, data.sources, write=False)
+            write_or_compare(run, config, data.split, data.sources, held_out, write=False)
         return prepared
     if overwrite:
         archive(workspace, run)
@@ -150,7 +151,7 @@ def prepare_run(
     held.enter_context(only_trainer(run))
     remove_left_over_temporary_files(workspace.root, below=False)
     remove_left_over_temporary_files(run.folder)
-    write_or_compare(run, config, data.split, data.sources)
+    write_or_compare(run, config, data.split, data.sources, held_out)
     return prepared
 
 

@@ -61,8 +61,13 @@ def _show(ui: CommandUI, result: stage.Result, then: str) -> None:
     if result.estimate is not None:
         show_evaluation(ui, result.run, result.estimate)
         return
+    from pipelines.evaluation.fusion_weight import ChosenWeight
+
     ui.out.print(_table(result))
     ui.out.print(ClassBalance(**result.results["balance"]).of_test(), soft_wrap=True)
+    for evaluation in result.evaluations:
+        if "fusion" in evaluation.results:
+            ui.out.print(ChosenWeight(**evaluation.results["fusion"]).sentence, soft_wrap=True)
     folders = ", ".join(str(evaluation.folder) for evaluation in result.evaluations)
     videos = f"{plural(result.results['videos'], 'video')} in {duration(result.seconds)}"
     ui.out.print(f"{videos}; scores in {folders}{then}", soft_wrap=True)

@@ -506,6 +506,7 @@ def test_no_two_protocols_share_a_folder():
         "temporal": get_args(TemporalName),
         "recalibrate_bn": (0, 5, 25),
         "checkpoint": ("last", "best"),
+        "fusion_weight": (0, 0.3, 0.5, "held-out"),
     }
     assert list(choices) == [field.name for field in dataclasses.fields(evaluate.Protocol)]
     protocols = [evaluate.Protocol(*values) for values in itertools.product(*choices.values())]

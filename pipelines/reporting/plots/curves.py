@@ -34,7 +34,8 @@ def fusion_weight(result: "Result") -> PanelGrid:
 def _draw_sweep(sweep: "WeightSweep", axes: Axes) -> None:
     top1 = [100 * value for value in sweep.top1]
     axes.plot(sweep.weights, top1, "o-", color=STREAM_COLOURS["fused"], markersize=4)
-    axes.plot(sweep.used, 100 * sweep.used_top1, "D", color=HURT, markersize=8, label=f"used: {sweep.used:g}")
+    label = f"used: {sweep.used_in_words}"
+    axes.plot(sweep.used_mean, 100 * sweep.used_top1, "D", color=HURT, markersize=8, label=label)
     axes.set_xlim(-0.02, 1.02)
     first, second = shortened(sweep.first), shortened(sweep.second)
     label = f"weight of {first}  (0: {second} alone, 1: {first} alone)"

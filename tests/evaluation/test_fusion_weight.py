@@ -1,0 +1,168 @@
+"""`--fusion-weight`: the share of each stream in the fused scores, given or chosen on videos held out of training."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines import evaluate, predict, train
+from pipelines.deployment.card import Exported, write_card
+from pipelines.deployment.checking import ExportCheck
+from pipelines.deployment.model import deployed, random_inputs
+from pipelines.errors import MissingError, UsageError
+from pipelines.evaluation.fusion_weight import choose_weight, known_weight
+from pipelines.evaluation.scores import read_scores
+from pipelines.reporting.compute import compute, load
+from pipelines.reporting.evaluations import load_evaluation
+from pipelines.storage.workspace import Workspace
+from pipelines.training.runs import Run, choose_run, load_network
+from tests.helpers.workspaces import TINY_STEPS, write_workspace
+
+HELD_OUT = {"jump/jump0", "wave/wave1"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A run of both streams with one video of each class held out. Only to be read."""
+    folder = tmp_path_factory.mktemp("held")
+    workspace = write_workspace(folder / "work")
+    (folder / "held.txt").write_text("".join(f"{id_}.avi\n" for id_ in sorted(HELD_OUT)))
+    settings = {"recipe": "small", "width": 4, "size": (32, 32), "device": "cpu", "overrides": TINY_STEPS}
+    steps = ("appearance", "motion")
+    train.run(train.Config(workspace.root, steps=steps, validation=folder / "held.txt", **settings))
+    return workspace
+
+
+@pytest.fixture
+def workspace(trained: Workspace, tmp_path: Path) -> Workspace:
+    return Workspace(Path(shutil.copytree(trained.root, tmp_path / "work")))
+
+
+def evaluated(workspace: Workspace, **settings: Any) -> evaluate.Result:
+    return evaluate.run(evaluate.Config(workspace.root, **{"crops": 3, "device": "cpu"} | settings))
+
+
+def naive(appearance: Any, motion: Any, labels: list[int]) -> tuple[float, float]:
+    """The weight, and its accuracy, by the definition: nothing but sums."""
+    found = []
+    for step in range(21):
+        weight, right, loss = step / 20, 0, 0.0
+        for a, m, label in zip(appearance, motion, labels, strict=True):
+            fused = [weight * float(x) + (1 - weight) * float(y) for x, y in zip(a, m, strict=True)]
+            right += fused.index(max(fused)) == label
+            loss += math.log(sum(math.exp(value) for value in fused)) - fused[label]
+        found.append((-right, round(loss, 9), abs(weight - 0.5), weight))
+    best = min(found)
+    return best[3], -best[0] / len(labels)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_highest_accuracy_is_chosen_and_of_equals_the_lowest_loss(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 4, 30).tolist()
+    appearance, motion = generator.normal(size=(2, 30, 4))
+    motion[np.arange(30), labels] += 1.5
+    chosen = choose_weight([{"appearance": a, "motion": m} for a, m in zip(appearance, motion, strict=True)], labels)
+    assert (chosen.weight, chosen.accuracy) == naive(appearance, motion, labels)
+    equal = ((appearance + motion) / 2).argmax(axis=1) == labels
+    assert (chosen.videos, chosen.equal_weights_accuracy) == (30, equal.mean())
+
+
+def test_of_weights_that_give_the_same_the_equal_ones_are_taken() -> None:
+    logits = np.eye(3)
+    assert choose_weight([{"appearance": row, "motion": row} for row in logits], [0, 1, 2]).weight == 0.5
+
+
+def test_the_weight_is_chosen_on_the_held_out_videos_by_the_same_protocol(workspace: Workspace) -> None:
+    result = evaluated(workspace, fusion_weight="held-out", views=("center", "full"))
+    # The same videos as a test of their own.
+    run = Run(Path(shutil.copytree(workspace.runs / "split1", workspace.runs / "asked")))
+    split = json.loads(run.split_file.read_text())
+    assert set(split["validation"]) == HELD_OUT
+    run.split_file.write_text(json.dumps(split | {"test": sorted(HELD_OUT)}))
+    for one, alone in zip(
+        result.evaluations, evaluated(workspace, run="asked", views=("center", "full")).evaluations, strict=True
+    ):
+        own, scores = read_scores(alone.folder / "scores.h5"), read_scores(one.folder / "scores.h5")
+        assert one.folder.name == f"{alone.folder.name}-fusion-held-out"
+        assert set(own.videos) == HELD_OUT
+        assert not HELD_OUT & set(scores.videos)
+        fusion = one.results["fusion"]
+        assert (fusion["weight"], fusion["accuracy"]) == naive(own.appearance, own.motion, own.labels.tolist())
+        assert fusion["videos"] == 2
+        weighted = fusion["weight"] * scores.appearance + (1 - fusion["weight"]) * scores.motion
+        np.testing.assert_allclose(scores.fused, weighted, rtol=1e-5, atol=1e-6)
+        assert load_evaluation(one.folder).fusion == (fusion["weight"], "logits")
+
+
+def test_a_number_is_taken_as_it_is_and_every_stage_uses_it(
+    workspace: Workspace, trained_on_videos: Any, tmp_path: Path
+) -> None:
+    result = evaluated(workspace, fusion_weight=0.2)
+    assert result.folder.name.endswith("-fusion0.2")
+    assert result.results["protocol"]["fusion_weight"] == 0.2
+    scores = read_scores(result.folder / "scores.h5")
+    np.testing.assert_allclose(scores.fused, 0.2 * scores.appearance + 0.8 * scores.motion, rtol=1e-5, atol=1e-6)
+    reported = compute(load(workspace, [load_evaluation(result.folder)]), "split1", tmp_path)
+    assert reported.fusion[0].used_in_words == "weight 0.2"
+    assert reported.fusion[0].used_top1 == reported.streams["fused"].top1
+
+    video = [str(trained_on_videos.video("jump/jump2"))]
+    settings = {"workspace": trained_on_videos.workspace.root, "device": "cpu", "crops": 3}
+    logits = predict.run(predict.Config(video, fusion_weight=0.2, step="late", **settings)).predictions[0].logits
+    expected = 0.2 * np.array(logits["appearance"]) + 0.8 * np.array(logits["motion"])
+    np.testing.assert_allclose(logits["fused"], expected, rtol=1e-12)
+
+
+def test_an_exported_file_weights_the_streams_and_its_card_says_so(trained: Workspace) -> None:
+    run = Run(trained.runs / "split1")
+    model = deployed(load_network(run, "late"), 0.2)
+    found = {
+        name: value.detach().double().numpy() for name, value in model(*random_inputs(model, (32, 32), 2, 3)).items()
+    }
+    fused = np.exp(0.2 * found["appearance"] + 0.8 * found["motion"])
+    np.testing.assert_allclose(found["probabilities"], fused / fused.sum(axis=1, keepdims=True), rtol=1e-5)
+    check = ExportCheck(None, "jump", 0.5, 0.0, [(1, 3)])
+    card = write_card(Exported("x.pt2", "torch", "0", run, "late", run.config(), {}, check), model)
+    assert "the softmax of the mean of both streams' logits, 0.2 of appearance and 0.8 of motion" in card
+
+
+def test_predictions_take_the_weight_that_a_test_of_these_weights_chose(workspace: Workspace) -> None:
+    chosen = choose_run(workspace, None, "late")
+    with pytest.raises(MissingError, match=r"no weight has been chosen for late of run split1: do it by `stres evalua"):
+        known_weight(chosen, "held-out")
+    fusion = evaluated(workspace, fusion_weight="held-out").results["fusion"]
+    weight, told = known_weight(chosen, "held-out")
+    assert weight == fusion["weight"]
+    assert "chosen on 2 held-out videos" in told
+    assert known_weight(chosen, 0.3) == (0.3, "")
+    (workspace.runs / "split1" / "motion" / "weights.pt").write_bytes(b"others")
+    with pytest.raises(MissingError, match="no weight has been chosen"):
+        known_weight(chosen, "held-out")
+
+
+def test_one_stream_has_nothing_to_weight(workspace: Workspace) -> None:
+    for weight in (0.2, "held-out"):
+        with pytest.raises(UsageError, match=r"motion of run split1 has the motion stream alone, fused with nothing"):
+            evaluated(workspace, step="motion", fusion_weight=weight)
+        with pytest.raises(UsageError, match="has the motion stream alone"):
+            known_weight(choose_run(workspace, None, "motion"), weight)
+    with pytest.raises(UsageError, match=r"--fusion-weight 1\.5: give a number from 0 to 1, or held-out"):
+        evaluated(workspace, fusion_weight=1.5)
+
+
+def test_a_run_without_held_out_videos_says_so(workspace: Workspace, trained_on_videos: Any) -> None:
+    run = Run(workspace.runs / "split1")
+    split = json.loads(run.split_file.read_text())
+    run.split_file.write_text(json.dumps({name: of for name, of in split.items() if name != "validation"}))
+    with pytest.raises(MissingError, match="run split1 does not tell which videos were held out"):
+        evaluated(workspace, fusion_weight="held-out")
+    run.split_file.write_text(json.dumps(split | {"validation": ["jump/gone"]}))
+    with pytest.raises(MissingError, match="has none of the 1 video held out"):
+        evaluated(workspace, fusion_weight="held-out")
+    with pytest.raises(MissingError, match="no videos were held out of the training of run split1 to choose a weight"):
+        evaluated(trained_on_videos.workspace, fusion_weight="held-out", crops=5)
