@@ -97,7 +97,7 @@ def command(as_json: bool, debug: bool, *, shared: bool = False) -> Iterator[Com
         shared: Whether the processes of torchrun share the command's work. Other commands refuse to be started by it.
 
     Raises:
-        typer.Exit: With 1, 2, 3, 4, 129, 130 or 143 (README, "When something goes wrong").
+        typer.Exit: With 1, 2, 3, 4, 129, 130 or 143 (docs/start.md, "When something goes wrong").
     """
     ui = CommandUI(as_json)
     # `Interrupted` is raised, so that every `finally` runs, and noted: an exception raised during an import or in a

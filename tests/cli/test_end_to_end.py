@@ -1,31 +1,53 @@
 """From video files to a report by the commands alone, with nothing but the workspace between them."""
 
+import itertools
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pipelines import demo
 
-TINY = "--recipe small --width 4 --size 64 --iterations 2 --batch-size 2 --device cpu"
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for block in re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+]
+SMALL = {  # added to the README's commands, so that they take seconds
+    "extract-flow": "--method farneback --bound 4",
+    "train": "--recipe small --width 4 --size 64 --iterations 2 --batch-size 2 --device cpu",
+    "evaluate": "--crops 3 --device cpu",
+    "predict": "--crops 3 --device cpu",
+}
 
 
-def test_five_commands_lead_from_videos_to_a_report(stres, two_classes, tmp_path):
-    work = tmp_path / "work"
+def test_the_commands_of_the_readme_lead_from_videos_to_a_report(stres, two_classes, tmp_path, monkeypatch):
+    """All but `make demo` and the activation of its environment; the Makefile's and the demo's own tests follow."""
+    work = tmp_path / "stres-work"
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(next(two_classes.glob("*/*.avi")), "clip.mp4")
+    assert COMMANDS[:2] == ["make demo", ". .venv/bin/activate"]
+    assert not re.findall(r"`(?:stres|make|pip)\b[^`]*`", README), "a command outside of the blocks is not tested"
 
     def call(line):
-        done = stres(*line.split(), STRES_WORKSPACE=str(work))
+        command, *words = line.split()
+        assert command == "stres"
+        done = stres(*words, *SMALL.get(" ".join(words[:1]), "").split())
         assert done.exit_code == 0, done.stderr
         assert "\x1b" not in done.stdout + done.stderr
         return done
 
-    call(f"extract-frames {two_classes}")
-    call(f"extract-flow {two_classes} --method farneback --bound 4")
-    trained = call(f"train --split 1 {TINY}")
-    evaluated = call("evaluate --crops 3 --device cpu")
-    reported = call("report")
+    shown = {" ".join(line.split()[1:2]): call(line) for line in COMMANDS[2:]}
+    trained, evaluated, reported = (shown[name] for name in ("train", "evaluate", "report"))
 
-    assert "extract-frames: 8/8 videos" in call(f"extract-frames {two_classes}").stderr
+    assert list(shown) == ["", "extract-frames", "extract-flow", "train", "evaluate", "report", "predict"]
+    assert "next: stres extract-frames VIDEOS" in shown[""].stdout
+    for name, following in itertools.pairwise(list(shown)[1:]):
+        assert f"next: stres {following}" in shown[name].stdout
+    assert "extract-frames: 8/8 videos" in call(COMMANDS[3]).stderr
     assert len(list(work.glob("frames/*/*.h5"))) == len(list(work.glob("flow/*/*.h5"))) == 8
     assert [step in trained.stdout for step in ("appearance", "motion", "joint1")] == [True] * 3
     assert "train joint1: 2/2 updates" in trained.stderr

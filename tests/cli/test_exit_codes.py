@@ -49,7 +49,7 @@ WRONG_USAGE = {
     "unknown augmentation": ("train --augmentation huge", ["'huge'", "corner-jittered"]),
     "unknown device": ("extract-flow . --device tpu", ["'tpu'", "auto, cpu, cuda"]),
     "unknown views": ("evaluate --views 7", ["'7'", "full, center, 3, 5, 10"]),
-    "not a number": ("train --split one", ["--split", "'one'", "an integer of at least 1"]),
+    "not a number": ("train --split one", ["--split", "'one'", "a number of at least 1, or all"]),
     "too small": ("extract-frames . --workers -1", ["--workers -1: give an integer from 0 to 4096"]),
     "not finite": ("train --lr nan", ["--lr nan for appearance: give a number above 0"]),
     "infinite": ("extract-frames . --patience inf", ["--patience inf: give a number of at least 1"]),

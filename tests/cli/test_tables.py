@@ -39,7 +39,8 @@ def predictions(console):
 def evaluation(console):
     accuracy = {"top1": 1.0, "top5": 1.0, "mean_class_accuracy": 0.9876, "top1_interval": (0.8064, 1.0)}
     streams = dict.fromkeys(("appearance", "motion", "fused"), accuracy)
-    results = [{"protocol": {"frames": 25, "views": v}, "step": "joint1", "classes": 101, **streams} for v in "ab"]
+    about = {"step": "joint1", "classes": 101, "balance": {"unbalanced": False}}
+    results = [{"protocol": {"frames": 25, "views": v}, **about, **streams} for v in "ab"]
     evaluations = [SimpleNamespace(results=one) for one in results]
     shown = SimpleNamespace(run="a-run-with-a-long-name", results=results[0], evaluations=evaluations)
     console.print(evaluate._table(shown))
