@@ -64,7 +64,7 @@ def test_the_median_filter_gives_the_median_of_each_window(side: int, monkeypatc
     monkeypatch.setattr(median, f"_filter_rows_{side}", median._rows_filter(side))
     for height, width in itertools.product((1, 2, 3, 4, 5, 8), (1, 2, 5, 9)):
         flow = np.random.default_rng(height * width).normal(size=(height, width)).astype(np.float32)
-        *_, rows, _, _, scratch, _ = buffers.kernel_arguments(height, width, TVL1Parameters())
+        *_, rows, _, scratch, _ = buffers.kernel_arguments(height, width, TVL1Parameters())
         inside = rows[1 : height + 1, U1, MARGIN : MARGIN + width]
         inside[:] = flow
         median.median_filter.py_func(rows, 0, height, width, side, scratch)
@@ -101,37 +101,24 @@ def test_mode_cpu_resizes_by_areas_and_mode_cuda_by_first_centers() -> None:
 # ------------------------------------------------------------------ when to stop
 
 
-@pytest.mark.parametrize(
-    ("changes", "needed"),
-    [
-        ([9, 3, 1.5, 1.2, 0.9, 0.8, 0.7, 0.7], 5),
-        ([90, 60, 45, 40, 0.5, 40, 40, 40, 40], 5),  # a fall that nobody expects, among iterations done together
-        ([90, 60, 45, 40, 38, 36, 0.5, 40, 40], 7),
-        ([90, 60, 45, 0.5, 0.4, 40, 40, 40], 4),
-        ([50 * 0.9**n for n in range(40)], 30),
-        ([0.5] * 9, 1),
-    ],
-)
-def test_iterations_done_together_end_where_they_would_one_by_one(
-    changes: list[float], needed: int, monkeypatch: pytest.MonkeyPatch
+def test_a_round_ends_with_the_first_small_change_and_the_solver_with_a_round_that_it_begins(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    done, together = {"rows": 0, "saved": 0}, []
+    changes = iter([9, 3, 1.5, 40, 2, 1.2, 0.9, 0.5])
+    done: list[str] = []
 
-    def iterate(rows: str, height: int, width: int, count: int, settings: object, _: None, result: np.ndarray) -> None:
-        result[:count] = [*changes, 40, 40, 40][done[rows] : done[rows] + count]
-        done[rows] += count
-        together.append(count)
-
-    def copy_state(source: str, target: str, height: int, width: int) -> None:
-        done[target] = done[source]
+    def iterate(rows: None, height: int, width: int, count: int, settings: object, _: None, result: np.ndarray) -> None:
+        assert count == 1
+        result[0] = next(changes)
+        done.append("iteration")
 
     monkeypatch.setattr(solve, "iterate", iterate)
-    monkeypatch.setattr(solve, "copy_state", copy_state)
-    for part in ("_expected", "_repeat"):
-        monkeypatch.setattr(solve, part, getattr(solve, part).py_func)
-    change = solve._round.py_func("rows", "saved", 1, 1, SimpleNamespace(inner=30), 1.0, None)
-    assert (done["rows"], change) == (needed, changes[needed - 1])
-    assert max(together) > 1 or changes[0] < 10
+    monkeypatch.setattr(solve, "median_filter", lambda *_: done.append("median"))
+    settings = SimpleNamespace(epsilon=1, inner=5, outer=10, median=5)
+    solve.solve_as_cpu_class.py_func(None, 1, 1, settings, None)
+    median_filters = ["median"] * 2  # of both components
+    assert done == [*median_filters, *["iteration"] * 5, *median_filters, *["iteration"] * 2]
+    assert next(changes) == 0.5
 
 
 # ------------------------------------------------------------------ mode cuda

@@ -51,7 +51,7 @@ def iterate(rows, height, width, count, weights, scratch, changes):
 def _update(row, above, sums, width, weights):
     """The flow of a row, then, a vector behind it, the dual of the row above.
 
-    Neither waits for the other: a processor works on both at once, which takes three quarters of the time.
+    Neither waits for the other: the processor works on both at once.
     """
     for lane in range(U(LANES)):
         sums[lane] = _ZERO

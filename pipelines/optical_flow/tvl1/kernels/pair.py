@@ -31,7 +31,7 @@ class Settings(NamedTuple):
     like_cuda: bool
 
 
-def pair_flow(frame0, frame1, sizes, settings, rows, saved, planes, scratch, flow):
+def pair_flow(frame0, frame1, sizes, settings, rows, planes, scratch, flow):
     """uint8 [H, W] twice into `flow` [2, H, W]; `sizes` [levels, 2] are the pyramid's, the full size first."""
     images0 = _pyramid(frame0, sizes, settings)
     images1 = _pyramid(frame1, sizes, settings)
@@ -47,7 +47,7 @@ def pair_flow(frame0, frame1, sizes, settings, rows, saved, planes, scratch, flo
             if settings.like_cuda:
                 solve_as_cuda_class(rows, height, width, settings, scratch)
             else:
-                solve_as_cpu_class(rows, saved, height, width, settings, scratch)
+                solve_as_cpu_class(rows, height, width, settings, scratch)
         read_flow(rows, current)
         coarser = current
     for k in range(2):

@@ -1,9 +1,9 @@
-"""The state of the iteration: one row of memory for each image row, with a line for each of its fields.
+"""The state of the iteration: a line of memory for each field of each image row.
 
 Pixel (x, y) is at index MARGIN + x of row y + 1. The row above the first stays 0 and stands for the dual variable
-outside the image; the one below the last, and the pixel right of each row, repeat the flow, so that its forward
-difference there is 0. Rows are computed to the next multiple of LANES: whatever lies between is 0, but for that pixel's
-flow, and stays so.
+outside the image; the one below the last is of no use. The pixel right of each row repeats the flow, so that its
+forward difference there is 0. Rows are computed to the next multiple of LANES: whatever lies between is 0, but for that
+pixel's flow, and stays so.
 
 All buffers are float32 [rows, lines, stride], of any stride. Their types are the same for all sizes of images, and so
 are the compiled kernels: there is one of each (`docs/tvl1.md` says why that matters).
@@ -134,18 +134,3 @@ def read_flow(rows, flow):
             u = line(rows, y + 1, U1 + k)
             for x in range(U(width)):
                 flow[k, y, x] = u[U(MARGIN) + x]
-
-
-@njit(**EXACT)
-def copy_state(rows, copy, height, width):
-    """The flow and the dual variable of the rows into those of others."""
-    for y in range(height + 2):
-        for number in range(P11, U2 + 1):
-            copy_line(line(rows, y, number), line(copy, y, number), MARGIN + width + 1)
-
-
-@njit(**EXACT, **SEPARATE)
-def copy_line(source, target, end):
-    """What a line holds from its first pixel up to the index `end`."""
-    for i in range(U(MARGIN), U(end)):
-        target[i] = source[i]

@@ -5,21 +5,18 @@ from numba import njit
 
 from pipelines.optical_flow.tvl1.kernels.iteration import iterate
 from pipelines.optical_flow.tvl1.kernels.median import median_filter
-from pipelines.optical_flow.tvl1.kernels.rows import EXACT, copy_state
+from pipelines.optical_flow.tvl1.kernels.rows import EXACT
 
-# Iterations that follow each other through the rows, which are then in the cache: each takes a quarter less time.
+# Iterations that follow each other through the rows, which are then in the cache; only where no change is looked at
+# between them. To do so where one may be the last took a copy of the rows to return to, and 4 % more time for a pair.
 _TOGETHER = 4
-# But a copy of the rows, needed where one of them may be the last, costs as much as one: it must be likely to pay.
-_WORTH_A_COPY = 4
-
-# How far a change is expected to fall: as far as the last time (it falls ever more slowly), or, not knowing that, by
-# the first of these factors; and then by the second. In 250 warps of ten pairs hardly any had to be repeated.
-_AT_FIRST, _AT_LEAST = 0.1, 0.8
 
 
 @njit(**EXACT)
-def solve_as_cpu_class(rows, saved, height, width, settings, scratch):
-    """Iterations in rounds that start with a median filter. `saved` is for a copy of the rows."""
+def solve_as_cpu_class(rows, height, width, settings, scratch):
+    """Iterations in rounds that start with a median filter, each up to the first that changes the flow by no more than
+    the threshold."""
+    changes = np.zeros(_TOGETHER)
     threshold = settings.epsilon * settings.epsilon * height * width
     change = np.inf
     for _ in range(settings.outer):
@@ -28,60 +25,12 @@ def solve_as_cpu_class(rows, saved, height, width, settings, scratch):
         if settings.median > 1:
             for k in range(2):
                 median_filter(rows, k, height, width, settings.median, scratch)
-        change = _round(rows, saved, height, width, settings, threshold, scratch)
-
-
-@njit(**EXACT)
-def _round(rows, saved, height, width, settings, threshold, scratch):
-    """Iterations up to the first that changes the flow by no more than the threshold; returns its change.
-
-    Where the next few are expected to change more, they are done together; if one did not after all, everything is done
-    again, from where that began to where it has to end.
-    """
-    changes = np.zeros(_TOGETHER)
-    previous = change = np.inf
-    done, safe = 0, -1
-    while done < settings.inner and change > threshold:
-        expected = _expected(previous, change, threshold)
-        if safe < 0 and threshold > 0:
-            if expected > _WORTH_A_COPY:
-                copy_state(rows, saved, height, width)
-                safe = done
-            else:
-                expected = 1
-        count = min(expected, _TOGETHER, settings.inner - done)
-        iterate(rows, height, width, count, settings, scratch, changes)
-        for k in range(count - 1):
-            if changes[k] <= threshold and threshold > 0:
-                copy_state(saved, rows, height, width)
-                return _repeat(rows, height, width, done + k + 1 - safe, settings, scratch, changes)
-        previous = changes[count - 2] if count > 1 else change
-        change = changes[count - 1]
-        done += count
-    return change
-
-
-@njit(**EXACT)
-def _expected(previous, change, threshold):
-    """How many more iterations are expected, the last included; no more than are worth knowing."""
-    if change == np.inf or threshold == 0:
-        return 1 if threshold > 0 else _TOGETHER
-    factor = min(change / previous, 1.0) if previous < np.inf else _AT_FIRST
-    count = 1
-    while count <= _WORTH_A_COPY and change * factor**count * _AT_LEAST > threshold:
-        count += 1
-    return count
-
-
-@njit(**EXACT)
-def _repeat(rows, height, width, count, settings, scratch, changes):
-    """Exactly so many iterations; returns the change of the last."""
-    last = 0
-    while count > 0:
-        last = min(count, _TOGETHER)
-        iterate(rows, height, width, last, settings, scratch, changes)
-        count -= last
-    return changes[last - 1]
+        done, change = 0, np.inf
+        while done < settings.inner and change > threshold:
+            count = min(1 if threshold > 0 else _TOGETHER, settings.inner - done)
+            iterate(rows, height, width, count, settings, scratch, changes)
+            change = changes[count - 1]
+            done += count
 
 
 @njit(**EXACT)
