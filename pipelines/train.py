@@ -172,6 +172,13 @@ class Config:
     ] = None
     """Under torchrun, share each micro-batch and its batch-norm statistics between the processes, instead of dealing
     out whole micro-batches."""
+    at_once: Annotated[
+        int | None,
+        Option(metavar="N", minimum=1, group=options.RARELY, default="as many as fit into a GPU's memory, 1 on a CPU"),
+    ] = None
+    """Micro-batches in one pass through the network, each with its own batch-norm statistics: equal to rounding."""
+    repeatable: Annotated[bool, Option(group=options.RARELY)] = True
+    """On a GPU, restrict cuDNN to deterministic algorithms, so that an interrupted training continues bit for bit."""
     overwrite: bool = False
     """Archive an existing run of that name and start over; also make random splits again that lack videos."""
     dry_run: options.DryRun = False
@@ -410,11 +417,13 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
             workers=config.workers,
             compile=config.compile,
             sync_bn=config.sync_bn,
+            at_once=config.at_once,
             download=not config.dry_run,
             on_progress=on_progress,
         )
         held.enter_context(ranks().process_group(device))
-        held.enter_context(repeatable())
+        if config.repeatable:
+            held.enter_context(repeatable())
         if config.dry_run:
             estimate = steps.estimate(overwrite=config.overwrite)
         else:

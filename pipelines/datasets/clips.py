@@ -100,6 +100,10 @@ class Clips(Sequence[Clip]):
         """The same on another device."""
         return self._with_buffers([buffer.to(device, non_blocking=non_blocking) for buffer in self._buffers()])
 
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        for clip in self._first_of_each():
+            clip.pixels.record_stream(stream)
+
     def pin_memory(self) -> "Clips":
         return self._with_buffers([buffer.pin_memory() for buffer in self._buffers()])
 

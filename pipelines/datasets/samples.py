@@ -145,6 +145,12 @@ class Batch:
             rgb, flow, self.labels.to(device, non_blocking=True), self.indices, self.bad, self.missing_positions
         )
 
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Says that `stream` uses what another one has copied."""
+        for content in (self.rgb, self.flow, self.labels):
+            if content is not None:
+                content.record_stream(stream)
+
     def pin_memory(self) -> "Batch":
         rgb, flow = (None if x is None else x.pin_memory() for x in (self.rgb, self.flow))
         return Batch(rgb, flow, self.labels.pin_memory(), self.indices, self.bad, self.missing_positions)

@@ -5,7 +5,7 @@ Letters: V views, T frames, L flow fields of a stack, h w network input.
 
 import contextlib
 import functools
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from pipelines.datasets.sampling import spread_evenly
 from pipelines.errors import MissingError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.recalibration import recalibrate_batch_norm
-from pipelines.evaluation.scoring import Scorer
+from pipelines.evaluation.scoring import Scorer, mean_logits
 from pipelines.evaluation.videos import TestVideos, not_scored
 from pipelines.interface.options import Augmentation
 from pipelines.models import STResNet
@@ -83,15 +83,33 @@ def scored(
     Yields:
         The index of a video, and its logits under each protocol, or why there are none.
     """
+    advice = "use --precision bf16, fewer --crops, or --device cpu"
+    computing: list[tuple[int, list[Callable[[], Logits]]]] = []
     for sample in samples.read(scorer.network, test.videos, test.labels, numbers):
         if isinstance(sample, BadSample):
             yield sample.index, sample.reason
             continue
-        with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):
+        with memory_errors(advice):
             here = sample.to(scorer.device)  # once for all protocols
             views = [samples.seen(here, protocol) for protocol, _ in protocols]
-            scores = [scorer.score(seen.rgb, seen.flow, cuts) for seen, (_, cuts) in zip(views, protocols, strict=True)]
-        yield sample.index, scores
+            computing.append(
+                (
+                    sample.index,
+                    [
+                        scorer.begin(seen.rgb, seen.flow, cuts, mean_logits)
+                        for seen, (_, cuts) in zip(views, protocols, strict=True)
+                    ],
+                )
+            )
+        if len(computing) > (scorer.device.type == "cuda"):  # a GPU has the next video before this one is waited for
+            yield _scores(*computing.pop(0), advice)
+    for index, waiting in computing:
+        yield _scores(index, waiting, advice)
+
+
+def _scores(index: int, waiting: Sequence[Callable[[], Logits]], advice: str) -> tuple[int, list[Logits]]:
+    with memory_errors(advice):
+        return index, [wait() for wait in waiting]
 
 
 def score_videos(

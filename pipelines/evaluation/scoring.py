@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from pipelines.datasets.clips import Clips, Frames
-from pipelines.datasets.preparation import Prepare
+from pipelines.datasets.preparation import Prepare, reduced
 from pipelines.errors import MissingError
 from pipelines.interface.options import EQUAL_WEIGHTS
 from pipelines.models import STResNet
 from pipelines.models.folding import folded
 from pipelines.models.stream import Stream
+from pipelines.runtime.devices import copy_to_host
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 Output = Callable[[Stream, torch.Tensor], torch.Tensor]
@@ -51,9 +52,8 @@ class Scorer:
 
     def __init__(self, network: STResNet, device: torch.device, precision: str = "fp32") -> None:
         self.network = folded(network).to(device)
-        self.prepare = Prepare(network.normalise()).to(device)
-        self.device = device
-        self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.device, self.dtype = device, reduced(precision)
+        self.prepare = Prepare(network.normalise(), self.dtype, on_gpu=device.type == "cuda").to(device)
 
     def score(
         self, rgb: Frames | None, flow: Frames | None, windows: Sequence[Sequence[int]]
@@ -74,11 +74,17 @@ class Scorer:
         """
         return self.mean(rgb, flow, windows, mean_logits)
 
-    @torch.inference_mode()
     def mean(
         self, rgb: Frames | None, flow: Frames | None, windows: Sequence[Sequence[int]], output: Output
     ) -> dict[str, torch.Tensor]:
         """As `score`, but of any `output`: of each stream its mean over views and windows, float64, on the CPU."""
+        return self.begin(rgb, flow, windows, output)()
+
+    @torch.inference_mode()
+    def begin(
+        self, rgb: Frames | None, flow: Frames | None, windows: Sequence[Sequence[int]], output: Output
+    ) -> Callable[[], dict[str, torch.Tensor]]:
+        """As `mean`, but gives what waits for the result: until that is called a GPU can be given the next video."""
         given = rgb if rgb is not None else flow
         assert given is not None
         # All the views of a video share its pixels: they go to the device once.
@@ -93,14 +99,21 @@ class Scorer:
                 maps = self.network.feature_maps(*prepared)
                 outputs = {str(name): output(self.network.streams[name], of) for name, of in maps.items()}
             for name, values in outputs.items():
-                sums[name] = sums.get(name, 0) + values.double().sum(0).cpu()
-        for name, total in sums.items():
-            if not bool(torch.isfinite(total).all()):
-                cause = "the training diverged, train again with a lower --lr"
-                if self.dtype == torch.float16:
-                    cause = "fp16 is too coarse for it, or the training diverged; try --precision fp32"
-                raise MissingError(f"the network's {name} scores are not finite numbers: {cause}")
-        return {name: total / len(inputs) for name, total in sums.items()}
+                sums[name] = sums.get(name, 0) + values.double().sum(0)
+        arrived = copy_to_host(*sums.values())
+
+        @torch.inference_mode()
+        def wait() -> dict[str, torch.Tensor]:
+            totals = dict(zip(sums, arrived(), strict=True))
+            for name, total in totals.items():
+                if not bool(torch.isfinite(total).all()):
+                    cause = "the training diverged, train again with a lower --lr"
+                    if self.dtype == torch.float16:
+                        cause = "fp16 is too coarse for it, or the training diverged; try --precision fp32"
+                    raise MissingError(f"the network's {name} scores are not finite numbers: {cause}")
+            return {name: total / len(inputs) for name, total in totals.items()}
+
+        return wait
 
     def _take(self, clip: Frames | None, part: list[tuple[int, list[int]]]) -> Frames | None:
         if isinstance(clip, Clips):

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.interface.options import ResNetForm, TemporalInit
+from pipelines.models.grouped_batch_norm import GroupedBatchNorm
 from pipelines.models.temporal import TemporalConv
 
 EXPANSION = 4
@@ -98,9 +99,9 @@ def convolution(in_channels: int, out_channels: int, size: int, *, stride: int =
     return layer
 
 
-def batch_norm(channels: int) -> nn.BatchNorm2d:
+def batch_norm(channels: int) -> GroupedBatchNorm:
     """Batch norm whose running moments move at the paper's rate."""
-    return nn.BatchNorm2d(channels, momentum=BATCH_NORM_MOMENTUM)
+    return GroupedBatchNorm(channels, momentum=BATCH_NORM_MOMENTUM)
 
 
 def _pointwise_or_temporal(

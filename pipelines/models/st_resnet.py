@@ -161,7 +161,8 @@ class STResNet(nn.Module):
 
         Args:
             rgb: [B, T, 3, H, W], normalised; ignored by a network without appearance stream.
-            flow: [B, T, 2L, H, W], normalised; ignored by a network without motion stream.
+            flow: [B, T, 2L, H, W], normalised; ignored by a network without motion stream. Both may have zeros as
+                further channels, up to a multiple of 8 (`Prepare`).
 
         Raises:
             UsageError: An input is missing or of another shape.
@@ -234,7 +235,7 @@ def _store_channels_last(model: nn.Module) -> None:
 def _check_input(name: str, x: Tensor | None, channels: int) -> None:
     if x is None:
         raise UsageError(f"{name} is None, but the network has the stream that takes it: give {name}")
-    if x.ndim != 5 or x.shape[2] != channels or min(x.shape) < 1:
+    if x.ndim != 5 or x.shape[2] not in (channels, channels + -channels % 8) or min(x.shape) < 1:
         raise UsageError(f"{name} must be [B, T, {channels}, H, W], got {list(x.shape)}")
     if not x.is_floating_point():
         raise UsageError(f"{name} must hold normalised floats, got {x.dtype}: pass it through Normalise first")

@@ -102,8 +102,15 @@ class Stream(nn.Module):
         return self.layer1, self.layer2, self.layer3, self.layer4
 
     def stem(self, x: Tensor) -> Tensor:
-        """[B, T, C, H, W] -> [N, stem_width, about H/4, about W/4]: rounded up in form v1.5, down in v1."""
-        x = F.relu(self.bn1(self.conv1(x.flatten(0, 1))), inplace=True)
+        """[B, T, C, H, W] -> [N, stem_width, about H/4, about W/4]: rounded up in form v1.5, down in v1.
+        Channels beyond those of the first convolution are ignored."""
+        conv, frames = self.conv1, x.flatten(0, 1)
+        if added := x.shape[2] - conv.in_channels:
+            weight = F.pad(conv.weight, (0, 0, 0, 0, 0, added))
+            features = F.conv2d(frames, weight, conv.bias, conv.stride, conv.padding)
+        else:
+            features = conv(frames)
+        x = F.relu(self.bn1(features), inplace=True)
         if self.form == "v1":
             return F.max_pool2d(x, kernel_size=3, stride=2, ceil_mode=True)
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)

@@ -98,6 +98,14 @@ def available_memory() -> int:
     return min(limits) // ranks().local_size
 
 
+def free_gpu_memory(device: "torch.device") -> int:
+    """The bytes that this process can still allocate on a GPU."""
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 @contextlib.contextmanager
 def memory_errors(advice: str) -> Iterator[None]:
     """Turns a GPU running out of memory into a `MissingError` that ends with `advice`."""

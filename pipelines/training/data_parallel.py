@@ -11,7 +11,7 @@ Letters: B videos.
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -48,22 +48,45 @@ class MicroBatchShard:
 
 @dataclass(frozen=True)
 class LocalMicroBatch:
-    """What one process passes through the network for one micro-batch."""
+    """What one process passes through the network for one micro-batch, or for several of equal size at once."""
 
     batch: Batch
     """The readable videos; where there are none, a blank one for a pass that contributes nothing."""
     videos: int
     """Videos of it that count: 0 for a blank one."""
     number: int
-    """The micro-batch's number in the batch."""
+    """The (first) micro-batch's number in the batch."""
     positions: list[int]
     """The videos' positions in the whole micro-batch."""
     size: int
     """Positions of the whole micro-batch."""
     share: float
-    """The whole micro-batch's fraction of the batch's readable videos."""
+    """The fraction of the batch's readable videos that is in the whole micro-batch, or in all of them."""
     is_last: bool
     """Whether it is the process's last one of the batch, with which gradients are exchanged."""
+    count: int = 1
+    """How many micro-batches it is of."""
+
+
+def joined_passes(parts: Sequence[LocalMicroBatch], most: int) -> list[LocalMicroBatch]:
+    """Joins up to `most` neighbouring micro-batches of equally many videos, so that there are few sizes of passes."""
+    found: list[LocalMicroBatch] = []
+    for _, run in itertools.groupby(parts, lambda part: part.videos):
+        alike = list(run)
+        for start, stop in _ranges(len(alike), -(-len(alike) // most)):
+            some = alike[start:stop]
+            found.append(
+                replace(
+                    some[-1],
+                    batch=Batch.joined([part.batch for part in some]),
+                    videos=sum(part.videos for part in some),
+                    share=sum(part.share for part in some),
+                    count=len(some),
+                )
+                if len(some) > 1
+                else some[0]
+            )
+    return found
 
 
 def micro_batch_ranges(count: int, largest: int) -> list[tuple[int, int]]:
@@ -81,6 +104,11 @@ def micro_batch_ranges(count: int, largest: int) -> list[tuple[int, int]]:
     parts = -(-count // largest)
     if largest > 1 and parts > 1 and count < 2 * parts:
         parts -= 1
+    return _ranges(count, parts)
+
+
+def _ranges(count: int, parts: int) -> list[tuple[int, int]]:
+    """0..count in parts whose sizes differ by at most one."""
     cuts = [count * part // parts for part in range(parts + 1)] if parts else []
     return list(itertools.pairwise(cuts))
 

@@ -13,22 +13,25 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipelines.datasets.preparation import Prepare
+from pipelines.datasets.preparation import Prepare, reduced
 from pipelines.datasets.samples import Batch
 from pipelines.errors import Interrupted, MissingError
 from pipelines.interface.options import Precision
 from pipelines.models import StreamLogits, STResNet
 from pipelines.models.dropout import VideoDropout
+from pipelines.models.grouped_batch_norm import GroupedBatchNorm
+from pipelines.runtime.devices import free_gpu_memory
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
 from pipelines.runtime.signals import StopRequest
 from pipelines.training.compilation import compiled
-from pipelines.training.data_parallel import DataParallelPlan, LocalMicroBatch
+from pipelines.training.data_parallel import DataParallelPlan, LocalMicroBatch, joined_passes
 from pipelines.training.metrics_log import MetricsLog
 from pipelines.training.optimiser import learning_rate, make_optimiser, set_learning_rate, total_iterations
 from pipelines.training.recipes import STEPS, Step
 from pipelines.training.running_stats import RunningStats
 from pipelines.training.step_state import UPDATES_PER_LOG_LINE, StepState
 
+_SHARE_OF_MEMORY = 0.8  # of what is free, to be taken by micro-batches at once
 _LOWEST_SCALE = 1e-4  # of fp16's loss; it begins at 65536, and every skipped update halves it
 
 Validate = Callable[[STResNet, int], Mapping[str, float]]
@@ -53,6 +56,7 @@ class StepTrainer:
         seed: int = 0,
         plan: DataParallelPlan | None = None,
         compile_network: bool = False,
+        at_once: int | None = 1,
         class_weights: np.ndarray | None = None,
     ) -> None:
         """
@@ -65,6 +69,8 @@ class StepTrainer:
             seed: Of dropout, whose draws depend on it, the step, the update and the micro-batch, and on nothing else.
             plan: This process's part, where several train together.
             compile_network: Whether to use `torch.compile`.
+            at_once: Most micro-batches in a pass through the network, each with batch-norm statistics of its own; None:
+                on a GPU as many as its memory has room for, on a CPU one.
             class_weights: Of the loss of each class's videos, [C]; None: all alike.
         """
         self.model = model.to(device).train()
@@ -75,17 +81,21 @@ class StepTrainer:
         self.precision = precision
         self.seed = seed
         self.plan = plan or DataParallelPlan(step, videos)
+        # Processes that share a micro-batch compute its statistics together; dropout draws for a micro-batch by itself.
+        self.at_once = 1 if self.plan.sync_bn or step.dropout else at_once
         # One network in three wrappers: `model` holds the weights, `parallel_model` exchanges gradients where several
         # processes train, and `network` is that one, compiled where it is to be.
         self.parallel_model = self.plan.wrap(model)
         self.network = compiled(self.parallel_model) if compile_network else self.parallel_model
         self.running_stats = RunningStats(model, across_processes=self.plan.deals_micro_batches)
         self.dropouts = [module for module in model.modules() if isinstance(module, VideoDropout)]
-        self.prepare = Prepare(model.normalise()).to(device)
+        self.batch_norms = [module for module in model.modules() if isinstance(module, GroupedBatchNorm)]
+        self.prepare = Prepare(model.normalise(), reduced(precision), on_gpu=device.type == "cuda").to(device)
         self.optimiser = make_optimiser(self.model, step, may_skip=precision == "fp16")
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.class_weights = None if class_weights is None else torch.tensor(class_weights).float().to(device)
         self.state = StepState()
+        self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         # The first update whose loss was not finite; on the device, so that looking for one does not wait for it.
         self.first_not_finite = torch.full((), math.inf, dtype=torch.float64, device=device)
 
@@ -126,22 +136,20 @@ class StepTrainer:
             # The gradient is the mean over the batch's videos of the loss of each; it adds up over micro-batches.
             set_learning_rate(self.optimiser, learning_rate(step, state.iteration, self.total))
             micro_batches, number_used, videos = plan.micro_batches(batch, self.model)
+            if self.at_once is None and videos:
+                self.at_once = self._fitting(micro_batches)
             with self.running_stats.of_update(number_used):
-                for micro_batch in micro_batches:
+                for micro_batch in joined_passes(micro_batches, self.at_once or 1):
                     with plan.taking_part(self.parallel_model, micro_batch):
                         self._seed_dropout(micro_batch)
-                        content = micro_batch.batch.to(self.device)
-                        inputs = self.prepare(content.rgb, content.flow)
                         # Not the compiled network for a blank: its size would be compiled for nothing.
                         network = self.network if micro_batch.videos else self.parallel_model
-                        with autocast_of(self.device, self.precision):
-                            logits = network(*inputs)
-                        del inputs  # which would stay beside those of the next micro-batch
+                        content, logits = self._logits(network, micro_batch)
                         loss = video_loss(logits, content.labels, step.label_smoothing, self.class_weights)
                         # DistributedDataParallel averages gradients over processes; times their number it is the sum.
                         weight = plan.size if micro_batch.videos else 0
                         self.scaler.scale(loss / videos * weight).backward()
-                    self.running_stats.collect(micro_batch.share)
+                    self.running_stats.collect(micro_batch.share, micro_batch.count)
                     if micro_batch.videos:
                         self._measure(loss.detach(), logits, content.labels)
             if videos:
@@ -181,6 +189,43 @@ class StepTrainer:
                 saved = time.monotonic()
             if signal_number:
                 raise Interrupted(int(signal_number))
+
+    def _logits(self, network: Callable[..., StreamLogits], micro_batch: LocalMicroBatch) -> tuple[Batch, StreamLogits]:
+        """A pass forward, and what it was of, on the device."""
+        for norm in self.batch_norms:
+            norm.groups = micro_batch.count
+        content = self._on_device(micro_batch.batch)
+        with autocast_of(self.device, self.precision):
+            return content, network(*self.prepare(content.rgb, content.flow))
+
+    def _on_device(self, batch: Batch) -> Batch:
+        """On a GPU the copying overlaps with what was begun before, whose end the host does not wait for."""
+        if self.copies is None:
+            return batch.to(self.device)
+        with torch.cuda.stream(self.copies):
+            there = batch.to(self.device)
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_stream(self.copies)
+        there.record_stream(computing)
+        return there
+
+    def _fitting(self, micro_batches: list[LocalMicroBatch]) -> int:
+        """How many micro-batches a pass has memory for, by what the largest takes alone; the same on all processes."""
+        if self.device.type != "cuda":
+            return 1
+        room = math.inf
+        if readable := [micro_batch for micro_batch in micro_batches if micro_batch.videos]:
+            before = [buffer.clone() for buffer in self.model.buffers()]
+            at_rest = torch.cuda.memory_allocated(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            content, logits = self._logits(self.model, max(readable, key=lambda micro_batch: micro_batch.videos))
+            video_loss(logits, content.labels).backward()
+            taken = torch.cuda.max_memory_allocated(self.device) - at_rest
+            self.optimiser.zero_grad(set_to_none=True)
+            for buffer, value in zip(self.model.buffers(), before, strict=True):
+                buffer.copy_(value)
+            room = _SHARE_OF_MEMORY * free_gpu_memory(self.device) // taken
+        return int(max(1, min(-self.plan.max([-room])[0], len(micro_batches))))
 
     def _seed_dropout(self, micro_batch: LocalMicroBatch) -> None:
         """Makes its draws those for these videos of the micro-batch, whichever process computes them."""
@@ -246,6 +291,7 @@ class StepTrainer:
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "at_once": self.at_once,
             **self.state.to_dict(),
         }
 
@@ -254,6 +300,8 @@ class StepTrainer:
         self.model.load_state_dict(content["model"])
         self.optimiser.load_state_dict(content["optimiser"])
         self.scaler.load_state_dict(content["scaler"])
+        if self.at_once is None:
+            self.at_once = int(content.get("at_once", 1) or 1)  # 1 before there was a choice
         # Sums add up over processes: one of them continues those of all.
         self.state = StepState.from_dict(content, self.device, with_sums=self.plan.ranks.is_first)
 
@@ -277,8 +325,7 @@ def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 def autocast_of(device: torch.device, precision: Precision) -> torch.autocast:
     """The context of a forward pass in that precision."""
-    reduced = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, reduced, enabled=precision != "fp32")
+    return torch.autocast(device.type, reduced(precision) or torch.bfloat16, enabled=precision != "fp32")
 
 
 def video_loss(

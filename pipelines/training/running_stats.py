@@ -61,9 +61,9 @@ class RunningStats:
                     norm.num_batches_tracked += micro_batches - self._collected
         torch._foreach_copy_(self._running, self._mean)
 
-    def collect(self, share: float) -> None:
-        """To be called after a micro-batch's pass; `share`: its part of the update's videos."""
+    def collect(self, share: float, micro_batches: int) -> None:
+        """To be called after a pass; `share`: its part of the update's videos; `micro_batches`: how many it was of."""
         if self._running:
             torch._foreach_add_(self._mean, self._running, alpha=share)
             torch._foreach_copy_(self._running, self._before)
-            self._collected += share > 0
+            self._collected += micro_batches if share > 0 else 0

@@ -167,6 +167,8 @@ class Session:
     """Whether to compile the network; None: on a GPU, in steps long enough to gain."""
     sync_bn: bool | None
     """Whether processes share each micro-batch; None: in steps that have too few to deal out."""
+    at_once: int | None
+    """Most micro-batches in a pass through the network; None: as many as a GPU has memory for, one on a CPU."""
     download: bool
     """Whether pretrained weights may be downloaded; without them a network stays random."""
     on_progress: OnProgress
@@ -296,6 +298,7 @@ class Session:
             seed=config.seed,
             plan=plan,
             class_weights=self._class_weights(),
+            at_once=self.at_once,
             compile_network=compiles(self.compile, self.device) and worthwhile(self.compile, step, videos),
         )
         content = plan.broadcast_from_rank0(files.saved() if ranks().is_first else None)

@@ -40,7 +40,7 @@ def convert_batch_norm(model: nn.Module) -> None:
     """Replaces every batch norm of `model` by a `SyncBatchNorm` with the same parameters and running statistics."""
     for module in model.modules():
         for name, child in module.named_children():
-            if type(child) is nn.BatchNorm2d:
+            if isinstance(child, nn.BatchNorm2d) and not isinstance(child, SyncBatchNorm):
                 norm = SyncBatchNorm(child.num_features, child.eps, child.momentum)
                 norm.weight, norm.bias = child.weight, child.bias
                 norm.running_mean, norm.running_var = child.running_mean, child.running_var

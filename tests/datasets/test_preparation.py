@@ -10,6 +10,7 @@ from pipelines.datasets.augmentation import Crop
 from pipelines.datasets.clips import Clip, Clips, joined
 from pipelines.datasets.preparation import Prepare
 from pipelines.errors import UsageError
+from pipelines.models import STResNet
 
 RGB_MEAN, RGB_DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 STACKS = np.array([[0, 1, 2], [1, 2, 3], [4, 5, 5]])  # the last as at the end of a short video
@@ -163,3 +164,17 @@ def test_bytes_that_need_no_resizing_are_normalised_as_they_are():
     assert torch.equal(Prepare()(None, dense)[1], prepared(Clips([clip]), "flow"))
     with pytest.raises(UsageError, match="flow must be uint8"):
         Prepare()(None, dense.float())
+
+
+def test_sixteen_bits_are_float32_rounded_and_added_channels_change_no_logits():
+    inputs = [Clips([make_clip(stream, CROPS[2], (32, 40))]) for stream in ("rgb", "flow")]
+    plain, padded = Prepare()(*inputs), Prepare(None, torch.bfloat16, on_gpu=True)(*inputs)
+    assert [x.shape[2] for x in padded] == [8, 8]
+    for x, wide, channels in zip(plain, padded, (3, 6), strict=True):
+        assert torch.equal(wide[:, :, :channels], x.to(torch.bfloat16))
+        assert not wide[:, :, channels:].any()
+    torch.manual_seed(0)
+    network = STResNet(3, depth=26, width=4, flow_channels=6).eval()
+    with torch.no_grad():
+        for a, b in zip(network(*plain), network(*(x.float() for x in padded)), strict=True):
+            torch.testing.assert_close(a, b, rtol=0.02, atol=1e-3)  # the rounding of the input

@@ -101,10 +101,16 @@ class ByHand:
 
 
 @pytest.mark.parametrize(
-    ("videos", "micro_batch", "sub_batches"),
-    [(2, 2, [range(2)]), (4, 2, [range(2), range(2, 4)]), (5, 3, [range(2), range(2, 5)])],
+    ("videos", "micro_batch", "at_once", "sub_batches"),
+    [
+        (2, 2, 1, [range(2)]),
+        (4, 2, 1, [range(2), range(2, 4)]),
+        (5, 3, 4, [range(2), range(2, 5)]),
+        (6, 2, 2, [range(2), range(2, 4), range(4, 6)]),
+        (6, 2, 3, [range(2), range(2, 4), range(4, 6)]),
+    ],
 )
-def test_updates_are_those_worked_out_by_hand(double, videos, micro_batch, sub_batches):
+def test_updates_are_those_worked_out_by_hand(double, videos, micro_batch, at_once, sub_batches):
     """Three updates: the second gets the first one's velocity, the third a tenth of the rate. Compared is by how much
     each tensor moved; the trainer takes the softmax in float32."""
     torch.manual_seed(0)
@@ -112,7 +118,7 @@ def test_updates_are_those_worked_out_by_hand(double, videos, micro_batch, sub_b
     changes = {"batch_size": videos, "micro_batch": micro_batch, "frames": FRAMES, "iterations": 3}
     changes |= {"schedule": (1, 1, 0.1), "lr": RATE, "weight_decay": DECAY}
     step = override(PAPER.steps["joint1"], changes)
-    trainer = StepTrainer(network, step, videos, torch.device("cpu"))
+    trainer = StepTrainer(network, step, videos, torch.device("cpu"), at_once=at_once)
     hand = ByHand(network)
     start = dict(hand.state)
     for seed, rate in enumerate((RATE, RATE, RATE / 10)):

@@ -111,6 +111,29 @@ def test_two_micro_batches_give_the_mean_gradient_of_their_videos():
         torch.testing.assert_close(gradients[1][name], parameter.grad)
 
 
+def test_micro_batches_at_once_are_continued_as_they_began():
+    """Bit for bit: the checkpoint says how many a pass is of. Those of stres before it say nothing, and are of one."""
+    step = override(PAPER.steps["joint1"], {"batch_size": 4, "micro_batch": 2, "frames": 2})
+
+    def trainer(at_once: int | None) -> StepTrainer:
+        torch.manual_seed(0)
+        return StepTrainer(STResNet(3, depth=26, width=4), step, 4, torch.device("cpu"), at_once=at_once)
+
+    whole, again = trainer(2), trainer(None)
+    for _ in range(2):
+        whole.fit([batch_of(4, 2)])
+    first = trainer(2)
+    first.fit([batch_of(4, 2)])
+    again.load_state_dict(first.state_dict())
+    again.fit([batch_of(4, 2)])
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], value), name
+        assert not name.endswith("num_batches_tracked") or value == 4
+    older = trainer(None)
+    older.load_state_dict({name: value for name, value in first.state_dict().items() if name != "at_once"})
+    assert older.at_once == 1
+
+
 def test_bf16_gives_the_gradient_of_double_precision_to_its_rounding():
     """Batch norm is in evaluation mode here: from the statistics of a few videos of noise it magnifies rounding."""
     step = override(PAPER.steps["joint1"], {"batch_size": 4, "frames": 3, "dropout": 0.0})

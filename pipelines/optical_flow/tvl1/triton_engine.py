@@ -13,7 +13,7 @@ import torch
 from pipelines.errors import MissingError, UsageError
 from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
 from pipelines.optical_flow.tvl1.triton_solver import INTERPRETED, Solver, bytes_per_pair
-from pipelines.runtime.devices import missing_to_compile
+from pipelines.runtime.devices import free_gpu_memory, missing_to_compile
 
 MOST_PAIRS = 256
 """Pairs computed together: a number that is reasoned, not yet measured. Few would fit the L2 cache (8 of 340x256 in
@@ -100,6 +100,4 @@ def pairs_within_memory(frames: torch.Tensor, bytes_a_pair: int) -> int:
     """How many pairs fit into what is free on the frames' GPU; `MOST_PAIRS` on the CPU, where kernels are emulated."""
     if not frames.is_cuda:
         return MOST_PAIRS
-    free, _ = torch.cuda.mem_get_info(frames.device)
-    unused = torch.cuda.memory_reserved(frames.device) - torch.cuda.memory_allocated(frames.device)
-    return int((free + unused) * _SHARE_OF_FREE_MEMORY) // bytes_a_pair
+    return int(free_gpu_memory(frames.device) * _SHARE_OF_FREE_MEMORY) // bytes_a_pair
