@@ -4,7 +4,7 @@ Letters: T frames, F = T - step fields, N pairs of a batch, H W pixels.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,7 +83,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.optical_flow.displacement import ATTRIBUTES as DISPLACEMENT
     from pipelines.optical_flow.displacement import clipping
     from pipelines.optical_flow.probing import FlowProbe, probe, propose
-    from pipelines.optical_flow.store import FlowTask, store_flow
+    from pipelines.optical_flow.store import GPU_SECONDS, FlowTask, store_flow
 
     workspace = Workspace(config.workspace)
     from_videos = config.videos is not None
@@ -135,9 +135,17 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     if result.estimate is not None:
         measured = [probe for probe in probes if isinstance(probe, FlowProbe)]
         return replace(result, proposal=propose(measured, config.method, config.bound, result.estimate.hours))
-    made = attributes_made(job, division, FLOW_SCHEMA, (*DISPLACEMENT, "times_problem"))
+    made = attributes_made(job, division, FLOW_SCHEMA, (*DISPLACEMENT, "times_problem", GPU_SECONDS))
     broken = sum("times_problem" in attributes for attributes in made)
-    return replace(result, clipping=clipping(made, config.bound), broken_times=broken)
+    waited = gpu_waited([attributes.get(GPU_SECONDS, 0.0) for attributes in made], result.seconds, ranks().size)
+    return replace(result, clipping=clipping(made, config.bound), broken_times=broken, gpu_waited=waited)
+
+
+def gpu_waited(gpu_seconds: Sequence[float], seconds: float, gpus: int) -> float | None:
+    """The least share of `seconds` in which the GPUs had nothing to compute, from what each video took of one; None
+    where no GPU computed. It may be more: processes that share a GPU count each other's time too."""
+    busy = sum(gpu_seconds)
+    return max(0.0, 1 - busy / (seconds * gpus)) if busy else None
 
 
 def _sources(config: Config, workspace: Workspace) -> VideoList:

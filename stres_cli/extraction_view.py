@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.interface.options import command_line
-from pipelines.interface.wording import duration, plural, printable, room, size
+from pipelines.interface.wording import duration, percent, plural, printable, room, size
 from pipelines.jobs.task import ExtractResult
 from pipelines.storage.failures import Failure
 from stres_cli.console import CommandUI
@@ -52,7 +52,7 @@ def show(ui: CommandUI, result: ExtractResult, config: Any, *, wanted: str = "vi
     ui.out.print(
         f"{plural(result.done, 'video')} done, {result.skipped} already done, {result.failed} failed; "
         f"{plural(result.units, result.unit.removesuffix('s'))} in {duration(result.seconds)} "
-        f"({result.units_per_second:.1f} {result.unit}/s){_where_and_next(result.stage, config)}",
+        f"({result.units_per_second:.1f} {result.unit}/s{_gpu_waited(result)}){_where_and_next(result.stage, config)}",
         soft_wrap=True,
     )
     if result.broken_times:
@@ -67,6 +67,12 @@ def show(ui: CommandUI, result: ExtractResult, config: Any, *, wanted: str = "vi
             f"all failures are listed in {config.workspace / 'failures.csv'}; they are retried on every run",
             soft_wrap=True,
         )
+
+
+def _gpu_waited(result: "ExtractResult") -> str:
+    if result.gpu_waited is None:
+        return ""
+    return f"; at least {percent(result.gpu_waited)} % of the time the GPU waited"
 
 
 def _where_and_next(stage: str, config: Any) -> str:

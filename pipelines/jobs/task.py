@@ -148,6 +148,8 @@ class ExtractResult:
     """Of a dry run of `extract-flow`."""
     estimate: Estimate | None = None
     """Of a dry run."""
+    gpu_waited: float | None = None
+    """The least share of the time in which a GPU had nothing to compute; None where none computes."""
     broken_times: int = 0
     """Of the videos made now, those whose timestamps cannot be true: their frames have the times of the container's
     average rate."""

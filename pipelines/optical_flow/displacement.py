@@ -81,7 +81,7 @@ class DisplacementMeter:
     """Counts every 16th vector of fields on their own device: nothing waits for a GPU until `result`."""
 
     def __init__(self, bound: float, device: torch.device) -> None:
-        self.bound = bound
+        self.bound, self.device = bound, device
         self._bounds = torch.tensor(BOUNDS, dtype=torch.float32, device=device)
         self._counts = torch.zeros(len(BOUNDS) + 1, dtype=torch.int64, device=device)  # between each two of BOUNDS
         self._clipped = torch.zeros((), dtype=torch.int64, device=device)

@@ -32,6 +32,12 @@ def to_grey(picture: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
 
 
+def to_grey_on(pictures: torch.Tensor) -> torch.Tensor:
+    """The same on any device: uint8 [N, H, W, 3] to [N, H, W]."""
+    red, green, blue = (channel.to(torch.int32) for channel in pictures.unbind(-1))
+    return ((9798 * red + 19235 * green + 3735 * blue + (1 << 14)) >> 15).to(torch.uint8)
+
+
 def flow_by_pair(
     calc: Callable[[np.ndarray, np.ndarray], np.ndarray], frame0: torch.Tensor, frame1: torch.Tensor
 ) -> torch.Tensor:

@@ -46,7 +46,7 @@ def probe(task: FlowTask, place: float | None, report: Report) -> Probe:
     with open_frames(task) as frames:
         if place is None:
             return Probe(frames.announced)
-        _warm_up(next(iter(frames)), task)
+        _warm_up(next(iter(frames)), task, frames.size)
     kept: list[np.ndarray] = []
 
     def for_a_while(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -65,7 +65,8 @@ def probe(task: FlowTask, place: float | None, report: Report) -> Probe:
         pairs = max(frames.announced - step, 1)
         skipped = max(0, min(int(place * pairs), pairs - 4 * method_of(task).batch_size, _MOST_FRAMES))
         meter = meter_of(task)
-        measured, seconds, size = _measure(for_a_while(islice(frames, skipped, None)), task, meter)
+        resized = frames.size
+        measured, seconds, size = _measure(for_a_while(islice(frames, skipped, None)), task, meter, resized)
     if not measured:
         return Probe(frames.announced)
     faster_seconds = 0.0
@@ -79,12 +80,14 @@ def probe(task: FlowTask, place: float | None, report: Report) -> Probe:
         opening + seconds / measured * pairs,
         size / measured * pairs,
         displacement=meter.result(),
-        short_side=min(kept[0].shape[:2]),
+        short_side=min(resized or kept[0].shape[:2]),
         faster_seconds=faster_seconds * pairs,
     )
 
 
-def _measure(frames: Iterable[np.ndarray], task: FlowTask, meter: DisplacementMeter) -> tuple[int, float, int]:
+def _measure(
+    frames: Iterable[np.ndarray], task: FlowTask, meter: DisplacementMeter, size: tuple[int, int] | None = None
+) -> tuple[int, float, int]:
     """The pairs among `frames`, the seconds to make and store their flow, and its bytes."""
     import h5py
 
@@ -92,15 +95,15 @@ def _measure(frames: Iterable[np.ndarray], task: FlowTask, meter: DisplacementMe
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         writer = FlowWriter(Path("probe"), file, task.compression)
-        pairs = write_flow(iter(frames), task, writer, lambda units: None, meter)
+        pairs = write_flow(iter(frames), task, writer, lambda units: None, meter, size=size)
     return pairs, time.perf_counter() - started, content.getbuffer().nbytes
 
 
-def _warm_up(frame: np.ndarray, task: FlowTask) -> None:
+def _warm_up(frame: np.ndarray, task: FlowTask, size: tuple[int, int] | None = None) -> None:
     """Runs everything once in this process for frames of this size: loading and compiling happen only once."""
     if (kind := (method_of(task), frame.shape)) not in _warm:
         _warm.append(kind)
-        _measure([frame] * (method_of(task).batch_size + task.settings.step), task, meter_of(task))
+        _measure([frame] * (method_of(task).batch_size + task.settings.step), task, meter_of(task), size)
 
 
 _warm: list[tuple[FlowMethod, tuple[int, ...]]] = []

@@ -18,10 +18,10 @@ from pipelines.interface.options import Compression
 from pipelines.interface.wording import plural
 from pipelines.jobs.attributes import stored_library_versions, video_attributes
 from pipelines.optical_flow.displacement import DisplacementMeter
-from pipelines.optical_flow.grey import to_grey
+from pipelines.optical_flow.grey import to_grey, to_grey_on
 from pipelines.optical_flow.methods import FlowMethod, make_method
 from pipelines.runtime.closing import Closing
-from pipelines.runtime.devices import copy_to_host
+from pipelines.runtime.devices import GPUClock, copy_to_host
 from pipelines.runtime.prefetch import prefetch
 from pipelines.runtime.worker_pool import Report
 from pipelines.sources.videos import VideoSource
@@ -31,7 +31,11 @@ from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import ArtifactError
 from pipelines.storage.quantise import quantise, require_finite
 from pipelines.video.decoding import VideoReader
+from pipelines.video.resize import resize_on
 
+GPU_SECONDS = "gpu_seconds"
+_LARGEST_RESIZED_ON_A_GPU = 640 * 480  # pixels: some batches of them wait in memory that the GPU reads from
+_PREPARED_AT_ONCE = 32  # frames
 _AHEAD = 2  # batches between two threads: one waits while the next is computed
 
 
@@ -65,12 +69,14 @@ def store_flow(task: FlowTask, report: Report) -> int:
         StorageError: The file cannot be written.
     """
     displacement = meter_of(task)
+    clock = GPUClock(displacement.device)
     with open_frames(task) as frames, new_flow_file(task.target, task.compression) as writer:
-        fields = write_flow(iter(frames), task, writer, report, displacement)
+        fields = write_flow(iter(frames), task, writer, report, displacement, clock, frames.size)
         require_pairs(frames.count, task.settings.step)
         attributes = {**frames.attributes(), **task.settings.attributes(), "engine": method_of(task).engine}
         moved = displacement.result()
         attributes |= moved.attributes() if moved else {}
+        attributes |= {GPU_SECONDS: clock.seconds} if clock.seconds else {}
         writer.finish(attributes, frames.times)
     return fields
 
@@ -81,11 +87,17 @@ def meter_of(task: FlowTask) -> DisplacementMeter:
 
 
 def write_flow(
-    frames: Iterator[np.ndarray], task: FlowTask, writer: FlowWriter, report: Report, displacement: DisplacementMeter
+    frames: Iterator[np.ndarray],
+    task: FlowTask,
+    writer: FlowWriter,
+    report: Report,
+    displacement: DisplacementMeter,
+    clock: GPUClock | None = None,
+    size: tuple[int, int] | None = None,
 ) -> int:
     """Appends the flow of all `frames`, counted by `displacement`; returns F. However it ends, no thread is left."""
     fields = 0
-    flow = quantised_flow(frames, method_of(task), task.settings, task.device, displacement)
+    flow = quantised_flow(frames, method_of(task), task.settings, task.device, displacement, clock, size)
     with contextlib.closing(flow) as batches:
         for quantised in batches:
             writer.append(quantised)
@@ -100,6 +112,8 @@ def quantised_flow(
     settings: FlowSettings,
     device: str = "cpu",
     displacement: DisplacementMeter | None = None,
+    clock: GPUClock | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Generator[np.ndarray]:
     """Computes the flow of all frames, a batch at a time. Close the generator when done.
 
@@ -113,16 +127,20 @@ def quantised_flow(
         settings: Whose step and bound to use.
         device: Where frames go and flow is quantised, if the method computes there.
         displacement: Counts the flow before it is clipped.
+        clock: Counts the seconds that a GPU takes.
+        size: Height and width to which the method's device resizes the frames; None: they have their size.
 
     Yields:
         uint8 [N, 2, H, W]; T - step fields in all.
     """
     where = torch.device(device if method.uses_device else "cpu")
     batches = prefetch(_batches(frames, method, settings.step, where), _AHEAD)
-    flow = prefetch(_flow_of(batches, method, settings, where, displacement), _AHEAD)
+    clock = clock or GPUClock(where)
+    flow = prefetch(_flow_of(batches, method, settings, clock, displacement, size), _AHEAD)
     with contextlib.closing(flow):
-        for arriving in flow:
+        for begin, end, arriving in flow:
             fields, finite = arriving()
+            clock.add(begin, end)
             require_finite(finite)
             yield fields.numpy()
 
@@ -130,10 +148,11 @@ def quantised_flow(
 def _batches(
     frames: Iterable[np.ndarray], method: FlowMethod, step: int, device: torch.device
 ) -> Generator[torch.Tensor]:
-    """What the method takes, in runs: uint8 [N + step, H, W] or [N + step, 3, H, W], in memory a GPU can read from."""
+    """Runs of what the method takes, uint8 [N + step, H, W] or [N + step, 3, H, W]; for a GPU, in memory that it can
+    read, of frames [N + step, H, W, 3], of which it makes the rest."""
     _work_on(device)
-    prepared = (method_input(frame, method) for frame in frames)
-    for run in runs_of_frames(prepared, step, method.batch_size):
+    given = (method_input(frame, method) for frame in frames) if device.type == "cpu" else frames
+    for run in runs_of_frames(given, step, method.batch_size):
         batch = torch.empty((len(run), *run[0].shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
         np.stack(run, out=batch.numpy())
         yield batch
@@ -142,6 +161,14 @@ def _batches(
 def method_input(frame: np.ndarray, method: FlowMethod) -> np.ndarray:
     """An RGB frame uint8 [H, W, 3] as the method takes it: [H, W] or [3, H, W]."""
     return to_grey(frame) if method.input == "grey" else frame.transpose(2, 0, 1)
+
+
+def method_input_on(frames: torch.Tensor, method: FlowMethod, size: tuple[int, int] | None) -> torch.Tensor:
+    """RGB frames uint8 [N, H, W, 3] resized, and as the method takes them, on their device: what `resize` and
+    `method_input` make of each, bit for bit."""
+    height, width = size or frames.shape[1:3]
+    parts = [resize_on(part, width, height) for part in frames.split(_PREPARED_AT_ONCE)]
+    return torch.cat([to_grey_on(part) if method.input == "grey" else part.permute(0, 3, 1, 2) for part in parts])
 
 
 def fields_of_pairs(
@@ -175,23 +202,28 @@ def _flow_of(
     batches: Generator[torch.Tensor],
     method: FlowMethod,
     settings: FlowSettings,
-    device: torch.device,
+    clock: GPUClock,
     displacement: DisplacementMeter | None,
-) -> Generator[Callable[[], tuple[torch.Tensor, ...]]]:
-    """For each run of frames a function that waits for its fields to arrive on the CPU: uint8 [N, 2, H, W], and whether
-    their flow was all finite."""
-    _work_on(device)
+    size: tuple[int, int] | None,
+) -> Generator[tuple[torch.cuda.Event | None, torch.cuda.Event | None, Callable[[], tuple[torch.Tensor, ...]]]]:
+    """For each run of frames where it begins and ends in the GPU's work, and a function that waits for its fields to
+    arrive on the CPU: uint8 [N, 2, H, W], and whether their flow was all finite."""
+    _work_on(clock.device)
     with contextlib.closing(batches):
         for batch in batches:
             try:
-                run = batch.to(device, non_blocking=True)
+                begin = clock.mark()
+                run = batch.to(clock.device, non_blocking=True)
+                if clock.device.type != "cpu":
+                    run = method_input_on(run, method, size)
                 flow = method.flow(run[: -settings.step], run[settings.step :])
                 fields, finite = quantise(flow, settings.bound), torch.isfinite(flow).all()
                 if displacement is not None:
                     displacement.add(flow)
             except torch.OutOfMemoryError as error:
                 raise VideoError("not enough memory on the GPU for this video: use fewer --workers") from error
-            yield copy_to_host(fields, finite)
+            arriving = copy_to_host(fields, finite)
+            yield begin, clock.mark(), arriving
 
 
 def _work_on(device: torch.device) -> None:
@@ -233,7 +265,8 @@ def _cached_method(name: str, options: tuple[tuple[str, str], ...], device: str,
 
 
 class _DecodedFrames(Closing):
-    """The frames of a video file, and what is to be stored about them."""
+    """The frames of a video file, and what is to be stored about them; `size`: height and width to which the GPU is to
+    resize them."""
 
     def __init__(self, task: FlowTask) -> None:
         self.task = task
@@ -244,6 +277,11 @@ class _DecodedFrames(Closing):
             allow_damaged=task.allow_damaged,
         )
         self.announced = self.reader.announced_frames
+        self.size: tuple[int, int] | None = None
+        small = self.reader.source_width * self.reader.source_height <= _LARGEST_RESIZED_ON_A_GPU
+        if small and task.device != "cpu" and method_of(task).uses_device:
+            self.size = self.reader.height, self.reader.width
+            self.reader.resizes = False
 
     @property
     def count(self) -> int:
@@ -265,6 +303,8 @@ class _DecodedFrames(Closing):
 
 class _StoredFrames(Closing):
     """The same for a frames artifact: what that says about its own source holds for the flow too."""
+
+    size: tuple[int, int] | None = None
 
     _KEPT = (
         *("source", "source_sha256", "source_bytes", "source_mtime_ns", "source_frames", "fps", "times_from"),

@@ -123,6 +123,7 @@ class VideoReader(Closing):
         size = (height, width) if orientation.transposed else (width, height)
         self.source_width, self.source_height = size
         self.width, self.height = size if keep_size else stored_size(*size, short_side)
+        self.resizes = True  # False: frames come as they are decoded, for whoever resizes them elsewhere
 
     @property
     def tone_mapped_from(self) -> str:
@@ -164,7 +165,8 @@ class VideoReader(Closing):
             self.decoded += 1
             self.clock.add(frame)
             if wanted(self.decoded - 1):
-                yield self.decoded - 1, resize(_picture(frame, shape), self.width, self.height)
+                picture = _picture(frame, shape)
+                yield self.decoded - 1, resize(picture, self.width, self.height) if self.resizes else picture
             frame = next(self._frames, None)
         self._judge()
 

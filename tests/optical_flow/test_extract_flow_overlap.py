@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,13 +12,17 @@ import pytest
 import torch
 
 from pipelines.errors import StorageError, VideoError
+from pipelines.extract_flow import gpu_waited
 from pipelines.optical_flow import store as extraction
-from pipelines.optical_flow.store import FlowTask, quantised_flow, store_flow
+from pipelines.optical_flow.methods import make_method
+from pipelines.optical_flow.store import FlowTask, method_input, method_input_on, quantised_flow, store_flow
 from pipelines.optical_flow.workers import processes_for_gpu
+from pipelines.runtime.devices import GPUClock
 from pipelines.sources.videos import VideoSource
-from pipelines.storage.flow_file import FlowWriter
+from pipelines.storage.flow_file import FlowFile, FlowWriter
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.video.decoding import VideoReader
+from pipelines.video.resize import resize
 
 WriteClip = Callable[..., np.ndarray]
 MADE = FlowSettings.of("of the test", {}, 20, 1, "video")
@@ -200,3 +205,74 @@ def test_on_a_gpu_flow_is_quantised_there_and_arrives_whole(device: str) -> None
 )
 def test_processes_of_a_gpu_fit_its_memory(cores: int, gigabytes: int, processes: int) -> None:
     assert processes_for_gpu(cores, gigabytes * 10**9) == processes
+
+
+class _Event:
+    """Of a GPU whose clock goes on by a second with every mark."""
+
+    marked = 0
+
+    def __init__(self, **_settings):
+        pass
+
+    def record(self, _stream):
+        _Event.marked += 1
+        self.time = _Event.marked
+
+    def synchronize(self):
+        pass
+
+    def elapsed_time(self, end):
+        return 1000.0 * (end.time - self.time)
+
+
+def test_the_share_of_time_that_the_gpu_waited(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "Event", _Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    clock = GPUClock(torch.device("cuda"))
+    for _ in range(3):
+        begin = clock.mark()
+        clock.add(begin, clock.mark())
+    assert clock.seconds == 3
+    assert GPUClock(torch.device("cpu")).mark() is None
+    assert gpu_waited([clock.seconds, 1.0], 5.0, 1) == pytest.approx(0.2)
+    assert gpu_waited([clock.seconds, 1.0], 5.0, 2) == pytest.approx(0.6)
+    assert gpu_waited([9.0], 5.0, 1) == 0  # of processes that count each other's time
+    assert gpu_waited([0.0], 5.0, 1) is None
+
+
+@pytest.mark.parametrize("takes", ["grey", "rgb"])
+def test_a_gpu_makes_the_same_bytes_of_a_frame_as_the_cpu(monkeypatch, takes):
+    """On the CPU, in several parts: the arithmetic is that of integers."""
+    monkeypatch.setattr(extraction, "_PREPARED_AT_ONCE", 2)
+    method: Any = type("Method", (Still,), {"input": takes})()
+    frames = np.random.default_rng(0).integers(0, 256, (5, 30, 40, 3), dtype=np.uint8)
+    for size in (None, (48, 64)):
+        found = method_input_on(torch.from_numpy(frames), method, size).numpy()
+        height, width = size or (30, 40)
+        assert np.array_equal(found, np.stack([method_input(resize(frame, width, height), method) for frame in frames]))
+
+
+@pytest.mark.parametrize(
+    ("device", "largest", "there"), [("cuda", 64 * 48, True), ("cuda", 1, False), ("cpu", 64 * 48, False)]
+)
+def test_small_frames_come_as_decoded_where_a_gpu_resizes_them(monkeypatch, task, device, largest, there):
+    monkeypatch.setattr(extraction, "_LARGEST_RESIZED_ON_A_GPU", largest)
+    monkeypatch.setattr(extraction, "method_of", lambda task: type("Method", (Still,), {"uses_device": True})())
+    with extraction.open_frames(replace(task, device=device, short_side=96)) as frames:
+        assert frames.size == ((96, 128) if there else None)
+        assert next(iter(frames)).shape == ((48, 64, 3) if there else (96, 128, 3))
+        assert (frames.attributes()["height"], frames.attributes()["width"]) == (96, 128)
+
+
+@pytest.mark.cuda
+def test_what_a_gpu_resizes_has_the_flow_of_what_the_cpu_resizes(monkeypatch, task, tmp_path):
+    flow = []
+    settings = FlowSettings.of("tvl1", make_method("tvl1").parameters, 20, 1, "video")
+    for largest in (10**9, 0):
+        monkeypatch.setattr(extraction, "_LARGEST_RESIZED_ON_A_GPU", largest)
+        here = replace(task, settings=settings, target=tmp_path / f"{largest}.h5", device="cuda", short_side=96)
+        store_flow(here, lambda units: None)
+        with FlowFile(here.target) as file:
+            flow.append(file.read(0, 3))
+    assert np.array_equal(*flow)

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pipelines import extract_frames
 from pipelines.errors import UsageError
-from pipelines.video.resize import resize, stored_size
+from pipelines.video.resize import resize, resize_on, stored_size
 
 
 @pytest.mark.parametrize(
@@ -66,3 +67,13 @@ def test_a_picture_of_the_right_size_is_left_alone() -> None:
 def test_senseless_short_sides_are_refused_by_flag(short_side: int) -> None:
     with pytest.raises(UsageError, match=f"--short-side {short_side}: give an integer from 16 to 8192"):
         extract_frames.Config(Path("work"), "videos", short_side)
+
+
+@pytest.mark.parametrize("before", [(320, 240), (640, 480), (33, 47), (500, 19)])
+@pytest.mark.parametrize("after", [(340, 256), (160, 120), (33, 300), (17, 16)])
+def test_any_device_resizes_to_the_same_bytes(before: tuple[int, int], after: tuple[int, int]) -> None:
+    width, height = before
+    pictures = np.random.default_rng(width).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    pictures[1] = pictures[1] // 128 * 255  # overshoots are cut
+    found = resize_on(torch.from_numpy(pictures), *after).numpy()
+    assert np.array_equal(found, np.stack([resize(picture, *after) for picture in pictures]))
