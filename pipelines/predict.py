@@ -53,11 +53,13 @@ class Config:
     temporal: TemporalName = "sequence"
     """sequence (all frames at once) or windows (as long as in training)."""
     timeline: Annotated[bool, Option(group=_TIMELINE)] = False
-    """Write the class over time: CSV, JSON and a picture."""
+    """Write the class over time: CSV, JSON, a picture, and segments as a list and as subtitles."""
     window: Annotated[str | None, Option(metavar="LENGTH", default="2", group=_TIMELINE)] = None
     """Length of a timeline's window: in seconds (2, 0.5s) or frames (50f)."""
     hop: Annotated[str | None, Option(metavar="LENGTH", default="half a window", group=_TIMELINE)] = None
     """Distance from one window to the next."""
+    threshold: Annotated[float, Option(metavar="SHARE", minimum=0, maximum=1, group=_TIMELINE)] = 0.0
+    """Leave windows whose best class is less probable than that, 0 to 1, out of the timeline's segments."""
     overlay: Annotated[bool, Option(group=_TIMELINE)] = False
     """With --timeline: also write the video with its classes."""
     attention: Annotated[bool, Option(group=_TIMELINE)] = False
@@ -83,9 +85,9 @@ class Config:
             raise UsageError("VIDEOS: give at least one video, folder, list file or glob")
         self.protocol_settings(evaluate.Config.crops)
         lengths(self.window, self.hop)
-        for flag, value in (("--window", self.window), ("--hop", self.hop), ("--output", self.output)):
-            if value is not None and not self.timeline:
-                raise UsageError(f"{flag} {value} goes with --timeline only")
+        for flag in ("window", "hop", "output", "threshold"):
+            if (value := getattr(self, flag)) and not self.timeline:
+                raise UsageError(f"--{flag} {value} goes with --timeline only")
         if self.csv is not None and (self.csv.is_dir() or is_video(self.csv)):
             raise UsageError(f"--csv {self.csv} is a folder or a video: name a file to write, such as predictions.csv")
         for flag, asked in (("--overlay", self.overlay), ("--attention", self.attention)):
@@ -249,6 +251,7 @@ def _predict_each(
                 source,
                 lengths(config.window, config.hop),
                 paths[number],
+                threshold=config.threshold,
                 overlay=config.overlay,
                 attention=config.attention,
                 progress=progress,

@@ -125,11 +125,13 @@ def _print_timeline(console: Console, prediction: Prediction) -> None:
         times = f"{_clock(segment.start)} - {_clock(segment.end)}"
         table.add_row(times, Text(printable(segment.class_name)), _share(segment.probability))
     console.print(f"  over time, {plural(timeline.windows, 'window')} of {timeline.window}:")
-    console.print(table)
+    console.print(table if timeline.segments else "    no window reaches the --threshold")
     if len(timeline.segments) > _SEGMENTS:
         console.print(f"  ... and {len(timeline.segments) - _SEGMENTS} more, in the files")
-    for path in timeline.files.values():
-        console.print(f"  written: {printable(str(path))}", soft_wrap=True)
+    if timeline.files:
+        first, *others = timeline.files.items()
+        kinds = "".join(f", .{kind}" for kind, _ in others)
+        console.print(f"  written: {printable(str(first[1]))}{kinds}", soft_wrap=True)
 
 
 def _share(value: float) -> str:

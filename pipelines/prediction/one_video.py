@@ -27,6 +27,7 @@ def predict_over_time(
     lengths: tuple[Duration, Duration],
     path: Path,
     *,
+    threshold: float,
     overlay: bool,
     attention: bool,
     progress: PredictionProgress,
@@ -38,6 +39,7 @@ def predict_over_time(
         source: The video.
         lengths: Window and hop.
         path: Of the timeline's files, without suffix.
+        threshold: The probability below which a window is part of no segment.
         overlay: Whether to write the video with its classes, too.
         attention: Whether to write what the network looks at, and to draw it in the overlay.
         progress: Counts decoded and drawn frames.
@@ -53,7 +55,7 @@ def predict_over_time(
 
     array = path.with_name(f"{path.name}.npy")
     with attention_file(predictor, array) if attention else nullcontext() as writer:
-        timeline = timeline_of(predictor, source.file, *lengths, progress.frames, writer)
+        timeline = timeline_of(predictor, source.file, *lengths, progress.frames, writer, threshold)
     truth = {} if source.class_name == UNLABELLED else {"truth": source.class_name}
     about = {"video": str(source.path), "run": predictor.run.name, **truth, **vars(predictor.protocol)}
     if attention:

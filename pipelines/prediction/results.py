@@ -24,7 +24,8 @@ class ClassProbability:
 
 @dataclass(frozen=True)
 class TimelineFiles:
-    """A summary of a video's class over time; `files` hold all of it: csv, json, png and with `overlay` mp4."""
+    """A summary of a video's class over time; `files` hold all of it: csv, json, png, segments.csv, srt, and
+    with `overlay` mp4."""
 
     segments: "list[Segment]"
     windows: int

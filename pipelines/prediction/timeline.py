@@ -35,11 +35,16 @@ class Window:
     def winner(self) -> int:
         return int(np.argmax(self.headline))
 
+    @property
+    def best(self) -> float:
+        """The winner's probability."""
+        return self.headline[self.winner]
+
 
 @dataclass(frozen=True)
 class Segment:
-    """Neighbouring windows with one winner. Segments follow one another without gaps: each window stands for the time
-    that is nearer to its middle than to another's."""
+    """Neighbouring windows with one winner. Each window stands for the time that is nearer to its middle than to
+    another's, so that segments never overlap, however much the windows do."""
 
     start: float
     """Seconds."""
@@ -64,6 +69,8 @@ class Timeline:
     """The mean logits of all windows."""
     warning: str = ""
     """What is wrong with the video."""
+    threshold: float = 0.0
+    """The probability below which a window is part of no segment."""
 
     @property
     def frames(self) -> int:
@@ -93,13 +100,16 @@ class Timeline:
         return [0.0, *((a + b) / 2 for a, b in pairwise(middles)), self.duration]
 
     def segments(self) -> list[Segment]:
-        """The video's time from beginning to end."""
+        """In order of time; they follow one another without gaps, except where windows are below `threshold`."""
         segments: list[Segment] = []
         edges, first = self.edges(), 0
-        for winner, run in groupby(self.windows, key=lambda window: window.winner):
-            shares = [window.headline[winner] for window in run]
+        for (winner, is_sure), run in groupby(
+            self.windows, key=lambda each: (each.winner, each.best >= self.threshold)
+        ):
+            shares = [window.best for window in run]
             stop = first + len(shares)
-            segments.append(Segment(edges[first], edges[stop], self.classes[winner], float(np.mean(shares))))
+            if is_sure:
+                segments.append(Segment(edges[first], edges[stop], self.classes[winner], float(np.mean(shares))))
             first = stop
         return segments
 
@@ -111,6 +121,7 @@ def timeline_of(
     hop: Duration,
     on_frames: OnFrames,
     attention: AttentionWriter | None = None,
+    threshold: float = 0.0,
 ) -> Timeline:
     """Predicts each window of a video.
 
@@ -121,6 +132,7 @@ def timeline_of(
         hop: From one window to the next.
         on_frames: Receives the number of decoded frames.
         attention: Stores what the network looks at; None for not.
+        threshold: The probability below which a window is part of no segment.
 
     Raises:
         VideoError: The video cannot be decoded or is too short.
@@ -144,4 +156,6 @@ def timeline_of(
         for (start, end), (logits, seen) in zip(slider.spans, slider.values, strict=True)
     ]
     mean = {name: np.mean([logits[name] for logits, _ in slider.values], axis=0) for name in slider.values[0][0]}
-    return Timeline(predictor.classes, windows, timing, window, hop, slider.flow.computed, mean, warnings[-1])
+    return Timeline(
+        predictor.classes, windows, timing, window, hop, slider.flow.computed, mean, warnings[-1], threshold
+    )

@@ -1,4 +1,5 @@
-"""A timeline as CSV, one row a window, as a JSON document, and as a picture; and where these files go."""
+"""A timeline as CSV, one row a window, as a JSON document, and as a picture; its segments as a list and as subtitles;
+and where these files go."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import MissingError
-from pipelines.interface.wording import numbered
+from pipelines.interface.wording import numbered, percent, printable
 from pipelines.prediction.timeline import Timeline
 from pipelines.prediction.timeline_picture import draw_timeline
 from pipelines.sources.videos import VideoSource
@@ -16,6 +17,8 @@ from pipelines.storage.failures import csv_text
 from pipelines.storage.workspace import UNLABELLED
 
 SCHEMA = "stres/timeline/1"
+SEGMENTS = "segments.csv"
+SEGMENT_COLUMNS = ("path", "start", "end", "label", "score")
 COLUMNS = ("start_seconds", "end_seconds", "start_frame", "end_frame", "class", "probability")
 
 
@@ -25,7 +28,7 @@ def free_paths(folder: Path, sources: Sequence[VideoSource]) -> Iterator[Path]:
     taken: set[Path] = set()
 
     def is_free(path: Path, source: VideoSource) -> bool:
-        if path in taken:
+        if path in taken or f"{path.name}.csv".endswith(f".{SEGMENTS}"):  # the list of another video's segments
             return False
         with contextlib.suppress(MissingError, AttributeError):
             return bool(read_json(path.with_name(f"{path.name}.json")).get("video") == str(source.path))
@@ -40,13 +43,14 @@ def free_paths(folder: Path, sources: Sequence[VideoSource]) -> Iterator[Path]:
 
 
 def write_timeline(path: Path, timeline: Timeline, about: dict[str, Any]) -> dict[str, Path]:
-    """Writes the three files of a timeline.
+    """Writes the files of a timeline.
 
     The CSV file has `COLUMNS`, then the probability of each class under its name; a window holds the frames before its
-    `end`. The JSON document holds all of it, with each stream's probabilities.
+    `end`. The JSON document holds all of it, with each stream's probabilities. The list of segments has
+    `SEGMENT_COLUMNS`, times in seconds; the subtitles (SubRip) name the class of each segment.
 
     Args:
-        path: Of the files, without their suffixes .csv, .json and .png.
+        path: Of the files, without their suffixes.
         timeline: What to write.
         about: Which video, run and protocol.
 
@@ -57,7 +61,7 @@ def write_timeline(path: Path, timeline: Timeline, about: dict[str, Any]) -> dic
         StorageError: A file cannot be written.
     """
     # Names may hold dots: suffixes are added, never replaced.
-    files = {kind: path.with_name(f"{path.name}.{kind}") for kind in ("csv", "json", "png")}
+    files = {kind: path.with_name(f"{path.name}.{kind}") for kind in ("csv", "json", "png", SEGMENTS, "srt")}
     rows = []
     for window in timeline.windows:
         numbers = [f"{probability:.6f}" for probability in window.headline]
@@ -65,6 +69,19 @@ def write_timeline(path: Path, timeline: Timeline, about: dict[str, Any]) -> dic
         times = (f"{timeline.time(frame):.3f}" for frame in (window.start, window.end))
         rows.append([*times, window.start, window.end, *winner, *numbers])
     write_text(files["csv"], csv_text([*COLUMNS, *timeline.classes], rows))
+
+    segments = timeline.segments()
+    listed = [
+        [about["video"], f"{one.start:.3f}", f"{one.end:.3f}", one.class_name, f"{one.probability:.6f}"]
+        for one in segments
+    ]
+    write_text(files[SEGMENTS], csv_text(SEGMENT_COLUMNS, listed))
+    shown = [
+        f"{number}\n{_clock(one.start)} --> {_clock(one.end)}\n"
+        f"{printable(one.class_name)} {percent(one.probability)} %\n"
+        for number, one in enumerate(segments, 1)
+    ]
+    write_text(files["srt"], "\n".join(shown))
 
     windows = [
         {
@@ -91,10 +108,17 @@ def write_timeline(path: Path, timeline: Timeline, about: dict[str, Any]) -> dic
         "window_frames": timeline.window_frames,
         "hop_frames": timeline.hop_frames,
         "classes": timeline.classes,
-        "segments": [asdict(segment) for segment in timeline.segments()],
+        "threshold": timeline.threshold,
+        "segments": [asdict(segment) for segment in segments],
         "windows": windows,
     }
     write_json(files["json"], document)
     details = f"run {about['run']}, {about['step']}"
     write_bytes(files["png"], draw_timeline(timeline, Path(about["video"]).name, details))
     return files
+
+
+def _clock(seconds: float) -> str:
+    """`01:02:03,456`, as subtitles have it."""
+    rest, thousandths = divmod(round(1000 * seconds), 1000)
+    return f"{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d},{thousandths:03d}"

@@ -65,9 +65,9 @@ def test_a_timeline_is_summed_up_and_its_files_are_named(stres, trained_on_video
     assert shown.exit_code == 0, shown.stderr
     assert "over time, 3 windows of 12 frames:" in shown.stdout
     assert "0:00.0 - " in shown.stdout
-    for kind in ("csv", "json", "png"):
-        assert f"  written: {tmp_path / 'jump2'}.{kind}" in shown.stdout
-        assert (tmp_path / f"jump2.{kind}").stat().st_size > 100
+    assert f"  written: {tmp_path / 'jump2'}.csv, .json, .png, .segments.csv, .srt\n" in shown.stdout
+    for kind in ("csv", "json", "png", "segments.csv", "srt"):
+        assert (tmp_path / f"jump2.{kind}").stat().st_size > 30
 
 
 def test_a_bad_video_costs_itself_and_the_exit_code(stres, trained_on_videos, tmp_path):

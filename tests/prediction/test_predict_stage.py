@@ -302,6 +302,7 @@ def test_options_must_not_change_the_flow(predicted):
         ({"views": "7"}, UsageError, "--views '7' is not known"),
         ({"precision": "fp16"}, UsageError, "--precision fp16 needs a GPU; on the CPU use fp32 or bf16"),
         ({"window": "2"}, UsageError, "--window 2 goes with --timeline only"),
+        ({"threshold": 0.5}, UsageError, "--threshold 0.5 goes with --timeline only"),
         ({"overlay": True}, UsageError, "--overlay goes with --timeline only"),
         ({"timeline": True, "window": "two"}, UsageError, "--window 'two' cannot be read: give seconds, such as 2"),
         ({"timeline": True, "window": "1.5f"}, UsageError, "--window '1.5f': a number of frames is a whole number"),

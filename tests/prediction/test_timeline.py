@@ -14,10 +14,13 @@ from pipelines import predict
 from pipelines.prediction.overlay import shown_size
 from pipelines.prediction.sliding import Slider
 from pipelines.prediction.timeline import Timeline, Window
+from pipelines.prediction.timeline_files import _clock, free_paths
 from pipelines.prediction.timeline_picture import ROWS, clock, draw_timeline, shown_classes
 from pipelines.prediction.windows import Duration, Windows
+from pipelines.sources.videos import VideoSource
 from pipelines.storage.atomic import temporary_name
 from pipelines.storage.hdf5 import even_times
+from pipelines.storage.workspace import UNLABELLED
 from pipelines.video.synthetic import write_video
 from pipelines.video.timing import Timing
 
@@ -312,6 +315,46 @@ def test_segments_follow_one_another_from_the_beginning_to_the_end():
     # Between the windows with middles 20 and 30, and 50 and 60.
     assert (segments[1].start, segments[1].end) == (25 / 25, 55 / 25)
     assert segments[1].probability == pytest.approx(0.925)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_moment_has_the_class_of_the_nearest_window_if_that_is_sure(seed):
+    chance = np.random.default_rng(seed)
+    windows = [
+        Window(start, start + 20, {"fused": list(chance.dirichlet([0.5] * 3))}) for start in [*range(0, 60, 5), 63, 80]
+    ]
+    lengths = Duration(20, in_frames=True), Duration(5, in_frames=True)
+    video = Timeline(list("abc"), windows, Timing(even_times(100, 25), 25.0, ""), *lengths, 0, {}, threshold=0.6)
+    middles = np.array([(window.start + window.end) / 2 / 25 for window in windows])
+    for time in np.arange(0.003, 4, 0.01):
+        nearest = windows[int(np.argmin(np.abs(middles - time)))].probabilities["fused"]
+        expected = ["abc"[int(np.argmax(nearest))]] if max(nearest) >= 0.6 else []
+        assert [one.class_name for one in video.segments() if one.start <= time < one.end] == expected
+    names = [(one.class_name, one.end) for one in video.segments()]
+    assert all((a, end) != (b.class_name, b.start) for (a, end), b in zip(names, video.segments()[1:], strict=False))
+
+
+def test_segments_are_listed_and_shown_as_subtitles(over_time, document):
+    folder = over_time[2]
+    with (folder / "out" / "a.clip.segments.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["path", "start", "end", "label", "score"]
+    video = str(folder / "a.clip.mkv")
+    found = [(video, one["start"], one["end"], one["class_name"], one["probability"]) for one in document["segments"]]
+    listed = [(path, float(start), float(end), label, float(score)) for path, start, end, label, score in rows[1:]]
+    assert [row[0::3] for row in listed] == [row[0::3] for row in found]
+    np.testing.assert_allclose([row[1:3] for row in listed], [row[1:3] for row in found], atol=5e-4)
+    titles = (folder / "out" / "a.clip.srt").read_text().split("\n\n")
+    assert len(titles) == len(rows) - 1
+    assert titles[0].startswith("1\n00:00:00,000 --> 00:00:0")
+    assert titles[-1].splitlines()[1].endswith("--> 00:00:01,880")
+    assert titles[0].splitlines()[2].startswith(f"{listed[0][3]} ")
+    assert _clock(3723.4567) == "01:02:03,457"
+
+
+def test_the_list_of_one_videos_segments_is_not_the_table_of_another(tmp_path):
+    sources = [VideoSource(UNLABELLED, name, tmp_path / f"{name}.mp4") for name in ("x", "x.segments", "segments")]
+    assert [path.name for path in free_paths(tmp_path, sources)] == ["x", "x.segments-2", "segments"]
 
 
 def test_the_picture_shows_the_classes_that_win_longest_first():
