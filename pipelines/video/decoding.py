@@ -3,6 +3,7 @@
 Letters: T frames, H W pixels.
 """
 
+import contextlib
 import logging
 import os
 import re
@@ -190,7 +191,9 @@ class VideoReader(Closing):
         try:
             packets = iter(self._container.demux(self._stream))
             while True:
-                with av.logging.Capture() as messages:
+                packet = None
+                # PyAV's IndexError comes after our stream's last packet, if the file added streams while it was read.
+                with av.logging.Capture() as messages, contextlib.suppress(IndexError):
                     packet = next(packets, None)
                 self._packets.left_out(messages)
                 if packet is None:

@@ -1,7 +1,7 @@
 """Frames come out exactly as they went in, or a sentence says why not."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -319,3 +319,25 @@ def test_real_clips_decode_to_the_known_number_of_frames(clip: str, frames: int,
     with VideoReader(DATA / clip, keep_size=True) as reader:
         assert sum(1 for _ in reader) == frames
         assert (reader.width, reader.height) == size
+
+
+def test_streams_that_a_damaged_file_adds_while_it_is_read_do_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyAV looks for them in memory that is not its own, and may raise an IndexError after our stream's last packet."""
+    write_video(tmp_path / "film.avi", texture(10))
+
+    class Adding:
+        def __init__(self, path: Path, _: object) -> None:
+            self.container = av.open(str(path))
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.container, name)
+
+        def demux(self, stream: av.VideoStream) -> Iterator[av.Packet]:
+            yield from self.container.demux(stream)
+            raise IndexError("list index out of range")
+
+    monkeypatch.setattr("pipelines.video.decoding._open", Adding)
+    with VideoReader(tmp_path / "film.avi") as reader:
+        assert len(list(reader)) == 10
