@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pipelines.errors import MissingError, UsageError
-from pipelines.evaluation.protocols import Protocol
+from pipelines.evaluation.protocols import Protocol, default_temporal
 from pipelines.interface import options
 from pipelines.interface.options import Option, TemporalName, ViewName
 from pipelines.runtime.progress import OnProgress, ignore_progress, note
@@ -47,8 +47,12 @@ class Config:
     """full (whole frames, as in the paper), center, 3, 5, or 10 crops (5 and their mirror images), or several in one
     pass."""
     mirror: options.Mirror = None
-    temporal: Annotated[TemporalName | tuple[TemporalName, ...], Option(metavar="NAME[,NAME]")] = "sequence"
-    """sequence (all frames at once, as in the paper), windows (as long as in training), or both in one pass."""
+    temporal: Annotated[
+        TemporalName | tuple[TemporalName, ...] | None,
+        Option(metavar="NAME[,NAME]", default="sequence; student: clips"),
+    ] = None
+    """sequence (all frames at once, as in the paper), windows (as long as in training), or both in one pass; or clips
+    (frames as close together as in training)."""
     recalibrate_bn: Annotated[int, Option(metavar="N", minimum=0, group=options.RARELY)] = 0
     """Re-estimate the batch-norm statistics on N training videos under this protocol (0: off)."""
     fusion_weight: options.FusionWeight = options.EQUAL_WEIGHTS
@@ -66,15 +70,17 @@ class Config:
         if self.recalibrate_bn and len(self.all_views) * len(self.all_temporals) > 1:
             raise UsageError(
                 f"--recalibrate-bn {self.recalibrate_bn} fits the network to one protocol: give one --views and one "
-                f"--temporal instead of {','.join(self.all_views)} and {','.join(self.all_temporals)}"
+                f"--temporal instead of {','.join(self.all_views)} and {','.join(map(str, self.all_temporals))}"
             )
+        if "clips" in self.all_temporals and len(self.all_temporals) > 1:
+            raise UsageError("--temporal clips looks at other frames than sequence and windows do: give it alone")
 
     @property
     def all_views(self) -> tuple[ViewName, ...]:
         return self.views if isinstance(self.views, tuple) else (self.views,)
 
     @property
-    def all_temporals(self) -> tuple[TemporalName, ...]:
+    def all_temporals(self) -> tuple[TemporalName | None, ...]:
         return self.temporal if isinstance(self.temporal, tuple) else (self.temporal,)
 
     def protocols(self, step: str, *, mirrored: bool = True) -> list[Protocol]:
@@ -99,7 +105,7 @@ class Config:
                 self.crops,
                 views,
                 self.mirror if self.mirror is not None else mirrored and views in ("full", "10"),
-                temporal,
+                temporal or default_temporal(step),
                 self.recalibrate_bn,
                 self.checkpoint,
                 self.fusion_weight,
@@ -245,7 +251,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
     held_out = None
     if config.fusion_weight == options.HELD_OUT:
         held_out = ranks().broadcast_from_rank0(lambda: held_out_videos(test, tested, trained_as))
-    samples = Samples.of(config.crops, trained_as.size, recipe.augmentation, config.workers, device)
+    samples = Samples.of(asked[0], trained_as.size, recipe, config.workers, device)
 
     if config.dry_run:
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pipelines import evaluate
 from pipelines.errors import UsageError
 from pipelines.interface import options
-from pipelines.interface.options import BOTH_STREAMS, Option, StreamName, TemporalName, ViewName
+from pipelines.interface.options import BOTH_STREAMS, Option, StreamName, ViewName
 from pipelines.jobs.resume import Comparison, Division, VideoFiles, divide
 from pipelines.jobs.run import report_account, run_job
 from pipelines.jobs.task import ExtractResult, Job
@@ -71,8 +71,7 @@ class Config:
     """full (whole frames), center, 3, 5, or 10 crops (5 and their mirror images), averaged."""
     mirror: options.Mirror = None
     """Also average over the mirror images."""
-    temporal: TemporalName = "sequence"
-    """sequence (all frames of a clip or window at once) or windows (as long as in training)."""
+    temporal: options.Temporal = None
     output: Annotated[Path | None, Option(metavar="DIR", default="the workspace's features/RUN")] = None
     """Folder for the features."""
     device: options.DeviceName = "auto"
@@ -92,7 +91,7 @@ class Config:
         options.check(self)
         self.protocol_settings(1)
         self.lengths()
-        if self.per == "frame" and self.temporal != "sequence":
+        if self.per == "frame" and self.temporal not in (None, "sequence"):
             raise UsageError(f"--temporal {self.temporal} is for clips and windows: leave it out with --per frame")
 
     def protocol_settings(self, crops: int) -> evaluate.Config:

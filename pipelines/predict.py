@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from pipelines import evaluate
 from pipelines.errors import MissingError, StorageError, UsageError, VideoError
 from pipelines.interface import options
-from pipelines.interface.options import Option, TemporalName, ViewName
+from pipelines.interface.options import Option, ViewName
 from pipelines.prediction.progress import STAGE, PredictionProgress
 from pipelines.prediction.results import Prediction, Result, Truth, write_csv
 from pipelines.prediction.windows import lengths
@@ -50,8 +50,7 @@ class Config:
     views: ViewName = "full"
     """full (whole frames), center, 3, 5, or 10 crops (5 and their mirror images)."""
     mirror: options.Mirror = None
-    temporal: TemporalName = "sequence"
-    """sequence (all frames at once) or windows (as long as in training)."""
+    temporal: options.Temporal = None
     timeline: Annotated[bool, Option(group=_TIMELINE)] = False
     """Write the class over time: CSV, JSON, a picture, and segments as a list and as subtitles."""
     window: Annotated[str | None, Option(metavar="LENGTH", default="2", group=_TIMELINE)] = None

@@ -151,7 +151,7 @@ class Config:
     )
     """Subtract the camera's motion from the flow: from each field its mean or median displacement."""
     base_run: Annotated[str | None, Option(metavar="NAME|DIR", group=_NETWORK, default="this run")] = None
-    """Run whose appearance and motion networks joint1 starts from."""
+    """Run whose appearance and motion networks joint1 starts from, and whose joint network a student learns from."""
     overrides: Annotated[Mapping[str, Mapping[str, Any]], Option(of_step=Step, steps=STEPS, group=RECIPE)] = field(
         default_factory=dict
     )
@@ -470,7 +470,7 @@ def _prepare(
         validation=config.validation,
         recipe_validation=config.base.validation,
         balance=config.balance or "none",
-        streams={stream for name in config.selected() for stream in config.step(name).streams},
+        streams={stream for name in config.selected() for stream in config.step(name).inputs},
         write=write,
         on_progress=on_progress,
     )

@@ -260,6 +260,7 @@ class TestSamples(Dataset[TestSample | BadSample]):
         reference: float = INPUT_FRACTION,
         stack: int = 10,
         streams: Iterable[StreamName] = BOTH_STREAMS,
+        clip: tuple[int, int] | None = None,
     ) -> None:
         """
         Args:
@@ -272,10 +273,12 @@ class TestSamples(Dataset[TestSample | BadSample]):
             reference: What the network's training crops covered (`augmentation.REFERENCE` of their scheme).
             stack: L, flow fields around a frame.
             streams: What to read.
+            clip: Frames of a clip and their distance, where they are in clips (`sampling.spaced_centers`).
         """
         self.videos, self.labels = _labelled(videos, labels)
         self.size = (int(size[0]), int(size[1]))
         self.crops, self.views, self.mirror, self.reference = crops, views, mirror, reference
+        self.clip = clip
         self.reader = ArtifactReader(streams, stack)
 
     def __len__(self) -> int:
@@ -291,7 +294,7 @@ class TestSamples(Dataset[TestSample | BadSample]):
     def make(self, index: int, video: Video, label: int) -> TestSample | BadSample:
         """The sample of a video; looks at neither `videos` nor `labels`."""
         try:
-            centers = spaced_centers(_length(video), self.crops, self.reader.stack, video.flow_step)
+            centers = spaced_centers(_length(video), self.crops, self.reader.stack, video.flow_step, self.clip)
             pixels = self.reader.read(video, centers)
         except ArtifactError as error:
             return BadSample(index, video.id, str(error))

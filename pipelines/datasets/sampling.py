@@ -76,11 +76,29 @@ def sample_centers(length: int, sampling: TemporalSampling, rng: np.random.Gener
     return start + stride * np.arange(sampling.frames, dtype=np.int64)
 
 
-def spaced_centers(length: int, crops: int = 25, stack: int = 10, flow_step: int = 1) -> np.ndarray:
+def spaced_centers(
+    length: int, crops: int = 25, stack: int = 10, flow_step: int = 1, clip: tuple[int, int] | None = None
+) -> np.ndarray:
     """The centers of the test (paper.md 4.1): int64 [crops], spread evenly over the valid ones, of which the first
-    and the last are always among them; a single one is the middle. Videos without a valid center: over all frames."""
+    and the last are always among them; a single one is the middle. Videos without a valid center: over all frames.
+
+    With `clip`, a number of frames and their distance, they are those of `clips_of` such clips, end to end, whose
+    starts are spread so. In a video that is too short for one, its frames are spread evenly.
+    """
     valid = _centers_in_use(length, stack, flow_step)
-    return spread_evenly(valid[0], valid[-1], crops)
+    if clip is None:
+        return spread_evenly(valid[0], valid[-1], crops)
+    frames, stride = clip
+    count, span = clips_of(crops, frames), (frames - 1) * stride
+    if span >= len(valid) or (length < stack + flow_step and frames > 1):
+        return np.tile(spread_evenly(valid[0], valid[-1], frames), count)
+    starts = spread_evenly(valid[0], valid[-1] - span, count)
+    return (starts[:, None] + stride * np.arange(frames)).ravel()
+
+
+def clips_of(crops: int, frames: int) -> int:
+    """How many whole clips of so many frames `crops` frames make, but at least one."""
+    return max(1, crops // frames)
 
 
 def flow_indices(center: int, fields: int, stack: int = 10) -> np.ndarray:

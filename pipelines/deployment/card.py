@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from pipelines.deployment.checking import ExportCheck
 from pipelines.deployment.model import Deployed
 from pipelines.errors import MissingError
+from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scores import SCORES_SCHEMA
 from pipelines.interface.wording import percent, plural, printable
 from pipelines.storage.atomic import read_json
@@ -27,6 +28,7 @@ _KINDS = {
     LATE_FUSION: "both base streams side by side",
     "appearance": "appearance stream",
     "motion": "motion stream",
+    "student": "appearance stream with kernels over time, which learned from both streams joined",
 }
 _ENTITIES = {letter: f"&#{ord(letter)};" for letter in "&<>[]`|"}
 
@@ -61,13 +63,15 @@ def write_card(about: Exported, model: Deployed) -> str:
     names = ("appearance", "motion") if about.step == LATE_FUSION else (about.step,)
     steps = {name: config for name, config in about.config.steps.items() if name in names}
     height, width = about.config.size
+    clip = Protocol.of_paper("student").clip(steps["student"].step) if about.step == "student" else None
     return environment.from_string(files("pipelines.deployment").joinpath("card.md.j2").read_text("utf-8")).render(
         about=about,
         model=model,
         kind=_KINDS.get(about.step, "both streams, joined"),
         height=height,
         width=width,
-        frames=max(25, model.fewest_frames),
+        frames=clip[0] if clip else max(25, model.fewest_frames),
+        clip=clip,
         flow=about.config.flow,
         max_level=MAX_LEVEL,
         no_motion=NO_MOTION,

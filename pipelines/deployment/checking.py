@@ -15,10 +15,11 @@ from pipelines.datasets.sampling import spread_evenly
 from pipelines.deployment.formats import RunFile
 from pipelines.deployment.model import Deployed, random_inputs
 from pipelines.errors import MissingError, VideoError
-from pipelines.evaluation.protocols import Protocol
+from pipelines.evaluation.protocols import Protocol, default_temporal
 from pipelines.evaluation.scoring import Scorer, with_fused
+from pipelines.interface.options import TemporalName
 from pipelines.prediction.predictor import DecodedVideo, Predictor, probabilities
-from pipelines.training.runs import Run, load_network
+from pipelines.training.runs import Run, load_network, recipe_of
 
 TOLERANCE = 1e-4
 """Largest difference allowed of any logit or probability, or of what the largest one is, if that is more than 1: what
@@ -49,7 +50,7 @@ def clip_inputs(
         run: The run that the file was exported from.
         video: A video file.
         step: Which of the run's networks; None: the last.
-        frames: How many frames, spaced evenly.
+        frames: How many frames, spaced evenly; a student always gets one clip as in its training.
         mirrored: Whether the mirror image comes, too, as a second video.
 
     Returns:
@@ -59,11 +60,15 @@ def clip_inputs(
     Raises:
         VideoError: The video cannot be read.
     """
-    return _inputs(_predictor(run, run.choose(step), frames, mirrored), video)
+    chosen = run.choose(step)
+    temporal = default_temporal(chosen)
+    if temporal == "clips":
+        frames = recipe_of(run.config(), chosen).frames
+    return _inputs(_predictor(run, chosen, frames, mirrored, temporal), video)
 
 
-def _predictor(run: Run, step: str, frames: int, mirrored: bool) -> Predictor:
-    return Predictor(run, Protocol(step, frames, "center", mirrored, "sequence"), torch.device("cpu"))
+def _predictor(run: Run, step: str, frames: int, mirrored: bool, temporal: TemporalName = "sequence") -> Predictor:
+    return Predictor(run, Protocol(step, frames, "center", mirrored, temporal), torch.device("cpu"))
 
 
 def _inputs(predictor: Predictor, video: Path) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from pipelines.errors import MissingError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.storage.workspace import Workspace
-from pipelines.training.recipes import STEPS
 from pipelines.training.runs import LATE_FUSION, Run, trained_with_mirrors
 
 
@@ -19,7 +18,7 @@ def headline(workspace: Workspace, folders: Sequence[Path], tell: Callable[[str]
         tell: Is given a sentence where that is not the paper's protocol on the run's last step.
     """
     by_name = {folder.name: folder for folder in folders}
-    order = (*reversed(STEPS[2:]), LATE_FUSION, *reversed(STEPS[:2]))
+    order = ("joint2", "joint1", LATE_FUSION, "motion", "appearance", "student")
     run = Run(workspace.runs / folders[0].parent.name)
     of_paper = [by_name[name] for name in (_of_paper(run, step) for step in order) if name in by_name]
     chosen = of_paper[0] if of_paper else newest(folders)

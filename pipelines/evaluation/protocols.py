@@ -6,6 +6,13 @@ from typing import Any, Self
 from pipelines.errors import UsageError
 from pipelines.interface.options import EQUAL_WEIGHTS, CheckpointName, HeldOut, TemporalName, ViewName
 from pipelines.interface.wording import plural
+from pipelines.training.recipes import Step
+
+
+def default_temporal(step: str) -> TemporalName:
+    """How the frames of a test lie in time where it is not told: the student sees motion only between close frames."""
+    return "clips" if step == "student" else "sequence"
+
 
 IMPORTED = "imported"  # the key of the protocol of another program's scores, of which nothing else is known
 
@@ -17,13 +24,14 @@ class Protocol:
     step: str
     """Which of the run's networks: a training step, or `late` for the two base streams side by side."""
     frames: int
-    """Centers spaced evenly over the video."""
+    """Centers spaced evenly over the video, or in clips that are."""
     views: ViewName
     """ "full": whole frames, fully convolutional; "center", "3", "5": crops; "10": 5 and their mirror images."""
     mirror: bool
     """Every view also mirrored."""
     temporal: TemporalName
-    """ "sequence": all frames as one sequence; "windows": windows of the T frames of training."""
+    """ "sequence": all frames as one sequence; "windows": windows of the T frames of training; "clips": clips of T
+    frames as close together as in training."""
     recalibrate_bn: int = 0
     """Number of training videos on which batch norm's statistics are re-estimated; 0: those of training are used."""
     checkpoint: CheckpointName = "last"
@@ -46,8 +54,12 @@ class Protocol:
     @classmethod
     def of_paper(cls, step: str, *, mirrored: bool = True) -> Self:
         """The paper's, by which `evaluate` tests where it is told nothing else; a run's headline number. Without
-        mirrors for a network that was trained without."""
-        return cls(step, 25, "full", mirrored, "sequence")
+        mirrors for a network that was trained without, and of clips for the student."""
+        return cls(step, 25, "full", mirrored, default_temporal(step))
+
+    def clip(self, trained_as: Step) -> tuple[int, int] | None:
+        """The frames of a clip and their distance, for a network that was trained so; None without clips."""
+        return (trained_as.frames, sum(trained_as.stride) // 2) if self.temporal == "clips" else None
 
     def windows(self, trained_on: int, shortest: int, run: str) -> list[list[int]]:
         """Tells which of the video's frames go through the network together.
@@ -60,8 +72,11 @@ class Protocol:
         Raises:
             UsageError: They are fewer than `shortest`.
         """
-        from pipelines.datasets.sampling import windows
+        from pipelines.datasets.sampling import clips_of, windows
 
+        if self.temporal == "clips":
+            starts = range(0, clips_of(self.frames, trained_on) * trained_on, trained_on)
+            return [list(range(start, start + trained_on)) for start in starts]
         cuts = windows(self.frames, trained_on if self.temporal == "windows" else self.frames)
         if len(cuts[0]) < shortest:
             raise UsageError(

@@ -21,12 +21,12 @@ from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.recalibration import recalibrate_batch_norm
 from pipelines.evaluation.scoring import Scorer, mean_logits
 from pipelines.evaluation.videos import TestVideos, not_scored
-from pipelines.interface.options import Augmentation
 from pipelines.models import STResNet
 from pipelines.runtime.devices import loader_workers, memory_errors
 from pipelines.runtime.progress import OnProgress, Progress
 from pipelines.runtime.ranks import ranks
 from pipelines.storage.failures import Failure
+from pipelines.training.recipes import Step
 
 Logits = dict[str, torch.Tensor]
 """Of each stream: float64 [C]."""
@@ -43,11 +43,14 @@ class Samples:
     reference: float
     workers: int
     device: torch.device
+    clip: tuple[int, int] | None = None
+    """Frames of a clip and their distance, where the frames are in clips."""
 
     @classmethod
-    def of(cls, frames: int, size: Size, augmentation: Augmentation, workers: int, device: torch.device) -> "Samples":
-        """For a network trained at that size with such crops."""
-        return cls(frames, size, REFERENCE[augmentation], workers, device)
+    def of(cls, protocol: Protocol, size: Size, trained_as: Step, workers: int, device: torch.device) -> "Samples":
+        """For a network trained so at that size."""
+        reference = REFERENCE[trained_as.augmentation]
+        return cls(protocol.frames, size, reference, workers, device, protocol.clip(trained_as))
 
     def read(
         self, network: STResNet, videos: Sequence[Video], labels: Sequence[int], numbers: Iterable[int] | None = None
@@ -58,6 +61,7 @@ class Samples:
             labels,
             size=self.size,
             crops=self.frames,
+            clip=self.clip,
             mirror=False,
             reference=self.reference,
             streams=tuple(network.streams),

@@ -346,7 +346,7 @@ CameraMotion = Literal["none", "mean", "median"]
 Augmentation = Literal["corner-jittered", "multi-scale-corner", "mild", "center"]
 Precision = Literal["fp32", "bf16", "fp16"]
 ViewName = Literal["full", "center", "3", "5", "10"]
-TemporalName = Literal["sequence", "windows"]
+TemporalName = Literal["sequence", "windows", "clips"]
 Balance = Literal["none", "sampler", "loss"]
 CheckpointName = Literal["last", "best"]
 HeldOut = Literal["held-out"]
@@ -454,6 +454,14 @@ Mirror = Annotated[
         "Also score the mirror images.",
         metavar="yes|no",
         default="yes with full and 10, if the run was trained with mirrors",
+    ),
+]
+Temporal = Annotated[
+    TemporalName | None,
+    Option(
+        "sequence (all frames of a video or window at once), windows (as long as in training), or clips (frames as "
+        "close together as in training).",
+        default="sequence; student: clips",
     ),
 ]
 UsedCheckpoint = Annotated[

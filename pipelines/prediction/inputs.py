@@ -116,7 +116,17 @@ class FramePlan:
     streams: frozenset[str]
 
     @classmethod
-    def of(cls, start: int, length: int, *, crops: int, stack: int, step: int, streams: frozenset[str]) -> "FramePlan":
+    def of(
+        cls,
+        start: int,
+        length: int,
+        *,
+        crops: int,
+        clip: tuple[int, int] | None,
+        stack: int,
+        step: int,
+        streams: frozenset[str],
+    ) -> "FramePlan":
         """Plans the `length` frames from `start` on: the centers of `evaluate`, and their stacks.
 
         Raises:
@@ -124,7 +134,8 @@ class FramePlan:
         """
         if "motion" in streams:
             require_pairs(length, step)
-        plan = cls.around(spaced_centers(length, crops, stack, step), length, stack=stack, step=step, streams=streams)
+        centers = spaced_centers(length, crops, stack, step, clip)
+        plan = cls.around(centers, length, stack=stack, step=step, streams=streams)
         return replace(plan, centers=start + plan.centers, stacks=start + plan.stacks)
 
     @classmethod

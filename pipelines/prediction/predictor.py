@@ -89,7 +89,8 @@ class Predictor:
 
     def plan(self, start: int, length: int) -> FramePlan:
         """What to look at of the `length` frames from `start` on. Raises `VideoError` if they are too few for flow."""
-        return FramePlan.of(start, length, crops=self.protocol.frames, **self._needs)
+        clip = self.protocol.clip(self.recipe)
+        return FramePlan.of(start, length, crops=self.protocol.frames, clip=clip, **self._needs)
 
     def plan_of(self, centers: Sequence[int], length: int) -> FramePlan:
         """What to look at for these frames of a video of `length` frames. Raises `VideoError` if those are too few for

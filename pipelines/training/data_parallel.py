@@ -253,7 +253,10 @@ class DataParallelPlan:
         )
         nothing = torch.zeros(1, dtype=torch.int64)
         return Batch(
-            None if model.appearance is None else rgb, None if model.motion is None else flow, nothing, nothing
+            rgb if "appearance" in self.step.inputs else None,
+            flow if "motion" in self.step.inputs else None,
+            nothing,
+            nothing,
         )
 
     # ------------------------------------------------------------------ the network

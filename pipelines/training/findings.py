@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from pipelines.interface.options import Balance
 from pipelines.interface.wording import percent, plural
-from pipelines.training.metrics_log import held_out_accuracy
+from pipelines.training.metrics_log import accuracy_name, held_out_accuracy
 
 Records = Sequence[Mapping[str, float]]
 """Log lines of a step in order, by today's names (`metrics_log.read_records`)."""
@@ -30,7 +30,7 @@ def finding(step: str, records: Records, videos: Mapping[str, int], balance: Bal
         balance: How unequal numbers are made to count alike.
     """
     recent = [record for record in records[-LINES:] if record.get("videos")]
-    name = "fused_accuracy" if "fused_accuracy" in records[-1] else f"{step}_accuracy"
+    name = accuracy_name(records[-1])
     if len(recent) < LINES or not all({name, "loss", "updates"} <= record.keys() for record in recent):
         return ""
     seen = sum(record["videos"] for record in recent)

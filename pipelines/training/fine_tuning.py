@@ -30,6 +30,7 @@ _PREDECESSORS: Mapping[StepName, tuple[StepName, ...]] = {
     "motion": (),
     "joint1": ("appearance", "motion"),
     "joint2": ("joint1",),
+    "student": JOINT,
 }
 
 
@@ -130,6 +131,33 @@ def find_source_steps(
             new_classes = None if there == here else (len(there), len(here))
             found[name] = SourceStep(source, step, source.run.weights_sha256(step), new_classes)
     return found
+
+
+def find_teacher(run: Run, base: Run, own: Collection[str], known: RunConfig | None) -> InitialWeights:
+    """The joint network that a run's student learns from: the run's last, else that of its base run.
+
+    Args:
+        run: The run.
+        base: Its base run, or itself.
+        own: The steps that the run has finished, or trains now.
+        known: The run's configuration, where it was begun: a student that was begun keeps its teacher.
+
+    Raises:
+        MissingError: There is no such network.
+    """
+    begun = known.steps.get("student") if known else None
+    before = begun.teacher if begun else None
+    if before is not None and not before.sha256:
+        return before
+    wanted = JOINT if before is None else (before.step,)
+    if before is None and (joint := [step for step in wanted if step in own]):
+        return InitialWeights(run.name, joint[-1], "")
+    if joint := [step for step in wanted if base != run and step in base.finished()]:
+        return InitialWeights(base.name, joint[-1], base.weights_sha256(joint[-1]))
+    raise MissingError(
+        f"the student learns from a joint network, and run {base.name} has finished none: add joint1 to --steps, or "
+        "name a run that has one by --base-run"
+    )
 
 
 def _source_step(source: SourceRun, name: StepName) -> StepName:

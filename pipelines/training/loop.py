@@ -7,6 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
 from pipelines.runtime.signals import StopRequest
 from pipelines.training.compilation import compiled
 from pipelines.training.data_parallel import DataParallelPlan, LocalMicroBatch, joined_passes
+from pipelines.training.distillation import Student, Teacher, matching_losses
 from pipelines.training.metrics_log import MetricsLog
 from pipelines.training.optimiser import learning_rate, make_optimiser, set_learning_rate, total_iterations
 from pipelines.training.recipes import STEPS, Step
@@ -58,6 +60,7 @@ class StepTrainer:
         compile_network: bool = False,
         at_once: int | None = 1,
         class_weights: np.ndarray | None = None,
+        teacher: STResNet | None = None,
     ) -> None:
         """
         Args:
@@ -72,6 +75,7 @@ class StepTrainer:
             at_once: Most micro-batches in a pass through the network, each with batch-norm statistics of its own; None:
                 on a GPU as many as its memory has room for, on a CPU one.
             class_weights: Of the loss of each class's videos, [C]; None: all alike.
+            teacher: The joint network that a student learns from; None for other steps.
         """
         self.model = model.to(device).train()
         self.step = step
@@ -85,13 +89,16 @@ class StepTrainer:
         self.at_once = 1 if self.plan.sync_bn or step.dropout else at_once
         # One network in three wrappers: `model` holds the weights, `parallel_model` exchanges gradients where several
         # processes train, and `network` is that one, compiled where it is to be.
-        self.parallel_model = self.plan.wrap(model)
+        self.teacher = None if teacher is None else Teacher(teacher).to(device)
+        self.student = None if teacher is None else Student(model).to(device)
+        trained = self.student or model
+        self.parallel_model = self.plan.wrap(trained)
         self.network = compiled(self.parallel_model) if compile_network else self.parallel_model
         self.running_stats = RunningStats(model, across_processes=self.plan.deals_micro_batches)
         self.dropouts = [module for module in model.modules() if isinstance(module, VideoDropout)]
         self.batch_norms = [module for module in model.modules() if isinstance(module, GroupedBatchNorm)]
         self.prepare = Prepare(model.normalise(), reduced(precision), on_gpu=device.type == "cuda").to(device)
-        self.optimiser = make_optimiser(self.model, step, may_skip=precision == "fp16")
+        self.optimiser = make_optimiser(trained, step, may_skip=precision == "fp16")
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.class_weights = None if class_weights is None else torch.tensor(class_weights).float().to(device)
         self.state = StepState()
@@ -144,14 +151,20 @@ class StepTrainer:
                         self._seed_dropout(micro_batch)
                         # Not the compiled network for a blank: its size would be compiled for nothing.
                         network = self.network if micro_batch.videos else self.parallel_model
-                        content, logits = self._logits(network, micro_batch)
-                        loss = video_loss(logits, content.labels, step.label_smoothing, self.class_weights)
+                        content, logits, matching = self._forward(network, micro_batch)
+                        cross_entropy = loss = video_loss(
+                            logits, content.labels, step.label_smoothing, self.class_weights
+                        )
+                        for name, value in matching.items():  # a weight is that beside one cross-entropy of many
+                            loss = loss + step.terms * getattr(step, name.replace("loss", "weight")) * value
                         # DistributedDataParallel averages gradients over processes; times their number it is the sum.
                         weight = plan.size if micro_batch.videos else 0
                         self.scaler.scale(loss / videos * weight).backward()
                     self.running_stats.collect(micro_batch.share, micro_batch.count)
                     if micro_batch.videos:
-                        self._measure(loss.detach(), logits, content.labels)
+                        self._measure(loss.detach(), cross_entropy.detach(), logits, content.labels)
+                        for name, value in matching.items():
+                            self.state.add(name, value.detach())
             if videos:
                 self.scaler.step(self.optimiser)
                 self.scaler.update()
@@ -190,13 +203,20 @@ class StepTrainer:
             if signal_number:
                 raise Interrupted(int(signal_number))
 
-    def _logits(self, network: Callable[..., StreamLogits], micro_batch: LocalMicroBatch) -> tuple[Batch, StreamLogits]:
-        """A pass forward, and what it was of, on the device."""
+    def _forward(
+        self, network: Callable[..., Any], micro_batch: LocalMicroBatch
+    ) -> tuple[Batch, StreamLogits, dict[str, torch.Tensor]]:
+        """A pass forward: what it was of, on the device, its logits, and how far a student is from its teacher."""
         for norm in self.batch_norms:
             norm.groups = micro_batch.count
         content = self._on_device(micro_batch.batch)
         with autocast_of(self.device, self.precision):
-            return content, network(*self.prepare(content.rgb, content.flow))
+            inputs = self.prepare(content.rgb, content.flow)
+            if self.teacher is None:
+                return content, network(*inputs), {}
+            taught = self.teacher(*inputs)
+            logits, features = network(*inputs)
+        return content, logits, matching_losses(logits, features, taught, self.step.temperature)
 
     def _on_device(self, batch: Batch) -> Batch:
         """On a GPU the copying overlaps with what was begun before, whose end the host does not wait for."""
@@ -218,7 +238,9 @@ class StepTrainer:
             before = [buffer.clone() for buffer in self.model.buffers()]
             at_rest = torch.cuda.memory_allocated(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
-            content, logits = self._logits(self.model, max(readable, key=lambda micro_batch: micro_batch.videos))
+            content, logits, _ = self._forward(
+                self.student or self.model, max(readable, key=lambda micro_batch: micro_batch.videos)
+            )
             video_loss(logits, content.labels).backward()
             taken = torch.cuda.max_memory_allocated(self.device) - at_rest
             self.optimiser.zero_grad(set_to_none=True)
@@ -234,12 +256,14 @@ class StepTrainer:
         for dropout in self.dropouts:
             dropout.share = (micro_batch.positions, micro_batch.size)
 
-    def _measure(self, loss: torch.Tensor, logits: StreamLogits, labels: torch.Tensor) -> None:
+    def _measure(
+        self, loss: torch.Tensor, cross_entropy: torch.Tensor, logits: StreamLogits, labels: torch.Tensor
+    ) -> None:
         """Adds a micro-batch to what the next log line tells; does not wait for the device."""
         update = torch.full_like(self.first_not_finite, self.state.iteration + 1)
         earliest = torch.minimum(self.first_not_finite, update)
         self.first_not_finite = torch.where(torch.isfinite(loss), self.first_not_finite, earliest)
-        self.state.add("loss", loss)
+        self.state.add("loss", cross_entropy)
         self.state.add("videos", labels.new_full((), len(labels)))
         for name, correct in correct_videos(logits, labels).items():
             self.state.add(f"{name}_accuracy", correct)
@@ -292,6 +316,7 @@ class StepTrainer:
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
             "at_once": self.at_once,
+            **({"student": self.student.feature_map.state_dict()} if self.student else {}),
             **self.state.to_dict(),
         }
 
@@ -302,6 +327,8 @@ class StepTrainer:
         self.scaler.load_state_dict(content["scaler"])
         if self.at_once is None:
             self.at_once = int(content.get("at_once", 1) or 1)  # 1 before there was a choice
+        if self.student is not None:
+            self.student.feature_map.load_state_dict(content["student"])
         # Sums add up over processes: one of them continues those of all.
         self.state = StepState.from_dict(content, self.device, with_sums=self.plan.ranks.is_first)
 

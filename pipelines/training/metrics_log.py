@@ -31,10 +31,15 @@ def of_today(values: Mapping[str, float], terms: int | None) -> dict[str, float]
     return {name: value for name, value in values.items() if name != "loss"} | mean | {"summed_loss": values["loss"]}
 
 
-def held_out_accuracy(metrics: Mapping[str, float]) -> float | None:
-    """Of what was measured on videos held out, the accuracy to show: of both streams, where there are two."""
+def accuracy_name(metrics: Mapping[str, float], prefix: str = "") -> str:
+    """Of the accuracies in a log line the one to show: of both streams, where there are two; "" for none."""
     streams = ("fused", "motion", "appearance")
-    return next((metrics[name] for each in streams if (name := f"validation_{each}_accuracy") in metrics), None)
+    return next((name for each in streams if (name := f"{prefix}{each}_accuracy") in metrics), "")
+
+
+def held_out_accuracy(metrics: Mapping[str, float]) -> float | None:
+    """The accuracy to show of what was measured on videos held out."""
+    return metrics.get(accuracy_name(metrics, "validation_"))
 
 
 def read_records(run_folder: Path, config: "RunConfig | None") -> dict[str, list[dict[str, float]]]:

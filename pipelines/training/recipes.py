@@ -1,7 +1,7 @@
 """The training recipes as data: the table of paper.md 3.3, one for fine-tuning pretrained weights, and one for training
 from scratch on small data.
 
-A recipe has four named steps, and every setting of a step can be overridden (`override`). Batch sizes count videos,
+A recipe has five named steps, and every setting of a step can be overridden (`override`). Batch sizes count videos,
 whatever T is. Learning rates are those of the convolution filters; `optimiser.py` derives the others.
 """
 
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pipelines.errors import UsageError
 from pipelines.interface import options
 from pipelines.interface.options import (
+    BOTH_STREAMS,
     Augmentation,
     Depth,
     Direction,
@@ -23,7 +24,7 @@ from pipelines.interface.options import (
     TemporalInit,
 )
 
-StepName = Literal["appearance", "motion", "joint1", "joint2"]
+StepName = Literal["appearance", "motion", "joint1", "joint2", "student"]
 STEPS: tuple[StepName, ...] = get_args(StepName)
 RecipeName = Literal["paper", "finetune", "small"]
 MANY_CLIPS = 5000
@@ -79,9 +80,18 @@ class Step:
     """Weight decay of the convolution filters."""
     label_smoothing: options.Probability = 0.0
     """Label smoothing of the cross-entropy."""
+    feature_weight: Annotated[float, Option(minimum=0)] = 0.0
+    """Of the student: weight of matching the joint network's motion features, beside the cross-entropy's 1."""
+    logit_weight: Annotated[float, Option(minimum=0)] = 0.0
+    """Of the student: weight of matching the joint network's class probabilities."""
+    temperature: Annotated[float, Option(above=0)] = 1.0
+    """Of the student: what both networks' logits are divided by before their probabilities are matched."""
 
     def __post_init__(self) -> None:
         options.check(self, f" for {self.name}")
+        if self.name != "student" and (self.feature_weight or self.logit_weight):
+            given = "feature" if self.feature_weight else "logit"
+            raise UsageError(f"--{given}-weight for {self.name}: only the student has a teacher; give student=VALUE")
         if self.nesterov and not self.momentum:
             raise UsageError(f"--nesterov for {self.name} needs a momentum: give one, or --nesterov no")
         low, high = self.stride
@@ -95,7 +105,14 @@ class Step:
     @property
     def streams(self) -> tuple[StreamName, ...]:
         """The streams that this step trains."""
-        return (self.name,) if self.name == "appearance" or self.name == "motion" else ("appearance", "motion")
+        if self.name == "student":
+            return ("appearance",)
+        return (self.name,) if self.name == "appearance" or self.name == "motion" else BOTH_STREAMS
+
+    @property
+    def inputs(self) -> tuple[StreamName, ...]:
+        """The streams whose input its training needs: the student's teacher is given flow."""
+        return BOTH_STREAMS if self.name == "student" else self.streams
 
     @property
     def terms(self) -> int:
@@ -159,6 +176,9 @@ def _recipe(name: RecipeName, steps: Iterable[Step], **network: Any) -> Recipe:
     return Recipe(name=name, steps={step.name: step for step in steps}, **network)
 
 
+# Of a student, which is no step of the paper's (docs/training.md, "A student without flow").
+_MATCHING: dict[str, Any] = {"feature_weight": 1.0, "logit_weight": 1.0, "temperature": 2.0}
+
 # paper.md 3.2 and 3.3. Batch-norm statistics are taken over 32 images, or 4 videos of T frames.
 PAPER = _recipe(
     "paper",
@@ -198,8 +218,20 @@ PAPER = _recipe(
             stride=(1, 15),
             temporal_pool=(5, 2),
         ),
+        Step(
+            "student",
+            1e-3,
+            (1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01),
+            epochs=8,
+            factor=10,
+            batch_size=128,
+            micro_batch=4,
+            frames=5,
+            stride=(2, 2),
+            **_MATCHING,
+        ),
     ),
-    default_steps=STEPS,
+    default_steps=STEPS[:4],
     depth=50,
     width=64,
     size=(224, 224),
@@ -232,6 +264,7 @@ SMALL = _recipe(
         _short("motion", 0.05, 700, 32),
         _short("joint1", 0.005, 300, 8, frames=5, stride=(1, 5)),
         _short("joint2", 0.001, 100, 8, frames=11, stride=(1, 5), temporal_pool=(5, 2)),
+        _short("student", 0.01, 600, 8, frames=5, stride=(2, 2), **_MATCHING),
     ),
     default_steps=("appearance", "motion", "joint1"),
     depth=26,
@@ -249,6 +282,7 @@ FINETUNE = _recipe(
         _short("motion", 0.01, 200, 32),
         _short("joint1", 0.002, 240, 8, frames=5, stride=(1, 5)),
         _short("joint2", 0.0005, 60, 8, frames=11, stride=(1, 5), temporal_pool=(5, 2)),
+        _short("student", 0.002, 240, 8, frames=5, stride=(2, 2), **_MATCHING),
     ),
     default_steps=("appearance", "motion", "joint1"),
     depth=50,

@@ -91,6 +91,8 @@ class StepConfig:
 
     step: Step
     weights: InitialWeights | None = None
+    teacher: InitialWeights | None = None
+    """Of the student: the joint network that it learns from; without hash where that is of the same run."""
 
     @classmethod
     def from_json(cls, document: Any, name: str) -> Self:
@@ -99,17 +101,21 @@ class StepConfig:
         for needed in _NEEDED_OF_A_STEP:
             if needed not in of_step:
                 raise WrongField(f"{name}.{needed}")
-        weights = from_json(InitialWeights | None, of_step.pop("weights", None), f"{name}.weights")
+        weights, teacher = (
+            from_json(InitialWeights | None, of_step.pop(each, None), f"{name}.{each}")
+            for each in ("weights", "teacher")
+        )
         step = read_fields(Step, of_step, name)
         if step.frames > _MOST:
             raise WrongField(f"{name}.frames", step.frames)
         if step.name != name.rpartition(".")[2]:
             raise WrongField(f"{name}.name", step.name)
-        return cls(step, weights)
+        return cls(step, weights, teacher)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields of the step, with `weights` among them."""
-        return to_json(self.step) | ({"weights": asdict(self.weights)} if self.weights else {})
+        """The fields of the step, with `weights` and `teacher` among them."""
+        others = {"weights": self.weights, "teacher": self.teacher}
+        return to_json(self.step) | {name: asdict(value) for name, value in others.items() if value}
 
 
 @dataclass(frozen=True)

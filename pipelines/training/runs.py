@@ -125,10 +125,13 @@ class Run:
         return [step for step in STEPS if step in asked and not self.weights_file(step).exists()]
 
     def testable(self) -> list[str]:
-        """What can be evaluated: finished steps, and `late` where both base streams are there."""
+        """What can be evaluated: finished steps, and `late` where both base streams are there. The last of them is what
+        is used where none is asked for, so the student is the first."""
         finished = self.finished()
+        student = ["student"] if "student" in finished else []
+        finished = [step for step in finished if step != "student"]
         both = {"appearance", "motion"} <= set(finished)
-        return [*finished[:2], LATE_FUSION, *finished[2:]] if both else finished
+        return [*student, *finished[:2], LATE_FUSION, *finished[2:]] if both else [*student, *finished]
 
     def choose(self, step: str | None) -> str:
         """`step` if it can be evaluated; without one the last of `testable()`. Raises `MissingError`, `UsageError`."""
@@ -422,7 +425,7 @@ def write_or_compare(
 
 
 def _need_flow(config: RunConfig) -> bool:
-    return any("motion" in each.step.streams for each in config.steps.values())
+    return any("motion" in each.step.inputs for each in config.steps.values())
 
 
 def with_known_weights(run: Run, config: RunConfig) -> RunConfig:

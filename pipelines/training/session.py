@@ -18,7 +18,7 @@ from pipelines.datasets.loading import make_loader
 from pipelines.datasets.sampler import StepSampler
 from pipelines.datasets.samples import Batch, TrainingSamples
 from pipelines.datasets.sampling import TemporalSampling
-from pipelines.errors import MissingError
+from pipelines.errors import MissingError, UsageError
 from pipelines.interface.options import Precision
 from pipelines.models import STResNet, load_pretrained, load_streams
 from pipelines.models.weights import read_pretrained
@@ -37,6 +37,7 @@ from pipelines.training.fine_tuning import (
     SourceStep,
     find_source,
     find_source_steps,
+    find_teacher,
     flow_difference,
     network_of_weights,
     tested_before,
@@ -50,6 +51,7 @@ from pipelines.training.runs import (
     archive,
     describe_base,
     find_run,
+    load_network,
     only_trainer,
     with_known_weights,
     write_or_compare,
@@ -72,6 +74,13 @@ class PreparedRun:
     """With the steps of this call, in the order of training, and no others."""
     source_steps: Mapping[StepName, SourceStep]
     """Of the steps that begin with another run's weights: which."""
+
+    @property
+    def teacher(self) -> tuple[Run, StepName]:
+        """The joint network that the student learns from."""
+        teacher = self.config.steps["student"].teacher
+        assert teacher is not None
+        return self.base_run if teacher.sha256 else self.run, teacher.step
 
     @property
     def steps(self) -> list[Step]:
@@ -116,9 +125,20 @@ def prepare_run(
     finished = [] if overwrite else run.finished()
     selected = list(config.steps)
     source_steps: dict[StepName, SourceStep] = {}
+    known = run.config() if run.config_file.exists() and not overwrite else None
+    if "student" in selected:
+        teacher = find_teacher(run, base, [*finished, *selected], known)
+        own = {**(known.steps if known else {}), **config.steps}
+        pool = (base.config().steps if teacher.sha256 else own)[teacher.step].step.temporal_pool
+        student = replace(config.steps["student"], teacher=teacher)
+        if pool is not None and student.step.frames < pool[0]:
+            raise UsageError(
+                f"--frames {student.step.frames} for student: its teacher {teacher.step} pools over {pool[0]} frames, "
+                "give at least as many"
+            )
+        config = replace(config, steps={**config.steps, "student": student})
     source = find_source(config.weights, workspace)
     lender = source.run if source is not None else base if base != run else None
-    known = run.config() if run.config_file.exists() and not overwrite else None
     config = replace(config, network=network_of_weights(config, given, lender, known))
     if source is not None:
         lent = [] if base_run is None else ["appearance", "motion"]
@@ -276,6 +296,8 @@ class Session:
                 options += f" --steps joint1,joint2 --base-run {self.prepared.base_run.name}"
             elif step.name == "joint2":
                 options += f" --steps joint2 --weights run:{self.prepared.run.name}/joint1"
+            elif step.name == "student":
+                options += f" --steps student --base-run {self.prepared.teacher[0].name}"
             if self.prepared.config.precision != "fp32":
                 options += ", or --precision fp32"
             raise Diverged(f"{error}: train it again with a lower rate ({options}); no weights were written") from None
@@ -300,11 +322,19 @@ class Session:
             class_weights=self._class_weights(),
             at_once=self.at_once,
             compile_network=compiles(self.compile, self.device) and worthwhile(self.compile, step, videos),
+            teacher=self._teacher() if step.name == "student" else None,
         )
         content = plan.broadcast_from_rank0(files.saved() if ranks().is_first else None)
         if content is not None:
             files.restore(trainer, content)
         return trainer, settings
+
+    def _teacher(self) -> STResNet:
+        run, name = self.prepared.teacher
+        if name not in self.to_come:
+            return load_network(run, name)
+        settings = asdict(self.prepared.config.network)
+        return STResNet(**settings, temporal_pool=self.prepared.config.steps[name].step.temporal_pool)
 
     def _class_weights(self) -> np.ndarray | None:
         config, data = self.prepared.config, self.prepared.data
@@ -319,13 +349,20 @@ class Session:
         }
         is_base = step.name in ("appearance", "motion")
         if is_base:
-            settings |= {"fusion": "none", "direction": "none", "temporal_kernels": False}
+            settings |= {"temporal_kernels": False}
+        if len(step.streams) == 1:
+            settings |= {"fusion": "none", "direction": "none"}
         network = STResNet(**settings)
         source = self.prepared.source_steps.get(step.name)
         if source is not None:
             source.fill(network)
         elif is_base:
             load_pretrained(network, self.prepared.config.weights, download=self.download)
+        elif step.name == "student":
+            run, name = self.prepared.teacher
+            if name not in self.to_come:
+                weights = run.weights(name)["model"]
+                load_streams(network, {key: value for key, value in weights.items() if key.startswith("appearance.")})
         else:
             before: list[tuple[Run, StepName]] = [(self.prepared.run, "joint1")]
             if step.name == "joint1":
@@ -350,7 +387,7 @@ class Session:
             sampling=TemporalSampling(step.frames, step.stride, config.network.flow_channels // 2),
             scheme=step.augmentation,
             size=config.size,
-            streams=step.streams,
+            streams=step.inputs,
             mirror=step.mirror,
             **seeds,
         )

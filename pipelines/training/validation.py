@@ -42,6 +42,7 @@ def held_out_measure(data: TrainingData, config: RunConfig, trainer: StepTrainer
         reference=REFERENCE[step.augmentation],
         stack=config.network.flow_channels // 2,
         streams=step.streams,
+        clip=(step.frames, sum(step.stride) // 2) if step.name == "student" else None,
     )
 
     def measure(model: STResNet, update: int) -> Mapping[str, float]:

@@ -28,7 +28,7 @@ def _is_needed(workspace: Workspace, kind: Kind) -> bool:
         runs = [Run(file.parent).config() for file in workspace.runs.glob("*/config.json")]
     except MissingError:
         return True
-    return not runs or any(stream in each.step.streams for run in runs for each in run.steps.values())
+    return not runs or any(stream in each.step.inputs for run in runs for each in run.steps.values())
 
 
 def find_missing(workspace: Workspace, tasks: Sequence[VideoTask], failures: Iterable[Failure]) -> list[Fault]:

@@ -10,7 +10,7 @@ from pipelines.errors import MissingError
 from pipelines.interface.options import command_line, fields_of
 from pipelines.interface.wording import duration, percent, plural, size
 from pipelines.runtime.devices import keep_freed_memory
-from pipelines.training.metrics_log import held_out_accuracy
+from pipelines.training.metrics_log import accuracy_name, held_out_accuracy
 from pipelines.training.recipes import Step
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text
@@ -26,8 +26,9 @@ _SHOW_RECIPE = typer.Option(
 def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _SHOW_RECIPE] = False) -> None:
     """Train the two-stream network on one split, or on all of them.
 
-    Four steps: appearance and motion alone, then both joined (joint1), then with temporal pooling (joint2). Run the
-    same command again to continue an interrupted run.
+    Four steps: appearance and motion alone, then both joined (joint1), then with temporal pooling (joint2). A fifth,
+    student, learns from the joint network to do without flow. Run the same command again to continue an interrupted
+    run.
     """
     if show_recipe:
         _show_recipe(ui, stage.like(config))
@@ -56,7 +57,7 @@ def _show(ui: CommandUI, result: stage.Result, then: str) -> None:
     for heading in (*headings, *(["held-out\naccuracy", "best, after\nupdate"] if held_out else [])):
         table.add_column(heading, justify="right")
     for step in result.steps:
-        accuracies = [step.metrics.get("fused_accuracy", step.metrics.get(f"{step.step}_accuracy"))]
+        accuracies = [step.metrics.get(accuracy_name(step.metrics))]
         best = []
         if held_out:
             accuracies.append(held_out_accuracy(step.metrics))

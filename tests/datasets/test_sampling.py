@@ -141,3 +141,15 @@ def test_neighbouring_stacks_are_read_as_one_slice():
 def test_settings_out_of_range_name_their_flag(settings, flag):
     with pytest.raises(UsageError, match=flag):
         TemporalSampling(*settings)
+
+
+@pytest.mark.parametrize("length", [12, 40, 41, 200])
+def test_clips_of_the_test_are_close_frames_spread_over_the_video(length):
+    valid = list(valid_centers(length))
+    clips = spaced_centers(length, 25, clip=(5, 2)).reshape(5, 5)
+    if len(valid) < 9:
+        assert (clips == np.rint(np.linspace(valid[0], valid[-1], 5))).all()
+        return
+    assert (np.diff(clips, axis=1) == 2).all()
+    assert (clips[0, 0], clips[-1, -1]) == (valid[0], valid[-1])
+    assert np.ptp(np.diff(clips[:, 0])) <= 1

@@ -33,6 +33,7 @@ from stres_cli.console import command
 STEP = Step(
     "joint1", 1e-4, (1.0,), epochs=9, factor=1, batch_size=7, micro_batch=4, frames=2, dropout=0.5, label_smoothing=0.1
 )
+STUDENT = replace(STEP, name="student", feature_weight=1.0, logit_weight=1.0)
 VIDEOS = 9  # batches of 7 and of 2
 UPDATES = 6
 BAD = {0: {4}, 2: {0, 3, 4}, 4: {0, 1, 2}}  # update -> places that cannot be read, all of them rank 0's
@@ -55,9 +56,11 @@ def batch_of(update: int, places: list[int]) -> Batch:
 def updates(sync_bn: bool | None, step: Step = STEP) -> dict[str, object]:
     """Some updates in double precision; what they make of the network."""
     torch.manual_seed(ranks().rank)  # rank 0's weights are to become everybody's
-    network = STResNet(3, depth=26, width=4, dropout=step.dropout).double()
+    network = STResNet(3, depth=26, width=4, dropout=step.dropout, streams=step.streams).double()
+    torch.manual_seed(7)  # of one teacher for all
+    teacher = STResNet(3, depth=26, width=4).double() if step.name == "student" else None
     plan = DataParallelPlan(step, VIDEOS, sync_bn)
-    trainer = StepTrainer(network, step, VIDEOS, torch.device("cpu"), plan=plan)
+    trainer = StepTrainer(network, step, VIDEOS, torch.device("cpu"), plan=plan, teacher=teacher)
     trainer.prepare.double()
     for update in range(UPDATES):
         places = list(range((7, 2)[update % 2]))
@@ -101,6 +104,8 @@ def training() -> dict[str, object]:
             "norm": synchronised_norm(),
             "together": updates(True),
             "dealt": updates(False),
+            "student together": updates(True, STUDENT),
+            "student dealt": updates(False, STUDENT),
         }
 
 

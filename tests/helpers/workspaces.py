@@ -53,7 +53,7 @@ def write_workspace(root: Path) -> Workspace:
 
 @dataclass(frozen=True)
 class Trained:
-    """Videos, and a workspace made of them by the commands: the run `split1` with all four steps."""
+    """Videos, and a workspace made of them by the commands: the run `split1` with all five steps."""
 
     workspace: Workspace
     videos: Path
@@ -68,6 +68,7 @@ TINY_STEPS = {
     "motion": {"batch_size": 4, **_FEW},
     "joint1": {"batch_size": 2, "frames": 2, "stride": (1, 2), **_FEW},
     "joint2": {"batch_size": 2, "frames": 5, "stride": (1, 1), **_FEW},
+    "student": {"batch_size": 2, "frames": 5, "stride": (2, 2), **_FEW},
 }
 
 

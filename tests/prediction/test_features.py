@@ -57,7 +57,7 @@ def given_to_classifiers(run, step, rgb, flow):
     return {name: of.unflatten(0, (views, -1)).double().numpy() for name, of in seen.items()}
 
 
-@pytest.mark.parametrize("step", ["joint2", "late", "appearance"])
+@pytest.mark.parametrize("step", ["joint2", "late", "student"])
 def test_the_features_of_a_clip_are_the_network_s_own_pooled_features(extractor, clip, step):
     """And the classifiers make predict's logits of them."""
     made = extractor(step, per="clip", crops=6)

@@ -66,6 +66,7 @@ PROTOCOLS = {
     "late": {"crops": 3, "step": "late"},
     "appearance": {"crops": 3, "step": "appearance"},
     "motion": {"crops": 3, "step": "motion"},
+    "student": {"crops": 10, "step": "student"},
 }
 
 

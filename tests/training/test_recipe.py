@@ -39,7 +39,7 @@ def test_the_papers_steps_are_its_table(name, rates, factor, batch, frames, stri
 
 def test_only_the_papers_second_joint_step_pools_over_time():
     pools = {name: step.temporal_pool for name, step in PAPER.steps.items()}
-    assert pools == {"appearance": None, "motion": None, "joint1": None, "joint2": (5, 2)}
+    assert pools == dict.fromkeys(("appearance", "motion", "joint1", "student")) | {"joint2": (5, 2)}
 
 
 def test_the_papers_network_is_a_resnet50_of_full_width_at_224_pixels():

@@ -23,12 +23,13 @@ from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, lo
 from pipelines.training.runs import Run, load_network, only_trainer
 from pipelines.verification.runs import RunTask
 
-STEPS = ("appearance", "motion", "joint1", "joint2")
+STEPS = ("appearance", "motion", "joint1", "joint2", "student")
 TINY = {  # six training videos: an epoch has two batches, or three
     "appearance": {"iterations": 4, "batch_size": 4},
     "motion": {"iterations": 4, "batch_size": 4, "micro_batch": 2},
     "joint1": {"iterations": 4, "batch_size": 2, "frames": 2, "stride": (1, 2)},
     "joint2": {"iterations": 3, "batch_size": 2, "frames": 5, "stride": (1, 1)},
+    "student": {"iterations": 3, "batch_size": 2, "frames": 5, "stride": (1, 1)},
 }
 
 
@@ -72,6 +73,7 @@ STOPS = [
     ("motion", 3, signal.SIGINT),
     ("joint1", 2, signal.SIGTERM),
     ("joint2", 2, signal.SIGINT),
+    ("student", 1, signal.SIGTERM),
 ]
 
 

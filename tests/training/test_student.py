@@ -1,0 +1,126 @@
+"""A student of the joint network: its losses, its training, and what it needs no flow for."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines import evaluate, train, verify
+from pipelines.deployment.checking import clip_inputs
+from pipelines.errors import MissingError, UsageError
+from pipelines.evaluation.protocols import Protocol
+from pipelines.evaluation.scores import read_scores
+from pipelines.models import StreamLogits
+from pipelines.storage.workspace import Workspace
+from pipelines.training.distillation import Student, Teacher, matching_losses
+from pipelines.training.runs import Run, load_network
+from tests.helpers.workspaces import TINY_STEPS
+
+SETTINGS = {"recipe": "small", "width": 4, "size": (32, 32), "device": "cpu", "overrides": TINY_STEPS}
+
+
+@pytest.fixture
+def workspace(trained_on_videos, tmp_path) -> Workspace:
+    """A copy of one's own."""
+    return Workspace(Path(shutil.copytree(trained_on_videos.workspace.root, tmp_path / "work")))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def losses(logits: np.ndarray, features: np.ndarray, taught: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
+    as_tensors = (torch.tensor(taught[0]), torch.tensor(taught[1]))
+    found = matching_losses(StreamLogits(torch.tensor(logits)), torch.tensor(features), as_tensors, 2.0)
+    return {name: float(value) for name, value in found.items()}
+
+
+def test_matching_losses_are_those_of_the_formulas():
+    rng = np.random.default_rng(0)
+    logits, features = rng.normal(size=(4, 3, 5)), rng.normal(size=(4, 6))
+    taught = rng.normal(size=(4, 5)), rng.normal(size=(4, 6))
+    own, others = softmax(logits.mean(axis=1) / 2), softmax(taught[0] / 2)
+    divergence = sum(p * np.log(p / q) for p, q in zip(others.ravel(), own.ravel(), strict=True))
+    squares = sum(sum((a - b) ** 2) / sum(b**2) for a, b in zip(features, taught[1], strict=True))
+    assert losses(logits, features, taught) == pytest.approx(
+        {"logit_loss": 4 * divergence, "feature_loss": squares}, rel=1e-6
+    )
+    same = losses(taught[0][:, None], taught[1], taught)
+    assert same == pytest.approx({"logit_loss": 0, "feature_loss": 0}, abs=1e-5)
+
+
+def test_the_teacher_is_the_joint_network_as_it_is_tested(trained_on_videos):
+    run = Run(trained_on_videos.workspace.runs / "split1")
+    network = load_network(run, "joint2")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    rgb, flow = torch.randn(2, 5, 3, 32, 32), torch.randn(2, 5, 20, 32, 32)
+    seen = []
+    network.motion.fc.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    logits, motion = Teacher(network.train())(rgb, flow)
+    expected = network(rgb, flow)
+    torch.testing.assert_close(logits, ((expected.appearance + expected.motion) / 2).mean(1))
+    torch.testing.assert_close(motion, seen[0].unflatten(0, (2, -1)).mean(1))
+    assert not logits.requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_student_begins_as_the_joint_networks_appearance_stream_and_predicts_its_own_features(trained_on_videos):
+    run = Run(trained_on_videos.workspace.runs / "split1")
+    network = load_network(run, "student")
+    logits, features = Student(network)(rgb := torch.randn(2, 5, 3, 32, 32))
+    torch.testing.assert_close(logits.appearance, network(rgb, None).appearance)
+    own = network.appearance.features(network.feature_maps(rgb, None)["appearance"]).mean(1)
+    torch.testing.assert_close(features, own)
+    ours, joint = network.state_dict(), load_network(run, "joint2").state_dict()
+    kernel = "appearance.layer4.1.conv1.weight"
+    if kernel not in ours or ours[kernel].ndim != 5:
+        kernel = next(name for name, value in ours.items() if value.ndim == 5)
+    assert 0 < float((ours[kernel] - joint[kernel]).norm() / joint[kernel].norm()) < 0.1  # after two small updates
+
+
+def test_its_run_is_tested_without_flow(workspace):
+    shutil.rmtree(workspace.flow)
+    result = evaluate.run(evaluate.Config(workspace.root, step="student", crops=10, device="cpu"))
+    scores = read_scores(result.folder / "scores.h5")
+    assert scores.headline == "appearance"
+    assert result.folder.name == "student-10frames-full-mirror-clips"
+    assert [fault for fault in verify.run(verify.Config(workspace.root)).faults if fault.kind == "run"] == []
+    assert Run(workspace.runs / "split1").choose(None) == "joint2"  # the student only where it is asked for
+
+
+def test_a_student_learns_from_another_run_and_is_refused_without_a_joint_network(workspace):
+    with pytest.raises(MissingError, match="student learns from a joint network, and run other has finished none"):
+        train.run(train.Config(workspace.root, name="other", steps=("student",), **SETTINGS))
+    asked = {"name": "other", "steps": ("student",), "base_run": "split1", **SETTINGS}
+    joint = Run(workspace.runs / "split1").weights_sha256("joint2")
+    assert train.run(train.Config(workspace.root, **asked)).steps[0].metrics["feature_loss"] > 0
+    assert Run(workspace.runs / "split1").weights_sha256("joint2") == joint
+    run = Run(workspace.runs / "other")
+    teacher = json.loads(run.config_file.read_text())["steps"]["student"]["teacher"]
+    assert teacher == {"run": "split1", "step": "joint2", "sha256": joint}
+    assert train.run(train.Config(workspace.root, **asked)).steps[0].already_done
+    assert run.choose(None) == "student"  # where there is nothing else
+
+
+def test_an_exported_student_is_fed_one_clip_of_frames(trained_on_videos):
+    run = Run(trained_on_videos.workspace.runs / "split1")
+    inputs = clip_inputs(run, trained_on_videos.video("jump/jump2"), step="student")
+    assert {name: value.shape for name, value in inputs.items()} == {"rgb": (1, 5, 3, 32, 32)}
+
+
+def test_settings_that_cannot_be_are_refused(workspace):
+    few = SETTINGS | {"overrides": {"student": TINY_STEPS["student"] | {"frames": 3}}}
+    with pytest.raises(UsageError, match="--frames 3 for student: its teacher joint2 pools over 5 frames"):
+        train.run(train.Config(workspace.root, name="few", steps=("student",), base_run="split1", **few))
+    with pytest.raises(UsageError, match="--logit-weight for joint1: only the student has a teacher"):
+        train.Config(workspace.root, **SETTINGS | {"overrides": {"joint1": {"logit_weight": 1.0}}})
+    with pytest.raises(UsageError, match="--temporal clips looks at other frames"):
+        evaluate.Config(workspace.root, temporal=("clips", "windows"))
+
+
+def test_the_protocol_of_clips():
+    assert Protocol.of_paper("student").windows(5, 1, "run") == [list(range(5 * i, 5 * i + 5)) for i in range(5)]
