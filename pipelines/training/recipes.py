@@ -177,7 +177,7 @@ def _recipe(name: RecipeName, steps: Iterable[Step], **network: Any) -> Recipe:
 
 
 # Of a student, which is no step of the paper's (docs/training.md, "A student without flow").
-_MATCHING: dict[str, Any] = {"feature_weight": 1.0, "logit_weight": 1.0, "temperature": 2.0}
+MATCHING: dict[str, Any] = {"feature_weight": 1.0, "logit_weight": 1.0, "temperature": 2.0}
 
 # paper.md 3.2 and 3.3. Batch-norm statistics are taken over 32 images, or 4 videos of T frames.
 PAPER = _recipe(
@@ -228,7 +228,7 @@ PAPER = _recipe(
             micro_batch=4,
             frames=5,
             stride=(2, 2),
-            **_MATCHING,
+            **MATCHING,
         ),
     ),
     default_steps=STEPS[:4],
@@ -264,7 +264,7 @@ SMALL = _recipe(
         _short("motion", 0.05, 700, 32),
         _short("joint1", 0.005, 300, 8, frames=5, stride=(1, 5)),
         _short("joint2", 0.001, 100, 8, frames=11, stride=(1, 5), temporal_pool=(5, 2)),
-        _short("student", 0.01, 600, 8, frames=5, stride=(2, 2), **_MATCHING),
+        _short("student", 0.01, 600, 8, frames=5, stride=(2, 2), **MATCHING),
     ),
     default_steps=("appearance", "motion", "joint1"),
     depth=26,
@@ -282,7 +282,7 @@ FINETUNE = _recipe(
         _short("motion", 0.01, 200, 32),
         _short("joint1", 0.002, 240, 8, frames=5, stride=(1, 5)),
         _short("joint2", 0.0005, 60, 8, frames=11, stride=(1, 5), temporal_pool=(5, 2)),
-        _short("student", 0.002, 240, 8, frames=5, stride=(2, 2), **_MATCHING),
+        _short("student", 0.002, 240, 8, frames=5, stride=(2, 2), **MATCHING),
     ),
     default_steps=("appearance", "motion", "joint1"),
     depth=50,

@@ -23,7 +23,7 @@ from pipelines.interface.options import (
 from pipelines.storage.atomic import json_text
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.typed_json import Within, WrongField, first_difference, from_json, read_fields, to_json
-from pipelines.training.recipes import Step, StepName
+from pipelines.training.recipes import MATCHING, Step, StepName
 
 RUN_SCHEMA = "stres/run/1"
 _NEEDED_OF_A_STEP = ("frames", "augmentation")  # what the test of a run relies on, so no default stands for it
@@ -113,9 +113,12 @@ class StepConfig:
         return cls(step, weights, teacher)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields of the step, with `weights` and `teacher` among them."""
+        """The fields of the step, those of matching only of the student, with `weights` and `teacher` among them."""
+        left_out = () if self.step.name == "student" else MATCHING
         others = {"weights": self.weights, "teacher": self.teacher}
-        return to_json(self.step) | {name: asdict(value) for name, value in others.items() if value}
+        return {name: value for name, value in to_json(self.step).items() if name not in left_out} | {
+            name: asdict(value) for name, value in others.items() if value
+        }
 
 
 @dataclass(frozen=True)
@@ -226,8 +229,9 @@ def with_current_names(document: Any) -> Any:
 def _with_defaults(step: Any) -> Any:
     if not isinstance(step, dict):
         return step
+    left_out = _NEEDED_OF_A_STEP if step.get("name") == "student" else (*_NEEDED_OF_A_STEP, *MATCHING)
     defaults = {one.name: json.loads(json_text(one.default)) for one in fields(Step) if one.default is not MISSING}
-    return {name: value for name, value in defaults.items() if name not in _NEEDED_OF_A_STEP} | step
+    return {name: value for name, value in defaults.items() if name not in left_out} | step
 
 
 def _rename_fields(fields: Any) -> Any:

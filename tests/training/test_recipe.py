@@ -139,7 +139,7 @@ def test_updates_of_finetune_grow_with_the_root_of_the_training_videos_from_100_
     def updates(recipe):
         return {name: step.iterations for name, step in recipe.steps.items()}
 
-    of_100 = {"appearance": 120, "motion": 200, "joint1": 240, "joint2": 60}
+    of_100 = {"appearance": 120, "motion": 200, "joint1": 240, "joint2": 60, "student": 240}
     assert updates(FINETUNE.for_videos(30)) == updates(FINETUNE.for_videos(100)) == of_100
     assert updates(FINETUNE.for_videos(400)) == {name: 2 * number for name, number in of_100.items()}
     assert updates(FINETUNE.for_videos(1000))["motion"] == round(200 * 1000**0.5 / 10) == 632
