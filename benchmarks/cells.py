@@ -28,6 +28,7 @@ STEPS = {"motion": ("motion",)}  # that a base run trains for a tested step, whe
 JOINT_STEPS = {"joint1": ("joint1",), "joint2": ("joint1", "joint2")}
 TEMPORALS = ("sequence", "windows")  # from one pass over the videos
 RECALIBRATED = "sequence, recalibrated"
+WEIGHTED = "sequence, streams weighted by the held-out videos"
 RECALIBRATION_VIDEOS = 1000  # all of these data sets' training videos
 # The fields of a step when the first lines were written; later ones count only where they are not their default.
 FIRST_FIELDS = (
@@ -35,6 +36,7 @@ FIRST_FIELDS = (
     *("augmentation", "mirror", "temporal_pool", "iterations", "momentum", "nesterov", "weight_decay"),
     "label_smoothing",
 )
+TESTS = (*TEMPORALS, RECALIBRATED, WEIGHTED)
 Line = dict[str, Any]
 
 
@@ -102,8 +104,8 @@ def compute(
     *,
     prepare: Callable[[], Workspace],
     splits: Path | None,
-    tests: Iterable[str] = (*TEMPORALS, RECALIBRATED),
-    weights: Mapping[str, Path] | None = None,
+    tests: Iterable[str] = TESTS,
+    files: Mapping[str, str | Path] | None = None,
     record: Callable[[Path], Line] = lambda folder: {},
 ) -> None:
     """Trains and tests what `--results` does not hold of one cell.
@@ -117,7 +119,7 @@ def compute(
         prepare: Makes the workspace, or finds it.
         splits: The folder of the split lists; None for the workspace's.
         tests: Those wanted, of the variant's.
-        weights: Files by the names that `training` has for them.
+        files: Files by the names that settings of the training have for them.
         record: What a line holds besides the counts, from the folder of the scores.
     """
     variant = data.variants[name]
@@ -129,10 +131,9 @@ def compute(
     workspace = prepare()
     base = f"fold{fold}-seed{seed}{variant.base and '-'}{variant.base}"
     shared: dict[str, Any] = {"workspace": workspace.root, "device": arguments.device}
-    training: dict[str, Any] = {**shared, **data.training, **variant.training}
-    training |= {"split": fold, "splits": splits, "seed": seed}
-    if weights and training.get("weights") in weights:
-        training["weights"] = str(weights[training["weights"]])
+    training: dict[str, Any] = {**data.training, **variant.training}
+    training |= {key: files[training[key]] for key in ("weights", "validation") if files and training.get(key) in files}
+    training |= {**shared, "split": fold, "splits": splits, "seed": seed}
     started = time.monotonic()
     train.run(train.Config(**training, name=base, steps=STEPS.get(variant.step, BASE)))
     run = base
@@ -157,6 +158,8 @@ def passes(tests: Sequence[str]) -> Iterator[tuple[list[str], dict[str, Any]]]:
         yield temporals, {"temporal": tuple(temporals)}
     if RECALIBRATED in tests:
         yield [RECALIBRATED], {"temporal": "sequence", "recalibrate_bn": RECALIBRATION_VIDEOS}
+    if WEIGHTED in tests:
+        yield [WEIGHTED], {"temporal": "sequence", "fusion_weight": "held-out"}
 
 
 def extract(workspace: Workspace, videos: Path, flow: Mapping[str, Any]) -> None:
@@ -275,7 +278,7 @@ def rows(lines: Sequence[Line], tables: Iterable[Data]) -> Iterator[Row]:
 
 def show(every: Sequence[Row]) -> None:
     """Prints the tables in Markdown, and the cells that are missing."""
-    for name in dict.fromkeys(row.data.name for row in every):
+    for name in dict.fromkeys(row.data.name for row in every if row.seeds):
         print(f"\n{name}: mean over seeds of the share of all folds' test videos (spread: lowest to highest)\n")
         print("| network | test | seeds | appearance | motion | fused |\n|---|---|---|---|---|---|")
         for row in every:

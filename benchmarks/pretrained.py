@@ -19,13 +19,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from cells import (
     RECALIBRATED,
     STREAMS,
     TEMPORALS,
+    WEIGHTED,
     Data,
     Line,
     Row,
@@ -45,26 +46,38 @@ from pipelines.datasets.groups import read_groups
 from pipelines.datasets.split_lists import GroupRule, read_lists
 from pipelines.datasets.splits import write_splits
 from pipelines.evaluation.scores import read_scores
+from pipelines.interface.options import ResNetForm
 from pipelines.storage.workspace import Workspace
 
 WEIGHTS = "weights/opennsfw_resnet50_w32.pth"  # of form v1
+SEQUENCE = "sequence"
 LENGTHS = (240, 80, 480, 160)  # updates of joint1; the recipe's first
 INITIAL = ("center", "average", "random")
 SCRATCH: dict[str, Any] = {"weights": "none", "depth": 50, "width": 32, "stem_width": 64, "resnet": "v1"}
+HELD_OUT = "held-out"  # stands for the list of the videos of a third of the training groups
+VALIDATED: dict[str, Any] = {"validation": HELD_OUT}
+WRONG_FORM: dict[str, Any] = {"weights": "v1.5"}
 SMALL: dict[str, Any] = {"recipe": "small", "weights": "none"}
 
 
 def _late(title: str, base: str = "", training: dict[str, Any] | None = None) -> Variant:
-    return Variant(title, step="late", tests=("sequence",), training=training or {}, base=base)
+    return Variant(title, step="late", tests=(SEQUENCE,), training=training or {}, base=base)
 
 
-def _joint(title: str, updates: int = LENGTHS[0], **changes: Any) -> Variant:
-    of_step = {"iterations": updates, **changes.pop("joint1", {})}
-    return Variant(title, {"temporal_init": "center", "overrides": {"joint1": of_step}, **changes})
-
-
-def _with_base(variant: Variant, base: str, training: dict[str, Any]) -> Variant:
-    return replace(variant, base=base, training=training)
+def _joint(
+    title: str,
+    updates: int = LENGTHS[0],
+    base: str = "",
+    training: dict[str, Any] | None = None,
+    joint1: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Variant:
+    settings = {
+        "temporal_init": "center",
+        "overrides": {"joint1": {"iterations": updates, **(joint1 or {})}},
+        **changes,
+    }
+    return Variant(title, settings, training=training or {}, base=base)
 
 
 LATE = _late("pretrained: late fusion")
@@ -82,21 +95,26 @@ FIRST = {
 VARIANTS = (
     FIRST
     | {
-        "scratch-joint": _with_base(
-            _joint("from scratch: joint, average start, 240 updates", temporal_init="average"), "scratch", SCRATCH
+        "scratch-joint": _joint(
+            "from scratch: joint, average start", base="scratch", training=SCRATCH, temporal_init="average"
         ),
-        "v1.5-late": _late("weights in the wrong form (v1.5): late fusion", "v1.5", {"weights": "v1.5"}),
+        "v1.5-late": _late("weights in the wrong form (v1.5): late fusion", "v1.5", WRONG_FORM),
         "none": _joint("joint, no connection", direction="none"),
         "center-80": LENGTH_OF_TRAINING["center-80"],
         "average-80": LENGTH_OF_TRAINING["average-80"],
         "a2m": _joint("joint, appearance into motion", direction="appearance-to-motion"),
         "both": _joint("joint, both directions", direction="both"),
+        "validated-late": replace(
+            _late("late fusion, a third of the training held out", "validated", VALIDATED), tests=(SEQUENCE, WEIGHTED)
+        ),
+        "validated-240": replace(
+            _joint("joint, center start, a third of the training held out", training=VALIDATED, base="validated"),
+            tests=(SEQUENCE, WEIGHTED),
+        ),
         "pool": replace(
             LENGTH_OF_TRAINING["center-240"], title="joint2, temporal pooling", step="joint2", run_of="center-240"
         ),
-        "v1.5-joint": _with_base(
-            _joint("weights in the wrong form (v1.5): joint, center start"), "v1.5", {"weights": "v1.5"}
-        ),
+        "v1.5-joint": _joint("weights in the wrong form (v1.5): joint, center start", base="v1.5", training=WRONG_FORM),
         "small-late": _late("from scratch, recipe small: late fusion", "small", SMALL),
         "small-joint": Variant("from scratch, recipe small: joint", training=SMALL, base="small"),
     }
@@ -128,7 +146,7 @@ def _data(name: str, bound: float) -> Data:
 
 FIGHT = _data("fight-surv", 10.0)
 WEIZMANN = _data("weizmann", 6.0)  # 80x64 enlarged to 160x128: most of its motion is below 4 px
-HELD_OUT = tuple(
+OF_SETTINGS = tuple(
     replace(
         data,
         name=f"{data.name}, held out",
@@ -137,11 +155,11 @@ HELD_OUT = tuple(
     )
     for data in (FIGHT, WEIZMANN)
 )
-DATA = {"fight-surv": (FIGHT,), "weizmann": (WEIZMANN,), "settings": HELD_OUT}
+DATA = {"fight-surv": (FIGHT,), "weizmann": (WEIZMANN,), "settings": OF_SETTINGS}
 # Compared by McNemar's test: (cell, test, stream) of the one and of the other.
-SEQUENCE = "sequence"
 COMPARED = (
     *((("late", SEQUENCE, stream), ("scratch-late", SEQUENCE, stream)) for stream in STREAMS),
+    (("late", SEQUENCE, "fused"), ("late", SEQUENCE, "motion")),
     *((("late", SEQUENCE, stream), ("v1.5-late", SEQUENCE, stream)) for stream in STREAMS),
     *((("center-240", test, "fused"), ("late", SEQUENCE, "fused")) for test in (*TEMPORALS, RECALIBRATED)),
     *((("center-240", test, "fused"), ("late", SEQUENCE, "motion")) for test in (*TEMPORALS, RECALIBRATED)),
@@ -151,6 +169,7 @@ COMPARED = (
     (("center-240", "windows", "fused"), ("center-240", SEQUENCE, "fused")),
     (("center-240", RECALIBRATED, "fused"), ("center-240", SEQUENCE, "fused")),
     *((("center-240", "windows", "fused"), (other, "windows", "fused")) for other in ("none", "a2m", "both", "pool")),
+    *(((name, WEIGHTED, "fused"), (name, SEQUENCE, "fused")) for name in ("validated-late", "validated-240")),
     (("center-240", "windows", "fused"), ("scratch-joint", "windows", "fused")),
     (("center-240", "windows", "fused"), ("v1.5-joint", "windows", "fused")),
 )
@@ -182,7 +201,7 @@ def main() -> None:
             prepare=partial(prepare, data, arguments),
             splits=lists(data, arguments),
             tests=tests,
-            weights=imported(arguments),
+            files={**imported(arguments), HELD_OUT: lists(data, arguments, held_out=True) / f"testlist{fold:02}.txt"},
             record=hits,
         )
 
@@ -192,21 +211,22 @@ def cells(
 ) -> Iterator[tuple[Data, str, int, int, tuple[str, ...]]]:
     """Data set, variant, fold, seed and tests of what is to be computed, the most telling first; what takes another
     pass over the videos comes last."""
-    for tests, later in itertools.product((TEMPORALS, (RECALIBRATED,)), (False, True)):
+    for tests, later in itertools.product((TEMPORALS, (RECALIBRATED, WEIGHTED)), (False, True)):
         for seed, data in itertools.product(arguments.seeds, tables):
             names = [name for name in arguments.only or data.variants if (name not in FIRST) == later]
             for fold, name in itertools.product(arguments.folds or data.folds, names):
                 yield data, name, fold, seed, tests
 
 
-def imported(arguments: argparse.Namespace) -> dict[str, Path]:
+def imported(arguments: argparse.Namespace) -> dict[str, str]:
     """The weights as files of both forms."""
     files = {}
-    for form in ("v1", "v1.5"):
-        files[form] = arguments.workspace / f"weights-{form}.pth"
-        if not files[form].exists():
+    for form in get_args(ResNetForm):
+        file = arguments.workspace / f"weights-{form}.pth"
+        if not file.exists():
             arguments.workspace.mkdir(parents=True, exist_ok=True)
-            import_weights.run(import_weights.Config(arguments.data / WEIGHTS, files[form], form))
+            import_weights.run(import_weights.Config(arguments.data / WEIGHTS, file, form))
+        files[form] = str(file)
     return files
 
 
@@ -215,22 +235,21 @@ def folder(data: Data) -> str:
     return data.name.split(",")[0]
 
 
-def lists(data: Data, arguments: argparse.Namespace) -> Path:
-    """The folder of the split lists."""
-    if data.splits:
+def lists(data: Data, arguments: argparse.Namespace, *, held_out: bool = False) -> Path:
+    """The folder of the split lists: the data's own, or those whose test is held out of the others' training."""
+    if data.splits and not held_out:
         return arguments.data / folder(data) / data.splits
     return arguments.workspace / f"{folder(data)}-held-out"
 
 
 def prepare(data: Data, arguments: argparse.Namespace) -> Workspace:
-    """The workspace with frames and flow."""
+    """The workspace with frames and flow; the lists of the groups held out."""
     source = arguments.data / folder(data)
-    if data.splits is None:
-        splits = read_lists(source / "splits3")
-        groups: GroupRule = r"/([^/_]+)_"  # the actors of Weizmann's names
-        if (sources := source / "files.csv").exists():
-            groups = read_groups(sources, [*splits[0].train, *splits[0].test])
-        write_splits(lists(data, arguments), [held_out(split, groups) for split in splits])
+    splits = read_lists(source / "splits3")
+    groups: GroupRule = r"/([^/_]+)_"  # the actors of Weizmann's names
+    if (sources := source / "files.csv").exists():
+        groups = read_groups(sources, [*splits[0].train, *splits[0].test])
+    write_splits(lists(data, arguments, held_out=True), [held_out(split, groups) for split in splits])
     workspace = Workspace(arguments.workspace / folder(data))
     extract(workspace, source / "videos", data.flow)
     return workspace

@@ -20,7 +20,7 @@ def importable(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
 
 
-@pytest.mark.parametrize("name", ["ablation"])
+@pytest.mark.parametrize("name", ["ablation", "pretrained"])
 def test_every_stored_line_counts(name):
     """A setting of training that was added or renamed since makes no line another recipe's. (Where a recipe is changed
     on purpose, its lines are to be computed again.)"""
