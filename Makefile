@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .PHONY: demo test emulate docs fuzz faults check-python clean
 
@@ -38,6 +39,15 @@ faults: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml | check-python
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+# Most of torch's download is CUDA. Without a GPU its CPU build will do, if the index that has it can be reached.
+	@if nvidia-smi --list-gpus > /dev/null 2>&1; then \
+		echo "an NVIDIA GPU was found: torch comes from PyPI, with CUDA"; \
+	elif $(BIN)/python -c 'import urllib.request as u; u.urlopen("$(TORCH_INDEX)/torch/", timeout=10)' 2> /dev/null; then \
+		echo "no NVIDIA GPU was found: torch's CPU build comes from $(TORCH_INDEX)"; \
+		$(BIN)/python -m pip install --quiet --index-url $(TORCH_INDEX) torch torchvision; \
+	else \
+		echo "no NVIDIA GPU was found, but $(TORCH_INDEX) cannot be reached: torch comes from PyPI, with CUDA"; \
+	fi
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
