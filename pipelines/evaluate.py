@@ -258,8 +258,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
         def estimate() -> EvaluationEstimate:
             measured = measure(Scorer(network, device, config.precision), samples, protocols, test, on_progress)
             recalibrated = min(config.recalibrate_bn, len(test.training))
-            others = recalibrated + (len(held_out.videos) if held_out else 0)
-            return EvaluationEstimate.of(len(test.videos), others, measured, results.size(measured.logits))
+            further = len(held_out.videos) if held_out else 0
+            size = results.size(measured.logits)
+            return EvaluationEstimate.of(len(test.videos), recalibrated, further, measured, size)
 
         cost = ranks().broadcast_from_rank0(estimate)
         return Result(tested.name, [], test.missing, 0, time.monotonic() - started, cost)
@@ -280,9 +281,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
         def choose_weights() -> list[ChosenWeight]:
             if not of_held_out:
                 raise MissingError(f"no video held out of run {tested.name} could be read: {unread[0].reason}")
-            labels = [held_out.labels[index] for index in of_held_out]
+            order = sorted(of_held_out)
+            labels = [held_out.labels[index] for index in order]
             return [
-                choose_weight([each[number] for each in of_held_out.values()], labels) for number in range(len(asked))
+                choose_weight([of_held_out[index][number] for index in order], labels) for number in range(len(asked))
             ]
 
         weights = ranks().broadcast_from_rank0(choose_weights)

@@ -53,7 +53,9 @@ def show_evaluation(ui: CommandUI, run: str, cost: "EvaluationEstimate") -> None
     for heading in ("videos", "s/video", "measured on", "time", "scores.h5"):
         table.add_column(heading, justify="right")
     table.add_row(
-        str(cost.videos) + (f" (and {cost.recalibrated} to recalibrate)" if cost.recalibrated else ""),
+        str(cost.videos)
+        + (f" (and {cost.recalibrated} to recalibrate)" if cost.recalibrated else "")
+        + (f" (and {cost.held_out} held out)" if cost.held_out else ""),
         f"{cost.seconds_per_video:.3g}",
         str(cost.measured_videos),
         duration(3600 * cost.hours),

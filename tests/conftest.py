@@ -34,23 +34,48 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("no GPU")
 
 
+@pytest.hookimpl(trylast=True)  # an exception before the fixtures are torn down would break the tests that follow
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """No test leaves the process in a real-time class, in which it could stop everything else on its core."""
+    """No test leaves the process in a real-time class, in which it could stop everything else on its core, or changes
+    a workspace that others read."""
     if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) != os.SCHED_OTHER:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         pytest.fail(f"{item.name} left its process in a real-time class")
+    for root, before in _READ_ONLY.items():
+        now = _READ_ONLY[root] = _files(root)
+        if changed := sorted(str(path) for path, _ in now ^ before):
+            pytest.fail(f"{item.name} changed {changed[:5]} in a workspace that tests share: it needs a copy")
+
+
+_READ_ONLY: dict[Path, set[tuple[Path, int]]] = {}
+
+
+def _files(root: Path) -> set[tuple[Path, int]]:
+    """Every file below a folder, and when it was written."""
+    return {(path, path.stat().st_mtime_ns) for path in root.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="session")
 def trained_on_videos(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Only to be read."""
-    return train_on_videos(tmp_path_factory.mktemp("videos"))
+    made = train_on_videos(tmp_path_factory.mktemp("videos"))
+    _READ_ONLY[made.workspace.root] = _files(made.workspace.root)
+    return made
+
+
+@pytest.fixture
+def own_trained_on_videos(trained_on_videos: Trained, tmp_path: Path) -> Trained:
+    """The same videos with a copy of the workspace."""
+    root = shutil.copytree(trained_on_videos.workspace.root, tmp_path / "own-work")
+    return Trained(Workspace(root), trained_on_videos.videos)
 
 
 @pytest.fixture(scope="session")
 def random_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Only to be read."""
-    return write_workspace(tmp_path_factory.mktemp("random") / "work")
+    made = write_workspace(tmp_path_factory.mktemp("random") / "work")
+    _READ_ONLY[made.root] = _files(made.root)
+    return made
 
 
 @pytest.fixture

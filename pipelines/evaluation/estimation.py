@@ -44,9 +44,11 @@ class EvaluationEstimate:
     """Of all ranks together."""
     gigabytes: float
     """Of `scores.h5`, of all protocols."""
+    held_out: int = 0
+    """Held-out videos that are scored before, to choose the fusion weight on, counted as long as a test video."""
 
     @classmethod
-    def of(cls, videos: int, recalibrated: int, measured: MeasuredVideos, bytes_of_scores: int) -> Self:
+    def of(cls, videos: int, recalibrated: int, held_out: int, measured: MeasuredVideos, bytes_of_scores: int) -> Self:
         """Under torchrun each rank scores its share of the videos, and recalibrates for itself."""
         seconds = statistics.mean(measured.seconds) if measured.seconds else 0.0
         return cls(
@@ -54,8 +56,9 @@ class EvaluationEstimate:
             recalibrated=recalibrated,
             seconds_per_video=seconds,
             measured_videos=len(measured.seconds),
-            hours=seconds * (videos / ranks().size + recalibrated) / 3600,
+            hours=seconds * ((videos + held_out) / ranks().size + recalibrated) / 3600,
             gigabytes=bytes_of_scores / 1e9,
+            held_out=held_out,
         )
 
 

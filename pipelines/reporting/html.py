@@ -62,6 +62,7 @@ def page(
             "calibration": plots.calibration(result).panels,
             "training": plots.training(result, curves).panels if curves else [],
         },
+        held_out=any(one.held_out for one in curves),
         clips_with_pictures=len(thumbnails),
         class_index={name: index for index, name in enumerate(result.classes)},
         motion_adds={effect.class_name: effect.difference for effect in result.motion_effects},

@@ -21,6 +21,11 @@ class Curves:
     run: str
     steps: dict[str, list[dict[str, float]]]
 
+    @property
+    def held_out(self) -> bool:
+        """Whether some of it was measured on held-out videos."""
+        return any("validation_loss" in record for records in self.steps.values() for record in records)
+
 
 def read_configurations(workspace: Workspace, runs: Iterable[str]) -> dict[str, RunConfig | None]:
     """The configurations of the runs, each preceded by the one whose streams its joint step started from.

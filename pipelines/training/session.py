@@ -19,6 +19,7 @@ from pipelines.datasets.sampler import StepSampler
 from pipelines.datasets.samples import Batch, TrainingSamples
 from pipelines.datasets.sampling import TemporalSampling
 from pipelines.errors import MissingError, UsageError
+from pipelines.evaluation.protocols import IMPORTED
 from pipelines.interface.options import Precision
 from pipelines.models import STResNet, load_pretrained, load_streams
 from pipelines.models.weights import read_pretrained
@@ -118,9 +119,16 @@ def prepare_run(
         on_progress: Is told what the steps start from.
 
     Raises:
-        UsageError: The run was begun with another configuration, or a source of weights does not fit it.
+        UsageError: The run was begun with another configuration, its name is that of imported scores, or a source of
+            weights does not fit it.
         MissingError: Weights or another run are missing, or another process trains into the run.
     """
+    imported = workspace.scores / run.name / IMPORTED
+    if imported.exists() and not run.config_file.exists() and not overwrite:
+        raise UsageError(
+            f"there is no run {run.name}, but scores of another program were imported under that name ({imported}): "
+            "give another --name, or --overwrite to move them aside"
+        )
     base = run if base_run is None else find_run(workspace, base_run)
     finished = [] if overwrite else run.finished()
     selected = list(config.steps)
@@ -233,7 +241,7 @@ class Session:
                     stop=stop,
                     save=save,
                     save_seconds=checkpoint_seconds,
-                    on_validate=held_out_measure(self.prepared.data, self.prepared.config, trainer),
+                    on_validate=held_out_measure(self.prepared.data, self.prepared.config, trainer, self.workers),
                     validate_every=VALIDATE_EVERY,
                     on_progress=self.on_progress,
                 )

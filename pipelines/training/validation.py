@@ -9,8 +9,10 @@ from collections.abc import Mapping
 import torch
 
 from pipelines.datasets.augmentation import REFERENCE
+from pipelines.datasets.loading import make_loader
 from pipelines.datasets.samples import BadSample, TestSamples
 from pipelines.models import STResNet
+from pipelines.runtime.devices import loader_workers
 from pipelines.training.data import TrainingData
 from pipelines.training.loop import StepTrainer, Validate, autocast_of, correct_videos, video_loss
 from pipelines.training.run_config import RunConfig
@@ -18,20 +20,22 @@ from pipelines.training.run_config import RunConfig
 _FEWEST_FRAMES = 3  # of a video, where the step is trained on single ones
 
 
-def held_out_measure(data: TrainingData, config: RunConfig, trainer: StepTrainer) -> Validate | None:
+def held_out_measure(data: TrainingData, config: RunConfig, trainer: StepTrainer, workers: int = 0) -> Validate | None:
     """What `StepTrainer.fit` calls to validate; None where nothing is held out.
 
     Each video is seen as in the test, but once: T frames spaced over it, the center crop, not mirrored. Videos that
-    cannot be read are passed over. Every process measures all of them, so that all have the same numbers.
+    cannot be read are passed over. The processes share the videos, and sum what they found in the order of the videos:
+    all have the same numbers, however many they are.
 
     Args:
         data: With the videos held out.
         config: Of the run.
         trainer: Of the step.
+        workers: Loader processes; 0: as many as suit the device.
     """
     if not data.validation:
         return None
-    step, device = trainer.step, trainer.device
+    step, device, plan = trainer.step, trainer.device, trainer.plan
     samples = TestSamples(
         data.validation,
         data.validation_labels,
@@ -45,11 +49,12 @@ def held_out_measure(data: TrainingData, config: RunConfig, trainer: StepTrainer
         clip=(step.frames, sum(step.stride) // 2) if step.name == "student" else None,
     )
 
+    mine = range(plan.ranks.rank, len(samples), plan.size)
+    loaders = min(loader_workers(workers, device), len(mine))
+
     def measure(model: STResNet, update: int) -> Mapping[str, float]:
-        sums: defaultdict[str, float] = defaultdict(float)
-        of_class: defaultdict[int, list[float]] = defaultdict(list)
-        for index in range(len(samples)):
-            sample = samples[index]
+        own: dict[int, tuple[int, dict[str, float]]] = {}
+        for sample in make_loader(samples, mine, loaders, device):
             if isinstance(sample, BadSample):
                 continue
             shown = sample.to(device)
@@ -57,16 +62,18 @@ def held_out_measure(data: TrainingData, config: RunConfig, trainer: StepTrainer
             with autocast_of(device, trainer.precision):
                 logits = model(*trainer.prepare(shown.rgb, shown.flow))
             terms = sum(stream.shape[1] for stream in logits if stream is not None)
-            sums["loss"] += float(video_loss(logits, labels)) / terms
-            sums["videos"] += 1
-            for name, correct in correct_videos(logits, labels).items():
-                sums[f"{name}_accuracy"] += float(correct)
-            of_class[sample.label].append(float(correct))  # of both streams where there are two
-        videos = sums.pop("videos", 0.0)
-        if not videos:
+            found = {"loss": float(video_loss(logits, labels)) / terms}
+            found |= {f"{name}_accuracy": float(right) for name, right in correct_videos(logits, labels).items()}
+            own[sample.index] = sample.label, found
+        of_all = sorted((index, found) for part in plan.gather(own) for index, found in part.items())
+        if not of_all:
             return {}
+        measured = [found for _, (_, found) in of_all]
+        means = {name: sum(each[name] for each in measured) / len(measured) for name in measured[0]}
+        of_class: defaultdict[int, list[float]] = defaultdict(list)
+        for _, (label, found) in of_all:
+            of_class[label].append(list(found.values())[-1])  # of both streams where there are two
         mean_class = sum(sum(each) / len(each) for each in of_class.values()) / len(of_class)
-        means = {name: value / videos for name, value in sums.items()}
-        return {**means, "mean_class_accuracy": mean_class, "videos": videos}
+        return {**means, "mean_class_accuracy": mean_class, "videos": float(len(measured))}
 
     return measure

@@ -169,7 +169,7 @@ def working(folder: Path) -> dict[str, object]:
     every = config(folder, "every{split}", split="all", steps=("appearance",), validation=0.0)
     wild = replace(every, name="wild{split}", overrides={"appearance": TINY["appearance"] | {"lr": 1e38}})
     found["every split"] = ranks().gather([train.run_splits(each) for each in (wild, every)])
-    protocols = {"crops": 3, "views": ("full", "center")}
+    protocols = {"crops": 3, "views": ("full", "center"), "fusion_weight": "held-out"}
     result = evaluate.run(evaluate.Config(folder / "work", run="two", step="late", device="cpu", **protocols))
     dry = evaluate.Config(folder / "work", run="two", step="late", device="cpu", dry_run=True, **protocols)
     found["dry test"] = ranks().gather(evaluate.run(dry).estimate)

@@ -144,9 +144,9 @@ def weights(folder: Path, run: str, step: str, checkpoint: CheckpointName = "las
     return load(Run(folder / "work" / "runs" / run, checkpoint).weights_file(step), WEIGHTS_SCHEMA)["model"]
 
 
-def losses(folder: Path, run: str) -> list[tuple[str, int, float]]:
+def losses(folder: Path, run: str, of: str = "loss") -> list[tuple[str, int, float]]:
     lines = map(json.loads, (folder / "work" / "runs" / run / "metrics.jsonl").read_text().splitlines())
-    return [(line["step"], line["iteration"], line["loss"]) for line in lines]
+    return [(line["step"], line["iteration"], line[of]) for line in lines]
 
 
 def test_extraction_does_every_video_once_and_says_so_once(staged):
@@ -164,9 +164,10 @@ def test_extraction_does_every_video_once_and_says_so_once(staged):
 def test_the_loss_curve_is_that_of_one_process(staged):
     _, folder, _, _ = staged
     train.run(ranks_script.config(folder, "one"))
-    one, two = losses(folder, "one"), losses(folder, "two")
-    assert [line[:2] for line in one] == [line[:2] for line in two]
-    assert [line[2] for line in one] == pytest.approx([line[2] for line in two], rel=1e-2)
+    for of in ("loss", "validation_loss"):
+        one, two = losses(folder, "one", of), losses(folder, "two", of)
+        assert [line[:2] for line in one] == [line[:2] for line in two]
+        assert [line[2] for line in one] == pytest.approx([line[2] for line in two], rel=1e-2)
     assert Run(folder / "work" / "runs" / "one").config() == Run(folder / "work" / "runs" / "two").config()
 
 
@@ -199,8 +200,8 @@ def test_scores_are_those_of_one_process_bit_for_bit(staged):
     shared = [read_scores(evaluation.folder / "scores.h5") for evaluation in ours.evaluations]
     documents = [(evaluation.folder / "results.json").read_text() for evaluation in ours.evaluations]
     for views, scores, document in zip(("full", "center"), shared, documents, strict=True):
-        config = evaluate.Config(folder / "work", run="two", step="late", crops=3, views=views, device="cpu")
-        single = evaluate.run(config)
+        settings = {"crops": 3, "views": views, "device": "cpu", "fusion_weight": "held-out"}
+        single = evaluate.run(evaluate.Config(folder / "work", run="two", step="late", **settings))
         again = read_scores(single.folder / "scores.h5")
         assert scores.videos == again.videos
         assert (scores.motion == again.motion).all()
@@ -229,7 +230,8 @@ def test_a_dry_run_divides_the_test_by_the_ranks(staged):
     cost, other = staged[0]["dry test"]
     assert cost == other  # what rank 0 measured is everybody's
     assert cost.videos == 3  # a fourth is damaged
-    assert cost.hours == cost.seconds_per_video * 3 / 2 / 3600
+    assert cost.held_out == 2
+    assert cost.hours == cost.seconds_per_video * (3 + 2) / 2 / 3600
 
 
 # ------------------------------------------------------------------ looking at many videos

@@ -71,9 +71,9 @@ PROTOCOLS = {
 
 
 @pytest.mark.parametrize("settings", PROTOCOLS.values(), ids=PROTOCOLS)
-def test_a_prediction_is_the_evaluation_of_the_stored_video(trained_on_videos, predicted, settings):
+def test_a_prediction_is_the_evaluation_of_the_stored_video(own_trained_on_videos, predicted, settings):
     step = {"step": "joint1", "device": "cpu"}
-    tested = evaluate.run(evaluate.Config(trained_on_videos.workspace.root, **(step | settings)))
+    tested = evaluate.run(evaluate.Config(own_trained_on_videos.workspace.root, **(step | settings)))
     scores = read_scores(tested.folder / "scores.h5")
 
     result = predicted(*scores.videos, **settings)

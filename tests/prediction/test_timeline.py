@@ -146,15 +146,15 @@ def test_the_overlay_never_replaces_the_video(trained_on_videos, tmp_path):
     assert video.read_bytes() == before
 
 
-def test_a_timeline_that_a_killed_prediction_left_half_written_goes_with_the_next(trained_on_videos, tmp_path):
+def test_a_timeline_that_a_killed_prediction_left_half_written_goes_with_the_next(own_trained_on_videos, tmp_path):
     video = tmp_path / "a.mkv"
     write_video(video, np.full((12, 32, 40, 3), 80, np.uint8), codec="ffv1", pixels="bgr0")
-    folder = trained_on_videos.workspace.root / "predictions"
+    folder = own_trained_on_videos.workspace.root / "predictions"
     left_over = temporary_name(folder / "b.csv").name.replace(f"-{os.getpid()}-", "-999999999-")
     for place in (folder / "jump", folder.parent):  # where a timeline and where failures.csv would stand
         place.mkdir(parents=True, exist_ok=True)
         (place / left_over).write_text("half a file")
-    predict.run(predict.Config([str(video)], trained_on_videos.workspace.root, **SETTINGS))
+    predict.run(predict.Config([str(video)], own_trained_on_videos.workspace.root, **SETTINGS))
     assert list(folder.parent.rglob(".*")) == []
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,19 @@ from pipelines.datasets.group_splits import fewest_groups, hold_out
 from pipelines.datasets.sampling import spaced_centers
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.scores import SCORES_SCHEMA
+from pipelines.models import STResNet
+from pipelines.runtime.ranks import Ranks
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import peek
 from pipelines.storage.workspace import Workspace
 from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, save
+from pipelines.training.data import find_training_data
+from pipelines.training.loop import StepTrainer
 from pipelines.training.recipes import RECIPES
 from pipelines.training.run_config import digest
 from pipelines.training.runs import Run, load_network, outdated
 from pipelines.training.step_files import StepFiles
+from pipelines.training.validation import held_out_measure
 from tests.helpers.workspaces import TINY_STEPS
 
 
@@ -67,6 +73,32 @@ def test_the_loss_is_that_of_the_network_on_frames_spaced_over_the_video(workspa
         label = torch.tensor([["jump", "wave"].index(class_name)] * len(logits))
         losses.append(float(torch.nn.functional.cross_entropy(logits, label)))
     assert result.steps[0].metrics["validation_loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_processes_share_the_videos_and_have_the_numbers_of_one(workspace):
+    """Two processes, one after the other: each looks at its own, and sums what both found."""
+    config = train.Config(
+        workspace.root, recipe="small", width=4, size=(32, 32), overrides=TINY_STEPS, steps=("motion",)
+    )
+    data = find_training_data(workspace, 1, config.split_choice(), validation=0.6, on_progress=lambda _: None)
+    torch.manual_seed(0)
+    network = STResNet(2, depth=26, width=4, streams=("motion",), temporal_kernels=False).eval()
+    trainer = StepTrainer(network, config.step("motion"), len(data.videos), torch.device("cpu"))
+
+    def measured(rank: int, size: int, others: list[Any]) -> tuple[Any, Any]:
+        shares: list[Any] = []
+        gather = lambda share: shares.append(share) or [share, *others]  # noqa: E731
+        trainer.plan = SimpleNamespace(ranks=Ranks(rank, size), size=size, gather=gather)
+        with torch.no_grad():
+            found = held_out_measure(data, config.run_config(data, "fp32"), trainer)(network, 0)
+        return found, shares[0]
+
+    whole, of_all = measured(0, 1, [])
+    _, of_second = measured(1, 2, [])
+    shared, of_first = measured(0, 2, [of_second])
+    assert (list(of_first), list(of_second)) == ([0, 2], [1, 3])
+    assert of_first | of_second == of_all
+    assert shared == whole
 
 
 def test_training_is_the_same_whether_the_videos_left_out_are_looked_at_or_not(workspace, monkeypatch):

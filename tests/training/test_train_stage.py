@@ -57,8 +57,10 @@ def test_the_joint_network_starts_from_the_base_streams_and_keeps_their_keys(wor
 
 
 def test_the_number_of_loader_workers_changes_nothing(workspace):
-    train.run(config(workspace, name="none", steps=("motion",)))
-    train.run(config(workspace, name="two", steps=("motion",), workers=2))
+    train.run(config(workspace, name="none", steps=("motion",), validation=0.4))
+    train.run(config(workspace, name="two", steps=("motion",), validation=0.4, workers=2))
+    assert metrics(workspace.runs / "none")[0]["validation_videos"] == 2
+    assert metrics(workspace.runs / "none") == metrics(workspace.runs / "two")
     none, two = (weights(workspace.runs / name, "motion") for name in ("none", "two"))
     for name, value in none.items():
         assert torch.equal(value, two[name]), name
@@ -92,6 +94,16 @@ def test_overwrite_moves_the_old_run_aside(workspace):
     train.run(config(workspace, steps=("motion",), seed=1, overwrite=True))
     assert (workspace.runs / "split1.old1" / "motion" / "weights.pt").exists()
     assert json.loads((workspace.runs / "split1" / "config.json").read_text())["seed"] == 1
+
+
+def test_a_run_does_not_take_the_name_of_imported_scores(workspace):
+    imported = workspace.scores / "split1" / "imported"
+    imported.mkdir(parents=True)
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match=r"no run split1, but scores of another program were imported .*--overwr"):
+            train.run(config(workspace, steps=("motion",), dry_run=dry_run))
+    train.run(config(workspace, steps=("motion",), overwrite=True))
+    assert (workspace.scores / "split1.old1" / "imported").is_dir()
 
 
 def test_a_joint_step_without_its_base_streams_says_so(workspace):

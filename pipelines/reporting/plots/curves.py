@@ -77,7 +77,8 @@ def training(result: "Result", curves: "Sequence[Curves]") -> PanelGrid:
             rows.append(
                 [Panel(f"{name}: {what}", 3.6, 1.9, partial(_draw_log, shown, what)) for what in ("loss", ACCURACY)]
             )
-    return PanelGrid("Training", f"{described(result)} · loss: mean over frames and streams", rows)
+    dashed = " · dashed: held out" if any(each.held_out for each in curves) else ""
+    return PanelGrid("Training", f"{described(result)} · loss: mean over frames and streams{dashed}", rows)
 
 
 def _draw_log(records: "list[dict[str, float]]", what: str, axes: Axes) -> None:
