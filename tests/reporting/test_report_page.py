@@ -109,6 +109,7 @@ def test_training_curves_are_taken_from_the_log_as_far_as_it_is_whole(
     evaluate()
     log_training(updates=4000)
     result = run(Config(workspace.root))
+    assert "Dashed" not in page_of(result)
     curves = read_curves(workspace, read_configurations(workspace, ["split1"]))
     panels = plots.training(result, curves).panels
     assert [panel.title for panel in panels] == [
@@ -144,8 +145,10 @@ def test_the_curves_of_the_page_say_what_they_show_and_stand_alone(
     scores = read_scores(evaluate(classes=HOSTILE) / "scores.h5")
     other = tmp_path / 'a"<b>$x$\x1b.npz'
     np.savez(other, videos=np.array(scores.videos), scores=scores.motion)
-    log_training(updates=40_000)
+    log = log_training(updates=40_000) / "metrics.jsonl"
+    log.write_text('{"step": "joint1", "iteration": 5, "loss": 1, "validation_loss": 2}\n' + log.read_text("utf-8"))
     page = page_of(run(Config(workspace.root, with_file=other)))
+    assert "Dashed: of the videos held out of training." in page
     assert_needs_nothing_from_outside(page)
     drawings = re.findall("<svg.*?</svg>", page, re.DOTALL)
     assert len(drawings) == 2 + 3 + 4

@@ -137,6 +137,7 @@ def test_runs_of_a_further_set_are_named_after_it(two_splits):
     assert reported.of_splits == "split 2 of five"
     assert reported.notices == [
         "without splits 1, 3, 4, 5, of which no run was tested",
+        "2 classes have a single test video: right in 0 or 100 %, with as much weight in the mean class",
         "no groups are known, so clips of one scene may stand on both sides of a split, which makes accuracy too high",
     ]
 
