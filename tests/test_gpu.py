@@ -1,11 +1,13 @@
 """What runs on a GPU gives what the CPU gives: the checks of `benchmarks/gpu.py`."""
 
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
 
@@ -21,25 +23,48 @@ def test_every_gpu_path_equals_the_cpu():
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-def test_the_gpu_checks_themselves_run_on_the_cpu():
-    found = checks("cpu")
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert found.stdout.count("| equal |") >= 3
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """Runs the script in this process, which has loaded torch already: what it printed, and its rows."""
+    monkeypatch.syspath_prepend(str(BENCHMARK.parent))
+    seed, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    torch.set_num_threads(1)  # what is so small takes longer with more
+
+    def run(file: Path, *options: str) -> tuple[str, list[dict]]:
+        arguments = ["gpu.py", "--device", "cpu", "--quick", "--json", str(file), *options]
+        monkeypatch.setattr(sys, "argv", arguments)
+        specification = importlib.util.spec_from_file_location("gpu_benchmark", BENCHMARK)
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        with pytest.raises(SystemExit) as ended:
+            module.main()
+        told = capsys.readouterr()
+        assert ended.value.code == 0, told.out + told.err
+        return told.out, [json.loads(line) for line in file.read_text().splitlines()]
+
+    yield run
+    torch.random.set_rng_state(seed)
+    torch.set_num_threads(threads)
 
 
-def test_the_timings_of_tvl1_run_on_the_cpu_and_are_json_lines_too(tmp_path):
+def test_the_gpu_checks_themselves_run_on_the_cpu(run_here, tmp_path):
+    _, rows = run_here(tmp_path / "rows.jsonl", "--checks-only")
+    assert sum(row["result"] == "equal" for row in rows) == 13
+
+
+def test_the_timings_of_tvl1_and_of_extraction_run_on_the_cpu_and_are_json_lines_too(run_here, tmp_path):
     """So that no slip in them wastes a GPU's minutes."""
-    file = tmp_path / "rows.jsonl"
-    found = checks("cpu", "--only", "tvl1", "--json", str(file))
-    assert found.returncode == 0, found.stdout + found.stderr
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    _, rows = run_here(tmp_path / "rows.jsonl", "--only", "tvl1")
     assert [row["what"] for row in rows[:3]] == ["copying", "matrix product", "launching a kernel"]
     assert sum(row["result"] == "equal" for row in rows) == 6
     assert len([row for row in rows if row.get("pairs_per_second", 0) > 0]) == 4
     assert len([row for row in rows if row.get("pixel_iterations_per_second", 0) > 0]) == 2
+    _, rows = run_here(tmp_path / "rows.jsonl", "--only", "extract")
+    assert rows[3]["result"] == "equal"
+    assert rows[4]["what"] == "extract-flow, 1 clip, 1 process"
+    assert rows[-1]["pairs_per_second"] > 0
 
 
-def test_when_the_budget_is_used_up_no_further_part_begins(tmp_path):
-    found = checks("cpu", "--only", "tvl1", "--budget", "0")
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert found.stdout.count("| left out | the budget of 0 s is used up |") == 3
+def test_when_the_budget_is_used_up_no_further_part_begins(run_here, tmp_path):
+    told, _ = run_here(tmp_path / "rows.jsonl", "--only", "tvl1", "--budget", "0")
+    assert told.count("| left out | the budget of 0 s is used up |") == 3
