@@ -9,16 +9,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pipelines.errors import UsageError
+from pipelines.errors import MissingError, UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option, Space
 from pipelines.reporting.result import Result
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable
 from pipelines.storage.workspace import Workspace, is_plain_name
-from pipelines.training.runs import ALL_SPLITS, DEFAULT_RUNS, SPLIT_FIELD, splits_left_out
+from pipelines.training.runs import ALL_SPLITS, DEFAULT_RUNS, SPLIT_FIELD, Run, splits_left_out
+
+if TYPE_CHECKING:
+    from pipelines.analysis.near_duplicates import NearDuplicate
+    from pipelines.reporting.evaluations import SavedEvaluation
 
 THUMBNAILS = 400  # clips with pictures on the page, unless told otherwise: of UCF101 4.5 kB each, 1.8 MB
 OTHERS = "Other runs and programs"
@@ -68,6 +72,10 @@ class Config:
     holds probabilities, else logits)."""
     thumbnails: Annotated[int, Option(metavar="N", minimum=0)] = THUMBNAILS
     """Maximum number of clips shown with pictures on the page."""
+    near_duplicates: bool = False
+    """Also find videos in training and test with near-identical middle frames (reads a frame of every video)."""
+    publication: bool = False
+    """Also write every figure as SVG and PDF, and the tables as LaTeX."""
     output: Annotated[Path | None, Option(metavar="DIR", default="a folder in the workspace's reports/")] = None
     """Folder for the report."""
 
@@ -125,6 +133,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     result = dataclasses.replace(
         compute(inputs, name, output), training=tuple(findings(workspace, configurations, curves))
     )
+    if config.near_duplicates:
+        result = dataclasses.replace(result, near_duplicates=_near_duplicates(workspace, evaluations, on_progress))
     if config.splits == ALL_SPLITS:
         left_out = splits_left_out(workspace, result.split_set, wanted)
         result = dataclasses.replace(result, splits_left_out=tuple(left_out))
@@ -146,8 +156,25 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     require_writable(output)
     if workspace.reports.is_dir():
         remove_left_over_temporary_files(workspace.reports)
-    written = files.write(output, files.contents(result, inputs, curves, make_page), on_progress)
+    written = files.write(output, files.contents(result, inputs, curves, make_page, config.publication), on_progress)
     return dataclasses.replace(result, files=written)
+
+
+def _near_duplicates(
+    workspace: Workspace, evaluations: "Sequence[SavedEvaluation]", on_progress: OnProgress
+) -> "tuple[NearDuplicate, ...]":
+    """Of the videos that were tested and of those that the runs were trained on. Raises `MissingError`."""
+    from pipelines.analysis.near_duplicates import near_duplicates
+
+    if not workspace.frames.is_dir():
+        raise MissingError(
+            f"--near-duplicates needs frames, and {workspace.frames} has none: run `stres extract-frames`"
+        )
+    splits = [
+        (one.split, Run(workspace.runs / one.run).split().train, [*one.scores.videos, *one.unscored])
+        for one in evaluations
+    ]
+    return near_duplicates(workspace, splits, lambda done, total: on_progress(Progress("compare", done, total)))
 
 
 def _plain(text: str) -> str:

@@ -37,6 +37,23 @@ class StreamComparison:
 
 
 @dataclass(frozen=True)
+class ChangedVideo:
+    """A test of a video that only one of two runs gets right: what each took it for."""
+
+    clip: int
+    """Counted through all splits."""
+    video: str
+    true: str
+    first: str
+    second: str
+
+    @property
+    def won(self) -> bool:
+        """Whether the first is right."""
+        return self.first == self.true
+
+
+@dataclass(frozen=True)
 class Comparison:
     """This report's run (`first`) and the one it is compared with."""
 
@@ -46,6 +63,8 @@ class Comparison:
     videos: int
     streams: tuple[StreamComparison, ...]
     """The last is the headline of both."""
+    changed: "tuple[ChangedVideo, ...]" = ()
+    """What only one of the two gets right, of the last of `streams`."""
     other_sources: tuple[str, ...] = ()
     """Ids of the videos that were not the same in both tests, where both say what they were made from."""
 
@@ -74,13 +93,29 @@ def compare_streams(
         UsageError: The two were not tested on the same videos and classes.
     """
     other = stream if second_stream is None else second_stream
-    pairs = [_hits(a, b, stream, other) for a, b in zip(first, second, strict=True)]
-    ours, theirs = (np.concatenate(hits) for hits in zip(*pairs, strict=True))
+    labels = np.concatenate([table.labels for table in first])
+    ours, theirs = (guesses == labels for guesses in _guesses(first, second, stream, other))
     both, only_first, only_second = (int(which.sum()) for which in (ours & theirs, ours & ~theirs, ~ours & theirs))
     cells = (both, only_first, only_second, len(ours) - both - only_first - only_second)
     difference = (only_first - only_second) / len(ours)
     interval = of_paired_difference(only_first, only_second, len(ours))
     return StreamComparison(stream, other, *cells, difference, interval, mcnemar(only_first, only_second))
+
+
+def changed_videos(
+    first: Sequence[Scored], second: Sequence[Scored], stream: str, second_stream: str
+) -> tuple[ChangedVideo, ...]:
+    """The videos that only one of two streams gets right, those of the first run first. Arguments and errors are those
+    of `compare_streams`."""
+    ours, theirs = _guesses(first, second, stream, second_stream)
+    classes = first[0].classes
+    videos = [(id_, int(label)) for table in first for id_, label in zip(table.videos, table.labels, strict=True)]
+    changed = [
+        ChangedVideo(clip, video, classes[label], classes[ours[clip]], classes[theirs[clip]])
+        for clip, (video, label) in enumerate(videos)
+        if (ours[clip] == label) != (theirs[clip] == label)
+    ]
+    return tuple(sorted(changed, key=lambda one: not one.won))
 
 
 def other_sources(first: Sequence[Scores], second: Sequence[Scores]) -> tuple[str, ...]:
@@ -106,8 +141,18 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, number).pvalue) if number else 1.0
 
 
-def _hits(first: Scored, second: Scored, stream: str, second_stream: str) -> tuple[np.ndarray, np.ndarray]:
-    """Which videos each gets right, in the order of `first`: bool [V] each."""
+def _guesses(
+    first: Sequence[Scored], second: Sequence[Scored], stream: str, second_stream: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each takes the videos of all splits for, in the order of `first`: int [V] each."""
+    orders = [_same_videos(*tables) for tables in zip(first, second, strict=True)]
+    ours = [table.streams[stream].argmax(axis=1) for table in first]
+    theirs = [table.streams[second_stream].argmax(axis=1)[rows] for table, rows in zip(second, orders, strict=True)]
+    return np.concatenate(ours), np.concatenate(theirs)
+
+
+def _same_videos(first: Scored, second: Scored) -> np.ndarray:
+    """The rows of `second` in the order of `first`: int [V]. Raises `UsageError` where they differ."""
     if first.classes != second.classes:
         difference = _difference(first.classes, second.classes)
         raise UsageError(f"the two runs cannot be compared, their classes differ: {difference}")
@@ -121,8 +166,7 @@ def _hits(first: Scored, second: Scored, stream: str, second_stream: str) -> tup
     if not np.array_equal(first.labels, second.labels[order]):
         wrong = int(np.argmax(first.labels != second.labels[order]))
         raise UsageError(f"the two runs cannot be compared: they have other classes for {first.videos[wrong]}")
-    ours = first.streams[stream].argmax(axis=1) == first.labels
-    return ours, (second.streams[second_stream].argmax(axis=1) == second.labels)[order]
+    return order
 
 
 def _difference(first: Sequence[str], second: Sequence[str]) -> str:

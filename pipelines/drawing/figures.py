@@ -1,10 +1,11 @@
-"""Figures of matplotlib: colours and lettering that all of them have, and how they become PNG.
+"""Figures of matplotlib: colours and lettering that all of them have, and how they become PNG, SVG and PDF.
 
 Drawn without pyplot, so that nothing global is touched. Sizes are in inches and points as matplotlib counts them.
 """
 
 import io
 import warnings
+from typing import Literal
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -41,4 +42,22 @@ def png(figure: Figure, dots_per_inch: float = 200) -> bytes:
     with warnings.catch_warnings(), matplotlib.rc_context({"axes.unicode_minus": False}):
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box; the tables have the name
         figure.savefig(buffer, format="png", dpi=dpi, facecolor=SURFACE)
+    return buffer.getvalue()
+
+
+def for_print(figure: Figure, kind: Literal["svg", "pdf"]) -> bytes:
+    """The figure for a paper: cropped, without its title, which the caption takes the place of. Letters are TrueType in
+    PDF, since publishers refuse Type 3, and outlines in SVG. One content always gives the same bytes."""
+    for text in figure.texts:
+        text.set_visible(False)
+    buffer = io.BytesIO()
+    with (
+        warnings.catch_warnings(),
+        matplotlib.rc_context({"axes.unicode_minus": False, "pdf.fonttype": 42, "svg.hashsalt": "stres"}),
+    ):
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(
+            buffer, format=kind, dpi=300, bbox_inches="tight", pad_inches=0.02, facecolor=SURFACE,
+            metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind],
+        )  # fmt: skip
     return buffer.getvalue()

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.analysis.calibration import calibration, motion_effects
-from pipelines.analysis.comparison import Comparison, compare_streams, other_sources
+from pipelines.analysis.comparison import Comparison, changed_videos, compare_streams, other_sources
 from pipelines.analysis.external import External, add_external, external_name, external_of, read_external
 from pipelines.analysis.fusion import weight_sweep
+from pipelines.analysis.label_issues import label_issues
 from pipelines.analysis.published import published
 from pipelines.analysis.score_files import is_score_file
 from pipelines.evaluation.intervals import methods
@@ -133,6 +134,7 @@ def compute(inputs: ReportInputs, name: str, output: Path) -> Result:
         confused=confused_pairs(matrix, first.scores.classes),
         confusion=tuple(map(tuple, matrix.tolist())),
         mistakes=_mistakes(inputs),
+        label_issues=label_issues(tables, headline),
         motion_effects=motion_effects(tables) if two_streams else (),
         fusion=tuple(sweeps),
         calibration={stream: calibration(tables, stream) for stream in streams if stream in STREAMS},
@@ -187,5 +189,6 @@ def _comparison(inputs: ReportInputs) -> Comparison:
         second_protocol=inputs.compared[0].protocol_name,
         videos=sum(len(table.videos) for table in inputs.tables),
         streams=tuple(compare_streams(inputs.tables, second, *pair) for pair in pairs),
+        changed=changed_videos(inputs.tables, second, *list(pairs)[-1]),
         other_sources=other_sources([evaluation.scores for evaluation in inputs.evaluations], second),
     )

@@ -3,37 +3,60 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+from pipelines.drawing.figures import for_print, png
 from pipelines.reporting import plots
 from pipelines.reporting.compute import ReportInputs
+from pipelines.reporting.latex import PRINTED, latex_table
 from pipelines.reporting.result import Result
 from pipelines.reporting.tables import tables
 from pipelines.reporting.training_log import Curves
 from pipelines.runtime.progress import OnProgress, Progress
 from pipelines.storage.atomic import storage_errors, write_bytes, write_text
 
-_OPTIONAL = (
-    "motion_effect.csv", "fusion_weight.csv", "published.csv", "comparison.csv", "training.csv",
-    "motion_effect.png", "fusion_weight.png", "training.png",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
+_OPTIONAL = [
+    f"{name}.{kind}"
+    for name in (*PRINTED, "calibration", "comparison_videos", "fusion_weight", "near_duplicates", "training")
+    for kind in ("csv", "png", "svg", "pdf", "tex")
+]
+
+FigureKind = Literal["png", "svg", "pdf"]
 Make = Callable[[], str | bytes]
 
 
 def contents(
-    result: Result, inputs: ReportInputs, curves: Sequence[Curves], make_page: Callable[[], str]
+    result: Result, inputs: ReportInputs, curves: Sequence[Curves], make_page: Callable[[], str], publication: bool
 ) -> dict[str, Make]:
-    """What makes the content of each file, in the order of writing: tables, figures, the page."""
-    made: dict[str, Make] = {name: partial(str, text) for name, text in tables(result, inputs, curves).items()}
-    made["confusion_matrix.png"] = lambda: plots.confusion_matrix(result)
-    made["per_class.png"] = lambda: plots.per_class(result)
-    made["calibration.png"] = lambda: plots.calibration(result).png()
+    """What makes the content of each file, in the order of writing: tables, figures, the page. For a `publication` each
+    figure is there as SVG and PDF, too, and each of the tables `PRINTED` as LaTeX."""
+    texts = tables(result, inputs, curves)
+    made: dict[str, Make] = {name: partial(str, text) for name, text in texts.items()}
+    figures: dict[str, Callable[[], Figure]] = {
+        "confusion_matrix": lambda: plots.confusion_matrix(result),
+        "per_class": lambda: plots.per_class(result),
+        "calibration": lambda: plots.calibration(result).figure(),
+    }
     if result.fusion:
-        made["motion_effect.png"] = lambda: plots.motion_effect(result)
-        made["fusion_weight.png"] = lambda: plots.fusion_weight(result).png()
+        figures["motion_effect"] = lambda: plots.motion_effect(result)
+        figures["fusion_weight"] = lambda: plots.fusion_weight(result).figure()
     if curves:
-        made["training.png"] = lambda: plots.training(result, curves).png()
+        figures["training"] = lambda: plots.training(result, curves).figure()
+    kinds: tuple[FigureKind, ...] = ("png", "svg", "pdf") if publication else ("png",)
+    for kind in kinds:
+        made |= {f"{name}.{kind}": partial(_drawn, draw, kind) for name, draw in figures.items()}
+    if publication:
+        for name in PRINTED:
+            if f"{name}.csv" in texts:
+                made[f"{name}.tex"] = partial(latex_table, texts[f"{name}.csv"], result.citation)
     return made | {"report.html": make_page}
+
+
+def _drawn(draw: "Callable[[], Figure]", kind: FigureKind) -> bytes:
+    return png(draw()) if kind == "png" else for_print(draw(), kind)
 
 
 def write(output: Path, files: Mapping[str, Make], on_progress: OnProgress) -> dict[str, str]:

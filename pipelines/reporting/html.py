@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 
 from pipelines import __version__
 from pipelines.analysis.class_order import confusion_order
+from pipelines.analysis.near_duplicates import MOST
 from pipelines.evaluation.metrics import confusion_matrix, softmax
 from pipelines.interface.wording import interval, p_value, percent, plural, points
 from pipelines.reporting import plots
@@ -29,6 +30,7 @@ TEMPLATE = "report.html.j2"
 STYLE = "report.css"
 # Each uses those before it.
 SCRIPTS = ("core.js", "clips.js", "matrix.js", "pointing.js", "classes.js", "main.js")
+LISTED = 100  # rows of a table of videos
 BEST = 5  # classes listed for a clip
 UNIT = 10_000  # probabilities travel as whole ten-thousandths: they are most of the page but for its pictures
 
@@ -63,6 +65,8 @@ def page(
             "training": plots.training(result, curves).panels if curves else [],
         },
         held_out=any(one.held_out for one in curves),
+        listed=LISTED,
+        most_gray_levels=MOST,
         clips_with_pictures=len(thumbnails),
         class_index={name: index for index, name in enumerate(result.classes)},
         motion_adds={effect.class_name: effect.difference for effect in result.motion_effects},
@@ -109,6 +113,10 @@ def page_data(result: Result, inputs: ReportInputs, thumbnails: Mapping[int, Thu
         probabilities = np.take_along_axis(softmax(logits), order, axis=1)
         units = np.rint(probabilities * UNIT).astype(int)
         streams[stream] = {"best": order.ravel().tolist(), "probability": units.ravel().tolist()}
+    lists = {"suspects": [one.clip for one in result.label_issues]}
+    if result.comparison:
+        for name, won in (("won", True), ("lost", False)):
+            lists[name] = [one.clip for one in result.comparison.changed if one.won == won]
     return {
         "classes": result.classes,
         "streams": list(result.streams),
@@ -124,6 +132,7 @@ def page_data(result: Result, inputs: ReportInputs, thumbnails: Mapping[int, Thu
             "unit": UNIT,
             "streams": streams,
         },
+        "lists": lists,
         "thumbnails": {str(index): [each.frame, each.flow] for index, each in thumbnails.items()},
     }
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from pipelines.analysis.comparison import Comparison
     from pipelines.analysis.external import External
     from pipelines.analysis.fusion import WeightSweep
+    from pipelines.analysis.label_issues import LabelIssue
+    from pipelines.analysis.near_duplicates import NearDuplicate
     from pipelines.analysis.published import Published
     from pipelines.datasets.class_balance import ClassBalance
     from pipelines.evaluation.metrics import ClassMetrics, ConfusedPair, StreamMetrics
@@ -83,6 +85,8 @@ class Result:
     """Numbers of videos, of the headline stream: rows true, columns predicted."""
     mistakes: tuple[Mistake, ...]
     """Of the headline stream, the most confident first."""
+    label_issues: "tuple[LabelIssue, ...]"
+    """Videos that the headline stream takes for likely mislabelled, the most suspect first."""
     motion_effects: "tuple[MotionEffect, ...]"
     """The class that gains most first; empty without both streams."""
     fusion: "tuple[WeightSweep, ...]"
@@ -107,6 +111,8 @@ class Result:
     """The set of splits that these are of; "" for the workspace's first."""
     grouped: bool = True
     """False where splits were made without knowing of groups."""
+    near_duplicates: "tuple[NearDuplicate, ...] | None" = None
+    """Videos with near-identical frames, those on both sides of a split first; None if nobody looked."""
     splits_left_out: tuple[int, ...] = ()
     """Those of the set that were not tested, of a report of all."""
 
@@ -120,6 +126,22 @@ class Result:
         """The splits in words."""
         of_set = f" of {self.split_set}" if self.split_set else ""
         return (f"mean of {len(self.splits)} splits" if self.several else f"split {self.splits[0].split}") + of_set
+
+    @property
+    def citation(self) -> str:
+        """How the numbers came about: a line that can stand below any of them."""
+        from pipelines import __version__
+
+        test = self.protocol
+        parts = [f"{plural(self.videos, 'test video')}, {self.of_splits}"]
+        if "frames" in test:
+            views = {"full": "whole frames", "center": "center crops"}.get(test["views"], f"{test['views']} crops")
+            mirror = " and their mirror images" if test["mirror"] else ""
+            together = "one sequence" if test["temporal"] == "sequence" else "windows as long as in training"
+            parts.append(f"{test['frames']} frames a video as {together}, {views}{mirror}")
+        if self.fusion:
+            parts.append(f"fused with {self.fusion[0].used_in_words} for {self.fusion[0].first}")
+        return " · ".join([*parts, f"protocol {self.protocol_name}", f"stres {__version__}"])
 
     @property
     def accuracies(self) -> dict[str, str]:
@@ -177,6 +199,9 @@ class Result:
             notices.append(NO_GROUPS)
         if self.excluded:
             notices.append(f"without the classes {', '.join(self.excluded)} (--exclude-class)")
+        if leaks := len({(one.first, split) for one in self.near_duplicates or () for split in one.leaks}):
+            tests = plural(leaks, "test is", "tests are")
+            notices.append(f"{tests} of a video whose near duplicate was trained on (near_duplicates.csv)")
         notices += self.training
         return notices
 

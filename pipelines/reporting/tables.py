@@ -48,6 +48,21 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
         "videos.csv": _videos(inputs),
         "calibration.csv": csv_text(["stream", "above", "up_to", "videos", "confidence", "accuracy"], bins),
     }
+    made["label_issues.csv"] = csv_text(
+        ["video", "label", "likely", "label_probability", "likely_probability"],
+        (
+            [one.video, one.label, one.likely, *map(_fraction, (one.label_probability, one.likely_probability))]
+            for one in result.label_issues
+        ),
+    )
+    if result.near_duplicates is not None:
+        made["near_duplicates.csv"] = csv_text(
+            ["tested_in_splits", "video", "trained_on_or_other", "same_class", "gray_levels"],
+            (
+                [" ".join(map(str, one.leaks)), one.first, one.second, str(one.same_class).lower(), one.difference]
+                for one in result.near_duplicates
+            ),
+        )
     if result.fusion:
         made["motion_effect.csv"] = csv_text(
             ["class", "support", "helped", "hurt", "difference"],
@@ -69,6 +84,14 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
         )
     if result.comparison is not None:
         made["comparison.csv"] = _comparison(result)
+        splits = [one.split for one in result.splits for _ in range(one.videos)]
+        made["comparison_videos.csv"] = csv_text(
+            ["split", "video", "true", "this", "other", "right"],
+            (
+                [splits[one.clip], one.video, one.true, one.first, one.second, "this" if one.won else "other"]
+                for one in result.comparison.changed
+            ),
+        )
     if curves:
         logged = [
             (one.run, step, record) for one in curves for step, records in one.steps.items() for record in records

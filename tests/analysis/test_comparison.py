@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from pipelines.analysis.comparison import compare_streams, mcnemar
+from pipelines.analysis.comparison import changed_videos, compare_streams, mcnemar
 from pipelines.errors import UsageError
 from pipelines.evaluation.intervals import of_paired_difference
 from pipelines.evaluation.scores import Scores
@@ -38,6 +38,16 @@ def test_videos_are_matched_by_id_and_not_by_place() -> None:
     order = [1, 2, 0, 3, 4, 5]
     shuffled = Scores([SECOND.videos[i] for i in order], SECOND.labels[order], ["x", "y"], fused=SECOND.fused[order])
     assert compare_streams([FIRST], [shuffled], "fused") == compare_streams([FIRST], [SECOND], "fused")
+
+
+def test_what_only_one_gets_right_is_listed_won_before_lost() -> None:
+    order = [5, 4, 3, 2, 1, 0]
+    shuffled = Scores([SECOND.videos[i] for i in order], SECOND.labels[order], ["x", "y"], fused=SECOND.fused[order])
+    won = [(1, "b", "x", "x", "y"), (4, "e", "y", "y", "x"), (5, "f", "y", "y", "x")]
+    found = changed_videos([FIRST], [shuffled], "fused", "fused")
+    assert [dataclasses.astuple(one) for one in found] == won
+    both = changed_videos([FIRST, SECOND], [shuffled, FIRST], "fused", "fused")
+    assert [(one.clip, one.won) for one in both] == [(c, True) for c in (1, 4, 5)] + [(c, False) for c in (7, 10, 11)]
 
 
 def test_splits_are_counted_together() -> None:

@@ -126,8 +126,9 @@ def _log_training(workspace: Workspace, updates: int = 40, run: str = "split1", 
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares the second that drawing takes, where a test is not about pictures."""
     for name in ("confusion_matrix", "motion_effect", "per_class"):
-        monkeypatch.setattr(f"pipelines.reporting.plots.{name}", lambda *arguments: b"not drawn")
-    monkeypatch.setattr("pipelines.reporting.plots.PanelGrid.png", lambda grid: b"not drawn")
+        monkeypatch.setattr(f"pipelines.reporting.plots.{name}", lambda *arguments: None)
+    monkeypatch.setattr("pipelines.reporting.plots.PanelGrid.figure", lambda grid: None)
+    monkeypatch.setattr("pipelines.reporting.files.png", lambda figure: b"not drawn")
     monkeypatch.setattr(
         "pipelines.reporting.plots.drawing.Panel.svg", lambda panel: '<svg xmlns="http://www.w3.org/2000/svg"/>'
     )

@@ -96,7 +96,28 @@ def test_a_link_opens_a_cell_with_its_clips(browser: Browser, page: Path) -> Non
     assert len(browser.texts("#clips .card:first-child li")) == 3 * 5
 
 
-@pytest.mark.parametrize("link", ["#cell=1", "#cell=1,99", "#cell=a,b", "#cell=1,2,nothing", "#other=1", "#cell=%,%"])
+def test_clips_won_and_lost_and_suspect_labels_open_as_lists(
+    browser: Browser, workspace: Workspace, evaluate: Evaluate
+) -> None:
+    evaluate("other", seed=3)
+    evaluate()
+    result = run(Config(workspace.root, compare="other"))
+    assert result.comparison
+    lists = {"won": 0, "lost": 0} | {"suspects": len(result.label_issues)}
+    for one in result.comparison.changed:
+        lists["won" if one.won else "lost"] += 1
+    assert min(lists.values()) > 0
+    for link, number in lists.items():
+        browser.open(Path(result.files["report.html"]), f"#{link}=")
+        assert browser.texts("#clips h2 .muted") == [f"{number} clip" + "s" * (number > 1)]
+        assert len(browser.texts("#clips .card")) == min(number, 12)
+    browser.run("document.querySelector('#comparison [data-link=\"#won=\"]').click()")
+    browser.wait_for("document.querySelector('#clips h2').textContent.startsWith('Right in this run only')")
+
+
+@pytest.mark.parametrize(
+    "link", ["#won=", "#suspects=1", "#cell=1", "#cell=1,99", "#cell=a,b", "#cell=1,2,nothing", "#other=1", "#cell=%,%"]
+)
 def test_a_link_to_nothing_opens_nothing(browser: Browser, page: Path, link: str) -> None:
     browser.open(page, link)
     assert browser.run("document.getElementById('clips').hidden")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from pipelines.drawing.figures import MOST_PIXELS
+from pipelines.drawing.figures import MOST_PIXELS, png
 from pipelines.evaluation.scores import read_scores
 from pipelines.report import Config, Result, run
 from pipelines.reporting import html, plots
@@ -179,7 +179,7 @@ def test_the_matrix_leaves_a_cell_and_a_label_room_at_any_number_of_classes(
     workspace: Workspace, evaluate: Evaluate, number: int
 ) -> None:
     evaluate(classes=[f"ClassNumber{index}" for index in range(number)], videos=2)
-    picture = decode(plots.confusion_matrix(_measured(workspace)))
+    picture = decode(png(plots.confusion_matrix(_measured(workspace))))
     assert min(picture.shape[:2]) / number > 20  # 5 pt at 200 dpi are 14 px
     assert max(picture.shape[:2]) <= MOST_PIXELS
 
@@ -187,7 +187,7 @@ def test_the_matrix_leaves_a_cell_and_a_label_room_at_any_number_of_classes(
 def test_a_diagonal_is_dark_and_an_empty_cell_is_white(workspace: Workspace, evaluate: Evaluate) -> None:
     evaluate(classes=("a", "b"))
     result = _measured(workspace, confusion=((10, 0), (0, 10)))
-    picture = decode(plots.confusion_matrix(result))
+    picture = decode(png(plots.confusion_matrix(result)))
     darkest = RAMP[-1].removeprefix("#")
     blue_green_red = np.array([int(darkest[i : i + 2], 16) for i in (4, 2, 0)])
     assert 0.05 < (abs(picture.astype(int) - blue_green_red).max(axis=-1) <= 2).mean() < 0.6
@@ -198,7 +198,7 @@ def test_pictures_can_be_drawn_of_any_name(workspace: Workspace, evaluate: Evalu
     evaluate(classes=HOSTILE)
     result = _measured(workspace)
     for draw in (plots.per_class, plots.motion_effect, plots.confusion_matrix):
-        assert decode(draw(result)).min() < 100
+        assert decode(png(draw(result))).min() < 100
 
 
 def _measured(workspace: Workspace, **changes: object) -> Result:

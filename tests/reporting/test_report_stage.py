@@ -2,12 +2,15 @@
 
 import csv
 import dataclasses
+import html
 import io
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -16,10 +19,11 @@ from sklearn.metrics import confusion_matrix
 
 from pipelines.errors import MissingError, StorageError, UsageError
 from pipelines.evaluation.scores import read_scores
-from pipelines.interface.wording import percent
+from pipelines.interface.wording import interval, percent
 from pipelines.report import Config, Result, run
 from pipelines.runtime.progress import Progress
 from pipelines.storage.atomic import read_json, write_json
+from pipelines.storage.frames_file import new_frames_file
 from pipelines.storage.hdf5 import ArtifactError
 from pipelines.storage.workspace import Workspace
 
@@ -122,6 +126,55 @@ def test_pictures_are_pngs(workspace: Workspace, evaluate: Evaluate, log_trainin
     assert len(pictures) == 6
     for path in pictures:
         assert cv2.imread(path).min() < 100
+
+
+def test_for_a_publication_figures_are_vectors_and_tables_latex(
+    workspace: Workspace, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate()
+    monkeypatch.setattr("pipelines.reporting.files.png", lambda figure: b"not drawn")
+    monkeypatch.setattr("pipelines.reporting.plots.drawing.Panel.svg", lambda panel: "")
+    result = run(Config(workspace.root, publication=True))
+    figures = [name.removesuffix(".png") for name in result.files if name.endswith(".png")]
+    tables = ["summary", "per_class", "confusion_matrix", "confused_pairs", "motion_effect"]
+    added = {f"{name}.{kind}" for name in figures for kind in ("svg", "pdf")} | {f"{name}.tex" for name in tables}
+    assert len(added) == 15
+    assert {name for name in result.files if name.endswith((".svg", ".pdf", ".tex"))} == added
+    for name in figures:
+        pdf = Path(result.files[f"{name}.pdf"]).read_bytes()
+        assert pdf.startswith(b"%PDF")
+        assert b"/CIDFontType2" in pdf
+        assert b"/Type3" not in pdf
+        assert ElementTree.parse(result.files[f"{name}.svg"]).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    summary = Path(result.files["summary.tex"]).read_text()
+    assert summary.startswith(f"% {result.citation}\n")
+    assert "30 test videos, split 1 · 25 frames a video as one sequence, whole frames and their mirror" in summary
+    fused = result.streams["fused"]
+    assert f"{percent(fused.top1)} ({interval(fused.top1_interval)})".replace("–", "--") in summary
+    assert html.escape(result.citation) in Path(result.files["report.html"]).read_text("utf-8")
+    monkeypatch.setattr("pipelines.reporting.plots.confusion_matrix", lambda result: None)
+    run(Config(workspace.root))
+    assert not any(Path(result.files[name]).exists() for name in added)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_near_duplicates_are_looked_for_where_frames_are(
+    workspace: Workspace, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate()
+    with pytest.raises(MissingError, match="--near-duplicates needs frames"):
+        run(Config(workspace.root, near_duplicates=True))
+    for video, seed in {"bend/train": 1, "bend/v0": 1, "jump/v20": 2}.items():
+        class_name, _, name = video.partition("/")
+        with new_frames_file(workspace.frames_file(class_name, name)) as frames:
+            shown = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+            frames.append(cv2.imencode(".jpg", shown)[1].ravel())
+            frames.finish({"source_sha256": video})
+    monkeypatch.setattr("pipelines.report.Run.split", lambda run: SimpleNamespace(train=["bend/train"]))
+    result = run(Config(workspace.root, near_duplicates=True))
+    assert rows_of(result, "near_duplicates.csv")[1:] == [["1", "bend/v0", "bend/train", "true", "0"]]
+    assert result.notices == ["1 test is of a video whose near duplicate was trained on (near_duplicates.csv)"]
+    assert "in split 1" in Path(result.files["report.html"]).read_text("utf-8")
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -78,7 +78,7 @@ function cardList(clips) {
   return el("div", {}, cards, more);
 }
 
-// ------------------------------------------------------------------ links: #cell=3,5 #class=3 #helped=3 #hurt=3
+// ------------------------------------------------------------------ links: #cell=3,5 #class=3 #helped=3 #hurt=3 #won= #lost= #suspects=
 
 const LISTS = {
   cell([row, column], stream) {
@@ -95,6 +95,19 @@ const LISTS = {
   },
   helped: ([row]) => changedByMotion(row, "fused", "appearance", "right only with motion"),
   hurt: ([row]) => changedByMotion(row, "appearance", "fused", "right only without motion"),
+  won: () => ({ clips: data.lists.won, title: "Right in this run only" }),
+  lost: () => ({ clips: data.lists.lost, title: "Right in the other run only" }),
+  suspects: () => ({ clips: data.lists.suspects, title: "Possibly mislabelled, the most suspect first" }),
+};
+
+const SECTIONS = {
+  cell: "matrix",
+  class: "classes",
+  helped: "motion",
+  hurt: "motion",
+  won: "comparison",
+  lost: "comparison",
+  suspects: "labels",
 };
 
 /** The clips of a class that one stream gets right and another wrong. */
@@ -110,8 +123,10 @@ function listLink(kind, indices, stream = data.headline) {
 
 /** What a link asks for, or null where it is none of ours. */
 function readLink(hash) {
-  const [, kind, rest] = hash.match(/^#(\w+)=(.+)$/) || [];
+  const [, kind, rest] = hash.match(/^#(\w+)=(.*)$/) || [];
   if (!kind || !Object.hasOwn(LISTS, kind)) return null;
+  if (["won", "lost", "suspects"].includes(kind))
+    return data.lists[kind] && !rest ? { kind, indices: [], stream: data.headline } : null;
   const parts = rest.split(",");
   const indices = parts.slice(0, kind === "cell" ? 2 : 1).map(Number);
   let stream = data.headline;
@@ -154,9 +169,7 @@ function followLink() {
       focusMatrix();
     }
   };
-  document
-    .getElementById({ cell: "matrix", class: "classes", helped: "motion", hurt: "motion" }[link.kind])
-    .after(section);
+  document.getElementById(SECTIONS[link.kind]).after(section);
   section.hidden = false;
   section.scrollIntoView({ block: "nearest" });
   section.focus({ preventScroll: true });

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from pipelines.drawing.figures import GRID, MUTED, TEXT, new_figure, png, shortened
+from pipelines.drawing.figures import GRID, MUTED, TEXT, new_figure, shortened
 from pipelines.reporting.plots.drawing import (
     HURT,
     STREAM_COLOURS,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 MOST_EFFECTS = 20  # classes of each kind
 
 
-def per_class(result: "Result") -> bytes:
+def per_class(result: "Result") -> Figure:
     """A group of bars for each class, a bar for each stream, the class that the headline stream knows best first.
 
     Many classes are spread over up to three columns, so that the picture stays about as wide as it is tall.
@@ -57,7 +58,7 @@ def per_class(result: "Result") -> bytes:
         loc="upper left", bbox_to_anchor=(margin / width, 1 - 0.52 / height), borderaxespad=0, borderpad=0,
     )  # fmt: skip
     add_title(figure, margin / width, "Accuracy by class", described(result))
-    return png(figure)
+    return figure
 
 
 def _name_classes(axes: Axes, names: Sequence[str], points: float) -> None:
@@ -67,7 +68,7 @@ def _name_classes(axes: Axes, names: Sequence[str], points: float) -> None:
     axes.spines["bottom"].set_visible(False)
 
 
-def motion_effect(result: "Result") -> bytes:
+def motion_effect(result: "Result") -> Figure:
     """The classes that motion changes, the most helped above, the most hurt below, at most `MOST_EFFECTS` of each."""
     rows = result.motion(1)[:MOST_EFFECTS] + result.motion(-1)[:MOST_EFFECTS][::-1]
     points = 9.0
@@ -85,4 +86,4 @@ def motion_effect(result: "Result") -> bytes:
     axes.set_xlabel("accuracy of fused less that of appearance, percentage points", color=MUTED, fontsize=8)
     subtitle = described(result) if rows else "no class changes"
     add_title(figure, margin / figure.get_figwidth(), "Where motion helps and where it hurts", subtitle)
-    return png(figure)
+    return figure

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.figure import Figure
 
-from pipelines.drawing.figures import GRID, MUTED, SURFACE, TEXT, new_figure, png, shortened
+from pipelines.drawing.figures import GRID, MUTED, SURFACE, TEXT, new_figure, shortened
 from pipelines.reporting.plots.drawing import RAMP, add_title, described, text_width
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 NUMBERS_UP_TO = 20  # classes; with more, a number no longer fits its cell
 
 
-def confusion_matrix(result: "Result") -> bytes:
+def confusion_matrix(result: "Result") -> Figure:
     """Row-normalised colours, the counts in the cells up to 20 classes; grows with the number of classes."""
     counts = np.array(result.confusion)
     number = len(counts)
@@ -55,7 +56,7 @@ def confusion_matrix(result: "Result") -> bytes:
     colour_bar.ax.tick_params(labelsize=8, colors=MUTED, length=2)
     colour_bar.outline.set_visible(False)
     add_title(figure, margin / width, "Confusion matrix", subtitle)
-    return png(figure)
+    return figure
 
 
 def _label_matrix(axes: Axes, labels: list[str], points: float) -> None:

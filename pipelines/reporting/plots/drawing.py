@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.drawing.figures import GRID, MUTED, TEXT, new_figure, png, shortened
+from pipelines.drawing.figures import GRID, MUTED, TEXT, new_figure, shortened
 from pipelines.interface.wording import percent
 
 if TYPE_CHECKING:
@@ -139,8 +139,8 @@ class PanelGrid:
         """All of them, row by row."""
         return [panel for row in self.rows for panel in row]
 
-    def png(self) -> bytes:
-        """All panels in one picture."""
+    def figure(self) -> Figure:
+        """All panels in one figure."""
         left, top, below, beside = 0.65, 0.7, 0.8, 0.6
         width = max(sum(panel.width + beside for panel in row) for row in self.rows)
         figure = new_figure(left + width, top + sum(max(panel.height for panel in row) + below for row in self.rows))
@@ -154,4 +154,4 @@ class PanelGrid:
                 axes.set_title(panel.title, loc="left", fontsize=9, color=TEXT, parse_math=False)
                 across += panel.width + beside
         add_title(figure, left / figure.get_figwidth(), self.title, self.subtitle)
-        return png(figure)
+        return figure
