@@ -41,8 +41,14 @@ def evaluate(ui: CommandUI, config: stage.Config) -> None:
     ui.finish(_document(result), exit_code=int(_incomplete(result)))
     then = ""
     if result.estimate is None:
-        name = shlex.quote(result.folder.parent.name)
-        then = printable(f"; next: {command_line(config.workspace, 'report', '--run', name)}")
+        from pipelines.evaluation.headline import headline
+
+        folder = result.folder
+        arguments = ["--run", shlex.quote(folder.parent.name)]
+        folders = [file.parent for file in folder.parent.glob("*/results.json")]
+        if headline(Workspace(config.workspace), folders) not in [each.folder for each in result.evaluations]:
+            arguments += ["--protocol", folder.name]
+        then = printable(f"; next: {command_line(config.workspace, 'report', *arguments)}")
     _show(ui, result, then)
 
 
@@ -67,7 +73,8 @@ def _show(ui: CommandUI, result: stage.Result, then: str) -> None:
     ui.out.print(ClassBalance(**result.results["balance"]).of_test(), soft_wrap=True)
     for evaluation in result.evaluations:
         if "fusion" in evaluation.results:
-            ui.out.print(ChosenWeight(**evaluation.results["fusion"]).sentence, soft_wrap=True)
+            which = f"{evaluation.folder.name}: " if len(result.evaluations) > 1 else ""
+            ui.out.print(which + ChosenWeight(**evaluation.results["fusion"]).sentence, soft_wrap=True)
     folders = ", ".join(str(evaluation.folder) for evaluation in result.evaluations)
     videos = f"{plural(result.results['videos'], 'video')} in {duration(result.seconds)}"
     ui.out.print(f"{videos}; scores in {folders}{then}", soft_wrap=True)

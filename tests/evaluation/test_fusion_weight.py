@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from pipelines import evaluate, predict, train
 from pipelines.deployment.card import Exported, write_card
@@ -15,11 +16,13 @@ from pipelines.deployment.checking import ExportCheck
 from pipelines.deployment.model import deployed, random_inputs
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.fusion_weight import choose_weight, known_weight
+from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scores import read_scores
 from pipelines.reporting.compute import compute, load
 from pipelines.reporting.evaluations import load_evaluation
 from pipelines.storage.workspace import Workspace
 from pipelines.training.runs import Run, choose_run, load_network
+from stres_cli.app import app
 from tests.helpers.workspaces import TINY_STEPS, write_workspace
 
 HELD_OUT = {"jump/jump0", "wave/wave1"}
@@ -116,6 +119,28 @@ def test_a_number_is_taken_as_it_is_and_every_stage_uses_it(
     logits = predict.run(predict.Config(video, fusion_weight=0.2, step="late", **settings)).predictions[0].logits
     expected = 0.2 * np.array(logits["appearance"]) + 0.8 * np.array(logits["motion"])
     np.testing.assert_allclose(logits["fused"], expected, rtol=1e-12)
+
+
+def test_the_command_says_what_was_chosen_and_how_it_is_reported_beside_the_paper_s_test(workspace: Workspace) -> None:
+    (workspace.scores / "split1" / Protocol.of_paper("late").name).mkdir(parents=True)
+    (workspace.scores / "split1" / Protocol.of_paper("late").name / "results.json").write_text("{}")
+    arguments = [
+        "evaluate",
+        "-w",
+        str(workspace.root),
+        "--crops",
+        "1",
+        "--device",
+        "cpu",
+        "--fusion-weight",
+        "held-out",
+    ]
+    shown = CliRunner().invoke(app, arguments, prog_name="stres")
+    assert shown.exit_code == 0, shown.stderr
+    assert ", chosen on 2 held-out videos: " in shown.stdout
+    assert (
+        "next: stres report --run split1 --protocol late-1frames-full-mirror-sequence-fusion-held-out" in shown.stdout
+    )
 
 
 def test_an_exported_file_weights_the_streams_and_its_card_says_so(trained: Workspace) -> None:

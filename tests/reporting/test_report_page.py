@@ -148,7 +148,7 @@ def test_the_curves_of_the_page_say_what_they_show_and_stand_alone(
     log = log_training(updates=40_000) / "metrics.jsonl"
     log.write_text('{"step": "joint1", "iteration": 5, "loss": 1, "validation_loss": 2}\n' + log.read_text("utf-8"))
     page = page_of(run(Config(workspace.root, with_file=other)))
-    assert "Dashed: of the videos held out of training." in page
+    assert "Dashed with dots: of the videos held out of training." in page
     assert_needs_nothing_from_outside(page)
     drawings = re.findall("<svg.*?</svg>", page, re.DOTALL)
     assert len(drawings) == 2 + 3 + 4

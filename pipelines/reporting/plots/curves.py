@@ -69,7 +69,7 @@ def _draw_reliability(stream: str, values: "Calibration", axes: Axes) -> None:
 
 
 def training(result: "Result", curves: "Sequence[Curves]") -> PanelGrid:
-    """A row for each run and step: its loss, and its accuracy on training clips; dashed where held out."""
+    """A row for each run and step: its loss, and its accuracy on training clips; dashed with dots where held out."""
     rows = []
     for each in curves:
         for step, records in each.steps.items():
@@ -77,7 +77,7 @@ def training(result: "Result", curves: "Sequence[Curves]") -> PanelGrid:
             rows.append(
                 [Panel(f"{name}: {what}", 3.6, 1.9, partial(_draw_log, shown, what)) for what in ("loss", ACCURACY)]
             )
-    dashed = " · dashed: held out" if any(each.held_out for each in curves) else ""
+    dashed = " · dashed with dots: held out" if any(each.held_out for each in curves) else ""
     return PanelGrid("Training", f"{described(result)} · loss: mean over frames and streams{dashed}", rows)
 
 
@@ -86,10 +86,12 @@ def _draw_log(records: "list[dict[str, float]]", what: str, axes: Axes) -> None:
     if what == ACCURACY:
         columns = {f"{stream}_accuracy": (stream, colour, 100) for stream, colour in STREAM_COLOURS.items()}
     for name, (label, colour, factor) in columns.items():
-        for prefix, style, of in (("", "-", ""), ("validation_", "--", ", held out")):
+        for prefix, style, of in (("", "-", ""), ("validation_", "o--", ", held out")):
             points = [(each["iteration"], factor * each[prefix + name]) for each in records if prefix + name in each]
             if points:
-                axes.plot(*zip(*points, strict=True), style, color=colour, linewidth=1.2, label=label + of)
+                axes.plot(
+                    *zip(*points, strict=True), style, color=colour, linewidth=1.2, markersize=3, label=label + of
+                )
     axes.set_xlabel("update", color=MUTED, fontsize=8)
     axes.set_ylabel(f"{what}, %" if what == ACCURACY else what, color=MUTED, fontsize=8)
     axes.set_ylim(0, 100 if what == ACCURACY else None)
