@@ -57,7 +57,7 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
     )
     if result.near_duplicates is not None:
         made["near_duplicates.csv"] = csv_text(
-            ["tested_in_splits", "video", "trained_on_or_other", "same_class", "gray_levels"],
+            ["leaks_in_splits", "video", "near_duplicate", "same_class", "gray_levels"],
             (
                 [" ".join(map(str, one.leaks)), one.first, one.second, str(one.same_class).lower(), one.difference]
                 for one in result.near_duplicates

@@ -169,6 +169,23 @@ def test_the_table_of_classes_is_sorted_and_searched(browser: Browser, page: Pat
     assert browser.texts("#classes-host td.name") == ["class3"]
 
 
+def test_every_table_is_sorted_by_its_columns(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    click = "document.querySelectorAll('#pairs thead button')[{}].click()"
+    shares = "[...document.querySelectorAll('#pairs tbody tr')].map((row) => Number(row.cells[3].textContent))"
+    for sign in (-1, 1):  # the largest first, then the smallest
+        browser.run(click.format(3))
+        values = browser.run(shares)
+        assert values == sorted(values, key=lambda value: sign * value)
+        assert len(set(values)) > 1
+    for backwards in (False, True):
+        browser.run(click.format(0))
+        names = browser.texts("#pairs tbody td:first-child")
+        assert names == sorted(names, reverse=backwards)
+    buttons = "[...document.querySelectorAll('main table')].map((one) => one.querySelectorAll('th button').length)"
+    assert min(browser.run(buttons)) > 0
+
+
 def test_clips_have_their_frame_and_flow(browser: Browser, workspace: Workspace, evaluate: Evaluate) -> None:
     evaluate(classes=("bend", "jump"), videos=2)
     write_clip(workspace, "bend", "v0")

@@ -30,7 +30,7 @@ function buildMistakes() {
   host("mistakes").append(clips.length ? cardList(clips) : el("p", { class: "muted" }, "No video was confused."));
 }
 
-for (const build of [themeButton, buildMatrix, buildClasses, buildMistakes, buildNavigation]) build();
+for (const build of [themeButton, buildMatrix, buildClasses, buildSorting, buildMistakes, buildNavigation]) build();
 document.addEventListener("click", (event) => {
   const link = event.target.closest("[data-link]")?.dataset.link;
   if (link) openList(link);
