@@ -170,6 +170,11 @@ def _near_duplicates(
         raise MissingError(
             f"--near-duplicates needs frames, and {workspace.frames} has none: run `stres extract-frames`"
         )
+    if absent := [one.run for one in evaluations if not (workspace.runs / one.run).is_dir()]:
+        raise MissingError(
+            f"--near-duplicates needs to know the videos that {', '.join(absent)} was trained on, and {workspace.runs} "
+            "does not hold it: report a run that was trained here"
+        )
     splits = [
         (one.split, Run(workspace.runs / one.run).split().train, [*one.scores.videos, *one.unscored])
         for one in evaluations

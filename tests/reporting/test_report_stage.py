@@ -164,6 +164,10 @@ def test_near_duplicates_are_looked_for_where_frames_are(
     evaluate()
     with pytest.raises(MissingError, match="--near-duplicates needs frames"):
         run(Config(workspace.root, near_duplicates=True))
+    workspace.frames.mkdir()
+    with pytest.raises(MissingError, match="needs to know the videos that split1 was trained on"):
+        run(Config(workspace.root, near_duplicates=True))
+    workspace.runs.joinpath("split1").mkdir(parents=True)
     for video, seed in {"bend/train": 1, "bend/v0": 1, "jump/v20": 2}.items():
         class_name, _, name = video.partition("/")
         with new_frames_file(workspace.frames_file(class_name, name)) as frames:
