@@ -20,6 +20,7 @@ from pipelines.deployment.model import deployed
 from pipelines.errors import MissingError, StorageError, UsageError
 from pipelines.evaluation.scoring import Scorer
 from pipelines.models import temporal
+from pipelines.storage.workspace import Workspace
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load, save
 from pipelines.training.runs import Run, load_network
 from stres_cli.app import app
@@ -42,6 +43,13 @@ class Written:
 
     result: export.Result
     run: formats.RunFile
+
+
+@pytest.fixture(scope="module")
+def trained_on_videos(trained_on_videos, tmp_path_factory):
+    """With a copy of the workspace, for the scores of `written_joint1`."""
+    root = shutil.copytree(trained_on_videos.workspace.root, tmp_path_factory.mktemp("own") / "work")
+    return dataclasses.replace(trained_on_videos, workspace=Workspace(root))
 
 
 @pytest.fixture(scope="module")

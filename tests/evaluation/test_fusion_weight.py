@@ -33,11 +33,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A run of both streams with one video of each class held out. Only to be read."""
     folder = tmp_path_factory.mktemp("held")
     workspace = write_workspace(folder / "work")
-    (folder / "held.txt").write_text("".join(f"{id_}.avi\n" for id_ in sorted(HELD_OUT)))
-    settings = {"recipe": "small", "width": 4, "size": (32, 32), "device": "cpu", "overrides": TINY_STEPS}
-    steps = ("appearance", "motion")
-    train.run(train.Config(workspace.root, steps=steps, validation=folder / "held.txt", **settings))
+    (workspace.root / "held.txt").write_text("".join(f"{id_}.avi\n" for id_ in sorted(HELD_OUT)))
+    train.run(training(workspace))
     return workspace
+
+
+def training(workspace: Workspace) -> train.Config:
+    settings = {"recipe": "small", "width": 4, "size": (32, 32), "device": "cpu", "overrides": TINY_STEPS}
+    validation = workspace.root / "held.txt"
+    return train.Config(workspace.root, steps=("appearance", "motion"), validation=validation, **settings)
 
 
 @pytest.fixture
@@ -186,6 +190,8 @@ def test_a_run_without_held_out_videos_says_so(workspace: Workspace, trained_on_
     run.split_file.write_text(json.dumps({name: of for name, of in split.items() if name != "validation"}))
     with pytest.raises(MissingError, match="run split1 does not tell which videos were held out"):
         evaluated(workspace, fusion_weight="held-out")
+    train.run(training(workspace))  # continues the finished run
+    assert json.loads(run.split_file.read_text()) == split
     run.split_file.write_text(json.dumps(split | {"validation": ["jump/gone"]}))
     with pytest.raises(MissingError, match="has none of the 1 video held out"):
         evaluated(workspace, fusion_weight="held-out")
