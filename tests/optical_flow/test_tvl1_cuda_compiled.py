@@ -12,7 +12,7 @@ compiling = pytest.mark.skipif(not nvrtc_libraries(), reason="NVRTC is not insta
 
 
 def expect_registers_enough(variant: Variant, architecture: str) -> None:
-    """No array in local memory, and next to nothing spilled to it: the state of a thread is 6 values a row."""
+    """No array in local memory, and nothing spilled to it: the state of a thread is 6 values a row."""
     code, log = compile_variant(variant, architecture)
     assert code.startswith(b"\x7fELF")
     registers = re.search(r"Used (\d+) registers", log)
@@ -20,8 +20,9 @@ def expect_registers_enough(variant: Variant, architecture: str) -> None:
     # What a multiprocessor has, with all warps of a block on it.
     assert int(registers[1]) * 32 * variant.most_strips <= 65536
     ((stores, loads),) = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)
-    # For 9.0 the compiler spills up to eight values that are used once an iteration, a few instructions of a thousand.
-    assert max(int(stores), int(loads)) <= (0 if architecture < "sm_90" else 32), log
+    # One value of p, where a thread has 80 registers: stored once and loaded twice an iteration.
+    is_spilled = architecture == "sm_90" and variant == Variant(4, 24)
+    assert max(int(stores), int(loads)) <= (8 if is_spilled else 0), log
 
 
 @compiling

@@ -108,7 +108,8 @@ struct Arguments {
 #define ROWS_AT (ORDERS_AT + sizeof(int))   // the same of messages of rows
 #define SUMS_AT (ROWS_AT + sizeof(int))     // and of sums
 #define COUNT_AT (SUMS_AT + sizeof(int))    // the iterations of this warping
-#define NEXT_AT (COUNT_AT + sizeof(int))    // what comes next: of the following, those that apply
+#define WARPING_AT (COUNT_AT + sizeof(int))  // how many warpings have begun
+#define NEXT_AT (WARPING_AT + sizeof(int))  // what comes next: of the following, those that apply
 #define NEXT_FILTER 1
 #define NEXT_LOOK 2  // at the change of the next iteration
 #define NEXT_OVER 4  // nothing: the warping is over
@@ -482,6 +483,7 @@ DEVICE bool median_filter(State& s, const Arguments& a, Strip strip, unsigned ta
     }
   }
   if (__syncthreads_or(lost)) return false;
+  // The new u1 waits in the old one's plane: there are no registers for it while u2 is filtered.
 #pragma unroll 1
   for (int component = 0; component < 2; component++) {
 #pragma unroll 1
@@ -490,14 +492,23 @@ DEVICE bool median_filter(State& s, const Arguments& a, Strip strip, unsigned ta
       int y = here.strip_y * ROWS + r;
       int plane_at = a.plane_at + component * a.plane_size;
       float median = a.median == 5 ? median_around<5>(plane_at, a, here, y) : median_around<3>(plane_at, a, here, y);
-      rotate(s.u1, here.lane > 0 && here.x < a.width && here.y + r < a.height ? median : s.u1[0]);
+      rotate(s.u1, here.lane > 0 && here.x < a.width && here.y + r < a.height ? median : 0.0f);
     }
+    if (component == 0) {
+      __syncthreads();
+      const Place here = place_of(strip, a);
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-      float other = s.u1[r];
-      s.u1[r] = s.u2[r];
-      s.u2[r] = other;
+      for (int r = 0; r < ROWS; r++)
+        if (here.lane > 0 && here.x < a.width && here.y + r < a.height)
+          shared<float>(a.plane_at, (here.strip_y * ROWS + r + AROUND) * stride + here.x + AROUND) = s.u1[r];
     }
+  }
+  const Place here = place_of(strip, a);
+#pragma unroll
+  for (int r = 0; r < ROWS; r++) {
+    int at = (here.strip_y * ROWS + r + AROUND) * stride + here.x + AROUND;
+    s.u2[r] = s.u1[r];
+    s.u1[r] = here.lane > 0 && here.x < a.width && here.y + r < a.height ? shared<float>(a.plane_at, at) : 0.0f;
   }
   return true;
 }
@@ -568,6 +579,7 @@ DEVICE bool solve_warping(State& s, const Arguments& a, Strip strip) {
   if (threadIdx.x == 0) {
     shared<double>(CREDIT_AT, 0) = 0.0;
     shared<int>(COUNT_AT, 0) = 0;
+    shared<int>(WARPING_AT, 0)++;
     shared<int>(NEXT_AT, 0) = next_after(0, 0.0, a);
   }
   __syncthreads();
@@ -603,13 +615,14 @@ DEVICE bool solve_pair(const Arguments& a, Strip strip) {
     s.u2[r] = inside ? flow[plane + at] : 0.0f;
     s.p11[r] = s.p12[r] = s.p21[r] = s.p22[r] = 0.0f;
   }
+  if (threadIdx.x == 0) shared<int>(WARPING_AT, 0) = 0;
 #pragma unroll 1
-  for (int k = 0; k < a.warpings; k++) {
+  do {
     begin_warping(s, a, strip);
     if (!solve_warping(s, a, strip)) return false;
     if (a.iterations && threadIdx.x == 0 && shared<int>(BLOCK_AT, 0) == 0)
-      a.iterations[shared<int>(PAIR_AT, 0) * a.warpings + k] = shared<int>(COUNT_AT, 0);
-  }
+      a.iterations[shared<int>(PAIR_AT, 0) * a.warpings + shared<int>(WARPING_AT, 0) - 1] = shared<int>(COUNT_AT, 0);
+  } while (shared<int>(WARPING_AT, 0) < a.warpings);
   place = place_of(strip, a);
   flow = flow_of_pair(a);
 #pragma unroll
