@@ -201,7 +201,8 @@ def _settings(config: Config, chosen: Chosen) -> "FeatureSettings":
     from pipelines.prediction.features import FeatureSettings
     from pipelines.prediction.predictor import crops_of_a_window, frames_of_training
 
-    has: tuple[StreamName, ...] = tuple(name for name in BOTH_STREAMS if chosen.step == name) or BOTH_STREAMS
+    alone = "appearance" if chosen.step == "student" else chosen.step
+    has: tuple[StreamName, ...] = tuple(name for name in BOTH_STREAMS if name == alone) or BOTH_STREAMS
     if config.stream not in ("both", *has):
         raise UsageError(
             f"--stream {config.stream}: the network {chosen.step} of run {chosen.run.name} has only {has[0]}; leave "
