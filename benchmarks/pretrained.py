@@ -161,11 +161,17 @@ COMPARED = (
     *((("late", SEQUENCE, stream), ("scratch-late", SEQUENCE, stream)) for stream in STREAMS),
     (("late", SEQUENCE, "fused"), ("late", SEQUENCE, "motion")),
     *((("late", SEQUENCE, stream), ("v1.5-late", SEQUENCE, stream)) for stream in STREAMS),
-    *((("center-240", test, "fused"), ("late", SEQUENCE, "fused")) for test in (*TEMPORALS, RECALIBRATED)),
-    *((("center-240", test, "fused"), ("late", SEQUENCE, "motion")) for test in (*TEMPORALS, RECALIBRATED)),
-    *((("center-240", test, "fused"), ("center-240", test, "motion")) for test in (*TEMPORALS, RECALIBRATED)),
-    *((("center-240", test, "fused"), ("average-240", test, "fused")) for test in (*TEMPORALS, RECALIBRATED)),
-    *((("center-80", test, "fused"), ("average-80", test, "fused")) for test in TEMPORALS),
+    *(
+        ((f"center-{updates}", test, stream), (other.format(updates), other_test or test, other_stream))
+        for updates, test in itertools.product((240, 80), (*TEMPORALS, RECALIBRATED))
+        for stream, other, other_test, other_stream in (
+            ("fused", "late", SEQUENCE, "fused"),
+            ("fused", "late", SEQUENCE, "motion"),
+            ("motion", "late", SEQUENCE, "motion"),
+            ("fused", "center-{}", None, "motion"),
+            ("fused", "average-{}", None, "fused"),
+        )
+    ),
     (("center-240", "windows", "fused"), ("center-240", SEQUENCE, "fused")),
     (("center-240", RECALIBRATED, "fused"), ("center-240", SEQUENCE, "fused")),
     *((("center-240", "windows", "fused"), (other, "windows", "fused")) for other in ("none", "a2m", "both", "pool")),
