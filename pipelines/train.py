@@ -515,6 +515,7 @@ def like(config: Config) -> Config:
         return config
     other = find_run(Workspace(config.workspace), config.like).config()
     usual = next((recipe for name, recipe in RECIPES.items() if name == other.recipe), PAPER)
+    usual = usual.for_videos(other.train_videos.count)
     of_network = {one.name for one in fields(Recipe)} & {one.name for one in fields(NetworkConfig)}
     recipe = replace(
         usual,
@@ -526,16 +527,24 @@ def like(config: Config) -> Config:
         fixed_size=True,
         videos=None,
     )
-    of_weights = config.weights is not None and config.weights.startswith("run:")  # and so is the camera's motion
+    lent = config.base_run is not None or (config.weights or "").startswith("run:")  # and so is the camera's motion
     return replace(
         config,
         resolved=recipe,
-        camera_motion=config.camera_motion or (None if of_weights else other.network.camera_motion),
+        camera_motion=config.camera_motion or (None if lent else other.network.camera_motion),
         size=config.size or other.size,
         precision=other.precision if config.precision == "auto" else config.precision,
         validation=_held_out(config, config.like, other),
         balance=config.balance or other.balance,
     )
+
+
+def with_recipe(config: Config) -> Config:
+    """`config` with the recipe and the settings of another run that `run` would train with; of several splits those of
+    the first. Numbers of updates are not yet those for the training videos. Raises as `like`."""
+    one = config.of_split(1 if isinstance(config.split, str) else config.split)
+    workspace = Workspace(one.workspace)
+    return _with_recipe(_named(one, workspace), workspace)[0]
 
 
 def _held_out(config: Config, run: str, before: RunConfig) -> float | Path:

@@ -263,19 +263,22 @@ def flow_difference(run: Run, flow: FlowSettings | None) -> str:
 
 
 def tested_before(source: SourceRun, data: "TrainingData") -> str:
-    """In words, which of the videos to be tested the other run was trained on; empty where it was on none.
+    """In words, which of the videos tested or held out here the other run was trained on; empty where it was on none.
 
     Videos are the same where their ids and, as far as they are known, their origins are.
     """
-    trained, before, now = set(source.run.split().train), source.run.sources(), data.sources
-    tested = [one for one in data.split.test if one in trained]
-    seen = [one for one in tested if one not in before or one not in now or same_origin(before[one], now[one])]
-    if not seen:
-        return ""
-    return (
-        f"warning: run {source.label} was trained on {plural(len(seen), 'video')} of this split's test, for example "
-        f"{seen[0]}: accuracy will be too high"
-    )
+    trained = set(source.run.split().train) - set(source.run.held_out() or ())
+    before, now = source.run.sources(), data.sources
+    told = []
+    for ids, where, what in (
+        (data.split.test, "of this split's test", "accuracy"),
+        ([video.id for video in data.validation], "held out here", "held-out accuracy"),
+    ):
+        both = [one for one in ids if one in trained]
+        seen = [one for one in both if one not in before or one not in now or same_origin(before[one], now[one])]
+        if seen:
+            told.append(f"{plural(len(seen), 'video')} {where}, for example {seen[0]}: {what} will be too high")
+    return f"warning: run {source.label} was trained on {'; and on '.join(told)}" if told else ""
 
 
 def _label(run: Run, workspace: Workspace) -> str:

@@ -406,6 +406,8 @@ def write_or_compare(
     steps = {**old.steps, **config.steps}
     difference = replace(old, steps={**steps, **old.steps}).first_difference(replace(config, steps=steps))
     if difference:
+        if old.validation != config.validation:  # which changes the videos trained on, too
+            difference = f"validation was {old.validation} and is now {config.validation}"
         other_videos = difference.startswith("train_videos")
         same = "extract again what is missing of its videos" if other_videos else "give the same options"
         raise UsageError(

@@ -422,5 +422,7 @@ def resolve_precision(asked: str, device: torch.device, recipe: str = "") -> Pre
     if asked != "auto":
         return cast(Precision, asked)
     if device.type != "cuda":
-        return "bf16" if recipe == "finetune" and "avx512_bf16" in Path("/proc/cpuinfo").read_text() else "fp32"
+        about = Path("/proc/cpuinfo")  # on Linux
+        is_quick = device.type == "cpu" and about.is_file() and "avx512_bf16" in about.read_text(errors="replace")
+        return "bf16" if recipe == "finetune" and is_quick else "fp32"
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

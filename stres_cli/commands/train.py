@@ -31,7 +31,7 @@ def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _
     run.
     """
     if show_recipe:
-        _show_recipe(ui, stage.like(config))
+        _show_recipe(ui, stage.with_recipe(config))
         return
     keep_freed_memory()
     if config.split == stage.ALL_SPLITS:

@@ -74,7 +74,7 @@ def test_what_is_no_number_is_null(stres, monkeypatch, tmp_path):
 
 
 def test_the_recipe_is_a_document(stres):
-    shown = stres("train", "--show-recipe", "--lr", "motion=0.5", "--json")
+    shown = stres("train", "--show-recipe", "--recipe", "paper", "--lr", "motion=0.5", "--json")
 
     steps = document(shown.stdout)
     assert list(steps) == ["appearance", "motion", "joint1", "joint2"]

@@ -8,7 +8,7 @@ from pipelines.training.recipes import RECIPES
 
 
 def recipe(stres, *arguments):
-    shown = stres("train", "--show-recipe", "--json", *arguments)
+    shown = stres("train", "--show-recipe", "--json", "--recipe", "paper", *arguments)
     assert shown.exit_code == 0, shown.stderr
     return json.loads(shown.stdout)
 
@@ -67,7 +67,7 @@ def test_every_number_of_a_step_has_its_option(stres, option, text, field, value
 
 
 def test_every_number_of_a_step_is_among_them(stres):
-    shown = stres("train", "--show-recipe")
+    shown = stres("train", "--show-recipe", "--recipe", "paper")
 
     flags = {line.split()[0] for line in shown.stdout.splitlines() if line.startswith("--")}
     fields = set(recipe(stres)["joint1"]) - {"name"}
@@ -115,3 +115,9 @@ def test_a_value_that_cannot_be_is_refused_by_name(stres, option, text, expected
     assert shown.exit_code == 2
     assert expected in shown.stderr
     assert shown.stderr.count("\n") == 1
+
+
+def test_the_shown_recipe_is_the_one_that_would_be_picked(stres):
+    shown = stres("train", "--show-recipe", "--weights", "none")
+
+    assert "recipe small" in shown.stdout

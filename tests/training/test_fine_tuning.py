@@ -230,6 +230,16 @@ def test_test_videos_that_the_run_was_trained_on_are_told(three_classes):
     assert any(f"for example {seen[1]}" in text for text in told(three_classes, **settings, overwrite=True))
 
 
+def test_held_out_videos_that_the_run_was_trained_on_are_told(three_classes):
+    settings = {"name": "new", "steps": ("motion",), "weights": "run:old", "validation": 0.3}
+    messages = told(three_classes, **settings)
+    held_out = Run(three_classes.runs / "new").held_out()
+    seen = [id_ for id_ in held_out if id_ in set(Run(three_classes.runs / "old").split().train)]
+    assert seen
+    (warning,) = [text for text in messages if text.startswith("warning: run old was trained on")]
+    assert f"{len(seen)} video{'s' * (len(seen) > 1)} held out here, for example {seen[0]}: held-out" in warning
+
+
 # ------------------------------------------------------------------ --like
 
 
