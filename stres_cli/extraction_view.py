@@ -84,9 +84,13 @@ def _where_and_next(stage: str, config: Any) -> str:
     )
     if kind is None:
         return ""
-    words = ["train", "--split", "1"]
+    videos = [shlex.quote(config.videos)] if stage in ("extract-frames", "extract-flow") else []
     if kind == "frames":
-        words = ["extract-flow", *([shlex.quote(config.videos)] if stage == "extract-frames" else [])]
+        words = ["extract-flow", *videos]
+    elif videos and not (config.workspace / "frames").exists():
+        words = ["extract-frames", *videos]
+    else:
+        words = ["train", "--split", "1"]
     return printable(f", in {config.workspace / kind}; next: {command_line(config.workspace, *words)}")
 
 

@@ -25,7 +25,7 @@ def paper_networks():
         with torch.device("meta"):
             return STResNet(**dataclasses.asdict(config.network(101)), **pool)
 
-    return {name: build(name) for name in PAPER.steps}
+    return {name: build(name) for name in PAPER.default_steps}
 
 
 def test_both_streams_are_resnets_of_50_layers_for_rgb_and_20_flow_channels(paper_networks):

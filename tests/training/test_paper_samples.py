@@ -58,7 +58,7 @@ def assert_drawn_as(expected: dict, drawn: list, by: Callable = lambda outcome: 
 
 
 @pytest.mark.parametrize("length", [200, 60, 25, 13, 11])
-@pytest.mark.parametrize("step", list(PAPER.steps))
+@pytest.mark.parametrize("step", PAPER.default_steps)
 def test_centers_are_drawn_as_the_recipe_says(step, length):
     """From 200 frames, for which every stride fits, to 11, of which one center is valid."""
     frames, strides = {
