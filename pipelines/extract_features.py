@@ -101,7 +101,7 @@ class Config:
             crops=crops if self.crops is None else self.crops,
             views=self.views,
             mirror=self.mirror,
-            temporal=self.temporal,
+            temporal="sequence" if self.per == "frame" else self.temporal,
             checkpoint=self.checkpoint,
             device=self.device,
             precision=self.precision,

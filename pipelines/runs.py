@@ -263,6 +263,7 @@ def _flat(config: RunConfig) -> dict[str, str]:
         document.pop(name, None)
     # Fields that `to_json` leaves out at their default are a setting too.
     document |= {"validation": config.validation, "balance": config.balance, "compile": config.compile}
+    document["base_run"] = config.base_run.name if config.base_run else None
     document["network"] |= {"camera_motion": config.network.camera_motion, "resnet": config.network.resnet}
     add(document, "")
     return found

@@ -98,7 +98,10 @@ def external_name(place: Path) -> str:
     path, array = divided(place)
     whole = path.stem if is_score_file(place) else str(place).partition("/")[0]
     name = (array or whole).replace("{split}", "").strip("-_. ") or "other"
-    return path.name if name in STREAMS else name
+    if name not in STREAMS:
+        return name
+    of = "file" if is_score_file(place) else "other run"
+    return path.name if of == "file" and path.name not in STREAMS else f"{name} of the {of}"
 
 
 def add_external(

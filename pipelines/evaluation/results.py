@@ -58,6 +58,8 @@ class Results:
                 document = read_json(folder / "results.json")
             except StresError:
                 return None
+            if not isinstance(document, dict):
+                return None
             about = {**self._attributes(protocol), "content_sha256": document.get("scores_sha256")}
             if (
                 any(attributes.get(name) != value for name, value in about.items())

@@ -77,8 +77,11 @@ class AttentionWriter:
         self.shape: tuple[int, ...] = (0,)
 
     def restart(self) -> None:
-        """Forgets what was stored: the video is gone through once more."""
+        """Forgets what was stored: the video is gone through once more. Raises `StorageError`."""
         self.shape = (0,)
+        with storage_errors(self.path):
+            self.file.seek(0)
+            self.file.truncate()
 
     def look(self, plan: FramePlan, pixels: DecodedClip) -> tuple[Logits, Attention]:
         """Stores one window's maps; returns its logits, and its attention. Raises `StorageError`."""

@@ -18,13 +18,18 @@ from pipelines.storage.atomic import storage_errors, write_bytes, write_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_OPTIONAL = [
-    f"{name}.{kind}"
-    for name in (*PRINTED, "calibration", "comparison_videos", "fusion_weight", "near_duplicates", "training")
-    for kind in ("csv", "png", "svg", "pdf", "tex")
-]
-
 FigureKind = Literal["png", "svg", "pdf"]
+_KINDS: tuple[FigureKind, ...] = ("png", "svg", "pdf")
+_OPTIONAL_TABLES = (
+    "motion_effect", "fusion_weight", "published", "comparison", "comparison_videos", "near_duplicates", "training",
+)  # fmt: skip
+_FIGURES = ("confusion_matrix", "per_class", "calibration", "motion_effect", "fusion_weight", "training")
+_OPTIONAL = [
+    *(f"{name}.csv" for name in _OPTIONAL_TABLES),
+    *(f"{name}.{kind}" for name in _FIGURES for kind in _KINDS),
+    *(f"{name}.tex" for name in PRINTED),
+]
+"""What some reports have and others not."""
 Make = Callable[[], str | bytes]
 
 
@@ -40,18 +45,20 @@ def contents(
         "per_class": lambda: plots.per_class(result),
         "calibration": lambda: plots.calibration(result).figure(),
     }
-    if result.fusion:
+    if result.motion_effects:
         figures["motion_effect"] = lambda: plots.motion_effect(result)
+    if result.fusion:
         figures["fusion_weight"] = lambda: plots.fusion_weight(result).figure()
     if curves:
         figures["training"] = lambda: plots.training(result, curves).figure()
-    kinds: tuple[FigureKind, ...] = ("png", "svg", "pdf") if publication else ("png",)
-    for kind in kinds:
+    for kind in _KINDS if publication else _KINDS[:1]:
         made |= {f"{name}.{kind}": partial(_drawn, draw, kind) for name, draw in figures.items()}
     if publication:
         for name in PRINTED:
             if f"{name}.csv" in texts:
-                made[f"{name}.tex"] = partial(latex_table, texts[f"{name}.csv"], result.citation)
+                made[f"{name}.tex"] = partial(
+                    latex_table, texts[f"{name}.csv"], result.citation, intervals=name != "confusion_matrix"
+                )
     return made | {"report.html": make_page}
 
 

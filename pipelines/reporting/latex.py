@@ -16,20 +16,26 @@ _SPECIAL = {letter: f"\\{letter}" for letter in "&%$#_{}"}
 _SPECIAL |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
-def latex_table(text: str, comment: str) -> str:
+def latex_table(text: str, comment: str, *, intervals: bool = True) -> str:
     """Makes a `tabular` of a CSV table.
 
     Args:
-        text: The CSV; columns `<name>_low` and `<name>_high` become the interval behind the number of column `<name>`.
+        text: The CSV.
         comment: Stands above it, on one line.
+        intervals: Whether columns `<name>_low` and `<name>_high` are the ends of an interval, which stands behind the
+            number of column `<name>`; not where columns are called after classes.
     """
     header, *rows = csv.reader(io.StringIO(text))
     columns = {name: [row[place] for row in rows] for place, name in enumerate(header)}
+    with_interval = {name for name in columns if intervals and {f"{name}_low", f"{name}_high"} <= columns.keys()}
     titles, shown, sides = [], [], ""
     for name, cells in columns.items():
-        if name.endswith(("_low", "_high")):
+        base, _, end = name.rpartition("_")
+        if end in ("low", "high") and base in with_interval:
             continue
-        low, high = (columns.get(f"{name}_{end}", [""] * len(cells)) for end in ("low", "high"))
+        low, high = (
+            columns[f"{name}_{end}"] if name in with_interval else [""] * len(cells) for end in ("low", "high")
+        )
         is_share = name != "p_value" and any(map(_FRACTION.fullmatch, cells))
         is_number = all(re.fullmatch(r"[-+\d.e]*", cell) for cell in cells)
         titles.append(_escaped(name) + (r" (\%)" if is_share else ""))

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class"}
 """The accuracies of `StreamMetrics`, and what they are called."""
+_TEMPORAL = {
+    "sequence": "one sequence",
+    "windows": "windows as long as in training",
+    "clips": "clips of frames as close together as in training",
+}
 
 
 @dataclass(frozen=True)
@@ -137,10 +142,15 @@ class Result:
         if "frames" in test:
             views = {"full": "whole frames", "center": "center crops"}.get(test["views"], f"{test['views']} crops")
             mirror = " and their mirror images" if test["mirror"] else ""
-            together = "one sequence" if test["temporal"] == "sequence" else "windows as long as in training"
-            parts.append(f"{test['frames']} frames a video as {together}, {views}{mirror}")
-        if self.fusion:
-            parts.append(f"fused with {self.fusion[0].used_in_words} for {self.fusion[0].first}")
+            together = _TEMPORAL.get(test["temporal"], test["temporal"])
+            number = f"up to {test['frames']}" if test["temporal"] == "clips" else test["frames"]
+            parts.append(f"{number} frames a video as {together}, {views}{mirror}")
+        other = self.external
+        for sweep in self.fusion:
+            if other is None or sweep.first != other.name:
+                parts.append(f"fused with {sweep.used_in_words} for {sweep.first}")
+        if other is not None:
+            parts.append(f"fused with {other.name}, whose weight is {other.weight:g}")
         return " · ".join([*parts, f"protocol {self.protocol_name}", f"stres {__version__}"])
 
     @property

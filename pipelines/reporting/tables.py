@@ -63,11 +63,12 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
                 for one in result.near_duplicates
             ),
         )
-    if result.fusion:
+    if result.motion_effects:
         made["motion_effect.csv"] = csv_text(
             ["class", "support", "helped", "hurt", "difference"],
             ([e.class_name, e.support, e.helped, e.hurt, _fraction(e.difference)] for e in result.motion_effects),
         )
+    if result.fusion:
         made["fusion_weight.csv"] = csv_text(
             ["first", "second", "space", "weight_of_first", "top1"],
             (

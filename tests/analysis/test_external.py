@@ -104,6 +104,12 @@ def test_videos_that_the_test_has_not_are_left_out_and_told(tmp_path: Path) -> N
 def test_a_file_named_like_a_stream_of_ours_is_told_apart() -> None:
     assert external_name(Path("idt{split}.csv")) == external_name(Path("idt-{split}.csv")) == "idt"
     assert external_name(Path("fused.csv")) == "fused.csv"
+    assert external_name(Path("motion")) == external_name(Path("motion/late-25frames")) == "motion of the other run"
+
+
+def test_a_file_without_suffix_named_like_a_stream_of_ours_is_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "motion").touch()
+    assert external_name(tmp_path / "motion") == "motion of the file"
 
 
 @pytest.mark.parametrize(

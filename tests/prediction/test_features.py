@@ -93,6 +93,7 @@ def test_rows_of_windows_are_those_of_the_window_as_a_clip_of_its_own(extractor,
 def test_each_frame_has_the_row_that_it_has_in_the_whole_video(extractor, clip, step, together):
     """Fed frame by frame, with few frames held, the result is that of all frames and fields at once."""
     made = extractor(step, per="frame", crops=together)
+    assert extractor("student", per="frame").settings.protocol.temporal == "sequence"
     held = []
     add = FrameSlider.add
     with pytest.MonkeyPatch.context() as patch:

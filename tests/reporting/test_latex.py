@@ -24,3 +24,11 @@ def test_numbers_are_rounded_and_names_escaped() -> None:
         r"\bottomrule",
         r"\end{tabular}",
     ]
+
+
+def test_a_name_that_ends_as_an_interval_does_is_a_column_of_its_own() -> None:
+    table = csv_text(["class", "kick", "kick_low", "kick_high"], [["kick_low", 1, 2, 3]])
+    assert r"kick\_low & 1 & 2 & 3 \\" in latex_table(table, "", intervals=False)
+    assert r"kick\_low & 1 (" not in latex_table(table, "", intervals=False)
+    alone = csv_text(["stream", "idt_low"], [["fused", 2]])
+    assert r"stream & idt\_low \\" in latex_table(alone, "")

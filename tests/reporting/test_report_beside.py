@@ -126,6 +126,10 @@ def test_scores_of_another_program_are_fused_in(workspace: Workspace, evaluate: 
     assert result.streams["fused + idt"].top1 == pytest.approx(expected)
     assert result.fusion[1].used_top1 == pytest.approx(expected)
     assert result.output.endswith("split1+idt-25-full")
+    assert "fused with idt, whose weight is 0.25" in result.citation
+    assert "motion_effect.csv" in result.files
+    clips = replace(result, protocol=result.protocol | {"temporal": "clips"}).citation
+    assert "up to 25 frames a video as clips of frames as close together as in training" in clips
     assert "averaged: logits, before softmax" in Path(result.files["report.html"]).read_text("utf-8")
 
 
@@ -185,7 +189,13 @@ def test_files_of_an_earlier_report_that_no_longer_hold_are_removed(
     log = log_training() / "metrics.jsonl"
     assert (Path(run(Config(workspace.root)).output) / "training.csv").exists()
     log.unlink()
-    assert not (Path(run(Config(workspace.root)).output) / "training.csv").exists()
+    output = Path(run(Config(workspace.root)).output)
+    assert not (output / "training.csv").exists()
+    others = [output / name for name in ("summary.pdf", "comparison.png", "calibration.tex")]
+    for path in others:
+        path.touch()
+    run(Config(workspace.root))
+    assert all(path.exists() for path in others)  # a report has no such files
 
 
 # ------------------------------------------------------------------ pictures of clips
