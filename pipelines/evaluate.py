@@ -170,10 +170,13 @@ class SplitsResult:
 
 def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> SplitsResult:
     """Tests the runs of all splits, one after the other, as `run` does. Those that were tested so already stay, and one
-    without a network to test does not stop the others.
+    without a network to test, or held-out videos to choose a weight on, does not stop the others.
 
     Raises as `run`.
     """
+    from pipelines.evaluation.fusion_weight import require_both_streams
+    from pipelines.evaluation.videos import held_out_ids
+
     started = time.monotonic()
     if not ranks().is_first:
         on_progress = ignore_progress
@@ -184,7 +187,10 @@ def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> Spl
         unusable = {}
         for one in runs.values():
             try:
-                one.choose(config.step)
+                chosen = choose_run(workspace, one.name, config.step, config.checkpoint)
+                require_both_streams(chosen, config.fusion_weight)
+                if config.fusion_weight == options.HELD_OUT:
+                    held_out_ids(chosen.run, chosen.run.config())
             except MissingError as error:
                 unusable[one.name] = str(error)
         if len(unusable) == len(runs):

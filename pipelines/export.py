@@ -118,7 +118,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
     chosen = choose_run(Workspace(config.workspace), config.run, config.step, config.checkpoint)
     trained, step, trained_as, form = chosen.run, chosen.step, chosen.run.config(), config.chosen_format
-    weight, about_weight = known_weight(chosen, config.fusion_weight)
+    weight, about_weight = known_weight(chosen, config.fusion_weight, Workspace(config.workspace), config.run)
     model = deployed(load_network(trained, step), weight)
     file = config.file(trained.name, step)
     require_writable(file.absolute().parent)

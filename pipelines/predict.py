@@ -144,7 +144,9 @@ def run(
     )
     sources, failures, notes = ranks().broadcast_from_rank0(lambda: _sources(config))
     ranks().broadcast_from_rank0(lambda: _prepare_folders(config))
-    weight, about_weight = ranks().broadcast_from_rank0(lambda: known_weight(chosen, config.fusion_weight))
+    weight, about_weight = ranks().broadcast_from_rank0(
+        lambda: known_weight(chosen, config.fusion_weight, Workspace(config.workspace), config.run)
+    )
     predictor = _predictor(replace(config, fusion_weight=weight), chosen)
     if not ranks().is_first:
         on_progress = ignore_progress

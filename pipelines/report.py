@@ -121,10 +121,14 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     name = evaluations[0].run
     if config.splits:
         name = (config.run or DEFAULT_RUNS).replace(SPLIT_FIELD, "+".join(map(str, wanted)))
-    # Named after what was fused in or compared, too: reports of different content do not overwrite another.
+    # Named after what was fused in, and how, or compared, too: reports of different content do not overwrite another.
     folder = name
     if inputs.external is not None:
         folder += f"+{_plain(inputs.external.name)}"
+        if config.with_weight != Config.with_weight:
+            folder += f"-{config.with_weight:g}"
+        if space is not None:
+            folder += f"-{space}"
     if config.compare:
         folder += f"-vs-{_plain(config.compare)}"
     output = config.output or workspace.reports / f"{folder}-{evaluations[0].protocol_name}"

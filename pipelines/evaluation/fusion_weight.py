@@ -4,6 +4,7 @@ Letters: V videos, C classes.
 """
 
 import contextlib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -82,9 +83,17 @@ def require_both_streams(chosen: Chosen, weight: float | HeldOut) -> None:
         )
 
 
-def known_weight(chosen: Chosen, weight: float | HeldOut) -> tuple[float, str]:
+def known_weight(
+    chosen: Chosen, weight: float | HeldOut, workspace: Workspace, name: str | None = None
+) -> tuple[float, str]:
     """The weight of appearance as a number, and what is to be told of it: for "held-out" what the newest test of these
-    very weights chose, in the workspace of the run.
+    very weights chose.
+
+    Args:
+        chosen: The network.
+        weight: What was asked for.
+        workspace: Of the command, in which tests are looked for, as in that of the run.
+        name: The run as the command was given it; None where it was not.
 
     Raises:
         UsageError: The network has nothing to fuse.
@@ -94,9 +103,10 @@ def known_weight(chosen: Chosen, weight: float | HeldOut) -> tuple[float, str]:
     if not isinstance(weight, str):
         return weight, ""
     run, step = chosen.run, chosen.step
-    folder, digest = scores_folder(Workspace(run.folder.parent.parent), run), run.weights_sha256(step)
+    places, digest = (workspace, Workspace(run.folder.parent.parent)), run.weights_sha256(step)
+    folders = {scores_folder(place, run).resolve() for place in places}
     found: list[tuple[int, ChosenWeight]] = []
-    for file in folder.glob(f"{step}-*/results.json"):
+    for file in (file for folder in folders for file in folder.glob(f"{step}-*/results.json")):
         with contextlib.suppress(StresError, KeyError, TypeError, ValueError):
             attributes = peek(file.with_name("scores.h5"), SCORES_SCHEMA)
             if attributes.get("weights_sha256") == digest and "recalibrate_bn" not in attributes:
@@ -107,7 +117,7 @@ def known_weight(chosen: Chosen, weight: float | HeldOut) -> tuple[float, str]:
     best = " --checkpoint best" if run.checkpoint == "best" else ""
     raise MissingError(
         f"--fusion-weight {HELD_OUT}: no weight has been chosen for {step} of run {run.name}: do it by `stres evaluate "
-        f"--run {run.name} --network {step}{best} --fusion-weight {HELD_OUT}`, or give a number"
+        f"--run {shlex.quote(name or run.name)} --network {step}{best} --fusion-weight {HELD_OUT}`, or give a number"
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines import evaluate, predict, train
-from pipelines.deployment.card import Exported, write_card
+from pipelines.deployment.card import Exported, _evaluations, write_card
 from pipelines.deployment.checking import ExportCheck
 from pipelines.deployment.model import deployed, random_inputs
 from pipelines.errors import MissingError, UsageError
@@ -163,15 +163,29 @@ def test_an_exported_file_weights_the_streams_and_its_card_says_so(trained: Work
 def test_predictions_take_the_weight_that_a_test_of_these_weights_chose(workspace: Workspace) -> None:
     chosen = choose_run(workspace, None, "late")
     with pytest.raises(MissingError, match=r"no weight has been chosen for late of run split1: do it by `stres evalua"):
-        known_weight(chosen, "held-out")
+        known_weight(chosen, "held-out", workspace)
     fusion = evaluated(workspace, fusion_weight="held-out").results["fusion"]
-    weight, told = known_weight(chosen, "held-out")
+    weight, told = known_weight(chosen, "held-out", workspace)
     assert weight == fusion["weight"]
     assert "chosen on 2 held-out videos" in told
-    assert known_weight(chosen, 0.3) == (0.3, "")
+    assert known_weight(chosen, 0.3, workspace) == (0.3, "")
     (workspace.runs / "split1" / "motion" / "weights.pt").write_bytes(b"others")
     with pytest.raises(MissingError, match="no weight has been chosen"):
-        known_weight(chosen, "held-out")
+        known_weight(chosen, "held-out", workspace)
+
+
+def test_a_weight_that_was_chosen_in_another_workspace_than_the_runs_is_found(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    other = Workspace(tmp_path / "other")
+    shutil.copytree(workspace.root, other.root)
+    shutil.rmtree(other.runs)
+    folder = str(workspace.runs / "split1")
+    chosen = choose_run(other, folder, "late")
+    with pytest.raises(MissingError, match=f"--run {folder} --network late --fusion-weight held-out"):
+        known_weight(chosen, "held-out", other, folder)
+    fusion = evaluated(other, run=folder, step="late", fusion_weight="held-out").results["fusion"]
+    assert known_weight(chosen, "held-out", other, folder)[0] == fusion["weight"]
 
 
 def test_one_stream_has_nothing_to_weight(workspace: Workspace) -> None:
@@ -179,9 +193,31 @@ def test_one_stream_has_nothing_to_weight(workspace: Workspace) -> None:
         with pytest.raises(UsageError, match=r"motion of run split1 has the motion stream alone, fused with nothing"):
             evaluated(workspace, step="motion", fusion_weight=weight)
         with pytest.raises(UsageError, match="has the motion stream alone"):
-            known_weight(choose_run(workspace, None, "motion"), weight)
+            known_weight(choose_run(workspace, None, "motion"), weight, workspace)
     with pytest.raises(UsageError, match=r"--fusion-weight 1\.5: give a number from 0 to 1, or held-out"):
         evaluated(workspace, fusion_weight=1.5)
+
+
+def test_a_split_without_held_out_videos_does_not_stop_the_others(workspace: Workspace) -> None:
+    for name in ("s1", "s2"):
+        shutil.copytree(workspace.runs / "split1", workspace.runs / name)
+    file = Run(workspace.runs / "s1").split_file
+    file.write_text(json.dumps({name: of for name, of in json.loads(file.read_text()).items() if name != "validation"}))
+    settings = {"crops": 1, "device": "cpu", "fusion_weight": "held-out", "dry_run": True}
+    result = evaluate.run_splits(evaluate.Config(workspace.root, "s{split}", **settings))
+    assert [one.run for one in result.runs] == ["s2"]
+    assert "does not tell which videos were held out" in result.unusable["s1"]
+
+
+def test_results_that_are_no_object_are_as_if_absent(workspace: Workspace) -> None:
+    file = evaluated(workspace, crops=1).folder / "results.json"
+    run = Run(workspace.runs / "split1")
+    exported = Exported("x.pt2", "torch", "0", run, "late", run.config(), {}, ExportCheck(None, "jump", 0.5, 0.0, []))
+    assert len(_evaluations(exported)) == 1
+    file.write_text("[]")
+    assert _evaluations(exported) == []
+    again = evaluate.run(evaluate.Config(workspace.root, crops=1, device="cpu"), keep=True)
+    assert again.results["step"] == "late"
 
 
 def test_a_run_without_held_out_videos_says_so(workspace: Workspace, trained_on_videos: Any) -> None:

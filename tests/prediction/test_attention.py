@@ -1,7 +1,9 @@
 """What `predict --attention` leaves: maps whose mean is what is predicted, in the video's own left and right."""
 
+import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from pipelines import predict
 from pipelines.errors import UsageError
 from pipelines.evaluation.protocols import Protocol
-from pipelines.prediction.attention import Attention, class_maps, draw_attention
+from pipelines.prediction.attention import Attention, AttentionWriter, class_maps, draw_attention
 from pipelines.prediction.predictor import DecodedVideo, Predictor
 from pipelines.training.runs import Run
 
@@ -90,3 +92,10 @@ def test_what_speaks_for_the_class_is_drawn_where_and_when_it_was_seen():
 def test_attention_needs_windows_and_whole_frames(tmp_path, settings, message):
     with pytest.raises(UsageError, match=message):
         predict.Config(["a.avi"], tmp_path, attention=True, **SETTINGS | settings)
+
+
+def test_a_video_that_is_gone_through_once_more_leaves_nothing_of_the_first_time():
+    file = io.BytesIO()
+    file.write(b"maps of more windows")
+    AttentionWriter(None, Path("maps.npy"), file).restart()
+    assert (file.getvalue(), file.tell()) == (b"", 0)

@@ -125,7 +125,7 @@ def test_scores_of_another_program_are_fused_in(workspace: Workspace, evaluate: 
     expected = accuracy_score(scores.labels, (0.25 * theirs + 0.75 * scores.fused).argmax(axis=1))
     assert result.streams["fused + idt"].top1 == pytest.approx(expected)
     assert result.fusion[1].used_top1 == pytest.approx(expected)
-    assert result.output.endswith("split1+idt-25-full")
+    assert result.output.endswith("split1+idt-0.25-25-full")
     assert "fused with idt, whose weight is 0.25" in result.citation
     assert "motion_effect.csv" in result.files
     clips = replace(result, protocol=result.protocol | {"temporal": "clips"}).citation

@@ -190,6 +190,16 @@ def test_a_run_without_a_network_is_left_out_of_the_test(trained, tmp_path):
         evaluate.run_splits(evaluate.Config(workspace.root, "x{split}"))
 
 
+def test_a_run_without_best_weights_is_left_out_of_their_test(trained, tmp_path):
+    workspace = Workspace(Path(shutil.copytree(trained[0].root, tmp_path / "work")))
+    folder = workspace.runs / "split2" / "appearance"
+    shutil.copy(folder / "weights.pt", folder / "best.pt")
+    settings = {"crops": 1, "device": "cpu", "checkpoint": "best", "dry_run": True}
+    result = evaluate.run_splits(evaluate.Config(workspace.root, "all", **settings))
+    assert [one.run for one in result.runs] == ["split2"]
+    assert "run split1 has no best weights of appearance" in result.unusable["split1"]
+
+
 def test_numbers_of_splits_are_read_off_the_names_of_runs():
     names = ["split1", "split10", "split2", "split2.old1", "splitx", "my-split3", "split"]
     assert split_numbers(names, "split{split}") == [1, 2, 10]
