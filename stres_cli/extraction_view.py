@@ -52,7 +52,8 @@ def show(ui: CommandUI, result: ExtractResult, config: Any, *, wanted: str = "vi
     ui.out.print(
         f"{plural(result.done, 'video')} done, {result.skipped} already done, {result.failed} failed; "
         f"{plural(result.units, result.unit.removesuffix('s'))} in {duration(result.seconds)} "
-        f"({result.units_per_second:.1f} {result.unit}/s{_gpu_waited(result)}){_where_and_next(result.stage, config)}",
+        f"({result.units_per_second:.1f} {result.unit}/s{_gpu_waited(result)})"
+        f"{_where_and_next(result.stage, config) if result.done or result.skipped else ''}",
         soft_wrap=True,
     )
     if result.broken_times:
