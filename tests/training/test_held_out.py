@@ -179,7 +179,7 @@ def test_the_best_weights_survive_an_interruption(workspace, monkeypatch):
 def test_a_run_keeps_its_share_where_none_is_given_and_takes_no_other(workspace):
     trained(workspace, ("appearance",))
     assert trained(workspace, ("motion",), validation=None)[0].train_videos == 4
-    with pytest.raises(UsageError, match="begun with another configuration: train_videos"):
+    with pytest.raises(UsageError, match=r"validation was 0\.3 and is now 0\.0; give the same options"):
         trained(workspace, ("motion",), validation=0.0)
 
 
