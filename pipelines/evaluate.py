@@ -118,6 +118,10 @@ class Config:
         """The first of them."""
         return self.protocols(step, mirrored=mirrored)[0]
 
+    def protocol_for(self, chosen: Chosen) -> Protocol:
+        """The first of them for a run's network, by how that was trained."""
+        return self.protocol(chosen.step, mirrored=trained_with_mirrors(chosen.run.config(), chosen.step))
+
 
 @dataclass(frozen=True)
 class ProtocolResult:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pipelines import evaluate
 from pipelines.errors import UsageError
 from pipelines.interface import options
-from pipelines.interface.options import BOTH_STREAMS, Option, StreamName, ViewName
+from pipelines.interface.options import Option, ViewName
 from pipelines.jobs.resume import Comparison, Division, VideoFiles, divide
 from pipelines.jobs.run import report_account, run_job
 from pipelines.jobs.task import ExtractResult, Job
@@ -29,7 +29,7 @@ from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.provenance import made_by
 from pipelines.storage.typed_json import first_difference
 from pipelines.storage.workspace import Workspace
-from pipelines.training.runs import Chosen, choose_run, trained_with_mirrors
+from pipelines.training.runs import Chosen, choose_run, streams_of
 
 if TYPE_CHECKING:
     from pipelines.prediction.features import FeatureSettings, FeatureTask
@@ -201,8 +201,7 @@ def _settings(config: Config, chosen: Chosen) -> "FeatureSettings":
     from pipelines.prediction.features import FeatureSettings
     from pipelines.prediction.predictor import crops_of_a_window, frames_of_training
 
-    alone = "appearance" if chosen.step == "student" else chosen.step
-    has: tuple[StreamName, ...] = tuple(name for name in BOTH_STREAMS if name == alone) or BOTH_STREAMS
+    has = streams_of(chosen.run.config(), chosen.step)
     if config.stream not in ("both", *has):
         raise UsageError(
             f"--stream {config.stream}: the network {chosen.step} of run {chosen.run.name} has only {has[0]}; leave "
@@ -222,9 +221,7 @@ def _settings(config: Config, chosen: Chosen) -> "FeatureSettings":
         window=window,
         hop=hop,
         fps=config.fps if config.per == "frame" else None,
-        protocol=config.protocol_settings(crops).protocol(
-            chosen.step, mirrored=trained_with_mirrors(chosen.run.config(), chosen.step)
-        ),
+        protocol=config.protocol_settings(crops).protocol_for(chosen),
         precision=config.precision,
     )
 

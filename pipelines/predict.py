@@ -25,7 +25,7 @@ from pipelines.sources.videos import VideoSource, find_videos
 from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable
 from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.storage.workspace import UNLABELLED, Workspace
-from pipelines.training.runs import Chosen, choose_run, trained_with_mirrors
+from pipelines.training.runs import Chosen, choose_run
 
 if TYPE_CHECKING:
     from pipelines.prediction.predictor import Predictor
@@ -216,9 +216,7 @@ def _predictor(config: Config, chosen: Chosen) -> "Predictor":
     crops = crops_of_a_window(chosen.run, chosen.step) if config.timeline else evaluate.Config.crops
     return Predictor(
         chosen.run,
-        config.protocol_settings(crops).protocol(
-            chosen.step, mirrored=trained_with_mirrors(chosen.run.config(), chosen.step)
-        ),
+        config.protocol_settings(crops).protocol_for(chosen),
         device_for(config.device, config.precision),
         precision=config.precision,
         options=config.method_options,

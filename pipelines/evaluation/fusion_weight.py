@@ -20,7 +20,7 @@ from pipelines.storage.atomic import read_json
 from pipelines.storage.hdf5 import peek
 from pipelines.storage.typed_json import Within, from_json
 from pipelines.storage.workspace import Workspace
-from pipelines.training.runs import LATE_FUSION, Chosen, recipe_of, scores_folder
+from pipelines.training.runs import Chosen, scores_folder, streams_of
 
 WEIGHTS = tuple(step / 20 for step in range(21))
 
@@ -75,10 +75,10 @@ def choose_weight(logits: Sequence[Mapping[str, Any]], labels: Sequence[int]) ->
 
 def require_both_streams(chosen: Chosen, weight: float | HeldOut) -> None:
     """Raises `UsageError` for a weight of a network that has nothing to fuse."""
-    of_step = recipe_of(chosen.run.config(), chosen.step).streams
-    if weight != EQUAL_WEIGHTS and chosen.step != LATE_FUSION and len(of_step) == 1:
+    streams = streams_of(chosen.run.config(), chosen.step)
+    if weight != EQUAL_WEIGHTS and len(streams) == 1:
         raise UsageError(
-            f"--fusion-weight {weight}: {chosen.step} of run {chosen.run.name} has the {of_step[0]} stream alone, "
+            f"--fusion-weight {weight}: {chosen.step} of run {chosen.run.name} has the {streams[0]} stream alone, "
             "fused with nothing: leave the option out, or name another network by --network"
         )
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.datasets.split_lists import Split
 from pipelines.errors import MissingError, UsageError
-from pipelines.interface.options import CheckpointName
+from pipelines.interface.options import BOTH_STREAMS, CheckpointName, StreamName
 from pipelines.interface.wording import first_line, plural
 from pipelines.storage.atomic import locked, read_json, storage_errors, write_json
 from pipelines.storage.provenance import same_origin
@@ -324,6 +324,11 @@ def recipe_of(config: RunConfig, step: str) -> Step:
     if name not in trained:
         raise MissingError(f"the run's config.json does not tell how {name} was trained: restore it, or train it again")
     return trained[name]
+
+
+def streams_of(config: RunConfig, step: str) -> tuple[StreamName, ...]:
+    """The streams of the network that `step` left. Raises `MissingError` as `recipe_of`."""
+    return BOTH_STREAMS if step == LATE_FUSION else recipe_of(config, step).streams
 
 
 def trained_with_mirrors(config: RunConfig, step: str) -> bool:
