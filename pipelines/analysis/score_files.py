@@ -48,9 +48,14 @@ class ScoreFile:
     """Of the columns."""
 
     @property
+    def distributions(self) -> np.ndarray:
+        """Whether each row is a distribution, nothing below 0 and sum 1: bool [V]."""
+        return (self.scores >= 0).all(axis=1) & (abs(self.scores.sum(axis=1) - 1) < _SUM_TOLERANCE)
+
+    @property
     def probabilities(self) -> bool:
-        """Whether every row is a distribution: nothing below 0, sum 1."""
-        return bool((self.scores >= 0).all() and (abs(self.scores.sum(axis=1) - 1) < _SUM_TOLERANCE).all())
+        """Whether every row is a distribution."""
+        return bool(self.distributions.all())
 
 
 def divided(place: Path) -> tuple[Path, str]:
@@ -107,12 +112,11 @@ def read_score_file(place: Path, classes: Collection[str] = (), videos: Collecti
     if not finite.all():
         broken = [names[row] for row in np.flatnonzero(~finite)]
         raise UsageError(f"{path}: the scores of {some(broken)} are not finite numbers")
-    sums = found.scores.sum(axis=1)
-    odd = np.flatnonzero((found.scores < 0).any(axis=1) | (abs(sums - 1) >= _SUM_TOLERANCE))
-    if len(odd) and (array == "probabilities" or len(odd) < len(sums) / 2):
+    odd = np.flatnonzero(~found.distributions)
+    if len(odd) and (array == "probabilities" or len(odd) < len(found.scores) / 2):
         raise UsageError(
-            f"{path}: {plural(len(odd), 'row')} of {len(sums)}, such as that of {names[odd[0]]}, are not probabilities "
-            f"(sum {sums[odd[0]]:.4g}) although the others are: correct them"
+            f"{path}: {plural(len(odd), 'row')} of {len(found.scores)}, such as that of {names[odd[0]]}, are not "
+            f"probabilities (sum {found.scores[odd[0]].sum():.4g}) although the others are: correct them"
         )
     return found
 
