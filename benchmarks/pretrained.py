@@ -40,12 +40,12 @@ from cells import (
     show,
 )
 
-from pipelines import import_weights
 from pipelines.analysis.comparison import mcnemar
 from pipelines.datasets.groups import read_groups
 from pipelines.datasets.split_lists import GroupRule, read_lists
 from pipelines.datasets.splits import write_splits
 from pipelines.evaluation.scores import read_scores
+from pipelines.importing import weights as import_weights
 from pipelines.interface.options import ResNetForm
 from pipelines.storage.workspace import Workspace
 

@@ -1,6 +1,6 @@
 """`stres import-flow`: stores flow from folders of grey pictures that another tool wrote."""
 
-from pipelines import import_flow as stage
+from pipelines.importing import flow as stage
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text
 from stres_cli.extraction_view import show

@@ -1,6 +1,6 @@
 """`stres import-frames`: stores frames from folders of pictures that another tool wrote."""
 
-from pipelines import import_frames as stage
+from pipelines.importing import frames as stage
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text
 from stres_cli.extraction_view import show

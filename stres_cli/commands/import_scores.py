@@ -1,6 +1,6 @@
 """`stres import-scores`: makes a run of the scores of another program."""
 
-from pipelines import import_scores as stage
+from pipelines.importing import scores as stage
 from pipelines.interface.wording import percent, plural, printable, some
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI

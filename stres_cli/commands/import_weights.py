@@ -1,6 +1,6 @@
 """`stres import-weights`: converts a pretrained ResNet of another program for `train --weights`."""
 
-from pipelines import import_weights as stage
+from pipelines.importing import weights as stage
 from pipelines.interface.wording import plural
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, printable

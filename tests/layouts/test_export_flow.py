@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines import import_flow
 from pipelines.errors import MissingError, UsageError
 from pipelines.export_flow import Config, run
+from pipelines.importing import flow as import_flow
 from pipelines.runtime.progress import Progress
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FlowFile, new_flow_file

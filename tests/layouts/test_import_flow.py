@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines import import_frames, train
+from pipelines import train
 from pipelines.errors import MissingError, UsageError
-from pipelines.import_flow import Config, run
+from pipelines.importing import frames as import_frames
+from pipelines.importing.flow import Config, run
 from pipelines.optical_flow.methods import make_method
 from pipelines.runtime.progress import Progress
 from pipelines.storage.failures import read_failures

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines import extract_flow
 from pipelines.errors import MissingError, UsageError
-from pipelines.import_frames import Config, run
+from pipelines.importing.frames import Config, run
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.frames_file import FRAMES_SCHEMA, FrameFile

@@ -5,7 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipelines import import_flow, import_frames
+from pipelines.importing import flow as import_flow
+from pipelines.importing import frames as import_frames
 from pipelines.storage.frames_file import FRAMES_SCHEMA
 from pipelines.storage.hdf5 import peek
 from pipelines.storage.workspace import Workspace

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.metrics import stream_metrics
 from pipelines.evaluation.scores import read_scores
-from pipelines.import_scores import Config, Result, run
+from pipelines.importing.scores import Config, Result, run
 from pipelines.report import Config as ReportConfig
 from pipelines.report import run as report
 from pipelines.reporting.compute import load

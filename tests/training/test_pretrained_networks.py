@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines import evaluate, import_weights, train
+from pipelines import evaluate, train
 from pipelines.errors import MissingError, UsageError
+from pipelines.importing import weights as import_weights
 from pipelines.models import STResNet, load_pretrained
 from pipelines.storage.tensor_file import read_tensors
 from pipelines.storage.workspace import Workspace
