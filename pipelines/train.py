@@ -6,165 +6,29 @@ stopped; another one is refused.
 
 import contextlib
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pipelines.errors import UsageError
 from pipelines.interface import options
-from pipelines.interface.options import (
-    Balance,
-    CameraMotion,
-    Depth,
-    Direction,
-    Fusion,
-    Option,
-    Precision,
-    ResNetForm,
-    TemporalInit,
-)
-from pipelines.runtime.devices import device_for, repeatable, resolve_device
+from pipelines.interface.options import Option
+from pipelines.runtime.devices import device_for, repeatable
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
-from pipelines.storage.provenance import made_by
-from pipelines.storage.workspace import Workspace, is_plain_name
-from pipelines.training.compilation import compiles
-from pipelines.training.recipes import PAPER, RECIPES, STEPS, Recipe, RecipeName, Step, StepName, override, pick
-from pipelines.training.run_config import RUN_SCHEMA, NetworkConfig, RunConfig, StepConfig, TrainVideos, digest
-from pipelines.training.runs import ALL_SPLITS, DEFAULT_RUNS, SPLIT_FIELD, Run, find_run
+from pipelines.storage.workspace import Workspace
+from pipelines.training.runs import DEFAULT_RUNS, Run
+from pipelines.training.settings import TrainingSettings, settle
 from pipelines.training.step_files import StepResult
 
 if TYPE_CHECKING:
-    import torch
-
-    from pipelines.training.data import SplitChoice, TrainingData
     from pipelines.training.estimation import Estimate
-    from pipelines.training.session import PreparedRun
-
-STACK = 10  # L, flow fields of one motion input (paper.md 1.4)
-RECIPE = "Recipe (VALUE for all steps, or STEP=VALUE,STEP=VALUE)"
-_NETWORK = "Network (where no default is shown: the recipe's)"
-_DATA = "Data"
-
-
-def _share_or_file(text: str) -> float | Path:
-    try:
-        return float(text)
-    except ValueError:
-        return Path(text)
 
 
 @dataclass(frozen=True)
-class Config:
-    """Settings of `train`. None stands for the recipe's value unless an option says otherwise.
+class Config(TrainingSettings):
+    """Settings of `train`."""
 
-    An option that may differ by step is a field of `Step`, and nothing here.
-    """
-
-    workspace: options.WorkspaceFolder
-    split: Annotated[
-        int | Literal["all"], Option(metavar="N|all", minimum=1, wanted="a number of at least 1, or all")
-    ] = 1
-    """Split to train on, or all of them, one after the other."""
-    name: Annotated[
-        str | None, Option(metavar="NAME", default="split<N>, of another set of splits than the first <set>-split<N>")
-    ] = None
-    """Name of the run; of several splits with {split} for the split's number."""
-    splits: Annotated[
-        Path | None, Option(metavar="DIR|NAME", group=_DATA, default="the first set, which is made if there is none")
-    ] = None
-    """Folder of split lists in the format of UCF101's or HMDB51's, or a set of splits of the workspace by name."""
-    folds: Annotated[int | None, Option(metavar="N", minimum=2, group=_DATA, default="3")] = None
-    """Number of random splits to make, of which each video tests one; fewer where a class has fewer groups."""
-    groups: Annotated[Path | None, Option(metavar="FILE", group=_DATA)] = None
-    """Keep videos of a group on the same side of a split: CSV with a video and its group a row."""
-    group_regex: Annotated[str | None, Option(metavar="REGEX", group=_DATA)] = None
-    """The same, where the group is what matches in class/video."""
-    exclude_classes: Annotated[
-        tuple[str, ...], Option(flag="--exclude-class", metavar="NAME", repeated=True, group=_DATA)
-    ] = ()
-    """Leave a class out of training and test; may be repeated."""
-    validation: Annotated[
-        Path | float | None,
-        Option(
-            metavar="SHARE|FILE",
-            read=_share_or_file,
-            group=_DATA,
-            default="0.1 where every class has 10 groups, but 0 in the recipe paper",
-        ),
-    ] = None
-    """Share of the training groups (without groups: videos) to hold out and measure loss and accuracy on while
-    training, or a list of the videos (class/video a line); never test videos."""
-    recipe: Annotated[
-        RecipeName | None,
-        Option(group=RECIPE, default="that of the run to be continued, else by weights, GPU and number of clips"),
-    ] = None
-    """paper (for a GPU), finetune (pretrained weights, hundreds to thousands of clips), or small (from scratch on
-    hundreds)."""
-    balance: Annotated[Balance | None, Option(group=_DATA, default="none")] = None
-    """Make classes of unequal size count alike: sampler (draw each class equally often), loss (weigh each video by the
-    inverse of its class's size), or none."""
-    like: Annotated[str | None, Option(metavar="NAME|DIR", group=RECIPE)] = None
-    """Take the settings of another run: recipe with every number of its steps, network, input, weights, precision,
-    balance and share held out; not its split, classes, seed or name. What is given beside it wins."""
-    steps: Annotated[tuple[StepName, ...] | None, Option(metavar="STEP,STEP", group=RECIPE, default="the recipe's")] = (
-        None
-    )
-    """Steps to train."""
-    depth: Annotated[Depth | None, Option(metavar="N", group=_NETWORK)] = None
-    """Layers of each ResNet."""
-    width: Annotated[int | None, Option(metavar="N", minimum=1, group=_NETWORK)] = None
-    """Channels of the first stage; the paper's are 64."""
-    stem_width: Annotated[int | None, Option(metavar="N", minimum=1, group=_NETWORK, default="that of the weights")] = (
-        None
-    )
-    """Channels of the first layer."""
-    resnet: Annotated[ResNetForm | None, Option(group=_NETWORK, default="that of the weights, else v1.5")] = None
-    """Form of both ResNets: v1 (the paper's: stride in a block's first 1x1) or v1.5 (torchvision's: in the 3x3)."""
-    size: Annotated[
-        tuple[int, int] | None,
-        Option(
-            metavar="N|HxW",
-            minimum=32,
-            separator="x",
-            broadcast=True,
-            wanted="N or HxW of at least 32 pixels a side, such as 224 or 64x80",
-            group=_NETWORK,
-            default="the recipe's short side in the shape of the stored pictures; paper: 224x224",
-        ),
-    ] = None
-    """Input size in pixels."""
-    weights: Annotated[str | None, Option(metavar="NAME|FILE|run:NAME", group=_NETWORK)] = None
-    """imagenet (torchvision's), a file (in torchvision's format, or from import-weights), run:NAME or run:NAME/STEP
-    (another run), or none."""
-    fusion: Annotated[Fusion | None, Option(group=_NETWORK, default="add")] = None
-    """How the connections combine the streams."""
-    direction: Annotated[Direction | None, Option(group=_NETWORK, default="motion-to-appearance")] = None
-    """Direction of the connections."""
-    temporal_kernels: Annotated[bool | None, Option(group=_NETWORK, default="on")] = None
-    """Convolutions over time in the joint steps."""
-    temporal_init: Annotated[TemporalInit | None, Option(group=_NETWORK, default="average; finetune: center")] = None
-    """Initialisation of the convolutions over time."""
-    camera_motion: Annotated[CameraMotion | None, Option(group=_NETWORK, default="that of the base run, else none")] = (
-        None
-    )
-    """Subtract the camera's motion from the flow: from each field its mean or median displacement."""
-    base_run: Annotated[str | None, Option(metavar="NAME|DIR", group=_NETWORK, default="this run")] = None
-    """Run whose appearance and motion networks joint1 starts from, and whose joint network a student learns from."""
-    overrides: Annotated[Mapping[str, Mapping[str, Any]], Option(of_step=Step, steps=STEPS, group=RECIPE)] = field(
-        default_factory=dict
-    )
-    """Changes to the recipe's steps: by step, values by the names of `Step`'s fields."""
-    seed: options.Seed = 0
-    device: options.DeviceName = "auto"
-    precision: Annotated[Literal["auto", Precision], Option(metavar="NAME")] = "auto"
-    """auto (bf16 on a GPU, and with finetune on CPUs quick at it; else fp32), fp32, bf16 or fp16 (GPU only)."""
-    compile: Annotated[bool | None, Option(group=options.RARELY, default="on a GPU, for steps long enough to gain")] = (
-        None
-    )
-    """Compile the network with torch.compile."""
-    workers: options.LoaderWorkers = 0
     checkpoint_every: Annotated[float, Option(metavar="MINUTES", minimum=0, group=options.RARELY)] = 5.0
     """Minutes between checkpoints."""
     sync_bn: Annotated[
@@ -179,117 +43,7 @@ class Config:
     """Micro-batches in one pass through the network, each with its own batch-norm statistics: equal to rounding."""
     repeatable: Annotated[bool, Option(group=options.RARELY)] = True
     """On a GPU, restrict cuDNN to deterministic algorithms, so that an interrupted training continues bit for bit."""
-    overwrite: bool = False
-    """Archive an existing run of that name and start over; also make random splits again that lack videos."""
     dry_run: options.DryRun = False
-    resolved: Recipe | None = None  # of the run `like`, or for the data at hand; set by `run`
-
-    def __post_init__(self) -> None:
-        options.check(self)
-        if isinstance(self.validation, int | float):
-            options.require("--validation", options.Probability, self.validation)
-        for step in self.overrides:
-            if step not in STEPS:
-                raise UsageError(f"there is no step {step!r} to override: the steps are {', '.join(STEPS)}")
-        if self.groups is not None and self.group_regex is not None:
-            raise UsageError("--groups and --group-regex both say what a group is: give one of them")
-        if self.name is not None and not is_plain_name(self.name):
-            raise UsageError(f"--name {self.name!r} is not a plain folder name")
-        if self.name == ALL_SPLITS:
-            raise UsageError("--name all: `evaluate --run all` means the runs of all splits; give another name")
-        if self.split == ALL_SPLITS and self.name is not None and SPLIT_FIELD not in self.name:
-            raise UsageError(
-                f"--name {self.name!r} names one run, but --split all trains several: put {SPLIT_FIELD} in the place "
-                f"of the split's number, as in --name {self.name}-{SPLIT_FIELD}"
-            )
-        if self.like is not None and self.recipe is not None and self.resolved is None:
-            raise UsageError(f"--recipe {self.recipe} contradicts --like {self.like}, which takes that run's: give one")
-        base_steps = {"appearance", "motion"} & set(self.selected())
-        if self.base_run is not None and base_steps:
-            raise UsageError(
-                f"--base-run {self.base_run}: this command trains {' and '.join(sorted(base_steps))} itself; leave "
-                "--base-run out, or train the joint steps alone with --steps joint1"
-            )
-        # Refuses settings out of range before anything is read; the paper's joint2 only where it is to be trained.
-        for name in self.selected() if self.steps or self.recipe else STEPS[:3]:
-            self.step(name)
-
-    @property
-    def run_name(self) -> str:
-        return (self.name or DEFAULT_RUNS).replace(SPLIT_FIELD, str(self.split))
-
-    def of_split(self, number: int) -> "Config":
-        """These settings for one of several splits, whose number stands for `{split}`."""
-        named = {name: getattr(self, name) for name in ("name", "base_run", "weights", "like")}
-        given = {name: value.replace(SPLIT_FIELD, str(number)) for name, value in named.items() if value is not None}
-        return replace(self, split=number, **given)
-
-    def split_choice(self) -> "SplitChoice":
-        """What they say of the splits."""
-        from pipelines.training.data import SplitChoice
-
-        return SplitChoice(
-            splits=self.splits,
-            seed=self.seed,
-            group_regex=self.group_regex,
-            groups_file=self.groups,
-            folds=self.folds,
-            overwrite=self.overwrite,
-            exclude=self.exclude_classes,
-        )
-
-    @property
-    def base(self) -> Recipe:
-        return self.resolved or (RECIPES[self.recipe] if self.recipe else PAPER)
-
-    def selected(self) -> list[StepName]:
-        """The steps to train, in order."""
-        chosen = self.steps or self.base.default_steps
-        return [step for step in STEPS if step in chosen]
-
-    def step(self, name: StepName) -> Step:
-        """The recipe's step with its overrides."""
-        return override(self.base.steps[name], self.overrides.get(name, {}))
-
-    def network(self, num_classes: int) -> NetworkConfig:
-        """The network of the joint steps."""
-        return NetworkConfig(
-            num_classes=num_classes,
-            depth=self.depth or self.base.depth,
-            width=self.width or self.base.width,
-            flow_channels=2 * STACK,
-            fusion=self.fusion or self.base.fusion,
-            direction=self.direction or self.base.direction,
-            temporal_kernels=self.base.temporal_kernels if self.temporal_kernels is None else self.temporal_kernels,
-            temporal_init=self.temporal_init or self.base.temporal_init,
-            resnet=self.resnet or self.base.resnet or "v1.5",
-            stem_width=self.stem_width or self.base.stem_width,
-            camera_motion=self.camera_motion or "none",
-        )
-
-    def run_config(self, data: "TrainingData", precision: Precision) -> RunConfig:
-        """Everything that decides what a run on `data` becomes, except the weights of other runs."""
-        return RunConfig(
-            **made_by(RUN_SCHEMA, "opencv", "numpy", "torch"),
-            recipe=self.base.name,
-            split=data.split.number,
-            seed=self.seed,
-            size=self.size or self.base.size,
-            weights=self.weights or self.base.weights,
-            precision=precision,
-            network=self.network(len(data.classes)),
-            classes=tuple(data.classes),
-            train_videos=TrainVideos(len(data.videos), digest([video.id for video in data.videos])),
-            flow=data.flow,
-            frames_short_side=data.short_side,
-            validation=data.held_out,
-            balance=self.balance or "none",
-            steps={name: StepConfig(self.step(name)) for name in self.selected()},
-            split_sha256=digest([data.split.train, data.split.test]),
-            split_set=data.split.set_name,
-            excluded_classes=tuple(sorted(set(self.exclude_classes))),
-            compile=compiles(self.compile, resolve_device(self.device)),
-        )
 
 
 @dataclass(frozen=True)
@@ -330,8 +84,7 @@ def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> Spl
 
     Raises as `run`.
     """
-    from pipelines.training import data
-    from pipelines.training.loop import Diverged
+    from pipelines.training import data, loop, preparation
 
     started = time.monotonic()
     if not ranks().is_first:
@@ -347,7 +100,7 @@ def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> Spl
 
     def prepare() -> tuple[str, list[Config], list[str]]:
         """The runs' names, the settings of each, and the names of those that are trained already."""
-        common = _named(config, workspace)
+        common = config.named()
         choice = common.split_choice()
         _, splits = data.find_splits(workspace, choice, write=not config.dry_run, tell=lambda text: once(note(text)))
         runs, done, size = [], [], config.size
@@ -356,9 +109,9 @@ def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> Spl
             is_new = config.overwrite or not Run(workspace.runs / one.run_name).config_file.exists()
             one = replace(one, size=size if is_new else config.size)  # whatever the shape of most of its pictures
             with contextlib.ExitStack() as held:
-                known, reason = _with_recipe(one, workspace)
+                known, reason = settle(one)
                 device = device_for(known.device, known.precision)
-                prepared = _prepare(known, reason, workspace, device, held, ignore_progress, write=False)
+                prepared = preparation.prepare_run(known, reason, device, held, ignore_progress, write=False)
             size = size or prepared.config.size
             if not is_new and all(prepared.run.weights_file(step.name).exists() for step in prepared.steps):
                 done.append(one.run_name)
@@ -375,7 +128,7 @@ def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> Spl
             on_progress(note(f"split {one.split} of {len(runs)}: run {one.run_name}"))
         try:
             results.append(run(one, ignore_progress if one.run_name in done else once))
-        except Diverged as error:
+        except loop.Diverged as error:
             diverged[one.run_name] = str(error)
             on_progress(note(f"run {one.run_name}: {error}"))
     return SplitsResult(results, diverged, named, time.monotonic() - started)
@@ -391,11 +144,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         MissingError: Frames, flow, weights or a base step are missing, or a step diverges.
         Interrupted: After a signal, with a checkpoint written.
     """
-    from pipelines.training import data, session
+    from pipelines.training import data, preparation, session
 
     if isinstance(config.split, str):
         raise UsageError("one split is trained at a time: run_splits trains all")
-    config = config.of_split(config.split)
     started = time.monotonic()
     if not ranks().is_first:
         on_progress = ignore_progress
@@ -405,11 +157,11 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     unreadable: dict[str, str] = {}
     failed = 0
     estimate: Estimate | None = None
-    config, reason = ranks().broadcast_from_rank0(lambda: _with_recipe(_named(config, workspace), workspace))
-    device = device_for(config.device, config.precision)
+    settings, reason = ranks().broadcast_from_rank0(lambda: settle(config))
+    device = device_for(settings.device, settings.precision)
     with contextlib.ExitStack() as held:
         prepared = ranks().broadcast_from_rank0(
-            lambda: _prepare(config, reason, workspace, device, held, on_progress, write=not config.dry_run)
+            lambda: preparation.prepare_run(settings, reason, device, held, on_progress, write=not config.dry_run)
         )
         steps = session.Session(
             prepared,
@@ -445,148 +197,3 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         seconds=time.monotonic() - started,
         estimate=estimate,
     )
-
-
-def _prepare(
-    config: Config,
-    reason: str,
-    workspace: Workspace,
-    device: "torch.device",
-    held: contextlib.ExitStack,
-    on_progress: OnProgress,
-    *,
-    write: bool,
-) -> "PreparedRun":
-    """The run of these settings, whose recipe was picked for that `reason`: `session.prepare_run`."""
-    from pipelines.training import data, session
-    from pipelines.training.fine_tuning import flow_difference
-    from pipelines.training.pictures import input_size, median_picture, sentences
-
-    assert isinstance(config.split, int)
-    found = data.find_training_data(
-        workspace,
-        config.split,
-        config.split_choice(),
-        validation=config.validation,
-        recipe_validation=config.base.validation,
-        balance=config.balance or "none",
-        streams={stream for name in config.selected() for stream in config.step(name).inputs},
-        write=write,
-        on_progress=on_progress,
-    )
-    if reason:
-        on_progress(note(f"recipe {config.base.name}, since {reason}; --recipe takes another"))
-    if config.like:
-        difference = flow_difference(find_run(workspace, config.like), found.flow)
-        on_progress(note(f"settings of run {config.like}" + (f"; {difference}" if difference else "")))
-    pictured = [*found.videos, *found.validation]
-    settled = replace(
-        config,
-        resolved=config.base.for_videos(len(found.videos)),
-        size=config.size or input_size(config.base, median_picture(pictured)),
-    )
-    assert settled.size is not None
-    steps = [settled.step(name) for name in settled.selected()]
-    for text in sentences(pictured, settled.size, steps, found.classes):
-        on_progress(note(text))
-    return session.prepare_run(
-        workspace,
-        Run(workspace.runs / config.run_name),
-        found,
-        settled.run_config(found, session.resolve_precision(config.precision, device, config.base.name)),
-        given={name: getattr(config, name) for name in ("depth", "width", "resnet", "stem_width", "camera_motion")}
-        | ({} if config.weights or config.resnet else {"resnet": config.base.resnet}),
-        base_run=config.base_run,
-        overwrite=config.overwrite,
-        write=write,
-        held=held,
-        on_progress=on_progress,
-    )
-
-
-def like(config: Config) -> Config:
-    """`config` with the settings of the run that its `like` names, wherever it has none of its own.
-
-    Raises:
-        MissingError: There is no such run.
-        UsageError: Its held-out videos were those of a list, which is not kept.
-    """
-    if config.like is None or config.resolved is not None:
-        return config
-    other = find_run(Workspace(config.workspace), config.like).config()
-    usual = next((recipe for name, recipe in RECIPES.items() if name == other.recipe), PAPER)
-    usual = usual.for_videos(other.train_videos.count)
-    of_network = {one.name for one in fields(Recipe)} & {one.name for one in fields(NetworkConfig)}
-    recipe = replace(
-        usual,
-        **{name: getattr(other.network, name) for name in of_network},
-        steps={**usual.steps, **{step: of.step for step, of in other.steps.items()}},
-        default_steps=tuple(other.steps),
-        size=other.size,
-        weights=other.weights,
-        fixed_size=True,
-        videos=None,
-    )
-    lent = config.base_run is not None or (config.weights or "").startswith("run:")  # and so is the camera's motion
-    return replace(
-        config,
-        resolved=recipe,
-        camera_motion=config.camera_motion or (None if lent else other.network.camera_motion),
-        size=config.size or other.size,
-        precision=other.precision if config.precision == "auto" else config.precision,
-        validation=_held_out(config, config.like, other),
-        balance=config.balance or other.balance,
-    )
-
-
-def with_recipe(config: Config) -> Config:
-    """`config` with the recipe and the settings of another run that `run` would train with; of several splits those of
-    the first. Numbers of updates are not yet those for the training videos. Raises as `like`."""
-    one = config.of_split(1 if isinstance(config.split, str) else config.split)
-    workspace = Workspace(one.workspace)
-    return _with_recipe(_named(one, workspace), workspace)[0]
-
-
-def _held_out(config: Config, run: str, before: RunConfig) -> float | Path:
-    """The videos to hold out: those asked for, else as in the other run. Raises `UsageError` if those were listed."""
-    validation = before.validation if config.validation is None else config.validation
-    if validation == "list":
-        raise UsageError(f"run {run} was begun with a list of held-out videos: give it again, --validation FILE")
-    return validation
-
-
-def _named(config: Config, workspace: Workspace) -> Config:
-    """`config` with the name of its run, or of several splits their pattern, where the set of splits decides it."""
-    from pipelines.datasets.splits import set_name_of
-
-    if config.name is not None or config.splits is None:
-        return config
-    set_name = set_name_of(workspace, config.splits, config.overwrite)
-    return replace(config, name=f"{set_name}-{DEFAULT_RUNS}" if set_name else None)
-
-
-def _with_recipe(config: Config, workspace: Workspace) -> tuple[Config, str]:
-    """`config` with its recipe or that of the run it is to be like, and with the input size and the share held out of
-    the run that it continues or builds on; and why that recipe where it was picked, in words."""
-    config = like(config)
-    known = [] if config.overwrite else [Run(workspace.runs / config.run_name)]
-    known = [run for run in known if run.config_file.exists()]
-    known += [find_run(workspace, config.base_run)] if config.base_run else []
-    if known:
-        before = known[0].config()
-        recipe = config.recipe or next((name for name in RECIPES if name == before.recipe), None)
-        validation = _held_out(config, known[0].name, before)
-        camera_motion = config.camera_motion or before.network.camera_motion
-        config = replace(
-            config,
-            size=config.size or before.size,
-            recipe=recipe,
-            validation=validation,
-            camera_motion=camera_motion,
-        )
-    if config.recipe or config.resolved:
-        return config, ""
-    folders = (workspace.frames, workspace.flow)
-    on_gpu = resolve_device(config.device).type == "cuda"
-    recipe, reason = pick(config.weights, on_gpu, max(sum(1 for _ in folder.glob("*/*.h5")) for folder in folders))
-    return replace(config, recipe=recipe), reason

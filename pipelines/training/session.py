@@ -1,14 +1,13 @@
-"""One call of `train`: the run is prepared, then its steps are trained one after the other, or measured.
+"""One call of `train`: the steps of a prepared run are trained one after the other, or measured.
 
 Under torchrun every process has a session; rank 0 alone writes.
 """
 
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,169 +17,29 @@ from pipelines.datasets.loading import make_loader
 from pipelines.datasets.sampler import StepSampler
 from pipelines.datasets.samples import Batch, TrainingSamples
 from pipelines.datasets.sampling import TemporalSampling
-from pipelines.errors import MissingError, UsageError
-from pipelines.evaluation.protocols import IMPORTED
-from pipelines.interface.options import Precision
+from pipelines.errors import MissingError
 from pipelines.models import STResNet, load_pretrained, load_streams
-from pipelines.models.weights import read_pretrained
 from pipelines.runtime.devices import loader_workers, memory_errors
 from pipelines.runtime.progress import OnProgress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.signals import stop_requests
-from pipelines.storage.atomic import free_gigabytes, remove_left_over_temporary_files, require_writable
-from pipelines.storage.workspace import Workspace
+from pipelines.storage.atomic import free_gigabytes
 from pipelines.training.compilation import compiles, worthwhile
-from pipelines.training.data import TrainingData
 from pipelines.training.data_parallel import DataParallelPlan, uses_sync_bn
 from pipelines.training.estimation import Estimate, StepEstimate, measure
 from pipelines.training.findings import finding
-from pipelines.training.fine_tuning import (
-    SourceStep,
-    find_source,
-    find_source_steps,
-    find_teacher,
-    flow_difference,
-    network_of_weights,
-    tested_before,
-)
 from pipelines.training.loop import Diverged, StepTrainer
 from pipelines.training.metrics_log import MetricsLog, read_records
+from pipelines.training.preparation import PreparedRun
 from pipelines.training.recipes import STEPS, Step, StepName
-from pipelines.training.run_config import RunConfig, weights_digest
 from pipelines.training.runs import (
     Run,
-    archive,
-    describe_base,
-    find_run,
     load_network,
-    only_trainer,
-    with_known_weights,
-    write_or_compare,
 )
 from pipelines.training.step_files import StepFiles, StepResult
 from pipelines.training.validation import held_out_measure
 
 VALIDATE_EVERY = 100  # updates
-
-
-@dataclass(frozen=True)
-class PreparedRun:
-    """A run that may be trained: nothing that its steps need is missing."""
-
-    run: Run
-    base_run: Run
-    """The run whose streams joint1 starts from: another one with `--base-run`."""
-    data: TrainingData
-    config: RunConfig
-    """With the steps of this call, in the order of training, and no others."""
-    source_steps: Mapping[StepName, SourceStep]
-    """Of the steps that begin with another run's weights: which."""
-
-    @property
-    def teacher(self) -> tuple[Run, StepName]:
-        """The joint network that the student learns from."""
-        teacher = self.config.steps["student"].teacher
-        assert teacher is not None
-        return self.base_run if teacher.sha256 else self.run, teacher.step
-
-    @property
-    def steps(self) -> list[Step]:
-        """The steps to train, in order."""
-        return [step.step for step in self.config.steps.values()]
-
-
-def prepare_run(
-    workspace: Workspace,
-    run: Run,
-    data: TrainingData,
-    config: RunConfig,
-    *,
-    given: Mapping[str, Any],
-    base_run: str | None,
-    overwrite: bool,
-    write: bool,
-    held: contextlib.ExitStack,
-    on_progress: OnProgress,
-) -> PreparedRun:
-    """Finds what the steps of `config` start from, and writes the run's configuration or compares it.
-
-    Until `held` is closed, no other process trains into the run.
-
-    Args:
-        workspace: Where the run lies.
-        run: The run, which may be there already.
-        data: Its training videos.
-        config: What the options say of it, without what other runs contribute.
-        given: What of the network was asked for, whatever the weights are; None where it was not.
-        base_run: Name or folder of the run whose streams joint1 starts from; None for `run` itself.
-        overwrite: Archive a run of that name first.
-        write: False compares only, and loads no pretrained weights from the network.
-        held: Takes the lock on the run.
-        on_progress: Is told what the steps start from.
-
-    Raises:
-        UsageError: The run was begun with another configuration, its name is that of imported scores, or a source of
-            weights does not fit it.
-        MissingError: Weights or another run are missing, or another process trains into the run.
-    """
-    imported = workspace.scores / run.name / IMPORTED
-    if imported.exists() and not run.config_file.exists() and not overwrite:
-        raise UsageError(
-            f"there is no run {run.name}, but scores of another program were imported under that name ({imported}): "
-            "give another --name, or --overwrite to move them aside"
-        )
-    base = run if base_run is None else find_run(workspace, base_run)
-    finished = [] if overwrite else run.finished()
-    selected = list(config.steps)
-    source_steps: dict[StepName, SourceStep] = {}
-    known = run.config() if run.config_file.exists() and not overwrite else None
-    if "student" in selected:
-        teacher = find_teacher(run, base, [*finished, *selected], known)
-        own = {**(known.steps if known else {}), **config.steps}
-        pool = (base.config().steps if teacher.sha256 else own)[teacher.step].step.temporal_pool
-        student = replace(config.steps["student"], teacher=teacher)
-        if pool is not None and student.step.frames < pool[0]:
-            raise UsageError(
-                f"--frames {student.step.frames} for student: its teacher {teacher.step} pools over {pool[0]} frames, "
-                "give at least as many"
-            )
-        config = replace(config, steps={**config.steps, "student": student})
-    source = find_source(config.weights, workspace)
-    lender = source.run if source is not None else base if base != run else None
-    config = replace(config, network=network_of_weights(config, given, lender, known))
-    if source is not None:
-        lent = [] if base_run is None else ["appearance", "motion"]
-        source_steps = find_source_steps(source, run, [*finished, *lent], selected, config)
-        begun = [step.described(name) for name, step in source_steps.items() if name not in finished]
-        differences = [flow_difference(source.run, config.flow), tested_before(source, data)] if begun else []
-        for text in (*begun, *differences):
-            if text:
-                on_progress(note(text))
-        steps = {name: replace(config.steps[name], weights=step.record()) for name, step in source_steps.items()}
-        config = replace(config, weights=source.text, steps={**config.steps, **steps})
-    config = replace(config, weights_sha256=weights_digest(config.weights))
-    if not overwrite:
-        config = with_known_weights(run, config)
-    if base != run:
-        config = replace(config, base_run=describe_base(base, config, data.sources))
-    read = config.weights != "imagenet" and not (known and known.weights == config.weights)  # by `network_of_weights`
-    if not read and {"appearance", "motion"} & set(selected) - {*source_steps, *finished}:  # before hours of work
-        read_pretrained(config.network.depth, config.network.width, config.weights, download=write)
-    prepared = PreparedRun(run, base, data, config, source_steps)
-    held_out = [video.id for video in data.validation]
-    if not write:
-        if not overwrite:
-            write_or_compare(run, config, data.split, data.sources, held_out, write=False)
-        return prepared
-    if overwrite:
-        archive(workspace, run)
-    if to_do := [run.weights_file(name).parent for name in selected if not run.weights_file(name).exists()]:
-        require_writable(workspace.root, run.folder, run.folder / "tensorboard", *to_do)
-    held.enter_context(only_trainer(run))
-    remove_left_over_temporary_files(workspace.root, below=False)
-    remove_left_over_temporary_files(run.folder)
-    write_or_compare(run, config, data.split, data.sources, held_out)
-    return prepared
 
 
 @dataclass(frozen=True)
@@ -409,20 +268,3 @@ class Session:
             **seeds,
         )
         return iter(make_loader(samples, sampler, loader_workers(self.workers, self.device), self.device))
-
-
-def resolve_precision(asked: str, device: torch.device, recipe: str = "") -> Precision:
-    """The precision to compute in.
-
-    Args:
-        asked: `auto` stands for bf16 on a GPU, fp16 on one that cannot compute bf16, fp32 on a CPU.
-        device: Where to compute.
-        recipe: With `finetune`, `auto` is bf16 on a CPU that is quick at it, too.
-    """
-    if asked != "auto":
-        return cast(Precision, asked)
-    if device.type != "cuda":
-        about = Path("/proc/cpuinfo")  # on Linux
-        is_quick = device.type == "cpu" and about.is_file() and "avx512_bf16" in about.read_text(errors="replace")
-        return "bf16" if recipe == "finetune" and is_quick else "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

@@ -12,13 +12,15 @@ from pipelines.interface.wording import duration, percent, plural, size
 from pipelines.runtime.devices import keep_freed_memory
 from pipelines.training.metrics_log import accuracy_name, held_out_accuracy
 from pipelines.training.recipes import Step
+from pipelines.training.runs import ALL_SPLITS, DEFAULT_RUNS
+from pipelines.training.settings import RECIPE, TrainingSettings, settle
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text
 from stres_cli.estimate_view import show_training
 from stres_cli.tables import Table
 
 _SHOW_RECIPE = typer.Option(
-    "--show-recipe", metavar="", help="Print every setting of the steps and exit.", rich_help_panel=stage.RECIPE
+    "--show-recipe", metavar="", help="Print every setting of the steps and exit.", rich_help_panel=RECIPE
 )
 
 
@@ -31,10 +33,10 @@ def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _
     run.
     """
     if show_recipe:
-        _show_recipe(ui, stage.with_recipe(config))
+        _show_recipe(ui, settle(config)[0])
         return
     keep_freed_memory()
-    if config.split == stage.ALL_SPLITS:
+    if config.split == ALL_SPLITS:
         trained = stage.run_splits(config, ui.on_progress)
         failed = 1 if any(result.failed for result in trained.runs) else 0
         ui.finish(trained, exit_code=MissingError.exit_code if trained.diverged else failed)
@@ -92,12 +94,12 @@ def _show_all(ui: CommandUI, trained: stage.SplitsResult) -> None:
         hours, gigabytes = (sum(getattr(one, name) for one in estimates) for name in ("hours", "gigabytes"))
         ui.out.print(f"about {duration(3600 * hours)} for all splits; {size(gigabytes)} of weights", soft_wrap=True)
     elif trained.runs:
-        named = "all" if trained.named == stage.DEFAULT_RUNS else f"'{trained.named}'"
+        named = "all" if trained.named == DEFAULT_RUNS else f"'{trained.named}'"
         text = f"{plural(len(trained.runs), 'run')} in {duration(trained.seconds)}"
         ui.out.print(f"{text}; `stres evaluate --run {named}` tests them", soft_wrap=True)
 
 
-def _show_recipe(ui: CommandUI, config: stage.Config) -> None:
+def _show_recipe(ui: CommandUI, config: TrainingSettings) -> None:
     """Prints every setting of the chosen steps, as its option takes it."""
     steps = [config.step(name) for name in config.selected()]
     videos = f" for {config.base.videos} training videos" if config.base.videos else ""

@@ -19,6 +19,7 @@ from pipelines.storage.workspace import Workspace
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.run_config import StepConfig
 from pipelines.training.runs import Run
+from pipelines.training.settings import like_another
 from tests.helpers.old_weights import forget_configuration
 from tests.helpers.workspaces import write_workspace
 
@@ -244,7 +245,7 @@ def test_held_out_videos_that_the_run_was_trained_on_are_told(three_classes):
 
 
 def like(workspace, **changes):
-    return train.like(train.Config(workspace.root, name="new", like="old", **changes))
+    return like_another(train.Config(workspace.root, name="new", like="old", **changes))
 
 
 # Of a run: what it is of, what follows from its data and weights, and what wrote it.
@@ -313,7 +314,7 @@ def test_like_and_a_recipe_contradict_each_other_and_lists_are_not_known_again(w
     with pytest.raises(UsageError, match=r"--recipe small contradicts --like old, which takes that run's: give one"):
         like(workspace, recipe="small")
     with pytest.raises(MissingError, match="there is no run 'older'"):
-        train.like(train.Config(workspace.root, like="older"))
+        like_another(train.Config(workspace.root, like="older"))
     document = json.loads((workspace.runs / "old" / "config.json").read_text())
     (workspace.runs / "old" / "config.json").write_text(json.dumps(document | {"validation": "list"}))
     with pytest.raises(UsageError, match="run old was begun with a list of held-out videos: give it again"):

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipelines import train
 from pipelines.datasets.augmentation import REFERENCE, draw_crop
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.training.pictures import input_size, median_picture, sentences, shaped_like, shown_share
 from pipelines.training.recipes import FINETUNE, PAPER, SMALL, override
+from pipelines.training.settings import settle
 from tests.helpers.tiny_training import config
 
 
@@ -94,7 +94,7 @@ def test_nothing_is_said_of_mirrors_where_nothing_is_mirrored(videos, changes):
 def test_a_run_that_is_continued_keeps_its_recipe_and_size(trained_on_videos):
     def settled(**changes):
         asked = config(workspace, **({"recipe": None, "size": None} | changes))
-        return train._with_recipe(asked, workspace)
+        return settle(asked)
 
     workspace = trained_on_videos.workspace
     known, reason = settled()
