@@ -4,12 +4,13 @@ Reads `runs/<name>/`, `frames/` and `flow/`; leaves `scores/<run>/<protocol>/sco
 """
 
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pipelines.errors import MissingError, UsageError
-from pipelines.evaluation.protocols import Protocol, default_temporal
+from pipelines.evaluation.protocols import CROPS, Protocol, ProtocolSettings
 from pipelines.interface import options
 from pipelines.interface.options import Option, TemporalName, ViewName
 from pipelines.runtime.progress import OnProgress, ignore_progress, note
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ProtocolSettings):
     """Settings of `evaluate`."""
 
     workspace: options.WorkspaceFolder
@@ -41,16 +42,16 @@ class Config:
     split."""
     step: options.UsedNetwork = None
     checkpoint: options.UsedCheckpoint = "last"
-    crops: Annotated[int, Option(metavar="N", minimum=1)] = 25
+    _: KW_ONLY
+    crops: Annotated[int, Option(metavar="N", minimum=1)] = CROPS
     """Frames per video, spaced evenly (25 in the paper)."""
-    views: Annotated[ViewName | tuple[ViewName, ...], Option(metavar="NAME[,NAME]")] = "full"
+    views: Annotated[ViewName | tuple[ViewName, ...], Option(metavar="NAME[,NAME]")] = "full"  # type: ignore[assignment]
     """full (whole frames, as in the paper), center, 3, 5, or 10 crops (5 and their mirror images), or several in one
     pass."""
-    mirror: options.Mirror = None
     temporal: Annotated[
         TemporalName | tuple[TemporalName, ...] | None,
         Option(metavar="NAME[,NAME]", default="sequence; student: clips"),
-    ] = None
+    ] = None  # type: ignore[assignment]
     """sequence (all frames at once, as in the paper), windows (as long as in training), or both in one pass; or clips
     (frames as close together as in training)."""
     recalibrate_bn: Annotated[int, Option(metavar="N", minimum=0, group=options.RARELY)] = 0
@@ -64,9 +65,7 @@ class Config:
     dry_run: options.DryRun = False
 
     def __post_init__(self) -> None:
-        options.check(self)
-        if "10" in self.all_views and self.mirror is False:
-            raise UsageError("--views 10 is five crops and their mirrors: without mirrors it is --views 5")
+        super().__post_init__()
         if self.recalibrate_bn and len(self.all_views) * len(self.all_temporals) > 1:
             raise UsageError(
                 f"--recalibrate-bn {self.recalibrate_bn} fits the network to one protocol: give one --views and one "
@@ -76,51 +75,21 @@ class Config:
             raise UsageError("--temporal clips looks at other frames than sequence and windows do: give it alone")
 
     @property
-    def all_views(self) -> tuple[ViewName, ...]:
+    def all_views(self) -> Sequence[ViewName]:
         return self.views if isinstance(self.views, tuple) else (self.views,)
 
     @property
-    def all_temporals(self) -> tuple[TemporalName | None, ...]:
+    def all_temporals(self) -> Sequence[TemporalName | None]:
         return self.temporal if isinstance(self.temporal, tuple) else (self.temporal,)
 
-    def protocols(self, step: str, *, mirrored: bool = True) -> list[Protocol]:
-        """Every combination of views and cuts over time: whole frames and ten crops come with mirrors unless told
-        otherwise.
-
-        Args:
-            step: The network to test.
-            mirrored: Whether it was trained with mirrors; without them it is not tested with them either.
-
-        Raises:
-            UsageError: `--views 10`, which are mirrors by half, of a network that was trained without.
-        """
-        if "10" in self.all_views and self.mirror is None and not mirrored:
-            raise UsageError(
-                f"--views 10 is five crops and their mirrors, and {step} was trained without mirrors: give --views 5, "
-                "or --mirror yes"
-            )
-        return [
-            Protocol(
-                step,
-                self.crops,
-                views,
-                self.mirror if self.mirror is not None else mirrored and views in ("full", "10"),
-                temporal or default_temporal(step),
-                self.recalibrate_bn,
-                self.checkpoint,
-                self.fusion_weight,
-            )
-            for views in self.all_views
-            for temporal in self.all_temporals
-        ]
+    def protocols(self, step: str, *, mirrored: bool = True, crops: int = CROPS) -> list[Protocol]:
+        """As those of the base class, with what only `evaluate` is asked for. Raises likewise."""
+        further = {name: getattr(self, name) for name in ("recalibrate_bn", "checkpoint", "fusion_weight")}
+        return [replace(one, **further) for one in super().protocols(step, mirrored=mirrored, crops=crops)]
 
     def protocol(self, step: str, *, mirrored: bool = True) -> Protocol:
         """The first of them."""
         return self.protocols(step, mirrored=mirrored)[0]
-
-    def protocol_for(self, chosen: Chosen) -> Protocol:
-        """The first of them for a run's network, by how that was trained."""
-        return self.protocol(chosen.step, mirrored=trained_with_mirrors(chosen.run.config(), chosen.step))
 
 
 @dataclass(frozen=True)

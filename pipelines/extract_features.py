@@ -5,15 +5,15 @@ Leaves `features/<run>/<class>/<video>.npy` and `.h5`, and `features.json`, whic
 
 import functools
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pipelines import evaluate
 from pipelines.errors import UsageError
+from pipelines.evaluation.protocols import CROPS, ProtocolSettings
 from pipelines.interface import options
-from pipelines.interface.options import Option, ViewName
+from pipelines.interface.options import Option, TemporalName, ViewName
 from pipelines.jobs.resume import Comparison, Division, VideoFiles, divide
 from pipelines.jobs.run import report_account, run_job
 from pipelines.jobs.task import ExtractResult, Job
@@ -44,7 +44,7 @@ _LISTED = (
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ProtocolSettings):
     """Settings of `extract-features`."""
 
     workspace: options.WorkspaceFolder
@@ -62,6 +62,7 @@ class Config:
     """Distance from one window to the next."""
     fps: Annotated[float | None, Option(metavar="N", above=0, maximum=1000, default="every frame")] = None
     """Rows a second: of frames, or of windows, instead of --hop."""
+    _: KW_ONLY
     crops: Annotated[
         int | None,
         Option(metavar="N", minimum=1, default="25 of a clip; otherwise as in training, of a window at least 5"),
@@ -71,7 +72,6 @@ class Config:
     """full (whole frames), center, 3, 5, or 10 crops (5 and their mirror images), averaged."""
     mirror: options.Mirror = None
     """Also average over the mirror images."""
-    temporal: options.Temporal = None
     output: Annotated[Path | None, Option(metavar="DIR", default="the workspace's features/RUN")] = None
     """Folder for the features."""
     device: options.DeviceName = "auto"
@@ -88,24 +88,14 @@ class Config:
     dry_run: options.DryRun = False
 
     def __post_init__(self) -> None:
-        options.check(self)
-        self.protocol_settings(1)
+        super().__post_init__()
         self.lengths()
         if self.per == "frame" and self.temporal not in (None, "sequence"):
             raise UsageError(f"--temporal {self.temporal} is for clips and windows: leave it out with --per frame")
 
-    def protocol_settings(self, crops: int) -> evaluate.Config:
-        """The same settings as those of `evaluate`, which checks them and has their defaults."""
-        return evaluate.Config(
-            workspace=self.workspace,
-            crops=crops if self.crops is None else self.crops,
-            views=self.views,
-            mirror=self.mirror,
-            temporal="sequence" if self.per == "frame" else self.temporal,
-            checkpoint=self.checkpoint,
-            device=self.device,
-            precision=self.precision,
-        )
+    @property
+    def all_temporals(self) -> Sequence[TemporalName | None]:
+        return ("sequence",) if self.per == "frame" else super().all_temporals
 
     def lengths(self) -> tuple[Duration, Duration] | tuple[None, None]:
         """Window and hop; None but per window. Raises `UsageError`."""
@@ -208,7 +198,7 @@ def _settings(config: Config, chosen: Chosen) -> "FeatureSettings":
             "the option out, or give another --network"
         )
     if config.per == "clip":
-        crops = evaluate.Config.crops
+        crops = CROPS
     else:
         crops = (crops_of_a_window if config.per == "window" else frames_of_training)(chosen.run, chosen.step)
     window, hop = config.lengths()
@@ -221,7 +211,7 @@ def _settings(config: Config, chosen: Chosen) -> "FeatureSettings":
         window=window,
         hop=hop,
         fps=config.fps if config.per == "frame" else None,
-        protocol=config.protocol_settings(crops).protocol_for(chosen),
+        protocol=config.protocol_for(chosen, crops),
         precision=config.precision,
     )
 

@@ -7,14 +7,14 @@ was trained on.
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pipelines import evaluate
 from pipelines.errors import MissingError, StorageError, UsageError, VideoError
+from pipelines.evaluation.protocols import CROPS, ProtocolSettings
 from pipelines.interface import options
-from pipelines.interface.options import Option, ViewName
+from pipelines.interface.options import Option
 from pipelines.prediction.progress import STAGE, PredictionProgress
 from pipelines.prediction.results import Prediction, Result, Truth, write_csv
 from pipelines.prediction.windows import lengths
@@ -34,7 +34,7 @@ _TIMELINE = "Timeline"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ProtocolSettings):
     """Settings of `predict`."""
 
     videos: Annotated[Sequence[str], Option(argument=True, metavar="VIDEOS", repeated=True)]
@@ -43,14 +43,10 @@ class Config:
     run: options.RunOrFolder = None
     step: options.UsedNetwork = None
     checkpoint: options.UsedCheckpoint = "last"
+    _: KW_ONLY
     crops: Annotated[
         int | None, Option(metavar="N", minimum=1, default="25; for a timeline's window 5, or as many as in training")
     ] = None
-    """Frames per video, spaced evenly."""
-    views: ViewName = "full"
-    """full (whole frames), center, 3, 5, or 10 crops (5 and their mirror images)."""
-    mirror: options.Mirror = None
-    temporal: options.Temporal = None
     timeline: Annotated[bool, Option(group=_TIMELINE)] = False
     """Write the class over time: CSV, JSON, a picture, and segments as a list and as subtitles."""
     window: Annotated[str | None, Option(metavar="LENGTH", default="2", group=_TIMELINE)] = None
@@ -79,10 +75,9 @@ class Config:
     """Classify truncated videos as far as they decode."""
 
     def __post_init__(self) -> None:
-        options.check(self)
+        super().__post_init__()
         if not self.videos:
             raise UsageError("VIDEOS: give at least one video, folder, list file or glob")
-        self.protocol_settings(evaluate.Config.crops)
         lengths(self.window, self.hop)
         for flag in ("window", "hop", "output", "threshold"):
             if (value := getattr(self, flag)) and not self.timeline:
@@ -94,20 +89,6 @@ class Config:
                 raise UsageError(f"{flag} goes with --timeline only")
         if self.attention and self.views != "full":
             raise UsageError(f"--attention needs whole frames: leave --views {self.views} out")
-
-    def protocol_settings(self, crops: int) -> evaluate.Config:
-        """The same settings as those of `evaluate`, which checks them and has their defaults."""
-        return evaluate.Config(
-            workspace=self.workspace,
-            crops=crops if self.crops is None else self.crops,
-            views=self.views,
-            mirror=self.mirror,
-            temporal=self.temporal,
-            checkpoint=self.checkpoint,
-            fusion_weight=self.fusion_weight,
-            device=self.device,
-            precision=self.precision,
-        )
 
     @property
     def output_folder(self) -> Path:
@@ -213,10 +194,10 @@ def _predictor(config: Config, chosen: Chosen) -> "Predictor":
     from pipelines.prediction.predictor import Predictor, crops_of_a_window
     from pipelines.runtime.devices import device_for
 
-    crops = crops_of_a_window(chosen.run, chosen.step) if config.timeline else evaluate.Config.crops
+    crops = crops_of_a_window(chosen.run, chosen.step) if config.timeline else CROPS
     return Predictor(
         chosen.run,
-        config.protocol_settings(crops).protocol_for(chosen),
+        replace(config.protocol_for(chosen, crops), fusion_weight=config.fusion_weight),
         device_for(config.device, config.precision),
         precision=config.precision,
         options=config.method_options,

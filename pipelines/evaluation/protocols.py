@@ -1,12 +1,15 @@
-"""How a video is tested (paper.md 4), by name."""
+"""How a video is tested (paper.md 4): by name, and as it is asked for."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Self
 
 from pipelines.errors import UsageError
-from pipelines.interface.options import EQUAL_WEIGHTS, CheckpointName, HeldOut, TemporalName, ViewName
+from pipelines.interface import options
+from pipelines.interface.options import EQUAL_WEIGHTS, CheckpointName, HeldOut, Option, TemporalName, ViewName
 from pipelines.interface.wording import plural
 from pipelines.training.recipes import Step
+from pipelines.training.runs import Chosen, trained_with_mirrors
 
 
 def default_temporal(step: str) -> TemporalName:
@@ -14,6 +17,7 @@ def default_temporal(step: str) -> TemporalName:
     return "clips" if step == "student" else "sequence"
 
 
+CROPS = 25  # frames of a video in the paper's test
 IMPORTED = "imported"  # the key of the protocol of another program's scores, of which nothing else is known
 
 
@@ -55,7 +59,7 @@ class Protocol:
     def of_paper(cls, step: str, *, mirrored: bool = True) -> Self:
         """The paper's, by which `evaluate` tests where it is told nothing else; a run's headline number. Without
         mirrors for a network that was trained without, and of clips for the student."""
-        return cls(step, 25, "full", mirrored, default_temporal(step))
+        return cls(step, CROPS, "full", mirrored, default_temporal(step))
 
     def clip(self, trained_as: Step) -> tuple[int, int] | None:
         """The frames of a clip and their distance, for a network that was trained so; None without clips."""
@@ -97,3 +101,63 @@ class Protocol:
         if self.fusion_weight == EQUAL_WEIGHTS:
             del parts["fusion_weight"]
         return parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolSettings:
+    """What `evaluate`, `predict` and `extract-features` are asked for of a test."""
+
+    crops: Annotated[int | None, Option(metavar="N", minimum=1)] = None
+    """Frames per video, spaced evenly."""
+    views: ViewName = "full"
+    """full (whole frames), center, 3, 5, or 10 crops (5 and their mirror images)."""
+    mirror: options.Mirror = None
+    temporal: options.Temporal = None
+
+    def __post_init__(self) -> None:
+        options.check(self)
+        if "10" in self.all_views and self.mirror is False:
+            raise UsageError("--views 10 is five crops and their mirrors: without mirrors it is --views 5")
+
+    @property
+    def all_views(self) -> Sequence[ViewName]:
+        return (self.views,)
+
+    @property
+    def all_temporals(self) -> Sequence[TemporalName | None]:
+        return (self.temporal,)
+
+    def protocols(self, step: str, *, mirrored: bool = True, crops: int = CROPS) -> list[Protocol]:
+        """Every combination of views and cuts over time: whole frames and ten crops come with mirrors unless told
+        otherwise.
+
+        Args:
+            step: The network to test.
+            mirrored: Whether it was trained with mirrors; without them it is not tested with them either.
+            crops: How many frames where the settings do not say.
+
+        Raises:
+            UsageError: `--views 10`, which are mirrors by half, of a network that was trained without.
+        """
+        if "10" in self.all_views and self.mirror is None and not mirrored:
+            raise UsageError(
+                f"--views 10 is five crops and their mirrors, and {step} was trained without mirrors: give --views 5, "
+                "or --mirror yes"
+            )
+        return [
+            Protocol(
+                step,
+                crops if self.crops is None else self.crops,
+                views,
+                self.mirror if self.mirror is not None else mirrored and views in ("full", "10"),
+                temporal or default_temporal(step),
+            )
+            for views in self.all_views
+            for temporal in self.all_temporals
+        ]
+
+    def protocol_for(self, chosen: Chosen, crops: int) -> Protocol:
+        """The first of them for a run's network and its weights, by how that was trained."""
+        mirrored = trained_with_mirrors(chosen.run.config(), chosen.step)
+        found = self.protocols(chosen.step, mirrored=mirrored, crops=crops)
+        return replace(found[0], checkpoint=chosen.run.checkpoint)

@@ -260,11 +260,11 @@ def require(name: str, kind: Any, value: Any) -> None:
 
 @functools.cache
 def fields_of(config: type) -> tuple[ConfigField, ...]:
-    """The options of a `Config` in the order of its fields, including those of nested dataclasses."""
+    """The options of a `Config` in the order in which it takes its fields, including those of nested dataclasses."""
     helps = _field_docstrings(config)
     hints = typing.get_type_hints(config, include_extras=True)
     found: list[ConfigField] = []
-    for field in dataclasses.fields(config):
+    for field in sorted(dataclasses.fields(config), key=lambda one: one.kw_only is True):
         hint, option = _split_annotation(hints[field.name])
         if option.of_step is not None:
             found += [
