@@ -1,18 +1,17 @@
 """Scores of another program as further streams beside a run's own.
 
-Letters: V videos, C classes. An id is `<class>/<video>`, with or without a video's suffix, or the video alone where no
-two classes share it.
+Letters: V videos, C classes. Ids may be written in every way that `VideoNames` knows.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from pipelines.analysis.fusion import AVERAGED, fuse
-from pipelines.analysis.score_files import column_order, divided, id_forms, is_score_file, read_score_file
+from pipelines.analysis.score_files import column_order, divided, is_score_file, read_score_file
+from pipelines.datasets.video_names import VideoNames
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.metrics import Scored, log_probabilities
 from pipelines.evaluation.scores import STREAMS, Scores
@@ -78,8 +77,7 @@ def read_external(place: Path, classes: Sequence[str], videos: Sequence[str] = (
         MissingError: There is no such file, or it cannot be read.
         UsageError: It does not hold scores of these classes, or does not name its videos.
     """
-    known = {form for video in videos for form in (video, PurePosixPath(video).name)}
-    file = read_score_file(place, classes, known)
+    file = read_score_file(place, classes, VideoNames(videos))
     if file.videos is None:
         raise UsageError(f"{file.path} does not name its videos: give an npz file that holds `videos`, too")
     order = column_order(file.path, file.classes, file.scores.shape[1], classes)
@@ -138,28 +136,22 @@ def add_external(
 
 def _matched(scores: Scored, file: ExternalScores) -> tuple[np.ndarray, list[str]]:
     """The file's rows in the order of the test's videos: float64 [V, C]; and the ids it has beside them."""
-    meant: dict[str, set[int]] = defaultdict(set)
-    for index, video in enumerate(scores.videos):
-        for form in (video, PurePosixPath(video).name):
-            meant[form].add(index)
-            meant[form.casefold()].add(index)
-    rows: dict[int, int] = {}
+    names = VideoNames(scores.videos)
+    rows: dict[str, int] = {}
     extra = []
     for row, video in enumerate(file.videos):
-        forms = list(id_forms(video))
-        found = (meant.get(form, set()) for form in (*forms, *map(str.casefold, forms)))
-        test_video = next((next(iter(indices)) for indices in found if len(indices) == 1), None)
+        test_video = names.find(video)
         if test_video is None:
             extra.append(video)
         elif test_video in rows:
-            raise UsageError(f"{file.source} has two rows for {scores.videos[test_video]}: remove one")
+            raise UsageError(f"{file.source} has two rows for {test_video}: remove one")
         else:
             rows[test_video] = row
-    missing = [video for index, video in enumerate(scores.videos) if index not in rows]
+    missing = [video for video in scores.videos if video not in rows]
     if missing:
         instead = f"; it has {some(extra)} instead" if extra else ""
         raise MissingError(
             f"{file.source} lacks {len(missing)} of the {len(scores.videos)} test videos, {some(missing)}{instead}: "
             "an id is <class>/<video>, or the video's name alone"
         )
-    return file.scores[[rows[index] for index in range(len(scores.videos))]], extra
+    return file.scores[[rows[video] for video in scores.videos]], extra

@@ -6,6 +6,8 @@ A data set is recognised by its number of classes and some of their names, spell
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipelines.datasets.video_names import plain_name
+
 _UCF101 = (
     "ApplyEyeMakeup BabyCrawling BalanceBeam CliffDiving FieldHockeyPenalty HandstandPushups JugglingBalls PommelHorse "
     "TaiChi YoYo"
@@ -48,8 +50,3 @@ def published(classes: Sequence[str]) -> Published | None:
             methods = (Method(str(row[0]), round(float(row[column]) / 100, 4)) for row in _METHODS)
             return Published(dataset, tuple(methods))
     return None
-
-
-def plain_name(name: str) -> str:
-    """A class's name without what spellings differ in: case, blanks and punctuation."""
-    return "".join(letter for letter in name.lower() if letter.isalnum())

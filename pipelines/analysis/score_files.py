@@ -12,16 +12,16 @@ npy: scores [V, C] alone.
 import contextlib
 import csv
 import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.datasets.video_names import VideoNames
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.wording import plural, some
-from pipelines.sources.names import VIDEO_SUFFIXES
 
 KINDS = (".csv", ".npz", ".npy", ".h5", ".hdf5")
 _PICKLES = (".pkl", ".pickle", ".pth", ".pt")
@@ -70,21 +70,13 @@ def is_score_file(place: Path) -> bool:
     return path.suffix.lower() in (*KINDS, *_PICKLES) or path.is_file()
 
 
-def id_forms(video: str) -> Iterator[str]:
-    """A video's id as it may stand in a file: as it is, and without a video's suffix."""
-    plain = video.strip().replace("\\", "/").removeprefix("./")
-    yield plain
-    if Path(plain).suffix.lower() in VIDEO_SUFFIXES:
-        yield plain.rpartition(".")[0]
-
-
-def read_score_file(place: Path, classes: Collection[str] = (), videos: Collection[str] = ()) -> ScoreFile:
+def read_score_file(place: Path, classes: Collection[str] = (), videos: VideoNames | None = None) -> ScoreFile:
     """Reads the scores of another program.
 
     Args:
         place: FILE or FILE:ARRAY.
         classes: Names that classes may have, which tell a row of class names that are numbers from one of scores.
-        videos: Ids and names of videos, which do so too.
+        videos: Known videos, which do so too.
 
     Raises:
         MissingError: There is no such file, or it cannot be read.
@@ -124,7 +116,7 @@ def read_score_file(place: Path, classes: Collection[str] = (), videos: Collecti
 # ------------------------------------------------------------------ CSV
 
 
-def _read_csv(path: Path, classes: Collection[str], known: Collection[str]) -> ScoreFile:
+def _read_csv(path: Path, classes: Collection[str], known: VideoNames | None) -> ScoreFile:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [(number, row) for number, row in enumerate(csv.reader(file), 1) if row]
@@ -154,9 +146,9 @@ def _read_csv(path: Path, classes: Collection[str], known: Collection[str]) -> S
     return ScoreFile(path, scores, [row[0] for _, row in rows], labels, names)
 
 
-def _names_classes(row: Sequence[str], classes: Collection[str], known: Collection[str]) -> bool:
+def _names_classes(row: Sequence[str], classes: Collection[str], known: VideoNames | None) -> bool:
     """Whether a CSV file's first row names its columns, which may be numbers."""
-    if any(form in known for form in id_forms(row[0])):
+    if known is not None and known.matching(row[0]):
         return False
     cells = [cell.strip() for cell in row[1:]]
     if (cells and sorted(cells) == sorted(classes)) or row[0].strip().casefold() in _ID_COLUMNS:

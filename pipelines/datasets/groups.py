@@ -3,11 +3,12 @@
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from pipelines.datasets.dataset_file import video_id
 from pipelines.datasets.split_lists import GroupRule
+from pipelines.datasets.video_names import VideoNames
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.wording import plural, some
 from pipelines.sources.lists import PATH_COLUMNS
@@ -116,7 +117,7 @@ def read_groups(path: Path, ids: Iterable[str]) -> dict[str, str]:
     if group_column is not None:
         rows.pop(0)
     wanted = sorted(ids)
-    find = _finder(wanted)
+    known = VideoNames(wanted)
     groups: dict[str, str] = {}
     others = []
     for row in rows:
@@ -126,7 +127,7 @@ def read_groups(path: Path, ids: Iterable[str]) -> dict[str, str]:
                 "walk/clip1.avi,scene1; more columns need a first row that names them, one of them `group`"
             )
         video, group = row[video_column], row[1 if group_column is None else group_column]
-        id_ = find(video)
+        id_ = known.find(video)
         if id_ is None:
             others.append(video)
         elif groups.setdefault(id_, group) != group:
@@ -138,21 +139,3 @@ def read_groups(path: Path, ids: Iterable[str]) -> dict[str, str]:
             "a row for each, with nothing behind the comma for a video that is a group of its own"
         )
     return {id_: group for id_, group in groups.items() if group}
-
-
-def _finder(ids: Iterable[str]) -> Callable[[str], str | None]:
-    """Gives the id that an id, a path or a name means; None for one that is not known or not unambiguous."""
-    known: dict[str, set[str]] = defaultdict(set)
-    for id_ in ids:
-        known[id_].add(id_)
-        known[id_.partition("/")[2]].add(id_)
-
-    def find(text: str) -> str | None:
-        path = PurePosixPath(text.replace("\\", "/"))
-        for name in (path.name, path.stem):  # an id has no suffix, but may have dots
-            for form in (f"{path.parent.name}/{name}", name):
-                if len(found := known.get(form, set())) == 1:
-                    return next(iter(found))
-        return None
-
-    return find

@@ -5,12 +5,12 @@ Letters: V videos, C classes. Neither frames nor flow nor weights are needed. Wh
 """
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from pipelines.datasets.video_names import VideoNames, by_spelling, plain_name, without_suffix
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option
@@ -140,12 +140,11 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     columns = [name for _, name in sorted(read_class_names(config.classes)[0].items())] if config.classes else None
     lines = read_lines(config.list) if config.list else None
     known_classes = columns or (split.classes if split else ())
-    ids = [*split.train, *split.test, *split.held_apart] if split else []
-    known = {form for video in ids for form in (video, PurePosixPath(video).name)}
+    known = VideoNames((*split.train, *split.test, *split.held_apart) if split else ())
     files = {stream: read_score_file(place, known_classes, known) for stream, place in config.places.items()}
     if lines is not None and all(file.videos is not None for file in files.values()):
         raise UsageError(f"--list {config.list} is for files that do not name their videos, but these do: leave it out")
-    tables = {stream: _rows(file, lines, columns, split) for stream, file in files.items()}
+    tables = {stream: _rows(file, lines, columns, split, known) for stream, file in files.items()}
 
     first, *others = tables.values()
     classes = list(first.classes)
@@ -238,6 +237,7 @@ def _rows(
     lines: Sequence[tuple[str, str]] | None,
     columns: Sequence[str] | None,
     split: "Split | None",
+    known: VideoNames,
 ) -> _Rows:
     """Finds classes and videos of a file.
 
@@ -246,12 +246,12 @@ def _rows(
         lines: The list's paths and labels, for files that do not name their videos.
         columns: Classes of the columns, for files that do not name them.
         split: The split lists.
+        known: Their videos.
 
     Raises:
         UsageError: Classes or videos are unknown, contradict another or stand there twice.
     """
-    from pipelines.analysis.published import plain_name
-    from pipelines.analysis.score_files import column_order, id_forms
+    from pipelines.analysis.score_files import column_order
     from pipelines.sources.names import require_class_name
 
     names, labels, count = file.videos, file.labels, len(file.scores)
@@ -266,12 +266,12 @@ def _rows(
         names = [path for path, _ in lines]
         if labels is None and all(label for _, label in lines):
             labels = [label for _, label in lines]
-    paths = [PurePosixPath(list(id_forms(name))[-1]) for name in names]  # without suffix
+    paths = [without_suffix(name) for name in names]
     columns = file.classes or columns
     width = file.scores.shape[1]
     if split:
         classes = split.classes
-        spelling = _by_spelling(classes)
+        spelling = by_spelling(classes)
         columns = [spelling.get(plain_name(name), name) for name in columns] if columns else None
     else:
         classes = sorted(columns or {path.parent.name for path in paths} - {""})
@@ -284,19 +284,13 @@ def _rows(
     rows = _Rows(classes, file.scores[:, order])
     in_file = [classes[order.index(column)] for column in range(width)]
     labelled = _label_names(file.path, labels, in_file) if labels else [""] * count
-    listed = defaultdict(list)
-    for video in (*split.train, *split.test, *split.held_apart) if split else ():
-        listed[PurePosixPath(video).name.casefold()].append(video)
     for row, (path, label) in enumerate(zip(paths, labelled, strict=True)):
         class_name = label or path.parent.name
         if split:
-            found = listed.get(path.name.casefold(), [])
-            if len(found) > 1:
-                found = [id_ for id_ in found if plain_name(id_.partition("/")[0]) == plain_name(class_name)]
-            if not found:
+            video = known.find(names[row]) or known.find(names[row], label)
+            if video is None:
                 rows.unknown.append(names[row])
                 continue
-            video = found[0]
             if label and label != video.partition("/")[0]:
                 raise UsageError(
                     f"{file.path} gives {names[row]} the label {label}, but {split.source} has it as {video}: the "
@@ -315,9 +309,7 @@ def _rows(
 
 def _label_names(path: Path, labels: Sequence[str], columns: Sequence[str]) -> "list[str]":
     """The class of each label, which is a name or the number of a column from 0 (or from 1, if all are)."""
-    from pipelines.analysis.published import plain_name
-
-    spelling = _by_spelling(columns)
+    spelling = by_spelling(columns)
     by_name = {label: spelling[plain_name(label)] for label in labels if plain_name(label) in spelling}
     unnamed = [label for label in labels if label not in by_name]
     if not unnamed:
@@ -329,13 +321,3 @@ def _label_names(path: Path, labels: Sequence[str], columns: Sequence[str]) -> "
     if max(numbers) - start >= len(columns):
         raise UsageError(f"{path} has the label {max(numbers)}, but {plural(len(columns), 'class')}")
     return [columns[number - start] for number in numbers]
-
-
-def _by_spelling(names: Sequence[str]) -> "Mapping[str, str]":
-    """Names by their spelling without case and punctuation, of those that no two share."""
-    from pipelines.analysis.published import plain_name
-
-    found = defaultdict(list)
-    for name in names:
-        found[plain_name(name)].append(name)
-    return {plain: same[0] for plain, same in found.items() if len(same) == 1}

@@ -1,0 +1,68 @@
+"""Which video or class a name means, as people and other programs write them."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from pipelines.sources.names import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+
+
+def plain_name(name: str) -> str:
+    """A class's name without what spellings differ in: case, blanks and punctuation."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def by_spelling(names: Iterable[str]) -> dict[str, str]:
+    """Names of classes by their `plain_name`, of those that no two share."""
+    found = defaultdict(list)
+    for name in names:
+        found[plain_name(name)].append(name)
+    return {plain: same[0] for plain, same in found.items() if len(same) == 1}
+
+
+def without_suffix(video: str) -> PurePosixPath:
+    """A video's path or name, without the suffix of a video."""
+    path = PurePosixPath(video.strip().replace("\\", "/"))
+    return path.with_suffix("") if path.suffix.lower() in VIDEO_SUFFIXES | PICTURE_SUFFIXES else path
+
+
+class VideoNames:
+    """Known videos by what they may be called: an id (`<class>/<video>`), a path that ends so, or the video alone where
+    no two classes share it; with or without a video's suffix.
+
+    The class may be spelled otherwise. A folder that is no class tells nothing; one that is another class rules a video
+    out. What is written exactly so comes before what differs in case.
+    """
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self._classes: set[str] = set()
+        self._exact: dict[str, list[str]] = defaultdict(list)
+        self._folded: dict[str, list[str]] = defaultdict(list)
+        for id_ in ids:
+            path = PurePosixPath(id_)
+            self._classes.add(plain_name(path.parent.name))
+            self._exact[path.name].append(id_)
+            self._folded[path.name.casefold()].append(id_)
+
+    def find(self, text: str, class_name: str = "") -> str | None:
+        """The id that a name means; None for one that is not known, or not unambiguous.
+
+        Args:
+            text: The name.
+            class_name: Of the video; "" for the folder in `text`.
+        """
+        found = self.matching(text, class_name)
+        return found[0] if len(found) == 1 else None
+
+    def matching(self, text: str, class_name: str = "") -> list[str]:
+        """All ids that a name may mean."""
+        path = PurePosixPath(text.strip().replace("\\", "/"))
+        folder = class_name or path.parent.name
+        for name in (path.name, without_suffix(text).name):  # an id has no suffix, but may have dots
+            for ids in (self._exact.get(name, []), self._folded.get(name.casefold(), [])):
+                classes = {id_: PurePosixPath(id_).parent.name for id_ in ids}
+                exact = [id_ for id_ in ids if classes[id_] == folder]
+                of_class = exact or [id_ for id_ in ids if plain_name(classes[id_]) == plain_name(folder)]
+                if found := of_class or ([] if plain_name(folder) in self._classes else ids):
+                    return found
+        return []
