@@ -19,20 +19,17 @@ def expect_registers_enough(variant: Variant, architecture: str) -> None:
     assert registers is not None, log
     # What a multiprocessor has, with all warps of a block on it.
     assert int(registers[1]) * 32 * variant.most_strips <= 65536
-    ((stores, loads),) = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)
-    # One value of p, where a thread has 80 registers: stored once and loaded twice an iteration.
-    is_spilled = architecture == "sm_90" and variant == Variant(4, 24)
-    assert max(int(stores), int(loads)) <= (8 if is_spilled else 0), log
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in log, log
 
 
 @compiling
 def test_the_kernel_compiles_without_spilling_registers():
-    expect_registers_enough(Variant(9, 16), "sm_90")
+    expect_registers_enough(Variant(4, 24), "sm_90")  # the fewest registers
 
 
 @compiling
 @pytest.mark.emulate
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100"])
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_every_variant_does_for_every_architecture(variant, architecture):
     expect_registers_enough(variant, architecture)

@@ -137,7 +137,7 @@ DEVICE Place place_of(Strip strip, const Arguments& a) {
   Place place;
   place.lane = thread % LANES, place.strip = thread / LANES, place.strip_x = strip.x, place.strip_y = strip.y;
   place.slot = shared<int>(SLOT_AT, 0), place.block = shared<int>(BLOCK_AT, 0);
-  place.x = strip.x * OWN + place.lane - 1, place.y = (place.block * a.down + strip.y) * ROWS;
+  place.x = place.strip_x * OWN + place.lane - 1, place.y = (place.block * a.down + place.strip_y) * ROWS;
   return place;
 }
 
@@ -212,19 +212,68 @@ DEVICE void update_dual(float& along_x, float& along_y, float slope_x, float slo
   along_y = (along_y + step * slope_y) * scale;
 }
 
-// u around a strip: of the row above in the thread's column and right of it, and of the row below.
-struct Around {
-  float above1, above2, above_right1, above_right2, below1, below2;
+DEVICE void send_row(const State& s, int r, const Arguments& a, const Place& place, unsigned tag, int end) {
+  if (place.lane > 0 && place.x < a.width)
+    store_packet(row_mail(a, place, tag, place.block, end, 0) + place.x, packet_of(s.u1[r], s.u2[r], tag));
+}
+
+// u of the row above a strip, in the thread's column and right of it.
+struct Above {
+  float here1, here2, right1, right2;
 };
 
-DEVICE void update_duals(State& s, const Arguments& a, const Place& place, const Around& around) {
+// The new flow of the row above the strip, from another strip or another block.
+DEVICE Above take_above(const Arguments& a, const Place& place, unsigned tag, bool& lost) {
+  Above above = {0.0f, 0.0f, 0.0f, 0.0f};
+  bool here = place.x >= 0 && place.x < a.width;
+  bool right_here = place.lane == LANES - 1 && place.x + 1 < a.width && place.strip_x + 1 < a.across;
+  if (place.strip_y > 0) {
+    const float2* row = &shared<float2>(a.bottom_at, (place.strip_y - 1) * a.across * OWN);
+    if (here) above.here1 = row[place.x].x, above.here2 = row[place.x].y;
+    if (right_here) above.right1 = row[place.x + 1].x, above.right2 = row[place.x + 1].y;
+  } else if (place.block > 0) {
+    const Packet* row = row_mail(a, place, tag, place.block - 1, 1, 0) + place.x;
+    if (here) {
+      Packet packet = wait_for(row, tag, a, lost);
+      above.here1 = __uint_as_float(packet.value1), above.here2 = __uint_as_float(packet.value2);
+    }
+    if (right_here) {
+      Packet packet = wait_for(row + 1, tag, a, lost);
+      above.right1 = __uint_as_float(packet.value1), above.right2 = __uint_as_float(packet.value2);
+    }
+  }
+  float next1 = __shfl_down_sync(ALL_LANES, above.here1, 1), next2 = __shfl_down_sync(ALL_LANES, above.here2, 1);
+  if (place.lane < LANES - 1) above.right1 = next1, above.right2 = next2;
+  return above;
+}
+
+// The new flow of the row below the strip, in the thread's column.
+DEVICE float2 take_below(const Arguments& a, const Place& place, unsigned tag, bool& lost) {
+  if (place.x < 0 || place.x >= a.width) return make_float2(0.0f, 0.0f);
+  if (place.strip_y + 1 < a.down) return shared<float2>(a.top_at, (place.strip_y + 1) * a.across * OWN + place.x);
+  if (place.block + 1 == a.blocks) return make_float2(0.0f, 0.0f);
+  Packet packet = wait_for(row_mail(a, place, tag, place.block + 1, 0, 0) + place.x, tag, a, lost);
+  return make_float2(__uint_as_float(packet.value1), __uint_as_float(packet.value2));
+}
+
+// The new flow of the column left of the strip, from another strip.
+DEVICE void take_left(State& s, const Arguments& a, const Place& place) {
+  if (place.lane > 0 || place.strip_x == 0) return;
+#pragma unroll
+  for (int r = 0; r < ROWS; r++) {
+    float2 left = shared<float2>(a.last_at, (place.strip - 1) * ROWS + r);
+    s.u1[r] = left.x;
+    s.u2[r] = left.y;
+  }
+}
+
+DEVICE void update_duals(State& s, const Arguments& a, const Place& place, unsigned tag, bool& lost) {
+  const Above above = take_above(a, place, tag, lost);
   bool has_right = place.x + 1 < a.width;
   int rows_with_below = a.height - 1 - place.y;
   float unused1 = 0.0f, unused2 = 0.0f;
-  update_dual(unused1, s.above12, has_right ? around.above_right1 - around.above1 : 0.0f, s.u1[0] - around.above1,
-              a.dual_step);
-  update_dual(unused2, s.above22, has_right ? around.above_right2 - around.above2 : 0.0f, s.u2[0] - around.above2,
-              a.dual_step);
+  update_dual(unused1, s.above12, has_right ? above.right1 - above.here1 : 0.0f, s.u1[0] - above.here1, a.dual_step);
+  update_dual(unused2, s.above22, has_right ? above.right2 - above.here2 : 0.0f, s.u2[0] - above.here2, a.dual_step);
   if (place.y == 0 || place.y >= a.height) s.above12 = s.above22 = 0.0f;
 #pragma unroll
   for (int r = 0; r < ROWS; r++) {
@@ -235,61 +284,15 @@ DEVICE void update_duals(State& s, const Arguments& a, const Place& place, const
       right2 = next.y;
     }
     bool has_below = r < rows_with_below;
-    float below1 = r + 1 < ROWS ? s.u1[r + 1 < ROWS ? r + 1 : r] : around.below1;
-    float below2 = r + 1 < ROWS ? s.u2[r + 1 < ROWS ? r + 1 : r] : around.below2;
-    update_dual(s.p11[r], s.p12[r], has_right ? right1 - s.u1[r] : 0.0f, has_below ? below1 - s.u1[r] : 0.0f,
+    // The row below the strip comes last: it has the longest to arrive, and takes no registers before.
+    float2 below = r + 1 < ROWS ? make_float2(s.u1[r + 1 < ROWS ? r + 1 : r], s.u2[r + 1 < ROWS ? r + 1 : r])
+                                : take_below(a, place, tag, lost);
+    update_dual(s.p11[r], s.p12[r], has_right ? right1 - s.u1[r] : 0.0f, has_below ? below.x - s.u1[r] : 0.0f,
                 a.dual_step);
-    update_dual(s.p21[r], s.p22[r], has_right ? right2 - s.u2[r] : 0.0f, has_below ? below2 - s.u2[r] : 0.0f,
+    update_dual(s.p21[r], s.p22[r], has_right ? right2 - s.u2[r] : 0.0f, has_below ? below.y - s.u2[r] : 0.0f,
                 a.dual_step);
     if (place.x < 0) s.p11[r] = s.p21[r] = 0.0f;
   }
-}
-
-DEVICE void send_row(const State& s, int r, const Arguments& a, const Place& place, unsigned tag, int end) {
-  if (place.lane > 0 && place.x < a.width)
-    store_packet(row_mail(a, place, tag, place.block, end, 0) + place.x, packet_of(s.u1[r], s.u2[r], tag));
-}
-
-// The new flow of the columns and rows around the strip, from other strips and other blocks.
-DEVICE Around take_around(State& s, const Arguments& a, const Place& place, unsigned tag,
-                          bool& lost) {
-  if (place.lane == 0 && place.strip_x > 0) {
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-      float2 left = shared<float2>(a.last_at, (place.strip - 1) * ROWS + r);
-      s.u1[r] = left.x;
-      s.u2[r] = left.y;
-    }
-  }
-  Around around = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
-  int wide = a.across * OWN, column = place.strip_x * OWN + place.lane - 1;
-  bool here = place.x >= 0 && place.x < a.width;
-  bool right_here = place.lane == LANES - 1 && place.x + 1 < a.width && place.strip_x + 1 < a.across;
-  if (place.strip_y > 0) {
-    const float2* row = &shared<float2>(a.bottom_at, (place.strip_y - 1) * wide);
-    if (here) around.above1 = row[column].x, around.above2 = row[column].y;
-    if (right_here) around.above_right1 = row[column + 1].x, around.above_right2 = row[column + 1].y;
-  } else if (place.block > 0) {
-    const Packet* row = row_mail(a, place, tag, place.block - 1, 1, 0);
-    if (here) {
-      Packet packet = wait_for(row + place.x, tag, a, lost);
-      around.above1 = __uint_as_float(packet.value1), around.above2 = __uint_as_float(packet.value2);
-    }
-    if (right_here) {
-      Packet packet = wait_for(row + place.x + 1, tag, a, lost);
-      around.above_right1 = __uint_as_float(packet.value1), around.above_right2 = __uint_as_float(packet.value2);
-    }
-  }
-  if (place.strip_y + 1 < a.down) {
-    const float2* row = &shared<float2>(a.top_at, (place.strip_y + 1) * wide);
-    if (here) around.below1 = row[column].x, around.below2 = row[column].y;
-  } else if (place.block + 1 < a.blocks && here) {
-    Packet packet = wait_for(row_mail(a, place, tag, place.block + 1, 0, 0) + place.x, tag, a, lost);
-    around.below1 = __uint_as_float(packet.value1), around.below2 = __uint_as_float(packet.value2);
-  }
-  float next1 = __shfl_down_sync(ALL_LANES, around.above1, 1), next2 = __shfl_down_sync(ALL_LANES, around.above2, 1);
-  if (place.lane < LANES - 1) around.above_right1 = next1, around.above_right2 = next2;
-  return around;
 }
 
 // Sums of doubles are taken in a fixed order: by lanes, strips, then blocks.
@@ -376,8 +379,8 @@ DEVICE bool iterate(State& s, const Arguments& a, Strip strip, bool look, unsign
   __syncthreads();
   if (look && place.strip == 0) send_sum(a, place, shared<unsigned>(SUMS_AT, 0) + 1);
   bool lost = false;
-  Around around = take_around(s, a, place, tag, lost);
-  update_duals(s, a, place, around);
+  take_left(s, a, place);
+  update_duals(s, a, place, tag, lost);
   // The duals do not depend on whether this was the last iteration: the other blocks' sums arrive meanwhile.
   if (place.strip == 0) {
     double change = look ? sum_over_blocks(a, place, shared<unsigned>(SUMS_AT, 0) + 1, lost) : 0.0;
@@ -443,10 +446,11 @@ DEVICE float median_around(int plane_at, const Arguments& a, const Place& place,
 
 // Moves every row's value to the row before, and `value` to the last: registers have no index, so a loop over the rows
 // that is not unrolled always works on the first.
-DEVICE void rotate(float (&rows)[ROWS], float value) {
+template <int COUNT>
+DEVICE void rotate(float (&rows)[COUNT], float value) {
 #pragma unroll
-  for (int k = 0; k + 1 < ROWS; k++) rows[k] = rows[k + 1];
-  rows[ROWS - 1] = value;
+  for (int k = 0; k + 1 < COUNT; k++) rows[k] = rows[k + 1];
+  rows[COUNT - 1] = value;
 }
 
 // Filters both components. False where a block waited in vain.
@@ -525,7 +529,8 @@ DEVICE void cubic_weights(float f, float a, float (&w)[4]) {
 }
 
 // What the iterations need of frame 1 and its gradient at (x, y) + u. Pixels outside count as 0 or, like_cuda, as the
-// nearest inside, with the sum of the weights divided out.
+// nearest inside, with the sum of the weights divided out. Of the 4 x 4 pixels a row at a time is in registers: with all
+// of them, strips of 4 rows spilled.
 DEVICE float4 linearise(const float4* images, const Arguments& a, int x, int y, float u1, float u2) {
   float at_x = (float)x + u1, at_y = (float)y + u2, floor_x = floorf(at_x), floor_y = floorf(at_y);
   int left = (int)floor_x - 1, top = (int)floor_y - 1;
@@ -533,20 +538,22 @@ DEVICE float4 linearise(const float4* images, const Arguments& a, int x, int y, 
   cubic_weights(at_x - floor_x, sharpness, weights_x);
   cubic_weights(at_y - floor_y, sharpness, weights_y);
   float value = 0.0f, grad_x = 0.0f, grad_y = 0.0f;
-#pragma unroll
-  for (int j = 0; j < 4; j++)
+#pragma unroll 1
+  for (int j = 0; j < 4; j++) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       int near_x = min(max(left + i, 0), a.width - 1), near_y = min(max(top + j, 0), a.height - 1);
       bool inside = near_x == left + i && near_y == top + j;
       if (inside || a.like_cuda) {
         float4 pixel = images[near_y * a.width + near_x];
-        float weight = weights_y[j] * weights_x[i];
+        float weight = weights_y[0] * weights_x[i];
         value += weight * pixel.x;
         grad_x += weight * pixel.y;
         grad_y += weight * pixel.z;
       }
     }
+    rotate(weights_y, weights_y[0]);
+  }
   if (a.like_cuda) {
     float total = (weights_x[0] + weights_x[1] + weights_x[2] + weights_x[3]) *
                   (weights_y[0] + weights_y[1] + weights_y[2] + weights_y[3]);
@@ -625,6 +632,9 @@ DEVICE bool solve_pair(const Arguments& a, Strip strip) {
   } while (shared<int>(WARPING_AT, 0) < a.warpings);
   place = place_of(strip, a);
   flow = flow_of_pair(a);
+  int width = a.width;
+  forget(width);
+  plane = a.height * width;
 #pragma unroll
   for (int r = 0; r < ROWS; r++) {
     int at = (place.y + r) * a.width + place.x;
