@@ -6,7 +6,7 @@ thumbnails from `frames/` and `flow/`, where these are there. Leaves its files i
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -22,9 +22,12 @@ from pipelines.training.runs import ALL_SPLITS, DEFAULT_RUNS, SPLIT_FIELD, Run, 
 
 if TYPE_CHECKING:
     from pipelines.analysis.near_duplicates import NearDuplicate
+    from pipelines.prediction.attention import Attention
+    from pipelines.reporting.compute import ReportInputs
     from pipelines.reporting.evaluations import SavedEvaluation
 
 THUMBNAILS = 400  # clips with pictures on the page, unless told otherwise: of UCF101 4.5 kB each, 1.8 MB
+PLAYING = 48  # of these: of UCF101 about 50 kB each
 OTHERS = "Other runs and programs"
 
 
@@ -72,6 +75,11 @@ class Config:
     holds probabilities, else logits)."""
     thumbnails: Annotated[int, Option(metavar="N", minimum=0)] = THUMBNAILS
     """Maximum number of clips shown with pictures on the page."""
+    playing: Annotated[int, Option(metavar="N", minimum=0)] = PLAYING
+    """Maximum number of these that play, the most confident mistakes first."""
+    attention: bool = False
+    """Show in the clips that play what speaks for the predicted class (puts them through the network once more)."""
+    device: options.DeviceName = "auto"
     near_duplicates: bool = False
     """Also find videos in training and test with near-identical middle frames (reads a frame of every video)."""
     publication: bool = False
@@ -139,6 +147,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     )
     if config.near_duplicates:
         result = dataclasses.replace(result, near_duplicates=_near_duplicates(workspace, evaluations, on_progress))
+    look = _attention(workspace, evaluations, inputs, config.device) if config.attention else lambda index: None
     if config.splits == ALL_SPLITS:
         left_out = splits_left_out(workspace, result.split_set, wanted)
         result = dataclasses.replace(result, splits_left_out=tuple(left_out))
@@ -153,7 +162,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         def on_clip(done: int, total: int) -> None:
             on_progress(Progress("thumbnails", done, total))
 
-        pictures = thumbnails(workspace, inputs.tables, config.thumbnails, on_clip, sources)
+        pictures = thumbnails(workspace, inputs.tables, config.thumbnails, on_clip, sources, config.playing, look)
         others = read_configurations(workspace, [one.run for one in compared])
         return html.page(result, inputs, curves, pictures, configurations | others)
 
@@ -162,6 +171,28 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         remove_left_over_temporary_files(workspace.reports)
     written = files.write(output, files.contents(result, inputs, curves, make_page, config.publication), on_progress)
     return dataclasses.replace(result, files=written)
+
+
+def _attention(
+    workspace: Workspace, evaluations: "Sequence[SavedEvaluation]", inputs: "ReportInputs", device: str
+) -> "Callable[[int], Attention | None]":
+    """What speaks for the class that the report's headline stream predicts, by the clip's index. Raises
+    `MissingError`, `UsageError`."""
+    from pipelines.reporting.attention import ClipAttention
+    from pipelines.runtime.devices import device_for
+
+    networks = [ClipAttention(workspace, one, device_for(device, "fp32")) for one in evaluations]
+    clips = [
+        (network, video, int(guess))
+        for network, table in zip(networks, inputs.tables, strict=True)
+        for video, guess in zip(table.videos, table.streams[inputs.headline].argmax(axis=1), strict=True)
+    ]
+
+    def look(index: int) -> "Attention | None":
+        network, video, guess = clips[index]
+        return network.look(video, guess)
+
+    return look
 
 
 def _near_duplicates(

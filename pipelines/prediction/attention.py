@@ -13,6 +13,9 @@ import cv2
 import numpy as np
 
 from pipelines.datasets.artifact_reader import DecodedClip
+from pipelines.datasets.clips import Clips
+from pipelines.evaluation.scoring import Scorer
+from pipelines.models import STResNet
 from pipelines.prediction.inputs import FramePlan
 from pipelines.prediction.predictor import Logits, Predictor
 from pipelines.runtime.devices import memory_errors
@@ -37,36 +40,61 @@ class Attention:
     """Where the middles of the cells are, as shares of the picture's height and width: float [h], [w]."""
 
 
-def class_maps(predictor: Predictor, pixels: DecodedClip) -> Logits:
-    """The class activation maps of what one span shows: float64 [S, C, h, w] of each stream, averaged over the whole
-    picture and its mirror image, turned back. Their mean over steps and cells is the span's logits."""
-    rgb, flow = predictor.views(pixels)
+def class_maps(scorer: Scorer, cuts: Sequence[Sequence[int]], rgb: Clips | None, flow: Clips | None) -> Logits:
+    """The class activation maps of what goes through a network for one video: float64 [S, C, h, w] of each stream,
+    averaged over the whole picture and its mirror image, turned back. Their mean over steps and cells is the logits.
+
+    Args:
+        scorer: The network.
+        cuts: Which of the frames go through it together.
+        rgb: The whole picture, and maybe its mirror image, of T frames; None for a network without appearance.
+        flow: The same of T stacks.
+    """
     views = len(rgb if rgb is not None else flow or ())
     total: dict[str, np.ndarray] = {}
-    with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):
-        for view in range(views):
-            shown, moving = (None if x is None else x[view : view + 1] for x in (rgb, flow))
-            parts = [
-                predictor.scorer.mean(
-                    shown, moving, [cut], lambda stream, maps: stream.class_activation_maps(maps).float()
-                )
-                for cut in predictor.cuts
-            ]
-            for name in parts[0]:
-                maps = np.concatenate([part[name].numpy() for part in parts])
-                total[name] = total.get(name, 0) + (maps[..., ::-1] if 2 * view >= views > 1 else maps) / views
+    for view in range(views):
+        shown, moving = (None if x is None else x[view : view + 1] for x in (rgb, flow))
+        parts = [
+            scorer.mean(shown, moving, [cut], lambda stream, maps: stream.class_activation_maps(maps).float())
+            for cut in cuts
+        ]
+        for name in parts[0]:
+            maps = np.concatenate([part[name].numpy() for part in parts])
+            total[name] = total.get(name, 0) + (maps[..., ::-1] if 2 * view >= views > 1 else maps) / views
     return total
 
 
-def step_frames(predictor: Predictor, centers: np.ndarray) -> list[float]:
-    """The middle of the frames that each of the S steps pools over."""
-    pool = next(iter(predictor.scorer.network.streams.values())).temporal_pool
+def attention_to(
+    class_index: int,
+    maps: Logits,
+    network: STResNet,
+    cuts: Sequence[Sequence[int]],
+    centers: np.ndarray,
+    shown: Clips,
+) -> Attention:
+    """Where and when one class was seen.
+
+    Args:
+        class_index: Of the class.
+        maps: Of `class_maps`.
+        network: Its network.
+        cuts: Which of the frames went through it together.
+        centers: These frames: [T].
+        shown: What it was given, of either stream.
+    """
+    pool = next(iter(network.streams.values())).temporal_pool
     size, stride = (1, 1) if pool is None else (pool.size, pool.stride)
-    return [
+    frames = [
         float(np.mean(centers[cut[first : first + size]]))
-        for cut in map(list, predictor.cuts)
+        for cut in map(list, cuts)
         for first in range(0, len(cut) - size + 1, stride)
     ]
+    cells, sides = next(iter(maps.values())).shape[-2:], shown.shape[-2:]
+    rows, columns = (_CELL * np.arange(count) / side for count, side in zip(cells, sides, strict=True))
+    if len(shown) > 1:  # the mirror image's cells begin at the other side
+        columns = columns + (1 - 1 / sides[1] - columns[-1]) / 2
+    seen = {name: of[:, class_index] - of.mean(1) for name, of in maps.items()}
+    return Attention(seen, frames, (rows, columns))
 
 
 class AttentionWriter:
@@ -85,7 +113,10 @@ class AttentionWriter:
 
     def look(self, plan: FramePlan, pixels: DecodedClip) -> tuple[Logits, Attention]:
         """Stores one window's maps; returns its logits, and its attention. Raises `StorageError`."""
-        maps = class_maps(self.predictor, pixels)
+        rgb, flow = self.predictor.views(pixels)
+        scorer, cuts = self.predictor.scorer, self.predictor.cuts
+        with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):
+            maps = class_maps(scorer, cuts, rgb, flow)
         logits = self.predictor.with_fused({name: of.mean((0, 2, 3)) for name, of in maps.items()})
         best = int(np.argmax(list(logits.values())[-1]))
         stored = np.stack(list(maps.values())).astype("<f4")  # every view of a video has one size
@@ -94,9 +125,9 @@ class AttentionWriter:
             self._write_header()
         with storage_errors(self.path):
             self.file.write(stored.tobytes())
-        seen = {name: of[:, best] - of.mean(1) for name, of in maps.items()}
-        frames = step_frames(self.predictor, plan.centers)
-        return logits, Attention(seen, frames, self._middles(pixels, stored.shape[-2:]))
+        shown = rgb if rgb is not None else flow
+        assert shown is not None
+        return logits, attention_to(best, maps, scorer.network, cuts, plan.centers, shown)
 
     def finish(self) -> None:
         """Writes how many windows there are. Raises `StorageError`."""
@@ -107,16 +138,6 @@ class AttentionWriter:
         with storage_errors(self.path):
             self.file.seek(0)
             np.lib.format.write_array_header_1_0(self.file, header)  # of one length, however many windows
-
-    def _middles(self, pixels: DecodedClip, cells: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        rgb, flow = self.predictor.views(pixels)
-        given = rgb if rgb is not None else flow
-        assert given is not None
-        sides = given.shape[-2:]
-        rows, columns = (_CELL * np.arange(count) / side for count, side in zip(cells, sides, strict=True))
-        if len(given) > 1:  # the mirror image's cells begin at the other side
-            columns = columns + (1 - 1 / sides[1] - columns[-1]) / 2
-        return rows, columns
 
 
 @contextmanager

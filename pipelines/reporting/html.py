@@ -20,7 +20,7 @@ from pipelines.interface.wording import interval, p_value, percent, plural, poin
 from pipelines.reporting import plots
 from pipelines.reporting.compute import ReportInputs
 from pipelines.reporting.result import Result
-from pipelines.reporting.thumbnails import Thumbnail
+from pipelines.reporting.thumbnails import SECONDS, Thumbnail
 from pipelines.reporting.training_log import Curves
 from pipelines.storage.atomic import json_text
 from pipelines.training.run_config import RunConfig
@@ -68,6 +68,9 @@ def page(
         listed=LISTED,
         most_gray_levels=MOST,
         clips_with_pictures=len(thumbnails),
+        clips_that_play=sum(each.clip is not None for each in thumbnails.values()),
+        clips_with_attention=sum(each.attention for each in thumbnails.values()),
+        seconds=SECONDS,
         class_index={name: index for index, name in enumerate(result.classes)},
         motion_adds={effect.class_name: effect.difference for effect in result.motion_effects},
         configurations={
@@ -133,7 +136,9 @@ def page_data(result: Result, inputs: ReportInputs, thumbnails: Mapping[int, Thu
             "streams": streams,
         },
         "lists": lists,
-        "thumbnails": {str(index): [each.frame, each.flow] for index, each in thumbnails.items()},
+        "thumbnails": {
+            str(index): [each.frame, each.flow, each.clip, each.attention] for index, each in thumbnails.items()
+        },
     }
 
 

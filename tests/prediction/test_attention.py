@@ -65,7 +65,10 @@ def test_maps_of_the_mirror_image_are_turned_back(trained_on_videos, temporal):
     both, one = (Predictor(run, replace(protocol, mirror=mirror), torch.device("cpu")) for mirror in (True, False))
     pixels = DecodedVideo(one, trained_on_videos.video("jump/jump2"), lambda done, total: None).pixels
     turned = replace(pixels, frames=np.ascontiguousarray(pixels.frames[:, :, ::-1]))
-    found, plain, mirrored = (class_maps(*of)["appearance"] for of in ((both, pixels), (one, pixels), (one, turned)))
+    found, plain, mirrored = (
+        class_maps(by.scorer, by.cuts, *by.views(of))["appearance"]
+        for by, of in ((both, pixels), (one, pixels), (one, turned))
+    )
     np.testing.assert_allclose(found, (plain + mirrored[..., ::-1]) / 2, rtol=1e-4, atol=1e-4)
     assert found.shape == (3, 2, 1, 2)
     assert np.abs(plain - plain[..., ::-1]).max() > 1e-3, "the test would not see maps turned"

@@ -61,7 +61,7 @@ def write_clip(workspace: Workspace, class_name: str, video: str) -> None:
     with new_frames_file(workspace.frames_file(class_name, video)) as frames:
         for _ in range(3):
             frames.append(cv2.imencode(".jpg", np.full((240, 320, 3), (0, 0, 255), np.uint8))[1])
-        frames.finish({})
+        frames.finish({"source_frames": 3})
     with new_flow_file(workspace.flow_file(class_name, video)) as flow:
         flow.append(np.stack([np.full((2, 240, 320), 255, np.uint8), np.full((2, 240, 320), 128, np.uint8)], axis=1))
         flow.finish({"method": "farneback", "method_parameters": "{}", "bound": 20.0, "step": 1, "flow_input": "video"})
@@ -186,7 +186,7 @@ def test_every_table_is_sorted_by_its_columns(browser: Browser, page: Path) -> N
     assert min(browser.run(buttons)) > 0
 
 
-def test_clips_have_their_frame_and_flow(browser: Browser, workspace: Workspace, evaluate: Evaluate) -> None:
+def test_clips_play_and_stop_at_frame_and_flow(browser: Browser, workspace: Workspace, evaluate: Evaluate) -> None:
     evaluate(classes=("bend", "jump"), videos=2)
     write_clip(workspace, "bend", "v0")
     browser.open(Path(run(Config(workspace.root)).files["report.html"]), "#class=0")
@@ -195,13 +195,19 @@ def test_clips_have_their_frame_and_flow(browser: Browser, workspace: Workspace,
         pen.drawImage(picture, 0, 0);
         return [picture.naturalWidth, picture.naturalHeight, ...pen.getImageData(0, 0, 1, 1).data];
     })"""
-    browser.wait_for("[...document.querySelectorAll('#clips img')].every((one) => one.naturalWidth)")
+    loaded = "[...document.querySelectorAll('#clips img')].every((one) => one.naturalWidth)"
+    browser.wait_for(loaded)
+    assert [size[:2] for size in browser.run(colours)] == [[288, 108]]  # beside each other
+    browser.run("document.querySelector('#clips .play').click()")
+    assert set(browser.texts(".play")) == {"Play clips"}
+    browser.wait_for(loaded)
     frame, flow = browser.run(colours)
     assert frame[:2] == flow[:2] == [144, 108]
     for red, green, blue in (frame[2:5], flow[2:5]):  # motion to the right is red, too
         assert red > 230 > 40 > max(green, blue)
     assert browser.texts("#clips .none") == ["no picture"]
     assert "1 of 4 clips have pictures" in browser.texts("#mistakes p")[0]
+    assert "1 of them plays: 2 seconds" in browser.texts("#mistakes p")[0]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

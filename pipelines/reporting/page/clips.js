@@ -32,15 +32,33 @@ function clipCard(clip) {
   );
 }
 
+/** Whether clips play: at first, unless their reader wants less motion. */
+let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+/** Nothing where no clip of the page has pictures. */
 function pictures(clip) {
-  const [frame, flow] = data.thumbnails[clip] || [];
-  if (!frame && !flow) return el("div", { class: "pictures" }, el("div", { class: "none" }, "no picture"));
+  if (!Object.keys(data.thumbnails).length) return null;
+  const [frame, flow, moving, attention] = data.thumbnails[clip] || [];
+  const image = (src, alt, kind = "") => src && el("img", { src, alt, class: kind, loading: "lazy" });
+  const still = [image(frame, "a frame of the clip"), image(flow, "its optical flow in colours")];
+  const kind = attention ? "moving attention" : "moving";
+  const shown = playing && moving ? image(moving, "the clip and its optical flow", kind) : still;
   return el(
     "div",
-    { class: "pictures" },
-    frame && el("img", { src: frame, alt: "a frame of the clip", loading: "lazy" }),
-    flow && el("img", { src: flow, alt: "its optical flow in colours", loading: "lazy" }),
+    { class: "pictures", "data-clip": clip },
+    frame || flow ? shown : el("div", { class: "none" }, "no picture"),
   );
+}
+
+/** A button that stops all clips of the page, or lets them play. */
+function playButton() {
+  const text = () => (playing ? "Stop clips" : "Play clips");
+  const toggle = () => {
+    playing = !playing;
+    for (const each of document.querySelectorAll(".pictures")) each.replaceWith(pictures(Number(each.dataset.clip)));
+    for (const each of document.querySelectorAll(".play")) each.textContent = text();
+  };
+  return el("button", { type: "button", class: "play", onclick: toggle }, text());
 }
 
 /** The best classes of one stream with their probabilities; the true class is marked. */
@@ -75,7 +93,7 @@ function cardList(clips) {
     more.textContent = `Show more (${clips.length - shown} left)`;
   };
   show();
-  return el("div", {}, cards, more);
+  return el("div", {}, clips.some((clip) => data.thumbnails[clip]?.[2]) && playButton(), cards, more);
 }
 
 // ------------------------------------------------------------------ links: #cell=3,5 #class=3 #helped=3 #hurt=3 #won= #lost= #suspects=
