@@ -24,6 +24,7 @@ from pipelines.training.runs import (
     runs_of_splits,
     scores_folder,
     splits_left_out,
+    streams_of,
     trained_with_mirrors,
 )
 
@@ -143,12 +144,12 @@ class SplitsResult:
 
 def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> SplitsResult:
     """Tests the runs of all splits, one after the other, as `run` does. Those that were tested so already stay, and one
-    without a network to test, or held-out videos to choose a weight on, does not stop the others.
+    without a network or videos to test, or held-out videos to choose a weight on, does not stop the others.
 
     Raises as `run`.
     """
     from pipelines.evaluation.fusion_weight import require_both_streams
-    from pipelines.evaluation.videos import held_out_ids
+    from pipelines.evaluation.videos import find_test_videos, held_out_videos
 
     started = time.monotonic()
     if not ranks().is_first:
@@ -162,8 +163,13 @@ def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> Spl
             try:
                 chosen = choose_run(workspace, one.name, config.step, config.checkpoint)
                 require_both_streams(chosen, config.fusion_weight)
+                trained_as = chosen.run.config()
+                streams = streams_of(trained_as, chosen.step)
+                test = find_test_videos(
+                    workspace, chosen.run, trained_as, config.force, streams=streams, write=not config.dry_run
+                )
                 if config.fusion_weight == options.HELD_OUT:
-                    held_out_ids(chosen.run, chosen.run.config())
+                    held_out_videos(test, chosen.run, trained_as)
             except MissingError as error:
                 unusable[one.name] = str(error)
         if len(unusable) == len(runs):

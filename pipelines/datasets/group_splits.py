@@ -11,10 +11,8 @@ from pipelines.errors import UsageError
 from pipelines.storage.workspace import UNLABELLED
 
 FOLDS = 3
-ONE_CLASS = (
-    "a network of one class is right about every video and learns nothing; extract videos of more classes (VIDEOS is "
-    "the folder whose folders are the classes)"
-)
+ONE_CLASS = "a network of one class is right about every video and learns nothing"
+MORE_CLASSES = "extract videos of more classes (VIDEOS is the folder whose folders are the classes)"
 _ATTEMPTS = 20  # shuffles tried until every class stands on both sides; one is enough unless groups span classes
 
 
@@ -45,7 +43,7 @@ def make_splits(
         )
     classes = sorted({class_name for class_name, _ in pairs})
     if len(classes) == 1:
-        raise UsageError(f"all videos are of one class, {classes[0]!r}: {ONE_CLASS}")
+        raise UsageError(f"all videos are of one class, {classes[0]!r}: {ONE_CLASS}; {MORE_CLASSES}")
     group = [group_of(*pair, groups=groups) or video_id(*pair) for pair in pairs]
     most, why = _most_folds(pairs, groups, folds)
     sides: list[set[int]] = []

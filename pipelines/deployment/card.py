@@ -100,9 +100,9 @@ def _evaluations(about: Exported) -> list[dict[str, Any]]:
             same = peek(file.with_name("scores.h5"), SCORES_SCHEMA).get("weights_sha256") == digest
         except (MissingError, ArtifactError):
             continue
-        if not isinstance(results, dict):
+        if not isinstance(results, dict) or not isinstance(protocol := results.get("protocol"), dict):
             continue
         own_split = results.get("dataset") != "other"
-        if same and own_split and results.get("step") == about.step and not results["protocol"].get("recalibrate_bn"):
+        if same and own_split and results.get("step") == about.step and not protocol.get("recalibrate_bn"):
             found.append(results)
     return found

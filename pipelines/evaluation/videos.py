@@ -160,22 +160,7 @@ def held_out_videos(test: TestVideos, run: Run, config: RunConfig) -> TestVideos
     Raises:
         MissingError: There are none, it is not known which they are, or the workspace has none of them.
     """
-    ids = held_out_ids(run, config)
-    known, label = set(ids), {name: index for index, name in enumerate(config.classes)}
-    videos = [video for video in test.training if video.id in known and video.class_name in label]
-    if not videos:
-        raise MissingError(
-            f"the workspace has none of the {plural(len(ids), 'video')} held out of the training of run {run.name}: "
-            "give a number as --fusion-weight"
-        )
-    return replace(test, videos=videos, labels=[label[video.class_name] for video in videos], damaged=[])
-
-
-def held_out_ids(run: Run, config: RunConfig) -> list[str]:
-    """The ids of the videos held out of the run's training. Raises `MissingError` where there are none, or it is not
-    known which they are."""
-    ids = run.held_out()
-    instead = "give a number as --fusion-weight"
+    ids, instead = run.held_out(), "give a number as --fusion-weight"
     if not config.validation:
         raise MissingError(
             f"no videos were held out of the training of run {run.name} to choose a weight on: train with "
@@ -186,7 +171,14 @@ def held_out_ids(run: Run, config: RunConfig) -> list[str]:
             f"run {run.name} does not tell which videos were held out of its training, since an older version began "
             f"it: give its `stres train` command once more, which adds them, or {instead}"
         )
-    return ids
+    known, label = set(ids), {name: index for index, name in enumerate(config.classes)}
+    videos = [video for video in test.training if video.id in known and video.class_name in label]
+    if not videos:
+        raise MissingError(
+            f"the workspace has none of the {plural(len(ids), 'video')} held out of the training of run {run.name}: "
+            f"{instead}"
+        )
+    return replace(test, videos=videos, labels=[label[video.class_name] for video in videos], damaged=[])
 
 
 def _has_videos_of(run: Run, split: ResolvedSplit, workspace: Workspace, catalogue: Catalogue) -> bool:

@@ -33,8 +33,13 @@ class WrongField(ValueError):
     """A field that is missing, unknown, of another type or out of range: `'twenty' for 'flow.bound'`."""
 
     def __init__(self, name: str, *found: Any) -> None:
+        self.name = name
         text = f"{found[0]!r}"[:60] if found else "nothing"
         super().__init__(f"{text} for {name!r}")
+
+
+class UnknownField(WrongField):
+    """A field that is not known: the document is of a newer version of stres."""
 
 
 def from_json(kind: Any, value: Any, name: str = "") -> Any:
@@ -97,7 +102,7 @@ def read_fields(kind: Any, document: Mapping[str, Any], name: str) -> Any:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise WrongField(prefix + field.name)
     for unknown in document.keys() - values.keys():
-        raise WrongField(prefix + unknown, document[unknown])
+        raise UnknownField(prefix + unknown, document[unknown])
     try:
         return kind(**values)
     except UsageError as error:  # of its own check

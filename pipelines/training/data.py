@@ -16,7 +16,7 @@ from pipelines.datasets.catalogue import (
     with_damaged,
 )
 from pipelines.datasets.class_balance import ClassBalance
-from pipelines.datasets.group_splits import ONE_CLASS, fewest_groups, hold_out, leaking_groups
+from pipelines.datasets.group_splits import MORE_CLASSES, ONE_CLASS, fewest_groups, hold_out, leaking_groups
 from pipelines.datasets.groups import read_groups
 from pipelines.datasets.split_lists import GroupRule, Split, read_ids
 from pipelines.datasets.splits import (
@@ -154,8 +154,8 @@ def find_training_data(
     split = next((split for split in found if split.number == split_number), None)
     if split is None:
         raise UsageError(f"--split {split_number}: there are the splits {', '.join(str(s.number) for s in found)}")
-    split = without_classes(split, choice.exclude)
-    _require_classes(split)
+    all_classes, split = split.classes, without_classes(split, choice.exclude)
+    _require_classes(split, "leave fewer out by --exclude-class" if len(all_classes) > 1 else MORE_CLASSES)
     resolved = resolve(split, catalogue, choice.exclude, streams)
     if not resolved.train:
         raise MissingError(
@@ -258,8 +258,8 @@ def _one_stream(split: Split, catalogue: Catalogue, exclude: Collection[str], st
     return ""
 
 
-def _require_classes(split: Split) -> None:
-    """Raises `UsageError` where the lists leave nothing to learn."""
+def _require_classes(split: Split, more: str) -> None:
+    """Raises `UsageError` where the lists leave nothing to learn; `more` is how there would be more classes."""
     trained = {id_.partition("/")[0] for id_ in split.train}
     only_tested = sorted({id_.partition("/")[0] for id_ in split.test} - trained)
     if only_tested:
@@ -271,7 +271,7 @@ def _require_classes(split: Split) -> None:
         )
     if len(split.classes) < 2:
         name = split.classes[0] if split.classes else "none"
-        raise UsageError(f"split {split.number} has one class only, {name!r}: {ONE_CLASS}")
+        raise UsageError(f"split {split.number} has one class only, {name!r}: {ONE_CLASS}; {more}")
 
 
 def _sentences(

@@ -22,7 +22,15 @@ from pipelines.interface.options import (
 )
 from pipelines.storage.atomic import json_text
 from pipelines.storage.flow_settings import FlowSettings
-from pipelines.storage.typed_json import Within, WrongField, first_difference, from_json, read_fields, to_json
+from pipelines.storage.typed_json import (
+    UnknownField,
+    Within,
+    WrongField,
+    first_difference,
+    from_json,
+    read_fields,
+    to_json,
+)
 from pipelines.training.recipes import MATCHING, Step, StepName
 
 RUN_SCHEMA = "stres/run/1"
@@ -210,6 +218,11 @@ class RunConfig:
         return {key: value for key, value in document.items() if key not in about}
 
 
+def without_flow(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration says of a step that reads no flow: the run may have got, or lost, its flow since."""
+    return {name: value for name, value in document.items() if name not in ("flow", "frames_short_side")}
+
+
 def with_current_names(document: Any) -> Any:
     """Translates the configuration or the weights of a run of stres 0.1: a step's `augmentation` was called `crops`
     then, and `center`, there or as a network's `temporal_init`, was spelled `centre`. A step's settings that are newer
@@ -290,6 +303,10 @@ def _checked(kind: Any, document: dict[str, Any], path: Path) -> Any:
 
 
 def _unusable(path: Path, error: WrongField) -> MissingError:
+    if isinstance(error, UnknownField):
+        return MissingError(
+            f"{path} was made by a newer version of stres, which has the setting {error.name!r}: use that version"
+        )
     return MissingError(f"{path} has {error}: restore it, or train the run again")
 
 

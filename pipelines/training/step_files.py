@@ -9,6 +9,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.interface.wording import first_line
 from pipelines.storage.atomic import storage_errors
 from pipelines.training.recipes import Step
+from pipelines.training.run_config import without_flow
 from pipelines.training.runs import Run
 
 if TYPE_CHECKING:
@@ -100,7 +101,10 @@ class StepFiles:
         if not self.checkpoint.exists():
             return None
         content = load(self.checkpoint, CHECKPOINT_SCHEMA)
-        difference = first_difference(content.get("configuration"), self.configuration)
+        begun, now = content.get("configuration"), self.configuration
+        if isinstance(begun, dict) and "motion" not in self.step.inputs:
+            begun, now = without_flow(begun), without_flow(now)
+        difference = first_difference(begun, now)
         if difference:
             raise UsageError(
                 f"{self.checkpoint} is of another configuration: {difference}; put the right file in its place, or "

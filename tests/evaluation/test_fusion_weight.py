@@ -20,6 +20,7 @@ from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scores import read_scores
 from pipelines.reporting.compute import compute, load
 from pipelines.reporting.evaluations import load_evaluation
+from pipelines.storage.atomic import write_json
 from pipelines.storage.workspace import Workspace
 from pipelines.training.runs import Run, choose_run, load_network
 from stres_cli.app import app
@@ -199,14 +200,17 @@ def test_one_stream_has_nothing_to_weight(workspace: Workspace) -> None:
 
 
 def test_a_split_without_held_out_videos_does_not_stop_the_others(workspace: Workspace) -> None:
-    for name in ("s1", "s2"):
+    for name in ("s1", "s2", "s3"):
         shutil.copytree(workspace.runs / "split1", workspace.runs / name)
-    file = Run(workspace.runs / "s1").split_file
-    file.write_text(json.dumps({name: of for name, of in json.loads(file.read_text()).items() if name != "validation"}))
+    about = json.loads(Run(workspace.runs / "s1").split_file.read_text())
+    write_json(Run(workspace.runs / "s3").split_file, about | {"validation": ["jump/gone"]})
+    del about["validation"]
+    write_json(Run(workspace.runs / "s1").split_file, about)
     settings = {"crops": 1, "device": "cpu", "fusion_weight": "held-out", "dry_run": True}
     result = evaluate.run_splits(evaluate.Config(workspace.root, "s{split}", **settings))
     assert [one.run for one in result.runs] == ["s2"]
     assert "does not tell which videos were held out" in result.unusable["s1"]
+    assert "the workspace has none of the 1 video held out of the training of run s3" in result.unusable["s3"]
 
 
 def test_results_that_are_no_object_are_as_if_absent(workspace: Workspace) -> None:
@@ -214,8 +218,9 @@ def test_results_that_are_no_object_are_as_if_absent(workspace: Workspace) -> No
     run = Run(workspace.runs / "split1")
     exported = Exported("x.pt2", "torch", "0", run, "late", run.config(), {}, ExportCheck(None, "jump", 0.5, 0.0, []))
     assert len(_evaluations(exported)) == 1
-    file.write_text("[]")
-    assert _evaluations(exported) == []
+    for content in ('{"step": "late"}', "[]"):
+        file.write_text(content)
+        assert _evaluations(exported) == []
     again = evaluate.run(evaluate.Config(workspace.root, crops=1, device="cpu"), keep=True)
     assert again.results["step"] == "late"
 

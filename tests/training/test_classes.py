@@ -68,8 +68,11 @@ def test_balance_trains_otherwise_and_belongs_to_the_run(workspace, balance):
 
 def test_a_single_class_is_refused_with_what_it_means(workspace):
     split_of(workspace, ["jump/jump0"], ["jump/jump1"], "jump")
-    with pytest.raises(UsageError, match="one class only, 'jump': a network of one class is right about every video"):
+    with pytest.raises(UsageError, match=r"one class only, 'jump': a network of one class .* nothing; extract videos"):
         find(workspace, [])
+    split_of(workspace, ["jump/jump0", "wave/wave0"], ["jump/jump1"], "jump", "wave")
+    with pytest.raises(UsageError, match=r"one class only, 'jump': .* nothing; leave fewer out by --exclude-class"):
+        find(workspace, [], exclude=["wave"])
 
 
 def test_a_class_that_only_tests_is_refused_unless_it_is_left_out(workspace):

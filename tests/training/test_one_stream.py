@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipelines import evaluate, extract_frames, predict, report, train, verify
-from pipelines.errors import MissingError, UsageError
+from pipelines.errors import Interrupted, MissingError, UsageError
 from pipelines.evaluation.scores import read_scores
 from pipelines.runtime.progress import Progress
 from pipelines.storage.workspace import Workspace
@@ -18,11 +20,15 @@ from pipelines.training.runs import Run, load_network
 from tests.helpers.workspaces import TINY_STEPS
 
 
+def asked(workspace: Workspace, *steps: str, **changes: Any) -> train.Config:
+    settings = {"recipe": "small", "width": 4, "size": (32, 32), "device": "cpu", "overrides": TINY_STEPS}
+    return train.Config(workspace.root, steps=steps, **(settings | changes))
+
+
 def trained(workspace: Workspace, *steps: str, **changes: Any) -> list[str]:
     """Trains these steps; returns what was said."""
     told: list[Progress] = []
-    settings = {"recipe": "small", "width": 4, "size": (32, 32), "device": "cpu", "overrides": TINY_STEPS}
-    train.run(train.Config(workspace.root, steps=steps, **(settings | changes)), told.append)
+    train.run(asked(workspace, *steps, **changes), told.append)
     return [one.message for one in told if one.message]
 
 
@@ -78,9 +84,15 @@ def test_who_has_one_half_is_told_of_the_stream_it_is_enough_for(workspace):
 
 
 def test_a_run_begun_without_flow_goes_on_with_it(workspace):
+    def stop(progress: Progress) -> None:
+        if (progress.phase, progress.done) == ("train appearance", 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+
     away = workspace.flow.rename(workspace.root / "away")
-    trained(workspace, "appearance")
+    with pytest.raises(Interrupted):
+        train.run(asked(workspace, "appearance"), stop)
     away.rename(workspace.flow)
+    trained(workspace, "appearance")  # from its checkpoint
     trained(workspace, "motion")
     run = Run(workspace.runs / "split1")
     assert run.config().flow is not None
@@ -108,8 +120,8 @@ def test_predicting_without_flow_is_evaluating_the_stored_frames(tmp_path, write
         for number in range(4):
             write_clip(tmp_path / "videos" / name / f"{name}{number}.avi", frames=12)
     workspace = Workspace(tmp_path / "work")
-    asked = extract_frames.Config(workspace.root, str(tmp_path / "videos"), workers=1, short_side=short_side)
-    extract_frames.run(asked)
+    videos = str(tmp_path / "videos")
+    extract_frames.run(extract_frames.Config(workspace.root, videos, workers=1, short_side=short_side))
     trained(workspace, "appearance")
     scores = read_scores(evaluated(workspace).folder / "scores.h5")
 

@@ -111,6 +111,12 @@ def test_a_broken_configuration_is_told_in_one_sentence_with_the_field(document,
         RunConfig.from_json(changed(document, name, value), PATH)
 
 
+@pytest.mark.parametrize("name", ["steps.joint1.warmth", "network.heads"])
+def test_a_setting_that_this_version_does_not_know_is_of_a_newer_one(document, name):
+    with pytest.raises(MissingError, match=rf"was made by a newer version of stres, which has the setting '{name}'"):
+        RunConfig.from_json(changed(document, name, 1), PATH)
+
+
 @pytest.mark.parametrize("broken", [[], None, "text", 1])
 def test_a_configuration_that_is_no_object_is_told(broken):
     with pytest.raises(MissingError, match="is not a JSON object: restore it"):
