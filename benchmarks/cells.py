@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import evaluate, extract_flow, extract_frames, train
-from pipelines.datasets.group_splits import group_of
+from pipelines.datasets.groups import group_of
 from pipelines.datasets.split_lists import GroupRule, Split
 from pipelines.evaluation.scores import read_scores
 from pipelines.storage.workspace import Workspace

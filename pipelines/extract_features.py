@@ -148,6 +148,11 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     found = ranks().broadcast_from_rank0(
         lambda: find_videos(config.videos, workspace=config.workspace, read_as=config.read_as)
     )
+    if any(source.segment for source in found.videos):
+        raise UsageError(
+            f"{config.videos} lists segments, and features are those of whole videos: name these, with --per window "
+            "for features over time"
+        )
     report_account(found, on_progress)
     extractor = Extractor(
         chosen.run,

@@ -83,6 +83,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.optical_flow.displacement import ATTRIBUTES as DISPLACEMENT
     from pipelines.optical_flow.displacement import clipping
     from pipelines.optical_flow.probing import FlowProbe, probe, propose
+    from pipelines.optical_flow.segments import store_segments
     from pipelines.optical_flow.store import GPU_SECONDS, FlowTask, store_flow
 
     workspace = Workspace(config.workspace)
@@ -116,6 +117,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         workspace=workspace,
         folder=workspace.flow,
         store=store_flow,
+        store_segments=store_segments,
         probe=probe,
         workers=config.workers or default_workers(where),
         patience=config.patience,

@@ -52,7 +52,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         UsageError: Frames were stored with other settings.
         StorageError: Writing fails.
     """
-    from pipelines.jobs.frames import FrameTask, probe, store_frames
+    from pipelines.jobs.frames import FrameTask, probe, store_frames, store_segments
 
     workspace = Workspace(config.workspace)
     found = ranks().broadcast_from_rank0(
@@ -75,6 +75,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         workspace=workspace,
         folder=workspace.frames,
         store=store_frames,
+        store_segments=store_segments,
         probe=probe,
         workers=config.workers or available_cores(),
         patience=config.patience,

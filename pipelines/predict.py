@@ -177,6 +177,11 @@ def _sources(config: Config) -> tuple[list[VideoSource], list[Failure], list[str
         except MissingError as error:
             missing.append((argument, error))
             continue
+        if segment := next((source for source in videos.videos if source.segment), None):
+            raise UsageError(
+                f"{argument} lists segments, such as {segment.segment} of {segment.path.name}, and predict looks at "
+                "whole videos: name these, with --timeline for class over time; `stres evaluate` tests stored segments"
+            )
         sources += videos.videos
         failures += [Failure(STAGE, p.class_name, p.video, str(p.path), p.reason) for p in videos.problems]
         if videos.account is not None and not is_video(Path(argument)):

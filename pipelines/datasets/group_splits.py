@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from pipelines.datasets.dataset_file import video_id
-from pipelines.datasets.groups import group_of
+from pipelines.datasets.groups import groups_of
 from pipelines.datasets.split_lists import GroupRule, Split
 from pipelines.errors import UsageError
 from pipelines.storage.workspace import UNLABELLED
@@ -44,7 +44,7 @@ def make_splits(
     classes = sorted({class_name for class_name, _ in pairs})
     if len(classes) == 1:
         raise UsageError(f"all videos are of one class, {classes[0]!r}: {ONE_CLASS}; {MORE_CLASSES}")
-    group = [group_of(*pair, groups=groups) or video_id(*pair) for pair in pairs]
+    group = [*groups_of([video_id(*pair) for pair in pairs], groups).values()]
     most, why = _most_folds(pairs, groups, folds)
     sides: list[set[int]] = []
     for count in range(most, 1, -1):
@@ -148,21 +148,17 @@ def fewest_groups(ids: Sequence[str], groups: GroupRule = None) -> tuple[str, in
 
 
 def _groups(ids: Sequence[str], rule: GroupRule) -> tuple[dict[str, str], dict[str, set[str]]]:
-    """The group of each id, by itself where it has none, and the groups of each class."""
-    group: dict[str, str] = {}
+    """The group of each id, and the groups of each class."""
+    group = groups_of(ids, rule)
     of_class: dict[str, set[str]] = defaultdict(set)
-    for id_ in ids:
-        class_name, _, video = id_.partition("/")
-        group[id_] = group_of(class_name, video, rule) or id_
-        of_class[class_name].add(group[id_])
+    for id_, name in group.items():
+        of_class[id_.partition("/")[0]].add(name)
     return group, of_class
 
 
 def leaking_groups(split: Split) -> list[str]:
     """The groups of which a split has videos on both sides, sorted. Raises `UsageError` as `group_of` does."""
-    sides = []
-    for ids in (split.train, split.test):
-        names = (id_.partition("/") for id_ in ids)
-        groups = (group_of(class_name, video, split.groups) for class_name, _, video in names)
-        sides.append({group.casefold() if split.groups is None else group for group in groups if group})
-    return sorted(sides[0] & sides[1])
+    group = groups_of([*split.train, *split.test], split.groups)
+    fold = str.casefold if split.groups is None else str
+    sides = ({fold(group[id_]) for id_ in ids if group[id_] != id_} for ids in (split.train, split.test))
+    return sorted(set.intersection(*sides))

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from pipelines.datasets.dataset_file import video_id
 from pipelines.datasets.split_lists import GroupRule
-from pipelines.datasets.video_names import VideoNames
+from pipelines.datasets.video_names import VideoNames, without_suffix
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.wording import plural, some
 from pipelines.sources.lists import PATH_COLUMNS
+from pipelines.sources.segments import video_of
 
-_UCF101_GROUP = re.compile(r"^v_.+_g(?P<group>\d+)_c\d+$", re.IGNORECASE)
+_UCF101_GROUP = re.compile(r"^v_(?P<class>.+)_g(?P<group>\d+)_c\d+$", re.IGNORECASE)
 _GROUP_COLUMNS = (
     *("group", "group_id", "scene", "scene_id", "person", "subject", "actor", "recording"),
     *("source_video", "source_id", "source"),
@@ -40,17 +41,21 @@ def group_of(class_name: str, video: str, groups: GroupRule = None) -> str | Non
             class.
 
     Returns:
-        The group; None for a video that is a group of its own.
+        The group; None for a video that is a group of its own. A segment has the group of the video that it is a part
+        of, which itself is one, of segments of all classes, if it is in no other.
 
     Raises:
         UsageError: The regular expression is invalid or does not match.
     """
+    whole = video_of(video)
     if groups is None:
-        match = _UCF101_GROUP.match(video)
-        return f"{class_name}/g{match['group']}" if match else None
-    id_ = video_id(class_name, video)
+        match = _UCF101_GROUP.match(whole or video)
+        if match is None:
+            return whole or None
+        return f"{match['class'] if whole else class_name}/g{match['group']}"
     if isinstance(groups, Mapping):
-        return groups.get(id_)
+        return groups.get(video_id(class_name, video)) or whole or None
+    id_ = video_id(class_name, whole or video)
     try:
         match = re.search(groups, id_)
     except re.error as error:
@@ -64,6 +69,28 @@ def group_of(class_name: str, video: str, groups: GroupRule = None) -> str | Non
     if found is None:
         raise UsageError(f"the capture group of --group-regex {groups!r} takes no part in matching {id_!r}")
     return found
+
+
+def groups_of(ids: Iterable[str], groups: GroupRule = None) -> dict[str, str]:
+    """The group of each id (`group_of`), by itself where it has none. Groups that share a video, in segments of it, are
+    one. Raises as `group_of`."""
+    found: dict[str, str] = {}
+    joined: dict[str, str] = {}  # to a group that it is one with
+    of_video: dict[str, str] = {}
+
+    def root(group: str) -> str:
+        while group in joined:
+            group = joined[group]
+        return group
+
+    for id_ in ids:
+        class_name, _, video = id_.partition("/")
+        found[id_] = group_of(class_name, video, groups) or id_
+        if whole := video_of(video):
+            one, other = root(found[id_]), root(of_video.setdefault(whole, found[id_]))
+            if one != other:
+                joined[max(one, other)] = min(one, other)
+    return {id_: root(group) for id_, group in found.items()}
 
 
 def recognised_groups(videos: Sequence[tuple[str, str]]) -> tuple[str, str]:
@@ -93,7 +120,8 @@ def read_groups(path: Path, ids: Iterable[str]) -> dict[str, str]:
 
     Args:
         path: The file. A first row with the names of the columns may put them in any order, among others. A video is
-            named by its id, its path or its name, with or without suffix; without a group it is one of its own.
+            named by its id, its path or its name, with or without suffix; without a group it is one of its own. A row
+            of an untrimmed video is one of all its segments.
         ids: Of all videos that need a group.
 
     Returns:
@@ -118,6 +146,10 @@ def read_groups(path: Path, ids: Iterable[str]) -> dict[str, str]:
         rows.pop(0)
     wanted = sorted(ids)
     known = VideoNames(wanted)
+    segments: dict[str, list[str]] = defaultdict(list)  # by the name of their video
+    for id_ in wanted:
+        if whole := video_of(id_.partition("/")[2]):
+            segments[whole].append(id_)
     groups: dict[str, str] = {}
     others = []
     for row in rows:
@@ -127,11 +159,13 @@ def read_groups(path: Path, ids: Iterable[str]) -> dict[str, str]:
                 "walk/clip1.avi,scene1; more columns need a first row that names them, one of them `group`"
             )
         video, group = row[video_column], row[1 if group_column is None else group_column]
-        id_ = known.find(video)
-        if id_ is None:
+        found = known.find(video)
+        named = segments.get(without_suffix(video).name, []) if found is None else [found]
+        if not named:
             others.append(video)
-        elif groups.setdefault(id_, group) != group:
-            raise UsageError(f"--groups {path} gives {id_} two groups, {groups[id_]!r} and {group!r}: keep one")
+        for id_ in named:
+            if groups.setdefault(id_, group) != group:
+                raise UsageError(f"--groups {path} gives {id_} two groups, {groups[id_]!r} and {group!r}: keep one")
     if missing := [id_ for id_ in wanted if id_ not in groups]:
         instead = f"; it has {some(others)} instead" if others else ""
         raise UsageError(

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.datasets.catalogue import Catalogue, Video
+from pipelines.datasets.dataset_file import video_id
 from pipelines.datasets.group_splits import FOLDS, leaking_groups, make_splits
 from pipelines.datasets.groups import group_of, recognised_groups
 from pipelines.datasets.split_lists import NO_GROUPS, GroupRule, Split, list_files, read_lists, ucf101_lists
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.options import BOTH_STREAMS, StreamName
 from pipelines.interface.wording import numbered, plural
+from pipelines.sources.segments import video_of
 from pipelines.storage.atomic import (
     locked,
     read_json,
@@ -230,9 +232,11 @@ def _chosen_groups(pairs: Sequence[tuple[str, str]], groups: GroupRule) -> tuple
     origin, what = ("expression" if isinstance(groups, str) else "file"), "as given"
     if groups is None:
         origin, what = "names", "UCF101's gXX"
-        if not any(group_of(*pair) for pair in pairs):
-            regex, what = recognised_groups(pairs)
+        wholes = [(class_name, video_of(video) or video) for class_name, video in pairs]
+        if not any(group_of(*whole) for whole in wholes):
+            regex, what = recognised_groups(wholes)
             groups = regex or None
+            what = what or "the videos of the segments"
     names = [group_of(*pair, groups=groups) for pair in pairs]
     if groups is None and not any(names):
         return None, "none", f"{NO_GROUPS}; --groups FILE --overwrite names them"
@@ -307,7 +311,13 @@ def resolve(
         test=test,
         missing_train=missing_train,
         missing_test=missing_test,
-        leaking_groups=leaking_groups(split),
+        leaking_groups=leaking_groups(
+            replace(
+                split,
+                train=[*missing_train, *(video.id for video in train)],
+                test=[*missing_test, *(video.id for video in test)],
+            )
+        ),
         unlisted=[v.id for v in catalogue.videos if v.id not in finder.named and v.class_name not in out],
     )
 
@@ -384,19 +394,24 @@ class _Finder:
         self.classes = set(catalogue.classes)
         self.named: set[str] = set()
         self._folded = _unambiguous(self.videos)
+        self._segments: dict[str, list[Video]] = defaultdict(list)  # by the id of their video
+        for video in catalogue.videos:
+            if whole := video_of(video.video):
+                self._segments[video_id(video.class_name, whole)].append(video)
         self._folded_classes = _unambiguous(self.classes)
 
     def find(self, ids: Iterable[str]) -> tuple[list[Video], list[str]]:
-        """The videos that have what the streams are fed with, and the ids of which that is not so."""
+        """The videos that have what the streams are fed with, and the ids of which that is not so. The id of an
+        untrimmed video stands for all its segments of that class."""
         found, missing = [], []
         for id_ in ids:
             video = self.video(id_)
-            if video is not None:
-                self.named.add(video.id)
-            if video is None or not video.has(self.streams):
+            segments = self._segments.get(id_, []) if video is None else [video]
+            self.named.update(one.id for one in segments)
+            found += [one for one in segments if one.has(self.streams)]
+            missing += [one.id if video is None else id_ for one in segments if not one.has(self.streams)]
+            if not segments:
                 missing.append(id_)
-            else:
-                found.append(video)
         return found, missing
 
     def video(self, id_: str) -> Video | None:

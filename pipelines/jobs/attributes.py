@@ -1,32 +1,39 @@
 """The attributes of artifacts about the file they were made from."""
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import VideoError
 from pipelines.jobs.task import VideoTask
 from pipelines.storage.atomic import json_text
-from pipelines.storage.provenance import library_versions
+from pipelines.storage.provenance import file_sha256, library_versions
 
 if TYPE_CHECKING:
     from pipelines.video.decoding import VideoReader
     from pipelines.video.timing import Timing
 
 
-def video_attributes(task: VideoTask, reader: "VideoReader") -> dict[str, Any]:
-    """The attributes about a video file that was read to its end.
+SEGMENT_ATTRIBUTES = ("segment", "segment_start", "segment_end", "segment_first_frame")
+"""Of an artifact of a segment: which one, as in its name; its start and end in seconds of the video; and the number of
+its first frame in the video."""
+
+
+def video_attributes(task: VideoTask, reader: "VideoReader", timing: "Timing | None" = None) -> dict[str, Any]:
+    """The attributes about a video file that was read to its end, or of a segment of it to that one's.
+
+    Args:
+        task: The video's.
+        reader: What read it.
+        timing: That of the segment's frames; None: of all.
 
     Raises:
         VideoError: The file cannot be read, or has changed.
     """
-    import hashlib
-
-    path, timing = task.source.path, reader.timing
+    path, timing = task.source.path, timing or reader.timing
+    frames = len(timing.times)
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        status = path.stat()
+        digest = file_sha256(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise VideoError(f"the file cannot be read ({error.strerror})") from error
     reader.require_unchanged()
@@ -35,24 +42,24 @@ def video_attributes(task: VideoTask, reader: "VideoReader") -> dict[str, Any]:
         "source_sha256": digest,
         "source_bytes": status.st_size,
         "source_mtime_ns": status.st_mtime_ns,
-        "source_frames": len(timing.times),
+        "source_frames": frames,
         **timing_attributes(timing),
         "short_side": min(reader.width, reader.height),
         "width": reader.width,
         "height": reader.height,
         "source_width": reader.source_width,
         "source_height": reader.source_height,
-        "container_frames": reader.container_frames,
+        "container_frames": 0 if task.source.segment else reader.container_frames,
         "library_versions": stored_library_versions(),
     }
     if task.source.split:
         attributes["source_split"] = task.source.split
     if reader.truncated:
-        attributes |= {"truncated": True, "decoded_frames": reader.decoded}
+        attributes |= {"truncated": True, "decoded_frames": frames}
     if reader.tone_mapped_from:
         attributes["tone_mapped_from"] = reader.tone_mapped_from
     if reader.damaged_frames:
-        attributes |= {"damaged": True, "damaged_frames": reader.damaged_frames}
+        attributes |= {"damaged": True, "damaged_frames": min(reader.damaged_frames, frames)}
     return attributes
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal
 
 from pipelines.errors import MissingError, StorageError, UsageError, VideoError
-from pipelines.jobs.task import Job, Task, VideoTask
+from pipelines.jobs.task import Job, Task, VideoTask, by_video
 from pipelines.runtime.devices import available_cores
 from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import Progress
@@ -31,7 +31,7 @@ from pipelines.video.resize import stored_size
 HASHES_SCHEMA = "stres/source-hashes/1"
 _ATTRIBUTES = frozenset(  # all that is compared: reading the others too would double the time of 200,000 videos
     (
-        *("source", "source_sha256", "source_bytes", "source_mtime_ns", "source_split"),
+        *("source", "source_sha256", "source_bytes", "source_mtime_ns", "source_split", "segment"),
         *("frames_sha256", "jpeg_quality"),
         *("width", "height", "source_width", "source_height"),
         *("method", "method_parameters", "bound", "step", "flow_input", "settings"),
@@ -80,6 +80,8 @@ class SourceKind(Generic[Task]):
             is_same_file = is_same_file or os.path.samefile(recorded, found.name)  # as through a link to a folder
         if not is_same_file:
             return "other?" if size in (found.bytes, None) else "other"
+        if attributes.get("segment", "") != str(task.source.segment or ""):
+            return "changed"
         if size != found.bytes:
             return "changed?" if size is None else "changed"
         return "same" if attributes.get("source_mtime_ns", found.mtime_ns) == found.mtime_ns else "changed?"
@@ -317,12 +319,15 @@ def _source_hashes(tasks: Sequence[Task], sources: SourceKind[Task], job: Job[Ta
             return None
 
     found, new = dict[str, str](), dict[str, list[Any]]()
+    together = by_video(tasks)
+    first = [tasks[0] for tasks in together]
     with ThreadPoolExecutor(min(available_cores(), 16)) as pool:  # hashing does not hold Python's lock
-        for done, (task, named) in enumerate(zip(tasks, pool.map(entry, tasks), strict=True), start=1):
+        for done, (tasks, named) in enumerate(zip(together, pool.map(entry, first), strict=True), start=1):
             if named is not None:
                 name, values = named
-                found[task.source.id], new[name] = values[-1], values
-            job.on_progress(Progress(f"{job.stage} (compare sources)", done, len(tasks), unit="files"))
+                new[name] = values
+                found |= {task.source.id: values[-1] for task in tasks}
+            job.on_progress(Progress(f"{job.stage} (compare sources)", done, len(together), unit="files"))
     if not job.dry_run and any(known.get(name) != values for name, values in new.items()):
         with contextlib.suppress(StorageError):  # it only saves time
             write_json(job.workspace.source_hashes_file, {"schema": HASHES_SCHEMA, "files": known | new})

@@ -11,11 +11,11 @@ from pipelines.datasets.catalogue import load_catalogue
 from pipelines.errors import VideoError
 from pipelines.jobs.dry_run import estimate
 from pipelines.jobs.resume import Division
-from pipelines.jobs.task import ExtractResult, Job, Probe, Task, VideoTask
+from pipelines.jobs.task import ExtractResult, Job, Probe, Task, VideoTask, by_video
 from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
-from pipelines.runtime.worker_pool import share_tasks
+from pipelines.runtime.worker_pool import Report, share_tasks
 from pipelines.sources.videos import Account, VideoList
 from pipelines.storage.atomic import create_folder, remove_left_over_temporary_files, require_writable
 from pipelines.storage.failures import Failure, FailureLog, read_failures, record_outcomes
@@ -64,6 +64,7 @@ def run_job(
             changed=division.changed,
             failures=failures,
             found=account,
+            what="segment" if account is not None and account.videos else "video",
             **figures,
         )
 
@@ -125,17 +126,46 @@ def _process(job: Job[Task], to_do: Sequence[Task], meter: "_Meter") -> None:
             meter.add(units)
             recorded.write_when_due()
 
-        running = share_tasks(job.store, to_do, job.workers, on_units=on_units, limits=job.limits)
+        store = functools.partial(store_together, job.store, job.store_segments)
+        running = share_tasks(store, by_video(to_do), job.workers, on_units=on_units, limits=job.limits)
+        before = {task.target: _version(task.target) for task in to_do if task.source.segment}
         with contextlib.closing(running) as outcomes:
-            for rank, task, outcome in outcomes:
-                if isinstance(outcome, VideoError):
-                    recorded.fail(job.failure(task.source, str(outcome)))
-                    meter.finish_video(f"{task.source.id}: {outcome}")
-                    continue
-                recorded.succeed((job.stage, task.source.class_name, task.source.video))
-                if rank != ranks().rank:  # its units were reported where they were done
-                    meter.add(outcome)
-                meter.finish_video()
+            for rank, tasks, made in outcomes:
+                for task, outcome in zip(
+                    tasks, [made] * len(tasks) if isinstance(made, VideoError) else made, strict=True
+                ):
+                    # The process may have died behind segments that it had finished.
+                    is_stored = task.target in before and _version(task.target) not in (None, before[task.target])
+                    if isinstance(outcome, VideoError) and not is_stored:
+                        recorded.fail(job.failure(task.source, str(outcome)))
+                        meter.finish_video(f"{task.source.id}: {outcome}")
+                        continue
+                    recorded.succeed((job.stage, task.source.class_name, task.source.video))
+                    if rank != ranks().rank and isinstance(
+                        outcome, int
+                    ):  # its units were reported where they were done
+                        meter.add(outcome)
+                    meter.finish_video()
+
+
+def store_together(
+    store: Callable[[Task, Report], int],
+    store_segments: Callable[[Sequence[Task], Report], list[int | VideoError]] | None,
+    tasks: Sequence[Task],
+    report: Report,
+) -> list[int | VideoError]:
+    """What a worker process does, as a `functools.partial`: one video, or segments of one."""
+    if store_segments is not None and tasks[0].source.segment:
+        return store_segments(tasks, report)
+    return [store(task, report) for task in tasks]
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def attributes_made(
@@ -160,6 +190,8 @@ class _Meter:
 
     def __init__(self, job: Job[Task], division: Division[Task]) -> None:
         self.stage, self.unit = job.stage, job.unit
+        has_segments = any(task.source.segment for tasks in (division.to_do, division.done) for task in tasks)
+        self.what = "segments" if has_segments else "videos"
         self.on_progress = job.on_progress if ranks().is_first else ignore_progress
         self.started = time.monotonic()
         self.skipped = self.finished = len(division.done)
@@ -190,4 +222,4 @@ class _Meter:
 
     def _report(self, message: str = "") -> None:
         metrics = {f"{self.unit}/s": round(self._rate(), 1), "failed": self.failed}
-        self.on_progress(Progress(self.stage, self.finished, self.total, "videos", metrics, message))
+        self.on_progress(Progress(self.stage, self.finished, self.total, self.what, metrics, message))

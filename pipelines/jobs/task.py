@@ -1,10 +1,11 @@
 """What the stages that process many videos share: the task of one video, the job of all, and its result."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from pipelines.errors import VideoError
 from pipelines.runtime.progress import OnProgress
 from pipelines.runtime.worker_pool import Limits, Report, memory_share
 from pipelines.sources.videos import Account, VideoProblem, VideoSource
@@ -55,6 +56,8 @@ class Job(Generic[Task]):
     workers: int
     dry_run: bool
     on_progress: OnProgress
+    store_segments: Callable[[Sequence[Task], Report], list[int | VideoError]] | None = None
+    """Processes segments of one video in one pass; what `store` returns or raises, for each. None: none come."""
     patience: float = Limits.patience
     """Seconds without progress after which a video fails."""
     uses_gpu: bool = False
@@ -68,6 +71,14 @@ class Job(Generic[Task]):
     def failure(self, video: VideoSource | VideoProblem, reason: str) -> Failure:
         """The row of `failures.csv` for a video that cannot be processed."""
         return Failure(self.stage, video.class_name, video.video, str(video.path), reason)
+
+
+def by_video(tasks: Sequence[Task]) -> list[tuple[Task, ...]]:
+    """Tasks as they are shared: all segments of one video together."""
+    together: dict[Path, list[Task]] = {}
+    for task in tasks:
+        together.setdefault(task.source.path if task.source.segment else task.target, []).append(task)
+    return [tuple(each) for each in together.values()]
 
 
 # ------------------------------------------------------------------ results
@@ -153,5 +164,7 @@ class ExtractResult:
     broken_times: int = 0
     """Of the videos made now, those whose timestamps cannot be true: their frames have the times of the container's
     average rate."""
+    what: str = "video"
+    """What is counted as done, skipped and failed: video or segment."""
     found: Account | None = None
     """How VIDEOS was read; None for folders of pictures."""

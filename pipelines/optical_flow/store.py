@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ import torch
 from pipelines.errors import VideoError
 from pipelines.interface.options import Compression
 from pipelines.interface.wording import plural
-from pipelines.jobs.attributes import stored_library_versions, video_attributes
+from pipelines.jobs.attributes import SEGMENT_ATTRIBUTES, stored_library_versions, video_attributes
+from pipelines.jobs.segments import announced_frames
 from pipelines.optical_flow.displacement import DisplacementMeter
 from pipelines.optical_flow.grey import to_grey, to_grey_on
 from pipelines.optical_flow.methods import FlowMethod, make_method
@@ -32,6 +33,13 @@ from pipelines.storage.hdf5 import ArtifactError
 from pipelines.storage.quantise import quantise, require_finite
 from pipelines.video.decoding import VideoReader
 from pipelines.video.resize import resize_on
+
+
+class FlowMeter(Protocol):
+    """Sees all flow before it is quantised, as a `DisplacementMeter` does."""
+
+    def add(self, flow: torch.Tensor) -> None: ...
+
 
 GPU_SECONDS = "gpu_seconds"
 _LARGEST_RESIZED_ON_A_GPU = 640 * 480  # pixels: some batches of them wait in memory that the GPU reads from
@@ -107,11 +115,11 @@ def write_flow(
 
 
 def quantised_flow(
-    frames: Iterable[np.ndarray],
+    frames: Iterable[np.ndarray | None],
     method: FlowMethod,
     settings: FlowSettings,
     device: str = "cpu",
-    displacement: DisplacementMeter | None = None,
+    displacement: FlowMeter | None = None,
     clock: GPUClock | None = None,
     size: tuple[int, int] | None = None,
 ) -> Generator[np.ndarray]:
@@ -122,7 +130,7 @@ def quantised_flow(
     device.
 
     Args:
-        frames: RGB uint8 [H, W, 3] each.
+        frames: RGB uint8 [H, W, 3] each; None where those before and those behind have no pairs together.
         method: Computes the flow.
         settings: Whose step and bound to use.
         device: Where frames go and flow is quantised, if the method computes there.
@@ -146,13 +154,14 @@ def quantised_flow(
 
 
 def _batches(
-    frames: Iterable[np.ndarray], method: FlowMethod, step: int, device: torch.device
+    frames: Iterable[np.ndarray | None], method: FlowMethod, step: int, device: torch.device
 ) -> Generator[torch.Tensor]:
     """Runs of what the method takes, uint8 [N + step, H, W] or [N + step, 3, H, W]; for a GPU, in memory that it can
     read, of frames [N + step, H, W, 3], of which it makes the rest."""
     _work_on(device)
-    given = (method_input(frame, method) for frame in frames) if device.type == "cpu" else frames
-    for run in runs_of_frames(given, step, method.batch_size):
+    if device.type == "cpu":
+        frames = (None if frame is None else method_input(frame, method) for frame in frames)
+    for run in runs_of_frames(frames, step, method.batch_size):
         batch = torch.empty((len(run), *run[0].shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
         np.stack(run, out=batch.numpy())
         yield batch
@@ -203,7 +212,7 @@ def _flow_of(
     method: FlowMethod,
     settings: FlowSettings,
     clock: GPUClock,
-    displacement: DisplacementMeter | None,
+    displacement: FlowMeter | None,
     size: tuple[int, int] | None,
 ) -> Generator[tuple[torch.cuda.Event | None, torch.cuda.Event | None, Callable[[], tuple[torch.Tensor, ...]]]]:
     """For each run of frames where it begins and ends in the GPU's work, and a function that waits for its fields to
@@ -232,10 +241,16 @@ def _work_on(device: torch.device) -> None:
         torch.cuda.set_device(device)
 
 
-def runs_of_frames(frames: Iterable[np.ndarray], step: int, pairs: int) -> Iterator[list[np.ndarray]]:
-    """Runs of step + n frames, for the n pairs (t, t + step); n is `pairs`, or what remains in the last run."""
+def runs_of_frames(frames: Iterable[np.ndarray | None], step: int, pairs: int) -> Iterator[list[np.ndarray]]:
+    """Runs of step + n frames, for the n pairs (t, t + step); n is `pairs`, or what remains in the last run, or before
+    a None, over which no pair reaches."""
     run: list[np.ndarray] = []
     for frame in frames:
+        if frame is None:
+            if len(run) > step:
+                yield run
+            run = []
+            continue
         run.append(frame)
         if len(run) == step + pairs:
             yield run
@@ -264,7 +279,7 @@ def _cached_method(name: str, options: tuple[tuple[str, str], ...], device: str,
 # ------------------------------------------------------------------ where frames come from
 
 
-class _DecodedFrames(Closing):
+class DecodedFrames(Closing):
     """The frames of a video file, and what is to be stored about them; `size`: height and width to which the GPU is to
     resize them."""
 
@@ -276,7 +291,7 @@ class _DecodedFrames(Closing):
             allow_truncated=task.allow_truncated,
             allow_damaged=task.allow_damaged,
         )
-        self.announced = self.reader.announced_frames
+        self.announced = announced_frames(task, self.reader)
         self.size: tuple[int, int] | None = None
         small = self.reader.source_width * self.reader.source_height <= _LARGEST_RESIZED_ON_A_GPU
         if small and task.device != "cpu" and method_of(task).uses_device:
@@ -310,7 +325,7 @@ class _StoredFrames(Closing):
         *("source", "source_sha256", "source_bytes", "source_mtime_ns", "source_frames", "fps", "times_from"),
         *("times_problem", "short_side", "width", "height", "source_width", "source_height", "container_frames"),
         *("truncated", "decoded_frames", "damaged", "damaged_frames", "jpeg_quality"),
-        *("tone_mapped_from", "source_split"),
+        *("tone_mapped_from", "source_split", *SEGMENT_ATTRIBUTES),
     )
 
     def __init__(self, task: FlowTask) -> None:
@@ -338,8 +353,8 @@ class _StoredFrames(Closing):
         self.file.close()
 
 
-def open_frames(task: FlowTask) -> _DecodedFrames | _StoredFrames:
-    return _DecodedFrames(task) if task.from_video else _StoredFrames(task)
+def open_frames(task: FlowTask) -> DecodedFrames | _StoredFrames:
+    return DecodedFrames(task) if task.from_video else _StoredFrames(task)
 
 
 @contextlib.contextmanager

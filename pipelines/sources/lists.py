@@ -1,6 +1,7 @@
 """List files of videos in all common forms: `path label` a line, CSV with or without a header, tabs, quotes, Kinetics'
 annotations, mmaction2's and TSN's `path frames label`, SlowFast's `path label` or `path,label`, and Hugging Face's
-`metadata.csv` and `metadata.jsonl`.
+`metadata.csv` and `metadata.jsonl`; and of segments of videos: `path,start,end,label`, EPIC-KITCHENS' and ActivityNet's
+annotations, and the segments of a timeline.
 """
 
 import codecs
@@ -14,22 +15,41 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pipelines.datasets.split_lists import is_hmdb51_list, is_ucf101_list
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.wording import plural
 from pipelines.sources.names import VIDEO_SUFFIXES, is_video, require_class_name, split_of
+from pipelines.sources.segments import Segment
 from pipelines.storage.workspace import UNLABELLED
 
 PATH_COLUMNS = (
     *("path", "video_path", "videopath", "file_path", "filepath", "file_name", "filename", "file"),
-    *("video", "video_name", "clip", "name", "video_id"),
+    *("video", "video_name", "clip", "name", "video_id", "youtube_id"),
 )
 _LABEL_COLUMNS = (
-    *("class_name", "classname", "label_name", "labelname", "label", "class", "category", "action", "target"),
+    *("class_name", "classname", "label_name", "labelname", "label", "class", "category", "action", "target", "verb"),
     *("label_id", "class_id", "labelid", "classid", "y"),
 )
 _SPLIT_COLUMNS = ("split", "subset", "set", "partition")
+# Of segments: seconds before frames, which may be those of a set of pictures at another rate (EPIC-KITCHENS' are).
+_SECONDS = (
+    ("start", "start_time", "start_seconds", "start_sec", "start_timestamp", "t_start", "time_start", "begin"),
+    (
+        *("end", "end_time", "end_seconds", "end_sec", "end_timestamp", "t_end", "time_end"),
+        *("stop", "stop_time", "stop_seconds", "stop_sec", "stop_timestamp", "t_stop", "time_stop"),
+    ),
+)
+_FRAMES = (
+    ("start_frame", "frame_start", "startframe", "begin_frame"),
+    ("end_frame", "frame_end", "endframe", "stop_frame", "frame_stop", "stopframe"),
+)
+_SPANS = ((False, *_SECONDS), (True, *_FRAMES))
+_TIME = r"(?:\d+:)?(?:\d+:)?\d+(?:\.\d*)?"
+_SEGMENT_ON_A_LINE = re.compile(
+    rf"(?P<start>{_TIME})\s*[\s,;]\s*(?P<end>{_TIME})\s*[\s,;]\s*(?P<label>(?![\d.,;\s-]+$)\S.*)"
+)
 _KINETICS = ("youtube_id", "time_start", "time_end")
 _FRAME_LISTS = ("original_vido_id", "original_vid_id", "original_video_id", "frame_id")  # SlowFast's Charades and AVA
 _CLASS_FILES = ("classInd.txt", "classes.txt", "labels.txt", "class_names.txt", "classnames.txt", "*label_map*.txt")
@@ -50,6 +70,7 @@ class Entry:
     """File and line, for messages."""
     separator: str = ""
     """What separates path and label, without blanks."""
+    segment: Segment | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +83,8 @@ class ListedVideo:
     split: str = ""
     absent: str = ""
     """Where it was looked for, and the likely reason, if it does not exist; else ""."""
+    segment: Segment | None = None
+    """The part of the video that is meant; None for all of it."""
 
 
 @dataclass
@@ -75,7 +98,12 @@ class VideoListFile:
 
 
 def read_list(
-    list_file: Path, *, relative_to: Path | None = None, class_names: Path | None = None, pictures: bool = False
+    list_file: Path,
+    *,
+    relative_to: Path | None = None,
+    class_names: Path | None = None,
+    label_column: str | None = None,
+    pictures: bool = False,
 ) -> VideoListFile:
     """Reads the videos of a list file, which need not exist.
 
@@ -85,14 +113,16 @@ def read_list(
             the one above the list's.
         class_names: The file that names the classes of labels that are numbers; None: the only such file beside the
             list.
+        label_column: The column of the labels; None: the first of those that are known to hold labels.
         pictures: Whether the paths are folders of pictures, which are refused otherwise.
 
     Raises:
         MissingError: The list cannot be read.
-        UsageError: The file is not a list, a label cannot be a folder's name, or a video has two labels.
+        UsageError: The file is not a list, a label cannot be a folder's name, a video or segment has two labels, or a
+            video segments in two splits.
     """
     folders = _folders(list_file, relative_to)
-    entries = _three_columns(list(_entries(list_file, folders)))
+    entries = _three_columns(list(_entries(list_file, folders, label_column)))
     if not pictures and entries and not any(is_video(Path(entry.path)) for entry in entries[:100]):
         first = entries[0]
         if any((folder / first.path).is_dir() for folder in folders):
@@ -104,23 +134,36 @@ def read_list(
     entries = _named(entries, list_file, class_names, read.notes)
     of_list = _split_of_list(list_file)
     by_name = _ByName(folders)
-    known_as: dict[Path, Entry] = {}
+    known_as: dict[tuple[Path, Segment | None], Entry] = {}
+    in_split: dict[Path, Entry] = {}
     twice = 0
+    has_labels = any(entry.label for entry in entries)
+    unwanted = [entry for entry in entries if entry.segment and not entry.label] if has_labels else []
+    if unwanted:
+        read.notes.append(f"{plural(len(unwanted), 'segment')} of {list_file} without a label: left out")
+        entries = [entry for entry in entries if entry.label or not entry.segment]
     for entry in entries:
         label = entry.label or UNLABELLED
         require_class_name(label, entry.where)
         path, absent = _found(entry, folders, by_name)
-        known = known_as.setdefault(path, entry)
+        known = known_as.setdefault((path, entry.segment), entry)
         if (known.label or UNLABELLED) != label:
+            what = f"the segment {entry.segment} of {entry.path}" if entry.segment else entry.path
             raise UsageError(
-                f"{entry.where}: {entry.path} has the label {label!r}, but {known.where} gives it "
+                f"{entry.where}: {what} has the label {label!r}, but {known.where} gives it "
                 f"{known.label or UNLABELLED!r}: keep one"
+            )
+        if entry.segment and (other := in_split.setdefault(path, entry)).split != entry.split:
+            raise UsageError(
+                f"{entry.where} has {entry.path} in the split {entry.split or 'none'!r}, {other.where} in "
+                f"{other.split or 'none'!r}: a video's segments belong to one split"
             )
         twice += known is not entry
         if known is entry:
-            read.videos.append(ListedVideo(label, path, entry.split or of_list, absent))
+            read.videos.append(ListedVideo(label, path, entry.split or of_list, absent, entry.segment))
     if twice:
-        read.notes.append(f"{plural(twice, f'line of {list_file} repeats', f'lines of {list_file} repeat')} a video")
+        what = "a segment" if any(entry.segment for entry in entries) else "a video"
+        read.notes.append(f"{plural(twice, f'line of {list_file} repeats', f'lines of {list_file} repeat')} {what}")
     unlabelled = sum(video.class_name == UNLABELLED for video in read.videos)
     if 0 < unlabelled < len(read.videos):
         have = "has" if unlabelled == 1 else "have"
@@ -172,6 +215,8 @@ def listed_labels(list_file: Path, by_name: Mapping[str, Sequence[Path]]) -> Ite
         return
     entries = [entry for entry in _entries(list_file, [folder]) if entry.label]
     for entry in _named(entries, list_file, None, []):
+        if entry.segment:
+            raise UsageError(f"{entry.where} is of a segment of a video: give {list_file} as VIDEOS, not the folder")
         require_class_name(entry.label, entry.where)
         paths = by_name.get(Path(entry.path).stem, [])
         exact = [path for path in paths if path == folder / entry.path]
@@ -209,7 +254,7 @@ def _found(entry: Entry, folders: Sequence[Path], by_name: _ByName) -> tuple[Pat
             if is_there(folder, form):
                 return Path(os.path.abspath(folder / form)), ""
     if not is_video(Path(entry.path)) and "/" not in entry.path:
-        named = by_name.find(entry.path)
+        named = by_name.find(entry.path) or by_name.find(f"v_{entry.path}")  # as ActivityNet's files are called
         replacements = [path for path in named if "replacement" in str(path)]
         if len(replacements or named) == 1:
             return (replacements or named)[0], ""
@@ -255,7 +300,8 @@ def is_there(folder: Path, name: str) -> bool:
 # ------------------------------------------------------------------ lines
 
 
-def _entries(list_file: Path, folders: Sequence[Path]) -> Iterator[Entry]:
+def _entries(list_file: Path, folders: Sequence[Path], label_column: str | None = None) -> Iterator[Entry]:
+    label_columns = _LABEL_COLUMNS if label_column is None else (_column(label_column),)
     if is_hmdb51_list(list_file.name):
         raise UsageError(
             f"{list_file} is a split list of HMDB51, whose numbers say train, test or unused, not the class: give the "
@@ -267,12 +313,16 @@ def _entries(list_file: Path, folders: Sequence[Path]) -> Iterator[Entry]:
     if not lines:
         return
     if lines[0][1].startswith("{"):
+        with contextlib.suppress(ValueError):  # JSON lines, or broken ones
+            if isinstance(document := json.loads(text), dict) and (read := _reader_of(document)):
+                yield from read(document, list_file)
+                return
         for where, line in lines:
             try:
                 document = json.loads(line, object_pairs_hook=_without_repetition)
             except ValueError as error:
                 raise UsageError(f"{where} cannot be read as JSON ({error})") from error
-            yield _of_columns(_columns_of(document, where), where)
+            yield _of_columns(_columns_of(document, where), where, label_columns)
         return
     array: list[object] = []
     if text.lstrip().startswith("["):
@@ -280,18 +330,22 @@ def _entries(list_file: Path, folders: Sequence[Path]) -> Iterator[Entry]:
             array = list(json.loads(text))
     if array:
         places = (f"{list_file}, element {number}" for number in range(1, len(array) + 1))
-        yield from (_of_columns(_columns_of(one, where), where) for where, one in zip(places, array, strict=True))
+        yield from (
+            _of_columns(_columns_of(one, where), where, label_columns) for where, one in zip(places, array, strict=True)
+        )
         return
-    header = _header(lines[0][1], folders)
+    header = _header(lines[0][1], folders, label_columns)
     if header is not None:
         delimiter, columns = header
+        if label_column is not None and label_columns[0] not in columns:
+            raise UsageError(f"--label-column {label_column}: {list_file} has the columns {', '.join(columns)}")
         if set(columns) & set(_FRAME_LISTS):
             raise UsageError(
                 f"{list_file} lists frames, not videos (its columns are {', '.join(columns)}): run `stres "
                 "import-frames` on the folders of pictures"
             )
         if delimiter != " " or len(columns) != 2 or columns[0] not in PATH_COLUMNS:
-            yield from _of_table(text, delimiter, columns, list_file)
+            yield from _of_table(text, delimiter, columns, list_file, label_columns)
             return
         lines = lines[1:]
     else:
@@ -301,6 +355,7 @@ def _entries(list_file: Path, folders: Sequence[Path]) -> Iterator[Entry]:
     def exists(name: str) -> bool:
         return any(is_there(folder, form) for form in _spellings(name) for folder in folders)
 
+    is_of_segments: bool | None = None
     for where, line in lines:
         path, label, separator = split_line(line, exists)
         # Names may begin with "#" (HMDB51 has some): only "# " begins a comment, and only if no such file exists.
@@ -308,6 +363,16 @@ def _entries(list_file: Path, folders: Sequence[Path]) -> Iterator[Entry]:
             continue
         if by_folder and not label and len(Path(path).parts) > 1:  # UCF101's test lists: the folder is the class
             label = Path(path).parent.name
+        segment = _SEGMENT_ON_A_LINE.fullmatch(label) if is_video(Path(path)) else None
+        if is_of_segments is (segment is None):
+            raise UsageError(
+                f"{where}: {line!r} is not as the lines before: `path,start,end,label` in all lines, or none"
+            )
+        is_of_segments = segment is not None
+        if segment:
+            span = _segment(segment["start"], segment["end"], where, in_frames=False)
+            yield Entry(path, _unquoted(segment["label"]), "", where, separator, span)
+            continue
         if separator and separator in label and line[-1] not in "\"'" and not re.fullmatch(r"[-\d\s,;.]+", label):
             raise UsageError(
                 f"{where}: several columns follow {path!r} ({label!r}): name them in a first line "
@@ -405,19 +470,27 @@ def _three_columns(entries: list[Entry]) -> list[Entry]:
 # ------------------------------------------------------------------ columns with names
 
 
-def _header(line: str, folders: Sequence[Path]) -> tuple[str, list[str]] | None:
+def _column(name: str) -> str:
+    """The name of a column, however it is spelled."""
+    return re.sub(r"[-\s]+", "_", name.strip().casefold())
+
+
+def _header(
+    line: str, folders: Sequence[Path], label_columns: Sequence[str] = _LABEL_COLUMNS
+) -> tuple[str, list[str]] | None:
     """(delimiter, names of the columns) where the first line is a header, which may be written as a comment."""
     if any(is_there(folder, line) for folder in folders):
         return None
     line = line.lstrip("#").lstrip()
     for delimiter in (",", "\t", ";", " "):
         try:
-            cells = [cell.strip().casefold() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+            cells = [_column(cell) for cell in next(csv.reader([line], delimiter=delimiter), [])]
         except csv.Error:  # a line break of another kind within it
             return None
         names = set(cells)
         known = names & set(PATH_COLUMNS) and (
-            names & set(_LABEL_COLUMNS)
+            names & set(label_columns)
+            or any(names & set(starts) and names & set(ends) for _, starts, ends in _SPANS)
             or (len(cells) == 1 and delimiter == ",")
             or (len(cells) > 1 and names <= {*PATH_COLUMNS, *_SPLIT_COLUMNS} and names & set(_SPLIT_COLUMNS))
         )
@@ -432,6 +505,8 @@ def _refuse_header_without_label(where: str, line: str, folders: Sequence[Path])
         if any(is_there(folder, name) for name in (line, line.partition(delimiter)[0]) for folder in folders):
             return
         cells = [_unquoted(cell).casefold() for cell in line.split(delimiter) if cell]
+        if cells[:2] == ["start_seconds", "end_seconds"]:
+            raise UsageError(f"{where} has the windows of a timeline: those of its segments end in .segments.csv")
         if len(cells) < 2 or any("/" in cell or "\\" in cell or is_video(Path(cell)) for cell in cells):
             continue
         if delimiter == " " and (cells[0] not in PATH_COLUMNS or cells[1].isdecimal()):  # a name and its label
@@ -450,7 +525,9 @@ def _require_once(names: Sequence[str], where: str) -> None:
             raise UsageError(f"{where} names the column {name} {count} times: keep one")
 
 
-def _of_table(text: str, delimiter: str, names: Sequence[str], list_file: Path) -> Iterator[Entry]:
+def _of_table(
+    text: str, delimiter: str, names: Sequence[str], list_file: Path, label_columns: Sequence[str]
+) -> Iterator[Entry]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
@@ -463,11 +540,11 @@ def _of_table(text: str, delimiter: str, names: Sequence[str], list_file: Path) 
             raise UsageError(
                 f"{where} has {plural(len(row), 'column')}, the header {len(names)}: quote what holds a {delimiter!r}"
             )
-        yield _of_columns(dict(zip(names, (cell.strip() for cell in row), strict=False)), where)
+        yield _of_columns(dict(zip(names, (cell.strip() for cell in row), strict=False)), where, label_columns)
 
 
-def _of_columns(columns: Mapping[str, str], where: str) -> Entry:
-    label = next((columns[name] for name in _LABEL_COLUMNS if columns.get(name)), "")
+def _of_columns(columns: Mapping[str, str], where: str, label_columns: Sequence[str]) -> Entry:
+    label = next((columns[name] for name in label_columns if columns.get(name)), "")
     split = next((split_of(columns[name]) for name in _SPLIT_COLUMNS if columns.get(name)), "")
     if all(columns.get(name) for name in _KINETICS):
         try:
@@ -478,7 +555,59 @@ def _of_columns(columns: Mapping[str, str], where: str) -> Entry:
     path = next((columns[name] for name in PATH_COLUMNS if columns.get(name)), "")
     if not path:
         raise UsageError(f"{where} names no video: known columns are {', '.join(PATH_COLUMNS)}")
-    return Entry(path, label, split, where)
+    return Entry(path, label, split, where, segment=_segment_of_columns(columns, where))
+
+
+def _segment_of_columns(columns: Mapping[str, str], where: str) -> Segment | None:
+    """The segment that a row is of; None where the list has no columns for that."""
+    there = []
+    for in_frames, *both in _SPANS:
+        names = [next((name for name in spellings if name in columns), "") for spellings in both]
+        if all(names):
+            start, end = (columns[name] for name in names)
+            if start and end:
+                return _segment(start, end, where, in_frames=in_frames)
+            there += names
+    if there:
+        raise UsageError(f"{where} says no {' and no '.join(name for name in there if not columns[name])}")
+    return None
+
+
+def _segment(start: str, end: str, where: str, *, in_frames: bool) -> Segment:
+    try:
+        return Segment.of(start, end, in_frames=in_frames)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def _reader_of(document: Mapping[str, object]) -> "Callable[[Mapping[str, Any], Path], Iterator[Entry]] | None":
+    """What reads a JSON document of segments; None for another one."""
+    if isinstance(document.get("database"), dict):
+        return _of_activitynet
+    return _of_timeline if str(document.get("schema", "")).startswith("stres/timeline/") else None
+
+
+def _of_activitynet(document: Mapping[str, Any], list_file: Path) -> Iterator[Entry]:
+    """ActivityNet's annotations, which THUMOS14, HACS and FineAction are given in too: videos without any, as those of
+    its test, are not listed."""
+    for video, about in document["database"].items():
+        split = split_of(str(about.get("subset", "")))
+        for number, annotation in enumerate(about.get("annotations", []), start=1):
+            where = f"{list_file}, video {video}, annotation {number}"
+            try:
+                start, end = map(str, annotation["segment"])
+                label = str(annotation["label"])
+            except (KeyError, TypeError, ValueError):
+                raise UsageError(f"{where} has no segment of a start and an end, or no label: correct it") from None
+            yield Entry(video, label, split, where, segment=_segment(start, end, where, in_frames=False))
+
+
+def _of_timeline(document: Mapping[str, Any], list_file: Path) -> Iterator[Entry]:
+    """The segments that `predict --timeline` found."""
+    for number, found in enumerate(document["segments"], start=1):
+        where = f"{list_file}, segment {number}"
+        span = _segment(str(found["start"]), str(found["end"]), where, in_frames=False)
+        yield Entry(document["video"], found["class_name"], "", where, segment=span)
 
 
 def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -493,8 +622,8 @@ def _columns_of(document: object, where: str) -> dict[str, str]:
     for name, value in document.items():
         if str(name).casefold() in (*PATH_COLUMNS, *_LABEL_COLUMNS) and isinstance(value, list | dict):
             raise UsageError(f"{where}: {name} is {json.dumps(value)}: a video has one path and one class")
-    _require_once([str(name).casefold() for name in document], where)
-    return {str(name).casefold(): str(value) for name, value in document.items() if value is not None}
+    _require_once([_column(str(name)) for name in document], where)
+    return {_column(str(name)): str(value) for name, value in document.items() if value is not None}
 
 
 # ------------------------------------------------------------------ the names of numbers

@@ -20,6 +20,7 @@ from pipelines.interface.wording import plural
 from pipelines.sources.class_folders import is_workspace, read_class_folders
 from pipelines.sources.lists import VideoListFile, read_list
 from pipelines.sources.names import VIDEO_SUFFIXES, is_video
+from pipelines.sources.segments import Segment
 from pipelines.storage.workspace import UNLABELLED
 
 _LONGEST_NAME = 255 - len(".h5")  # bytes
@@ -33,13 +34,15 @@ class VideoSource:
 
     class_name: str
     video: str
-    """Its file's name without the last suffix."""
+    """Its file's name without the last suffix; for a segment of it, followed by where that begins and ends."""
     path: Path
     """Absolute."""
     split: str = ""
     """`train`, `validation` or `test`, where VIDEOS says it."""
     absent: str = ""
     """Where a list's video was looked for, if it does not exist; else ""."""
+    segment: Segment | None = None
+    """The part of the file that it is; None for all of it."""
 
     @property
     def id(self) -> str:
@@ -83,6 +86,11 @@ class ReadAs:
     ] = None
     """Folder that the paths of a list are relative to."""
 
+    label_column: Annotated[
+        str | None, Option(metavar="NAME", default="label, class, action, verb, ...", group=_READING)
+    ] = None
+    """The column of a list with a header that holds the labels."""
+
     def __post_init__(self) -> None:
         options.check(self)
 
@@ -96,9 +104,11 @@ class Account:
 
     layout: str
     classes: dict[str, int] = field(default_factory=dict)
-    """Videos by class."""
+    """Videos, or segments, by class."""
     splits: dict[str, int] = field(default_factory=dict)
-    """Videos by split."""
+    """Videos, or segments, by split."""
+    videos: int = 0
+    """How many videos the segments are of; 0 where there are none."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Files that were skipped, by reason."""
     suffixes: dict[str, int] = field(default_factory=dict)
@@ -107,10 +117,11 @@ class Account:
 
     def sentences(self) -> list[str]:
         """The account in words, the most important first."""
-        sentences = [f"{self.layout}: {class_counts(self.classes)}"]
+        what = "segment" if self.videos else "video"
+        sentences = [f"{self.layout}: {class_counts(self.classes, what, self.videos)}"]
         if self.splits:
             sentences.append(
-                "splits: " + ", ".join(f"{name} {count}" for name, count in self.splits.items()) + " videos"
+                "splits: " + ", ".join(f"{name} {count}" for name, count in self.splits.items()) + f" {what}s"
             )
         sentences += self.notes
         if self.skipped:
@@ -120,20 +131,21 @@ class Account:
         return sentences
 
 
-def class_counts(counts: Mapping[str, int]) -> str:
+def class_counts(counts: Mapping[str, int], what: str = "video", videos: int = 0) -> str:
     """`3 classes, 12 videos: blue 6, green 2, red 4`; for many classes only smallest, median and largest."""
     labelled = {name: count for name, count in counts.items() if name != UNLABELLED}
     without = counts.get(UNLABELLED, 0)
+    of = f" of {plural(videos, 'video')}" if videos else ""
     if not labelled:
-        return f"no classes, {plural(without, 'video')}"
-    text = f"{plural(len(labelled), 'class')}, {plural(sum(labelled.values()), 'video')}: "
+        return f"no classes, {plural(without, what)}{of}"
+    text = f"{plural(len(labelled), 'class')}, {plural(sum(labelled.values()), what)}{of}: "
     if len(labelled) <= _FEW:
         text += ", ".join(f"{name} {count}" for name, count in sorted(labelled.items()))
     else:
         order = sorted(labelled, key=lambda name: (labelled[name], name))
         text += f"from {labelled[order[0]]} ({order[0]}) to {labelled[order[-1]]} ({order[-1]}) a class"
         text += f", median {statistics.median(labelled.values()):g}"
-    return text + (f"; {plural(without, 'video')} without a class" if without else "")
+    return text + (f"; {plural(without, what)} without a class" if without else "")
 
 
 @dataclass(frozen=True)
@@ -187,9 +199,14 @@ def find_videos(
     elif path.is_file() and is_video(path):
         layout, found = "one video", [_source(UNLABELLED, path)]
     elif path.is_file():
-        listed = read_list(path, relative_to=read_as.relative_to, class_names=read_as.class_names)
+        listed = read_list(
+            path,
+            relative_to=read_as.relative_to,
+            class_names=read_as.class_names,
+            label_column=read_as.label_column,
+        )
         layout, notes = f"list {path}", listed.notes
-        found = [_source(video.class_name, video.path, video.split, video.absent) for video in listed.videos]
+        found = [_source(one.class_name, one.path, one.split, one.absent, one.segment) for one in listed.videos]
     elif not os.path.lexists(path) and glob.has_magic(str(argument)):
         layout = f"files that match {argument}"
         found, skipped, suffixes = _matching(str(argument))
@@ -219,12 +236,16 @@ def account_of(layout: str, found: Iterable[VideoSource]) -> Account:
     found = list(found)
     classes = Counter(source.class_name for source in found)
     splits = Counter(source.split for source in found if source.split)
-    return Account(layout, dict(sorted(classes.items())), dict(sorted(splits.items())))
+    videos = len({source.path for source in found if source.segment})
+    return Account(layout, dict(sorted(classes.items())), dict(sorted(splits.items())), videos)
 
 
-def _source(class_name: str, path: Path, split: str = "", absent: str = "") -> VideoSource:
+def _source(
+    class_name: str, path: Path, split: str = "", absent: str = "", segment: Segment | None = None
+) -> VideoSource:
     absolute = Path(os.path.abspath(path))
-    return VideoSource(class_name, absolute.stem, absolute, split, absent)
+    name = segment.name(absolute.stem) if segment else absolute.stem
+    return VideoSource(class_name, name, absolute, split, absent, segment)
 
 
 def listed_videos(list_file: Path) -> Iterable[VideoSource]:

@@ -1,6 +1,9 @@
 """What files record about the programs and sources that they were made by and from."""
 
+import functools
+import hashlib
 import importlib
+from pathlib import Path
 from typing import Any
 
 from pipelines import __version__
@@ -16,6 +19,14 @@ def made_by(schema: str, *libraries: str) -> dict[str, Any]:
 def library_versions(*libraries: str) -> dict[str, str]:
     """The versions of the libraries that decide what is in a file."""
     return {name: str(importlib.import_module(_MODULES[name]).__version__) for name in libraries}
+
+
+@functools.lru_cache(maxsize=64)
+def file_sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """The SHA-256 of a file, which this process reads once as long as `size` and `mtime_ns` are what they were: a video
+    may have hundreds of segments. Raises `OSError`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_pictures(source: str) -> bool:

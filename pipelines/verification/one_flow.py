@@ -118,6 +118,8 @@ def _pictures(
     attributes, path = flow.attributes, Path(task.origin.source)
     height, width = flow.file["flow"].shape[2:]
     wanted = {index + offset for index in fields for offset in (0, flow.settings.step)}
+    # Of a segment, frames are counted from its own first one.
+    first, is_segment = int(attributes.get("segment_first_frame", 0)), "segment" in attributes
     if not task.origin.from_video:
         with FrameFile(path) as file:
             yield from ((index, file.read_one(index)) for index in sorted(wanted))
@@ -126,7 +128,7 @@ def _pictures(
     def is_wanted(index: int) -> bool:
         if index % _REPORTED == 0:
             on_way()
-        return index in wanted
+        return index - first in wanted
 
     with VideoReader(path, keep_size=True, allow_truncated=True, allow_damaged=True) as reader:
         size = reader.source_width, reader.source_height
@@ -136,8 +138,8 @@ def _pictures(
                 "wrong flow", f"its source shows pictures of {size[0]}x{size[1]}, not {stated[0]}x{stated[1]}"
             )
         for index, picture in reader.pick(is_wanted):
-            yield index, resize(picture, width, height)
-            if index == max(wanted) and not task.all_fields:
+            yield index - first, resize(picture, width, height)
+            if index - first == max(wanted) and (is_segment or not task.all_fields):
                 return
         if reader.decoded != attributes["source_frames"]:
             raise FaultFound(

@@ -4,7 +4,6 @@ Letters: F fields, H W pixels.
 """
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +18,7 @@ from pipelines.optical_flow.methods import METHODS
 from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import ArtifactError, SchemaError
-from pipelines.storage.provenance import is_pictures
+from pipelines.storage.provenance import file_sha256, is_pictures
 from pipelines.storage.workspace import Kind
 from pipelines.verification.faults import CheckLevel, Fault, FaultFound, FaultKind
 from pipelines.verification.flow_file import FlowContent, check_constant, check_flow, check_repeated, check_saturation
@@ -123,31 +122,27 @@ class _Check:
     def _check_sources(self) -> bool:
         """Notes artifacts whose source has changed; returns whether a source is absent, and could not be compared."""
         absent = False
-        hashes: dict[Path, str] = {}  # each source is read once
         changes: dict[str, list[Kind]] = {}
         for kind, attributes in self.attributes.items():
             path = Path(str(attributes.get("source", "")))
             if not path.is_file():
                 absent |= not is_pictures(str(path))
-            elif change := self._source_change(path, attributes, hashes):
+            elif change := self._source_change(path, attributes):
                 changes.setdefault(change, []).append(kind)
         for change, kinds in changes.items():
             self.changed.update(kinds)
             self._add("source changed", change, *kinds)
         return absent
 
-    def _source_change(self, path: Path, attributes: Mapping[str, Any], hashes: dict[Path, str]) -> str:
+    def _source_change(self, path: Path, attributes: Mapping[str, Any]) -> str:
         """How the source differs from what the artifact with these attributes was made from; "" if it does not."""
         try:
-            size = path.stat().st_size
-            if size != attributes.get("source_bytes", size):
-                return f"{path} has {size} bytes; it had {attributes['source_bytes']}"
-            if self.task.depth != "quick":
-                if path not in hashes:
-                    with path.open("rb") as file:
-                        hashes[path] = hashlib.file_digest(file, "sha256").hexdigest()
-                if hashes[path] != attributes.get("source_sha256"):
-                    return f"the content of {path} has changed (its SHA-256 differs)"
+            status = path.stat()
+            if status.st_size != attributes.get("source_bytes", status.st_size):
+                return f"{path} has {status.st_size} bytes; it had {attributes['source_bytes']}"
+            sha256 = attributes.get("source_sha256")
+            if self.task.depth != "quick" and file_sha256(path, status.st_size, status.st_mtime_ns) != sha256:
+                return f"the content of {path} has changed (its SHA-256 differs)"
         except OSError as error:
             return f"{path} cannot be read ({error.strerror})"
         return ""

@@ -11,6 +11,7 @@ from pipelines.errors import MissingError, StresError
 from pipelines.interface.options import BOTH_STREAMS
 from pipelines.interface.wording import plural, some
 from pipelines.sources.names import is_video
+from pipelines.sources.segments import video_of
 from pipelines.storage.failures import Failure
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.workspace import KINDS, Kind, Workspace
@@ -98,7 +99,11 @@ def _alike(reports: Iterable[VideoReport], digest: Callable[[VideoReport], str])
 def _misplaced(group: Iterable[VideoReport], kind: Kind) -> list[VideoReport]:
     """Those whose artifact was made from a video file of another name."""
     named = ((report, Path(report.artifacts[kind].source)) for report in group)
-    return [report for report, source in named if is_video(source) and source.stem != report.task.video]
+    return [
+        report
+        for report, source in named
+        if is_video(source) and source.stem not in (report.task.video, video_of(report.task.video))
+    ]
 
 
 def find_odd_settings(reports: Iterable[VideoReport]) -> list[Fault]:

@@ -10,6 +10,7 @@ import re
 import stat
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +21,7 @@ from pipelines.errors import VideoError
 from pipelines.interface.wording import plural
 from pipelines.runtime.closing import Closing
 from pipelines.storage.jpeg import MOST_PIXELS
-from pipelines.video.ending import ending_of
+from pipelines.video.ending import Ending, ending_of
 from pipelines.video.hdr import TRANSFERS, tone_mapped
 from pipelines.video.orientation import Orientation
 from pipelines.video.resize import resize, stored_size
@@ -171,6 +172,14 @@ class VideoReader(Closing):
             frame = next(self._frames, None)
         self._judge()
 
+    def judge_until_here(self) -> None:
+        """As at the end of the iteration, for what needs no more than the frames decoded so far. Raises `VideoError` if
+        damage was met and is not allowed."""
+        self._note_damage(without_last=False)
+        if self.damaged_frames and not self.allow_damaged:
+            self.require_unchanged()
+            raise VideoError(damage(self.damaged_frames, self.decoded) + self._why())
+
     def require_unchanged(self) -> None:
         """Raises `VideoError` if the file has changed since it was opened: the frames may be of two versions."""
         try:
@@ -231,11 +240,19 @@ class VideoReader(Closing):
         self._packets.marked += sum(frame.is_corrupt for frame in frames)
         return frames
 
+    @cached_property
+    def _ending(self) -> Ending:
+        name = self._container.format.name
+        return ending_of(self.path, name, self._stream.id, self._stream.codec_context.name)
+
+    def _note_damage(self, *, without_last: bool) -> None:
+        self.damaged_frames = self._packets.damaged(self._ending.damaged, without_last=without_last)
+
     def _judge(self) -> None:
         """Decides what is missing or damaged. Raises `VideoError` where that is not allowed."""
         packets, counted = self._packets, self.container_frames
         name = self._container.format.name
-        ending = ending_of(self.path, name, self._stream.id, self._stream.codec_context.name)
+        ending = self._ending
         if ending.is_whole and not name.startswith("mov"):
             counted = 0  # a header that a program left as it was when it cut or joined the file, or pictures left out
         found = self.decoded + packets.lost
@@ -260,7 +277,7 @@ class VideoReader(Closing):
             )
         )
         # What a cut left of the last picture is missing, not damaged.
-        self.damaged_frames = packets.damaged(ending.damaged, without_last=self.truncated)
+        self._note_damage(without_last=self.truncated)
         if self.truncated or self.damaged_frames:
             self.require_unchanged()
         if self.truncated and not self.allow_truncated:

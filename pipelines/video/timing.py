@@ -63,27 +63,30 @@ class FrameClock:
         self.stamps.append(frame.time)
         self._last_duration = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
 
-    def timing(self) -> Timing:
-        """The timing of the frames so far."""
+    def timing(self, first: int = 0, stop: int | None = None) -> Timing:
+        """The timing of the frames so far; of those from `first` on and before `stop`, as of a video of their own."""
         times, problem = None, "its container has no timestamps"
         if self.has_stamps:
             times, problem = _usable(self.stamps, self.rate, self.may_restart)
+        stop = len(self.stamps) if stop is None else stop
         if times is not None:
-            return Timing(times, self._fps(times), "timestamps")
+            last = float(times[stop] - times[stop - 1]) if stop < len(times) else self._last_duration
+            times = times[first:stop] - times[first]
+            return Timing(times, self._fps(times, last), "timestamps")
         fps = self.rate or USUAL_FPS
-        return Timing(even_times(len(self.stamps), fps), fps, "rate" if self.rate else "assumed", problem)
+        return Timing(even_times(stop - first, fps), fps, "rate" if self.rate else "assumed", problem)
 
-    def _fps(self, times: np.ndarray) -> float:
+    def _fps(self, times: np.ndarray, last_duration: float) -> float:
         """The container's rate where the times keep to it, else T over the time until the last frame ends."""
         for rate in self.rates:
-            if self._last_duration > 1.5 / rate:  # a last picture that is held
+            if last_duration > 1.5 / rate:  # a last picture that is held
                 continue
             # A container that counts milliseconds rounds the times of both frames; one that counts frames is exact.
             if np.abs(times - even_times(len(times), rate)).max() <= min(1.5 * self.tick, 0.25 / rate):
                 return rate
         gaps = np.diff(times)
         last_gap = float(gaps[-1]) if len(gaps) else 0.0
-        return len(times) / float(times[-1] + (self._last_duration or last_gap or 1 / (self.rate or USUAL_FPS)))
+        return len(times) / float(times[-1] + (last_duration or last_gap or 1 / (self.rate or USUAL_FPS)))
 
 
 def _usable(stamps: Sequence[float | None], rate: float, may_restart: bool) -> tuple[np.ndarray | None, str]:

@@ -8,9 +8,9 @@ import pytest
 
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.group_splits import leaking_groups
-from pipelines.datasets.groups import group_of, read_groups, recognised_groups
+from pipelines.datasets.groups import group_of, groups_of, read_groups, recognised_groups
 from pipelines.datasets.split_lists import NO_GROUPS
-from pipelines.datasets.splits import prepare_splits, splits_in_use
+from pipelines.datasets.splits import prepare_splits, read_splits, resolve, splits_in_use
 from pipelines.errors import MissingError, UsageError
 
 IDS = ["bend/a.b", "bend/c", "walk/c", "walk/d"]
@@ -144,3 +144,58 @@ def test_videos_added_later_need_a_group_where_groups_came_from_a_file(workspace
         prepared(workspace, overwrite=True)
     splits, _ = prepared(workspace, overwrite=True, groups=scenes | {"bend/bend3": "2"})
     assert all(leaking_groups(split) == [] for split in splits)
+
+
+FILM = [f"{class_name}/v_{film}_{span}" for film in ("x", "y") for class_name, span in
+        (("run", "0.000-1.000"), ("bend", "1.000-2.500"), ("run", "f75-100"))]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        None,
+        r"^(\w+)/",  # by class: what shares a film is joined all the same
+        r"v_(.)",
+        {"run/v_x_0.000-1.000": "first", "run/v_y_0.000-1.000": "second"},
+    ],
+)
+def test_segments_of_one_video_are_one_group(rule):
+    by_film = groups_of(FILM, rule)
+    assert len({by_film[id_] for id_ in FILM[:3]}) == len({by_film[id_] for id_ in FILM[3:]}) == 1
+    assert (by_film[FILM[0]] == by_film[FILM[3]]) is (rule == r"^(\w+)/")
+
+
+def test_groups_of_names_hold_for_segments_of_all_classes():
+    assert group_of("swim", "v_Biking_g01_c02_0.000-1.000") == group_of("dive", "v_Biking_g01_c03_2.000-3.000")
+    assert group_of("swim", "v_Biking_g01_c02") == "swim/g01"
+
+
+def test_a_row_of_an_untrimmed_video_gives_the_group_of_its_segments(tmp_path):
+    path = written(tmp_path, "video,group\nfilms/v_x.mp4,s1\nv_y_0.000-1.000,s2\nv_y_1.000-2.500,s2\nv_y_f75-100,\n")
+    assert read_groups(path, FILM) == dict.fromkeys(FILM[:3], "s1") | dict.fromkeys(FILM[3:5], "s2")
+
+
+def test_splits_keep_the_segments_of_a_video_on_one_side(workspace, add_video):
+    for film in range(4):
+        for class_name, span in (("bend", "0.000-1.000"), ("run", "1.000-2.000"), ("run", "2.000-3.000")):
+            add_video(class_name, f"film{film}_{span}", 12)
+    splits, told = prepared(workspace)
+    assert told == ["groups: 4, the videos of the segments, such as film0; each stays on one side of a split"]
+    assert len(splits) == 3
+    for split in splits:
+        tested = {id_.partition("/")[2].partition("_")[0] for id_ in split.test}
+        assert len(split.test) == 3 * len(tested)
+    # Lists that name whole videos stand for their segments, and a video on both sides is told.
+    lists = workspace.root / "lists"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 bend\n2 run\n")
+    trained = ("bend/film0.avi 1", "bend/film1.avi 1", "run/film0.avi 2", "run/film1_1.000-2.000.avi 2")
+    (lists / "trainlist01.txt").write_text("\n".join(trained))
+    (lists / "testlist01.txt").write_text("bend/film2.avi\nrun/film3.avi\nrun/film1_2.000-3.000.avi\nrun/film9.avi\n")
+    found = resolve(read_splits(lists)[0], load_catalogue(workspace))
+    assert [video.id for video in found.train] == [
+        *("bend/film0_0.000-1.000", "bend/film1_0.000-1.000", "run/film0_1.000-2.000", "run/film0_2.000-3.000"),
+        "run/film1_1.000-2.000",
+    ]
+    assert found.missing_test == ["run/film9"]
+    assert found.leaking_groups == ["film1"]

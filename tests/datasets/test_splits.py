@@ -9,7 +9,8 @@ import pytest
 
 from pipelines.datasets import splits as splits_module
 from pipelines.datasets.catalogue import load_catalogue
-from pipelines.datasets.group_splits import group_of, leaking_groups
+from pipelines.datasets.group_splits import leaking_groups
+from pipelines.datasets.groups import group_of
 from pipelines.datasets.split_lists import Split, list_files
 from pipelines.datasets.splits import (
     make_splits,

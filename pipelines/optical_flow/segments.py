@@ -1,0 +1,149 @@
+"""The flow of the segments of one video, made in one pass: the flow of a pair of frames is computed once, and goes to
+every segment that holds both.
+
+Letters: T frames, N pairs of a batch, H W pixels.
+"""
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from pipelines.errors import VideoError
+from pipelines.jobs.segments import Part, Targets, deal, store_parts
+from pipelines.optical_flow.displacement import DisplacementMeter
+from pipelines.optical_flow.store import (
+    GPU_SECONDS,
+    DecodedFrames,
+    FlowTask,
+    meter_of,
+    method_of,
+    quantised_flow,
+    require_pairs,
+)
+from pipelines.runtime.devices import GPUClock
+from pipelines.runtime.worker_pool import Report
+from pipelines.storage.flow_file import FlowWriter, new_flow_file
+from pipelines.video.timing import FrameClock
+
+Fields = TypeVar("Fields", np.ndarray, torch.Tensor)
+_Part = Part[FlowTask]
+
+
+def store_segments(tasks: Sequence[FlowTask], report: Report) -> list[int | VideoError]:
+    """Stores the flow of segments of one video; returns F of each, or why it is not stored. Raises `StorageError`."""
+    targets = Targets[FlowTask, FlowWriter](lambda task: new_flow_file(task.target, task.compression))
+    return store_parts(tasks, targets, lambda tasks, clock: _Pass(tasks, clock, targets, report).run())
+
+
+class _Pass:
+    """One pass through the video."""
+
+    def __init__(
+        self,
+        tasks: Sequence[FlowTask],
+        clock: FrameClock | None,
+        targets: Targets[FlowTask, FlowWriter],
+        report: Report,
+    ) -> None:
+        self.tasks, self.clock, self.targets, self.report = tasks, clock, targets, report
+        self.task = tasks[0]  # which differs from the others in the segment only
+        self.step = self.task.settings.step
+        self.measured, self.written = _Pairs(), _Pairs()  # by the thread that computes, and by this one
+        self.meters: dict[_Part, DisplacementMeter] = {}
+        self.gpu = GPUClock(meter_of(self.task).device)
+        self.told = 0.0  # of the GPU's seconds
+
+    def run(self) -> None:
+        with DecodedFrames(self.task) as frames:
+            flow = quantised_flow(
+                self._pictures(frames), method_of(self.task), self.task.settings, self.task.device, self, self.gpu,
+                frames.size,
+            )  # fmt: skip
+            with contextlib.closing(flow) as batches:
+                for quantised in batches:
+                    for parts, fields in self.written.of(quantised, self._finish):
+                        for part in parts:
+                            self.targets.writer(part).append(fields)
+                        self.report(len(fields) * len(parts))
+            self.written.end(self._finish)
+
+    def add(self, flow: torch.Tensor) -> None:
+        """Counts how far things move in each part, as a `DisplacementMeter`: float [N, 2, H, W]."""
+        for parts, fields in self.measured.of(flow):
+            for part in parts:
+                if part not in self.meters:
+                    self.meters[part] = meter_of(self.task)
+                self.meters[part].add(fields)
+
+    def _pictures(self, frames: DecodedFrames) -> Iterator[np.ndarray | None]:
+        """The frames of all segments, and None where no pair reaches over."""
+        run = 0
+        for picture, parts, ended in deal(frames.reader, self.tasks, self.clock, lambda: self.report(0)):
+            self.written.ended(ended)
+            if picture is None or not parts:
+                continue
+            if all(part.frames == 1 for part in parts):
+                run = 0
+                yield None
+            run += 1
+            if run > self.step:
+                holding = tuple(part for part in parts if part.frames > self.step)
+                self.measured.append(holding)
+                self.written.append(holding)
+            yield picture
+
+    def _finish(self, part: _Part) -> None:
+        try:
+            if part.problem:
+                raise VideoError(part.problem)
+            require_pairs(part.frames, self.step)
+        except VideoError as error:
+            self.targets.fail(part, str(error))
+            return
+        attributes = {**part.attributes, **self.task.settings.attributes(), "engine": method_of(self.task).engine}
+        moved = self.meters.pop(part).result()
+        attributes |= moved.attributes() if moved else {}
+        if self.gpu.seconds > self.told:
+            attributes[GPU_SECONDS], self.told = self.gpu.seconds - self.told, self.gpu.seconds
+        self.targets.writer(part).finish(attributes, part.times)
+        self.targets.close(part, part.frames - self.step)
+
+
+class _Pairs:
+    """Which parts hold each pair, and which parts end between two: filled by the thread that decodes, in the order in
+    which the flow comes."""
+
+    def __init__(self) -> None:
+        self._events: deque[tuple[_Part, ...] | _Part] = deque()
+
+    def append(self, parts: tuple[_Part, ...]) -> None:
+        self._events.append(parts)
+
+    def ended(self, parts: Sequence[_Part]) -> None:
+        self._events.extend(parts)
+
+    def of(
+        self, fields: Fields, finish: Callable[[_Part], None] = lambda part: None
+    ) -> Iterator[tuple[tuple[_Part, ...], Fields]]:
+        """Divides the next N fields [N, ...] among the parts that hold them."""
+        start = 0
+        while start < len(fields):
+            self.end(finish)
+            parts, stop = self._events[0], start
+            while stop < len(fields) and self._events[0] == parts:
+                self._events.popleft()
+                stop += 1
+            assert isinstance(parts, tuple)
+            yield parts, fields[start:stop]
+            start = stop
+
+    def end(self, finish: Callable[[_Part], None]) -> None:
+        """Finishes the parts that end before the next pair."""
+        while self._events and isinstance(self._events[0], Part):
+            ended = self._events.popleft()
+            assert isinstance(ended, Part)
+            finish(ended)

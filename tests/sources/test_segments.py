@@ -1,0 +1,143 @@
+"""Lists of segments: all their spellings, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import UsageError
+from pipelines.sources.segments import Segment, video_of
+from pipelines.sources.videos import ReadAs, find_videos
+
+SECONDS = Segment(500, 2000)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.mp4", "b.mp4", "v_id1.mp4"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def found(folder: Path, text: str, name: str = "list.csv", **said: str) -> list[tuple[str, str, Segment | None]]:
+    (folder / name).write_text(text)
+    videos = find_videos(folder / name, read_as=ReadAs(**said)).videos  # type: ignore[arg-type]
+    return [(source.id, source.path.name, source.segment) for source in videos]
+
+
+EPIC = (
+    "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,start_frame,stop_frame,"
+    "narration,verb,verb_class,noun,noun_class,all_nouns,all_noun_classes\n"
+    "P01_01_0,P01,a,00:00:00.560,00:00:00.50,00:00:02.00,30,120,open door,open,3,door,3,['door'],[3]\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "segment"),
+    [
+        ("path,start,end,label\na.mp4,0.5,2,run\n", SECONDS),
+        ("label;end;start;path\nrun;2.0;0.5;a.mp4\n", SECONDS),
+        ("video\tstart_time\tend_time\taction\na.mp4\t0:00.5\t0:02\trun\n", SECONDS),
+        ("video-id,t-start,t-end,label\na,0.5,2.0,run\n", SECONDS),
+        ("youtube_id,start,end,label,subset\na,.5,2.0,run,training\n", SECONDS),
+        ("path,start_frame,end_frame,label\na.mp4,12,50,run\n", Segment(12, 50, in_frames=True)),
+        ("video,type,type_idx,start,end,startFrame,endFrame,class\na,x,1,0.5,2.0,15,60,run\n", SECONDS),
+        ("a.mp4,0.5,2.0,run\n", SECONDS),
+        ("a.mp4 0.5 00:02 run\n", SECONDS),
+        ('{"path": "a.mp4", "start": 0.5, "end": 2, "label": "run"}\n', SECONDS),
+        ('[{"path": "a.mp4", "start_frame": 12, "end_frame": 50, "label": "run"}]', Segment(12, 50, in_frames=True)),
+        (EPIC.replace(",open,", ",run,"), SECONDS),
+    ],
+)
+def test_columns_and_lines_of_all_spellings_are_segments(folder: Path, text: str, segment: Segment) -> None:
+    name = "a_f12-50" if segment.in_frames else "a_0.500-2.000"
+    assert found(folder, text) == [(f"run/{name}", "a.mp4", segment)]
+    assert video_of(name) == "a"
+
+
+def test_the_label_of_epic_kitchens_is_the_verb_unless_another_column_is_asked_for(folder: Path) -> None:
+    assert found(folder, EPIC)[0][0] == "open/a_0.500-2.000"
+    assert found(folder, EPIC, label_column="noun")[0][0] == "door/a_0.500-2.000"
+    with pytest.raises(UsageError, match=r"--label-column thing: .* has the columns narration_id"):
+        found(folder, EPIC, label_column="thing")
+
+
+def test_activitynet_is_read_as_it_is_and_its_files_are_found(folder: Path) -> None:
+    annotations = [{"segment": [0.5, 2.0], "label": "run"}, {"segment": [1, 3], "label": "jump"}]
+    database = {
+        "id1": {"duration": 9.0, "subset": "training", "annotations": annotations},
+        "b": {"subset": "validation", "annotations": annotations[:1]},
+        "a": {"subset": "testing", "annotations": []},
+    }
+    (folder / "anet.json").write_text(json.dumps({"version": "1.3", "database": database, "taxonomy": []}, indent=1))
+    read = find_videos(folder / "anet.json")
+    assert [(source.id, source.split) for source in read.videos] == [
+        ("jump/v_id1_1.000-3.000", "train"),
+        ("run/b_0.500-2.000", "validation"),
+        ("run/v_id1_0.500-2.000", "train"),
+    ]
+    assert read.account is not None
+    assert read.account.sentences() == [
+        f"list {folder / 'anet.json'}: 2 classes, 3 segments of 2 videos: jump 1, run 2",
+        "splits: train 2, validation 1 segments",
+    ]
+
+
+def test_kinetics_annotations_still_name_clips_that_are_cut_already(folder: Path) -> None:
+    (folder / "abc_000001_000011.mp4").touch()
+    text = "label,youtube_id,time_start,time_end,split\nrun,abc,1,11,train\n"
+    assert found(folder, text) == [("run/abc_000001_000011", "abc_000001_000011.mp4", None)]
+
+
+def test_a_repeated_line_counts_once_and_a_segment_without_a_label_is_left_out(folder: Path) -> None:
+    (folder / "l.csv").write_text(
+        "path,start,end,label\na.mp4,0,1,run\na.mp4,0.0,1.0,run\na.mp4,1,2,\nb.mp4,1,2,jump\n"
+    )
+    read = find_videos(folder / "l.csv")
+    assert [source.id for source in read.videos] == ["jump/b_1.000-2.000", "run/a_0.000-1.000"]
+    assert read.account is not None
+    assert read.account.notes == [
+        f"1 segment of {folder / 'l.csv'} without a label: left out",
+        f"1 line of {folder / 'l.csv'} repeats a segment",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "refusal"),
+    [
+        ("a.mp4,2,2,run", r"line 2: a segment ends after its start, not at '2' where that is '2'"),
+        ("a.mp4,3,2,run", r"line 2: a segment ends after"),
+        ("a.mp4,0,1,run\na.mp4,-1,2,run", r"line 3: '-1' is no time from 0 on"),
+        ("a.mp4,nan,2,run", r"line 2: 'nan' is no time from 0 on"),
+        ("a.mp4,0,inf,run", r"line 2: 'inf' is no time from 0 on"),
+        ("a.mp4,one,2,run", r"line 2: 'one' is no time: give seconds, or hours:minutes:seconds"),
+        ("a.mp4,0,,run", r"line 2 says no end"),
+        ("a.mp4,0,1,run\na.mp4,0,1.0,jump", r"line 3: the segment 0.000-1.000 of a.mp4 has the label 'jump', but .* 2"),
+    ],
+)
+def test_a_wrong_row_is_refused_with_its_line(folder: Path, rows: str, refusal: str) -> None:
+    with pytest.raises(UsageError, match=refusal):
+        found(folder, f"path,start,end,label\n{rows}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("path,start_frame,end_frame,label\na.mp4,1.5,2,run\n", "line 2: '1.5' is no number of a frame"),
+        (
+            "path,start,end,label,split\na.mp4,0,1,run,train\na.mp4,1,2,run,test\n",
+            "line 3 has a.mp4 in the split 'test'",
+        ),
+        ("a.mp4,0,1,run\nb.mp4,run\n", "line 2: 'b.mp4,run' is not as the lines before"),
+        ("start_seconds,end_seconds,start_frame,end_frame,class,probability,run\n0,1,0,25,run,1,1\n", "segments.csv"),
+    ],
+)
+def test_what_is_no_list_of_segments_is_refused(folder: Path, text: str, refusal: str) -> None:
+    with pytest.raises(UsageError, match=refusal):
+        found(folder, text)
+
+
+def test_segments_beside_a_folder_of_videos_are_not_taken_for_its_labels(folder: Path) -> None:
+    (folder / "metadata.csv").write_text("file_name,start,end,label\na.mp4,0,1,run\na.mp4,1,2,jump\n")
+    with pytest.raises(UsageError, match=r"line 2 is of a segment of a video: give .*metadata.csv as VIDEOS"):
+        find_videos(folder)
