@@ -4,12 +4,15 @@ Names come from folders of data, so they are shown as plain text, never as marku
 """
 
 import os
+import shlex
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
 
+from pipelines.interface.options import command_line
 from pipelines.interface.wording import duration, percent, plural, printable
+from pipelines.predict import Config
 from pipelines.prediction.results import Prediction, Result, Truth
 from stres_cli.console import CommandUI
 from stres_cli.report_view import STREAM_COLOURS
@@ -20,7 +23,7 @@ _BAR = 20  # letters
 _SEGMENTS = 20
 
 
-def show(ui: CommandUI, result: Result) -> None:
+def show(ui: CommandUI, result: Result, config: Config) -> None:
     """Prints all predictions, the failures and the rate; exit code 1 if there are failures."""
     ui.finish(result, exit_code=1 if result.failures else 0)
     _predictions(ui.out, result.predictions)
@@ -32,11 +35,22 @@ def show(ui: CommandUI, result: Result) -> None:
     number = len(result.predictions)
     ui.out.print(
         f"{plural(number, 'video')} ({duration(result.video_seconds)} long) in {duration(result.seconds)}: "
-        f"{result.video_seconds_per_second:.2g} s of video per second",
+        f"{result.video_seconds_per_second:.2g} s of video per second{_where_and_next(config)}",
         soft_wrap=True,
     )
     if result.truth is not None:
         ui.out.print(printable(_accuracy(result.truth)), soft_wrap=True)
+
+
+def _where_and_next(config: Config) -> str:
+    """Where the CSV lies, and the command that shows more of the same videos."""
+    where = "" if config.csv is None else f"; written: {config.csv}"
+    if config.overlay:
+        return printable(where)
+    words = [*config.videos] if len(config.videos) == 1 else ["VIDEOS"]
+    words += ["--run", config.run] if config.run else []
+    words = ["predict", *map(shlex.quote, words), "--timeline", *(["--overlay"] if config.timeline else [])]
+    return printable(f"{where}; next: {command_line(config.workspace, *words)}")
 
 
 def _accuracy(truth: Truth) -> str:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 SHOWN = 5  # faults of a kind; all of them are in the document of --json
 
 
-def show(result: "Result", console: Console) -> None:
-    """Prints everything. Names come from folders of data, so they are shown without control characters."""
+def show(result: "Result", console: Console, then: str) -> None:
+    """Prints everything, and the command to run `then`, or "". Names come from folders of data, so they are shown
+    without control characters."""
     rate = result.videos / max(result.seconds, 1e-9)
     size = decimal(round(1e9 * result.gigabytes))
     console.print(
@@ -44,7 +45,7 @@ def show(result: "Result", console: Console) -> None:
 
         console.print(Text(printable(in_no_split(result.in_no_split, "the splits"))), soft_wrap=True)
     if not result.faults:
-        console.print(Text("no faults", style="green"))
+        console.print(Text("no faults", style="green").append(printable(f"; next: {then}"), "none"), soft_wrap=True)
         return
     if console.is_terminal:
         console.print(_table(result))
@@ -56,6 +57,8 @@ def show(result: "Result", console: Console) -> None:
         console.print(f"{queued} command that made them:", soft_wrap=True)
     for line in result.commands:
         console.print(Text(printable(f"  {line}")), soft_wrap=True)
+    if then:
+        console.print(Text(printable(f"next: {then}")), soft_wrap=True)
 
 
 def _flow_again(result: "Result") -> str:

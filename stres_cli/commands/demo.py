@@ -31,4 +31,7 @@ def demo(ui: CommandUI, config: stage.Config) -> None:
     ui.out.print(table)
     times = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in result.seconds.items())
     ui.out.print(f"{duration(sum(result.seconds.values()))}: {times}", soft_wrap=True)
-    ui.out.print(f"report: {result.report.files['report.html']}", soft_wrap=True)
+    ui.out.print(
+        f"report: {result.report.files['report.html']}; next, with videos of your own: stres extract-frames VIDEOS",
+        soft_wrap=True,
+    )

@@ -30,4 +30,4 @@ def export(ui: CommandUI, config: stage.Config) -> None:
         printable(f"checked on {seen}, largest difference from the run {found.largest_difference:.1e}"),
         soft_wrap=True,
     )
-    ui.out.print(printable(f"model card: {result.card}"), soft_wrap=True)
+    ui.out.print(printable(f"model card, with code that runs the file: {result.card}"), soft_wrap=True)

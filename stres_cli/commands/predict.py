@@ -26,4 +26,4 @@ def predict(ui: CommandUI, config: stage.Config) -> None:
     except Interrupted:
         show_partly(ui, done)
         raise
-    show(ui, result)
+    show(ui, result, config)

@@ -1,7 +1,11 @@
 """`stres show-flow`: draws optical flow."""
 
+import shlex
+from pathlib import Path
+
 from pipelines import show_flow as stage
-from pipelines.interface.wording import plural
+from pipelines.interface.options import command_line, fields_of
+from pipelines.interface.wording import plural, printable
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI
 
@@ -20,4 +24,16 @@ def show_flow(ui: CommandUI, config: stage.Config) -> None:
         f"px, {100 * result.at_bound:.2g} % of the vectors at the bound of {result.bound:g} px",
         soft_wrap=True,
     )
-    ui.out.print(f"written: {result.output}", soft_wrap=True)
+    ui.out.print(printable(f"written: {result.output}{_then(config)}"), soft_wrap=True)
+
+
+def _then(config: stage.Config) -> str:
+    """Of a video file, where no flow is stored yet, the command that stores such flow of all videos."""
+    if not Path(config.video).is_file() or any((config.workspace / "flow").glob("*/*.h5")):
+        return ""
+    given, words = config.given(), ["extract-flow", "VIDEOS"]
+    for field in fields_of(stage.Config):
+        value = given.get(field.name)
+        texts = [f"{name}={text}" for name, text in value.items()] if isinstance(value, dict) else [value]
+        words += [shlex.quote(word) for text in texts if text is not None for word in (field.flag, field.typed(text))]
+    return f"; next: {command_line(config.workspace, *words)}"

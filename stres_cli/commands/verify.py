@@ -1,6 +1,9 @@
 """`stres verify`: checks the workspace."""
 
+from pipelines import status
 from pipelines import verify as stage
+from pipelines.interface.options import command_line
+from pipelines.verification.faults import FIXES
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI
 
@@ -16,4 +19,9 @@ def verify(ui: CommandUI, config: stage.Config) -> None:
 
     result = stage.run(config, ui.on_progress)
     ui.finish(result, exit_code=1 if result.faults else 0)
-    show(result, ui.out)
+    then = ""
+    if not result.faults:
+        then = status.run(status.Config(config.workspace)).next
+    elif not config.fix and any("--fix" in FIXES[kind] for kind in result.counts):
+        then = command_line(config.workspace, "verify", "--fix", *(["--quick"] if config.depth == "quick" else []))
+    show(result, ui.out, then)

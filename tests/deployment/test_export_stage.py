@@ -402,6 +402,6 @@ def test_the_command_says_what_the_file_takes_and_where_the_card_lies(joint1, tr
     assert shown.exit_code == 0
     assert "  rgb           uint8 [B, T, 3, 32, 32]" in shown.stdout
     assert "largest difference from the run" in shown.stdout
-    assert shown.stdout.splitlines()[-1] == f"model card: {joint1.card}"
+    assert shown.stdout.splitlines()[-1] == f"model card, with code that runs the file: {joint1.card}"
     document = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert document["sha256"] == joint1.sha256

@@ -359,7 +359,8 @@ def test_the_command_says_where_the_picture_lies(clip: np.ndarray, tmp_path: Pat
     done = stres(*call, "--method-option", "winsize=9", "--frame", 1)
     assert done.exit_code == 0
     written = tmp_path / "work/pictures/a-farneback-frame1.png"
-    assert done.stdout.splitlines()[-1] == f"written: {written}"
+    then = "stres extract-flow VIDEOS --method farneback --method-option winsize=9 --workspace"
+    assert done.stdout.splitlines()[-1] == f"written: {written}; next: {then} {tmp_path / 'work'}"
     assert "frame 1 by farneback (winsize=9): colours full at" in done.stdout
 
     document = json.loads(stres(*call, "--all", "--json").stdout)

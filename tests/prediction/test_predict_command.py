@@ -38,7 +38,7 @@ def test_each_video_has_its_best_classes_with_those_of_each_stream(stres, traine
     assert lines[2].count("%") == 3
     assert lines[-2] == "run split1, joint1: frames 3, views full, mirror True, temporal sequence"
     assert lines[-1].startswith("2 videos (1.9 s long) in ")
-    assert lines[-1].endswith(" s of video per second")
+    assert " s of video per second; next: stres predict VIDEOS --timeline" in lines[-1]
 
 
 def test_many_videos_get_a_line_each(stres, trained_on_videos, monkeypatch):

@@ -34,6 +34,7 @@ def test_faults_are_told_line_by_line_and_the_exit_code_is_1(workspace: Workspac
     assert [fault["subject"] for fault in document["faults"]] == ["drift/v_drift_g01_c01", "fall/v_fall_g01_c01"]
     assert "9 videos, 18 files" in shown.stderr
     assert "damaged: 1; `stres verify --fix`" in shown.stderr
+    assert f"next: stres verify --fix --workspace {workspace.root}\n" in shown.stderr
     assert "  fall/v_fall_g01_c01: it fits its frames with x and y negated: " in shown.stderr
     assert "\x1b" not in shown.stderr
 
@@ -42,7 +43,7 @@ def test_no_faults_and_the_exit_code_is_0(healthy: Workspace) -> None:
     shown = stres("verify", "-w", healthy.root, "--quick", "--workers", 1)
 
     assert shown.exit_code == 0
-    assert shown.stdout.splitlines()[-1] == "no faults"
+    assert shown.stdout.splitlines()[-1] == f"no faults; next: stres train --split 1 --workspace {healthy.root}"
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--quick", "--full"], 2), ([], 3), (["--workers", "-1"], 2)])
@@ -72,7 +73,7 @@ def test_a_terminal_gets_a_table_with_what_to_do_and_only_some_of_the_faults() -
     result = verify.Result(10, 20, 0.1, 2.0, faults, counts, 3, 4, [], [])  # type: ignore[arg-type]
     console = Console(force_terminal=True, width=100, color_system=None, record=True)
 
-    verify_view.show(result, console)
+    verify_view.show(result, console, "stres verify --fix")
 
     text = console.export_text()
     assert "10 videos, 20 files, 100.0 MB in 2 s (5 videos/s)" in text
@@ -83,5 +84,6 @@ def test_a_terminal_gets_a_table_with_what_to_do_and_only_some_of_the_faults() -
     assert "a/4: has no flow" in text
     assert "a/5" not in text
     assert "and 2 more: --json lists all" in text
+    assert text.endswith("\nnext: stres verify --fix\n")
     assert "\x1b" not in text
     assert "\u202e" not in text
