@@ -6,7 +6,7 @@ thumbnails from `frames/` and `flow/`, where these are there. Leaves its files i
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -83,7 +83,7 @@ class Config:
     near_duplicates: bool = False
     """Also find videos in training and test with near-identical middle frames (reads a frame of every video)."""
     publication: bool = False
-    """Also write every figure as SVG and PDF, and the tables as LaTeX."""
+    """Also write every figure as SVG and PDF."""
     output: Annotated[Path | None, Option(metavar="DIR", default="a folder in the workspace's reports/")] = None
     """Folder for the report."""
 
@@ -152,7 +152,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         left_out = splits_left_out(workspace, result.split_set, wanted)
         result = dataclasses.replace(result, splits_left_out=tuple(left_out))
 
-    def make_page() -> str:
+    def make_page(beside: Collection[str]) -> str:
         sources = {
             video: source
             for one in evaluations
@@ -164,7 +164,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
         pictures = thumbnails(workspace, inputs.tables, config.thumbnails, on_clip, sources, config.playing, look)
         others = read_configurations(workspace, [one.run for one in compared])
-        return html.page(result, inputs, curves, pictures, configurations | others)
+        return html.page(result, inputs, curves, pictures, configurations | others, beside)
 
     require_writable(output)
     if workspace.reports.is_dir():

@@ -39,7 +39,7 @@ def render(result: "Result", console: Console, then: str = "") -> None:
     for notice in result.notices:
         console.print(Text(printable(notice), style="yellow"), soft_wrap=True)
     _section("Accuracy in %, with 95 % intervals (Wilson; combined for means)", _accuracies(result), console)
-    console.print(Text(result.balance.of_test(), style="dim"))
+    console.print(Text(f"{printable(result.citation)}\n{result.balance.of_test()}", style="dim"))
     for note in result.external.notes() if result.external else ():
         console.print(Text(printable(note), style="dim"))
     if result.published is not None:

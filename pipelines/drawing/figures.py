@@ -35,19 +35,21 @@ def shortened(name: str) -> str:
     return plain if len(plain) <= LONGEST_LABEL else plain[: LONGEST_LABEL - 1] + "…"
 
 
-def png(figure: Figure, dots_per_inch: float = 200) -> bytes:
-    """The figure at so many dots per inch, or as many as `MOST_PIXELS` allow."""
+def png(figure: Figure, dots_per_inch: float = 200, about: str = "") -> bytes:
+    """The figure at so many dots per inch, or as many as `MOST_PIXELS` allow; `about` is its metadata's description."""
     dpi = min(dots_per_inch, MOST_PIXELS / max(figure.get_size_inches()))
     buffer = io.BytesIO()
     with warnings.catch_warnings(), matplotlib.rc_context({"axes.unicode_minus": False}):
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box; the tables have the name
-        figure.savefig(buffer, format="png", dpi=dpi, facecolor=SURFACE)
+        figure.savefig(buffer, format="png", dpi=dpi, facecolor=SURFACE, metadata={"Description": about})
     return buffer.getvalue()
 
 
-def for_print(figure: Figure, kind: Literal["svg", "pdf"]) -> bytes:
-    """The figure for a paper: cropped, without its title, which the caption takes the place of. Letters are TrueType in
-    PDF, since publishers refuse Type 3, and outlines in SVG. One content always gives the same bytes."""
+def for_print(figure: Figure, kind: Literal["svg", "pdf"], about: str = "") -> bytes:
+    """The figure for a paper: cropped, without its title, which the caption takes the place of; `about` is its
+    metadata's description. Letters are TrueType in PDF, since publishers refuse Type 3, and outlines in SVG. One
+    content always gives the same bytes."""
+    metadata = {"svg": {"Date": None, "Description": about}, "pdf": {"CreationDate": None, "Subject": about}}
     for text in figure.texts:
         text.set_visible(False)
     buffer = io.BytesIO()
@@ -58,6 +60,6 @@ def for_print(figure: Figure, kind: Literal["svg", "pdf"]) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(
             buffer, format=kind, dpi=300, bbox_inches="tight", pad_inches=0.02, facecolor=SURFACE,
-            metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind],
+            metadata=metadata[kind],
         )  # fmt: skip
     return buffer.getvalue()

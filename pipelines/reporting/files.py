@@ -1,6 +1,6 @@
 """Which files a report has, and how they are written."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -34,10 +34,14 @@ Make = Callable[[], str | bytes]
 
 
 def contents(
-    result: Result, inputs: ReportInputs, curves: Sequence[Curves], make_page: Callable[[], str], publication: bool
+    result: Result,
+    inputs: ReportInputs,
+    curves: Sequence[Curves],
+    make_page: Callable[[Collection[str]], str],
+    publication: bool,
 ) -> dict[str, Make]:
-    """What makes the content of each file, in the order of writing: tables, figures, the page. For a `publication` each
-    figure is there as SVG and PDF, too, and each of the tables `PRINTED` as LaTeX."""
+    """What makes the content of each file, in the order of writing: tables, figures, the page, which is given the names
+    of the others. For a `publication` each figure is there as SVG and PDF, too."""
     texts = tables(result, inputs, curves)
     made: dict[str, Make] = {name: partial(str, text) for name, text in texts.items()}
     figures: dict[str, Callable[[], Figure]] = {
@@ -52,18 +56,17 @@ def contents(
     if curves:
         figures["training"] = lambda: plots.training(result, curves).figure()
     for kind in _KINDS if publication else _KINDS[:1]:
-        made |= {f"{name}.{kind}": partial(_drawn, draw, kind) for name, draw in figures.items()}
-    if publication:
-        for name in PRINTED:
-            if f"{name}.csv" in texts:
-                made[f"{name}.tex"] = partial(
-                    latex_table, texts[f"{name}.csv"], result.citation, intervals=name != "confusion_matrix"
-                )
-    return made | {"report.html": make_page}
+        made |= {f"{name}.{kind}": partial(_drawn, draw, kind, result.citation) for name, draw in figures.items()}
+    for name in PRINTED:
+        if f"{name}.csv" in texts:
+            made[f"{name}.tex"] = partial(
+                latex_table, texts[f"{name}.csv"], result.citation, intervals=name != "confusion_matrix"
+            )
+    return made | {"report.html": partial(make_page, list(made))}
 
 
-def _drawn(draw: "Callable[[], Figure]", kind: FigureKind) -> bytes:
-    return png(draw()) if kind == "png" else for_print(draw(), kind)
+def _drawn(draw: "Callable[[], Figure]", kind: FigureKind, about: str) -> bytes:
+    return png(draw(), about=about) if kind == "png" else for_print(draw(), kind, about)
 
 
 def write(output: Path, files: Mapping[str, Make], on_progress: OnProgress) -> dict[str, str]:

@@ -5,7 +5,7 @@ Letters: V clips of all splits, C classes.
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -41,6 +41,7 @@ def page(
     curves: Sequence[Curves],
     thumbnails: Mapping[int, Thumbnail],
     configurations: Mapping[str, RunConfig | None],
+    beside: Collection[str] = (),
 ) -> str:
     """Makes the HTML document. Every name that came from data is escaped; no script but the page's own can run.
 
@@ -50,6 +51,7 @@ def page(
         curves: What training logged.
         thumbnails: Pictures of clips, which are counted through all splits.
         configurations: Of the runs, by name.
+        beside: Names of the files in the page's folder, to link to.
     """
     script = "".join(_read(name) for name in SCRIPTS)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -64,6 +66,7 @@ def page(
             "calibration": plots.calibration(result).panels,
             "training": plots.training(result, curves).panels if curves else [],
         },
+        beside=beside,
         held_out=any(one.held_out for one in curves),
         listed=LISTED,
         most_gray_levels=MOST,

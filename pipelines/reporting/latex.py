@@ -9,8 +9,9 @@ from pipelines.storage.failures import typed_text
 
 PRINTED = (
     "summary", "per_class", "confusion_matrix", "confused_pairs", "motion_effect", "published", "comparison",
+    "comparison_videos", "label_issues", "near_duplicates", "fusion_weight", "calibration",
 )  # fmt: skip
-"""The tables that a paper may show; the others have a row for each video or update."""
+"""The tables that the page shows; the others have a row for every video or update."""
 _FRACTION = re.compile(r"-?\d+\.\d{6}")  # as `tables` writes it
 _SPECIAL = {letter: f"\\{letter}" for letter in "&%$#_{}"}
 _SPECIAL |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}

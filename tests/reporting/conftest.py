@@ -128,7 +128,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("confusion_matrix", "motion_effect", "per_class"):
         monkeypatch.setattr(f"pipelines.reporting.plots.{name}", lambda *arguments: None)
     monkeypatch.setattr("pipelines.reporting.plots.PanelGrid.figure", lambda grid: None)
-    monkeypatch.setattr("pipelines.reporting.files.png", lambda figure: b"not drawn")
+    monkeypatch.setattr("pipelines.reporting.files.png", lambda figure, about: b"not drawn")
     monkeypatch.setattr(
         "pipelines.reporting.plots.drawing.Panel.svg", lambda panel: '<svg xmlns="http://www.w3.org/2000/svg"/>'
     )

@@ -5,6 +5,7 @@ import dataclasses
 import html
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -128,33 +129,61 @@ def test_pictures_are_pngs(workspace: Workspace, evaluate: Evaluate, log_trainin
         assert cv2.imread(path).min() < 100
 
 
-def test_for_a_publication_figures_are_vectors_and_tables_latex(
+def test_for_a_publication_figures_are_vectors(
     workspace: Workspace, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate()
-    monkeypatch.setattr("pipelines.reporting.files.png", lambda figure: b"not drawn")
+    monkeypatch.setattr("pipelines.reporting.files.png", lambda figure, about: b"not drawn")
     monkeypatch.setattr("pipelines.reporting.plots.drawing.Panel.svg", lambda panel: "")
     result = run(Config(workspace.root, publication=True))
     figures = [name.removesuffix(".png") for name in result.files if name.endswith(".png")]
-    tables = ["summary", "per_class", "confusion_matrix", "confused_pairs", "motion_effect"]
-    added = {f"{name}.{kind}" for name in figures for kind in ("svg", "pdf")} | {f"{name}.tex" for name in tables}
-    assert len(added) == 15
-    assert {name for name in result.files if name.endswith((".svg", ".pdf", ".tex"))} == added
+    added = {f"{name}.{kind}" for name in figures for kind in ("svg", "pdf")}
+    assert len(added) == 10
+    assert {name for name in result.files if name.endswith((".svg", ".pdf"))} == added
+    page = Path(result.files["report.html"]).read_text("utf-8")
     for name in figures:
         pdf = Path(result.files[f"{name}.pdf"]).read_bytes()
         assert pdf.startswith(b"%PDF")
         assert b"/CIDFontType2" in pdf
         assert b"/Type3" not in pdf
-        assert ElementTree.parse(result.files[f"{name}.svg"]).getroot().tag == "{http://www.w3.org/2000/svg}svg"
-    summary = Path(result.files["summary.tex"]).read_text()
-    assert summary.startswith(f"% {result.citation}\n")
-    assert "30 test videos, split 1 · 25 frames a video as one sequence, whole frames and their mirror" in summary
-    fused = result.streams["fused"]
-    assert f"{percent(fused.top1)} ({interval(fused.top1_interval)})".replace("–", "--") in summary
-    assert html.escape(result.citation) in Path(result.files["report.html"]).read_text("utf-8")
+        drawing = ElementTree.parse(result.files[f"{name}.svg"]).getroot()
+        assert drawing.tag == "{http://www.w3.org/2000/svg}svg"
+        assert result.citation in "".join(drawing.itertext())  # its description
+        assert all(f'<a href="{name}.{kind}" download>' in page for kind in ("csv", "png", "svg", "pdf"))
     monkeypatch.setattr("pipelines.reporting.plots.confusion_matrix", lambda result: None)
     run(Config(workspace.root))
     assert not any(Path(result.files[name]).exists() for name in added)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_the_page_lets_one_download_holds_the_numbers_that_it_shows(
+    workspace: Workspace, evaluate: Evaluate
+) -> None:
+    evaluate("other", seed=3)
+    evaluate()
+    result = run(Config(workspace.root, compare="other"))
+    page = Path(result.files["report.html"]).read_text("utf-8")
+    links = re.findall('<a href="([^"]*)" download>', page)
+    assert set(links) == set(result.files) - {"report.html"}  # each file, and no other
+    assert page.count(html.escape(result.citation)) == 11  # below the numbers, and in each section that has some
+    for section, name in (("accuracy", "summary"), ("pairs", "confused_pairs")):
+        text = re.search(f'<section id="{section}".*?</section>', page, re.DOTALL)[0]
+        shown = [
+            re.sub("<[^>]*>", "", cell).strip() for cell in re.findall("<td[^>]*>([^<]*|<button.*?</button>)", text)
+        ]
+        latex = Path(result.files[f"{name}.tex"]).read_text("utf-8")
+        assert latex.startswith(f"% {result.citation}\n")
+        header, *rows = rows_of(result, f"{name}.csv")
+        for row in rows:
+            for title, value in zip(header, row, strict=True):
+                if re.fullmatch(r"-?\d+\.\d{6}", value) and not title.endswith(("_low", "_high")):
+                    number = percent(float(value))
+                    assert number in shown, (title, value)
+                    assert re.search(rf"& {re.escape(number)}( \(| &| \\)", latex), (title, value)
+    summary = Path(result.files["summary.tex"]).read_text()
+    assert "30 test videos, split 1 · 25 frames a video as one sequence, whole frames and their mirror" in summary
+    fused = result.streams["fused"]
+    assert f"{percent(fused.top1)} ({interval(fused.top1_interval)})".replace("–", "--") in summary
 
 
 @pytest.mark.usefixtures("no_pictures")
