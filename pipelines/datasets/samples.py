@@ -24,6 +24,8 @@ from pipelines.datasets.sampling import TemporalSampling, sample_centers, spaced
 from pipelines.interface.options import BOTH_STREAMS, Augmentation, StreamName, ViewName
 from pipelines.storage.hdf5 import ArtifactError
 
+NO_CLASS = -100  # a label; torch's cross-entropy passes over it
+
 
 @dataclass(frozen=True)
 class BadSample:
@@ -93,7 +95,7 @@ class Batch:
     flow: Frames | None
     """As loaded, or uint8 [B, T, 2L, h, w]; None without the motion stream, and where every sample was bad."""
     labels: torch.Tensor
-    """int64 [B], indices of classes."""
+    """int64 [B], indices of classes, or `NO_CLASS`."""
     indices: torch.Tensor
     """int64 [B], of the videos among the training videos."""
     bad: dict[str, str] = field(default_factory=dict)

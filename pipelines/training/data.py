@@ -65,6 +65,8 @@ class TrainingData:
     """Of the stored pictures; None where they differ, and beside `flow`, which says it too."""
     problems: list[Failure]
     """Why artifacts of training videos cannot be used."""
+    unlabelled: list[Video]
+    """Videos without a class that the student matches its teacher on too, readable or not."""
     sources: dict[str, str]
     """By id, the SHA-256 of the source of each video of the split, training and test, of which it is known."""
 
@@ -125,6 +127,7 @@ def find_training_data(
     validation: float | Path | None = 0.0,
     recipe_validation: float = 0.0,
     balance: Balance = "none",
+    unlabelled: bool = False,
     write: bool = True,
     on_progress: OnProgress,
 ) -> TrainingData:
@@ -139,12 +142,13 @@ def find_training_data(
             if every class has enough groups.
         recipe_validation: That of the recipe.
         balance: How classes of unequal size are made to count alike.
+        unlabelled: Whether to find the videos without a class that have what the streams need.
         write: False leaves `dataset.json` and the splits as they are.
         on_progress: Is told what was found.
 
     Raises:
         UsageError: An unknown split, a single class, or one without training video.
-        MissingError: There is no usable training video.
+        MissingError: There is no usable training video, or none without a class where those are wanted.
     """
 
     def tell(text: str) -> None:
@@ -183,6 +187,15 @@ def find_training_data(
         tell(f"validation: {counts}, held out of training{why}")
     elif why:
         tell(why)
+    without_class = []
+    if unlabelled:
+        without_class = [one for one in catalogue.videos if one.class_name == UNLABELLED and one.has(streams)]
+        if not without_class:
+            raise MissingError(
+                f"--unlabelled: no video without a class has frames and flow in {workspace.root}: run `stres "
+                "extract-frames` and `stres extract-flow` on a folder of such videos first"
+            )
+        tell(f"the student also matches its teacher on {plural(len(without_class), 'video')} without a class")
     flow = None
     if "motion" in streams or all(video.has_flow for video in resolved.train):
         flow = flow_provenance(catalogue)
@@ -197,6 +210,7 @@ def find_training_data(
         held_out=held_out_by,
         split=split,
         missing=resolved.missing_train,
+        unlabelled=without_class,
         flow=flow,
         short_side=None if flow or len(short_sides) != 1 else short_sides.pop(),
         sources={video.id: video.origin for video in (*resolved.train, *resolved.test) if video.origin},
@@ -334,12 +348,13 @@ def record_unreadable(
     Returns:
         How many there are.
     """
-    by_id = {video.id: video for video in data.videos}
+    videos = [*data.videos, *data.unlabelled]
+    by_id = {video.id: video for video in videos}
     known = [replace(row, stage="train") for row in data.problems]
     failed = [unreadable("train", by_id[id_], reason) for id_, reason in reasons.items() if not by_id[id_].damage]
     failed += {row.key: row for row in known}.values()
     bad = {row.key for row in failed}
-    good = {("train", video.class_name, video.video) for video in data.videos} - bad
+    good = {("train", video.class_name, video.video) for video in videos} - bad
     record_outcomes(workspace, failed=failed, succeeded=good)
     for row in failed:
         text = f"left out of training: {row.class_name}/{row.video}: {row.reason}"

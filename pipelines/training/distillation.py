@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from pipelines.models import StreamLogits, STResNet
 
+MATCHING_LOSSES = ("feature_loss", "logit_loss")
+
 
 class Teacher(nn.Module):
     """The joint network, frozen: in evaluation mode, without gradients."""

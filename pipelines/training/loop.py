@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pipelines.datasets.preparation import Prepare, reduced
-from pipelines.datasets.samples import Batch
+from pipelines.datasets.samples import NO_CLASS, Batch
 from pipelines.errors import Interrupted, MissingError
 from pipelines.interface.options import Precision
 from pipelines.models import StreamLogits, STResNet
@@ -165,6 +165,8 @@ class StepTrainer:
                         self._measure(loss.detach(), cross_entropy.detach(), logits, content.labels)
                         for name, value in matching.items():
                             self.state.add(name, value.detach())
+                        if matching:
+                            self.state.add("matched", content.labels.new_full((), len(content.labels)))
             if videos:
                 self.scaler.step(self.optimiser)
                 self.scaler.update()
@@ -264,7 +266,7 @@ class StepTrainer:
         earliest = torch.minimum(self.first_not_finite, update)
         self.first_not_finite = torch.where(torch.isfinite(loss), self.first_not_finite, earliest)
         self.state.add("loss", cross_entropy)
-        self.state.add("videos", labels.new_full((), len(labels)))
+        self.state.add("videos", (labels != NO_CLASS).sum())
         for name, correct in correct_videos(logits, labels).items():
             self.state.add(f"{name}_accuracy", correct)
 
@@ -365,7 +367,7 @@ def video_loss(
 
     Args:
         logits: Each [B, T', C], or None.
-        labels: int64 [B], the same for all time steps of a video.
+        labels: int64 [B], the same for all time steps of a video; a video of `NO_CLASS` adds nothing.
         label_smoothing: Probability given to all classes alike, from 0 to below 1.
         class_weights: What the cross-entropy of a video of each class is multiplied by, [C].
 
@@ -383,7 +385,7 @@ def video_loss(
                 label_smoothing=label_smoothing,
                 reduction="sum" if class_weights is None else "none",
             )
-            total = total + (losses if class_weights is None else (losses * class_weights[each]).sum())
+            total = total + (losses if class_weights is None else (losses * class_weights[each.clamp_min(0)]).sum())
     return total
 
 

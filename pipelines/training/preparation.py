@@ -8,6 +8,8 @@ from typing import cast
 
 import torch
 
+from pipelines.datasets.catalogue import Video
+from pipelines.datasets.samples import NO_CLASS
 from pipelines.errors import UsageError
 from pipelines.evaluation.protocols import IMPORTED
 from pipelines.interface.options import Precision
@@ -60,6 +62,14 @@ class PreparedRun:
         assert teacher is not None
         return self.base_run if teacher.sha256 else self.run, teacher.step
 
+    def videos(self, step: Step) -> list[Video]:
+        """What a step is trained on."""
+        return [*self.data.videos, *(self.data.unlabelled if step.name == "student" else ())]
+
+    def labels(self, step: Step) -> list[int]:
+        """The class of each of its videos, `NO_CLASS` of those without."""
+        return [*self.data.labels, *[NO_CLASS] * (len(self.videos(step)) - len(self.data.labels))]
+
     @property
     def steps(self) -> list[Step]:
         """The steps to train, in order."""
@@ -101,6 +111,7 @@ def prepare_run(
         validation=settings.validation,
         recipe_validation=settings.base.validation,
         balance=settings.balance or "none",
+        unlabelled=settings.unlabelled,
         streams={stream for name in settings.selected() for stream in settings.step(name).inputs},
         write=write,
         on_progress=on_progress,

@@ -101,6 +101,8 @@ class StepConfig:
     weights: InitialWeights | None = None
     teacher: InitialWeights | None = None
     """Of the student: the joint network that it learns from; without hash where that is of the same run."""
+    unlabelled: TrainVideos | None = None
+    """Of the student: the videos without a class that it matches its teacher on too."""
 
     @classmethod
     def from_json(cls, document: Any, name: str) -> Self:
@@ -113,17 +115,18 @@ class StepConfig:
             from_json(InitialWeights | None, of_step.pop(each, None), f"{name}.{each}")
             for each in ("weights", "teacher")
         )
+        unlabelled = from_json(TrainVideos | None, of_step.pop("unlabelled", None), f"{name}.unlabelled")
         step = read_fields(Step, of_step, name)
         if step.frames > _MOST:
             raise WrongField(f"{name}.frames", step.frames)
         if step.name != name.rpartition(".")[2]:
             raise WrongField(f"{name}.name", step.name)
-        return cls(step, weights, teacher)
+        return cls(step, weights, teacher, unlabelled)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields of the step, those of matching only of the student, with `weights` and `teacher` among them."""
+        """The step's fields, those of matching only of the student, and among them those of `self` that are set."""
         left_out = () if self.step.name == "student" else MATCHING
-        others = {"weights": self.weights, "teacher": self.teacher}
+        others = {"weights": self.weights, "teacher": self.teacher, "unlabelled": self.unlabelled}
         return {name: value for name, value in to_json(self.step).items() if name not in left_out} | {
             name: asdict(value) for name, value in others.items() if value
         }

@@ -65,7 +65,7 @@ class Session:
     def __post_init__(self) -> None:
         """Raises `UsageError` where a step leaves processes without work."""
         for step in self.prepared.steps:
-            uses_sync_bn(step, len(self.prepared.data.videos), ranks().size, self.sync_bn)
+            uses_sync_bn(step, len(self.prepared.videos(step)), ranks().size, self.sync_bn)
 
     def train(self, step: Step, checkpoint_seconds: float) -> tuple[StepResult, dict[str, str]]:
         """Trains one step, from its checkpoint where there is one, and leaves its weights.
@@ -174,7 +174,7 @@ class Session:
 
     def _trainer(self, step: Step, files: StepFiles) -> tuple[StepTrainer, dict[str, Any]]:
         """What trains a step from its checkpoint, or its start; and the settings that build its network again."""
-        config, videos = self.prepared.config, len(self.prepared.data.videos)
+        config, videos = self.prepared.config, len(self.prepared.videos(step))
         torch.manual_seed(config.seed * 1_000_003 + STEPS.index(step.name))
         network, settings = ranks().rank0_first(lambda: self._starting_network(step))
         plan = DataParallelPlan(step, videos, self.sync_bn)
@@ -246,11 +246,12 @@ class Session:
 
     def _batches(self, trainer: StepTrainer) -> Iterator[Batch]:
         """This process's part of the batches from the next update on, the same for any number of loader processes."""
-        config, data, step = self.prepared.config, self.prepared.data, trainer.step
+        config, step = self.prepared.config, trainer.step
+        videos, labels = self.prepared.videos(step), self.prepared.labels(step)
         seeds = {"seed": config.seed, "step_index": STEPS.index(step.name)}
         samples = TrainingSamples(
-            data.videos,
-            data.labels,
+            videos,
+            labels,
             sampling=TemporalSampling(step.frames, step.stride, config.network.flow_channels // 2),
             scheme=step.augmentation,
             size=config.size,
@@ -259,11 +260,11 @@ class Session:
             **seeds,
         )
         sampler = StepSampler(
-            len(data.videos),
-            step.passes(len(data.videos)),
+            len(videos),
+            step.passes(len(videos)),
             step.batch_size,
             start=trainer.state.iteration,
-            labels=data.labels if config.balance == "sampler" else None,
+            labels=labels if config.balance == "sampler" else None,
             share=trainer.plan.local_items,
             **seeds,
         )

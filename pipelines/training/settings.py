@@ -1,6 +1,6 @@
 """What `train` is asked for: the options that decide what a run becomes, and the recipe that they come to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -27,6 +27,7 @@ from pipelines.training.run_config import RUN_SCHEMA, NetworkConfig, RunConfig, 
 from pipelines.training.runs import ALL_SPLITS, DEFAULT_RUNS, SPLIT_FIELD, Run, find_run
 
 if TYPE_CHECKING:
+    from pipelines.datasets.catalogue import Video
     from pipelines.training.data import SplitChoice, TrainingData
 
 STACK = 10  # L, flow fields of one motion input (paper.md 1.4)
@@ -93,6 +94,8 @@ class TrainingSettings:
     balance: Annotated[Balance | None, Option(group=_DATA, default="none")] = None
     """Make classes of unequal size count alike: sampler (draw each class equally often), loss (weigh each video by the
     inverse of its class's size), or none."""
+    unlabelled: Annotated[bool, Option(group=_DATA)] = False
+    """Let the student match its teacher on the workspace's videos without a class too."""
     like: Annotated[str | None, Option(metavar="NAME|DIR", group=RECIPE)] = None
     """Take the settings of another run: recipe with every number of its steps, network, input, weights, precision,
     balance and share held out; not its split, classes, seed or name. What is given beside it wins."""
@@ -183,6 +186,8 @@ class TrainingSettings:
                 f"--base-run {self.base_run}: this command trains {' and '.join(sorted(base_steps))} itself; leave "
                 "--base-run out, or train the joint steps alone with --steps joint1"
             )
+        if self.unlabelled and "student" not in self.selected():
+            raise UsageError("--unlabelled goes with the step student only: add it to --steps")
         # Refuses settings out of range before anything is read; the paper's joint2 only where it is to be trained.
         for name in self.selected() if self.steps or self.recipe else STEPS[:3]:
             self.step(name)
@@ -252,6 +257,7 @@ class TrainingSettings:
 
     def run_config(self, data: "TrainingData", precision: Precision) -> RunConfig:
         """Everything that decides what a run on `data` becomes, except the weights of other runs."""
+        without_class = _listed(data.unlabelled) if data.unlabelled else None
         return RunConfig(
             **made_by(RUN_SCHEMA, "opencv", "numpy", "torch"),
             recipe=self.base.name,
@@ -262,17 +268,24 @@ class TrainingSettings:
             precision=precision,
             network=self.network(len(data.classes)),
             classes=tuple(data.classes),
-            train_videos=TrainVideos(len(data.videos), digest([video.id for video in data.videos])),
+            train_videos=_listed(data.videos),
             flow=data.flow,
             frames_short_side=data.short_side,
             validation=data.held_out,
             balance=self.balance or "none",
-            steps={name: StepConfig(self.step(name)) for name in self.selected()},
+            steps={
+                name: StepConfig(self.step(name), unlabelled=without_class if name == "student" else None)
+                for name in self.selected()
+            },
             split_sha256=digest([data.split.train, data.split.test]),
             split_set=data.split.set_name,
             excluded_classes=tuple(sorted(set(self.exclude_classes))),
             compile=compiles(self.compile, resolve_device(self.device)),
         )
+
+
+def _listed(videos: "Sequence[Video]") -> TrainVideos:
+    return TrainVideos(len(videos), digest([video.id for video in videos]))
 
 
 def settle(settings: TrainingSettings) -> tuple[TrainingSettings, str]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from pipelines.datasets.sampler import batches_per_epoch
 from pipelines.interface.wording import percent
+from pipelines.training.distillation import MATCHING_LOSSES
 from pipelines.training.metrics_log import held_out_accuracy
 from pipelines.training.optimiser import learning_rate
 from pipelines.training.recipes import Step
@@ -122,11 +123,14 @@ class StepState:
 
 def _means(lines: Sequence[Mapping[str, float]], terms: int) -> dict[str, float]:
     """Over the updates of those log lines: `loss`, the mean of the cross-entropies of all videos, streams and time
-    steps; `summed_loss`, what is optimised, which adds up the `terms` of a video; and the accuracies."""
+    steps; `summed_loss`, what is optimised, which adds up the `terms` of a video; the accuracies; and
+    what a student's matching lacks, of which videos without a class have a part too."""
     names = dict.fromkeys(name for line in lines for name in line)
     total = {name: sum(line.get(name, 0.0) for line in lines) for name in names}
     videos, updates = total.pop("videos", 0.0), total.pop("updates")
-    means = {name: value / max(1.0, videos) for name, value in total.items()}
+    matched = total.pop("matched", videos)
+    counts = {name: matched if name in MATCHING_LOSSES else videos for name in total}
+    means = {name: value / max(1.0, counts[name]) for name, value in total.items()}
     summed = means.pop("loss", None)
     losses = {} if summed is None else {"loss": summed / terms, "summed_loss": summed}
     return {**losses, **means, "videos": videos, "updates": updates}

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pipelines import evaluate, train, verify
+from pipelines.datasets.samples import NO_CLASS
 from pipelines.deployment.checking import clip_inputs
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.protocols import Protocol
@@ -16,6 +17,7 @@ from pipelines.evaluation.scores import read_scores
 from pipelines.models import StreamLogits
 from pipelines.storage.workspace import Workspace
 from pipelines.training.distillation import Student, Teacher, matching_losses
+from pipelines.training.loop import video_loss
 from pipelines.training.runs import Run, load_network
 from tests.helpers.workspaces import TINY_STEPS
 
@@ -104,6 +106,35 @@ def test_a_student_learns_from_another_run_and_is_refused_without_a_joint_networ
     assert teacher == {"run": "split1", "step": "joint2", "sha256": joint}
     assert train.run(train.Config(workspace.root, **asked)).steps[0].already_done
     assert run.choose(None) == "student"  # where there is nothing else
+
+
+def test_videos_without_a_class_are_matched_and_nothing_else(workspace):
+    """The log's means are those of the videos that have each: of classes all but the unlabelled, of matching all."""
+    for kind in (workspace.frames, workspace.flow):
+        (kind / "unlabelled").mkdir()
+        for number, file in enumerate(sorted(kind.glob("jump/*.h5"))[:2]):
+            shutil.copy(file, kind / "unlabelled" / f"more{number}.h5")
+    asked = {"name": "more", "steps": ("student",), "base_run": "split1", "unlabelled": True, **SETTINGS}
+    trained = train.run(train.Config(workspace.root, **asked)).steps[0].metrics
+    run = Run(workspace.runs / "more")
+    config = run.config()
+    student = config.steps["student"]
+    assert student.unlabelled is not None
+    assert student.unlabelled.count == 2
+    assert config.train_videos.count == Run(workspace.runs / "split1").config().train_videos.count
+    assert 0 < trained["videos"] < trained["updates"] * student.step.batch_size
+    assert train.run(train.Config(workspace.root, **asked)).steps[0].already_done
+    with pytest.raises(UsageError, match="unlabelled"):
+        train.run(train.Config(workspace.root, **asked | {"unlabelled": False}))
+
+
+def test_a_video_without_a_class_adds_nothing_to_the_cross_entropy():
+    logits = StreamLogits(torch.randn(3, 2, 4))
+    labels, weights = torch.tensor([1, NO_CLASS, 3]), torch.rand(4)
+    known = StreamLogits(logits.appearance[::2])
+    for smoothing, of_classes in ((0.0, None), (0.1, None), (0.1, weights)):
+        total = video_loss(logits, labels, smoothing, of_classes)
+        torch.testing.assert_close(total, video_loss(known, labels[::2], smoothing, of_classes))
 
 
 def test_an_exported_student_is_fed_one_clip_of_frames(trained_on_videos):
