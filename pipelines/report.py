@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option, Space
+from pipelines.interface.wording import numbered
 from pipelines.reporting.result import Result
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable
@@ -112,6 +113,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         UsageError: Splits cannot be averaged, or runs not be compared.
         StorageError: Writing fails.
     """
+    from pipelines.analysis.score_files import is_score_file
     from pipelines.reporting import files, html
     from pipelines.reporting.compute import compute, load
     from pipelines.reporting.evaluations import find_compared, find_evaluations, require_current, tested_splits
@@ -139,7 +141,11 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
             folder += f"-{space}"
     if config.compare:
         folder += f"-vs-{_plain(config.compare)}"
-    output = config.output or workspace.reports / f"{folder}-{evaluations[0].protocol_name}"
+    other = config.with_file
+    if other is not None and is_score_file(other):
+        other = other.absolute()
+    beside = " ".join(str(each) for each in (other, config.compare) if each)
+    output = config.output or _free_folder(workspace.reports / f"{folder}-{evaluations[0].protocol_name}", beside)
     configurations = read_configurations(workspace, [one.run for one in evaluations])
     curves = read_curves(workspace, configurations)
     result = dataclasses.replace(
@@ -152,7 +158,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         left_out = splits_left_out(workspace, result.split_set, wanted)
         result = dataclasses.replace(result, splits_left_out=tuple(left_out))
 
-    def make_page(beside: Collection[str]) -> str:
+    def make_page(names: Collection[str]) -> str:
         sources = {
             video: source
             for one in evaluations
@@ -164,7 +170,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
         pictures = thumbnails(workspace, inputs.tables, config.thumbnails, on_clip, sources, config.playing, look)
         others = read_configurations(workspace, [one.run for one in compared])
-        return html.page(result, inputs, curves, pictures, configurations | others, beside)
+        return html.page(result, inputs, curves, pictures, configurations | others, names, beside)
 
     require_writable(output)
     if workspace.reports.is_dir():
@@ -215,6 +221,14 @@ def _near_duplicates(
         for one in evaluations
     ]
     return near_duplicates(workspace, splits, lambda done, total: on_progress(Progress("compare", done, total)))
+
+
+def _free_folder(folder: Path, beside: str) -> Path:
+    """The folder, with a number behind its name where it holds the report with another file or run beside it."""
+    from pipelines.reporting.html import beside_in
+
+    folders = (folder.with_name(name) for name in numbered(folder.name))
+    return next(each for each in folders if beside_in(each / "report.html") in ("", beside))
 
 
 def _plain(text: str) -> str:

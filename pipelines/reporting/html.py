@@ -5,8 +5,11 @@ Letters: V clips of all splits, C classes.
 
 import base64
 import hashlib
+import re
 from collections.abc import Collection, Mapping, Sequence
-from importlib.resources import files
+from html import unescape
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,7 +44,8 @@ def page(
     curves: Sequence[Curves],
     thumbnails: Mapping[int, Thumbnail],
     configurations: Mapping[str, RunConfig | None],
-    beside: Collection[str] = (),
+    files: Collection[str] = (),
+    beside: str = "",
 ) -> str:
     """Makes the HTML document. Every name that came from data is escaped; no script but the page's own can run.
 
@@ -51,7 +55,8 @@ def page(
         curves: What training logged.
         thumbnails: Pictures of clips, which are counted through all splits.
         configurations: Of the runs, by name.
-        beside: Names of the files in the page's folder, to link to.
+        files: Names of the files in the page's folder, to link to.
+        beside: Which other program's file or run the report fuses in or compares with, for `beside_in`.
     """
     script = "".join(_read(name) for name in SCRIPTS)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -66,6 +71,7 @@ def page(
             "calibration": plots.calibration(result).panels,
             "training": plots.training(result, curves).panels if curves else [],
         },
+        files=files,
         beside=beside,
         held_out=any(one.held_out for one in curves),
         listed=LISTED,
@@ -89,8 +95,19 @@ def page(
     )
 
 
+def beside_in(path: Path) -> str:
+    """The `beside` of the page at that path; "" where there is no page, or it names none."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            head = file.read(2000)
+    except OSError:
+        return ""
+    named = re.search('<meta name="beside" content="([^"]*)">', head)
+    return unescape(named[1]) if named else ""
+
+
 def _read(name: str) -> str:
-    return files("pipelines.reporting").joinpath(FOLDER, name).read_text("utf-8")
+    return resources.files("pipelines.reporting").joinpath(FOLDER, name).read_text("utf-8")
 
 
 def _plain(value: object) -> object:
@@ -119,10 +136,12 @@ def page_data(result: Result, inputs: ReportInputs, thumbnails: Mapping[int, Thu
         probabilities = np.take_along_axis(softmax(logits), order, axis=1)
         units = np.rint(probabilities * UNIT).astype(int)
         streams[stream] = {"best": order.ravel().tolist(), "probability": units.ravel().tolist()}
+    others = {}
     lists = {"suspects": [one.clip for one in result.label_issues]}
     if result.comparison:
         for name, won in (("won", True), ("lost", False)):
             lists[name] = [one.clip for one in result.comparison.changed if one.won == won]
+        others = {one.clip: result.classes.index(one.second) for one in result.comparison.changed}
     return {
         "classes": result.classes,
         "streams": list(result.streams),
@@ -138,7 +157,12 @@ def page_data(result: Result, inputs: ReportInputs, thumbnails: Mapping[int, Thu
             "unit": UNIT,
             "streams": streams,
         },
+        "figures": {
+            long: [row.figures[place] for row in result.per_class]
+            for place, (long, _) in enumerate(result.class_figures.values())
+        },
         "lists": lists,
+        "others": others,
         "thumbnails": {
             str(index): [each.frame, each.flow, each.clip, each.attention] for index, each in thumbnails.items()
         },

@@ -159,6 +159,17 @@ def test_another_run_is_fused_in_by_its_name(workspace: Workspace, evaluate: Eva
         run(Config(workspace.root, run="mine", with_file=Path("mine")))
 
 
+def test_files_of_one_name_have_a_folder_each(workspace: Workspace, evaluate: Evaluate, tmp_path: Path) -> None:
+    scores = read_scores(evaluate() / "scores.h5")
+    folders = []
+    for name in ("one", 'an "other" & more', "one"):
+        path = tmp_path / name / "idt.csv"
+        path.parent.mkdir(exist_ok=True)
+        write_csv(path, scores.videos, np.eye(3)[scores.labels])
+        folders.append(Path(run(Config(workspace.root, with_file=path)).output).name)
+    assert folders == ["split1+idt-25-full", "split1+idt-25-full-2", "split1+idt-25-full"]
+
+
 def test_a_test_video_that_the_file_lacks_is_named(workspace: Workspace, evaluate: Evaluate, tmp_path: Path) -> None:
     scores = read_scores(evaluate() / "scores.h5")
     path = write_csv(tmp_path / "idt.csv", scores.videos[1:], np.eye(3)[scores.labels[1:]])
@@ -191,7 +202,7 @@ def test_files_of_an_earlier_report_that_no_longer_hold_are_removed(
     log.unlink()
     output = Path(run(Config(workspace.root)).output)
     assert not (output / "training.csv").exists()
-    others = [output / name for name in ("summary.pdf", "comparison.png", "calibration.tex")]
+    others = [output / name for name in ("summary.pdf", "comparison.png", "mistakes.tex")]
     for path in others:
         path.touch()
     run(Config(workspace.root))

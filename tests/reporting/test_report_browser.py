@@ -1,6 +1,8 @@
 """The page in a real browser: it builds without errors, asks for nothing, and can be used by mouse, keyboard, thumb."""
 
+import csv
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -111,12 +113,57 @@ def test_clips_won_and_lost_and_suspect_labels_open_as_lists(
         browser.open(Path(result.files["report.html"]), f"#{link}=")
         assert browser.texts("#clips h2 .muted") == [f"{number} clip" + "s" * (number > 1)]
         assert len(browser.texts("#clips .card")) == min(number, 12)
+        assert all("other run: " in text for text in browser.texts("#clips .verdict")) or link == "suspects"
     browser.run("document.querySelector('#comparison [data-link=\"#won=\"]').click()")
     browser.wait_for("document.querySelector('#clips h2').textContent.startsWith('Right in this run only')")
 
 
+def test_a_class_has_a_page_with_its_numbers_and_what_it_is_confused_with(browser: Browser, page: Path) -> None:
+    with (page.parent / "per_class.csv").open(encoding="utf-8") as file:
+        row = list(csv.DictReader(file))[3]
+    with (page.parent / "confusion_matrix.csv").open(encoding="utf-8") as file:
+        counts = np.array([line[1:] for line in list(csv.reader(file))[1:]], int)
+    browser.open(page, "#class=3")
+    numbers, taken, wrongly = browser.texts("#clips .facts p")
+    for title in ("precision", "recall", "f1", "fused", "appearance", "motion"):
+        assert f"{title} {percent(float(row[title]))} %".lower() in numbers.lower()
+    for line, of in ((taken, counts[3]), (wrongly, counts[:, 3])):
+        expected = {f"class{other} ({number})" for other, number in enumerate(of) if number and other != 3}
+        assert set(re.findall(r"class\d \(\d+\)", line)) == expected
+        assert expected
+    browser.run("document.querySelector('#clips .facts button').click()")
+    browser.wait_for("location.hash.startsWith('#cell=3,')")
+
+
+def test_classes_and_clips_are_found_by_name(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.fill("#find input", "SS4/V2", "input")
+    browser.run("document.querySelector('#find').requestSubmit()")
+    browser.wait_for("!document.getElementById('clips').hidden")
+    assert browser.run("location.hash") == "#find=SS4%2FV2"
+    ids = browser.run("[...document.querySelectorAll('#clips .card')].map((card) => card.dataset.clip)")
+    assert ids
+    assert all(clip.startswith("class4/v2") for clip in ids)
+    browser.open(page, "#find=class4")
+    assert browser.texts("#clips p button") == ["class4"]
+    browser.open(page, "#find=<nothing>")
+    assert browser.texts("#clips p") == ["No clip."]
+
+
 @pytest.mark.parametrize(
-    "link", ["#won=", "#suspects=1", "#cell=1", "#cell=1,99", "#cell=a,b", "#cell=1,2,nothing", "#other=1", "#cell=%,%"]
+    "link",
+    [
+        "#won=",
+        "#suspects=1",
+        "#cell=1",
+        "#cell=1,99",
+        "#cell=a,b",
+        "#cell=1,2,nothing",
+        "#other=1",
+        "#cell=%,%",
+        "#find=",
+        "#find=%",
+    ],
 )
 def test_a_link_to_nothing_opens_nothing(browser: Browser, page: Path, link: str) -> None:
     browser.open(page, link)
@@ -165,7 +212,7 @@ def test_the_table_of_classes_is_sorted_and_searched(browser: Browser, page: Pat
     browser.run("document.querySelector('#classes-host th button').click()")
     names = browser.texts("#classes-host td.name")
     assert names == sorted(names)
-    browser.fill("input[type=search]", "SS3", "input")
+    browser.fill("#classes-host input", "SS3", "input")
     assert browser.texts("#classes-host td.name") == ["class3"]
 
 

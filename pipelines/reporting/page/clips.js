@@ -22,6 +22,7 @@ function clipCard(clip) {
         right
           ? el("span", { class: "right" }, `✓ recognised (${data.headline})`)
           : el("span", { class: "wrong" }, `→ ${data.classes[guess(data.headline, clip)]} (${data.headline})`),
+        Object.hasOwn(data.others, clip) && ` · other run: ${data.classes[data.others[clip]]}`,
       ),
       el(
         "div",
@@ -96,7 +97,7 @@ function cardList(clips) {
   return el("div", {}, clips.some((clip) => data.thumbnails[clip]?.[2]) && playButton(), cards, more);
 }
 
-// ------------------------------------------------------------------ links: #cell=3,5 #class=3 #helped=3 #hurt=3 #won= #lost= #suspects=
+// ------------------------------------------------------------------ links: #cell=3,5 #class=3 #helped=3 #hurt=3 #won= #lost= #suspects= #find=text
 
 const LISTS = {
   cell([row, column], stream) {
@@ -109,7 +110,15 @@ const LISTS = {
     const clips = clipsWhere((clip) => truth(clip) === row, stream).sort(
       (a, b) => isRight(stream, a) - isRight(stream, b),
     );
-    return { clips, title: `All of ${data.classes[row]}, mistakes first (${stream})` };
+    return { clips, title: `All of ${data.classes[row]}, mistakes first (${stream})`, about: classFacts(row, stream) };
+  },
+  find([text]) {
+    const wanted = text.toLowerCase();
+    const clips = clipsWhere((clip) => data.clips.ids[clip].toLowerCase().includes(wanted));
+    const named = data.classes.flatMap((name, row) =>
+      name.toLowerCase().includes(wanted) ? [linkButton(name, "class", [row])] : [],
+    );
+    return { clips, title: `Clips named “${text}”`, about: named.length && el("p", {}, "Classes: ", listed(named)) };
   },
   helped: ([row]) => changedByMotion(row, "fused", "appearance", "right only with motion"),
   hurt: ([row]) => changedByMotion(row, "appearance", "fused", "right only without motion"),
@@ -126,7 +135,37 @@ const SECTIONS = {
   won: "comparison",
   lost: "comparison",
   suspects: "labels",
+  find: "accuracy",
 };
+
+const linkButton = (text, kind, indices, stream) =>
+  el("button", { type: "button", class: "link", "data-link": listLink(kind, indices, stream) }, text);
+/** Elements with commas between them. */
+const listed = (elements) => elements.flatMap((one, place) => (place ? [", ", one] : [one]));
+
+/** The numbers of a class, and what one stream takes its clips for and takes for it, the most frequent first. */
+function classFacts(row, stream) {
+  const share = (value) => (value === null ? "–" : `${percent(value)} %`);
+  const numbers = [
+    ...headlineFirst.map((name) => `${name} ${share(data.accuracy[name][row])}`),
+    ...Object.entries(data.figures).map(([title, values]) => `${title} ${share(values[row])}`),
+  ];
+  const index = ([trueClass, taken]) => trueClass * classCount + taken;
+  const others = (cellOf) =>
+    data.classes
+      .map((name, other) => ({ name, cell: cellOf(other), number: data.confusion[stream][index(cellOf(other))] }))
+      .filter(({ cell, number }) => cell[0] !== cell[1] && number)
+      .sort((a, b) => b.number - a.number)
+      .map(({ name, cell, number }) => linkButton(`${name} (${number})`, "cell", cell, stream));
+  const line = (what, found) => el("p", {}, `${what}: `, found.length ? listed(found) : "none");
+  return el(
+    "div",
+    { class: "facts" },
+    el("p", {}, `${numbers.join(" · ")} (${Object.keys(data.figures).join(", ")} of ${data.headline})`),
+    line("Taken for", others((other) => [row, other])),
+    line("Taken for it", others((other) => [other, row])),
+  );
+}
 
 /** The clips of a class that one stream gets right and another wrong. */
 function changedByMotion(row, right, wrong, what) {
@@ -145,6 +184,13 @@ function readLink(hash) {
   if (!kind || !Object.hasOwn(LISTS, kind)) return null;
   if (["won", "lost", "suspects"].includes(kind))
     return data.lists[kind] && !rest ? { kind, indices: [], stream: data.headline } : null;
+  if (kind === "find") {
+    try {
+      return rest ? { kind, indices: [decodeURIComponent(rest)], stream: data.headline } : null;
+    } catch {
+      return null;
+    }
+  }
   const parts = rest.split(",");
   const indices = parts.slice(0, kind === "cell" ? 2 : 1).map(Number);
   let stream = data.headline;
@@ -167,7 +213,7 @@ function followLink() {
     return;
   }
   if (link.kind === "cell") pointAt(link.indices, link.stream);
-  const { clips, title } = LISTS[link.kind](link.indices, link.stream);
+  const { clips, title, about } = LISTS[link.kind](link.indices, link.stream);
   const close = () => {
     history.replaceState(null, "", location.pathname + location.search);
     section.hidden = true;
@@ -179,6 +225,7 @@ function followLink() {
       el("h2", {}, title, el("span", { class: "muted" }, plural(clips.length, "clip"))),
       el("button", { type: "button", onclick: close }, "Close"),
     ),
+    about || "",
     clips.length ? cardList(clips) : el("p", { class: "muted" }, "No clip."),
   );
   section.onkeydown = (event) => {

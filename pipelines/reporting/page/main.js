@@ -30,7 +30,18 @@ function buildMistakes() {
   host("mistakes").append(clips.length ? cardList(clips) : el("p", { class: "muted" }, "No video was confused."));
 }
 
-for (const build of [themeButton, buildMatrix, buildClasses, buildSorting, buildMistakes, buildNavigation]) build();
+/** Search of classes and clips by name. */
+function buildFind() {
+  const form = document.getElementById("find");
+  form.hidden = false;
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const wanted = form.querySelector("input").value.trim();
+    if (wanted) openList(`#find=${encodeURIComponent(wanted)}`);
+  });
+}
+
+for (const build of [themeButton, buildFind, buildMatrix, buildClasses, buildSorting, buildMistakes, buildNavigation]) build();
 document.addEventListener("click", (event) => {
   const link = event.target.closest("[data-link]")?.dataset.link;
   if (link) openList(link);
