@@ -4,43 +4,32 @@ Leaves `features/<run>/<class>/<video>.npy` and `.h5`, and `features.json`, whic
 """
 
 import functools
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pipelines.errors import UsageError
 from pipelines.evaluation.protocols import CROPS, ProtocolSettings
 from pipelines.interface import options
 from pipelines.interface.options import Option, TemporalName, ViewName
-from pipelines.jobs.resume import Comparison, Division, VideoFiles, divide
+from pipelines.jobs.resume import Comparison, VideoFiles, divide
 from pipelines.jobs.run import report_account, run_job
 from pipelines.jobs.task import ExtractResult, Job
 from pipelines.prediction.windows import Duration, lengths
 from pipelines.runtime.devices import available_cores, device_for
-from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import OnProgress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Limits
 from pipelines.sources.videos import AS_IT_SAYS, ReadAs, find_videos
-from pipelines.storage.atomic import write_json
-from pipelines.storage.hdf5 import ArtifactError, peek
-from pipelines.storage.provenance import made_by
-from pipelines.storage.typed_json import first_difference
 from pipelines.storage.workspace import Workspace
 from pipelines.training.runs import Chosen, choose_run, streams_of
 
 if TYPE_CHECKING:
-    from pipelines.prediction.features import FeatureSettings, FeatureTask
+    from pipelines.prediction.features import FeatureSettings
 
 STAGE = "extract-features"
-INDEX_SCHEMA = "stres/feature-index/1"
 _WORKERS_OF_A_GPU = 4  # each holds the network and a CUDA context
-_LISTED = (
-    *("rows", "source", "source_sha256", "source_frames", "fps", "duration", "truncated", "damaged_frames"),
-    *("settings", "channels"),
-)
 
 
 @dataclass(frozen=True)
@@ -137,6 +126,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         UsageError: Features were stored with other settings, or the network lacks the stream.
         StorageError: Writing fails.
     """
+    from pipelines.prediction.feature_index import settings_difference, with_lost_arrays, write_index
     from pipelines.prediction.features import FEATURES_SCHEMA, Extractor, FeatureTask, probe, store_features
 
     workspace = Workspace(config.workspace)
@@ -180,13 +170,13 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         dry_run=config.dry_run,
         on_progress=on_progress,
     )
-    conflict = functools.partial(_conflict, settings.document())
+    conflict = functools.partial(settings_difference, settings.document())
     comparison = Comparison(FEATURES_SCHEMA, VideoFiles[FeatureTask](), conflict, elsewhere="another --output")
     division = divide(job, tasks, found.problems, comparison, overwrite=config.overwrite)
-    division = ranks().broadcast_from_rank0(lambda: _with_lost_arrays(division))
+    division = ranks().broadcast_from_rank0(lambda: with_lost_arrays(division))
     result = run_job(job, division, ignored=found.ignored, account=found.account)
     channels = (
-        {} if config.dry_run else ranks().broadcast_from_rank0(lambda: _write_index(folder, settings, on_progress))
+        {} if config.dry_run else ranks().broadcast_from_rank0(lambda: write_index(folder, settings, on_progress))
     )
     return Result(**vars(result), folder=folder, run=chosen.run.name, step=chosen.step, channels=channels)
 
@@ -219,49 +209,3 @@ def _settings(config: Config, chosen: Chosen) -> "FeatureSettings":
         protocol=config.protocol_for(chosen, crops),
         precision=config.precision,
     )
-
-
-def _conflict(wanted: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
-    try:
-        made = json.loads(attributes.get("settings", "{}"))
-    except ValueError:
-        made = {}
-    return first_difference(made, wanted, "settings")
-
-
-def _with_lost_arrays(division: "Division[FeatureTask]") -> "Division[FeatureTask]":
-    """Those whose .npy is gone are to do."""
-    kept = [task for task in division.done if task.array.exists()]
-    lost = [task for task in division.done if not task.array.exists()]
-    return Division([*division.to_do, *lost], kept, division.problems, division.changed)
-
-
-def _write_index(folder: Path, settings: "FeatureSettings", on_progress: OnProgress) -> dict[str, int]:
-    """Writes `features.json`: the settings, and of each video in `folder` what it was made from. Returns the number of
-    channels of each stream."""
-    paths = sorted(path for path in folder.glob("*/*.h5") if path.name[0] != ".")
-    found = parallel_map(_listed, paths, f"{STAGE} (what was made)", on_progress)
-    videos = {
-        f"{path.parent.name}/{path.stem}": row
-        for path, row in zip(paths, found, strict=True)
-        if isinstance(row, dict) and not _conflict(settings.document(), row)
-    }
-    if not videos:
-        return {}
-    channels: dict[str, int] = json.loads(next(iter(videos.values()))["channels"])
-    for row in videos.values():
-        del row["schema"], row["settings"], row["channels"]
-    about = made_by(INDEX_SCHEMA, "av", "numpy", "opencv", "torch")
-    about |= {"settings": settings.document(), "channels": channels, "videos": videos}
-    write_json(folder / "features.json", about)
-    return channels
-
-
-def _listed(path: Path) -> dict[str, Any]:
-    """What the list says of a video; {} for a file that is damaged."""
-    from pipelines.prediction.features import FEATURES_SCHEMA
-
-    try:
-        return peek(path, FEATURES_SCHEMA, _LISTED)
-    except ArtifactError:
-        return {}

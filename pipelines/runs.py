@@ -3,7 +3,7 @@
 Reads names and small JSON files only; what is damaged is told, and the others are listed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +17,9 @@ from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.storage.atomic import read_json
 from pipelines.storage.typed_json import from_json
 from pipelines.storage.workspace import Workspace
+from pipelines.training.differing_settings import differing_settings
 from pipelines.training.run_config import RunConfig
 from pipelines.training.runs import Run
-
-_SHOWN_ELSEWHERE = ("split", "split_set", "train_videos", "classes")
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         found.append(one)
         if of_run is not None:
             configs[name] = of_run
-    settings = differences(configs)
+    settings = differing_settings(configs)
     found.sort(key=lambda one: one.began, reverse=True)
     accuracies: dict[Any, list[float]] = {}
     for one in found:
@@ -203,75 +202,3 @@ def _score(folder: Path) -> tuple[Score, str]:
         raise MissingError(
             f"{folder / 'results.json'} is not what stres writes ({error}): run `stres evaluate` again"
         ) from error
-
-
-# ------------------------------------------------------------------ settings
-
-
-def differences(configs: Mapping[str, RunConfig]) -> dict[str, dict[str, str]]:
-    """The settings of each run that are not the same in all, by the run's name.
-
-    What the split decides is left out, and so are versions of programs and hashes. A setting of a step is compared
-    among the runs that have the step; its value is one for all steps that share it (`lr`), or `step=value` for each.
-    """
-    flat = {name: _flat(config) for name, config in configs.items()}
-    values: dict[str, set[str]] = {}
-    for settings in flat.values():
-        for key, value in settings.items():
-            values.setdefault(key, set()).add(value)
-    steps = {key for key in values if key.startswith("steps.")}
-    lacking = {key for key in values.keys() - steps if any(key not in settings for settings in flat.values())}
-    differing = {key for key, found in values.items() if len(found) > 1} | lacking
-    found: dict[str, dict[str, str]] = {}
-    for name, settings in flat.items():
-        found[name] = {
-            key.removeprefix("network.").replace(".", " ").replace("_", " "): settings.get(key, "none")
-            for key in sorted(differing - steps)
-        }
-        of_steps: dict[str, dict[str, str]] = {}
-        for key in sorted(differing & steps & settings.keys()):
-            _, step, what = key.split(".", 2)
-            of_steps.setdefault(what.replace(".", " ").replace("_", " "), {})[step] = settings[key]
-        for what, by_step in of_steps.items():
-            together = set(by_step.values())
-            found[name][what] = (
-                together.pop()
-                if len(together) == 1 and len(by_step) > 1
-                else ",".join(f"{step}={value}" for step, value in by_step.items())
-            )
-    asked = {name: tuple(config.steps) for name, config in configs.items()}
-    if len(set(asked.values())) > 1:
-        for name, of_run in asked.items():
-            found[name]["steps"] = ",".join(of_run)
-    return found
-
-
-def _flat(config: RunConfig) -> dict[str, str]:
-    """The settings by their path, `steps.motion.lr`, in words."""
-    found: dict[str, str] = {}
-
-    def add(value: Any, path: str) -> None:
-        name = path.rpartition(".")[2]
-        if isinstance(value, dict):
-            for key, item in value.items():
-                add(item, f"{path}.{key}" if path else key)
-        elif name not in ("schema", "stres_version", "name", "num_classes") and not name.endswith("sha256"):
-            found[path] = _words(value)
-
-    document = config.to_json()
-    for name in (*_SHOWN_ELSEWHERE, "library_versions"):
-        document.pop(name, None)
-    # Fields that `to_json` leaves out at their default are a setting too.
-    document |= {"validation": config.validation, "balance": config.balance, "compile": config.compile}
-    document["base_run"] = config.base_run.name if config.base_run else None
-    document["network"] |= {"camera_motion": config.network.camera_motion, "resnet": config.network.resnet}
-    add(document, "")
-    return found
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ",".join(map(_words, value))
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

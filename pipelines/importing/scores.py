@@ -5,23 +5,19 @@ Letters: V videos, C classes. Neither frames nor flow nor weights are needed. Wh
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pipelines.datasets.video_names import VideoNames, by_spelling, plain_name, without_suffix
+from pipelines.datasets.video_names import VideoNames
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option
-from pipelines.interface.wording import plural, some
+from pipelines.interface.wording import plural
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.storage.workspace import Workspace, is_plain_name
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from pipelines.analysis.score_files import ScoreFile
     from pipelines.datasets.split_lists import Split
 
 _STREAMS = "Scores of each stream"
@@ -104,16 +100,6 @@ class Result:
     """Videos for which a stream has the same score for every class."""
 
 
-@dataclass
-class _Rows:
-    """A file's rows, with ids of videos: `scores` float64 [V, C] in the order of `classes`."""
-
-    classes: Sequence[str]
-    scores: "np.ndarray"
-    row_of: dict[str, int] = field(default_factory=dict)
-    unknown: list[str] = field(default_factory=list)
-
-
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """Checks the files, and writes their scores as those of the test videos.
 
@@ -127,6 +113,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
     from pipelines.analysis.fusion import fuse
     from pipelines.analysis.score_files import divided, read_score_file
+    from pipelines.analysis.score_rows import match_rows
     from pipelines.evaluation.metrics import log_probabilities, results_document, stream_metrics
     from pipelines.evaluation.protocols import IMPORTED
     from pipelines.evaluation.scores import Scores, write_scores
@@ -144,7 +131,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     files = {stream: read_score_file(place, known_classes, known) for stream, place in config.places.items()}
     if lines is not None and all(file.videos is not None for file in files.values()):
         raise UsageError(f"--list {config.list} is for files that do not name their videos, but these do: leave it out")
-    tables = {stream: _rows(file, lines, columns, split, known) for stream, file in files.items()}
+    tables = {stream: match_rows(file, lines, columns, split, known) for stream, file in files.items()}
 
     first, *others = tables.values()
     classes = list(first.classes)
@@ -230,94 +217,3 @@ def _split(workspace: Workspace, config: Config) -> "Split | None":
     if config.split not in found:
         raise UsageError(f"{folder} has no split {config.split}: give one of {', '.join(map(str, found))}")
     return found[config.split]
-
-
-def _rows(
-    file: "ScoreFile",
-    lines: Sequence[tuple[str, str]] | None,
-    columns: Sequence[str] | None,
-    split: "Split | None",
-    known: VideoNames,
-) -> _Rows:
-    """Finds classes and videos of a file.
-
-    Args:
-        file: What it holds.
-        lines: The list's paths and labels, for files that do not name their videos.
-        columns: Classes of the columns, for files that do not name them.
-        split: The split lists.
-        known: Their videos.
-
-    Raises:
-        UsageError: Classes or videos are unknown, contradict another or stand there twice.
-    """
-    from pipelines.analysis.score_files import column_order
-    from pipelines.sources.names import require_class_name
-
-    names, labels, count = file.videos, file.labels, len(file.scores)
-    if names is None:
-        if lines is None:
-            raise UsageError(f"{file.path} does not name its videos: name them by --list, in the order of its rows")
-        if len(lines) != count:
-            raise UsageError(
-                f"--list names {plural(len(lines), 'video')}, but {file.path} has {plural(count, 'row')}: give a line "
-                "for each"
-            )
-        names = [path for path, _ in lines]
-        if labels is None and all(label for _, label in lines):
-            labels = [label for _, label in lines]
-    paths = [without_suffix(name) for name in names]
-    columns = file.classes or columns
-    width = file.scores.shape[1]
-    if split:
-        classes = split.classes
-        spelling = by_spelling(classes)
-        columns = [spelling.get(plain_name(name), name) for name in columns] if columns else None
-    else:
-        classes = sorted(columns or {path.parent.name for path in paths} - {""})
-        if not columns and len(classes) != width:
-            raise UsageError(
-                f"{file.path}: nothing names the classes of its {plural(width, 'column')}: give --classes FILE, or "
-                "--splits DIR"
-            )
-    order = column_order(file.path, columns, width, classes)
-    rows = _Rows(classes, file.scores[:, order])
-    in_file = [classes[order.index(column)] for column in range(width)]
-    labelled = _label_names(file.path, labels, in_file) if labels else [""] * count
-    for row, (path, label) in enumerate(zip(paths, labelled, strict=True)):
-        class_name = label or path.parent.name
-        if split:
-            video = known.find(names[row]) or known.find(names[row], label)
-            if video is None:
-                rows.unknown.append(names[row])
-                continue
-            if label and label != video.partition("/")[0]:
-                raise UsageError(
-                    f"{file.path} gives {names[row]} the label {label}, but {split.source} has it as {video}: the "
-                    "order of the labels or of the classes is another"
-                )
-        else:
-            require_class_name(class_name, f"{file.path}, {names[row]}")
-            if class_name not in classes:
-                raise UsageError(f"{file.path}: nothing tells the class of {names[row]}: give labels, or --splits DIR")
-            video = f"{class_name}/{path.name}"
-        if video in rows.row_of:
-            raise UsageError(f"{file.path} has two rows for {video}: remove one")
-        rows.row_of[video] = row
-    return rows
-
-
-def _label_names(path: Path, labels: Sequence[str], columns: Sequence[str]) -> "list[str]":
-    """The class of each label, which is a name or the number of a column from 0 (or from 1, if all are)."""
-    spelling = by_spelling(columns)
-    by_name = {label: spelling[plain_name(label)] for label in labels if plain_name(label) in spelling}
-    unnamed = [label for label in labels if label not in by_name]
-    if not unnamed:
-        return [by_name[label] for label in labels]
-    if by_name or not all(label.isdecimal() for label in labels):
-        raise UsageError(f"{path} has labels that name no class: {some(list(dict.fromkeys(unnamed)))}")
-    numbers = [int(label) for label in labels]
-    start = int(min(numbers) > 0 and max(numbers) == len(columns))
-    if max(numbers) - start >= len(columns):
-        raise UsageError(f"{path} has the label {max(numbers)}, but {plural(len(columns), 'class')}")
-    return [columns[number - start] for number in numbers]

@@ -11,9 +11,9 @@ import torch
 
 from pipelines import train
 from pipelines.errors import MissingError
-from pipelines.runs import differences
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.typed_json import WrongField
+from pipelines.training.differing_settings import differing_settings
 from pipelines.training.run_config import BaseRun, InitialWeights, RunConfig, StepConfig
 from pipelines.training.runs import Run
 from tests.reporting.conftest import run_config
@@ -180,5 +180,5 @@ def test_a_setting_that_is_newer_than_a_run_has_its_default_there(workspace):
 
 def test_runs_that_began_from_different_runs_are_told_apart_by_these():
     bases = {"a": BaseRun("first", {}), "b": BaseRun("second", {}), "c": None}
-    found = differences({name: run_config(base) for name, base in bases.items()})
+    found = differing_settings({name: run_config(base) for name, base in bases.items()})
     assert {name: of["base run"] for name, of in found.items()} == {"a": "first", "b": "second", "c": "none"}
