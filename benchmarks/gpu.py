@@ -19,6 +19,7 @@ import copy
 import importlib.util
 import itertools
 import json
+import os
 import sys
 import tempfile
 import time
@@ -70,6 +71,7 @@ from pipelines.storage.flow_settings import FlowSettings
 from pipelines.training.loop import StepTrainer
 from pipelines.training.recipes import PAPER
 from pipelines.video.synthetic import write_video
+from stres_cli.extraction_view import gpu_line
 
 # Dense bf16 operations a second of the chips whose data sheets we know, by a part of their names.
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0}
@@ -160,6 +162,8 @@ def main() -> None:
             for workers in (1,) if arguments.quick else (12, 4, 1):
                 if timed:
                     attempt(time_extraction, device, clips, Path(folder) / f"work{workers}", workers)
+            if timed:
+                attempt(time_choice, device, clips, Path(folder), 5 if arguments.quick else 8)
     if wanted("training"):
         for check in (check_network, check_preparation, check_training, check_continuing):
             attempt(check, device)
@@ -338,13 +342,28 @@ def check_extraction(device: torch.device, clips: Path, folder: Path) -> None:
 def time_extraction(device: torch.device, clips: Path, workspace: Path, workers: int) -> None:
     """extract-flow from the files to the files."""
     result = extract_flow.run(extract_flow.Config(workspace, str(clips), workers=workers, device=str(device)))
-    what = f"extract-flow, {plural(result.done, 'clip')}, {plural(workers, 'process')}"
-    note = f"{result.units} pairs in {result.seconds:.1f} s"
-    if result.gpu_waited is not None:
-        note += f"; the GPU waited at least {100 * result.gpu_waited:.0f} % of the time"
-    add_row((what, f"{result.units_per_second:.1f} pairs/s", note), pairs_per_second=result.units_per_second)
+    what = f"extract-flow, {plural(result.done, 'clip')}, {plural(workers, 'process') if workers else 'its choice'}"
+    rates = {f"pairs_per_second_with_{count}": rate for count, rate in result.process_rates.items()}
+    add_row(
+        (
+            what,
+            f"{result.units_per_second:.1f} pairs/s",
+            f"{result.units} pairs in {result.seconds:.1f} s{gpu_line(result)}",
+        ),
+        pairs_per_second=result.units_per_second,
+        **rates,
+    )
     if result.failed or not result.done:
         raise RuntimeError(f"{result.failed} clips failed, {result.done} done")
+
+
+def time_choice(device: torch.device, clips: Path, folder: Path, copies: int) -> None:
+    """The same with as many processes as are found to be fastest; every clip so often that there is time for it."""
+    many = folder / "many" / "clips"
+    many.mkdir(parents=True)
+    for clip, number in itertools.product(sorted(clips.glob("*/*.mkv")), range(copies)):
+        os.link(clip, many / f"{clip.stem}-{number}.mkv")
+    time_extraction(device, many.parent, folder / "work0", workers=0)
 
 
 def check_tvl1(device: torch.device) -> None:

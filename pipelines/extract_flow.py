@@ -16,8 +16,9 @@ from pipelines.jobs.resume import Comparison, Verdict, VideoFiles, divide, size_
 from pipelines.jobs.run import attributes_made, report_account, run_job
 from pipelines.jobs.task import ExtractResult, Job, Probe
 from pipelines.optical_flow.methods import EngineName, MethodName, check_engine, make_method
-from pipelines.optical_flow.workers import default_workers
+from pipelines.optical_flow.workers import growth_on
 from pipelines.runtime.devices import resolve_device
+from pipelines.runtime.growth import Growth
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Limits
@@ -54,7 +55,7 @@ class Config:
     compression: Annotated[options.FlowCompression, Option(group=options.RARELY)] = "zstd"
     short_side: options.ShortSide = None
     workers: options.Workers = 0
-    """Worker processes (0: one per CPU core; on a GPU at most 12, and one per 4 GB of its memory)."""
+    """Worker processes (0: one per CPU core; on a GPU 1, 4 or 12, whichever is fastest)."""
     device: options.DeviceName = "auto"
     patience: options.Patience = Limits.patience
     overwrite: options.Overwrite = False
@@ -111,6 +112,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         for source in found.videos
     ]
     where = device if method.uses_device else "cpu"
+    growth = Growth((config.workers,)) if config.workers else growth_on(where)
     job = Job(
         STAGE,
         unit="pairs",
@@ -119,7 +121,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         store=store_flow,
         store_segments=store_segments,
         probe=probe,
-        workers=config.workers or default_workers(where),
+        workers=growth.steps[-1],
+        growth=growth,
         patience=config.patience,
         uses_gpu=where != "cpu",
         dry_run=config.dry_run,
@@ -140,7 +143,14 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     made = attributes_made(job, division, FLOW_SCHEMA, (*DISPLACEMENT, "times_problem", GPU_SECONDS))
     broken = sum("times_problem" in attributes for attributes in made)
     waited = gpu_waited([attributes.get(GPU_SECONDS, 0.0) for attributes in made], result.seconds, ranks().size)
-    return replace(result, clipping=clipping(made, config.bound), broken_times=broken, gpu_waited=waited)
+    return replace(
+        result,
+        clipping=clipping(made, config.bound),
+        broken_times=broken,
+        gpu_waited=waited,
+        gpu_processes=growth.count if where != "cpu" else None,
+        process_rates=growth.rates,
+    )
 
 
 def gpu_waited(gpu_seconds: Sequence[float], seconds: float, gpus: int) -> float | None:

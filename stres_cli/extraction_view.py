@@ -52,7 +52,7 @@ def show(ui: CommandUI, result: ExtractResult, config: Any, *, wanted: str = "vi
     ui.out.print(
         f"{plural(result.done, 'video')} done, {result.skipped} already done, {result.failed} failed; "
         f"{plural(result.units, result.unit.removesuffix('s'))} in {duration(result.seconds)} "
-        f"({result.units_per_second:.1f} {result.unit}/s{_gpu_waited(result)})"
+        f"({result.units_per_second:.1f} {result.unit}/s{gpu_line(result)})"
         f"{_where_and_next(result.stage, config) if result.done or result.skipped else ''}",
         soft_wrap=True,
     )
@@ -70,10 +70,17 @@ def show(ui: CommandUI, result: ExtractResult, config: Any, *, wanted: str = "vi
         )
 
 
-def _gpu_waited(result: "ExtractResult") -> str:
-    if result.gpu_waited is None:
-        return ""
-    return f"; at least {percent(result.gpu_waited)} % of the time the GPU waited"
+def gpu_line(result: "ExtractResult") -> str:
+    """How long the GPU waited, how many processes shared it, and what they and other numbers of them did a second."""
+    told = []
+    if result.gpu_waited is not None:
+        told.append(f"at least {percent(result.gpu_waited)} % of the time the GPU waited")
+    if result.gpu_processes is not None:
+        told.append(f"{plural(result.gpu_processes, 'process')} on the GPU")
+    if result.process_rates:
+        rates = (f"{rate:.0f} with {count}" for count, rate in result.process_rates.items())
+        told.append(f"measured {result.unit}/s: {', '.join(rates)}")
+    return "".join(f"; {part}" for part in told)
 
 
 def _where_and_next(stage: str, config: Any) -> str:

@@ -127,7 +127,7 @@ def _process(job: Job[Task], to_do: Sequence[Task], meter: "_Meter") -> None:
             recorded.write_when_due()
 
         store = functools.partial(store_together, job.store, job.store_segments)
-        running = share_tasks(store, by_video(to_do), job.workers, on_units=on_units, limits=job.limits)
+        running = share_tasks(store, by_video(to_do), job.growth or job.workers, on_units=on_units, limits=job.limits)
         before = {task.target: _version(task.target) for task in to_do if task.source.segment}
         with contextlib.closing(running) as outcomes:
             for rank, tasks, made in outcomes:

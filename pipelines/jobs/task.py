@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from pipelines.errors import VideoError
+from pipelines.runtime.growth import Growth
 from pipelines.runtime.progress import OnProgress
 from pipelines.runtime.worker_pool import Limits, Report, memory_share
 from pipelines.sources.videos import Account, VideoProblem, VideoSource
@@ -61,6 +62,8 @@ class Job(Generic[Task]):
     patience: float = Limits.patience
     """Seconds without progress after which a video fails."""
     uses_gpu: bool = False
+    growth: Growth | None = None
+    """How it is found how many of the workers are best; None: all of them."""
 
     @property
     def limits(self) -> Limits:
@@ -161,6 +164,10 @@ class ExtractResult:
     """Of a dry run."""
     gpu_waited: float | None = None
     """The least share of the time in which a GPU had nothing to compute; None where none computes."""
+    gpu_processes: int | None = None
+    """That shared a GPU at last; None where none computes. Under torchrun rank 0's, and so are the rates."""
+    process_rates: dict[int, float] = field(default_factory=dict)
+    """Units a second by number of processes, of the numbers that were measured; the highest rate's was kept."""
     broken_times: int = 0
     """Of the videos made now, those whose timestamps cannot be true: their frames have the times of the container's
     average rate."""

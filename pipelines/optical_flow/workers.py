@@ -1,12 +1,13 @@
 """How many processes compute flow."""
 
 from pipelines.runtime.devices import available_cores
+from pipelines.runtime.growth import Growth
 
 # Decoding, resizing, grey, compressing and writing take 2 to 4 ms of a core per pair (docs/benchmarks.md), so one core
 # feeds 250 to 500 pairs/s and the 4,000 pairs/s of a fast GPU need ten or more. A process's reading and writing threads
 # share Python's lock, so a process counts as one core: one process for each core, but at most 12. Each holds a CUDA
 # context (about 0.5 GB) and the method's buffers (TV-L1 at 340x256: 10 MB a pair, up to 256 pairs): 4 GB in all.
-_MOST_A_GPU = 12
+_STEPS_OF_A_GPU = (1, 4, 12)
 _GPU_BYTES_EACH = 4 * 10**9
 
 
@@ -21,4 +22,10 @@ def default_workers(device: str) -> int:
 
 def processes_for_gpu(cores: int, memory: int) -> int:
     """How many share a GPU of `memory` bytes."""
-    return max(1, min(cores, _MOST_A_GPU, memory // _GPU_BYTES_EACH))
+    return max(1, min(cores, _STEPS_OF_A_GPU[-1], memory // _GPU_BYTES_EACH))
+
+
+def growth_on(device: str) -> Growth:
+    """How many processes compute on `device`: on a GPU 1, 4 or 12, as there is room and as measured."""
+    most = default_workers(device)
+    return Growth((most,) if device == "cpu" else sorted({min(number, most) for number in _STEPS_OF_A_GPU}))

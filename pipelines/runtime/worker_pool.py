@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from pipelines.errors import MissingError, StresError, VideoError
 from pipelines.runtime.devices import available_cores, available_memory
+from pipelines.runtime.growth import Growth
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.signals import STOP_SIGNALS
 
@@ -69,7 +70,7 @@ def usual_limits(workers: int) -> Limits:
 def run_tasks(
     function: Callable[[Task, Report], Value],
     tasks: Iterable[Task],
-    workers: int,
+    workers: int | Growth,
     *,
     on_units: Report = lambda units: None,
     limits: Limits = Limits(),
@@ -84,7 +85,7 @@ def run_tasks(
         function: Importable by name.
         tasks: Picklable, as are the values. No more are taken than there are processes for, so that other pools may
             be dealt from the same ones.
-        workers: Number of processes.
+        workers: Number of processes; or how it is found, which ends where there are not tasks enough for all.
         on_units: Receives what a task passes to its `report`.
         limits: Those of one task.
 
@@ -95,29 +96,33 @@ def run_tasks(
         StresError: Any that a task raised other than a `VideoError`, such as for a full disk or missing weights.
         MissingError: The processes cannot start.
     """
+    growth = workers if isinstance(workers, Growth) else Growth((max(1, workers),))
     remaining = iter(tasks)
-    waiting = deque(islice(remaining, max(1, workers)))
-    count = max(1, len(waiting))
-    threads = max(1, available_cores() // count)
+    waiting = deque(islice(remaining, growth.count))
+    threads = max(1, available_cores() // (max(1, len(waiting)) if growth.settled else growth.steps[-1]))
     pool: list[_Worker[Task]] = []
     lost_starts = 0
     finished = False
     try:
         while True:
             busy = sum(worker.busy for worker in pool)
-            waiting.extend(islice(remaining, count - busy - len(waiting)))
+            waiting.extend(islice(remaining, max(0, growth.count - busy - len(waiting))))
             if not waiting and not busy:
                 break
-            while len(pool) < min(count, len(waiting) + busy):
+            growth.settled |= len(waiting) + busy < growth.count
+            while len(pool) < min(growth.count, len(waiting) + busy):
                 pool.append(_Worker(function, threads, limits.memory))
-            for worker in pool:
-                if worker.idle and waiting and worker.give(waiting[0]):
+            for worker in pool:  # those that turned out to be too many stay idle
+                if worker.idle and waiting and busy < growth.count and worker.give(waiting[0]):
                     waiting.popleft()
+                    busy += 1
             for worker in _with_news(pool):
                 match worker.receive():
                     case "ready", _:
                         lost_starts = 0
                     case "units", units:
+                        worker.at_work = worker.at_work or units > 0
+                        growth.add(units, time.monotonic(), sum(other.at_work for other in pool))
                         on_units(units)
                     case "done", value:
                         yield worker.take(), value
@@ -155,7 +160,7 @@ def run_tasks(
 def share_tasks(
     function: Callable[[Task, Report], Value],
     tasks: Sequence[Task],
-    workers: int,
+    workers: int | Growth,
     *,
     on_units: Report = lambda units: None,
     limits: Limits = Limits(),
@@ -196,6 +201,7 @@ class _Worker(Generic[Task]):
         self.process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
         self.started = False
+        self.at_work = False  # has reported units
         self.task: Task | None = None
         self.waited = 0.0  # seconds since it was last heard of, or given something
 

@@ -34,6 +34,11 @@ def obey(task: tuple[str, str], report: Report) -> str:
         for _ in range(int(argument)):
             time.sleep(0.5)
             report(1)
+    elif order == "nap":
+        for _ in range(int(argument)):
+            time.sleep(0.05)
+            report(1)
+        return str(os.getpid())
     elif order == "take":
         _take(argument, 1 << 30)
     elif order == "pid":

@@ -15,6 +15,7 @@ from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.extract_flow import STAGE, Config, run
 from pipelines.optical_flow import store as extraction
 from pipelines.optical_flow.store import quantised_flow
+from pipelines.runtime.growth import Growth
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FLOW_SCHEMA, FlowFile
 from pipelines.storage.flow_settings import FlowSettings
@@ -255,6 +256,26 @@ def test_a_dry_run_measures_the_method_and_writes_nothing(
 def test_settings_out_of_range_name_their_flag(tmp_path: Path, settings: dict[str, object], flag: str) -> None:
     with pytest.raises(UsageError, match=flag):
         Config(tmp_path, **{"videos": "videos", **settings})  # type: ignore[arg-type]
+
+
+def test_flow_does_not_depend_on_how_many_processes_turn_out_to_be_fastest(
+    videos: Path, workspace: Workspace, write_clip: WriteClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, by the engine for the CPU."""
+    monkeypatch.setattr("pipelines.runtime.growth._SECONDS", 0.0)
+    monkeypatch.setattr("pipelines.extract_flow.growth_on", lambda device: Growth((1, 2)))
+    names = ["x" * number for number in range(1, 13)]
+    for name in names:
+        write_clip(videos / f"walk/{name}.mkv")
+    tvl1 = {"method": "tvl1", "method_options": {"warps": "1", "nscales": "1"}}
+    found = run(config(workspace, videos, workers=0, **tvl1))
+    assert found.done == 12
+    assert list(found.process_rates)[:1] == [1]
+    other = Workspace(workspace.root.with_name("other"))
+    assert run(config(other, videos, workers=1, **tvl1)).process_rates == {}
+    for name in names:
+        attributes = [peek(made.flow_file("walk", name), FLOW_SCHEMA) for made in (workspace, other)]
+        assert attributes[0] == attributes[1]
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real clips are not here")

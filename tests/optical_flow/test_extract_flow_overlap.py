@@ -13,16 +13,18 @@ import torch
 
 from pipelines.errors import StorageError, VideoError
 from pipelines.extract_flow import gpu_waited
+from pipelines.jobs.task import ExtractResult
 from pipelines.optical_flow import store as extraction
 from pipelines.optical_flow.methods import make_method
 from pipelines.optical_flow.store import FlowTask, method_input, method_input_on, quantised_flow, store_flow
-from pipelines.optical_flow.workers import processes_for_gpu
-from pipelines.runtime.devices import GPUClock
+from pipelines.optical_flow.workers import growth_on, processes_for_gpu
+from pipelines.runtime.devices import GPUClock, available_cores
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.flow_file import FlowFile, FlowWriter
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.video.decoding import VideoReader
 from pipelines.video.resize import resize
+from stres_cli.extraction_view import gpu_line
 
 WriteClip = Callable[..., np.ndarray]
 MADE = FlowSettings.of("of the test", {}, 20, 1, "video")
@@ -205,6 +207,24 @@ def test_on_a_gpu_flow_is_quantised_there_and_arrives_whole(device: str) -> None
 )
 def test_processes_of_a_gpu_fit_its_memory(cores: int, gigabytes: int, processes: int) -> None:
     assert processes_for_gpu(cores, gigabytes * 10**9) == processes
+
+
+def test_on_a_gpu_the_number_of_processes_is_measured_and_on_the_cpu_it_is_not(monkeypatch):
+    cpu = growth_on("cpu")
+    assert (cpu.settled, cpu.count) == (True, available_cores())
+    for most, steps in ((12, (1, 4, 12)), (6, (1, 4, 6)), (4, (1, 4)), (1, (1,))):
+        monkeypatch.setattr("pipelines.optical_flow.workers.default_workers", lambda device, most=most: most)
+        assert growth_on("cuda").steps == steps
+
+
+def test_the_gpu_line_says_how_many_processes_were_fastest():
+    result = ExtractResult(stage="extract-flow", skipped=0, failed=0, ignored=0, unit="pairs")
+    assert gpu_line(result) == ""
+    measured = replace(result, gpu_waited=0.12, gpu_processes=4, process_rates={1: 510.2, 4: 1800.0, 12: 1750.0})
+    assert gpu_line(measured) == (
+        "; at least 12.0 % of the time the GPU waited; 4 processes on the GPU; "
+        "measured pairs/s: 510 with 1, 1800 with 4, 1750 with 12"
+    )
 
 
 class _Event:

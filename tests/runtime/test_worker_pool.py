@@ -14,6 +14,7 @@ import pytest
 
 from pipelines.errors import MissingError, StorageError, VideoError
 from pipelines.runtime.devices import available_memory
+from pipelines.runtime.growth import Growth
 from pipelines.runtime.signals import STOP_SIGNALS
 from pipelines.runtime.worker_pool import Limits, WorkerDied, arrives, memory_share, run_tasks
 from tests.helpers import worker_functions
@@ -213,3 +214,64 @@ def test_a_pipe_is_waited_for_tick_by_tick_and_not_longer_than_the_patience(monk
     assert ours.recv() == "x"
     theirs.close()
     assert arrives(ours, 0.03)  # its end
+
+
+# ------------------------------------------------------------------ growing
+
+
+def grown(rates: dict[int, float]) -> tuple[int, dict[int, float]]:
+    """What is chosen, and measured, where so many processes have these rates and report ten units at a time."""
+    growth, now, seen = Growth(list(rates)), 0.0, set()
+    while not growth.settled:
+        seen.add(growth.count)
+        for at_work in range(growth.count):  # while they start, which takes long
+            growth.add(10, now := now + 100, at_work)
+        before = len(growth.rates)
+        while len(growth.rates) == before:
+            growth.add(10, now := now + 10 / rates[growth.count], growth.count)
+    assert seen == set(growth.rates)
+    return growth.count, growth.rates
+
+
+@pytest.mark.parametrize(
+    ("rates", "chosen", "tried"),
+    [
+        ({1: 500, 4: 1800, 12: 3500}, 12, 3),
+        ({1: 500, 4: 1800, 12: 1700}, 4, 3),
+        ({1: 500, 4: 1800, 12: 400}, 4, 3),
+        ({1: 500, 4: 1800, 12: 1850}, 12, 3),
+        ({1: 500, 4: 540, 12: 3000}, 4, 2),
+        ({1: 500, 4: 490, 12: 3000}, 1, 2),
+        ({1: 2, 4: 8}, 4, 2),
+        ({3: 2}, 3, 0),
+    ],
+)
+def test_processes_become_more_while_that_gives_a_tenth_and_the_fastest_number_is_kept(
+    rates: dict[int, float], chosen: int, tried: int
+) -> None:
+    found, measured = grown(rates)
+    assert (found, len(measured)) == (chosen, tried)
+    assert measured == pytest.approx({count: rates[count] for count in measured})
+
+
+def test_a_pool_grows_and_shrinks_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.runtime.growth._SECONDS", 0.1)
+    monkeypatch.setattr("pipelines.runtime.growth.next_count", lambda steps, rates: (1, 2, 1)[len(rates)])
+    growth = Growth((1, 2))
+
+    def tasks() -> Iterator[Task]:
+        while not growth.settled:
+            yield "nap", "3"
+        yield from [("nap", "1")] * 10
+
+    pids = [pid for _, pid in run_tasks(worker_functions.obey, tasks(), growth)]
+    assert list(growth.rates) == [1, 2]
+    assert growth.count == 1
+    assert len(set(pids)) == 2
+    assert len(set(pids[-8:])) == 1
+
+
+def test_where_there_are_not_tasks_for_all_processes_nothing_is_measured() -> None:
+    growth = Growth((2, 3))
+    assert len(list(run_tasks(worker_functions.obey, [("report", "50")], growth))) == 1
+    assert (growth.count, growth.settled, growth.rates) == (2, True, {})
