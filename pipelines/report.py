@@ -152,7 +152,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         compute(inputs, name, output), training=tuple(findings(workspace, configurations, curves))
     )
     if config.near_duplicates:
-        result = dataclasses.replace(result, near_duplicates=_near_duplicates(workspace, evaluations, on_progress))
+        pairs, groups = _near_duplicates(workspace, evaluations, on_progress)
+        result = dataclasses.replace(result, near_duplicates=pairs, near_duplicate_groups=groups)
     look = _attention(workspace, evaluations, inputs, config.device) if config.attention else lambda index: None
     if config.splits == ALL_SPLITS:
         left_out = splits_left_out(workspace, result.split_set, wanted)
@@ -203,9 +204,11 @@ def _attention(
 
 def _near_duplicates(
     workspace: Workspace, evaluations: "Sequence[SavedEvaluation]", on_progress: OnProgress
-) -> "tuple[NearDuplicate, ...]":
-    """Of the videos that were tested and of those that the runs were trained on. Raises `MissingError`."""
-    from pipelines.analysis.near_duplicates import near_duplicates
+) -> "tuple[tuple[NearDuplicate, ...], dict[str, str]]":
+    """Of the videos that were tested and of those that the runs were trained on; and the groups of all of them, where
+    near duplicates have one. Raises `MissingError`."""
+    from pipelines.analysis.near_duplicates import joined_groups, near_duplicates
+    from pipelines.datasets.groups import groups_of
 
     if not workspace.frames.is_dir():
         raise MissingError(
@@ -216,11 +219,14 @@ def _near_duplicates(
             f"--near-duplicates needs to know the videos that {', '.join(absent)} was trained on, and {workspace.runs} "
             "does not hold it: report a run that was trained here"
         )
+    made_from = [Run(workspace.runs / one.run).split() for one in evaluations]
     splits = [
-        (one.split, Run(workspace.runs / one.run).split().train, [*one.scores.videos, *one.unscored])
-        for one in evaluations
+        (one.split, split.train, [*one.scores.videos, *one.unscored])
+        for one, split in zip(evaluations, made_from, strict=True)
     ]
-    return near_duplicates(workspace, splits, lambda done, total: on_progress(Progress("compare", done, total)))
+    pairs = near_duplicates(workspace, splits, lambda done, total: on_progress(Progress("compare", done, total)))
+    videos = sorted({video for _, train, test in splits for video in (*train, *test)})
+    return pairs, joined_groups(groups_of(videos, made_from[0].groups), pairs) if pairs else {}
 
 
 def _free_folder(folder: Path, beside: str) -> Path:

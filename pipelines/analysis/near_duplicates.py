@@ -5,7 +5,7 @@ by more than `MOST` of 255: another size or compression changes less, another cl
 (docs/reports.md has the measurement). Letters: V videos.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,3 +110,18 @@ def near_duplicates(
         pairs = [(pair, numbers) for pair, numbers in leaks.items() if numbers] or [((names[a], names[b]), ())]
         found += [NearDuplicate(*pair, difference, numbers) for pair, numbers in pairs]
     return tuple(sorted(found, key=lambda one: (not one.leaks, one.difference)))
+
+
+def joined_groups(groups: Mapping[str, str], pairs: Iterable[NearDuplicate]) -> dict[str, str]:
+    """The group of each video, as `train --groups` takes it, where those of near duplicates have become one.
+
+    Args:
+        groups: Of each video so far, by id.
+        pairs: The near duplicates among them.
+    """
+    from scipy.cluster.hierarchy import DisjointSet
+
+    sets = DisjointSet(groups.values())
+    for one in pairs:
+        sets.merge(groups[one.first], groups[one.second])
+    return {video: sets[group] for video, group in groups.items()}

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 FigureKind = Literal["png", "svg", "pdf"]
 _KINDS: tuple[FigureKind, ...] = ("png", "svg", "pdf")
 _OPTIONAL_TABLES = (
-    "motion_effect", "fusion_weight", "published", "comparison", "comparison_videos", "near_duplicates", "training",
+    "motion_effect", "fusion_weight", "published", "comparison", "comparison_videos", "near_duplicates",
+    "near_duplicate_groups", "training",
 )  # fmt: skip
 _FIGURES = ("confusion_matrix", "per_class", "calibration", "motion_effect", "fusion_weight", "training")
 _OPTIONAL = [

@@ -118,6 +118,8 @@ class Result:
     """False where splits were made without knowing of groups."""
     near_duplicates: "tuple[NearDuplicate, ...] | None" = None
     """Videos with near-identical frames, those on both sides of a split first; None if nobody looked."""
+    near_duplicate_groups: "dict[str, str]" = field(default_factory=dict)
+    """The group of each video, by id, where near duplicates have one; empty where there are none."""
     splits_left_out: tuple[int, ...] = ()
     """Those of the set that were not tested, of a report of all."""
 

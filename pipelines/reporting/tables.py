@@ -63,6 +63,8 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
                 for one in result.near_duplicates
             ),
         )
+    if result.near_duplicate_groups:
+        made["near_duplicate_groups.csv"] = csv_text(["video", "group"], result.near_duplicate_groups.items())
     if result.motion_effects:
         made["motion_effect.csv"] = csv_text(
             ["class", "support", "helped", "hurt", "difference"],

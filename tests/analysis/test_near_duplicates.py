@@ -3,7 +3,14 @@
 import cv2
 import numpy as np
 
-from pipelines.analysis.near_duplicates import MOST, fingerprint, near_duplicates, near_pairs
+from pipelines.analysis.near_duplicates import (
+    MOST,
+    NearDuplicate,
+    fingerprint,
+    joined_groups,
+    near_duplicates,
+    near_pairs,
+)
 from pipelines.storage.frames_file import new_frames_file
 from pipelines.storage.workspace import Workspace
 
@@ -53,3 +60,19 @@ def test_duplicates_on_both_sides_of_a_split_come_first(tmp_path) -> None:
         ("a/v1", "b/v3", (), False),
     ]
     assert done[-1] == (6, 6)
+
+
+def test_groups_of_near_duplicates_become_one() -> None:
+    chance = np.random.default_rng(0)
+    groups = {f"a/v{video}": f"g{video // 2}" for video in range(60)}
+    pairs = [NearDuplicate(f"a/v{one}", f"a/v{other}", 0, ()) for one, other in chance.integers(0, 60, (25, 2))]
+    together = np.eye(60, dtype=int)
+    for one, other in [(video, video ^ 1) for video in range(60)] + [
+        (int(pair.first[3:]), int(pair.second[3:])) for pair in pairs
+    ]:
+        together[one, other] = together[other, one] = 1
+    reached = np.linalg.matrix_power(together.astype(object), 60) > 0  # along any chain
+    found = np.array(list(joined_groups(groups, pairs).values()))
+    assert list(joined_groups(groups, pairs)) == list(groups)
+    np.testing.assert_array_equal(found[:, None] == found, reached)
+    assert 1 < len(set(found)) < 30

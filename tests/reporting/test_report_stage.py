@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
+from pipelines.datasets.groups import read_groups
 from pipelines.errors import MissingError, StorageError, UsageError
 from pipelines.evaluation.scores import read_scores
 from pipelines.interface.wording import interval, percent
@@ -203,9 +204,12 @@ def test_near_duplicates_are_looked_for_where_frames_are(
             shown = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
             frames.append(cv2.imencode(".jpg", shown)[1].ravel())
             frames.finish({"source_sha256": video})
-    monkeypatch.setattr("pipelines.report.Run.split", lambda run: SimpleNamespace(train=["bend/train"]))
+    monkeypatch.setattr("pipelines.report.Run.split", lambda run: SimpleNamespace(train=["bend/train"], groups=None))
     result = run(Config(workspace.root, near_duplicates=True))
     assert rows_of(result, "near_duplicates.csv")[1:] == [["1", "bend/v0", "bend/train", "true", "0"]]
+    groups = read_groups(Path(result.files["near_duplicate_groups.csv"]), ["bend/train", "bend/v0", "bend/v1"])
+    assert groups["bend/train"] == groups["bend/v0"] != groups["bend/v1"]
+    assert len(rows_of(result, "near_duplicate_groups.csv")) == 1 + 31
     assert result.notices == ["1 test is of a video whose near duplicate was trained on (near_duplicates.csv)"]
     assert "in split 1" in Path(result.files["report.html"]).read_text("utf-8")
 
