@@ -96,6 +96,7 @@ def test_a_link_opens_a_cell_with_its_clips(browser: Browser, page: Path) -> Non
         set(browser.run("[...document.querySelectorAll('#clips .card')].map((card) => card.dataset.clip)")) == expected
     )
     assert len(browser.texts("#clips .card:first-child li")) == 3 * 5
+    assert browser.texts(".pictures, .play") == []  # there are no frames
 
 
 def test_clips_won_and_lost_and_suspect_labels_open_as_lists(
