@@ -152,8 +152,7 @@ def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> Spl
     from pipelines.evaluation.videos import find_test_videos, held_out_videos
 
     started = time.monotonic()
-    if not ranks().is_first:
-        on_progress = ignore_progress
+    on_progress = ranks().speaker(on_progress)
     workspace = Workspace(config.workspace)
 
     def choose() -> tuple[list[str], dict[str, str]]:
@@ -174,10 +173,11 @@ def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> Spl
                 unusable[one.name] = str(error)
         if len(unusable) == len(runs):
             raise MissingError(next(iter(unusable.values())))
-        if left := splits_left_out(workspace, next(iter(runs.values())).config().split_set, runs):
+        usable = [one for one in runs.values() if one.name not in unusable]
+        if left := splits_left_out(workspace, usable[0].config().split_set, runs):
             splits = "split" if len(left) == 1 else "splits"
             on_progress(note(f"no run yet of {splits} {', '.join(map(str, left))}: see `stres train --split all`"))
-        return [one.name for one in runs.values() if one.name not in unusable], unusable
+        return [one.name for one in usable], unusable
 
     names, unusable = ranks().broadcast_from_rank0(choose)
     for name, reason in unusable.items():
@@ -228,8 +228,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
         )
     )
     results = Results(workspace, tested, trained_as, asked, config.precision, folder=folder, test=test)
-    if not ranks().is_first:
-        on_progress = ignore_progress
+    on_progress = ranks().speaker(on_progress)
     if chosen.warning:
         on_progress(note(chosen.warning))
     test.tell(on_progress)

@@ -129,8 +129,7 @@ def run(
         lambda: known_weight(chosen, config.fusion_weight, Workspace(config.workspace), config.run)
     )
     predictor = _predictor(replace(config, fusion_weight=weight), chosen)
-    if not ranks().is_first:
-        on_progress = ignore_progress
+    on_progress = ranks().speaker(on_progress)
     for text in (chosen.warning, about_weight, *notes):
         if text:
             on_progress(note(text))

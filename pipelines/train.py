@@ -87,8 +87,7 @@ def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> Spl
     from pipelines.training import data, loop, preparation
 
     started = time.monotonic()
-    if not ranks().is_first:
-        on_progress = ignore_progress
+    on_progress = ranks().speaker(on_progress)
     workspace = Workspace(config.workspace)
     workspace.require()
     said: set[str] = set()
@@ -149,8 +148,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     if isinstance(config.split, str):
         raise UsageError("one split is trained at a time: run_splits trains all")
     started = time.monotonic()
-    if not ranks().is_first:
-        on_progress = ignore_progress
+    on_progress = ranks().speaker(on_progress)
     workspace = Workspace(config.workspace)
     workspace.require()
     results: list[StepResult] = []

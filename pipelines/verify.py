@@ -118,8 +118,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     videos, others = ranks().broadcast_from_rank0(lambda: _tasks(workspace, config.depth))
     if config.fix:
         ranks().broadcast_from_rank0(lambda: require_writable(workspace.root, workspace.set_aside))
-    if not ranks().is_first:
-        on_progress = ignore_progress
+    on_progress = ranks().speaker(on_progress)
     workers = config.workers or available_cores()
     reports, faults = _check_each([*others, *videos], workers, on_progress)
     tasks = ranks().broadcast_from_rank0(lambda: flow_tasks(reports, config.depth))

@@ -4,7 +4,6 @@ Letters: V videos, C classes. Neither frames nor flow nor weights are needed. Wh
 `scores/<name>/imported/`.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +14,7 @@ from pipelines.interface import options
 from pipelines.interface.options import Option
 from pipelines.interface.wording import plural
 from pipelines.runtime.progress import OnProgress, ignore_progress
+from pipelines.storage.provenance import sha256_of
 from pipelines.storage.workspace import Workspace, is_plain_name
 
 if TYPE_CHECKING:
@@ -177,8 +177,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         attributes: dict[str, Any] = {"run": config.name, "split": config.split, "step": IMPORTED, **protocol}
         for stream, place in config.places.items():
             attributes[f"{stream}_from"] = str(place)
-            with divided(place)[0].open("rb") as file:
-                attributes[f"{stream}_from_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+            attributes[f"{stream}_from_sha256"] = sha256_of(divided(place)[0])
         results = results_document(protocol, config.split, config.name, scores)
         write_scores(folder / "scores.h5", scores, attributes)
         write_json(folder / "results.json", results | {"step": IMPORTED, "missing": missing, "failed": []})

@@ -13,7 +13,7 @@ from pipelines.jobs.dry_run import estimate
 from pipelines.jobs.resume import Division
 from pipelines.jobs.task import ExtractResult, Job, Probe, Task, VideoTask, by_video
 from pipelines.runtime.parallel_map import parallel_map
-from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
+from pipelines.runtime.progress import OnProgress, Progress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Report, share_tasks
 from pipelines.sources.videos import Account, VideoList
@@ -192,7 +192,7 @@ class _Meter:
         self.stage, self.unit = job.stage, job.unit
         has_segments = any(task.source.segment for tasks in (division.to_do, division.done) for task in tasks)
         self.what = "segments" if has_segments else "videos"
-        self.on_progress = job.on_progress if ranks().is_first else ignore_progress
+        self.on_progress = ranks().speaker(job.on_progress)
         self.started = time.monotonic()
         self.skipped = self.finished = len(division.done)
         self.total = len(division.done) + len(division.to_do)

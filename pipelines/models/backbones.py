@@ -101,17 +101,14 @@ def backbone_of(document: Mapping[str, Any], state: Mapping[str, Tensor], name: 
             return Backbone(state)
         form, mean, deviation = document.get("resnet"), document.get("rgb_mean"), document.get("rgb_deviation")
         numbers = [*mean, *deviation] if isinstance(mean, list) and isinstance(deviation, list) else []
-        if form not in get_args(ResNetForm) or len(numbers) != 6 or not all(map(_is_number, numbers)):
+        finite = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+        if form not in get_args(ResNetForm) or len(numbers) != 6 or not finite:
             raise UsageError("its form or its normalisation is missing")
         assert isinstance(mean, list)
         assert isinstance(deviation, list)
         return Backbone(state, form, tuple(mean), tuple(deviation), str(document.get("source", "")))
     except UsageError as error:
         raise MissingError(f"{name}: {error}") from error
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _batch_norm_of(convolution: str) -> str:

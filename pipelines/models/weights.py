@@ -3,7 +3,6 @@
 A load succeeds or raises: every tensor of the network except the classifiers is filled, and every tensor given is used.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,6 +18,7 @@ from pipelines.models.backbones import BACKBONE_SCHEMA, Backbone, backbone_of
 from pipelines.models.st_resnet import STResNet
 from pipelines.models.stream import Stream
 from pipelines.models.temporal import TemporalConv
+from pipelines.storage.provenance import sha256_of
 from pipelines.storage.tensor_file import TensorFileError, read_tensors, require_tensors, while_the_server_answers
 
 IMAGENET_DEPTHS = (50, 101, 152)
@@ -89,8 +89,7 @@ def _form(content: Mapping[str, Any], path: Path) -> ResNetForm | None:
     found = re.fullmatch(r"(\w*resnet\d+\w*)-([0-9a-f]{8})\.pth", path.name)
     if found is None or found[1] not in torchvision.models.list_models():
         return None
-    with path.open("rb") as file:
-        return "v1.5" if hashlib.file_digest(file, "sha256").hexdigest().startswith(found[2]) else None
+    return "v1.5" if sha256_of(path).startswith(found[2]) else None
 
 
 def load_torchvision_state(

@@ -20,7 +20,6 @@ from pipelines.evaluation.scoring import mean_features
 from pipelines.interface.options import StreamName
 from pipelines.jobs.attributes import video_attributes
 from pipelines.jobs.task import Probe
-from pipelines.models.stream import Stream
 from pipelines.prediction.inputs import FramePlan
 from pipelines.prediction.predictor import DecodedVideo, OnFrames, OwnDecoder, Predictor, Reader
 from pipelines.prediction.sliding import Slider, WindowSlider, slide
@@ -186,7 +185,8 @@ def rows_of(
 
     def look(plan: FramePlan, pixels: DecodedClip) -> Features:
         if settings.per == "frame":
-            means = predictor.mean(pixels, _features_of_frames, [range(len(plan.centers))])
+            whole = [range(len(plan.centers))]
+            means = predictor.mean(pixels, lambda stream, maps: stream.features(maps).float(), whole)  # [B, T, C]
         else:
             means = predictor.mean(pixels, mean_features)
         return {name: means[name].astype("<f4") for name in settings.streams}
@@ -209,11 +209,6 @@ def rows_of(
     slider, timing = slide(predictor, path, make, on_frames, by_number=by_number, at_end=at_end, most=most)
     times = np.append(timing.times, timing.duration)
     return Rows(slider.spans, slider.values, times[np.array(slider.spans)], slider.count)
-
-
-def _features_of_frames(stream: Stream, maps: torch.Tensor) -> torch.Tensor:
-    """float [B, T, C]."""
-    return stream.features(maps).float()
 
 
 class FrameSlider(Slider[Features]):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.errors import MissingError
 from pipelines.interface.wording import plural
+from pipelines.runtime.progress import OnProgress, ignore_progress
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +60,10 @@ class Ranks:
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+    def speaker(self, on_progress: OnProgress) -> OnProgress:
+        """`on_progress` on rank 0, which speaks for all; on the others one that tells nothing."""
+        return on_progress if self.is_first else ignore_progress
 
     # -------------------------------------------------------------- exchanging values
 

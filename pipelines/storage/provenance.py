@@ -21,12 +21,17 @@ def library_versions(*libraries: str) -> dict[str, str]:
     return {name: str(importlib.import_module(_MODULES[name]).__version__) for name in libraries}
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file. Raises `OSError`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @functools.lru_cache(maxsize=64)
 def file_sha256(path: Path, size: int, mtime_ns: int) -> str:
     """The SHA-256 of a file, which this process reads once as long as `size` and `mtime_ns` are what they were: a video
     may have hundreds of segments. Raises `OSError`."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def is_pictures(source: str) -> bool:

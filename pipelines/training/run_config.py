@@ -22,6 +22,7 @@ from pipelines.interface.options import (
 )
 from pipelines.storage.atomic import json_text
 from pipelines.storage.flow_settings import FlowSettings
+from pipelines.storage.provenance import sha256_of
 from pipelines.storage.typed_json import (
     UnknownField,
     Within,
@@ -317,8 +318,7 @@ def weights_digest(weights: str) -> str:
     """SHA-256 of the file that `--weights` names; empty where it names none, or one that is not there."""
     if weights in ("imagenet", "none") or weights.startswith("run:") or not Path(weights).is_file():
         return ""
-    with Path(weights).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(Path(weights))
 
 
 def digest(content: Any) -> str:

@@ -183,8 +183,11 @@ def test_a_run_without_a_network_is_left_out_of_the_test(trained, tmp_path):
     result = evaluate.run_splits(evaluate.Config(workspace.root, "split{split}", crops=1, device="cpu"), told.append)
     assert [one.run for one in result.runs] == ["split2"]
     assert result.unusable == {"split1": "run split1 has no finished step: continue it with `stres train`"}
+    again = evaluate.Config(workspace.root, "all", crops=1, device="cpu", dry_run=True)
+    (workspace.runs / "split1" / "config.json").write_text("{")
+    assert list(evaluate.run_splits(again).unusable) == ["split1"]
     shutil.rmtree(workspace.runs / "split1")
-    evaluate.run_splits(evaluate.Config(workspace.root, "all", crops=1, device="cpu", dry_run=True), told.append)
+    evaluate.run_splits(again, told.append)
     assert "no run yet of split 1: see `stres train --split all`" in messages(told)
     with pytest.raises(MissingError, match=r"there is no run x\{split\} in .*: there are split2; train those of all"):
         evaluate.run_splits(evaluate.Config(workspace.root, "x{split}"))
