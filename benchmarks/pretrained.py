@@ -128,11 +128,21 @@ SETTINGS = {
     "double-late": _late(
         "late fusion, twice the rates", "double", {"overrides": {"appearance": {"lr": 0.01}, "motion": {"lr": 0.02}}}
     ),
+    "short-late": _late(
+        "late fusion, half the updates",
+        "short",
+        {"overrides": {"appearance": {"iterations": 60}, "motion": {"iterations": 100}}},
+    ),
+    "long-late": _late(
+        "late fusion, twice the updates",
+        "long",
+        {"overrides": {"appearance": {"iterations": 240}, "motion": {"iterations": 400}}},
+    ),
     "center-240": LENGTH_OF_TRAINING["center-240"],
     "center-80": LENGTH_OF_TRAINING["center-80"],
     "center-480": LENGTH_OF_TRAINING["center-480"],
     "rate-0.001": _joint("joint, center start, rate 0.001", joint1={"lr": 0.001}),
-    "rate-0.004": _joint("joint, center start, rate 0.004", joint1={"lr": 0.004}),
+    "rate-0.002": _joint("joint, center start, rate 0.002", joint1={"lr": 0.002}),
 }
 TRAINING = {"recipe": "finetune", "weights": "v1", "size": (112, 112), "validation": 0.0, "precision": "bf16"}
 FLOW: dict[str, Any] = {"method": "tvl1", "short_side": 128}
