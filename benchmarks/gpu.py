@@ -159,7 +159,7 @@ def main() -> None:
             count, frames, height, width = (1, 4, 48, 64) if arguments.quick else (24, 150, 240, 320)
             attempt(write_clips, clips, count, frames, height, width)
             attempt(check_extraction, device, clips, Path(folder))
-            for workers in (1,) if arguments.quick else (12, 4, 1):
+            for workers in () if arguments.quick else (12, 4, 1):
                 if timed:
                     attempt(time_extraction, device, clips, Path(folder) / f"work{workers}", workers)
             if timed:

@@ -65,9 +65,9 @@ def test_the_timings_of_tvl1_and_of_extraction_run_on_the_cpu_and_are_json_lines
     assert len([row for row in rows if row.get("pixel_iterations_per_second", 0) > 0]) == 2
     _, rows = run_here(tmp_path / "rows.jsonl", "--only", "extract")
     assert rows[3]["result"] == "equal"
-    assert [row["what"] for row in rows[4:]] == ["extract-flow, 1 clip, 1 process", "extract-flow, 5 clips, its choice"]
-    assert all(row["pairs_per_second"] > 0 for row in rows[4:])
-    assert rows[5]["pairs_per_second_with_1"] > 0
+    (row,) = rows[4:]
+    assert row["what"] == "extract-flow, 5 clips, its choice"
+    assert min(row["pairs_per_second"], row["pairs_per_second_with_1"]) > 0
 
 
 def test_when_the_budget_is_used_up_no_further_part_begins(run_here, tmp_path):
