@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 THUMBNAILS = 400  # clips with pictures on the page, unless told otherwise: of UCF101 4.5 kB each, 1.8 MB
 PLAYING = 48  # of these: of UCF101 about 50 kB each
+PAIRS = 30  # near duplicates of which both are shown
 OTHERS = "Other runs and programs"
 
 
@@ -117,7 +118,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.reporting import files, html
     from pipelines.reporting.compute import compute, load
     from pipelines.reporting.evaluations import find_compared, find_evaluations, require_current, tested_splits
-    from pipelines.reporting.thumbnails import thumbnails
+    from pipelines.reporting.thumbnails import middle_frame, thumbnails
     from pipelines.reporting.training_log import findings, read_configurations, read_curves
 
     workspace = Workspace(config.workspace)
@@ -170,8 +171,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
             on_progress(Progress("thumbnails", done, total))
 
         pictures = thumbnails(workspace, inputs.tables, config.thumbnails, on_clip, sources, config.playing, look)
+        pairs = (result.near_duplicates or ())[:PAIRS]
+        duplicates = {video: middle_frame(workspace, video) for one in pairs for video in (one.first, one.second)}
         others = read_configurations(workspace, [one.run for one in compared])
-        return html.page(result, inputs, curves, pictures, configurations | others, names, beside)
+        return html.page(result, inputs, curves, pictures, configurations | others, names, beside, duplicates)
 
     require_writable(output)
     if workspace.reports.is_dir():

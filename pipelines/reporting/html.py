@@ -46,6 +46,7 @@ def page(
     configurations: Mapping[str, RunConfig | None],
     files: Collection[str] = (),
     beside: str = "",
+    duplicates: Mapping[str, str | None] | None = None,
 ) -> str:
     """Makes the HTML document. Every name that came from data is escaped; no script but the page's own can run.
 
@@ -57,6 +58,7 @@ def page(
         configurations: Of the runs, by name.
         files: Names of the files in the page's folder, to link to.
         beside: Which other program's file or run the report fuses in or compares with, for `beside_in`.
+        duplicates: Pictures of near duplicates, by id.
     """
     script = "".join(_read(name) for name in SCRIPTS)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -73,6 +75,7 @@ def page(
         },
         files=files,
         beside=beside,
+        duplicates=duplicates or {},
         held_out=any(one.held_out for one in curves),
         listed=LISTED,
         most_gray_levels=MOST,

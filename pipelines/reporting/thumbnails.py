@@ -130,6 +130,11 @@ def thumbnails(
     return made
 
 
+def middle_frame(workspace: Workspace, video_id: str) -> str | None:
+    """The frame of a thumbnail, of any stored video; None where the workspace does not hold it."""
+    return _thumbnail(workspace, video_id, "", None).frame
+
+
 def _thumbnail(
     workspace: Workspace, video_id: str, source: str, look: Callable[[], Attention | None] | None
 ) -> Thumbnail:

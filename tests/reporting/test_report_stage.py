@@ -211,7 +211,10 @@ def test_near_duplicates_are_looked_for_where_frames_are(
     assert groups["bend/train"] == groups["bend/v0"] != groups["bend/v1"]
     assert len(rows_of(result, "near_duplicate_groups.csv")) == 1 + 31
     assert result.notices == ["1 test is of a video whose near duplicate was trained on (near_duplicates.csv)"]
-    assert "in split 1" in Path(result.files["report.html"]).read_text("utf-8")
+    page = Path(result.files["report.html"]).read_text("utf-8")
+    assert "in split 1" in page
+    (row,) = re.findall(r'<tr><td class="clip">(bend/v0<img .*?)</tr>', page)
+    assert row.count('<img src="data:image/webp;base64,') == 2
 
 
 @pytest.mark.usefixtures("no_pictures")
