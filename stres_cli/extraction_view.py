@@ -38,11 +38,13 @@ def show(ui: CommandUI, result: ExtractResult, config: Any, *, wanted: str = "vi
         )
         if cost.videos and not cost.measured_videos:
             what = "none of which could be measured: the time is unknown"
-        ui.out.print(f"{plural(cost.videos, 'video')} to do ({result.skipped} already done), {what}", soft_wrap=True)
+        ui.out.print(
+            f"{plural(cost.videos, result.what)} to do ({result.skipped} already done), {what}", soft_wrap=True
+        )
         if cost.measured_videos and (told := room(cost.gigabytes, cost.free_gigabytes)):
             ui.out.print(told, soft_wrap=True)
         if result.failures:
-            looked = "of the videos tried"
+            looked = f"of the {result.what}s tried"
             text = plural(len(result.failures), f"{looked} fails:", f"{looked} fail:")
             ui.out.print(text, soft_wrap=True)
         _show_failures(ui, result.failures)
@@ -50,7 +52,7 @@ def show(ui: CommandUI, result: ExtractResult, config: Any, *, wanted: str = "vi
             _show_proposal(ui, result.proposal)
         return
     ui.out.print(
-        f"{plural(result.done, 'video')} done, {result.skipped} already done, {result.failed} failed; "
+        f"{plural(result.done, result.what)} done, {result.skipped} already done, {result.failed} failed; "
         f"{plural(result.units, result.unit.removesuffix('s'))} in {duration(result.seconds)} "
         f"({result.units_per_second:.1f} {result.unit}/s{gpu_line(result)})"
         f"{_where_and_next(result.stage, config) if result.done or result.skipped else ''}",

@@ -376,7 +376,7 @@ def method_options(pairs: Sequence[str]) -> dict[str, str]:
 DAMAGED = "Damaged videos"
 RARELY = "Rarely needed"
 
-VIDEOS = "A folder of class folders, a list file (path label), a single video, or a glob."
+VIDEOS = "A folder of class folders, a list file (path label, or path,start,end,label), a single video, or a glob."
 Videos = Annotated[str, Option(VIDEOS, metavar="VIDEOS", argument=True)]
 DEFAULT_WORKSPACE = Path("stres-work")
 WorkspaceFolder = Annotated[

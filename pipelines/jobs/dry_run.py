@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pipelines.errors import MissingError
 from pipelines.interface.wording import plural
-from pipelines.jobs.task import Estimate, Job, Probe, Task
+from pipelines.jobs.task import Estimate, Job, Probe, Task, what_are
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Report, run_tasks
@@ -62,7 +62,7 @@ def _estimate(job: Job[Task], to_do: Sequence[Task], on_probe: Callable[[Probe],
         nonlocal startup
         startup = startup or time.monotonic() - started
 
-    phase = f"{job.stage} (dry run)"
+    phase, unit = f"{job.stage} (dry run)", what_are(to_do) + "s"
     probes: list[Probe] = []
     probe = functools.partial(probe_task, job.probe)
     with contextlib.closing(run_tasks(probe, tasks, job.workers, on_units=on_units, limits=job.limits)) as outcomes:
@@ -74,9 +74,9 @@ def _estimate(job: Job[Task], to_do: Sequence[Task], on_probe: Callable[[Probe],
             else:
                 failures.append(job.failure(task.source, str(outcome)))
                 message = f"{task.source.id}: {outcome}"
-            job.on_progress(Progress(phase, number, len(tasks), message=message))
+            job.on_progress(Progress(phase, number, len(tasks), unit, message=message))
             if number - len(counted) >= _FEWEST and time.monotonic() - started > _SECONDS:
-                job.on_progress(Progress(phase, number, number))
+                job.on_progress(Progress(phase, number, number, unit))
                 break
     cost = _extrapolated(probes, failures, len(to_do), job.workers * ranks().size, startup)
     return replace(cost, free_gigabytes=free_gigabytes(job.folder))

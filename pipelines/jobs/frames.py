@@ -66,7 +66,7 @@ def store_segments(tasks: Sequence[FrameTask], report: Report) -> list[int | Vid
                         targets.writer(part).append(jpeg)
                     report(len(parts))
 
-    return store_parts(tasks, targets, store)
+    return store_parts(tasks, targets, store, lambda: report(0))
 
 
 def _open(task: FrameTask) -> VideoReader:

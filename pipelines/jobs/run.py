@@ -11,7 +11,7 @@ from pipelines.datasets.catalogue import load_catalogue
 from pipelines.errors import VideoError
 from pipelines.jobs.dry_run import estimate
 from pipelines.jobs.resume import Division
-from pipelines.jobs.task import ExtractResult, Job, Probe, Task, VideoTask, by_video
+from pipelines.jobs.task import ExtractResult, Job, Probe, Task, VideoTask, by_video, what_are
 from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import OnProgress, Progress, note
 from pipelines.runtime.ranks import ranks
@@ -52,6 +52,7 @@ def run_job(
     Raises:
         StorageError: Writing fails, which ends the job.
     """
+    what = what_are([*division.to_do, *division.done])
     refused = [job.failure(problem, problem.reason) for problem in division.problems]
 
     def result(failures: list[Failure], **figures: Any) -> ExtractResult:
@@ -64,7 +65,7 @@ def run_job(
             changed=division.changed,
             failures=failures,
             found=account,
-            what="segment" if account is not None and account.videos else "video",
+            what=what,
             **figures,
         )
 
@@ -190,8 +191,7 @@ class _Meter:
 
     def __init__(self, job: Job[Task], division: Division[Task]) -> None:
         self.stage, self.unit = job.stage, job.unit
-        has_segments = any(task.source.segment for tasks in (division.to_do, division.done) for task in tasks)
-        self.what = "segments" if has_segments else "videos"
+        self.what = what_are([*division.to_do, *division.done]) + "s"
         self.on_progress = ranks().speaker(job.on_progress)
         self.started = time.monotonic()
         self.skipped = self.finished = len(division.done)

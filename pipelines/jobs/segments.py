@@ -217,6 +217,7 @@ def store_parts(
     tasks: Sequence[Task],
     targets: Targets[Task, Writer],
     store: Callable[[Sequence[Task], FrameClock | None], None],
+    on_way: Callable[[], None],
 ) -> list[int | VideoError]:
     """Stores the segments of one video; returns how many units each task has made, or why none.
 
@@ -225,6 +226,7 @@ def store_parts(
         targets: Where they go.
         store: Stores the segments of these tasks, given when the frames are shown (`deal`). Called again for those
             left over where the timestamps turn out to be unusable.
+        on_way: Called now and then while nothing is stored.
 
     Raises:
         StorageError: A file cannot be written.
@@ -235,7 +237,7 @@ def store_parts(
     except UnusableStamps:
         with targets:
             with VideoReader(tasks[0].source.file, allow_truncated=True, allow_damaged=True) as reader:
-                for _ in reader.pick(lambda index: False):
-                    pass
+                for _ in reader.pick(lambda index: index % _REPORTED == 0):
+                    on_way()
             store([task for task in tasks if task.target not in targets.outcomes], reader.clock)
     return [targets.outcomes.get(task.target, targets.error) for task in tasks]

@@ -1,6 +1,6 @@
 """What the stages that process many videos share: the task of one video, the job of all, and its result."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -82,6 +82,11 @@ def by_video(tasks: Sequence[Task]) -> list[tuple[Task, ...]]:
     for task in tasks:
         together.setdefault(task.source.path if task.source.segment else task.target, []).append(task)
     return [tuple(each) for each in together.values()]
+
+
+def what_are(tasks: Iterable[VideoTask]) -> str:
+    """What these are tasks of, in a word: video or segment."""
+    return "segment" if any(task.source.segment for task in tasks) else "video"
 
 
 # ------------------------------------------------------------------ results

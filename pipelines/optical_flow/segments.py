@@ -36,7 +36,11 @@ _Part = Part[FlowTask]
 def store_segments(tasks: Sequence[FlowTask], report: Report) -> list[int | VideoError]:
     """Stores the flow of segments of one video; returns F of each, or why it is not stored. Raises `StorageError`."""
     targets = Targets[FlowTask, FlowWriter](lambda task: new_flow_file(task.target, task.compression))
-    return store_parts(tasks, targets, lambda tasks, clock: _Pass(tasks, clock, targets, report).run())
+
+    def store(tasks: Sequence[FlowTask], clock: FrameClock | None) -> None:
+        _Pass(tasks, clock, targets, report).run()
+
+    return store_parts(tasks, targets, store, lambda: report(0))
 
 
 class _Pass:

@@ -46,7 +46,7 @@ _FRAMES = (
     ("end_frame", "frame_end", "endframe", "stop_frame", "frame_stop", "stopframe"),
 )
 _SPANS = ((False, *_SECONDS), (True, *_FRAMES))
-_TIME = r"(?:\d+:)?(?:\d+:)?\d+(?:\.\d*)?"
+_TIME = r"(?:\d+:){0,2}(?:\d+(?:\.\d*)?|\.\d+)"
 _SEGMENT_ON_A_LINE = re.compile(
     rf"(?P<start>{_TIME})\s*[\s,;]\s*(?P<end>{_TIME})\s*[\s,;]\s*(?P<label>(?![\d.,;\s-]+$)\S.*)"
 )
@@ -134,6 +134,7 @@ def read_list(
     entries = _named(entries, list_file, class_names, read.notes)
     of_list = _split_of_list(list_file)
     by_name = _ByName(folders)
+    places: dict[str, tuple[Path, str]] = {}  # of each path, which hundreds of segments may share
     known_as: dict[tuple[Path, Segment | None], Entry] = {}
     in_split: dict[Path, Entry] = {}
     twice = 0
@@ -145,7 +146,9 @@ def read_list(
     for entry in entries:
         label = entry.label or UNLABELLED
         require_class_name(label, entry.where)
-        path, absent = _found(entry, folders, by_name)
+        if entry.path not in places:
+            places[entry.path] = _found(entry, folders, by_name)
+        path, absent = places[entry.path]
         known = known_as.setdefault((path, entry.segment), entry)
         if (known.label or UNLABELLED) != label:
             what = f"the segment {entry.segment} of {entry.path}" if entry.segment else entry.path
@@ -348,6 +351,8 @@ def _entries(list_file: Path, folders: Sequence[Path], label_column: str | None 
             yield from _of_table(text, delimiter, columns, list_file, label_columns)
             return
         lines = lines[1:]
+    elif label_column is not None:
+        raise UsageError(f"--label-column {label_column}: the first line of {list_file} names no such column")
     else:
         _refuse_header_without_label(*lines[0], folders)
     by_folder = is_ucf101_list(list_file.name)

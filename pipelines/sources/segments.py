@@ -24,7 +24,7 @@ class Segment:
         read = _frame if in_frames else _milliseconds
         segment = cls(read(start), read(end), in_frames)
         if segment.end <= segment.start:
-            raise ValueError(f"a segment ends after its start, not at {end!r} where that is {start!r}")
+            raise ValueError(f"the segment ends at {end!r}, which is not after its start, {start!r}")
         return segment
 
     def __str__(self) -> str:

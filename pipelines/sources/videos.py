@@ -87,7 +87,8 @@ class ReadAs:
     """Folder that the paths of a list are relative to."""
 
     label_column: Annotated[
-        str | None, Option(metavar="NAME", default="label, class, action, verb, ...", group=_READING)
+        str | None,
+        Option(metavar="NAME", default="the first that is called label, class, action, verb or such", group=_READING),
     ] = None
     """The column of a list with a header that holds the labels."""
 

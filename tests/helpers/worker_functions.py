@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,15 @@ def store_or_die(task: object, report: Report) -> int:
         assert list(Path(writer.path.parent).glob(".deadly.h5.tmp-*"))
         os.kill(os.getpid(), signal.SIGSEGV)
     return 0
+
+
+def store_one_and_die(tasks: Sequence[Any], report: Report) -> list[int | VideoError]:
+    """Stores the frames of the first of some segments, and dies of the second."""
+    from pipelines.jobs import frames
+
+    frames.store_segments(tasks[:1], report)
+    os.kill(os.getpid(), signal.SIGSEGV)
+    return []
 
 
 def die(task: object, report: Report) -> int:

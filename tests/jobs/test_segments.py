@@ -26,6 +26,7 @@ from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import peek
 from pipelines.storage.workspace import Workspace
 from pipelines.video.decoding import VideoReader
+from tests.helpers import worker_functions
 from tests.helpers.films import texture, write_film
 
 WriteClip = Callable[..., np.ndarray]
@@ -246,4 +247,18 @@ def test_a_list_of_segments_from_its_files_to_failures_and_what_is_missing_is_ma
         ("run/film_0.200-0.600", 10),
         ("walk/film_0.000-0.400", 10),
         ("walk/film_0.600-1.200", 15),
+    ]
+
+
+def test_segments_finished_before_their_process_died_are_done(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = film.parent / "list.csv"
+    listed.write_text("film.mkv,0,.4,run\nfilm.mkv,.4,.8,run\n")
+    monkeypatch.setattr(frames_stage, "store_segments", worker_functions.store_one_and_die)
+    workspace = Workspace(tmp_path / "work")
+    result = frames_of(workspace, listed)
+    assert (result.done, result.failed) == (1, 1)
+    assert [(row.video, row.reason) for row in read_failures(workspace)] == [
+        ("film_0.400-0.800", "the worker process died (killed by signal 11) on this video")
     ]

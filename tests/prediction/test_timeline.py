@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from pipelines import predict
+from pipelines.errors import UsageError
 from pipelines.prediction.overlay import shown_size
 from pipelines.prediction.sliding import Slider
 from pipelines.prediction.timeline import Timeline, Window
 from pipelines.prediction.timeline_files import _clock, free_paths
 from pipelines.prediction.timeline_picture import ROWS, clock, draw_timeline, shown_classes
 from pipelines.prediction.windows import Duration, Windows
-from pipelines.sources.videos import VideoSource
+from pipelines.sources.videos import VideoSource, find_videos
 from pipelines.storage.atomic import temporary_name
 from pipelines.storage.hdf5 import even_times
 from pipelines.storage.workspace import UNLABELLED
@@ -350,6 +351,20 @@ def test_segments_are_listed_and_shown_as_subtitles(over_time, document):
     assert titles[-1].splitlines()[1].endswith("--> 00:00:01,880")
     assert titles[0].splitlines()[2].startswith(f"{listed[0][3]} ")
     assert _clock(3723.4567) == "01:02:03,457"
+
+
+@pytest.mark.parametrize("name", ["a.clip.segments.csv", "a.clip.json"])
+def test_the_segments_of_a_timeline_are_read_back_as_a_list_of_videos(over_time, document, name):
+    folder = over_time[2]
+    found = find_videos(folder / "out" / name).videos
+    assert {source.path for source in found} == {folder / "a.clip.mkv"}
+    assert sorted((source.segment.start, source.segment.end, source.class_name) for source in found) == [
+        (round(1000 * one["start"]), round(1000 * one["end"]), one["class_name"]) for one in document["segments"]
+    ]
+    with pytest.raises(
+        UsageError, match=r"lists segments, such as 0\.000-.* of a\.clip\.mkv, and predict looks at whole"
+    ):
+        predict._sources(predict.Config([str(folder / "out" / name)], folder))
 
 
 def test_the_list_of_one_videos_segments_is_not_the_table_of_another(tmp_path):

@@ -42,7 +42,7 @@ EPIC = (
         ("youtube_id,start,end,label,subset\na,.5,2.0,run,training\n", SECONDS),
         ("path,start_frame,end_frame,label\na.mp4,12,50,run\n", Segment(12, 50, in_frames=True)),
         ("video,type,type_idx,start,end,startFrame,endFrame,class\na,x,1,0.5,2.0,15,60,run\n", SECONDS),
-        ("a.mp4,0.5,2.0,run\n", SECONDS),
+        ("a.mp4,.5,2.0,run\n", SECONDS),
         ("a.mp4 0.5 00:02 run\n", SECONDS),
         ('{"path": "a.mp4", "start": 0.5, "end": 2, "label": "run"}\n', SECONDS),
         ('[{"path": "a.mp4", "start_frame": 12, "end_frame": 50, "label": "run"}]', Segment(12, 50, in_frames=True)),
@@ -60,6 +60,8 @@ def test_the_label_of_epic_kitchens_is_the_verb_unless_another_column_is_asked_f
     assert found(folder, EPIC, label_column="noun")[0][0] == "door/a_0.500-2.000"
     with pytest.raises(UsageError, match=r"--label-column thing: .* has the columns narration_id"):
         found(folder, EPIC, label_column="thing")
+    with pytest.raises(UsageError, match=r"--label-column thing: the first line of .* names no such column"):
+        found(folder, "a.mp4,1,2,run\n", label_column="thing")
 
 
 def test_activitynet_is_read_as_it_is_and_its_files_are_found(folder: Path) -> None:
@@ -105,8 +107,8 @@ def test_a_repeated_line_counts_once_and_a_segment_without_a_label_is_left_out(f
 @pytest.mark.parametrize(
     ("rows", "refusal"),
     [
-        ("a.mp4,2,2,run", r"line 2: a segment ends after its start, not at '2' where that is '2'"),
-        ("a.mp4,3,2,run", r"line 2: a segment ends after"),
+        ("a.mp4,2,2,run", r"line 2: the segment ends at '2', which is not after its start, '2'"),
+        ("a.mp4,3,2,run", r"line 2: the segment ends at '2', which"),
         ("a.mp4,0,1,run\na.mp4,-1,2,run", r"line 3: '-1' is no time from 0 on"),
         ("a.mp4,nan,2,run", r"line 2: 'nan' is no time from 0 on"),
         ("a.mp4,0,inf,run", r"line 2: 'inf' is no time from 0 on"),
