@@ -109,9 +109,14 @@ def read_fields(kind: Any, document: Mapping[str, Any], name: str) -> Any:
         raise WrongField(name, document) from error
 
 
-def to_json(value: Any) -> Any:
-    """A dataclass as the JSON document that `from_json` reads: tuples are lists. Raises `ValueError` for NaN."""
-    return json.loads(json_text(dataclasses.asdict(value)))
+def to_json(value: Any, *, defaults: bool = True) -> dict[str, Any]:
+    """A dataclass as the JSON document that `from_json` reads: tuples are lists. Raises `ValueError` for NaN.
+
+    Without `defaults` those of its own fields that have their default are left out.
+    """
+    document = json.loads(json_text(dataclasses.asdict(value)))
+    usual = {each.name for each in dataclasses.fields(value) if getattr(value, each.name) == each.default}
+    return {name: item for name, item in document.items() if defaults or name not in usual}
 
 
 _OF_PROGRAMS = ("stres_version", "library_versions")

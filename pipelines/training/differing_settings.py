@@ -58,13 +58,10 @@ def _flat(config: RunConfig) -> dict[str, str]:
         elif name not in ("schema", "stres_version", "name", "num_classes") and not name.endswith("sha256"):
             found[path] = _words(value)
 
-    document = config.to_json()
+    document = config.to_json(defaults=True)
     for name in (*_SHOWN_ELSEWHERE, "library_versions"):
         document.pop(name, None)
-    # Fields that `to_json` leaves out at their default are a setting too.
-    document |= {"validation": config.validation, "balance": config.balance, "compile": config.compile}
     document["base_run"] = config.base_run.name if config.base_run else None
-    document["network"] |= {"camera_motion": config.network.camera_motion, "resnet": config.network.resnet}
     add(document, "")
     return found
 
@@ -73,5 +70,5 @@ def _words(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ",".join(map(_words, value))
+        return ",".join(map(_words, value)) or "none"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

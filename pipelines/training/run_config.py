@@ -1,10 +1,15 @@
 """The content of a run's `config.json`, typed all the way down. It may come from anywhere, so reading it checks every
-field."""
+field.
+
+A field of `RunConfig`, `NetworkConfig` or `StepConfig` that has a default came later than the others: where it has its
+default it is not written, so that the files, and the settings that weights and checkpoints are compared by, stay those
+of the versions before it. A `Step` is written whole, and read with defaults for what it lacks.
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -127,10 +132,9 @@ class StepConfig:
     def to_json(self) -> dict[str, Any]:
         """The step's fields, those of matching only of the student, and among them those of `self` that are set."""
         left_out = () if self.step.name == "student" else MATCHING
-        others = {"weights": self.weights, "teacher": self.teacher, "unlabelled": self.unlabelled}
-        return {name: value for name, value in to_json(self.step).items() if name not in left_out} | {
-            name: asdict(value) for name, value in others.items() if value
-        }
+        document = to_json(self, defaults=False)
+        step = document.pop("step")
+        return {name: value for name, value in step.items() if name not in left_out} | document
 
 
 @dataclass(frozen=True)
@@ -191,21 +195,12 @@ class RunConfig:
             raise _unusable(path, WrongField("classes", list(config.classes)))
         return config
 
-    def to_json(self) -> dict[str, Any]:
-        """The content of `config.json`, without the fields that most runs leave at their default."""
-        document = to_json(replace(self, flow=None, steps={}, others={}))
+    def to_json(self, *, defaults: bool = False) -> dict[str, Any]:
+        """The content of `config.json`; with `defaults` also those fields of the run and its network that are left out
+        there because they have their default."""
+        document = to_json(replace(self, flow=None, steps={}, others={}), defaults=defaults)
         del document["others"]
-        empty = {"excluded_classes": [], "compile": False, "base_run": None, "weights_sha256": ""}
-        for name, value in (
-            empty | {"frames_short_side": None, "validation": 0.0, "split_set": "", "balance": "none"}
-        ).items():
-            if document[name] == value:
-                del document[name]
-        usual = {"resnet": "v1.5", "stem_width": None, "rgb_mean": None, "rgb_deviation": None}
-        usual["camera_motion"] = "none"
-        for name, value in usual.items():
-            if document["network"][name] == value:
-                del document["network"][name]
+        document["network"] = to_json(self.network, defaults=defaults)
         document["flow"] = self.flow.to_json() if self.flow else {}
         document["steps"] = {name: step.to_json() for name, step in self.steps.items()}
         document["split_sha256"] = document.pop("split_sha256")  # stays the last field

@@ -3,7 +3,7 @@
 import json
 import re
 import tarfile
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from pipelines.errors import MissingError
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.typed_json import WrongField
 from pipelines.training.differing_settings import differing_settings
-from pipelines.training.run_config import BaseRun, InitialWeights, RunConfig, StepConfig
+from pipelines.training.run_config import BaseRun, InitialWeights, NetworkConfig, RunConfig, StepConfig
 from pipelines.training.runs import Run
 from tests.reporting.conftest import run_config
 
@@ -73,6 +73,13 @@ def test_what_only_some_runs_have_comes_back(document):
     )
     assert RunConfig.from_json(json.loads(as_written(config)), PATH) == config
     assert config.to_json()["steps"]["joint1"]["weights"] == {"run": "old", "step": "joint2", "sha256": "0" * 64}
+
+
+def test_the_fields_that_are_not_written_where_they_have_their_default_can_be_asked_for(document):
+    config = RunConfig.from_json(document, PATH)
+    whole = config.to_json(defaults=True)
+    assert whole.keys() == {each.name for each in fields(RunConfig)} - {"others"}
+    assert whole["network"].keys() == {each.name for each in fields(NetworkConfig)}
 
 
 def test_a_run_without_flow_has_an_empty_object(document):
@@ -182,3 +189,18 @@ def test_runs_that_began_from_different_runs_are_told_apart_by_these():
     bases = {"a": BaseRun("first", {}), "b": BaseRun("second", {}), "c": None}
     found = differing_settings({name: run_config(base) for name, base in bases.items()})
     assert {name: of["base run"] for name, of in found.items()} == {"a": "first", "b": "second", "c": "none"}
+
+
+def test_a_setting_that_one_run_leaves_at_its_default_differs_from_that_of_another():
+    usual = run_config()
+    network = replace(usual.network, stem_width=8, camera_motion="median")
+    changed = replace(usual, network=network, excluded_classes=("x", "y"), compile=True, validation=0.1)
+    found = differing_settings({"a": usual, "b": changed})
+    assert found["a"] == {
+        **{"camera motion": "none", "compile": "no", "excluded classes": "none", "stem width": "none"},
+        "validation": "0",
+    }
+    assert found["b"] == {
+        **{"camera motion": "median", "compile": "yes", "excluded classes": "x,y", "stem width": "8"},
+        "validation": "0.1",
+    }
