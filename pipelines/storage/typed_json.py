@@ -119,7 +119,8 @@ def to_json(value: Any, *, defaults: bool = True) -> dict[str, Any]:
     return {name: item for name, item in document.items() if defaults or name not in usual}
 
 
-_OF_PROGRAMS = ("stres_version", "library_versions")
+OF_PROGRAMS = ("stres_version", "library_versions")
+"""Fields of a document that are kept, but not compared."""
 
 
 def first_difference(old: Any, new: Any, name: str = "") -> str:
@@ -127,7 +128,7 @@ def first_difference(old: Any, new: Any, name: str = "") -> str:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             found = first_difference(old.get(key), new.get(key), f"{name}.{key}" if name else key)
-            if found and key not in _OF_PROGRAMS:
+            if found and key not in OF_PROGRAMS:
                 return found
         return ""
     return "" if old == new else f"{name} was {_short(old)} and is now {_short(new)}"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.storage.typed_json import OF_PROGRAMS
 from pipelines.training.run_config import RunConfig
 
 _SHOWN_ELSEWHERE = ("split", "split_set", "train_videos", "classes")
@@ -55,11 +56,11 @@ def _flat(config: RunConfig) -> dict[str, str]:
         if isinstance(value, dict):
             for key, item in value.items():
                 add(item, f"{path}.{key}" if path else key)
-        elif name not in ("schema", "stres_version", "name", "num_classes") and not name.endswith("sha256"):
+        elif name not in ("name", "num_classes") and not name.endswith("sha256"):
             found[path] = _words(value)
 
     document = config.to_json(defaults=True)
-    for name in (*_SHOWN_ELSEWHERE, "library_versions"):
+    for name in ("schema", *OF_PROGRAMS, *_SHOWN_ELSEWHERE):
         document.pop(name, None)
     document["base_run"] = config.base_run.name if config.base_run else None
     add(document, "")

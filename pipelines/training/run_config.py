@@ -29,6 +29,7 @@ from pipelines.storage.atomic import json_text
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.provenance import sha256_of
 from pipelines.storage.typed_json import (
+    OF_PROGRAMS,
     UnknownField,
     Within,
     WrongField,
@@ -213,8 +214,8 @@ class RunConfig:
     def of_step(self, name: StepName) -> dict[str, Any]:
         """The part of the configuration that a checkpoint of the step has to match."""
         document = replace(self, steps={name: self.steps[name]}).to_json()
-        about = ("schema", "stres_version", "library_versions", "split_sha256")
-        return {key: value for key, value in document.items() if key not in about}
+        left_out = ("schema", *OF_PROGRAMS, "split_sha256")
+        return {key: value for key, value in document.items() if key not in left_out}
 
 
 def without_flow(document: Mapping[str, Any]) -> dict[str, Any]:
