@@ -79,7 +79,8 @@ class ClassMetrics:
 
 CLASS_FIGURES = {"precision": ("precision", "prec."), "recall": ("recall", "recall"), "f1": ("F1", "F1")}
 """The headline stream's figures of `ClassMetrics`, in the order of scikit-learn: what each is called, and in how few
-letters. Every table, page and sentence has those that stand here."""
+letters. Every table, page and sentence has those that stand here, and writes them as shares, in percent or as a
+fraction: a figure that is none (a median rank) takes the way of `support` through them."""
 
 
 @dataclass(frozen=True)
