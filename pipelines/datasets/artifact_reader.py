@@ -83,8 +83,6 @@ class ArtifactReader:
         stacks = np.stack([flow_indices(int(center), video.flow_fields, self.stack) for center in centers])
         file = self.open_files.flow(video.flow_file)
         pieces = [file.read(start, stop) for start, stop in contiguous_runs(stacks)]
-        if pieces[0].ndim != 4 or pieces[0].shape[1] != 2 or pieces[0].dtype != np.uint8:
-            raise ArtifactError(f"{video.flow_file} does not hold uint8 flow [F,2,H,W]: extract it again")
         index = np.unique(stacks, return_inverse=True)[1]
         return np.concatenate(pieces), index.reshape(stacks.shape)
 

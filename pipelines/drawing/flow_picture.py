@@ -15,7 +15,7 @@ import numpy as np
 
 from pipelines.drawing.colour import flow_to_colour, wheel_key
 from pipelines.drawing.text import Align, Colour, draw_text, shortened
-from pipelines.storage.quantise import MAX_LEVEL, NO_MOTION, dequantise
+from pipelines.storage.quantise import LEVELS, MAX_LEVEL, NO_MOTION, dequantise
 
 _SURFACE, _TEXT, _MUTED, _LINE = (255, 255, 255), (31, 35, 40), (89, 99, 110), (208, 213, 219)
 _PANEL_SIDE = 340  # about what the longer side of a small video is enlarged to
@@ -25,8 +25,8 @@ _WIDEST_WITH_SMALL_LETTERS = 460  # pixels of a cell; letters grow with cells th
 
 
 def motion_of_bytes(bound: float) -> np.ndarray:
-    """The flow in pixels that each of the 256 bytes is shown as: `dequantise`, but `NO_MOTION` as 0."""
-    values = np.arange(256, dtype=np.uint8)
+    """The flow in pixels that each byte is shown as: `dequantise`, but `NO_MOTION` as 0."""
+    values = np.arange(LEVELS, dtype=np.uint8)
     return np.where(values == NO_MOTION, np.float32(0), dequantise(values, bound))
 
 
@@ -139,7 +139,7 @@ class FlowPicture:
         self._note(canvas, 0, f"{self.width}x{self.height} pixels")
         self._note(canvas, 1, "hue: direction; strength: speed; white: no motion")
         self._ramp(canvas, 2, _magnitude_colours(), ("0", _pixels(self.max_flow / 2), f"{_pixels(self.max_flow)} px"))
-        greys = np.repeat(np.arange(MAX_LEVEL + 1, dtype=np.uint8)[:, None], 3, axis=1)
+        greys = np.repeat(np.arange(LEVELS, dtype=np.uint8)[:, None], 3, axis=1)
         ends = (f"0: -{_pixels(self.bound)} px", f"{NO_MOTION}: no motion", f"{MAX_LEVEL}: +{_pixels(self.bound)} px")
         self._ramp(canvas, 3, greys, ends)
         self._ramp(canvas, 4, greys, ends)

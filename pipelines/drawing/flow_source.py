@@ -23,7 +23,7 @@ from pipelines.runtime.worker_pool import run_tasks, usual_limits
 from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import USUAL_FPS, damaged
-from pipelines.storage.quantise import is_clipped, step_size
+from pipelines.storage.quantise import LEVELS, is_clipped, step_size
 from pipelines.storage.workspace import Workspace
 from pipelines.video.isolation import Decoder, IsolatedReader
 from pipelines.video.timing import Timing
@@ -170,8 +170,8 @@ def stored_fields(
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(FlowFile(path))
         with damaged(path):
-            total, channels, height, width = file.file["flow"].shape
-            if channels != 2 or total < 1 or file.file["flow"].dtype != np.uint8:
+            total, _, height, width = file.file["flow"].shape
+            if not total:
                 raise ValueError("it holds no flow fields")
         made = file.settings
         first, count = (0, total) if index == "all" else (total // 2 if index is None else index, 1)
@@ -228,14 +228,14 @@ class FlowHistogram:
 
     def __init__(self, bound: float) -> None:
         self.bound = bound
-        self.counts = np.zeros(256 * 256, np.int64)
+        self.counts = np.zeros(LEVELS**2, np.int64)
         motion = motion_of_bytes(bound)
         self.lengths = np.hypot(motion[:, None], motion).ravel()
 
     def add(self, field: np.ndarray) -> None:
         """Counts uint8 [2, H, W]."""
-        codes = field[0].astype(np.intp) * 256 + field[1]
-        self.counts += np.bincount(codes.ravel(), minlength=256 * 256)
+        codes = field[0].astype(np.intp) * LEVELS + field[1]
+        self.counts += np.bincount(codes.ravel(), minlength=LEVELS**2)
 
     def quantile(self, share: float) -> float:
         """The magnitude in pixels that `share` of all vectors do not exceed."""
@@ -251,5 +251,5 @@ class FlowHistogram:
 
     def at_bound(self) -> float:
         """The share of vectors with a component that is at an end of the stored range: clipped, most likely."""
-        pairs = np.indices((256, 256))  # every (x, y), as a field
+        pairs = np.indices((LEVELS, LEVELS))  # every (x, y), as a field
         return float(1 - self.counts[~is_clipped(pairs).ravel()].sum() / self.counts.sum())

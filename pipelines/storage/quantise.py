@@ -4,7 +4,11 @@ A byte is `round(255 * (v + bound) / (2 * bound))` of the value v clipped to [-b
 for -bound, 255 for +bound, and no motion, which falls on 127.5, is 128. One step is 2 * bound / 255 pixels, 0.157 at
 the usual bound of 20. Every function takes NumPy arrays and PyTorch tensors alike and returns the kind it was given.
 
-This is the only module that knows these numbers: whatever else depends on them uses the names below.
+No other module computes with these numbers: whatever depends on them uses the names below. That flow is stored as bytes
+is more widely known, from `flow_file`, which writes uint8, to the networks, which take it.
+
+Whoever changes the rule raises `FLOW_SCHEMA`, or old and new flow mix unnoticed, and has `FlowSettings` tell it, or a
+network trained on the one is given the other.
 """
 
 from typing import TYPE_CHECKING, TypeVar
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_LEVEL = 255
 """The byte of +bound; that of -bound is 0."""
+LEVELS = MAX_LEVEL + 1
+"""How many bytes there are."""
 NO_MOTION = round(MAX_LEVEL / 2)
 """The byte of zero: half to even, as `quantise` rounds."""
 Array = TypeVar("Array", "np.ndarray", "torch.Tensor")
