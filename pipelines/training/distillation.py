@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from pipelines.models import StreamLogits, STResNet
 
-MATCHING_LOSSES = ("feature_loss", "logit_loss")
+MATCHING_LOSSES = {"feature_loss": "feature_weight", "logit_loss": "logit_weight"}
+"""Those that `matching_losses` gives, and the field of `Step` that is the weight of each."""
 
 
 class Teacher(nn.Module):

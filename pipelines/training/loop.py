@@ -26,7 +26,7 @@ from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
 from pipelines.runtime.signals import StopRequest
 from pipelines.training.compilation import compiled
 from pipelines.training.data_parallel import DataParallelPlan, LocalMicroBatch, joined_passes
-from pipelines.training.distillation import Student, Teacher, matching_losses
+from pipelines.training.distillation import MATCHING_LOSSES, Student, Teacher, matching_losses
 from pipelines.training.metrics_log import MetricsLog
 from pipelines.training.optimiser import learning_rate, make_optimiser, set_learning_rate, total_iterations
 from pipelines.training.recipes import STEPS, Step
@@ -140,7 +140,6 @@ class StepTrainer:
         started = saved = time.monotonic()
         seconds_before = state.seconds
         for batch in batches:
-            # The gradient is the mean over the batch's videos of the loss of each; it adds up over micro-batches.
             set_learning_rate(self.optimiser, learning_rate(step, state.iteration, self.total))
             micro_batches, number_used, videos = plan.micro_batches(batch, self.model)
             if self.at_once is None and videos:
@@ -156,8 +155,10 @@ class StepTrainer:
                             logits, content.labels, step.label_smoothing, self.class_weights
                         )
                         for name, value in matching.items():  # a weight is that beside one cross-entropy of many
-                            loss = loss + step.terms * getattr(step, name.replace("loss", "weight")) * value
-                        # DistributedDataParallel averages gradients over processes; times their number it is the sum.
+                            loss = loss + step.terms * getattr(step, MATCHING_LOSSES[name]) * value
+                        # `loss` is a sum over this pass's videos, and `videos` counts those of the whole batch: added
+                        # up over passes, the gradients are those of the mean over the batch's videos. Over processes
+                        # DistributedDataParallel averages them; times their number it is the sum.
                         weight = plan.size if micro_batch.videos else 0
                         self.scaler.scale(loss / videos * weight).backward()
                     self.running_stats.collect(micro_batch.share, micro_batch.count)
