@@ -72,8 +72,10 @@ def group_of(class_name: str, video: str, groups: GroupRule = None) -> str | Non
 
 
 def groups_of(ids: Iterable[str], groups: GroupRule = None) -> dict[str, str]:
-    """The group of each id (`group_of`), by itself where it has none. Groups that share a video, in segments of it, are
-    one. Raises as `group_of`."""
+    """The group of each id (`group_of`), by itself where it has none. Groups that share a video, whole or in segments,
+    are one. Raises as `group_of`."""
+    ids = list(ids)
+    segmented = {whole for id_ in ids if (whole := video_of(id_.partition("/")[2]))}
     found: dict[str, str] = {}
     joined: dict[str, str] = {}  # to a group that it is one with
     of_video: dict[str, str] = {}
@@ -85,8 +87,9 @@ def groups_of(ids: Iterable[str], groups: GroupRule = None) -> dict[str, str]:
 
     for id_ in ids:
         class_name, _, video = id_.partition("/")
-        found[id_] = group_of(class_name, video, groups) or id_
-        if whole := video_of(video):
+        whole = video_of(video) or (video if video in segmented else "")
+        found[id_] = group_of(class_name, video, groups) or whole or id_
+        if whole:
             one, other = root(found[id_]), root(of_video.setdefault(whole, found[id_]))
             if one != other:
                 joined[max(one, other)] = min(one, other)

@@ -9,7 +9,7 @@ import pytest
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.group_splits import leaking_groups
 from pipelines.datasets.groups import group_of, groups_of, read_groups, recognised_groups
-from pipelines.datasets.split_lists import NO_GROUPS
+from pipelines.datasets.split_lists import NO_GROUPS, Split
 from pipelines.datasets.splits import prepare_splits, read_splits, resolve, splits_in_use
 from pipelines.errors import MissingError, UsageError
 
@@ -163,6 +163,13 @@ def test_segments_of_one_video_are_one_group(rule):
     by_film = groups_of(FILM, rule)
     assert len({by_film[id_] for id_ in FILM[:3]}) == len({by_film[id_] for id_ in FILM[3:]}) == 1
     assert (by_film[FILM[0]] == by_film[FILM[3]]) is (rule == r"^(\w+)/")
+
+
+@pytest.mark.parametrize("rule", [None, r"^(\w+)/", {"bend/film": "first"}])
+def test_a_video_that_is_stored_whole_too_is_of_the_group_of_its_segments(rule):
+    sides = Split(1, ["bend/film", "bend/a"], ["run/film_0.000-1.000", "run/a_b"], ["bend", "run"], "", groups=rule)
+    assert len(leaking_groups(sides)) == 1
+    assert len(set(groups_of([*sides.train, *sides.test], rule).values())) == (1 if isinstance(rule, str) else 3)
 
 
 def test_groups_of_names_hold_for_segments_of_all_classes():
