@@ -30,8 +30,8 @@ class VideoNames:
     """Known videos by what they may be called: an id (`<class>/<video>`), a path that ends so, or the video alone where
     no two classes share it; with or without a video's suffix.
 
-    The class may be spelled otherwise. A folder that is no class tells nothing; one that is another class rules a video
-    out. What is written exactly so comes before what differs in case.
+    The class may be spelled otherwise, as far as no other class is spelled so too. A folder that is no class tells
+    nothing; one that is another class rules a video out. What is written exactly so comes before what differs in case.
     """
 
     def __init__(self, ids: Iterable[str]) -> None:
@@ -40,9 +40,11 @@ class VideoNames:
         self._folded: dict[str, list[str]] = defaultdict(list)
         for id_ in ids:
             path = PurePosixPath(id_)
-            self._classes.add(plain_name(path.parent.name))
+            self._classes.add(path.parent.name)
             self._exact[path.name].append(id_)
             self._folded[path.name.casefold()].append(id_)
+        self._plain_classes = {plain for name in self._classes if (plain := plain_name(name))}
+        self._spelled = by_spelling(self._classes)
 
     def find(self, text: str, class_name: str = "") -> str | None:
         """The id that a name means; None for one that is not known, or not unambiguous.
@@ -58,11 +60,11 @@ class VideoNames:
         """All ids that a name may mean."""
         path = PurePosixPath(text.strip().replace("\\", "/"))
         folder = class_name or path.parent.name
+        plain = plain_name(folder)
+        is_class = folder in self._classes or plain in self._plain_classes
+        meant = folder if folder in self._classes else self._spelled.get(plain)
         for name in (path.name, without_suffix(text).name):  # an id has no suffix, but may have dots
             for ids in (self._exact.get(name, []), self._folded.get(name.casefold(), [])):
-                classes = {id_: PurePosixPath(id_).parent.name for id_ in ids}
-                exact = [id_ for id_ in ids if classes[id_] == folder]
-                of_class = exact or [id_ for id_ in ids if plain_name(classes[id_]) == plain_name(folder)]
-                if found := of_class or ([] if plain_name(folder) in self._classes else ids):
+                if found := [id_ for id_ in ids if not is_class or PurePosixPath(id_).parent.name == meant]:
                     return found
         return []

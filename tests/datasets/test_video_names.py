@@ -37,3 +37,20 @@ def test_a_label_tells_videos_of_one_name_apart():
         "Hand Stand/a",
         None,
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("+1/a", "+1/a"),
+        ("+1/b", None),  # which is -1's
+        ("1/b", None),  # either's
+        ("walk/clip2", None),
+        ("Walk/clip2", "Walk/clip2"),
+        ("WALK/clip2", None),
+        ("c", "!/c"),
+        ("./?/c.mp4", "!/c"),
+    ],
+)
+def test_classes_that_differ_in_punctuation_or_case_are_not_taken_for_one_another(text, meant):
+    assert VideoNames(["+1/a", "-1/b", "walk/clip", "Walk/clip2", "!/c"]).find(text) == meant
