@@ -200,7 +200,7 @@ def find_training_data(
     if "motion" in streams or all(video.has_flow for video in resolved.train):
         flow = flow_provenance(catalogue)
     short_sides = {min(video.width, video.height) for video in resolved.train}
-    in_training = {*split.train, *(video.id for video in resolved.train)}
+    in_training = {*split.train, *(video.id for video in (*resolved.train, *without_class))}
     return TrainingData(
         classes=resolved.classes,
         videos=trained,

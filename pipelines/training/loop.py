@@ -167,7 +167,7 @@ class StepTrainer:
                         for name, value in matching.items():
                             self.state.add(name, value.detach())
                         if matching:
-                            self.state.add("matched", content.labels.new_full((), len(content.labels)))
+                            self.state.add("videos_without_class", (content.labels == NO_CLASS).sum())
             if videos:
                 self.scaler.step(self.optimiser)
                 self.scaler.update()

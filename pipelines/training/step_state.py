@@ -128,7 +128,7 @@ def _means(lines: Sequence[Mapping[str, float]], terms: int) -> dict[str, float]
     names = dict.fromkeys(name for line in lines for name in line)
     total = {name: sum(line.get(name, 0.0) for line in lines) for name in names}
     videos, updates = total.pop("videos", 0.0), total.pop("updates")
-    matched = total.pop("matched", videos)
+    matched = videos + total.pop("videos_without_class", 0.0)
     counts = {name: matched if name in MATCHING_LOSSES else videos for name in total}
     means = {name: value / max(1.0, counts[name]) for name, value in total.items()}
     summed = means.pop("loss", None)

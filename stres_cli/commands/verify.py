@@ -23,5 +23,7 @@ def verify(ui: CommandUI, config: stage.Config) -> None:
     if not result.faults:
         then = status.run(status.Config(config.workspace)).next
     elif not config.fix and any("--fix" in FIXES[kind] for kind in result.counts):
-        then = command_line(config.workspace, "verify", "--fix", *(["--quick"] if config.depth == "quick" else []))
+        then = command_line(
+            config.workspace, "verify", "--fix", *([] if config.depth == "stored" else [f"--{config.depth}"])
+        )
     show(result, ui.out, then)

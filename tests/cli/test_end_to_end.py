@@ -78,7 +78,9 @@ def test_the_demo_goes_through_every_stage(stres, small_demo, tmp_path):
     for row in ("appearance alone", "motion alone", "late fusion", "spatiotemporal residual network"):
         (line,) = (line for line in shown.stdout.splitlines() if row in line)
         assert line.count("%") == 2
-    (path,) = (line.removeprefix("report: ") for line in shown.stdout.splitlines() if line.startswith("report: "))
+    (last,) = (line.removeprefix("report: ") for line in shown.stdout.splitlines() if line.startswith("report: "))
+    path, then = last.split("; next")
+    assert "stres extract-frames VIDEOS" in then
     assert path.startswith(str(tmp_path / "demo" / "reports"))
     assert "<html" in Path(path).read_text(encoding="utf-8")
     for phase in ("make clips", "extract-frames", "extract-flow", "train joint1", "evaluate", "report"):

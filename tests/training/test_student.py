@@ -115,7 +115,12 @@ def test_videos_without_a_class_are_matched_and_nothing_else(workspace):
         for number, file in enumerate(sorted(kind.glob("jump/*.h5"))[:2]):
             shutil.copy(file, kind / "unlabelled" / f"more{number}.h5")
     asked = {"name": "more", "steps": ("student",), "base_run": "split1", "unlabelled": True, **SETTINGS}
-    trained = train.run(train.Config(workspace.root, **asked)).steps[0].metrics
+    damaged = workspace.flow / "unlabelled" / "more0.h5"
+    damaged.write_bytes(damaged.read_bytes()[:2000])
+    result = train.run(train.Config(workspace.root, **asked))
+    assert result.failed == 1
+    assert "unlabelled,more0" in workspace.failures_file.read_text()
+    trained = result.steps[0].metrics
     run = Run(workspace.runs / "more")
     config = run.config()
     student = config.steps["student"]
