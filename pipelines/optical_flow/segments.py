@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pipelines.errors import VideoError
-from pipelines.jobs.segments import Part, Targets, deal, store_parts
+from pipelines.jobs.segments import Part, Targets, UnusableStamps, deal, store_parts
 from pipelines.optical_flow.displacement import DisplacementMeter
 from pipelines.optical_flow.store import (
     GPU_SECONDS,
@@ -60,6 +60,7 @@ class _Pass:
         self.meters: dict[_Part, DisplacementMeter] = {}
         self.gpu = GPUClock(meter_of(self.task).device)
         self.told = 0.0  # of the GPU's seconds
+        self.problem: VideoError | UnusableStamps | None = None  # for which decoding has ended early
 
     def run(self) -> None:
         with DecodedFrames(self.task) as frames:
@@ -74,6 +75,8 @@ class _Pass:
                             self.targets.writer(part).append(fields)
                         self.report(len(fields) * len(parts))
             self.written.end(self._finish)
+            if self.problem is not None:
+                raise self.problem
 
     def add(self, flow: torch.Tensor) -> None:
         """Counts how far things move in each part, as a `DisplacementMeter`: float [N, 2, H, W]."""
@@ -84,21 +87,26 @@ class _Pass:
                 self.meters[part].add(fields)
 
     def _pictures(self, frames: DecodedFrames) -> Iterator[np.ndarray | None]:
-        """The frames of all segments, and None where no pair reaches over."""
+        """The frames of all segments, and None where no pair reaches over. A problem of the video ends them and is
+        kept: what was decoded before it may be all that a segment needs."""
         run = 0
-        for picture, parts, ended in deal(frames.reader, self.tasks, self.clock, lambda: self.report(0)):
-            self.written.ended(ended)
-            if picture is None or not parts:
-                continue
-            if all(part.frames == 1 for part in parts):
-                run = 0
-                yield None
-            run += 1
-            if run > self.step:
-                holding = tuple(part for part in parts if part.frames > self.step)
-                self.measured.append(holding)
-                self.written.append(holding)
-            yield picture
+        try:
+            for picture, parts, ended in deal(frames.reader, self.tasks, self.clock, lambda: self.report(0)):
+                self.written.ended(ended)
+                if picture is None or not parts:
+                    yield None  # so that what has ended is stored now, not with the next segment
+                    continue
+                if all(part.frames == 1 for part in parts):
+                    run = 0
+                    yield None
+                run += 1
+                if run > self.step:
+                    holding = tuple(part for part in parts if part.frames > self.step)
+                    self.measured.append(holding)
+                    self.written.append(holding)
+                yield picture
+        except (VideoError, UnusableStamps) as problem:
+            self.problem = problem
 
     def _finish(self, part: _Part) -> None:
         try:
@@ -135,8 +143,8 @@ class _Pairs:
     ) -> Iterator[tuple[tuple[_Part, ...], Fields]]:
         """Divides the next N fields [N, ...] among the parts that hold them."""
         start = 0
+        self.end(finish)
         while start < len(fields):
-            self.end(finish)
             parts, stop = self._events[0], start
             while stop < len(fields) and self._events[0] == parts:
                 self._events.popleft()
@@ -144,6 +152,7 @@ class _Pairs:
             assert isinstance(parts, tuple)
             yield parts, fields[start:stop]
             start = stop
+            self.end(finish)
 
     def end(self, finish: Callable[[_Part], None]) -> None:
         """Finishes the parts that end before the next pair."""

@@ -1,5 +1,6 @@
 """Segments of untrimmed videos: each is what the whole video has there, and the video is gone through once."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from pipelines import extract_flow, extract_frames, verify
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.errors import VideoError
 from pipelines.jobs import frames as frames_stage
+from pipelines.jobs import segments
 from pipelines.jobs.frames import FrameTask
 from pipelines.jobs.segments import announced_frames
 from pipelines.jobs.task import ExtractResult
@@ -195,6 +197,44 @@ def test_a_cut_or_damaged_film_fails_what_lies_behind(tmp_path: Path) -> None:
     with FrameFile(allowed[1].target) as file:
         assert file.attributes["truncated"]
         assert file.attributes["decoded_frames"] == second < 15
+
+
+def test_flow_is_stored_of_segments_before_a_cut_as_frames_are(tmp_path: Path) -> None:
+    film = tmp_path / "film.avi"
+    write_film(film, "mjpeg", "yuvj420p", texture(T))
+    film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    whole = flow_task(film, tmp_path / "whole.h5", "farneback", {}, 1)
+    # One alone, one that ends while another goes on, one behind the cut.
+    spans = [Segment(0, 120), Segment(160, 400), Segment(320, 800), Segment(900, 1000)]
+    sources = [VideoSource("c", span.name("film"), film, segment=span) for span in spans]
+    tasks = [replace(whole, source=source, target=tmp_path / f"parts/{source.video}.h5") for source in sources]
+    outcomes = flow_stage.store_segments(tasks, no_report)
+    assert outcomes[:2] == [2, 5]
+    assert all(str(outcome).startswith("truncated: decoded ") for outcome in outcomes[2:])
+    assert [task.target.exists() for task in tasks] == [True, True, False, False]
+
+
+def test_the_flow_of_a_segment_is_stored_before_the_next_one_is_reached(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "_REPORTED", 1)
+    whole = flow_task(film, tmp_path / "whole.h5", "farneback", {}, 1)
+    sources = [VideoSource("c", span.name("film"), film, segment=span) for span in (SPANS[0], SPANS[3])]
+    tasks = [replace(whole, source=source, target=tmp_path / f"parts/{source.video}.h5") for source in sources]
+    decoded = 0
+
+    def report(units: int) -> None:
+        nonlocal decoded
+        if units:  # by the thread that stores
+            return
+        decoded += 1
+        for _ in range(1000):
+            if decoded < 16 or tasks[0].target.exists():
+                return
+            time.sleep(0.01)
+        raise AssertionError("decoding goes on, but the first segment is not stored")
+
+    assert flow_stage.store_segments(tasks, report) == [7, 9]
 
 
 def test_how_many_frames_a_segment_will_have_is_told_before(film: Path, tmp_path: Path) -> None:
