@@ -7,7 +7,7 @@ whatever T is. Learning rates are those of the convolution filters; `optimiser.p
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, Any, Literal, get_args
 
 from pipelines.errors import UsageError
@@ -80,6 +80,7 @@ class Step:
     """Weight decay of the convolution filters."""
     label_smoothing: options.Probability = 0.0
     """Label smoothing of the cross-entropy."""
+    _: KW_ONLY  # what follows came after stres 0.1: `config.json` has it only where it is not as usual
     feature_weight: Annotated[float, Option(minimum=0)] = 0.0
     """Of the student: weight of matching the joint network's motion features, beside the cross-entropy's 1."""
     logit_weight: Annotated[float, Option(minimum=0)] = 0.0

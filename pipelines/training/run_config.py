@@ -1,9 +1,9 @@
 """The content of a run's `config.json`, typed all the way down. It may come from anywhere, so reading it checks every
 field.
 
-A field of `RunConfig`, `NetworkConfig` or `StepConfig` that has a default came later than the others: where it has its
-default it is not written, so that the files, and the settings that weights and checkpoints are compared by, stay those
-of the versions before it. A `Step` is written whole, and read with defaults for what it lacks.
+A field of `RunConfig`, `NetworkConfig` or `StepConfig` that has a default came later than the others, and so did what
+stands behind `KW_ONLY` in `Step`: where such a field has its default it is not written, so that the files, and the
+settings that weights and checkpoints are compared by, stay those of the versions before it.
 """
 
 import hashlib
@@ -130,11 +130,13 @@ class StepConfig:
             raise WrongField(f"{name}.name", step.name)
         return cls(step, weights, teacher, unlabelled)
 
-    def to_json(self) -> dict[str, Any]:
-        """The step's fields, those of matching only of the student, and among them those of `self` that are set."""
-        left_out = () if self.step.name == "student" else MATCHING
-        document = to_json(self, defaults=False)
+    def to_json(self, *, defaults: bool = False) -> dict[str, Any]:
+        """The step's fields, those of matching only of the student, and among them those of `self`; with `defaults`
+        also those that are left out because they have their default."""
+        document = to_json(self, defaults=defaults)
         step = document.pop("step")
+        usual = set() if defaults else step.keys() - to_json(self.step, defaults=False).keys()
+        left_out = (usual | set(MATCHING)) - _always_written(self.step.name)
         return {name: value for name, value in step.items() if name not in left_out} | document
 
 
@@ -197,13 +199,13 @@ class RunConfig:
         return config
 
     def to_json(self, *, defaults: bool = False) -> dict[str, Any]:
-        """The content of `config.json`; with `defaults` also those fields of the run and its network that are left out
-        there because they have their default."""
+        """The content of `config.json`; with `defaults` also the fields that are left out there because they have their
+        default."""
         document = to_json(replace(self, flow=None, steps={}, others={}), defaults=defaults)
         del document["others"]
         document["network"] = to_json(self.network, defaults=defaults)
         document["flow"] = self.flow.to_json() if self.flow else {}
-        document["steps"] = {name: step.to_json() for name, step in self.steps.items()}
+        document["steps"] = {name: step.to_json(defaults=defaults) for name, step in self.steps.items()}
         document["split_sha256"] = document.pop("split_sha256")  # stays the last field
         return document | dict(self.others)
 
@@ -242,9 +244,14 @@ def with_current_names(document: Any) -> Any:
 def _with_defaults(step: Any) -> Any:
     if not isinstance(step, dict):
         return step
-    left_out = _NEEDED_OF_A_STEP if step.get("name") == "student" else (*_NEEDED_OF_A_STEP, *MATCHING)
+    written = _always_written(step.get("name")) - set(_NEEDED_OF_A_STEP)
     defaults = {one.name: json.loads(json_text(one.default)) for one in fields(Step) if one.default is not MISSING}
-    return {name: value for name, value in defaults.items() if name not in left_out} | step
+    return {name: value for name, value in defaults.items() if name in written} | step
+
+
+def _always_written(step: Any) -> set[str]:
+    """The fields of the step of that name that are written whatever their value."""
+    return {each.name for each in fields(Step) if not each.kw_only or (step == "student" and each.name in MATCHING)}
 
 
 def _rename_fields(fields: Any) -> Any:
