@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def read_list(
     relative_to: Path | None = None,
     class_names: Path | None = None,
     label_column: str | None = None,
+    whole_videos: bool = False,
     pictures: bool = False,
 ) -> VideoListFile:
     """Reads the videos of a list file, which need not exist.
@@ -114,6 +116,7 @@ def read_list(
         class_names: The file that names the classes of labels that are numbers; None: the only such file beside the
             list.
         label_column: The column of the labels; None: the first of those that are known to hold labels.
+        whole_videos: Whether starts and ends say what the videos were cut from, not which part of them is meant.
         pictures: Whether the paths are folders of pictures, which are refused otherwise.
 
     Raises:
@@ -122,7 +125,7 @@ def read_list(
             video segments in two splits.
     """
     folders = _folders(list_file, relative_to)
-    entries = _three_columns(list(_entries(list_file, folders, label_column)))
+    entries = _three_columns(list(_entries(list_file, folders, label_column, whole_videos)))
     if not pictures and entries and not any(is_video(Path(entry.path)) for entry in entries[:100]):
         first = entries[0]
         if any((folder / first.path).is_dir() for folder in folders):
@@ -138,6 +141,7 @@ def read_list(
     known_as: dict[tuple[Path, Segment | None], Entry] = {}
     in_split: dict[Path, Entry] = {}
     twice = 0
+    of_segments = any(entry.segment for entry in entries)
     has_labels = any(entry.label for entry in entries)
     unwanted = [entry for entry in entries if entry.segment and not entry.label] if has_labels else []
     if unwanted:
@@ -156,7 +160,7 @@ def read_list(
                 f"{entry.where}: {what} has the label {label!r}, but {known.where} gives it "
                 f"{known.label or UNLABELLED!r}: keep one"
             )
-        if entry.segment and (other := in_split.setdefault(path, entry)).split != entry.split:
+        if of_segments and (other := in_split.setdefault(path, entry)).split != entry.split:
             raise UsageError(
                 f"{entry.where} has {entry.path} in the split {entry.split or 'none'!r}, {other.where} in "
                 f"{other.split or 'none'!r}: a video's segments belong to one split"
@@ -165,8 +169,11 @@ def read_list(
         if known is entry:
             read.videos.append(ListedVideo(label, path, entry.split or of_list, absent, entry.segment))
     if twice:
-        what = "a segment" if any(entry.segment for entry in entries) else "a video"
+        what = "a segment" if of_segments else "a video"
         read.notes.append(f"{plural(twice, f'line of {list_file} repeats', f'lines of {list_file} repeat')} {what}")
+    whole = sum(video.segment is None for video in read.videos)
+    if of_segments and whole:
+        read.notes.append(f"{plural(whole, 'row')} of {list_file} without start and end: the whole video")
     unlabelled = sum(video.class_name == UNLABELLED for video in read.videos)
     if 0 < unlabelled < len(read.videos):
         have = "has" if unlabelled == 1 else "have"
@@ -199,7 +206,8 @@ def _split_of_list(list_file: Path) -> str:
 
 
 def listed_labels(list_file: Path, by_name: Mapping[str, Sequence[Path]]) -> Iterator[tuple[Path, str]]:
-    """The labels of a list with a header; nothing if the file is not such a list.
+    """The labels of a list with a header; nothing if the file is not such a list. Starts and ends in it say what the
+    videos were cut from.
 
     Args:
         list_file: The list, whose paths are relative to its folder.
@@ -210,20 +218,25 @@ def listed_labels(list_file: Path, by_name: Mapping[str, Sequence[Path]]) -> Ite
         (path, class) of each labelled video.
 
     Raises:
-        UsageError: The list is broken.
+        UsageError: The list is broken, or gives a video two labels.
     """
     folder = list_file.parent
     first = next((line.strip() for line in _text(list_file).split("\n") if line.strip()), "")
     if not first.startswith("{") and _header(first, []) is None:
         return
-    entries = [entry for entry in _entries(list_file, [folder]) if entry.label]
+    entries = [entry for entry in _entries(list_file, [folder], whole_videos=True) if entry.label]
+    known_as: dict[str, Entry] = {}
     for entry in _named(entries, list_file, None, []):
-        if entry.segment:
-            raise UsageError(f"{entry.where} is of a segment of a video: give {list_file} as VIDEOS, not the folder")
         require_class_name(entry.label, entry.where)
         paths = by_name.get(Path(entry.path).stem, [])
         exact = [path for path in paths if path == folder / entry.path]
         for path in exact or (paths if len(paths) == 1 else []):
+            known = known_as.setdefault(entry.path, entry)
+            if known.label != entry.label:
+                raise UsageError(
+                    f"{entry.where}: {entry.path} has the label {entry.label!r}, but {known.where} gives it "
+                    f"{known.label!r}: keep one, or give {list_file} as VIDEOS where its rows are of segments"
+                )
             yield path, entry.label
 
 
@@ -303,8 +316,11 @@ def is_there(folder: Path, name: str) -> bool:
 # ------------------------------------------------------------------ lines
 
 
-def _entries(list_file: Path, folders: Sequence[Path], label_column: str | None = None) -> Iterator[Entry]:
+def _entries(
+    list_file: Path, folders: Sequence[Path], label_column: str | None = None, whole_videos: bool = False
+) -> Iterator[Entry]:
     label_columns = _LABEL_COLUMNS if label_column is None else (_column(label_column),)
+    entry_of = partial(_of_columns, label_columns=label_columns, whole_videos=whole_videos)
     if is_hmdb51_list(list_file.name):
         raise UsageError(
             f"{list_file} is a split list of HMDB51, whose numbers say train, test or unused, not the class: give the "
@@ -318,14 +334,15 @@ def _entries(list_file: Path, folders: Sequence[Path], label_column: str | None 
     if lines[0][1].startswith("{"):
         with contextlib.suppress(ValueError):  # JSON lines, or broken ones
             if isinstance(document := json.loads(text), dict) and (read := _reader_of(document)):
-                yield from read(document, list_file)
+                for entry in read(document, list_file):
+                    yield replace(entry, segment=None) if whole_videos else entry
                 return
         for where, line in lines:
             try:
                 document = json.loads(line, object_pairs_hook=_without_repetition)
             except ValueError as error:
                 raise UsageError(f"{where} cannot be read as JSON ({error})") from error
-            yield _of_columns(_columns_of(document, where), where, label_columns)
+            yield entry_of(_columns_of(document, where), where)
         return
     array: list[object] = []
     if text.lstrip().startswith("["):
@@ -333,9 +350,7 @@ def _entries(list_file: Path, folders: Sequence[Path], label_column: str | None 
             array = list(json.loads(text))
     if array:
         places = (f"{list_file}, element {number}" for number in range(1, len(array) + 1))
-        yield from (
-            _of_columns(_columns_of(one, where), where, label_columns) for where, one in zip(places, array, strict=True)
-        )
+        yield from (entry_of(_columns_of(one, where), where) for where, one in zip(places, array, strict=True))
         return
     header = _header(lines[0][1], folders, label_columns)
     if header is not None:
@@ -348,7 +363,7 @@ def _entries(list_file: Path, folders: Sequence[Path], label_column: str | None 
                 "import-frames` on the folders of pictures"
             )
         if delimiter != " " or len(columns) != 2 or columns[0] not in PATH_COLUMNS:
-            yield from _of_table(text, delimiter, columns, list_file, label_columns)
+            yield from _of_table(text, delimiter, columns, list_file, entry_of)
             return
         lines = lines[1:]
     elif label_column is not None:
@@ -375,7 +390,7 @@ def _entries(list_file: Path, folders: Sequence[Path], label_column: str | None 
             )
         is_of_segments = segment is not None
         if segment:
-            span = _segment(segment["start"], segment["end"], where, in_frames=False)
+            span = None if whole_videos else _segment(segment["start"], segment["end"], where, in_frames=False)
             yield Entry(path, _unquoted(segment["label"]), "", where, separator, span)
             continue
         if separator and separator in label and line[-1] not in "\"'" and not re.fullmatch(r"[-\d\s,;.]+", label):
@@ -531,7 +546,11 @@ def _require_once(names: Sequence[str], where: str) -> None:
 
 
 def _of_table(
-    text: str, delimiter: str, names: Sequence[str], list_file: Path, label_columns: Sequence[str]
+    text: str,
+    delimiter: str,
+    names: Sequence[str],
+    list_file: Path,
+    entry_of: Callable[[Mapping[str, str], str], Entry],
 ) -> Iterator[Entry]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
@@ -545,10 +564,10 @@ def _of_table(
             raise UsageError(
                 f"{where} has {plural(len(row), 'column')}, the header {len(names)}: quote what holds a {delimiter!r}"
             )
-        yield _of_columns(dict(zip(names, (cell.strip() for cell in row), strict=False)), where, label_columns)
+        yield entry_of(dict(zip(names, (cell.strip() for cell in row), strict=False)), where)
 
 
-def _of_columns(columns: Mapping[str, str], where: str, label_columns: Sequence[str]) -> Entry:
+def _of_columns(columns: Mapping[str, str], where: str, label_columns: Sequence[str], whole_videos: bool) -> Entry:
     label = next((columns[name] for name in label_columns if columns.get(name)), "")
     split = next((split_of(columns[name]) for name in _SPLIT_COLUMNS if columns.get(name)), "")
     if all(columns.get(name) for name in _KINETICS):
@@ -560,21 +579,21 @@ def _of_columns(columns: Mapping[str, str], where: str, label_columns: Sequence[
     path = next((columns[name] for name in PATH_COLUMNS if columns.get(name)), "")
     if not path:
         raise UsageError(f"{where} names no video: known columns are {', '.join(PATH_COLUMNS)}")
-    return Entry(path, label, split, where, segment=_segment_of_columns(columns, where))
+    return Entry(path, label, split, where, segment=None if whole_videos else _segment_of_columns(columns, where))
 
 
 def _segment_of_columns(columns: Mapping[str, str], where: str) -> Segment | None:
-    """The segment that a row is of; None where the list has no columns for that."""
-    there = []
+    """The segment that a row is of; None where the list has no columns for that, or the row nothing in them."""
+    said = []
     for in_frames, *both in _SPANS:
         names = [next((name for name in spellings if name in columns), "") for spellings in both]
         if all(names):
-            start, end = (columns[name] for name in names)
+            start, end = (columns.get(name, "") for name in names)
             if start and end:
                 return _segment(start, end, where, in_frames=in_frames)
-            there += names
-    if there:
-        raise UsageError(f"{where} says no {' and no '.join(name for name in there if not columns[name])}")
+            said += names if start or end else []
+    if said:
+        raise UsageError(f"{where} says no {' and no '.join(name for name in said if not columns.get(name))}")
     return None
 
 

@@ -92,6 +92,9 @@ class ReadAs:
     ] = None
     """The column of a list with a header that holds the labels."""
 
+    whole_videos: Annotated[bool, Option(group=_READING)] = False
+    """Take every video of a list whole: its starts and ends say what the clips were cut from."""
+
     def __post_init__(self) -> None:
         options.check(self)
 
@@ -205,6 +208,7 @@ def find_videos(
             relative_to=read_as.relative_to,
             class_names=read_as.class_names,
             label_column=read_as.label_column,
+            whole_videos=read_as.whole_videos,
         )
         layout, notes = f"list {path}", listed.notes
         found = [_source(one.class_name, one.path, one.split, one.absent, one.segment) for one in listed.videos]
@@ -237,7 +241,7 @@ def account_of(layout: str, found: Iterable[VideoSource]) -> Account:
     found = list(found)
     classes = Counter(source.class_name for source in found)
     splits = Counter(source.split for source in found if source.split)
-    videos = len({source.path for source in found if source.segment})
+    videos = len({source.path for source in found}) if any(source.segment for source in found) else 0
     return Account(layout, dict(sorted(classes.items())), dict(sorted(splits.items())), videos)
 
 

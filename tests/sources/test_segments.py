@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def found(folder: Path, text: str, name: str = "list.csv", **said: str) -> list[tuple[str, str, Segment | None]]:
+def found(folder: Path, text: str, name: str = "list.csv", **said: str | bool) -> list[tuple[str, str, Segment | None]]:
     (folder / name).write_text(text)
     videos = find_videos(folder / name, read_as=ReadAs(**said)).videos  # type: ignore[arg-type]
     return [(source.id, source.path.name, source.segment) for source in videos]
@@ -139,7 +139,35 @@ def test_what_is_no_list_of_segments_is_refused(folder: Path, text: str, refusal
         found(folder, text)
 
 
+def test_a_row_without_start_and_end_is_the_whole_video(folder: Path) -> None:
+    (folder / "l.csv").write_text("path,label,start,end\na.mp4,run,0.5,2\na.mp4,walk,,\nb.mp4,jump,,\n")
+    read = find_videos(folder / "l.csv")
+    assert [source.id for source in read.videos] == ["jump/b", "run/a_0.500-2.000", "walk/a"]
+    assert read.account is not None
+    assert read.account.videos == 2
+    assert read.account.notes == [f"2 rows of {folder / 'l.csv'} without start and end: the whole video"]
+    with pytest.raises(UsageError, match=r"line 3 has a.mp4 in the split 'test'"):
+        found(folder, "path,label,start,end,split\na.mp4,run,0.5,2,train\na.mp4,run,,,test\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label,start,end\na.mp4,run,0.5,2\nb.mp4,jump,7,3\n",
+        "a.mp4,0.5,2,run\nb.mp4,7,3,jump\n",
+        '{"path": "a.mp4", "start": 0.5, "end": 2, "label": "run"}\n{"path": "b.mp4", "start": "x", "label": "jump"}\n',
+    ],
+)
+def test_starts_and_ends_of_clips_that_are_cut_already_count_for_nothing(folder: Path, text: str) -> None:
+    assert [one[0] for one in found(folder, text, whole_videos=True)] == ["jump/b", "run/a"]
+
+
+def test_starts_and_ends_beside_a_folder_of_clips_say_what_they_were_cut_from(folder: Path) -> None:
+    (folder / "metadata.csv").write_text("file_name,start,end,label\na.mp4,0,1,run\nb.mp4,x,2,jump\nv_id1.mp4,,,run\n")
+    assert [source.id for source in find_videos(folder).videos] == ["jump/b", "run/a", "run/v_id1"]
+
+
 def test_segments_beside_a_folder_of_videos_are_not_taken_for_its_labels(folder: Path) -> None:
     (folder / "metadata.csv").write_text("file_name,start,end,label\na.mp4,0,1,run\na.mp4,1,2,jump\n")
-    with pytest.raises(UsageError, match=r"line 2 is of a segment of a video: give .*metadata.csv as VIDEOS"):
+    with pytest.raises(UsageError, match=r"line 3: .*'jump', but .*line 2 gives it 'run'.* give .*metadata.csv as VID"):
         find_videos(folder)
