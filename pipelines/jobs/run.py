@@ -16,6 +16,7 @@ from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import OnProgress, Progress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Report, share_tasks
+from pipelines.sources.segments import video_of
 from pipelines.sources.videos import Account, VideoList
 from pipelines.storage.atomic import create_folder, remove_left_over_temporary_files, require_writable
 from pipelines.storage.failures import Failure, FailureLog, read_failures, record_outcomes
@@ -106,16 +107,17 @@ def _remove_left_overs(job: Job[Task]) -> None:
 
 def _record_known_outcomes(job: Job[Task], division: Division[Task], refused: Sequence[Failure]) -> None:
     """Records the videos that are refused; drops the rows of videos that are done, that have another name by now, or
-    whose file no longer exists."""
+    whose file no longer exists. A file has as many names as it has segments."""
     to_do, done = ({job.failure(task.source, "").key for task in tasks} for tasks in (division.to_do, division.done))
     others = [row for row in read_failures(job.workspace) if row.stage == job.stage and row.key not in to_do]
     named: set[str] = set()  # the videos' paths and all folders that they lie in
     for task in (*division.to_do, *division.done) if others else ():
-        path = task.source.path
+        path = task.source.path.parent if task.source.segment else task.source.path
         while str(path) not in named:
             named.add(str(path))
             path = path.parent
-    gone = {row.key for row in others if row.path in named or not Path(row.path).exists()}
+    renamed = {row for row in others if row.path in named and video_of(row.video) != Path(row.path).stem}
+    gone = {row.key for row in others if row in renamed or not Path(row.path).exists()}
     record_outcomes(job.workspace, failed=refused, succeeded=done | gone)
 
 

@@ -21,7 +21,7 @@ from pipelines.optical_flow.methods import make_method
 from pipelines.optical_flow.store import FlowTask, runs_of_frames, store_flow
 from pipelines.sources.segments import Segment
 from pipelines.sources.videos import VideoSource
-from pipelines.storage.failures import read_failures
+from pipelines.storage.failures import Failure, read_failures, record_outcomes
 from pipelines.storage.flow_file import FLOW_SCHEMA, FlowFile
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.frames_file import FrameFile
@@ -288,6 +288,21 @@ def test_a_list_of_segments_from_its_files_to_failures_and_what_is_missing_is_ma
         ("walk/film_0.000-0.400", 10),
         ("walk/film_0.600-1.200", 15),
     ]
+
+
+def test_rows_stay_of_other_names_that_a_file_has_by_its_segments(film: Path, tmp_path: Path) -> None:
+    workspace, listed = Workspace(tmp_path / "work"), film.parent / "list.csv"
+    listed.write_text("film.mkv,0,.1,run\n")
+    failed = Failure("extract-frames", "run", "film_7.000-8.000", str(film), "")
+    record_outcomes(workspace, failed=[failed])
+    frames_of(workspace, listed)
+    assert [row.video for row in read_failures(workspace)] == [failed.video]
+    whole = film.parent / "walk" / film.name
+    whole.parent.mkdir()
+    film.rename(whole)
+    record_outcomes(workspace, failed=[replace(failed, path=str(whole), video=name) for name in ("film", failed.video)])
+    frames_of(workspace, film.parent)
+    assert [row.video for row in read_failures(workspace)] == [failed.video]  # the whole film has another name now
 
 
 def test_segments_finished_before_their_process_died_are_done(
