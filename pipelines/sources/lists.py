@@ -11,7 +11,7 @@ import io
 import json
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +20,7 @@ from typing import Any
 
 from pipelines.datasets.split_lists import is_hmdb51_list, is_ucf101_list
 from pipelines.errors import MissingError, UsageError
-from pipelines.interface.wording import plural
+from pipelines.interface.wording import plural, some
 from pipelines.sources.names import VIDEO_SUFFIXES, is_video, require_class_name, split_of
 from pipelines.sources.segments import Segment
 from pipelines.storage.workspace import UNLABELLED
@@ -124,8 +124,9 @@ def read_list(
         UsageError: The file is not a list, a label cannot be a folder's name, a video or segment has two labels, or a
             video segments in two splits.
     """
+    read = VideoListFile()
     folders = _folders(list_file, relative_to)
-    entries = _three_columns(list(_entries(list_file, folders, label_column, whole_videos)))
+    entries = _three_columns(list(_entries(list_file, folders, read.notes, label_column, whole_videos)))
     if not pictures and entries and not any(is_video(Path(entry.path)) for entry in entries[:100]):
         first = entries[0]
         if any((folder / first.path).is_dir() for folder in folders):
@@ -133,7 +134,6 @@ def read_list(
                 f"{first.where} names a folder, {first.path}: a list of folders of pictures (rawframes) is for `stres "
                 f"import-frames DIR --list {list_file}`"
             )
-    read = VideoListFile()
     entries = _named(entries, list_file, class_names, read.notes)
     of_list = _split_of_list(list_file)
     by_name = _ByName(folders)
@@ -183,7 +183,7 @@ def read_list(
 
 def read_lines(list_file: Path) -> list[tuple[str, str]]:
     """Path and label ("" for none) of every line of a list, as they stand there. Raises as `read_list`."""
-    return [(entry.path, entry.label) for entry in _three_columns(list(_entries(list_file, ())))]
+    return [(entry.path, entry.label) for entry in _three_columns(list(_entries(list_file, (), [])))]
 
 
 def _folders(list_file: Path, relative_to: Path | None) -> list[Path]:
@@ -224,7 +224,7 @@ def listed_labels(list_file: Path, by_name: Mapping[str, Sequence[Path]]) -> Ite
     first = next((line.strip() for line in _text(list_file).split("\n") if line.strip()), "")
     if not first.startswith("{") and _header(first, []) is None:
         return
-    entries = [entry for entry in _entries(list_file, [folder], whole_videos=True) if entry.label]
+    entries = [entry for entry in _entries(list_file, [folder], [], whole_videos=True) if entry.label]
     known_as: dict[str, Entry] = {}
     for entry in _named(entries, list_file, None, []):
         require_class_name(entry.label, entry.where)
@@ -317,7 +317,11 @@ def is_there(folder: Path, name: str) -> bool:
 
 
 def _entries(
-    list_file: Path, folders: Sequence[Path], label_column: str | None = None, whole_videos: bool = False
+    list_file: Path,
+    folders: Sequence[Path],
+    notes: list[str],
+    label_column: str | None = None,
+    whole_videos: bool = False,
 ) -> Iterator[Entry]:
     label_columns = _LABEL_COLUMNS if label_column is None else (_column(label_column),)
     entry_of = partial(_of_columns, label_columns=label_columns, whole_videos=whole_videos)
@@ -333,9 +337,9 @@ def _entries(
         return
     if lines[0][1].startswith("{"):
         with contextlib.suppress(ValueError):  # JSON lines, or broken ones
-            if isinstance(document := json.loads(text), dict) and (read := _reader_of(document)):
-                for entry in read(document, list_file):
-                    yield replace(entry, segment=None) if whole_videos else entry
+            document = json.loads(text)
+            if (annotated := _of_document(document, list_file, notes)) is not None:
+                yield from (replace(entry, segment=None) for entry in annotated) if whole_videos else annotated
                 return
         for where, line in lines:
             try:
@@ -604,26 +608,48 @@ def _segment(start: str, end: str, where: str, *, in_frames: bool) -> Segment:
         raise UsageError(f"{where}: {error}") from None
 
 
-def _reader_of(document: Mapping[str, object]) -> "Callable[[Mapping[str, Any], Path], Iterator[Entry]] | None":
-    """What reads a JSON document of segments; None for another one."""
+def _of_document(document: Mapping[str, Any], list_file: Path, notes: list[str]) -> list[Entry] | None:
+    """What a JSON document of segments lists; None for another one."""
     if isinstance(document.get("database"), dict):
-        return _of_activitynet
-    return _of_timeline if str(document.get("schema", "")).startswith("stres/timeline/") else None
+        return _of_activitynet(document, list_file, notes)
+    is_timeline = str(document.get("schema", "")).startswith("stres/timeline/")
+    return list(_of_timeline(document, list_file)) if is_timeline else None
 
 
-def _of_activitynet(document: Mapping[str, Any], list_file: Path) -> Iterator[Entry]:
+def _of_activitynet(document: Mapping[str, Any], list_file: Path, notes: list[str]) -> list[Entry]:
     """ActivityNet's annotations, which THUMOS14, HACS and FineAction are given in too: videos without any, as those of
-    its test, are not listed."""
+    its test, are not listed. What cannot be used is left out, since they have such annotations as published. Raises
+    `UsageError` where that is all."""
+    entries: list[Entry] = []
+    unusable: list[str] = []
+    labels: dict[tuple[str, Segment | None], set[str]] = defaultdict(set)
     for video, about in document["database"].items():
         split = split_of(str(about.get("subset", "")))
         for number, annotation in enumerate(about.get("annotations", []), start=1):
-            where = f"{list_file}, video {video}, annotation {number}"
+            where = f"video {video}, annotation {number}"
             try:
                 start, end = map(str, annotation["segment"])
                 label = str(annotation["label"])
             except (KeyError, TypeError, ValueError):
-                raise UsageError(f"{where} has no segment of a start and an end, or no label: correct it") from None
-            yield Entry(video, label, split, where, segment=_segment(start, end, where, in_frames=False))
+                unusable.append(f"{where} has no segment of a start and an end, or no label")
+                continue
+            try:
+                span = _segment("0" if start.startswith("-") else start, end, where, in_frames=False)
+            except UsageError as error:
+                unusable.append(str(error))
+                continue
+            entries.append(Entry(video, label, split, f"{list_file}, {where}", segment=span))
+            labels[video, span].add(label)
+    if unusable and not entries:
+        raise UsageError(f"{list_file}, {unusable[0]}: correct it")
+    if unusable:
+        what = plural(len(unusable), "unusable annotation")
+        notes.append(f"{what} of {list_file} left out ({unusable[0]})")
+    several = [f"{video} {span}: {' and '.join(sorted(of))}" for (video, span), of in labels.items() if len(of) > 1]
+    if several:
+        what = plural(len(several), "segment")
+        notes.append(f"{what} of {list_file} left out, with more than one label ({some(several)}): keep one label each")
+    return [entry for entry in entries if len(labels[entry.path, entry.segment]) == 1]
 
 
 def _of_timeline(document: Mapping[str, Any], list_file: Path) -> Iterator[Entry]:

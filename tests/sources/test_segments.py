@@ -85,6 +85,27 @@ def test_activitynet_is_read_as_it_is_and_its_files_are_found(folder: Path) -> N
     ]
 
 
+def test_annotations_that_cannot_be_used_are_left_out_and_counted(folder: Path) -> None:
+    spans = [([-0.1, 2], "run"), ([2, 3], "dive"), ([2.0, 3.0], "cliff dive"), ([5, 4], "run"), ([6, 7], "run")]
+    annotations = [{"segment": span, "label": label} for span, label in spans]
+    database = {"a": {"subset": "training", "annotations": [*annotations, {"label": "run"}, annotations[0]]}}
+    listed = folder / "thumos.json"
+    listed.write_text(json.dumps({"database": database}))
+    read = find_videos(listed)
+    assert [source.id for source in read.videos] == ["run/a_0.000-2.000", "run/a_6.000-7.000"]
+    assert read.account is not None
+    assert read.account.notes == [
+        f"2 unusable annotations of {listed} left out (video a, annotation 4: the segment ends at '4', which is not "
+        "after its start, '5')",
+        f"1 segment of {listed} left out, with more than one label (a 2.000-3.000: cliff dive and dive): keep one "
+        "label each",
+        f"1 line of {listed} repeats a segment",
+    ]
+    listed.write_text(json.dumps({"database": {"a": {"annotations": annotations[3:4]}}}))
+    with pytest.raises(UsageError, match="json, video a, annotation 1: the segment ends at '4'"):
+        find_videos(listed)
+
+
 def test_kinetics_annotations_still_name_clips_that_are_cut_already(folder: Path) -> None:
     (folder / "abc_000001_000011.mp4").touch()
     text = "label,youtube_id,time_start,time_end,split\nrun,abc,1,11,train\n"
