@@ -122,6 +122,8 @@ def deal(
         if not going and not any(waiting.values()):
             return
     end(going)
+    if waiting[False] and shown:
+        shown.check()
     for part in (late := [*waiting[False], *waiting[True]]):
         length = plural(reader.decoded, "frame")
         if not part.segment.in_frames:

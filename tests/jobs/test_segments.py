@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -178,6 +179,25 @@ def test_timestamps_that_go_back_are_replaced_for_segments_as_for_the_video(tmp_
     assert len(opened) == 3  # to be decoded, to find the times, to be decoded
     with FrameFile(tasks[1].target) as file:
         assert (file.attributes["times_from"], file.attributes["segment_first_frame"]) == ("rate", 10)
+
+
+def test_a_segment_behind_the_last_timestamp_is_looked_for_again_where_timestamps_stand_still(tmp_path: Path) -> None:
+    write_film(tmp_path / "film.avi", "mjpeg", "yuvj420p", texture(T))
+    film = tmp_path / "film.mkv"
+    with av.open(str(tmp_path / "film.avi")) as source, av.open(str(film), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.pts is not None:  # which the last one lacks, which is empty
+                packet.pts = packet.dts = packet.pts // 3 * 3
+                packet.stream = stream
+                container.mux(packet)
+    with VideoReader(film, allow_truncated=True) as reader:
+        assert len([*reader]) == T
+        assert (reader.stamp, reader.timing.duration) == pytest.approx((1.08, 3.6))
+    tasks = frame_tasks(film, tmp_path / "parts", [Segment(1200, 2000)], allow_truncated=True)
+    units: list[int] = []
+    assert frames_stage.store_segments(tasks, units.append) == [7]  # of 0.12 s
+    assert units.count(0) == 3  # signs of life: of each pass, also of that which finds the times
 
 
 def test_a_cut_or_damaged_film_fails_what_lies_behind(tmp_path: Path) -> None:
