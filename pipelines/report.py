@@ -209,9 +209,10 @@ def _near_duplicates(
     workspace: Workspace, evaluations: "Sequence[SavedEvaluation]", on_progress: OnProgress
 ) -> "tuple[tuple[NearDuplicate, ...], dict[str, str]]":
     """Of the videos that were tested and of those that the runs were trained on; and the groups of all of them, where
-    near duplicates have one. Raises `MissingError`."""
+    near duplicates have one. Raises `MissingError`, and `UsageError` where the groups of the splits do not fit."""
     from pipelines.analysis.near_duplicates import joined_groups, near_duplicates
     from pipelines.datasets.groups import groups_of
+    from pipelines.datasets.splits import groups_in_use, sets_of_splits
 
     if not workspace.frames.is_dir():
         raise MissingError(
@@ -229,7 +230,10 @@ def _near_duplicates(
     ]
     pairs = near_duplicates(workspace, splits, lambda done, total: on_progress(Progress("compare", done, total)))
     videos = sorted({video for _, train, test in splits for video in (*train, *test)})
-    return pairs, joined_groups(groups_of(videos, made_from[0].groups), pairs) if pairs else {}
+    if not pairs:
+        return pairs, {}
+    folder = sets_of_splits(workspace).get(made_from[0].set_name)  # a run's own split does not keep the groups
+    return pairs, joined_groups(groups_of(videos, groups_in_use(folder) if folder else None), pairs)
 
 
 def _free_folder(folder: Path, beside: str) -> Path:

@@ -124,7 +124,7 @@ def prepare_splits(
                 what = plural(len(left_out), "video was", "videos were")
                 tell(f"{what} in no split, for example {left_out[0]}: the splits are made again")
                 if groups is None and record.get("groups_from") != "names":
-                    groups = _groups_in_use(folder)
+                    groups = groups_in_use(folder)
                     if isinstance(groups, Mapping):
                         raise UsageError(
                             f"the groups of the splits in {folder} came from a file, which has to name the group of "
@@ -270,7 +270,7 @@ def splits_in_use(folder: Path, groups: GroupRule = None) -> list[Split]:
     Raises `UsageError` for broken or no lists, `MissingError` for a damaged `splits.json`.
     """
     about: dict[str, Any] = {
-        "groups": groups if groups is not None else _groups_in_use(folder),
+        "groups": groups if groups is not None else groups_in_use(folder),
         "groups_from": str(_record(folder).get("groups_from", "")),
         "set_name": "" if folder.name == "splits" else folder.name,
     }
@@ -478,8 +478,8 @@ def _record(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in document.items() if isinstance(value, _RECORD.get(name, object))}
 
 
-def _groups_in_use(folder: Path) -> GroupRule:
-    """The groups that a set of splits was made with."""
+def groups_in_use(folder: Path) -> GroupRule:
+    """The groups that a set of splits was made with. Raises `MissingError` where they are damaged."""
     by_id = {id_: str(group) for id_, group in _document(folder / GROUPS_FILE).items()}
     return by_id or _record(folder).get("group_regex")
 
@@ -491,7 +491,7 @@ def _document(path: Path) -> dict[str, Any]:
 
 def _made_otherwise(folder: Path, groups: GroupRule, folds: int | None, overwrite: bool) -> bool:
     """Whether the splits in use were made with other groups or folds, which only `overwrite` allows."""
-    record, before = _record(folder), _groups_in_use(folder)
+    record, before = _record(folder), groups_in_use(folder)
     origin = record.get("origin")
     if folds is not None and origin not in ("made", "videos"):
         raise UsageError(

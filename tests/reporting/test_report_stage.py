@@ -204,11 +204,17 @@ def test_near_duplicates_are_looked_for_where_frames_are(
             shown = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
             frames.append(cv2.imencode(".jpg", shown)[1].ravel())
             frames.finish({"source_sha256": video})
-    monkeypatch.setattr("pipelines.report.Run.split", lambda run: SimpleNamespace(train=["bend/train"], groups=None))
+    monkeypatch.setattr("pipelines.report.Run.split", lambda run: SimpleNamespace(train=["bend/train"], set_name=""))
+    workspace.splits.mkdir()
+    (workspace.splits / "trainlist01.txt").write_text("bend/train.avi 1\n")
+    write_json(workspace.splits / "groups.json", {"bend/v1": "scene", "bend/v2": "scene"})
     result = run(Config(workspace.root, near_duplicates=True))
     assert rows_of(result, "near_duplicates.csv")[1:] == [["1", "bend/v0", "bend/train", "true", "0"]]
-    groups = read_groups(Path(result.files["near_duplicate_groups.csv"]), ["bend/train", "bend/v0", "bend/v1"])
+    groups = read_groups(
+        Path(result.files["near_duplicate_groups.csv"]), ["bend/train", *(f"bend/v{n}" for n in range(4))]
+    )
     assert groups["bend/train"] == groups["bend/v0"] != groups["bend/v1"]
+    assert groups["bend/v1"] == groups["bend/v2"] != groups["bend/v3"]  # as the splits were made
     assert len(rows_of(result, "near_duplicate_groups.csv")) == 1 + 31
     assert result.notices == ["1 test is of a video whose near duplicate was trained on (near_duplicates.csv)"]
     page = Path(result.files["report.html"]).read_text("utf-8")
