@@ -18,7 +18,7 @@ from pipelines.errors import Interrupted, MissingError, UsageError
 from pipelines.models import STResNet
 from pipelines.runtime.progress import Progress, ignore_progress
 from pipelines.storage.workspace import Workspace
-from pipelines.training import session
+from pipelines.training import preparation
 from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, load, save
 from pipelines.training.runs import Run, load_network, only_trainer
 from pipelines.verification.runs import RunTask
@@ -278,7 +278,7 @@ def test_a_run_is_not_continued_with_other_content_of_its_weights_file(workspace
 def test_a_run_that_does_not_tell_the_hash_of_its_weights_file_is_continued(workspace, tmp_path, monkeypatch):
     settings = {"name": "filled", "resnet": "v1.5", "weights": weights_of_a_file(tmp_path / "weights.pth", 0)}
     with monkeypatch.context() as before:
-        before.setattr(session, "weights_digest", lambda weights: "")
+        before.setattr(preparation, "weights_digest", lambda weights: "")
         train.run(config(workspace.root, steps=("appearance",), **settings))
     assert "weights_sha256" not in Run(workspace.runs / "filled").config_file.read_text()
     steps = train.run(config(workspace.root, steps=("appearance", "motion"), **settings)).steps
