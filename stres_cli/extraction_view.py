@@ -4,9 +4,10 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.interface.options import command_line
+from pipelines.interface.options import command_line, fields_of
 from pipelines.interface.wording import duration, percent, plural, printable, room, size
 from pipelines.jobs.task import ExtractResult
+from pipelines.sources.videos import ReadAs
 from pipelines.storage.failures import Failure
 from stres_cli.console import CommandUI
 
@@ -94,7 +95,13 @@ def _where_and_next(stage: str, config: Any) -> str:
     )
     if kind is None:
         return ""
-    videos = [shlex.quote(config.videos)] if stage in ("extract-frames", "extract-flow") else []
+    videos = []
+    if stage in ("extract-frames", "extract-flow"):
+        videos.append(shlex.quote(config.videos))
+        for field in fields_of(ReadAs):  # else the next stage reads VIDEOS otherwise
+            value = getattr(config.read_as, field.name)
+            if value != field.default:
+                videos += [field.flag] if value is True else [field.flag, shlex.quote(str(value))]
     if kind == "frames":
         words = ["extract-flow", *videos]
     elif videos and not (config.workspace / "frames").exists():

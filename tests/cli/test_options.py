@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 from pipelines.errors import UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option, fields_of
+from pipelines.sources.videos import ReadAs
 from stres_cli import app as application
 from stres_cli.app import COMMANDS
 from stres_cli.config_options import spelled_out
+from stres_cli.extraction_view import _where_and_next
 
 
 def config_of(command):
@@ -187,3 +189,10 @@ def test_both_forms_reach_the_command(stres, tmp_path):
     assert all("without mirrors it is --views 5" in one.stderr for one in shown)
     assert "--mirror 'maybe' cannot be read: give yes or no" in stres("evaluate", "--mirror", "maybe").stderr
     assert stres("train", "--show-recipe", "--no-mirror").exit_code == 0
+
+
+def test_the_next_stage_is_told_to_read_videos_in_the_same_way(tmp_path):
+    read_as = ReadAs(label_column="a b", whole_videos=True)
+    config = config_of("extract-frames")(videos="l.csv", workspace=tmp_path, read_as=read_as)
+    told = _where_and_next("extract-frames", config)
+    assert f"next: stres extract-flow l.csv --label-column 'a b' --whole-videos --workspace {tmp_path}" in told
