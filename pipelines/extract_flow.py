@@ -135,6 +135,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         functools.partial(size_misfit, config.short_side) if from_videos else None,
     )
     division = divide(job, tasks, found.problems, comparison, overwrite=config.overwrite)
+    if not config.overwrite:
+        ranks().broadcast_from_rank0(lambda: _require_agreement(workspace, settings))
     probes: list[Probe] = []
     result = run_job(job, division, ignored=found.ignored, account=found.account, on_probe=probes.append)
     if result.estimate is not None:
@@ -151,6 +153,22 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         gpu_processes=growth.count if where != "cpu" else None,
         process_rates=growth.rates,
     )
+
+
+def _require_agreement(workspace: Workspace, settings: FlowSettings) -> None:
+    """Raises `UsageError` where other videos' flow lacks the settings that all of a workspace's has to share."""
+    for path in sorted(workspace.flow.glob("*/*.h5")):
+        try:
+            before = FlowSettings.from_attributes(peek(path, FLOW_SCHEMA))
+        except (ArtifactError, KeyError, TypeError, ValueError):
+            continue
+        if name := settings.contradiction(before):
+            raise UsageError(
+                f"the flow in {workspace.flow} has {name.replace('_', ' ')} {getattr(before, name)}, not "
+                f"{getattr(settings, name)}, and cannot be used beside it: give the options it was made with (--method "
+                f"{before.method} --bound {before.bound:g} --step {before.step}), or --overwrite and all of its videos"
+            )
+        return
 
 
 def gpu_waited(gpu_seconds: Sequence[float], seconds: float, gpus: int) -> float | None:

@@ -274,8 +274,8 @@ SMALL = _recipe(
     weights="none",
 )
 
-# For pretrained weights and hundreds to thousands of clips, on a CPU or one GPU. The kernels over time start as the
-# pretrained ones at their own frame: an average first destroys what the streams have learned.
+# For pretrained weights and hundreds to thousands of clips, on a CPU or one GPU. Rates and numbers of updates were
+# chosen on training groups held out (docs/pretrained.md); the student's and joint2's are not tuned.
 FINETUNE = _recipe(
     "finetune",
     (

@@ -178,6 +178,19 @@ def test_other_settings_are_refused_by_name(
     assert "--overwrite" in str(error.value)
 
 
+@pytest.mark.parametrize("settings", [{"bound": 5.0}, {"method": "dis"}])
+def test_flow_that_could_not_be_used_beside_what_is_stored_is_not_computed(
+    videos: Path, workspace: Workspace, write_clip: WriteClip, settings: dict[str, object]
+) -> None:
+    write_clip(videos / "c/a.mkv")
+    run(config(workspace, videos))
+    write_clip(others := videos.parent / "others/c/b.mkv")
+    with pytest.raises(UsageError, match="--method farneback --bound 20 --step 1"):
+        run(config(workspace, others.parents[1], **settings))
+    assert not workspace.flow_file("c", "b").exists()
+    assert run(config(workspace, others.parents[1])).done == 1
+
+
 def test_flow_of_stored_frames_keeps_what_is_known_of_the_video(
     videos: Path, workspace: Workspace, write_clip: WriteClip
 ) -> None:
