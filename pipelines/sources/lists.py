@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,22 @@ _LABEL_COLUMNS = (
 _SPLIT_COLUMNS = ("split", "subset", "set", "partition")
 # Of segments: seconds before frames, which may be those of a set of pictures at another rate (EPIC-KITCHENS' are).
 _SECONDS = (
-    ("start", "start_time", "start_seconds", "start_sec", "start_timestamp", "t_start", "time_start", "begin"),
+    (
+        *("start", "start_time", "start_seconds", "start_sec", "start_timestamp", "t_start", "time_start"),
+        *("begin", "begin_time", "onset", "from"),
+    ),
     (
         *("end", "end_time", "end_seconds", "end_sec", "end_timestamp", "t_end", "time_end"),
         *("stop", "stop_time", "stop_seconds", "stop_sec", "stop_timestamp", "t_stop", "time_stop"),
+        *("finish", "finish_time", "offset", "to"),
     ),
 )
 _FRAMES = (
-    ("start_frame", "frame_start", "startframe", "begin_frame"),
-    ("end_frame", "frame_end", "endframe", "stop_frame", "frame_stop", "stopframe"),
+    ("start_frame", "frame_start", "startframe", "begin_frame", "onset_frame", "onsetframe"),
+    (
+        *("end_frame", "frame_end", "endframe", "stop_frame", "frame_stop", "stopframe"),
+        *("finish_frame", "offset_frame", "offsetframe"),
+    ),
 )
 _SPANS = ((False, *_SECONDS), (True, *_FRAMES))
 _TIME = r"(?:\d+:){0,2}(?:\d+(?:\.\d*)?|\.\d+)"
@@ -183,7 +191,7 @@ def read_list(
 
 def read_lines(list_file: Path) -> list[tuple[str, str]]:
     """Path and label ("" for none) of every line of a list, as they stand there. Raises as `read_list`."""
-    return [(entry.path, entry.label) for entry in _three_columns(list(_entries(list_file, (), [])))]
+    return [(entry.path, entry.label) for entry in _three_columns(list(_entries(list_file, (), [], whole_videos=True)))]
 
 
 def _folders(list_file: Path, relative_to: Path | None) -> list[Path]:
@@ -568,7 +576,7 @@ def _of_table(
             raise UsageError(
                 f"{where} has {plural(len(row), 'column')}, the header {len(names)}: quote what holds a {delimiter!r}"
             )
-        yield entry_of(dict(zip(names, (cell.strip() for cell in row), strict=False)), where)
+        yield entry_of(dict(zip_longest(names, (cell.strip() for cell in row), fillvalue="")), where)
 
 
 def _of_columns(columns: Mapping[str, str], where: str, label_columns: Sequence[str], whole_videos: bool) -> Entry:
@@ -587,17 +595,30 @@ def _of_columns(columns: Mapping[str, str], where: str, label_columns: Sequence[
 
 
 def _segment_of_columns(columns: Mapping[str, str], where: str) -> Segment | None:
-    """The segment that a row is of; None where the list has no columns for that, or the row nothing in them."""
-    said = []
+    """The segment that a row is of; None where the list has no columns for that, or the row nothing in them. Raises
+    `UsageError` where only one of start and end is known."""
+    said: list[str] = []
+    alone = ""
+    paired = False
     for in_frames, *both in _SPANS:
         names = [next((name for name in spellings if name in columns), "") for spellings in both]
+        paired |= all(names)
         if all(names):
-            start, end = (columns.get(name, "") for name in names)
+            start, end = (columns[name] for name in names)
             if start and end:
                 return _segment(start, end, where, in_frames=in_frames)
             said += names if start or end else []
+        elif any(names) and not alone:
+            does, other, known = ("starts", "ends", both[1]) if names[0] else ("ends", "starts", both[0])
+            alone = (
+                f"{where}: the column {max(names)} says where a segment {does}, but no column where it {other}: call "
+                f"that one {known[0]} (known are {', '.join(known)}); if the videos are meant whole, leave "
+                f"{max(names)} out or give --whole-videos"
+            )
     if said:
-        raise UsageError(f"{where} says no {' and no '.join(name for name in said if not columns.get(name))}")
+        raise UsageError(f"{where} says no {' and no '.join(name for name in said if not columns[name])}")
+    if alone and not paired:
+        raise UsageError(alone)
     return None
 
 
@@ -673,7 +694,7 @@ def _columns_of(document: object, where: str) -> dict[str, str]:
         if str(name).casefold() in (*PATH_COLUMNS, *_LABEL_COLUMNS) and isinstance(value, list | dict):
             raise UsageError(f"{where}: {name} is {json.dumps(value)}: a video has one path and one class")
     _require_once([_column(str(name)) for name in document], where)
-    return {_column(str(name)): str(value) for name, value in document.items() if value is not None}
+    return {_column(str(name)): "" if value is None else str(value) for name, value in document.items()}
 
 
 # ------------------------------------------------------------------ the names of numbers

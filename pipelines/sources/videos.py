@@ -255,7 +255,7 @@ def _source(
 
 def listed_videos(list_file: Path) -> Iterable[VideoSource]:
     """The videos, or folders of pictures, of a list file, which need not exist. Raises as `read_list`."""
-    read: VideoListFile = read_list(list_file, pictures=True)
+    read: VideoListFile = read_list(list_file, whole_videos=True, pictures=True)
     return [_source(video.class_name, video.path, video.split) for video in read.videos]
 
 

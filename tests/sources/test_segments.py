@@ -39,6 +39,11 @@ EPIC = (
         ("label;end;start;path\nrun;2.0;0.5;a.mp4\n", SECONDS),
         ("video\tstart_time\tend_time\taction\na.mp4\t0:00.5\t0:02\trun\n", SECONDS),
         ("video-id,t-start,t-end,label\na,0.5,2.0,run\n", SECONDS),
+        ("path,start,finish,label\na.mp4,0.5,2,run\n", SECONDS),
+        ("path,from,to,label\na.mp4,0.5,2,run\n", SECONDS),
+        ("path,onset,offset,label\na.mp4,0.5,2,run\n", SECONDS),
+        ("path,begin,finish,label\na.mp4,0.5,2,run\n", SECONDS),
+        ("path,OnsetFrame,OffsetFrame,label\na.mp4,12,50,run\n", Segment(12, 50, in_frames=True)),
         ("youtube_id,start,end,label,subset\na,.5,2.0,run,training\n", SECONDS),
         ("path,start_frame,end_frame,label\na.mp4,12,50,run\n", Segment(12, 50, in_frames=True)),
         ("video,type,type_idx,start,end,startFrame,endFrame,class\na,x,1,0.5,2.0,15,60,run\n", SECONDS),
@@ -151,6 +156,8 @@ def test_a_wrong_row_is_refused_with_its_line(folder: Path, rows: str, refusal: 
             "path,start,end,label,split\na.mp4,0,1,run,train\na.mp4,1,2,run,test\n",
             "line 3 has a.mp4 in the split 'test'",
         ),
+        ("path,label,start,end\na.mp4,run,0.5\n", "line 2 says no end"),
+        ('{"path": "a.mp4", "start": 0.5, "end": null, "label": "run"}\n', "line 1 says no end"),
         ("a.mp4,0,1,run\nb.mp4,run\n", "line 2: 'b.mp4,run' is not as the lines before"),
         ("start_seconds,end_seconds,start_frame,end_frame,class,probability,run\n0,1,0,25,run,1,1\n", "segments.csv"),
     ],
@@ -158,6 +165,25 @@ def test_a_wrong_row_is_refused_with_its_line(folder: Path, rows: str, refusal: 
 def test_what_is_no_list_of_segments_is_refused(folder: Path, text: str, refusal: str) -> None:
     with pytest.raises(UsageError, match=refusal):
         found(folder, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("path,start,until,label\na.mp4,0,1,run\n", "line 2: the column start says .* starts, .*: call that one end "),
+        ("path,t0,to,label\na.mp4,0,1,run\n", r"line 2: the column to says .* ends, .* \(known are start, start_time"),
+        ("path,start_frame,end,label\na.mp4,0,1,run\n", "the column end says .* ends, .*: call that one start "),
+        ("path,begin_frame,last,label\na.mp4,0,1,run\n", "the column begin_frame says .*: call that one end_frame "),
+        ('{"path": "a.mp4", "start": 0, "label": "run"}\n', "line 1: the column start says .* give --whole-videos"),
+    ],
+)
+def test_a_start_or_an_end_alone_is_not_taken_for_a_whole_video(folder: Path, text: str, refusal: str) -> None:
+    with pytest.raises(UsageError, match=refusal):
+        found(folder, text)
+    assert found(folder, text, whole_videos=True) == [("run/a", "a.mp4", None)]
+    (folder / "metadata.csv").write_text("file_name,start,label\na.mp4,0,run\nb.mp4,0,run\nv_id1.mp4,0,run\n")
+    (folder / "list.csv").unlink()
+    assert {source.class_name for source in find_videos(folder).videos} == {"run"}
 
 
 def test_a_row_without_start_and_end_is_the_whole_video(folder: Path) -> None:
