@@ -35,17 +35,17 @@ def show(ui: CommandUI, result: Result, config: Config) -> None:
     number = len(result.predictions)
     ui.out.print(
         f"{plural(number, 'video')} ({duration(result.video_seconds)} long) in {duration(result.seconds)}: "
-        f"{result.video_seconds_per_second:.2g} s of video per second{_where_and_next(config)}",
+        f"{result.video_seconds_per_second:.2g} s of video per second{_where_and_next(config, predicted=bool(number))}",
         soft_wrap=True,
     )
     if result.truth is not None:
         ui.out.print(printable(_accuracy(result.truth)), soft_wrap=True)
 
 
-def _where_and_next(config: Config) -> str:
-    """Where the CSV lies, and the command that shows more of the same videos."""
+def _where_and_next(config: Config, *, predicted: bool) -> str:
+    """Where the CSV lies, and the command that shows more of the same videos, if any could be predicted."""
     where = "" if config.csv is None else f"; written: {config.csv}"
-    if config.overlay:
+    if config.overlay or not predicted:
         return printable(where)
     words = [*config.videos] if len(config.videos) == 1 else ["VIDEOS"]
     words += ["--run", config.run] if config.run else []

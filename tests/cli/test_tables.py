@@ -3,13 +3,15 @@
 import io
 import re
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from pipelines.evaluation.estimation import EvaluationEstimate
-from pipelines.prediction.results import ClassProbability, Prediction, TimelineFiles
+from pipelines.predict import Config as PredictConfig
+from pipelines.prediction.results import ClassProbability, Prediction, Result, TimelineFiles
 from pipelines.train import Config
 from pipelines.training.estimation import Estimate, StepEstimate
 from pipelines.training.recipes import STEPS
@@ -95,3 +97,16 @@ def test_bars_go_first_then_names_are_shortened_and_at_last_each_value_has_its_l
     assert ["name", "of", "a"] in [line.split() for line in rendered(table, 20).splitlines()]
     assert "100.0 %" in rendered(table, 20)
     assert rendered(table, 14).splitlines()[-2:] == ["  top-1", "    100.0 %"]
+
+
+def test_where_nothing_could_be_predicted_no_next_command_is_named():
+    config = PredictConfig(["half.mkv"], workspace=Path("w"))
+
+    def shown(predictions):
+        result = Result("r", "joint1", {}, ["a"], predictions, [], 1.0, 1.0, 1.0)
+        return rendered(lambda console: prediction_view.show(ui(console), result, config), 200)
+
+    one = Prediction("half.mkv", None, 25, 1.0, [ClassProbability("a", 1.0)], {"fused": [1.0]}, {}, 0)
+    assert "; next: stres predict half.mkv --timeline" in shown([one])
+    assert "0 videos" in shown([])
+    assert "next" not in shown([])
