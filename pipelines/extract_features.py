@@ -38,6 +38,7 @@ class Config(ProtocolSettings):
 
     workspace: options.WorkspaceFolder
     videos: options.Videos
+    """A folder of class folders, a list file (path label), a single video, or a glob."""
     run: options.RunOrFolder = None
     step: options.UsedNetwork = None
     checkpoint: options.UsedCheckpoint = "last"

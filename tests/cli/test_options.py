@@ -196,3 +196,9 @@ def test_the_next_stage_is_told_to_read_videos_in_the_same_way(tmp_path):
     config = config_of("extract-frames")(videos="l.csv", workspace=tmp_path, read_as=read_as)
     told = _where_and_next("extract-frames", config)
     assert f"next: stres extract-flow l.csv --label-column 'a b' --whole-videos --workspace {tmp_path}" in told
+
+
+@pytest.mark.parametrize("command", ["extract-frames", "extract-flow", "extract-features", "predict"])
+def test_lists_of_segments_are_offered_only_where_segments_are_stored(command):
+    offered = next(field.help for field in fields_of(config_of(command)) if field.name == "videos")
+    assert ("path,start,end,label" in offered) is (command in ("extract-frames", "extract-flow"))
