@@ -77,10 +77,10 @@ class Job(Generic[Task]):
 
 
 def by_video(tasks: Sequence[Task]) -> list[tuple[Task, ...]]:
-    """Tasks as they are shared: all segments of one video together."""
-    together: dict[Path, list[Task]] = {}
+    """Tasks as they are shared: all segments of one video together, and any other task by itself."""
+    together: dict[Path | str, list[Task]] = {}
     for task in tasks:
-        together.setdefault(task.source.path if task.source.segment else task.target, []).append(task)
+        together.setdefault(task.source.path if task.source.segment else task.source.id, []).append(task)
     return [tuple(each) for each in together.values()]
 
 

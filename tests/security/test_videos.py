@@ -198,8 +198,8 @@ def test_a_video_without_progress_is_a_row_and_the_others_are_done(
     workspace = Workspace(tmp_path / "work")
     give = workers._Worker.give
 
-    def give_and_stop(self: workers._Worker[FrameTask], task: FrameTask) -> bool:
-        if task.source.video == "b":
+    def give_and_stop(self: workers._Worker[tuple[FrameTask, ...]], task: tuple[FrameTask, ...]) -> bool:
+        if task[0].source.video == "b":
             os.kill(self.process.pid or 0, signal.SIGSTOP)
         return give(self, task)
 
