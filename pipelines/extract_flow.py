@@ -6,6 +6,7 @@ Letters: T frames, F = T - step fields, N pairs of a batch, H W pixels.
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pipelines.errors import MissingError, UsageError
@@ -157,9 +158,11 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
 def _require_agreement(workspace: Workspace, settings: FlowSettings) -> None:
     """Raises `UsageError` where other videos' flow lacks the settings that all of a workspace's has to share."""
-    for path in sorted(workspace.flow.glob("*/*.h5")):
+    from pipelines.datasets.catalogue import artifact_files
+
+    for file in artifact_files("flow", workspace.flow):
         try:
-            before = FlowSettings.from_attributes(peek(path, FLOW_SCHEMA))
+            before = FlowSettings.from_attributes(peek(Path(file.path), FLOW_SCHEMA))
         except (ArtifactError, KeyError, TypeError, ValueError):
             continue
         if name := settings.contradiction(before):

@@ -6,7 +6,6 @@ Sources are compared by path, size and modification time, and read only where th
 
 import contextlib
 import functools
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ from pipelines.storage.atomic import read_json, write_json
 from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.frames_file import FRAMES_SCHEMA
 from pipelines.storage.hdf5 import ArtifactError, peek
-from pipelines.storage.provenance import is_pictures
+from pipelines.storage.provenance import is_pictures, sha256_of
 from pipelines.video.resize import stored_size
 
 HASHES_SCHEMA = "stres/source-hashes/1"
@@ -95,8 +94,7 @@ class VideoFiles(SourceKind[Task]):
         return Stamp(str(task.source.path), status.st_size, status.st_mtime_ns)
 
     def sha256(self, task: Task) -> str:
-        with task.source.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(task.source.path)
 
 
 @dataclass(frozen=True)

@@ -134,9 +134,8 @@ def _process(job: Job[Task], to_do: Sequence[Task], meter: "_Meter") -> None:
         before = {task.target: _version(task.target) for task in to_do if task.source.segment}
         with contextlib.closing(running) as outcomes:
             for rank, tasks, made in outcomes:
-                for task, outcome in zip(
-                    tasks, [made] * len(tasks) if isinstance(made, VideoError) else made, strict=True
-                ):
+                of_each = [made] * len(tasks) if isinstance(made, VideoError) else made
+                for task, outcome in zip(tasks, of_each, strict=True):
                     # The process may have died behind segments that it had finished.
                     is_stored = task.target in before and _version(task.target) not in (None, before[task.target])
                     if isinstance(outcome, VideoError) and not is_stored:
@@ -144,9 +143,8 @@ def _process(job: Job[Task], to_do: Sequence[Task], meter: "_Meter") -> None:
                         meter.finish_video(f"{task.source.id}: {outcome}")
                         continue
                     recorded.succeed((job.stage, task.source.class_name, task.source.video))
-                    if rank != ranks().rank and isinstance(
-                        outcome, int
-                    ):  # its units were reported where they were done
+                    # Units of other ranks were reported where they were done.
+                    if rank != ranks().rank and isinstance(outcome, int):
                         meter.add(outcome)
                     meter.finish_video()
 
