@@ -2,15 +2,12 @@
 
 import contextlib
 import copy
-import io
 import itertools
 import mmap
 import os
-import pickle
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from multiprocessing.reduction import DupFd
 from typing import Any, TypeVar, cast
 
 import torch
@@ -21,6 +18,7 @@ from pipelines.datasets.sampler import Item
 from pipelines.datasets.samples import BadSample, Batch, Sample, TestSamples, TrainingSamples, collate
 from pipelines.errors import MissingError
 from pipelines.interface.wording import plural
+from pipelines.runtime.parcel import Parcel
 from pipelines.runtime.signals import STOP_SIGNALS, stop_requests
 from pipelines.runtime.worker_pool import Limits, start_fork_server
 
@@ -28,7 +26,6 @@ from pipelines.runtime.worker_pool import Limits, start_fork_server
 
 Loaded = TypeVar("Loaded")
 
-_ALIGNED = 64  # bytes: where each of a parcel's arrays begins
 _TICK = 5.0  # seconds between two looks at whether the processes still live
 SAMPLES_AT_ONCE = 4  # of a batch, which a process makes and ships together: what is on its way takes memory
 
@@ -155,54 +152,7 @@ def _end(loaded: Iterator[Any], processes: Sequence[Any]) -> None:
 
 def _shipped(loaded: Any) -> Any:
     """What has been loaded, on its way out of a loader process."""
-    return loaded if get_worker_info() is None else _Parcel(loaded)
-
-
-class _Parcel:
-    """Comes out of the queue as what was put in, its pixels in memory that the two processes share.
-
-    torch's queue would put them into /dev/shm, of which a container has 64 MB, and in a thread that drops what does not
-    fit without a word, so that the other side waits for ever (pytorch/pytorch#5040). A memory file has no such limit,
-    and what is refused is an error here, in the process's main thread.
-    """
-
-    def __init__(self, loaded: Any) -> None:
-        buffers: list[pickle.PickleBuffer] = []
-        content = io.BytesIO()
-        _Pickler(content, protocol=5, buffer_callback=buffers.append).dump(loaded)
-        pieces = [buffer.raw() for buffer in buffers]
-        file = os.memfd_create("stres", os.MFD_CLOEXEC)
-        try:
-            with open(file, "wb", closefd=False) as written:
-                for piece in pieces:
-                    written.write(piece)
-                    written.write(bytes(-piece.nbytes % _ALIGNED))
-            self._arguments = (DupFd(file), [piece.nbytes for piece in pieces], content.getvalue())
-        finally:
-            os.close(file)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _unpacked, self._arguments
-
-
-class _Pickler(pickle.Pickler):
-    """Takes tensors as NumPy arrays, whose bytes it leaves to the buffers."""
-
-    def reducer_override(self, value: Any) -> Any:
-        return (torch.from_numpy, (value.numpy(),)) if isinstance(value, torch.Tensor) else NotImplemented
-
-
-def _unpacked(handle: Any, sizes: Sequence[int], content: bytes) -> Any:
-    """What was put into a `_Parcel`; the memory is freed with the last of its tensors."""
-    file = handle.detach()
-    *starts, end = itertools.accumulate((size + -size % _ALIGNED for size in sizes), initial=0)
-    try:
-        memory = memoryview(mmap.mmap(file, end)) if end else memoryview(bytearray())
-    finally:
-        os.close(file)
-    return pickle.loads(
-        content, buffers=[memory[start : start + size] for start, size in zip(starts, sizes, strict=True)]
-    )
+    return loaded if get_worker_info() is None else Parcel(loaded)
 
 
 def _collated(samples: Sequence[Sample | BadSample]) -> Any:
