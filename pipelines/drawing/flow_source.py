@@ -72,7 +72,8 @@ def computed_field(task: FlowTask, index: int | None) -> FlowSource:
                 raise _no_such_field(str(path), index, reader.decoded - step)
             return computed_field(task, _middle(reader.decoded, step))  # fewer than the container announces
         method = make_method(task.settings.method, dict(task.method_options), task.device, task.engine)
-        (field,) = np.concatenate(list(quantised_flow(frames, method, task.settings, task.device)))
+        (made,) = quantised_flow(frames, method, task.settings, task.device)
+        field = made.fields[0].numpy()
     return _computed(task, None, wanted, 1, lambda: iter([field]), lambda: iter(frames[:1]))
 
 

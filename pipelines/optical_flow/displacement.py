@@ -5,6 +5,7 @@ Letters: N fields, H W pixels.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 import torch
@@ -77,29 +78,47 @@ class Displacement:
         )
 
 
+def count_lengths(flow: torch.Tensor, bound: float) -> torch.Tensor:
+    """Counts every 16th vector of fields on their own device, by its longer component.
+
+    Args:
+        flow: float [N, 2, H, W], pixels.
+        bound: Of the flow, pixels.
+
+    Returns:
+        float64 [N, len(BOUNDS) + 3]: of each field how many vectors are between each two of `BOUNDS`, how many the
+        bound clips, and how long the longest is.
+    """
+    lengths = flow[..., ::_EVERY, ::_EVERY].float().abs().amax(1).flatten(1)
+    bins = torch.bucketize(lengths, _bounds_on(flow.device))
+    between = torch.zeros((len(flow), len(BOUNDS) + 1), dtype=torch.float64, device=flow.device)
+    between.scatter_add_(1, bins, torch.ones_like(lengths, dtype=torch.float64))
+    clipped = (lengths > bound).sum(1, keepdim=True).double()
+    return torch.cat([between, clipped, lengths.amax(1, keepdim=True).double()], 1)
+
+
+@lru_cache
+def _bounds_on(device: torch.device) -> torch.Tensor:
+    return torch.tensor(BOUNDS, dtype=torch.float32, device=device)
+
+
 class DisplacementMeter:
-    """Counts every 16th vector of fields on their own device: nothing waits for a GPU until `result`."""
+    """Adds up what `count_lengths` gives of the fields of a video."""
 
-    def __init__(self, bound: float, device: torch.device) -> None:
-        self.bound, self.device = bound, device
-        self._bounds = torch.tensor(BOUNDS, dtype=torch.float32, device=device)
-        self._counts = torch.zeros(len(BOUNDS) + 1, dtype=torch.int64, device=device)  # between each two of BOUNDS
-        self._clipped = torch.zeros((), dtype=torch.int64, device=device)
-        self._largest = torch.zeros((), dtype=torch.float32, device=device)
+    def __init__(self) -> None:
+        self._counts = torch.zeros(len(BOUNDS) + 2, dtype=torch.float64)
+        self._largest = 0.0
 
-    def add(self, flow: torch.Tensor) -> None:
-        """Counts float [N, 2, H, W]."""
-        lengths = flow[..., ::_EVERY, ::_EVERY].float().abs().amax(1).flatten()
-        bins = torch.bucketize(lengths, self._bounds)
-        self._counts.scatter_add_(0, bins, torch.ones_like(bins))
-        self._clipped += (lengths > self.bound).sum()
-        self._largest = torch.maximum(self._largest, lengths.amax())
+    def add(self, lengths: torch.Tensor) -> None:
+        """Counts fields by their [N, len(BOUNDS) + 3], on the CPU."""
+        self._counts += lengths[:, :-1].sum(0)
+        self._largest = max(self._largest, float(lengths[:, -1].max()))
 
     def result(self) -> Displacement | None:
         """What was counted; None if nothing was."""
-        counts = self._counts.tolist()
+        *counts, clipped = self._counts.tolist()
         total = sum(counts)
         if not total:
             return None
         beyond = tuple(sum(counts[index + 1 :]) / total for index in range(len(BOUNDS)))
-        return Displacement(int(self._clipped) / total, float(self._largest), beyond)
+        return Displacement(clipped / total, self._largest, beyond)

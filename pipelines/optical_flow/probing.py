@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.jobs.task import Clipping, Probe, Proposal
-from pipelines.optical_flow.displacement import Displacement, DisplacementMeter
+from pipelines.optical_flow.displacement import Displacement
 from pipelines.optical_flow.methods import FlowMethod
-from pipelines.optical_flow.store import FlowTask, meter_of, method_of, open_frames, write_flow
+from pipelines.optical_flow.store import FlowAccount, FlowTask, method_of, open_frames, write_flow
 from pipelines.runtime.worker_pool import Report
 from pipelines.storage.flow_file import FlowWriter
 
@@ -64,29 +64,29 @@ def probe(task: FlowTask, place: float | None, report: Report) -> Probe:
         opening = time.perf_counter() - started
         pairs = max(frames.announced - step, 1)
         skipped = max(0, min(int(place * pairs), pairs - 4 * method_of(task).batch_size, _MOST_FRAMES))
-        meter = meter_of(task)
+        account = FlowAccount()
         resized = frames.size
-        measured, seconds, size = _measure(for_a_while(islice(frames, skipped, None)), task, meter, resized)
+        measured, seconds, size = _measure(for_a_while(islice(frames, skipped, None)), task, account, resized)
     if not measured:
         return Probe(frames.announced)
     faster_seconds = 0.0
     if task.settings.method != _FASTER and task.device == "cpu" and len(kept) > step:
         faster = replace(task, settings=replace(task.settings, method=_FASTER), method_options=(), engine="auto")
         _warm_up(kept[0], faster)
-        compared, took, _ = _measure(kept, faster, meter_of(faster))
+        compared, took, _ = _measure(kept, faster, FlowAccount())
         faster_seconds = took / compared
     return FlowProbe(
         frames.announced,
         opening + seconds / measured * pairs,
         size / measured * pairs,
-        displacement=meter.result(),
+        displacement=account.displacement.result(),
         short_side=min(resized or kept[0].shape[:2]),
         faster_seconds=faster_seconds * pairs,
     )
 
 
 def _measure(
-    frames: Iterable[np.ndarray], task: FlowTask, meter: DisplacementMeter, size: tuple[int, int] | None = None
+    frames: Iterable[np.ndarray], task: FlowTask, account: FlowAccount, size: tuple[int, int] | None = None
 ) -> tuple[int, float, int]:
     """The pairs among `frames`, the seconds to make and store their flow, and its bytes."""
     import h5py
@@ -95,7 +95,7 @@ def _measure(
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         writer = FlowWriter(Path("probe"), file, task.compression)
-        pairs = write_flow(iter(frames), task, writer, lambda units: None, meter, size=size)
+        pairs = write_flow(iter(frames), task, writer, lambda units: None, account, size)
     return pairs, time.perf_counter() - started, content.getbuffer().nbytes
 
 
@@ -103,7 +103,7 @@ def _warm_up(frame: np.ndarray, task: FlowTask, size: tuple[int, int] | None = N
     """Runs everything once in this process for frames of this size: loading and compiling happen only once."""
     if (kind := (method_of(task), frame.shape)) not in _warm:
         _warm.append(kind)
-        _measure([frame] * (method_of(task).batch_size + task.settings.step), task, meter_of(task), size)
+        _measure([frame] * (method_of(task).batch_size + task.settings.step), task, FlowAccount(), size)
 
 
 _warm: list[tuple[FlowMethod, tuple[int, ...]]] = []

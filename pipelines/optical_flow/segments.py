@@ -7,29 +7,24 @@ Letters: T frames, N pairs of a batch, H W pixels.
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
 
 import numpy as np
-import torch
 
 from pipelines.errors import VideoError
 from pipelines.jobs.segments import Part, Targets, UnusableStamps, deal, store_parts
-from pipelines.optical_flow.displacement import DisplacementMeter
+from pipelines.optical_flow.batch import BatchFlow
 from pipelines.optical_flow.store import (
-    GPU_SECONDS,
     DecodedFrames,
+    FlowAccount,
     FlowTask,
-    meter_of,
     method_of,
     quantised_flow,
     require_pairs,
 )
-from pipelines.runtime.devices import GPUClock
 from pipelines.runtime.worker_pool import Report
 from pipelines.storage.flow_file import FlowWriter, new_flow_file
 from pipelines.video.timing import FrameClock
 
-Fields = TypeVar("Fields", np.ndarray, torch.Tensor)
 _Part = Part[FlowTask]
 
 
@@ -56,35 +51,28 @@ class _Pass:
         self.tasks, self.clock, self.targets, self.report = tasks, clock, targets, report
         self.task = tasks[0]  # which differs from the others in the segment only
         self.step = self.task.settings.step
-        self.measured, self.written = _Pairs(), _Pairs()  # by the thread that computes, and by this one
-        self.meters: dict[_Part, DisplacementMeter] = {}
-        self.gpu = GPUClock(meter_of(self.task).device)
-        self.told = 0.0  # of the GPU's seconds
+        self.pairs = _Pairs()
+        self.accounts: dict[_Part, FlowAccount] = {}
         self.problem: VideoError | UnusableStamps | None = None  # for which decoding has ended early
 
     def run(self) -> None:
         with DecodedFrames(self.task) as frames:
-            flow = quantised_flow(
-                self._pictures(frames), method_of(self.task), self.task.settings, self.task.device, self, self.gpu,
-                frames.size,
-            )  # fmt: skip
+            pictures, method = self._pictures(frames), method_of(self.task)
+            flow = quantised_flow(pictures, method, self.task.settings, self.task.device, frames.size)
             with contextlib.closing(flow) as batches:
-                for quantised in batches:
-                    for parts, fields in self.written.of(quantised, self._finish):
-                        for part in parts:
-                            self.targets.writer(part).append(fields)
-                        self.report(len(fields) * len(parts))
-            self.written.end(self._finish)
+                for made in batches:
+                    for parts, piece in self.pairs.of(made, self._finish):
+                        self._store(parts, piece)
+            self.pairs.end(self._finish)
             if self.problem is not None:
                 raise self.problem
 
-    def add(self, flow: torch.Tensor) -> None:
-        """Counts how far things move in each part, as a `DisplacementMeter`: float [N, 2, H, W]."""
-        for parts, fields in self.measured.of(flow):
-            for part in parts:
-                if part not in self.meters:
-                    self.meters[part] = meter_of(self.task)
-                self.meters[part].add(fields)
+    def _store(self, parts: tuple[_Part, ...], piece: BatchFlow) -> None:
+        for part in parts:
+            self.targets.writer(part).append(piece.fields.numpy())
+            self.accounts.setdefault(part, FlowAccount()).add(piece)
+            piece = piece._replace(gpu_seconds=0.0)  # of which the first has had its share
+        self.report(len(piece.fields) * len(parts))
 
     def _pictures(self, frames: DecodedFrames) -> Iterator[np.ndarray | None]:
         """The frames of all segments, and None where no pair reaches over. A problem of the video ends them and is
@@ -92,7 +80,7 @@ class _Pass:
         run = 0
         try:
             for picture, parts, ended in deal(frames.reader, self.tasks, self.clock, lambda: self.report(0)):
-                self.written.ended(ended)
+                self.pairs.ended(ended)
                 if picture is None or not parts:
                     yield None  # so that what has ended is stored now, not with the next segment
                     continue
@@ -101,9 +89,7 @@ class _Pass:
                     yield None
                 run += 1
                 if run > self.step:
-                    holding = tuple(part for part in parts if part.frames > self.step)
-                    self.measured.append(holding)
-                    self.written.append(holding)
+                    self.pairs.append(tuple(part for part in parts if part.frames > self.step))
                 yield picture
         except (VideoError, UnusableStamps) as problem:
             self.problem = problem
@@ -116,11 +102,8 @@ class _Pass:
         except VideoError as error:
             self.targets.fail(part, str(error))
             return
-        attributes = {**part.attributes, **self.task.settings.attributes(), "engine": method_of(self.task).engine}
-        moved = self.meters.pop(part).result()
-        attributes |= moved.attributes() if moved else {}
-        if self.gpu.seconds > self.told:
-            attributes[GPU_SECONDS], self.told = self.gpu.seconds - self.told, self.gpu.seconds
+        account = self.accounts.pop(part)
+        attributes = {**part.attributes, **self.task.settings.attributes(), **account.attributes()}
         self.targets.writer(part).finish(attributes, part.times)
         self.targets.close(part, part.frames - self.step)
 
@@ -138,19 +121,17 @@ class _Pairs:
     def ended(self, parts: Sequence[_Part]) -> None:
         self._events.extend(parts)
 
-    def of(
-        self, fields: Fields, finish: Callable[[_Part], None] = lambda part: None
-    ) -> Iterator[tuple[tuple[_Part, ...], Fields]]:
-        """Divides the next N fields [N, ...] among the parts that hold them."""
+    def of(self, made: BatchFlow, finish: Callable[[_Part], None]) -> Iterator[tuple[tuple[_Part, ...], BatchFlow]]:
+        """Divides the flow of the next N pairs among the parts that hold them."""
         start = 0
         self.end(finish)
-        while start < len(fields):
+        while start < len(made.fields):
             parts, stop = self._events[0], start
-            while stop < len(fields) and self._events[0] == parts:
+            while stop < len(made.fields) and self._events[0] == parts:
                 self._events.popleft()
                 stop += 1
             assert isinstance(parts, tuple)
-            yield parts, fields[start:stop]
+            yield parts, made.piece(start, stop)
             start = stop
             self.end(finish)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +18,10 @@ from pipelines.interface.options import Compression
 from pipelines.interface.wording import plural
 from pipelines.jobs.attributes import SEGMENT_ATTRIBUTES, stored_library_versions, video_attributes
 from pipelines.jobs.segments import announced_frames
+from pipelines.optical_flow.batch import BatchFlow, begin_batch, method_input, work_on
 from pipelines.optical_flow.displacement import DisplacementMeter
-from pipelines.optical_flow.grey import to_grey, to_grey_on
 from pipelines.optical_flow.methods import FlowMethod, make_method
 from pipelines.runtime.closing import Closing
-from pipelines.runtime.devices import GPUClock, copy_to_host
 from pipelines.runtime.prefetch import prefetch
 from pipelines.runtime.worker_pool import Report
 from pipelines.sources.videos import VideoSource
@@ -32,18 +31,9 @@ from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import ArtifactError
 from pipelines.storage.quantise import quantise, require_finite
 from pipelines.video.decoding import VideoReader
-from pipelines.video.resize import resize_on
-
-
-class FlowMeter(Protocol):
-    """Sees all flow before it is quantised, as a `DisplacementMeter` does."""
-
-    def add(self, flow: torch.Tensor) -> None: ...
-
 
 GPU_SECONDS = "gpu_seconds"
 _LARGEST_RESIZED_ON_A_GPU = 640 * 480  # pixels: some batches of them wait in memory that the GPU reads from
-_PREPARED_AT_ONCE = 32  # frames
 _AHEAD = 2  # batches between two threads: one waits while the next is computed
 
 
@@ -76,22 +66,32 @@ def store_flow(task: FlowTask, report: Report) -> int:
         VideoError: The source cannot be read or is too short.
         StorageError: The file cannot be written.
     """
-    displacement = meter_of(task)
-    clock = GPUClock(displacement.device)
+    account = FlowAccount()
     with open_frames(task) as frames, new_flow_file(task.target, task.compression) as writer:
-        fields = write_flow(iter(frames), task, writer, report, displacement, clock, frames.size)
+        fields = write_flow(iter(frames), task, writer, report, account, frames.size)
         require_pairs(frames.count, task.settings.step)
-        attributes = {**frames.attributes(), **task.settings.attributes(), "engine": method_of(task).engine}
-        moved = displacement.result()
-        attributes |= moved.attributes() if moved else {}
-        attributes |= {GPU_SECONDS: clock.seconds} if clock.seconds else {}
-        writer.finish(attributes, frames.times)
+        writer.finish({**frames.attributes(), **task.settings.attributes(), **account.attributes()}, frames.times)
     return fields
 
 
-def meter_of(task: FlowTask) -> DisplacementMeter:
-    """A meter of how far things move, on the device that computes the task's flow."""
-    return DisplacementMeter(task.settings.bound, torch.device(task.device if method_of(task).uses_device else "cpu"))
+class FlowAccount:
+    """What is learned of a video while its flow is made."""
+
+    def __init__(self) -> None:
+        self.displacement = DisplacementMeter()
+        self.gpu_seconds = 0.0
+        self.engine = ""
+
+    def add(self, made: BatchFlow) -> None:
+        self.displacement.add(made.lengths)
+        self.gpu_seconds += made.gpu_seconds
+        self.engine = made.engine
+
+    def attributes(self) -> dict[str, Any]:
+        """What a flow file says of it."""
+        moved = self.displacement.result()
+        attributes = {"engine": self.engine, **(moved.attributes() if moved else {})}
+        return attributes | ({GPU_SECONDS: self.gpu_seconds} if self.gpu_seconds else {})
 
 
 def write_flow(
@@ -99,18 +99,18 @@ def write_flow(
     task: FlowTask,
     writer: FlowWriter,
     report: Report,
-    displacement: DisplacementMeter,
-    clock: GPUClock | None = None,
+    account: FlowAccount,
     size: tuple[int, int] | None = None,
 ) -> int:
-    """Appends the flow of all `frames`, counted by `displacement`; returns F. However it ends, no thread is left."""
+    """Appends the flow of all `frames` and adds it to `account`; returns F. However it ends, no thread is left."""
     fields = 0
-    flow = quantised_flow(frames, method_of(task), task.settings, task.device, displacement, clock, size)
+    flow = quantised_flow(frames, method_of(task), task.settings, task.device, size)
     with contextlib.closing(flow) as batches:
-        for quantised in batches:
-            writer.append(quantised)
-            fields += len(quantised)
-            report(len(quantised))
+        for made in batches:
+            account.add(made)
+            writer.append(made.fields.numpy())
+            fields += len(made.fields)
+            report(len(made.fields))
     return fields
 
 
@@ -119,10 +119,8 @@ def quantised_flow(
     method: FlowMethod,
     settings: FlowSettings,
     device: str = "cpu",
-    displacement: FlowMeter | None = None,
-    clock: GPUClock | None = None,
     size: tuple[int, int] | None = None,
-) -> Generator[np.ndarray]:
+) -> Generator[BatchFlow]:
     """Computes the flow of all frames, a batch at a time. Close the generator when done.
 
     Frames are read in a thread, flow is computed in a second one, and the caller is the third, so that the flow never
@@ -134,23 +132,17 @@ def quantised_flow(
         method: Computes the flow.
         settings: Whose step and bound to use.
         device: Where frames go and flow is quantised, if the method computes there.
-        displacement: Counts the flow before it is clipped.
-        clock: Counts the seconds that a GPU takes.
         size: Height and width to which the method's device resizes the frames; None: they have their size.
 
     Yields:
-        uint8 [N, 2, H, W]; T - step fields in all.
+        The flow of N pairs each; of T - step in all.
     """
     where = torch.device(device if method.uses_device else "cpu")
     batches = prefetch(_batches(frames, method, settings.step, where), _AHEAD)
-    clock = clock or GPUClock(where)
-    flow = prefetch(_flow_of(batches, method, settings, clock, displacement, size), _AHEAD)
+    flow = prefetch(_flow_of(batches, method, settings, where, size), _AHEAD)
     with contextlib.closing(flow):
-        for begin, end, arriving in flow:
-            fields, finite = arriving()
-            clock.add(begin, end)
-            require_finite(finite)
-            yield fields.numpy()
+        for arrived in flow:
+            yield arrived()
 
 
 def _batches(
@@ -158,7 +150,7 @@ def _batches(
 ) -> Generator[torch.Tensor]:
     """Runs of what the method takes, uint8 [N + step, H, W] or [N + step, 3, H, W]; for a GPU, in memory that it can
     read, of frames [N + step, H, W, 3], of which it makes the rest."""
-    _work_on(device)
+    work_on(device)
     if device.type == "cpu":
         frames = (None if frame is None else method_input(frame, method) for frame in frames)
     for run in runs_of_frames(frames, step, method.batch_size):
@@ -167,17 +159,18 @@ def _batches(
         yield batch
 
 
-def method_input(frame: np.ndarray, method: FlowMethod) -> np.ndarray:
-    """An RGB frame uint8 [H, W, 3] as the method takes it: [H, W] or [3, H, W]."""
-    return to_grey(frame) if method.input == "grey" else frame.transpose(2, 0, 1)
-
-
-def method_input_on(frames: torch.Tensor, method: FlowMethod, size: tuple[int, int] | None) -> torch.Tensor:
-    """RGB frames uint8 [N, H, W, 3] resized, and as the method takes them, on their device: what `resize` and
-    `method_input` make of each, bit for bit."""
-    height, width = size or frames.shape[1:3]
-    parts = [resize_on(part, width, height) for part in frames.split(_PREPARED_AT_ONCE)]
-    return torch.cat([to_grey_on(part) if method.input == "grey" else part.permute(0, 3, 1, 2) for part in parts])
+def _flow_of(
+    batches: Generator[torch.Tensor],
+    method: FlowMethod,
+    settings: FlowSettings,
+    device: torch.device,
+    size: tuple[int, int] | None,
+) -> Generator[Callable[[], BatchFlow]]:
+    """For each run of frames what waits for its flow."""
+    work_on(device)
+    with contextlib.closing(batches):
+        for batch in batches:
+            yield begin_batch(batch, method, settings, device, size)
 
 
 def fields_of_pairs(
@@ -205,40 +198,6 @@ def fields_of_pairs(
         return quantise(flow, settings.bound).cpu().numpy()
     except torch.OutOfMemoryError as error:
         raise VideoError("not enough memory on the GPU for this video's flow: use --device cpu") from error
-
-
-def _flow_of(
-    batches: Generator[torch.Tensor],
-    method: FlowMethod,
-    settings: FlowSettings,
-    clock: GPUClock,
-    displacement: FlowMeter | None,
-    size: tuple[int, int] | None,
-) -> Generator[tuple[torch.cuda.Event | None, torch.cuda.Event | None, Callable[[], tuple[torch.Tensor, ...]]]]:
-    """For each run of frames where it begins and ends in the GPU's work, and a function that waits for its fields to
-    arrive on the CPU: uint8 [N, 2, H, W], and whether their flow was all finite."""
-    _work_on(clock.device)
-    with contextlib.closing(batches):
-        for batch in batches:
-            try:
-                begin = clock.mark()
-                run = batch.to(clock.device, non_blocking=True)
-                if clock.device.type != "cpu":
-                    run = method_input_on(run, method, size)
-                flow = method.flow(run[: -settings.step], run[settings.step :])
-                fields, finite = quantise(flow, settings.bound), torch.isfinite(flow).all()
-                if displacement is not None:
-                    displacement.add(flow)
-            except torch.OutOfMemoryError as error:
-                raise VideoError("not enough memory on the GPU for this video: use fewer --workers") from error
-            arriving = copy_to_host(fields, finite)
-            yield begin, clock.mark(), arriving
-
-
-def _work_on(device: torch.device) -> None:
-    """Each thread has a current GPU of its own, by default the first one, of which it would take half a GB."""
-    if device.index is not None:
-        torch.cuda.set_device(device)
 
 
 def runs_of_frames(frames: Iterable[np.ndarray | None], step: int, pairs: int) -> Iterator[list[np.ndarray]]:

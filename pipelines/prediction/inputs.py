@@ -12,8 +12,9 @@ import torch
 from pipelines.datasets.artifact_reader import DecodedClip
 from pipelines.datasets.sampling import flow_indices, spaced_centers
 from pipelines.errors import MissingError, UsageError
+from pipelines.optical_flow.batch import method_input
 from pipelines.optical_flow.methods import METHODS, FlowMethod, make_method, options_of
-from pipelines.optical_flow.store import fields_of_pairs, method_input, require_pairs
+from pipelines.optical_flow.store import fields_of_pairs, require_pairs
 from pipelines.storage.flow_settings import DEFAULT_BOUND, DEFAULT_STEP, FlowSettings
 from pipelines.storage.jpeg import as_stored
 from pipelines.storage.typed_json import first_difference

@@ -137,28 +137,23 @@ def copy_to_host(*tensors: "torch.Tensor") -> "Callable[[], tuple[torch.Tensor, 
     return wait
 
 
-class GPUClock:
-    """Adds up the seconds that a GPU takes for this process's work; on a CPU it stays at 0."""
+def mark_on_gpu(device: "torch.device") -> "torch.cuda.Event | None":
+    """The point in a GPU's work behind all that it was given until now; None on a CPU."""
+    import torch
 
-    def __init__(self, device: "torch.device") -> None:
-        self.device = device
-        self.seconds = 0.0
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event(enable_timing=True, blocking=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
 
-    def mark(self) -> "torch.cuda.Event | None":
-        """The point in the GPU's work behind all that it was given until now."""
-        import torch
 
-        if self.device.type != "cuda":
-            return None
-        event = torch.cuda.Event(enable_timing=True, blocking=True)
-        event.record(torch.cuda.current_stream(self.device))
-        return event
-
-    def add(self, begin: "torch.cuda.Event | None", end: "torch.cuda.Event | None") -> None:
-        """Counts the time between two marks; waits for the second."""
-        if begin is not None and end is not None:
-            end.synchronize()
-            self.seconds += begin.elapsed_time(end) / 1000
+def seconds_between(begin: "torch.cuda.Event | None", end: "torch.cuda.Event | None") -> float:
+    """What a GPU took from one mark to another; waits for the second. 0 on a CPU."""
+    if begin is None or end is None:
+        return 0.0
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000
 
 
 def loader_workers(asked: int, device: "torch.device") -> int:

@@ -13,8 +13,9 @@ import numpy as np
 from pipelines.errors import UsageError, VideoError
 from pipelines.interface.wording import plural
 from pipelines.jobs.attributes import options_difference
+from pipelines.optical_flow.batch import method_input
 from pipelines.optical_flow.methods import FlowMethod, make_method, options_of
-from pipelines.optical_flow.store import fields_of_pairs, method_input
+from pipelines.optical_flow.store import fields_of_pairs
 from pipelines.runtime.worker_pool import Report
 from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.flow_settings import FlowSettings

@@ -1,9 +1,11 @@
 """Segments of untrimmed videos: each is what the whole video has there, and the video is gone through once."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -18,6 +20,7 @@ from pipelines.jobs.frames import FrameTask
 from pipelines.jobs.segments import announced_frames
 from pipelines.jobs.task import ExtractResult
 from pipelines.optical_flow import segments as flow_stage
+from pipelines.optical_flow.batch import BatchFlow
 from pipelines.optical_flow.methods import make_method
 from pipelines.optical_flow.store import FlowTask, runs_of_frames, store_flow
 from pipelines.sources.segments import Segment
@@ -132,8 +135,15 @@ def test_flow_of_every_pair_is_that_of_the_whole_video_and_computed_once(
         all_fields = file.read(0, len(file))
     opened.clear()
     computed: list[int] = []
-    add = flow_stage._Pass.add
-    monkeypatch.setattr(flow_stage._Pass, "add", lambda one, flow: (computed.append(len(flow)), add(one, flow))[1])
+    flow_of = flow_stage.quantised_flow
+
+    def counted(*arguments: Any) -> Iterator[BatchFlow]:
+        with contextlib.closing(flow_of(*arguments)) as batches:
+            for made in batches:
+                computed.append(len(made.fields))
+                yield made
+
+    monkeypatch.setattr(flow_stage, "quantised_flow", counted)
     sources = [VideoSource("c", span.name("film"), film, segment=span) for span in SPANS]
     tasks = [replace(whole, source=source, target=tmp_path / f"parts/{source.video}.h5") for source in sources]
     outcomes = flow_stage.store_segments(tasks, no_report)

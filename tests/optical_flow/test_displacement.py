@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from pipelines import extract_flow, extract_frames, show_flow
 from pipelines.errors import MissingError
-from pipelines.optical_flow.displacement import BOUNDS, Displacement, DisplacementMeter, clipping
+from pipelines.optical_flow.displacement import BOUNDS, Displacement, DisplacementMeter, clipping, count_lengths
 from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.hdf5 import peek
 from pipelines.storage.workspace import Workspace
@@ -26,11 +26,12 @@ def config(root: Path, videos: Path, **settings: object) -> extract_flow.Config:
 
 
 def test_what_a_bound_clips_is_counted_by_the_longer_component_before_it_is_clipped() -> None:
-    meter = DisplacementMeter(5.0, torch.device("cpu"))
+    meter = DisplacementMeter()
     flow = torch.zeros(2, 2, 40, 40)
     flow[0, 1] = -7.0  # half of the vectors
     flow[1, 0, :, :8] = 5.0  # a tenth: at the bound, not beyond it
-    meter.add(flow)
+    for field in flow.split(1):
+        meter.add(count_lengths(field, 5.0))
     found = meter.result()
     assert found is not None
     assert (found.clipped_share, found.largest, found.suitable_bound) == (0.5, 7.0, 8.0)

@@ -126,6 +126,7 @@ def test_a_method_that_gives_nan_fails_the_video() -> None:
         input = "grey"
         batch_size = 4
         uses_device = False
+        engine = "numpy"
 
         def flow(self, frame0: torch.Tensor, frame1: torch.Tensor) -> torch.Tensor:
             flow = torch.zeros(len(frame0), 2, *frame0.shape[1:])

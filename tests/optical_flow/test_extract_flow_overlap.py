@@ -14,11 +14,13 @@ import torch
 from pipelines.errors import StorageError, VideoError
 from pipelines.extract_flow import gpu_waited
 from pipelines.jobs.task import ExtractResult
+from pipelines.optical_flow import batch as batches_of_flow
 from pipelines.optical_flow import store as extraction
+from pipelines.optical_flow.batch import method_input, method_input_on
 from pipelines.optical_flow.methods import make_method
-from pipelines.optical_flow.store import FlowTask, method_input, method_input_on, quantised_flow, store_flow
+from pipelines.optical_flow.store import FlowTask, quantised_flow, store_flow
 from pipelines.optical_flow.workers import growth_on, processes_for_gpu
-from pipelines.runtime.devices import GPUClock, available_cores
+from pipelines.runtime.devices import available_cores, mark_on_gpu, seconds_between
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.flow_file import FlowFile, FlowWriter
 from pipelines.storage.flow_settings import FlowSettings
@@ -161,8 +163,8 @@ def test_memory_holds_a_few_batches_however_long_the_video() -> None:
 
     written = furthest = 0
     with contextlib.closing(quantised_flow(frames(), Still(), MADE)) as batches:
-        for fields in batches:
-            written += len(fields)
+        for made in batches:
+            written += len(made.fields)
             furthest = max(furthest, read - written)
     # Two batches wait on either side of the method, one is in it and one with us; a run shares a frame with the next.
     assert furthest <= Still.batch_size * (2 * extraction._AHEAD + 2) + 1
@@ -197,9 +199,9 @@ def test_on_a_gpu_flow_is_quantised_there_and_arrives_whole(device: str) -> None
             return torch.stack([frame0, frame1], 1).float() / 10
 
     frames = [np.full((64, 96, 3), t, np.uint8) for t in range(200)]
-    batches = [fields.copy() for fields in quantised_flow(frames, Ramp(), MADE, device)]
+    there = torch.cat([made.fields for made in quantised_flow(frames, Ramp(), MADE, device)])
     on_cpu = type("RampOnCPU", (Still,), {"flow": lambda self, a, b: torch.stack([a, b], 1).float() / 10})()
-    assert np.array_equal(np.concatenate(batches), np.concatenate(list(quantised_flow(frames, on_cpu, MADE))))
+    assert torch.equal(there, torch.cat([made.fields for made in quantised_flow(frames, on_cpu, MADE)]))
 
 
 @pytest.mark.parametrize(
@@ -249,14 +251,11 @@ class _Event:
 def test_the_share_of_time_that_the_gpu_waited(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Event", _Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    clock = GPUClock(torch.device("cuda"))
-    for _ in range(3):
-        begin = clock.mark()
-        clock.add(begin, clock.mark())
-    assert clock.seconds == 3
-    assert GPUClock(torch.device("cpu")).mark() is None
-    assert gpu_waited([clock.seconds, 1.0], 5.0, 1) == pytest.approx(0.2)
-    assert gpu_waited([clock.seconds, 1.0], 5.0, 2) == pytest.approx(0.6)
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    seconds = sum(seconds_between(mark_on_gpu(gpu), mark_on_gpu(gpu)) for _ in range(3))
+    assert (seconds, seconds_between(mark_on_gpu(cpu), mark_on_gpu(cpu))) == (3, 0)
+    assert gpu_waited([seconds, 1.0], 5.0, 1) == pytest.approx(0.2)
+    assert gpu_waited([seconds, 1.0], 5.0, 2) == pytest.approx(0.6)
     assert gpu_waited([9.0], 5.0, 1) == 0  # of processes that count each other's time
     assert gpu_waited([0.0], 5.0, 1) is None
 
@@ -264,7 +263,7 @@ def test_the_share_of_time_that_the_gpu_waited(monkeypatch):
 @pytest.mark.parametrize("takes", ["grey", "rgb"])
 def test_a_gpu_makes_the_same_bytes_of_a_frame_as_the_cpu(monkeypatch, takes):
     """On the CPU, in several parts: the arithmetic is that of integers."""
-    monkeypatch.setattr(extraction, "_PREPARED_AT_ONCE", 2)
+    monkeypatch.setattr(batches_of_flow, "_PREPARED_AT_ONCE", 2)
     method: Any = type("Method", (Still,), {"input": takes})()
     frames = np.random.default_rng(0).integers(0, 256, (5, 30, 40, 3), dtype=np.uint8)
     for size in (None, (48, 64)):
