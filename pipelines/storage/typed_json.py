@@ -29,6 +29,10 @@ class Within:
     above: float = -math.inf
 
 
+NOT_COMPARED = object()
+"""In the annotation of a field that is kept, but makes no difference between two documents."""
+
+
 class WrongField(ValueError):
     """A field that is missing, unknown, of another type or out of range: `'twenty' for 'flow.bound'`."""
 
@@ -119,16 +123,17 @@ def to_json(value: Any, *, defaults: bool = True) -> dict[str, Any]:
     return {name: item for name, item in document.items() if defaults or name not in usual}
 
 
-OF_PROGRAMS = ("stres_version", "library_versions")
-"""Fields of a document that are kept, but not compared."""
+def not_compared(kind: type) -> set[str]:
+    """The fields of a dataclass that are marked with `NOT_COMPARED`."""
+    return {name for name, hint in _hints(kind).items() if NOT_COMPARED in getattr(hint, "__metadata__", ())}
 
 
 def first_difference(old: Any, new: Any, name: str = "") -> str:
-    """The first difference between two JSON documents in words, "" for none; the programs that made them may differ."""
+    """The first difference between two JSON documents in words, "" for none."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             found = first_difference(old.get(key), new.get(key), f"{name}.{key}" if name else key)
-            if found and key not in OF_PROGRAMS:
+            if found:
                 return found
         return ""
     return "" if old == new else f"{name} was {_short(old)} and is now {_short(new)}"

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.storage.typed_json import OF_PROGRAMS
-from pipelines.training.run_config import RunConfig
+from pipelines.training.run_config import RunConfig, compared
 
 _SHOWN_ELSEWHERE = ("split", "split_set", "train_videos", "classes")
 
@@ -59,8 +58,8 @@ def _flat(config: RunConfig) -> dict[str, str]:
         elif name not in ("name", "num_classes") and not name.endswith("sha256"):
             found[path] = _words(value)
 
-    document = config.to_json(defaults=True)
-    for name in ("schema", *OF_PROGRAMS, *_SHOWN_ELSEWHERE):
+    document = compared(config.to_json(defaults=True))
+    for name in ("schema", *_SHOWN_ELSEWHERE):
         document.pop(name, None)
     document["base_run"] = config.base_run.name if config.base_run else None
     add(document, "")

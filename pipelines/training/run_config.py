@@ -29,12 +29,13 @@ from pipelines.storage.atomic import json_text
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.provenance import sha256_of
 from pipelines.storage.typed_json import (
-    OF_PROGRAMS,
+    NOT_COMPARED,
     UnknownField,
     Within,
     WrongField,
     first_difference,
     from_json,
+    not_compared,
     read_fields,
     to_json,
 )
@@ -142,11 +143,14 @@ class StepConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides what a run becomes, and the versions of the programs that began it."""
+    """Everything that decides what a run becomes, and what is only kept: the versions of the programs that began it.
+
+    A field called like one of `TrainingSettings` is filled with what was asked for there.
+    """
 
     schema: str
-    stres_version: str
-    library_versions: Mapping[str, str]
+    stres_version: Annotated[str, NOT_COMPARED]
+    library_versions: Annotated[Mapping[str, str], NOT_COMPARED]
     recipe: str
     split: Whole
     seed: Annotated[int, Within(0, 1 << 63)]
@@ -210,14 +214,25 @@ class RunConfig:
         return document | dict(self.others)
 
     def first_difference(self, other: "RunConfig") -> str:
-        """The first difference to `other`, apart from versions of programs, in words; empty if there is none."""
-        return first_difference(self.to_json(), other.to_json())
+        """The first difference to `other` in words; empty if there is none."""
+        return config_difference(self.to_json(), other.to_json())
 
     def of_step(self, name: StepName) -> dict[str, Any]:
         """The part of the configuration that a checkpoint of the step has to match."""
-        document = replace(self, steps={name: self.steps[name]}).to_json()
-        left_out = ("schema", *OF_PROGRAMS, "split_sha256")
-        return {key: value for key, value in document.items() if key not in left_out}
+        document = compared(replace(self, steps={name: self.steps[name]}).to_json())
+        return {key: value for key, value in document.items() if key not in ("schema", "split_sha256")}
+
+
+def compared(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration says that makes a difference between runs."""
+    kept = not_compared(RunConfig)
+    return {name: value for name, value in document.items() if name not in kept}
+
+
+def config_difference(old: Any, new: Any) -> str:
+    """The first difference between two configurations, or parts of them, as JSON, in words; empty for none."""
+    old, new = (compared(document) if isinstance(document, dict) else document for document in (old, new))
+    return first_difference(old, new)
 
 
 def without_flow(document: Mapping[str, Any]) -> dict[str, Any]:

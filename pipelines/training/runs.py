@@ -25,7 +25,7 @@ from pipelines.storage.provenance import same_origin
 from pipelines.storage.typed_json import first_difference
 from pipelines.storage.workspace import Workspace, is_plain_name
 from pipelines.training.recipes import STEPS, Step
-from pipelines.training.run_config import BaseRun, RunConfig, checked_split, without_flow
+from pipelines.training.run_config import BaseRun, RunConfig, checked_split, config_difference, without_flow
 
 if TYPE_CHECKING:
     from pipelines.datasets.split_lists import Split
@@ -83,7 +83,7 @@ class Run:
             here = replace(config, steps={name: of for name, of in config.steps.items() if name == step}).to_json()
             if not trained.get("flow"):  # of the appearance stream; the run may have got its flow since
                 trained = without_flow(trained)
-            difference = first_difference(trained, {name: here.get(name) for name in trained})
+            difference = config_difference(trained, {name: here.get(name) for name in trained})
             if difference:
                 raise MissingError(
                     f"{self.weights_file(step)} is of another run: {difference}; put the right file in its place, or "

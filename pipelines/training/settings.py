@@ -241,47 +241,41 @@ class TrainingSettings:
 
     def network(self, num_classes: int) -> NetworkConfig:
         """The network of the joint steps."""
-        return NetworkConfig(
-            num_classes=num_classes,
-            depth=self.depth or self.base.depth,
-            width=self.width or self.base.width,
-            flow_channels=2 * STACK,
-            fusion=self.fusion or self.base.fusion,
-            direction=self.direction or self.base.direction,
-            temporal_kernels=self.base.temporal_kernels if self.temporal_kernels is None else self.temporal_kernels,
-            temporal_init=self.temporal_init or self.base.temporal_init,
-            resnet=self.resnet or self.base.resnet or "v1.5",
-            stem_width=self.stem_width or self.base.stem_width,
-            camera_motion=self.camera_motion or "none",
-        )
+        return NetworkConfig(**self._chosen(NetworkConfig), num_classes=num_classes, flow_channels=2 * STACK)
 
     def run_config(self, data: "TrainingData", precision: Precision) -> RunConfig:
         """Everything that decides what a run on `data` becomes, except the weights of other runs."""
         without_class = _listed(data.unlabelled) if data.unlabelled else None
-        return RunConfig(
-            **made_by(RUN_SCHEMA, "opencv", "numpy", "torch"),
-            recipe=self.base.name,
-            split=data.split.number,
-            seed=self.seed,
-            size=self.size or self.base.size,
-            weights=self.weights or self.base.weights,
-            precision=precision,
-            network=self.network(len(data.classes)),
-            classes=tuple(data.classes),
-            train_videos=_listed(data.videos),
-            flow=data.flow,
-            frames_short_side=data.short_side,
-            validation=data.held_out,
-            balance=self.balance or "none",
-            steps={
+        made: dict[str, Any] = made_by(RUN_SCHEMA, "opencv", "numpy", "torch") | {
+            "recipe": self.base.name,
+            "split": data.split.number,
+            "precision": precision,
+            "network": self.network(len(data.classes)),
+            "classes": tuple(data.classes),
+            "train_videos": _listed(data.videos),
+            "flow": data.flow,
+            "frames_short_side": data.short_side,
+            "validation": data.held_out,
+            "steps": {
                 name: StepConfig(self.step(name), unlabelled=without_class if name == "student" else None)
                 for name in self.selected()
             },
-            split_sha256=digest([data.split.train, data.split.test]),
-            split_set=data.split.set_name,
-            excluded_classes=tuple(sorted(set(self.exclude_classes))),
-            compile=compiles(self.compile, resolve_device(self.device)),
-        )
+            "split_sha256": digest([data.split.train, data.split.test]),
+            "split_set": data.split.set_name,
+            "excluded_classes": tuple(sorted(set(self.exclude_classes))),
+            "compile": compiles(self.compile, resolve_device(self.device)),
+            "base_run": None,  # its weights are looked up where the run is prepared
+        }
+        return RunConfig(**self._chosen(RunConfig) | made)
+
+    def _chosen(self, kind: type) -> dict[str, Any]:
+        """The fields of `kind` that an option is called like: as asked for, else as in the recipe. What neither says is
+        left to its default."""
+        options_here = {one.name for one in fields(self)}
+        names = [one.name for one in fields(kind) if one.name in options_here]
+        found = {name: getattr(self, name) for name in names}
+        found |= {name: getattr(self.base, name, None) for name in names if found[name] is None}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def _listed(videos: "Sequence[Video]") -> TrainVideos:

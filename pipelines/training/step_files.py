@@ -9,7 +9,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.interface.wording import first_line
 from pipelines.storage.atomic import storage_errors
 from pipelines.training.recipes import Step
-from pipelines.training.run_config import without_flow
+from pipelines.training.run_config import config_difference, without_flow
 from pipelines.training.runs import Run
 
 if TYPE_CHECKING:
@@ -95,7 +95,6 @@ class StepFiles:
 
     def saved(self) -> dict[str, Any] | None:
         """What an interrupted step left. Raises `UsageError` where that is of another configuration."""
-        from pipelines.storage.typed_json import first_difference
         from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, load
 
         if not self.checkpoint.exists():
@@ -104,7 +103,7 @@ class StepFiles:
         begun, now = content.get("configuration"), self.configuration
         if isinstance(begun, dict) and "motion" not in self.step.inputs:
             begun, now = without_flow(begun), without_flow(now)
-        difference = first_difference(begun, now)
+        difference = config_difference(begun, now)
         if difference:
             raise UsageError(
                 f"{self.checkpoint} is of another configuration: {difference}; put the right file in its place, or "

@@ -15,9 +15,10 @@ from pipelines.datasets.splits import Split, read_splits, write_splits
 from pipelines.errors import MissingError, UsageError
 from pipelines.models import load_pretrained
 from pipelines.storage.atomic import write_json
+from pipelines.storage.typed_json import not_compared
 from pipelines.storage.workspace import Workspace
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
-from pipelines.training.run_config import StepConfig
+from pipelines.training.run_config import RunConfig, StepConfig
 from pipelines.training.runs import Run
 from pipelines.training.settings import like_another
 from tests.helpers.old_weights import forget_configuration
@@ -248,11 +249,11 @@ def like(workspace, **changes):
     return like_another(train.Config(workspace.root, name="new", like="old", **changes))
 
 
-# Of a run: what it is of, what follows from its data and weights, and what wrote it.
+# Of a run: what it is of, what follows from its data and weights, and what makes no difference.
 NOT_TAKEN = {
-    "schema", "stres_version", "library_versions", "split", "seed", "classes", "train_videos", "flow", "split_sha256",
-    "split_set", "excluded_classes", "compile", "base_run", "weights_sha256", "frames_short_side", "others",
-}  # fmt: skip
+    "schema", "split", "seed", "classes", "train_videos", "flow", "split_sha256", "split_set", "excluded_classes",
+    "compile", "base_run", "weights_sha256", "frames_short_side", "others",
+} | not_compared(RunConfig)  # fmt: skip
 
 
 def test_like_takes_every_setting_but_what_the_run_is_of(workspace):
