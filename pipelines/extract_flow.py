@@ -185,9 +185,11 @@ def _sources(config: Config, workspace: Workspace) -> VideoList:
     """The videos, or without VIDEOS the workspace's frame files."""
     if config.videos is not None:
         return find_videos(config.videos, workspace=workspace.root, read_as=config.read_as)
+    from pipelines.datasets.catalogue import artifact_paths
+
     workspace.require()
-    paths = sorted(workspace.frames.glob("*/*.h5"))
-    videos = [VideoSource(path.parent.name, path.stem, path.absolute()) for path in paths if path.name[0] != "."]
+    paths = artifact_paths(workspace.frames)
+    videos = [VideoSource(path.parent.name, path.stem, path.absolute()) for path in paths]
     if not videos:
         raise MissingError(f"no frames in {workspace.frames}: run `stres extract-frames VIDEOS`, or name the VIDEOS")
     return VideoList(videos, account=account_of(f"frames of {workspace.root}", videos))

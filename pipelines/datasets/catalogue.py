@@ -234,15 +234,24 @@ def _is_known(file: ArtifactFile, known: Mapping[tuple[Kind, str, str], Artifact
 
 
 def artifact_files(kind: Kind, folder: Path) -> Iterator[ArtifactFile]:
-    """Every `<class>/<video>.h5`; names that begin with a dot are not yet whole files."""
+    """`artifact_paths`, with what the file system says of each."""
+    for class_folder, entry in _artifact_entries(folder):
+        status = entry.stat()
+        video = entry.name.removesuffix(".h5")
+        yield ArtifactFile(kind, entry.path, class_folder.name, video, status.st_size, status.st_mtime_ns)
+
+
+def artifact_paths(folder: Path) -> Iterator[Path]:
+    """Every `<class>/<video>.h5`, sorted; names that begin with a dot are not yet whole files, or not ours."""
+    return (Path(entry.path) for _, entry in _artifact_entries(folder))
+
+
+def _artifact_entries(folder: Path) -> Iterator[tuple["os.DirEntry[str]", "os.DirEntry[str]"]]:
     for class_folder in _entries(folder):
-        if not class_folder.is_dir():
-            continue
-        for entry in _entries(Path(class_folder.path)):
-            if entry.name.endswith(".h5") and entry.is_file():
-                status = entry.stat()
-                video = entry.name.removesuffix(".h5")
-                yield ArtifactFile(kind, entry.path, class_folder.name, video, status.st_size, status.st_mtime_ns)
+        if class_folder.is_dir():
+            for entry in _entries(Path(class_folder.path)):
+                if entry.name.endswith(".h5") and entry.is_file():
+                    yield class_folder, entry
 
 
 def _entries(folder: Path) -> list["os.DirEntry[str]"]:

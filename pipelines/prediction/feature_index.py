@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.datasets.catalogue import artifact_paths
 from pipelines.jobs.resume import Division
 from pipelines.prediction.features import FEATURES_SCHEMA, FeatureSettings, FeatureTask
 from pipelines.runtime.parallel_map import parallel_map
@@ -24,7 +25,7 @@ _LISTED = (
 def write_index(folder: Path, settings: FeatureSettings, on_progress: OnProgress) -> dict[str, int]:
     """Writes `features.json`: the settings, and of each video in `folder` what it was made from. Returns the number of
     channels of each stream."""
-    paths = sorted(path for path in folder.glob("*/*.h5") if path.name[0] != ".")
+    paths = list(artifact_paths(folder))
     found = parallel_map(_listed, paths, "extract-features (what was made)", on_progress)
     videos = {
         f"{path.parent.name}/{path.stem}": row

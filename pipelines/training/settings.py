@@ -289,6 +289,8 @@ def settle(settings: TrainingSettings) -> tuple[TrainingSettings, str]:
 
     Numbers of updates are not yet those for the training videos. Raises as `like_another`.
     """
+    from pipelines.datasets.catalogue import artifact_paths
+
     workspace = Workspace(settings.workspace)
     settings = like_another(settings.of_split(1 if isinstance(settings.split, str) else settings.split).named())
     known = [] if settings.overwrite else [Run(workspace.runs / settings.run_name)]
@@ -308,9 +310,8 @@ def settle(settings: TrainingSettings) -> tuple[TrainingSettings, str]:
         )
     if settings.recipe or settings.resolved:
         return settings, ""
-    folders = (workspace.frames, workspace.flow)
-    on_gpu = resolve_device(settings.device).type == "cuda"
-    recipe, reason = pick(settings.weights, on_gpu, max(sum(1 for _ in folder.glob("*/*.h5")) for folder in folders))
+    clips = max(sum(1 for _ in artifact_paths(folder)) for folder in (workspace.frames, workspace.flow))
+    recipe, reason = pick(settings.weights, resolve_device(settings.device).type == "cuda", clips)
     return replace(settings, recipe=recipe), reason
 
 

@@ -197,6 +197,7 @@ def test_flow_of_stored_frames_keeps_what_is_known_of_the_video(
 ) -> None:
     write_clip(videos / "c/a.b.mkv")
     extract_frames.run(extract_frames.Config(workspace.root, str(videos), workers=1))
+    shutil.copytree(workspace.frames / "c", workspace.frames / ".put-aside")
     assert run(config(workspace, None)).done == 1
     attributes = peek(workspace.flow_file("c", "a.b"), FLOW_SCHEMA)
     assert attributes["flow_input"] == "jpeg"
