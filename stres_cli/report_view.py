@@ -51,7 +51,7 @@ def render(result: "Result", console: Console, then: str = "") -> None:
             console.print(Text(printable(warning), style="yellow"), soft_wrap=True)
     figures = "in %: the accuracy of each stream"
     if _has_room_for_figures(result, console.width):
-        figures = f"in %: {printable(result.class_figures_named)}, then the accuracy of each stream"
+        figures = f"in {printable(result.class_figures_named)}, then the accuracy of each stream"
     for title, rows in _class_groups(result):
         _section(f"{title}, {figures}", _classes(result, rows, console.width), console)
     _section(f"Most confused pairs ({result.headline})", _pairs(result, console.width), console)
@@ -110,7 +110,7 @@ def _class_groups(result: "Result") -> list[tuple[str, "Sequence[ClassMetrics]"]
 def _classes(result: "Result", rows: "Sequence[ClassMetrics]", width: int) -> Table:
     table = _table()
     has_room = _has_room_for_figures(result, width)
-    more = [short for _, short in result.class_figures.values()] if has_room else []
+    more = [figure.short for figure in result.class_figures.values()] if has_room else []
     numbers_width = _streams_width(result) + (_figures_width(result) if has_room else VIDEOS_WIDTH)
     table.add_column("class", no_wrap=True, overflow="ellipsis", max_width=max(width - numbers_width, 8))
     for name in ("videos", *more):
@@ -118,8 +118,9 @@ def _classes(result: "Result", rows: "Sequence[ClassMetrics]", width: int) -> Ta
     for stream in result.streams:
         table.add_column(_stream(stream), justify="right", no_wrap=True)
     for row in rows:
-        figures = [*(row.figures if has_room else ()), *(row.accuracy[stream] for stream in result.streams)]
-        table.add_row(Text(printable(row.class_name)), str(row.support), *(percent(value) for value in figures))
+        figures = [figure.shown(value) for figure, value in row.figures] if has_room else []
+        accuracies = [percent(row.accuracy[stream]) for stream in result.streams]
+        table.add_row(Text(printable(row.class_name)), str(row.support), *figures, *accuracies)
     return table
 
 
@@ -129,7 +130,7 @@ def _streams_width(result: "Result") -> int:
 
 def _figures_width(result: "Result") -> int:
     """The columns of the number of videos and of the headline stream's figures, with one to spare."""
-    return VIDEOS_WIDTH + sum(max(len(short), 5) + 2 for _, short in result.class_figures.values()) + 1
+    return VIDEOS_WIDTH + sum(max(len(figure.short), 5) + 2 for figure in result.class_figures.values()) + 1
 
 
 def _has_room_for_figures(result: "Result", width: int) -> bool:

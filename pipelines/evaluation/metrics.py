@@ -17,6 +17,7 @@ from pipelines.datasets.class_balance import ClassBalance
 from pipelines.evaluation.intervals import Interval, combined, methods, of_mean
 from pipelines.evaluation.protocols import IMPORTED
 from pipelines.evaluation.scores import Scores
+from pipelines.interface.wording import fraction, percent
 from pipelines.storage.provenance import made_by
 
 TOP = 5
@@ -72,15 +73,42 @@ class ClassMetrics:
     accuracy: dict[str, float | None]
 
     @property
-    def figures(self) -> list[float | None]:
-        """Those of `CLASS_FIGURES`."""
-        return [getattr(self, name) for name in CLASS_FIGURES]
+    def figures(self) -> "list[tuple[ClassFigure, float | None]]":
+        """Those of `CLASS_FIGURES` with their values."""
+        return [(figure, getattr(self, name)) for name, figure in CLASS_FIGURES.items()]
 
 
-CLASS_FIGURES = {"precision": ("precision", "prec."), "recall": ("recall", "recall"), "f1": ("F1", "F1")}
-"""The headline stream's figures of `ClassMetrics`, in the order of scikit-learn: what each is called, and in how few
-letters. Every table, page and sentence has those that stand here, and writes them as shares, in percent or as a
-fraction: a figure that is none (a median rank) takes the way of `support` through them."""
+@dataclass(frozen=True)
+class ClassFigure:
+    """What a figure of the classes is called, and how its values are written."""
+
+    title: str
+    short: str
+    """The title in few letters."""
+    is_share: bool = True
+    """Shown in percent; else, as a median rank would be, as the number that it is."""
+
+    def shown(self, value: float | None) -> str:
+        """A value as tables show it."""
+        if self.is_share or value is None:
+            return percent(value)
+        return f"{round(value, 3):g}"
+
+    def with_unit(self, value: float | None) -> str:
+        """A value as a sentence has it."""
+        return self.shown(value) + (" %" if self.is_share and value is not None else "")
+
+    def in_csv(self, value: float | None) -> str:
+        """A value as files hold it."""
+        return fraction(value) if self.is_share or value is None else f"{round(value, 3):g}"
+
+
+CLASS_FIGURES = {
+    "precision": ClassFigure("precision", "prec."),
+    "recall": ClassFigure("recall", "recall"),
+    "f1": ClassFigure("F1", "F1"),
+}
+"""The headline stream's figures of `ClassMetrics`: every table, page and sentence has those that stand here."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +226,7 @@ def class_metrics(splits: Sequence[Scored], headline: str) -> tuple[ClassMetrics
 
     Args:
         splits: Scores of each split; `support` is summed over them.
-        headline: The stream whose `CLASS_FIGURES` are given.
+        headline: The stream whose figures are given.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -220,7 +248,9 @@ def class_metrics(splits: Sequence[Scored], headline: str) -> tuple[ClassMetrics
         ClassMetrics(
             class_name=name,
             support=int(support[index]),
-            **{name: _defined(value) for name, value in zip(CLASS_FIGURES, figures[headline][:, index], strict=True)},
+            precision=_defined(figures[headline][0, index]),
+            recall=_defined(figures[headline][1, index]),
+            f1=_defined(figures[headline][2, index]),
             accuracy={stream: _defined(values[1, index]) for stream, values in figures.items()},
         )
         for index, name in enumerate(classes)

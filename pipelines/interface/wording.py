@@ -52,6 +52,11 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return "–" if fraction is None or not math.isfinite(fraction) else f"{_rounded(fraction, digits):.{digits}f}"
 
 
+def fraction(value: float | None) -> str:
+    """A share as files hold it: `0.562500`; empty for None, not defined."""
+    return "" if value is None else f"{value:.6f}"
+
+
 def points(difference: float) -> str:
     """A difference of two fractions in percentage points, with its sign: `+6.3`, `-6.3`, `0.0`."""
     rounded = _rounded(difference, 1)

@@ -161,8 +161,8 @@ def page_data(result: Result, inputs: ReportInputs, thumbnails: Mapping[int, Thu
             "streams": streams,
         },
         "figures": {
-            long: [row.figures[place] for row in result.per_class]
-            for place, (long, _) in enumerate(result.class_figures.values())
+            figure.title: [figure.with_unit(getattr(row, name)) for row in result.per_class]
+            for name, figure in result.class_figures.items()
         },
         "lists": lists,
         "others": others,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipelines.analysis.near_duplicates import NearDuplicate
     from pipelines.analysis.published import Published
     from pipelines.datasets.class_balance import ClassBalance
-    from pipelines.evaluation.metrics import ClassMetrics, ConfusedPair, StreamMetrics
+    from pipelines.evaluation.metrics import ClassFigure, ClassMetrics, ConfusedPair, StreamMetrics
 
 ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class"}
 """The accuracies of `StreamMetrics`, and what they are called."""
@@ -168,17 +168,20 @@ class Result:
         return "mean_class_accuracy" if self.balance.unbalanced else "top1"
 
     @property
-    def class_figures(self) -> dict[str, tuple[str, str]]:
-        """The figures of `per_class` that are the headline stream's: titles, long and short, by name."""
+    def class_figures(self) -> "dict[str, ClassFigure]":
+        """The figures of `per_class` that are the headline stream's, by name."""
         from pipelines.evaluation.metrics import CLASS_FIGURES
 
         return CLASS_FIGURES
 
     @property
     def class_figures_named(self) -> str:
-        """`precision, recall and F1 of fused`."""
-        *others, last = (title for title, _ in self.class_figures.values())
-        return f"{', '.join(others)} and {last} of {self.headline}"
+        """`%: precision, recall and F1 of fused`, and which of them are no shares."""
+        figures = self.class_figures.values()
+        *others, last = (figure.title for figure in figures)
+        numbers = ", ".join(figure.title for figure in figures if not figure.is_share)
+        unit = f"% but for {numbers}" if numbers else "%"
+        return f"{unit}: {', '.join(others)} and {last} of {self.headline}"
 
     @property
     def accuracy_rows(self) -> list[AccuracyRow]:

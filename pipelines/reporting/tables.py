@@ -6,6 +6,7 @@ A name that a spreadsheet would take for a formula begins with an apostrophe.
 from collections.abc import Sequence
 
 from pipelines.evaluation.metrics import true_class_ranks
+from pipelines.interface.wording import fraction
 from pipelines.reporting.compute import ReportInputs
 from pipelines.reporting.result import ACCURACIES, Result
 from pipelines.reporting.training_log import Curves
@@ -21,15 +22,19 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
         curves: What training logged.
     """
     classes = [
-        [row.class_name, row.support, *map(_fraction, (*row.figures, *row.accuracy.values()))]
+        [
+            *(row.class_name, row.support),
+            *(figure.in_csv(value) for figure, value in row.figures),
+            *map(fraction, row.accuracy.values()),
+        ]
         for row in result.per_class
     ]
     mistakes = [
-        [one.split, one.video, one.true, one.predicted, *map(_fraction, (one.probability, one.true_probability))]
+        [one.split, one.video, one.true, one.predicted, *map(fraction, (one.probability, one.true_probability))]
         for one in result.mistakes
     ]
     bins = [
-        [stream, f"{one.low:.4f}", f"{one.high:.4f}", one.count, *map(_fraction, (one.confidence, one.accuracy))]
+        [stream, f"{one.low:.4f}", f"{one.high:.4f}", one.count, *map(fraction, (one.confidence, one.accuracy))]
         for stream, values in result.calibration.items()
         for one in values.bins
     ]
@@ -42,7 +47,7 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
         ),
         "confused_pairs.csv": csv_text(
             ["true", "predicted", "count", "share"],
-            ([pair.true, pair.predicted, pair.count, _fraction(pair.share)] for pair in result.confused),
+            ([pair.true, pair.predicted, pair.count, fraction(pair.share)] for pair in result.confused),
         ),
         "mistakes.csv": csv_text(["split", "video", "true", "predicted", "probability", "true_probability"], mistakes),
         "videos.csv": _videos(inputs),
@@ -51,7 +56,7 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
     made["label_issues.csv"] = csv_text(
         ["video", "label", "likely", "label_probability", "likely_probability"],
         (
-            [one.video, one.label, one.likely, *map(_fraction, (one.label_probability, one.likely_probability))]
+            [one.video, one.label, one.likely, *map(fraction, (one.label_probability, one.likely_probability))]
             for one in result.label_issues
         ),
     )
@@ -68,13 +73,13 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
     if result.motion_effects:
         made["motion_effect.csv"] = csv_text(
             ["class", "support", "helped", "hurt", "difference"],
-            ([e.class_name, e.support, e.helped, e.hurt, _fraction(e.difference)] for e in result.motion_effects),
+            ([e.class_name, e.support, e.helped, e.hurt, fraction(e.difference)] for e in result.motion_effects),
         )
     if result.fusion:
         made["fusion_weight.csv"] = csv_text(
             ["first", "second", "space", "weight_of_first", "top1"],
             (
-                [sweep.first, sweep.second, sweep.space, f"{weight:.2f}", _fraction(top1)]
+                [sweep.first, sweep.second, sweep.space, f"{weight:.2f}", fraction(top1)]
                 for sweep in result.fusion
                 for weight, top1 in zip(sweep.weights, sweep.top1, strict=True)
             ),
@@ -83,7 +88,7 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
         methods = [(method.name, method.top1) for method in published.methods]
         methods += [(f"{result.name}, {stream}", metrics.top1) for stream, metrics in result.streams.items()]
         made["published.csv"] = csv_text(
-            ["dataset", "method", "top1"], ([published.dataset, name, _fraction(top1)] for name, top1 in methods)
+            ["dataset", "method", "top1"], ([published.dataset, name, fraction(top1)] for name, top1 in methods)
         )
     if result.comparison is not None:
         made["comparison.csv"] = _comparison(result)
@@ -117,7 +122,7 @@ def _summary(result: Result) -> str:
         values: list[float | None] = []
         for name in ACCURACIES:
             values += [getattr(row.metrics, name), *(getattr(row.metrics, f"{name}_interval") or (None, None))]
-        rows.append([row.split, row.run, row.stream, row.videos, *map(_fraction, values)])
+        rows.append([row.split, row.run, row.stream, row.videos, *map(fraction, values)])
     return csv_text(header, rows)
 
 
@@ -144,12 +149,8 @@ def _comparison(result: Result) -> str:
     rows = [
         [comparison.first, one.first, comparison.second, one.second]
         + [one.both, one.only_first, one.only_second, one.neither]
-        + [_fraction(value) for value in (one.difference, *one.difference_interval)]
+        + [fraction(value) for value in (one.difference, *one.difference_interval)]
         + [f"{one.p_value:.6g}"]
         for one in comparison.streams
     ]
     return csv_text([*header, "difference", "difference_low", "difference_high", "p_value"], rows)
-
-
-def _fraction(value: float | None) -> str:
-    return "" if value is None else f"{value:.6f}"

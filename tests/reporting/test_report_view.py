@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -44,13 +43,27 @@ def test_it_shows_numbers_classes_pairs_matrix_and_files(report: Result) -> None
     assert report.output in text
 
 
-def test_what_a_figure_of_the_classes_is_called_stands_in_one_place(report: Result, monkeypatch: Any) -> None:
-    figures = metrics.CLASS_FIGURES | {"precision": ("hit rate", "hits")}
+def test_what_a_figure_of_the_classes_is_and_what_it_is_called_stands_in_one_place(
+    workspace: Workspace, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = metrics.CLASS_FIGURES | {"precision": metrics.ClassFigure("median rank", "rank", is_share=False)}
     monkeypatch.setattr(metrics, "CLASS_FIGURES", figures)
-    text = shown(report, 120)
-    assert "hit rate, recall and F1 of fused" in text
-    assert "hits" in text.split("hit rate, recall and F1 of fused")[1]
+    evaluate()
+    result = run(Config(workspace.root))
+    text = shown(result, 120)
+    named = "% but for median rank: median rank, recall and F1 of fused"
+    assert f"in {named}" in text
     assert "prec" not in text
+    place, value = next((i, row.precision) for i, row in enumerate(result.per_class) if 0 < (row.precision or 0) < 1)
+    rank = f"{round(value, 3):g}"
+    table = text[text.index(named) + len(named) :]
+    assert table.index("rank") < table.index(rank)
+    page = Path(result.files["report.html"]).read_text("utf-8")
+    assert named in page
+    assert f">{rank}</td>" in page
+    assert f'"{rank}"' in page[page.index('"median rank":[') :].split("]")[0]
+    assert rank in Path(result.files["per_class.csv"]).read_text("utf-8").splitlines()[1 + place].split(",")
+    assert r"support & precision & recall (\%)" in Path(result.files["per_class.tex"]).read_text("utf-8")
 
 
 def test_names_are_plain_text_without_control_characters(report: Result) -> None:

@@ -148,7 +148,7 @@ function classFacts(row, stream) {
   const share = (value) => (value === null ? "–" : `${percent(value)} %`);
   const numbers = [
     ...headlineFirst.map((name) => `${name} ${share(data.accuracy[name][row])}`),
-    ...Object.entries(data.figures).map(([title, values]) => `${title} ${share(values[row])}`),
+    ...Object.entries(data.figures).map(([title, values]) => `${title} ${values[row]}`),
   ];
   const index = ([trueClass, taken]) => trueClass * classCount + taken;
   const others = (cellOf) =>
