@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipelines.reporting.evaluations import SavedEvaluation
 
 THUMBNAILS = 400  # clips with pictures on the page, unless told otherwise: of UCF101 4.5 kB each, 1.8 MB
-PLAYING = 48  # of these: of UCF101 about 50 kB each
+PLAYING = 12  # of these, as many as a list opens with
 PAIRS = 30  # near duplicates of which both are shown
 OTHERS = "Other runs and programs"
 

@@ -21,9 +21,10 @@ from pipelines.analysis.near_duplicates import MOST
 from pipelines.evaluation.metrics import confusion_matrix, softmax
 from pipelines.interface.wording import interval, p_value, percent, plural, points
 from pipelines.reporting import plots
+from pipelines.reporting.clip_pictures import SECONDS, Sheet
 from pipelines.reporting.compute import ReportInputs
 from pipelines.reporting.result import Result
-from pipelines.reporting.thumbnails import SECONDS, Thumbnail
+from pipelines.reporting.thumbnails import Thumbnail
 from pipelines.reporting.training_log import Curves
 from pipelines.storage.atomic import json_text
 from pipelines.training.run_config import RunConfig
@@ -80,8 +81,8 @@ def page(
         listed=LISTED,
         most_gray_levels=MOST,
         clips_with_pictures=len(thumbnails),
-        clips_that_play=sum(each.clip is not None for each in thumbnails.values()),
-        clips_with_attention=sum(each.attention for each in thumbnails.values()),
+        clips_that_play=sum(each.sheet is not None for each in thumbnails.values()),
+        clips_with_attention=sum(each.sheet is not None and each.sheet.attention for each in thumbnails.values()),
         seconds=SECONDS,
         class_index={name: index for index, name in enumerate(result.classes)},
         motion_adds={effect.class_name: effect.difference for effect in result.motion_effects},
@@ -167,9 +168,14 @@ def page_data(result: Result, inputs: ReportInputs, thumbnails: Mapping[int, Thu
         "lists": lists,
         "others": others,
         "thumbnails": {
-            str(index): [each.frame, each.flow, each.clip, each.attention] for index, each in thumbnails.items()
+            str(index): [each.frame, each.flow, each.sheet and _playable(each.sheet)]
+            for index, each in thumbnails.items()
         },
     }
+
+
+def _playable(sheet: Sheet) -> dict[str, Any]:
+    return {"uri": sheet.uri, "pictures": sheet.pictures, "seconds": sheet.seconds, "ratio": round(sheet.ratio, 4)}
 
 
 def as_script(document: Any) -> str:

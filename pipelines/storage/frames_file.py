@@ -83,27 +83,33 @@ class FrameFile(HDF5Artifact):
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def read(self, indices: Sequence[int]) -> list["np.ndarray"]:
-        """The RGB frames of these indices, each uint8 [H, W, 3]."""
-        return [self.read_one(int(index)) for index in indices]
+    def read(self, indices: Sequence[int], long_side: int | None = None) -> list["np.ndarray"]:
+        """The RGB frames of these indices, each uint8 [H, W, 3]; with `long_side` made smaller as by `decode_jpeg`."""
+        from pipelines.storage.jpeg import decode_jpeg
+
+        pictures = []
+        with damaged(self.path):
+            stored = self.file["jpeg"]  # as long as it is open, HDF5 keeps the pieces in which frames lie
+            for index in map(int, indices):
+                picture = decode_jpeg(self._coded(stored, index), long_side)
+                if picture is None:
+                    raise ValueError(f"frame {index} is not a JPEG")
+                pictures.append(picture)
+        return pictures
+
+    def read_one(self, index: int) -> "np.ndarray":
+        """One RGB frame, uint8 [H, W, 3]."""
+        return self.read([index])[0]
 
     def read_jpeg(self, index: int) -> "np.ndarray":
         """One frame as JPEG, uint8 [bytes]."""
         with damaged(self.path):
-            if not 0 <= index < len(self):
-                raise IndexError(f"frame {index} of {len(self)}")
-            start, stop = self.offsets[index : index + 2]
-            if not 0 <= start <= stop <= len(self.file["jpeg"]):
-                raise ValueError(f"frame {index} is said to lie at bytes {start} to {stop}")
-            return self.file["jpeg"][start:stop]
+            return self._coded(self.file["jpeg"], index)
 
-    def read_one(self, index: int) -> "np.ndarray":
-        """One RGB frame, uint8 [H, W, 3]."""
-        from pipelines.storage.jpeg import decode_jpeg
-
-        jpeg = self.read_jpeg(index)
-        with damaged(self.path):
-            picture = decode_jpeg(jpeg)
-            if picture is None:
-                raise ValueError(f"frame {index} is not a JPEG")
-            return picture
+    def _coded(self, stored: "h5py.Dataset", index: int) -> "np.ndarray":
+        if not 0 <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        start, stop = self.offsets[index : index + 2]
+        if not 0 <= start <= stop <= len(stored):
+            raise ValueError(f"frame {index} is said to lie at bytes {start} to {stop}")
+        return stored[start:stop]

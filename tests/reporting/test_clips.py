@@ -1,7 +1,6 @@
 """Clips of the page that play: frame beside flow, at most so many bytes, and what the tested network saw in them."""
 
 import base64
-import io
 import json
 import re
 from collections.abc import Callable
@@ -11,18 +10,21 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageSequence
 
 from pipelines import evaluate as evaluate_stage
+from pipelines.drawing.colour import flow_to_colour
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.scores import read_scores
 from pipelines.prediction.attention import class_maps, draw_attention, strongest
 from pipelines.prediction.predictor import DecodedVideo, Predictor
 from pipelines.report import Config, Result, run
-from pipelines.reporting import thumbnails
+from pipelines.reporting import clip_pictures, thumbnails
 from pipelines.reporting.attention import ClipAttention
+from pipelines.reporting.clip_pictures import Sheet
 from pipelines.reporting.evaluations import load_evaluation
+from pipelines.storage.flow_file import FlowFile, new_flow_file
 from pipelines.storage.frames_file import new_frames_file
+from pipelines.storage.quantise import quantise
 from pipelines.storage.workspace import Workspace
 from pipelines.training.runs import Run
 from tests.helpers.workspaces import Trained
@@ -40,11 +42,13 @@ def clips_of(result: Result) -> dict[str, list]:
     return {data["clips"]["ids"][int(index)]: pictures for index, pictures in data["thumbnails"].items()}
 
 
-def pictures_of(uri: str) -> tuple[np.ndarray, list[int]]:
-    """The pictures of an animation, [T, H, W, 3], and how many milliseconds each is shown."""
-    animation = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
-    shown = [(np.asarray(each.convert("RGB")), each.info["duration"]) for each in ImageSequence.Iterator(animation)]
-    return np.stack([picture for picture, _ in shown]), [duration for _, duration in shown]
+def pictures_of(sheet: dict) -> np.ndarray:
+    """The pictures of a clip that plays, [T, H, W, 3]."""
+    coded = np.frombuffer(base64.b64decode(sheet["uri"].removeprefix("data:image/jpeg;base64,")), np.uint8)
+    every = cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]
+    pictures = every.reshape(sheet["pictures"], -1, *every.shape[1:])
+    assert sheet["ratio"] == pytest.approx(pictures.shape[2] / pictures.shape[1], abs=1e-4)
+    return pictures
 
 
 def write_frames(workspace: Workspace, video: str, count: int, fps: float) -> None:
@@ -62,14 +66,30 @@ def test_two_seconds_from_the_middle_play_at_their_own_speed(workspace: Workspac
     write_frames(workspace, "v1", 25, 25)
     write_frames(workspace, "v2", 1, 25)
     clips = clips_of(run(Config(workspace.root)))
-    pictures, durations = pictures_of(clips["bend/v0"][2])
-    assert (pictures.shape, set(durations)) == ((12, 96, 128, 3), {167})  # frames alone, since there is no flow
+    pictures = pictures_of(clips["bend/v0"][2])
+    assert (pictures.shape, clips["bend/v0"][2]["seconds"]) == ((8, 96, 128, 3), 2)  # frames alone: there is no flow
     shown = (pictures.mean(axis=(1, 2, 3)) - 9.5) / 2
-    np.testing.assert_allclose(shown, 25 + np.floor(np.arange(12) * 25 / 6), atol=0.9)  # 1 s to 3 s of 4 s
-    pictures, durations = pictures_of(clips["bend/v1"][2])
-    assert len(pictures) == 6  # all of 1 s
-    assert len(pictures_of(clips["bend/v2"][2])[0]) == 1
-    assert clips_of(run(Config(workspace.root, playing=0)))["bend/v0"][1:] == [None, None, False]
+    np.testing.assert_allclose(shown, 25 + np.floor(np.arange(8) * 25 / 4), atol=0.9)  # 1 s to 3 s of 4 s
+    assert len(pictures_of(clips["bend/v1"][2])) == 4
+    assert clips["bend/v1"][2]["seconds"] == 1  # all of it
+    assert len(pictures_of(clips["bend/v2"][2])) == 1
+    frame, flow, sheet = clips_of(run(Config(workspace.root, playing=0)))["bend/v0"]
+    assert frame
+    assert (flow, sheet) == (None, None)
+
+
+def test_looked_up_colours_are_those_of_the_flow(workspace: Workspace) -> None:
+    """But for a 64th of full colour, to which they are rounded, and for the rounding of bytes."""
+    angles = np.linspace(-np.pi, np.pi, 32, endpoint=False)
+    motion = np.stack([np.cos(angles), np.sin(angles)])[:, None] * np.linspace(0, 3, 24)[:, None]  # px; [2, 24, 32]
+    with new_flow_file(workspace.flow_file("bend", "v0")) as flow:
+        flow.append(quantise(motion.repeat(8, 1).repeat(8, 2), 20)[None])
+        flow.finish({"bound": 20.0, "step": 1, "method": "farneback"})
+    with FlowFile(workspace.flow_file("bend", "v0")) as fields:
+        made = clip_pictures.small_flow(fields, [0, 1], (32, 24))
+    assert (made[0] == made[1]).all()  # the last frame has the flow before it
+    assert np.abs(made[0].astype(int) - flow_to_colour(motion, 3))[:-1].mean() < 5  # the fastest is beyond full colour
+    assert (made[0, 0] == 255).all()  # no motion is white
 
 
 def test_clips_stop_playing_where_they_would_fill_the_page(
@@ -79,12 +99,12 @@ def test_clips_stop_playing_where_they_would_fill_the_page(
     workspace.frames.mkdir()
 
     def made(workspace: Workspace, video: str, source: str, look: object) -> thumbnails.Thumbnail:
-        return thumbnails.Thumbnail("x" * 60, "x" * 40, "x" * 400 if look else None)
+        return thumbnails.Thumbnail(sheet=Sheet("x" * 400, 8, 1)) if look else thumbnails.Thumbnail("x" * 60, "x" * 40)
 
     def counted(playing: int) -> tuple[int, int]:
         all_of = thumbnails.thumbnails(workspace, [scores], 20, lambda done, total: None, playing=playing)
         assert sum(each.bytes for each in all_of.values()) <= thumbnails.MOST_BYTES
-        return len(all_of), sum(each.clip is not None for each in all_of.values())
+        return len(all_of), sum(each.sheet is not None for each in all_of.values())
 
     monkeypatch.setattr(thumbnails, "_thumbnail", made)
     assert counted(20) == (20, 20)
@@ -92,7 +112,7 @@ def test_clips_stop_playing_where_they_would_fill_the_page(
     assert counted(20) == (20, 3)
     assert counted(2) == (20, 2)
     monkeypatch.setattr(thumbnails, "MOST_BYTES", 2000)
-    assert counted(20) == (8, 3)
+    assert counted(20) == (11, 3)
 
 
 @pytest.fixture
@@ -119,13 +139,11 @@ def test_attention_is_that_of_predict_and_its_mean_the_score(tested: Trained) ->
 
         guess = int(scores.streams["fused"][number].argmax())
         seen = attention.look(video, guess)
-        frame, flow, clip, has_attention = clips_of(result)[video]
-        assert frame and flow and has_attention  # noqa: PT018
-        pictures, durations = pictures_of(clip)
-        assert pictures.shape == (len(durations), 2 * 32, 2 * 40, 3)
+        pictures = pictures_of(clips_of(result)[video][2])
+        assert pictures.shape == (len(pictures), 2 * 32, 2 * 40, 3)
         scales = strongest([seen])
         for place, picture in enumerate(pictures):
-            index = place * 25 // 6
+            index = place * 25 // 4
             for stream, part in (("appearance", picture[:, :40]), ("motion", picture[:, 40:])):
                 expected = draw_attention(part[:32], seen, stream, index, scales[stream])
                 assert np.abs(part[32:].astype(int) - expected).mean() < 12  # both coded with loss

@@ -234,25 +234,31 @@ def test_every_table_is_sorted_by_its_columns(browser: Browser, page: Path) -> N
     assert min(browser.run(buttons)) > 0
 
 
-def test_clips_play_and_stop_at_frame_and_flow(browser: Browser, workspace: Workspace, evaluate: Evaluate) -> None:
+def test_clips_play_and_stop_at_their_middle(browser: Browser, workspace: Workspace, evaluate: Evaluate) -> None:
     evaluate(classes=("bend", "jump"), videos=2)
     write_clip(workspace, "bend", "v0")
     browser.open(Path(run(Config(workspace.root)).files["report.html"]), "#class=0")
-    colours = """[...document.querySelectorAll('#clips img')].map((picture) => {
-        const pen = new OffscreenCanvas(1, 1).getContext('2d');
+    browser.wait_for("[...document.querySelectorAll('#clips img')].every((one) => one.naturalWidth)")
+    (picture,) = browser.run("""[...document.querySelectorAll('#clips img')].map((picture) => {
+        const pen = new OffscreenCanvas(picture.naturalWidth, 1).getContext('2d');
         pen.drawImage(picture, 0, 0);
-        return [picture.naturalWidth, picture.naturalHeight, ...pen.getImageData(0, 0, 1, 1).data];
-    })"""
-    loaded = "[...document.querySelectorAll('#clips img')].every((one) => one.naturalWidth)"
-    browser.wait_for(loaded)
-    assert [size[:2] for size in browser.run(colours)] == [[288, 108]]  # beside each other
+        const colour = (x) => [...pen.getImageData(x, 0, 1, 1).data];
+        return [[picture.naturalWidth, picture.naturalHeight], colour(0), colour(picture.naturalWidth - 1)];
+    })""")
+    assert picture[0] == [288, 108]  # beside each other
+    for red, green, blue, _ in picture[1:]:  # motion to the right is red, too
+        assert red > 230 > 40 > max(green, blue)
+    window, sheet = "document.querySelector('#clips .moving div')", "document.querySelector('#clips .moving img')"
+    browser.run(f"{sheet}.closest('.moving').style.setProperty('--pictures', 3)")
+    browser.run(f"{sheet}.closest('.moving').style.setProperty('--seconds', '60s')")
+    seen = f"{sheet}.getBoundingClientRect().top - {window}.getBoundingClientRect().top"
+    height = browser.run(f"{sheet}.getBoundingClientRect().height")
+    browser.run(f"{sheet}.getAnimations()[0].currentTime = 40_001")
+    assert browser.run(seen) == pytest.approx(-2 / 3 * height, abs=0.6)  # the third of three
     browser.run("document.querySelector('#clips .play').click()")
     assert set(browser.texts(".play")) == {"Play clips"}
-    browser.wait_for(loaded)
-    frame, flow = browser.run(colours)
-    assert frame[:2] == flow[:2] == [144, 108]
-    for red, green, blue in (frame[2:5], flow[2:5]):  # motion to the right is red, too
-        assert red > 230 > 40 > max(green, blue)
+    assert browser.run(f"{sheet}.getAnimations().length") == 0
+    assert browser.run(seen) == pytest.approx(0, abs=0.6)  # the only one
     assert browser.texts("#clips .none") == ["no picture"]
     assert "1 of 4 clips have pictures" in browser.texts("#mistakes p")[0]
     assert "1 of them plays: 2 seconds" in browser.texts("#mistakes p")[0]

@@ -69,6 +69,18 @@ def test_frames_come_back_as_jpeg_keeps_them(frames_path, pictures):
     assert np.abs(read.astype(int) - pictures[[0, 5, 2]]).max() <= 6
 
 
+def test_frames_are_read_smaller_while_their_long_side_has_the_pixels_asked_for(tmp_path):
+    column = np.linspace(0, 255, 320).astype(np.uint8)
+    with new_frames_file(tmp_path / "v.h5") as file:
+        file.append(cv2.imencode(".jpg", np.tile(column, (240, 1))[..., None].repeat(3, 2))[1].reshape(-1))
+        file.finish({"source_frames": 1})
+    with FrameFile(tmp_path / "v.h5") as file:
+        for long_side, share in ((None, 1), (161, 1), (160, 2), (81, 2), (80, 4), (40, 8), (1, 8)):
+            (picture,) = file.read([0], long_side)
+            assert picture.shape == (240 // share, 320 // share, 3)
+            np.testing.assert_allclose(picture[0, :, 0], column.reshape(-1, share).mean(1), atol=3)
+
+
 @pytest.mark.parametrize("compression", ["zstd", "gzip"])
 def test_flow_comes_back_bit_for_bit(tmp_path, fields, compression):
     path = tmp_path / "flow.h5"

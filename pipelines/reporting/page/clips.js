@@ -35,20 +35,27 @@ function clipCard(clip) {
 
 /** Whether clips play: at first, unless their reader wants less motion. */
 let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+document.body.classList.toggle("still", !playing);
 
 /** Nothing where no clip of the page has pictures. */
 function pictures(clip) {
   if (!Object.keys(data.thumbnails).length) return null;
-  const [frame, flow, moving, attention] = data.thumbnails[clip] || [];
-  const image = (src, alt, kind = "") => src && el("img", { src, alt, class: kind, loading: "lazy" });
+  const [frame, flow, sheet] = data.thumbnails[clip] || [];
+  const image = (src, alt) => src && el("img", { src, alt, loading: "lazy" });
   const still = [image(frame, "a frame of the clip"), image(flow, "its optical flow in colours")];
-  const kind = attention ? "moving attention" : "moving";
-  const shown = playing && moving ? image(moving, "the clip and its optical flow", kind) : still;
   return el(
     "div",
-    { class: "pictures", "data-clip": clip },
-    frame || flow ? shown : el("div", { class: "none" }, "no picture"),
+    { class: "pictures" },
+    sheet ? moving(sheet, image(sheet.uri, "the clip and its optical flow")) : still,
+    !sheet && !frame && !flow && el("div", { class: "none" }, "no picture"),
   );
+}
+
+/** A window on a sheet, behind which the style moves it a picture at a time; on the middle one where clips stand still. */
+function moving({ pictures, seconds, ratio }, image) {
+  const middle = Math.floor(pictures / 2);
+  const properties = { "--pictures": pictures, "--middle": middle, "--seconds": `${seconds}s`, "--ratio": ratio };
+  return styled(el("div", { class: "moving" }, el("div", {}, image)), properties);
 }
 
 /** A button that stops all clips of the page, or lets them play. */
@@ -56,7 +63,7 @@ function playButton() {
   const text = () => (playing ? "Stop clips" : "Play clips");
   const toggle = () => {
     playing = !playing;
-    for (const each of document.querySelectorAll(".pictures")) each.replaceWith(pictures(Number(each.dataset.clip)));
+    document.body.classList.toggle("still", !playing);
     for (const each of document.querySelectorAll(".play")) each.textContent = text();
   };
   return el("button", { type: "button", class: "play", onclick: toggle }, text());
