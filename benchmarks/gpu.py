@@ -10,7 +10,7 @@ ResNet of the same depth, compiled, bf16, channels_last, on as many pictures; an
 frames flattened into the batch: the baseline of running two streams.
 
 Where the package is not installed: `PYTHONPATH=. python benchmarks/gpu.py`. On one H100 or H200 all of it should take
-4 to 7 minutes, of which compiling two networks is half; `--checks-only` one.
+5 to 8 minutes, of which compiling two networks is half; `--checks-only` one.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,7 @@ from pipelines.interface.wording import plural
 from pipelines.models import Normalise, STResNet
 from pipelines.optical_flow import TVL1Parameters, tvl1_flow
 from pipelines.optical_flow.methods import make_method
+from pipelines.optical_flow.mixing import Mixer
 from pipelines.optical_flow.store import FlowTask, store_flow
 from pipelines.optical_flow.tvl1.cuda.driver import GPULauncher
 from pipelines.optical_flow.tvl1.cuda.self_check import check_variant
@@ -75,6 +77,8 @@ from stres_cli.extraction_view import gpu_line
 
 # Dense bf16 operations a second of the chips whose data sheets we know, by a part of their names.
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0}
+# Options of tvl1 for flow that does not depend on the last bits: run to its end it is chaotic in a few pixels.
+SHORT = (("nscales", "2"), ("warps", "2"), ("inner_iterations", "10"), ("outer_iterations", "1"), ("epsilon", "0"))
 failed: list[str] = []
 
 
@@ -159,11 +163,12 @@ def main() -> None:
             count, frames, height, width = (1, 4, 48, 64) if arguments.quick else (24, 150, 240, 320)
             attempt(write_clips, clips, count, frames, height, width)
             attempt(check_extraction, device, clips, Path(folder))
+            attempt(check_mixing, device, clips, Path(folder))
             for workers in () if arguments.quick else (12, 4, 1):
                 if timed:
                     attempt(time_extraction, device, clips, Path(folder) / f"work{workers}", workers)
             if timed:
-                attempt(time_choice, device, clips, Path(folder), 5 if arguments.quick else 8)
+                attempt(time_choice, device, clips, Path(folder), 5 if arguments.quick else 32)
     if wanted("training"):
         for check in (check_network, check_preparation, check_training, check_continuing):
             attempt(check, device)
@@ -319,24 +324,38 @@ def write_clips(folder: Path, count: int, frames: int, height: int, width: int) 
 
 
 def check_extraction(device: torch.device, clips: Path, folder: Path) -> None:
-    """The stored flow of a clip against the CPU's: bytes that differ by more than one level. TV-L1 does ten iterations
-    a level here, as run to its end it is chaotic in a few pixels."""
-    options = {"nscales": 2, "warps": 2, "inner_iterations": 10, "outer_iterations": 1, "epsilon": 0}
-    stored = []
-    for where in ("cpu", str(device)):
-        method = make_method("tvl1", options, where)
-        task = FlowTask(
-            source=VideoSource("clips", "00", clips / "clips" / "00.mkv"),
-            target=folder / f"{where}.h5",
-            settings=FlowSettings.of("tvl1", method.parameters, 20, 1, "video"),
-            method_options=tuple((name, str(value)) for name, value in options.items()),
-            device=where,
-            short_side=None,
-        )
-        fields = store_flow(task, lambda units: None)
-        with FlowFile(task.target) as file:
-            stored.append(file.read(0, fields).astype(np.int16))
+    """The stored flow of a clip against the CPU's: bytes that differ by more than one level."""
+    stored = [stored_flow(clips, folder / f"{where}.h5", where).astype(np.int16) for where in ("cpu", str(device))]
     verdict("flow stored of a clip, bytes off by more than 1", float((abs(stored[0] - stored[1]) > 1).mean()), 1e-4)
+
+
+def check_mixing(device: torch.device, clips: Path, folder: Path) -> None:
+    """The stored flow of three videos that one process computes together, against the same computed alone."""
+    store = partial(stored_flow, clips, where=str(device))
+    alone = store(folder / "alone.h5")
+    with Mixer("tvl1", dict(SHORT), str(device), "auto") as mixer, ThreadPoolExecutor(3) as pool:
+        mixer.start()
+        give_up = time.monotonic() + 120  # until it has begun, who asks computes
+        while not mixer.at_work and time.monotonic() < give_up:
+            store(folder / "meanwhile.h5", mixer=mixer.address)
+        mixed = list(pool.map(partial(store, mixer=mixer.address), (folder / f"mixed{n}.h5" for n in range(3))))
+        verdict("one process computes for all", float(not mixer.at_work or mixer.ended), 0)
+    verdict("flow of videos mixed, against each alone", float(np.mean([made != alone for made in mixed])), 0)
+
+
+def stored_flow(clips: Path, target: Path, where: str, mixer: str = "") -> np.ndarray:
+    """The bytes of the first clip's flow by the task of `extract-flow`."""
+    task = FlowTask(
+        source=VideoSource("clips", "00", clips / "clips" / "00.mkv"),
+        target=target,
+        settings=FlowSettings.of("tvl1", make_method("tvl1", dict(SHORT), where).parameters, 20, 1, "video"),
+        method_options=SHORT,
+        device=where,
+        mixer=mixer,
+    )
+    fields = store_flow(task, lambda units: None)
+    with FlowFile(target) as file:
+        return file.read(0, fields)
 
 
 def time_extraction(device: torch.device, clips: Path, workspace: Path, workers: int) -> None:
@@ -344,6 +363,7 @@ def time_extraction(device: torch.device, clips: Path, workspace: Path, workers:
     result = extract_flow.run(extract_flow.Config(workspace, str(clips), workers=workers, device=str(device)))
     what = f"extract-flow, {plural(result.done, 'clip')}, {plural(workers, 'process') if workers else 'its choice'}"
     rates = {f"pairs_per_second_with_{count}": rate for count, rate in result.process_rates.items()}
+    rates |= {"pairs_per_second_mixed": result.mixed_rate} if result.mixed_rate is not None else {}
     add_row(
         (
             what,
@@ -358,7 +378,8 @@ def time_extraction(device: torch.device, clips: Path, workspace: Path, workers:
 
 
 def time_choice(device: torch.device, clips: Path, folder: Path, copies: int) -> None:
-    """The same with as many processes as are found to be fastest; every clip so often that there is time for it."""
+    """The same with what is found to be fastest: so many processes, or one that computes for all. Every clip so often
+    that there is time to measure them."""
     many = folder / "many" / "clips"
     many.mkdir(parents=True)
     for clip, number in itertools.product(sorted(clips.glob("*/*.mkv")), range(copies)):

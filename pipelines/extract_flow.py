@@ -56,7 +56,7 @@ class Config:
     compression: Annotated[options.FlowCompression, Option(group=options.RARELY)] = "zstd"
     short_side: options.ShortSide = None
     workers: options.Workers = 0
-    """Worker processes (0: one per CPU core; on a GPU 1, 4 or 12, whichever is fastest)."""
+    """Worker processes (0: one per CPU core; on a GPU 1, 4 or 12, or one computing for all, whichever is fastest)."""
     device: options.DeviceName = "auto"
     patience: options.Patience = Limits.patience
     overwrite: options.Overwrite = False
@@ -84,6 +84,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """
     from pipelines.optical_flow.displacement import ATTRIBUTES as DISPLACEMENT
     from pipelines.optical_flow.displacement import clipping
+    from pipelines.optical_flow.mixing import Mixer
     from pipelines.optical_flow.probing import FlowProbe, probe, propose
     from pipelines.optical_flow.segments import store_segments
     from pipelines.optical_flow.store import GPU_SECONDS, FlowTask, store_flow
@@ -97,6 +98,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     settings = FlowSettings.of(
         config.method, method.parameters, config.bound, config.step, "video" if from_videos else "jpeg"
     )
+    mixer = Mixer(config.method, config.method_options, device, config.engine)
     tasks = [
         FlowTask(
             source=source,
@@ -109,11 +111,13 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
             compression=config.compression,
             settings=settings,
             allow_damaged=config.allow_damaged,
+            mixer=mixer.address,
         )
         for source in found.videos
     ]
     where = device if method.uses_device else "cpu"
-    growth = Growth((config.workers,)) if config.workers else growth_on(where)
+    helper = mixer if method.batch_invariant else None
+    growth = Growth((config.workers,)) if config.workers else growth_on(where, helper)
     job = Job(
         STAGE,
         unit="pairs",
@@ -139,7 +143,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     if not config.overwrite:
         ranks().broadcast_from_rank0(lambda: _require_agreement(workspace, settings))
     probes: list[Probe] = []
-    result = run_job(job, division, ignored=found.ignored, account=found.account, on_probe=probes.append)
+    with mixer:
+        result = run_job(job, division, ignored=found.ignored, account=found.account, on_probe=probes.append)
     if result.estimate is not None:
         measured = [probe for probe in probes if isinstance(probe, FlowProbe)]
         return replace(result, proposal=propose(measured, config.method, config.bound, result.estimate.hours))
@@ -153,6 +158,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         gpu_waited=waited,
         gpu_processes=growth.count if where != "cpu" else None,
         process_rates=growth.rates,
+        gpu_mixed=growth.with_helper,
+        mixed_rate=growth.helped_rate,
     )
 
 

@@ -79,9 +79,12 @@ def gpu_line(result: "ExtractResult") -> str:
     if result.gpu_waited is not None:
         told.append(f"at least {percent(result.gpu_waited)} % of the time the GPU waited")
     if result.gpu_processes is not None:
-        told.append(f"{plural(result.gpu_processes, 'process')} on the GPU")
+        processes = plural(result.gpu_processes, "process")
+        told.append(f"one process on the GPU for {processes}" if result.gpu_mixed else f"{processes} on the GPU")
     if result.process_rates:
-        rates = (f"{rate:.0f} with {count}" for count, rate in result.process_rates.items())
+        rates = [f"{rate:.0f} with {count}" for count, rate in result.process_rates.items()]
+        if result.mixed_rate is not None:
+            rates.append(f"{result.mixed_rate:.0f} with one that computes for all")
         told.append(f"measured {result.unit}/s: {', '.join(rates)}")
     return "".join(f"; {part}" for part in told)
 

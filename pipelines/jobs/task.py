@@ -173,6 +173,10 @@ class ExtractResult:
     """That shared a GPU at last; None where none computes. Under torchrun rank 0's, and so are the rates."""
     process_rates: dict[int, float] = field(default_factory=dict)
     """Units a second by number of processes, of the numbers that were measured; the highest rate's was kept."""
+    gpu_mixed: bool = False
+    """Whether they did not compute at last, but one more for all of them."""
+    mixed_rate: float | None = None
+    """Units a second with that one, where it was measured."""
     broken_times: int = 0
     """Of the videos made now, those whose timestamps cannot be true: their frames have the times of the container's
     average rate."""

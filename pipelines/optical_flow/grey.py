@@ -18,6 +18,7 @@ class OpenCVMethod:
     """A `FlowMethod` that OpenCV computes on the CPU; a class of it has `flow` and may have another batch size."""
 
     input: ClassVar[Literal["grey"]] = "grey"
+    batch_invariant: ClassVar[bool] = True
     engine: ClassVar[str] = "opencv"
     uses_device: ClassVar[bool] = False
     batch_size = 16

@@ -7,7 +7,7 @@ import dataclasses
 import importlib
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
 
 from pipelines.errors import UsageError
 
@@ -27,8 +27,13 @@ ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 class FlowMethod(Protocol):
     """A flow method with its parameters settled."""
 
-    input: ClassVar[Literal["grey", "rgb"]]
-    """What `flow` takes: grey frames (as `cv2.COLOR_RGB2GRAY` makes them) or RGB frames."""
+    @property
+    def input(self) -> Literal["grey", "rgb"]:
+        """What `flow` takes: grey frames (as `cv2.COLOR_RGB2GRAY` makes them) or RGB frames."""
+
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether the flow of a pair has the same bits in whatever batch it is."""
 
     @property
     def engine(self) -> str:

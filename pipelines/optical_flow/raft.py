@@ -49,6 +49,7 @@ class RAFTParameters:
 
 class RAFT:
     input: ClassVar[Literal["rgb"]] = "rgb"
+    batch_invariant: ClassVar[bool] = False  # cuDNN chooses algorithms by the size of a batch
     engine: ClassVar[str] = "torch"
     uses_device: ClassVar[bool] = True
 

@@ -58,7 +58,7 @@ class _Pass:
     def run(self) -> None:
         with DecodedFrames(self.task) as frames:
             pictures, method = self._pictures(frames), method_of(self.task)
-            flow = quantised_flow(pictures, method, self.task.settings, self.task.device, frames.size)
+            flow = quantised_flow(pictures, method, self.task.settings, self.task.device, frames.size, self.task.mixer)
             with contextlib.closing(flow) as batches:
                 for made in batches:
                     for parts, piece in self.pairs.of(made, self._finish):

@@ -6,7 +6,7 @@ Letters: T frames, F = T - step fields, N pairs of a batch, H W pixels.
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipelines.jobs.segments import announced_frames
 from pipelines.optical_flow.batch import BatchFlow, begin_batch, method_input, work_on
 from pipelines.optical_flow.displacement import DisplacementMeter
 from pipelines.optical_flow.methods import FlowMethod, make_method
+from pipelines.optical_flow.mixing import flow_by_mixer
 from pipelines.runtime.closing import Closing
 from pipelines.runtime.prefetch import prefetch
 from pipelines.runtime.worker_pool import Report
@@ -52,6 +53,8 @@ class FlowTask:
     allow_truncated: bool = False
     allow_damaged: bool = False
     compression: Compression = "zstd"
+    mixer: str = ""
+    """Where the `Mixer` is, which computes the flow while it runs; "": nowhere."""
 
     @property
     def from_video(self) -> bool:
@@ -104,7 +107,7 @@ def write_flow(
 ) -> int:
     """Appends the flow of all `frames` and adds it to `account`; returns F. However it ends, no thread is left."""
     fields = 0
-    flow = quantised_flow(frames, method_of(task), task.settings, task.device, size)
+    flow = quantised_flow(frames, method_of(task), task.settings, task.device, size, task.mixer)
     with contextlib.closing(flow) as batches:
         for made in batches:
             account.add(made)
@@ -120,6 +123,7 @@ def quantised_flow(
     settings: FlowSettings,
     device: str = "cpu",
     size: tuple[int, int] | None = None,
+    mixer: str = "",
 ) -> Generator[BatchFlow]:
     """Computes the flow of all frames, a batch at a time. Close the generator when done.
 
@@ -133,13 +137,14 @@ def quantised_flow(
         settings: Whose step and bound to use.
         device: Where frames go and flow is quantised, if the method computes there.
         size: Height and width to which the method's device resizes the frames; None: they have their size.
+        mixer: Where the `Mixer` is that computes in place of this process while it runs; "": nowhere.
 
     Yields:
         The flow of N pairs each; of T - step in all.
     """
     where = torch.device(device if method.uses_device else "cpu")
     batches = prefetch(_batches(frames, method, settings.step, where), _AHEAD)
-    flow = prefetch(_flow_of(batches, method, settings, where, size), _AHEAD)
+    flow = prefetch(_flow_of(batches, method, settings, where, size, mixer), _AHEAD)
     with contextlib.closing(flow):
         for arrived in flow:
             yield arrived()
@@ -165,12 +170,17 @@ def _flow_of(
     settings: FlowSettings,
     device: torch.device,
     size: tuple[int, int] | None,
+    mixer: str,
 ) -> Generator[Callable[[], BatchFlow]]:
     """For each run of frames what waits for its flow."""
     work_on(device)
     with contextlib.closing(batches):
         for batch in batches:
-            yield begin_batch(batch, method, settings, device, size)
+            made = flow_by_mixer(mixer, batch, settings, size) if mixer else None
+            if made is None:
+                yield begin_batch(batch, method, settings, device, size)
+            else:
+                yield partial(BatchFlow, *made)
 
 
 def fields_of_pairs(

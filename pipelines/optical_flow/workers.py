@@ -1,7 +1,7 @@
 """How many processes compute flow."""
 
 from pipelines.runtime.devices import available_cores
-from pipelines.runtime.growth import Growth
+from pipelines.runtime.growth import Growth, Helper
 
 # Decoding, resizing, grey, compressing and writing take 2 to 4 ms of a core per pair (docs/benchmarks.md), so one core
 # feeds 250 to 500 pairs/s and the 4,000 pairs/s of a fast GPU need ten or more. A process's reading and writing threads
@@ -25,7 +25,18 @@ def processes_for_gpu(cores: int, memory: int) -> int:
     return max(1, min(cores, _STEPS_OF_A_GPU[-1], memory // _GPU_BYTES_EACH))
 
 
-def growth_on(device: str) -> Growth:
-    """How many processes compute on `device`: on a GPU 1, 4 or 12, as there is room and as measured."""
-    most = default_workers(device)
-    return Growth((most,) if device == "cpu" else sorted({min(number, most) for number in _STEPS_OF_A_GPU}))
+def growth_on(device: str, mixer: Helper | None = None) -> Growth:
+    """How many processes compute on `device`: on a GPU 1, 4 or 12, or the mixer in their place, as there is room and as
+    measured."""
+    if device == "cpu":
+        return Growth((available_cores(),))
+    import torch
+
+    return growth_on_gpu(available_cores(), torch.cuda.get_device_properties(device).total_memory, mixer)
+
+
+def growth_on_gpu(cores: int, memory: int, mixer: Helper | None) -> Growth:
+    """The same for a GPU of `memory` bytes. Those that feed the mixer have computed themselves before, so it needs room
+    beside them."""
+    most, fed = processes_for_gpu(cores, memory), processes_for_gpu(cores, memory - _GPU_BYTES_EACH)
+    return Growth(sorted({min(number, most) for number in _STEPS_OF_A_GPU}), mixer if fed > 1 else None, fed)

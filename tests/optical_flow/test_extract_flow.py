@@ -278,7 +278,7 @@ def test_flow_does_not_depend_on_how_many_processes_turn_out_to_be_fastest(
 ) -> None:
     """Chosen as on a GPU."""
     monkeypatch.setattr("pipelines.runtime.growth._SECONDS", 0.0)
-    monkeypatch.setattr("pipelines.extract_flow.growth_on", lambda device: Growth((1, 2)))
+    monkeypatch.setattr("pipelines.extract_flow.growth_on", lambda device, mixer: Growth((1, 2), mixer, 2))
     names = ["x" * number for number in range(1, 9)]
     for name in names:
         write_clip(videos / f"walk/{name}.mkv")

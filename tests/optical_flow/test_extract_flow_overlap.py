@@ -18,8 +18,9 @@ from pipelines.optical_flow import batch as batches_of_flow
 from pipelines.optical_flow import store as extraction
 from pipelines.optical_flow.batch import method_input, method_input_on
 from pipelines.optical_flow.methods import make_method
+from pipelines.optical_flow.mixing import Mixer
 from pipelines.optical_flow.store import FlowTask, quantised_flow, store_flow
-from pipelines.optical_flow.workers import growth_on, processes_for_gpu
+from pipelines.optical_flow.workers import growth_on, growth_on_gpu, processes_for_gpu
 from pipelines.runtime.devices import available_cores, mark_on_gpu, seconds_between
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.flow_file import FlowFile, FlowWriter
@@ -39,6 +40,7 @@ class Still:
     engine: ClassVar[str] = "numpy"
     uses_device = False
     batch_size = 2
+    batch_invariant = True
     parameters: ClassVar[dict[str, Any]] = {}
 
     def flow(self, frame0: torch.Tensor, frame1: torch.Tensor) -> torch.Tensor:
@@ -211,12 +213,22 @@ def test_processes_of_a_gpu_fit_its_memory(cores: int, gigabytes: int, processes
     assert processes_for_gpu(cores, gigabytes * 10**9) == processes
 
 
-def test_on_a_gpu_the_number_of_processes_is_measured_and_on_the_cpu_it_is_not(monkeypatch):
+def test_on_the_cpu_the_number_of_processes_is_not_measured():
     cpu = growth_on("cpu")
     assert (cpu.settled, cpu.count) == (True, available_cores())
-    for most, steps in ((12, (1, 4, 12)), (6, (1, 4, 6)), (4, (1, 4)), (1, (1,))):
-        monkeypatch.setattr("pipelines.optical_flow.workers.default_workers", lambda device, most=most: most)
-        assert growth_on("cuda").steps == steps
+
+
+@pytest.mark.parametrize(
+    ("cores", "gigabytes", "steps", "fed"),
+    [(16, 140, (1, 4, 12), 12), (16, 24, (1, 4, 6), 5), (4, 140, (1, 4), 4), (16, 11, (1, 2), 1), (1, 140, (1,), 1)],
+)
+def test_on_a_gpu_the_processes_are_measured_and_one_that_computes_for_all_where_there_is_room(
+    cores, gigabytes, steps, fed
+):
+    mixer = Mixer("tvl1", {}, "cuda", "auto")
+    growth = growth_on_gpu(cores, gigabytes * 10**9, mixer)
+    assert (growth.steps, growth.helper, growth.helped) == (steps, mixer if fed > 1 else None, fed)
+    assert growth_on_gpu(cores, gigabytes * 10**9, None).helper is None  # of a method that depends on the batch
 
 
 def test_the_gpu_line_says_how_many_processes_were_fastest():
@@ -226,6 +238,11 @@ def test_the_gpu_line_says_how_many_processes_were_fastest():
     assert gpu_line(measured) == (
         "; at least 12.0 % of the time the GPU waited; 4 processes on the GPU; "
         "measured pairs/s: 510 with 1, 1800 with 4, 1750 with 12"
+    )
+    mixed = replace(measured, gpu_processes=12, gpu_mixed=True, mixed_rate=2400.0)
+    assert gpu_line(mixed).endswith(
+        "; one process on the GPU for 12 processes; measured pairs/s: 510 with 1, 1800 with 4, 1750 with 12, "
+        "2400 with one that computes for all"
     )
 
 

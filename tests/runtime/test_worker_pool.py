@@ -254,6 +254,61 @@ def test_processes_become_more_while_that_gives_a_tenth_and_the_fastest_number_i
     assert measured == pytest.approx({count: rates[count] for count in measured})
 
 
+class Helping:
+    """Helps from the third time on that it is asked; `dies`: never."""
+
+    def __init__(self, *, dies: bool = False) -> None:
+        self.dies, self.asked, self.calls = dies, 0, list[str]()
+
+    def start(self) -> None:
+        self.calls.append("start")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+    @property
+    def at_work(self) -> bool:
+        self.asked += 1
+        return self.asked > 2
+
+    @property
+    def ended(self) -> bool:
+        return self.dies
+
+
+def helped(helper: Helping, rate: float) -> Growth:
+    """Settled where 4 processes do 700 a second, 12 do 600, and 8 with the helper this."""
+    rates, now = {1: 500.0, 4: 700.0, 12: 600.0}, 0.0
+    growth = Growth(list(rates), helper, 8)
+    while not growth.settled:
+        assert growth.with_helper == (growth.count == 8)
+        growth.add(10, now := now + 10 / rates.get(growth.count, rate), 12)
+    return growth
+
+
+def test_the_helper_is_tried_last_and_kept_where_it_is_fastest() -> None:
+    helper = Helping()
+    growth = helped(helper, 800)
+    assert (growth.with_helper, growth.count, helper.calls) == (True, 8, ["start"])
+    assert growth.helped_rate == pytest.approx(800)
+    assert list(growth.rates) == [1, 4, 12]
+    slow = Helping()
+    growth = helped(slow, 690)
+    assert (growth.with_helper, growth.count, slow.calls) == (False, 4, ["start", "close"])
+    assert growth.helped_rate == pytest.approx(690)
+
+
+def test_without_its_helper_growth_goes_back_to_what_was_fastest() -> None:
+    helper = Helping(dies=True)
+    growth = helped(helper, 800)
+    assert (growth.with_helper, growth.count, growth.helped_rate) == (False, 4, None)
+    later = Helping()
+    growth = helped(later, 800)
+    later.dies = True
+    growth.add(10, 0.0, 8)
+    assert (growth.with_helper, growth.count, later.calls) == (False, 4, ["start", "close"])
+
+
 def test_a_pool_grows_and_shrinks_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.runtime.growth._SECONDS", 0.1)
     monkeypatch.setattr("pipelines.runtime.growth.next_count", lambda steps, rates: (1, 2, 1)[len(rates)])

@@ -105,6 +105,7 @@ class TVL1:
     """`tvl1_flow` as a `FlowMethod`."""
 
     input: ClassVar[Literal["grey"]] = "grey"
+    batch_invariant: ClassVar[bool] = True
 
     def __init__(self, settings: TVL1Parameters, device: str, engine: str) -> None:
         self.settings = settings
