@@ -1,6 +1,7 @@
 """Standard output and error closed, closed early or full: the right exit code, and never a traceback."""
 
 import os
+import pickle
 import shlex
 import subprocess
 import sys
@@ -8,11 +9,15 @@ import time
 
 import pytest
 
+from pipelines import verify
 
-def stres(*arguments, redirected):
+STRES = ("-m", "stres_cli")
+
+
+def stres(*arguments, redirected, program=STRES):
     """The exit code of the real process under a shell's redirections, and what arrived on the other stream's file."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("STRES_")}
-    command = shlex.join([sys.executable, "-m", "stres_cli", *map(str, arguments)])
+    command = shlex.join([sys.executable, *program, *map(str, arguments)])
     script = f"set -o pipefail; {command} {redirected}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=env, timeout=120, check=False)
     assert "Traceback" not in done.stderr + done.stdout
@@ -20,14 +25,28 @@ def stres(*arguments, redirected):
     return done
 
 
+# Looking for the faults takes 4 s of torch and worker processes; what is tested is what becomes of them.
+_FOUND_BEFORE = """
+import pickle, sys
+from pathlib import Path
+import pipelines.verify
+found = Path(sys.argv.pop(1))
+pipelines.verify.run = lambda config, on_progress: pickle.loads(found.read_bytes())
+from stres_cli.__main__ import main
+main()
+"""
+
+
 @pytest.fixture(scope="module")
-def faulty(tmp_path_factory):
-    """A workspace in which `verify` finds more faults than a pipe holds lines before its reader leaves."""
+def found(tmp_path_factory):
+    """The pickled result of a `verify` that finds more faults than a pipe holds lines before its reader leaves."""
     folder = tmp_path_factory.mktemp("faulty")
     (folder / "frames" / "a").mkdir(parents=True)
     for number in range(3):
         (folder / "frames" / "a" / f"v{number}.h5").write_bytes(b"not HDF5")
-    return folder
+    result = verify.run(verify.Config(folder, depth="quick", workers=1))
+    (folder / "found").write_bytes(pickle.dumps(result))
+    return folder / "found"
 
 
 @pytest.mark.parametrize(
@@ -43,8 +62,8 @@ def faulty(tmp_path_factory):
         (">&- 2>&-", 1),
     ],
 )
-def test_a_result_that_nobody_takes_leaves_the_exit_code_and_one_that_is_lost_is_3(faulty, redirected, code):
-    done = stres("verify", "--quick", "--workers", 1, "-w", faulty, redirected=redirected)
+def test_a_result_that_nobody_takes_leaves_the_exit_code_and_one_that_is_lost_is_3(found, redirected, code):
+    done = stres(found, "verify", "--quick", redirected=redirected, program=("-c", _FOUND_BEFORE))
 
     assert done.returncode == code
     if code == 3:
@@ -60,7 +79,7 @@ def test_help_that_cannot_be_written_is_an_error_and_that_is_not_wanted_is_none(
 
 def test_an_error_keeps_its_exit_code_wherever_it_cannot_be_told(tmp_path):
     for redirected in (">/dev/full 2>/dev/full", ">&- 2>&-", "2>&1 | true"):
-        assert stres("train", "-w", tmp_path / "none", redirected=redirected).returncode == 3
+        assert stres("runs", "-w", tmp_path / "none", redirected=redirected).returncode == 3
         assert stres("train", "--split", "x", "--json", redirected=redirected).returncode == 2
 
 

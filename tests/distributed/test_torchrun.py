@@ -28,11 +28,11 @@ from tests.distributed import ranks_script
 from tests.helpers.workspaces import Trained, write_workspace
 
 
-def torchrun(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a function of `ranks_script` in two processes."""
+def torchrun(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs `ranks_script` in two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), "GLOO_SOCKET_IFNAME": "lo"}
-    arguments = [*command, ranks_script.__file__, name, str(folder)]
+    arguments = [*command, ranks_script.__file__, str(folder)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(arguments, **pipes, env=env, start_new_session=True) as process:
         try:
@@ -47,8 +47,8 @@ def torchrun(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def launched(trained_on_videos: Trained, tmp_path_factory) -> tuple[dict[str, Any], Path, str, str]:
-    """What `ranks_script.healthy` finds, its folder, and what it prints."""
+def launched(trained_on_videos: Trained, tmp_path_factory) -> tuple[dict[str, Any], Path, str, str, int]:
+    """What `ranks_script.healthy` finds, its folder, what the script prints, and its exit code."""
     folder = tmp_path_factory.mktemp("ranks")
     write_clips(folder / "stages" / "clips", 1, seed=0)
     (folder / "stages" / "clips" / "bad").mkdir()
@@ -58,9 +58,10 @@ def launched(trained_on_videos: Trained, tmp_path_factory) -> tuple[dict[str, An
     bad = folder / "looks" / "clips" / "jump" / "jump1.mkv"
     bad.write_bytes(bad.read_bytes()[:300])
     trained_workspace(trained_on_videos, folder / "looks" / "work")
-    ended = torchrun("healthy", folder)
-    assert ended.returncode == 0, ended.stderr
-    return pickle.loads((folder / "healthy.pickle").read_bytes()), folder, ended.stdout, ended.stderr
+    ended = torchrun(folder)
+    assert (folder / "healthy.pickle").exists(), ended.stderr
+    found = pickle.loads((folder / "healthy.pickle").read_bytes())
+    return found, folder, ended.stdout, ended.stderr, ended.returncode
 
 
 def cut_short(path: Path) -> None:
@@ -75,7 +76,7 @@ def trained_workspace(trained: Trained, root: Path) -> None:
 
 @pytest.fixture(scope="module")
 def staged(launched) -> tuple[dict[str, Any], Path, str, str]:
-    found, folder, stdout, stderr = launched
+    found, folder, stdout, stderr, _ = launched
     return found["working"], folder / "stages", stdout, stderr
 
 
@@ -308,8 +309,8 @@ def test_two_processes_leave_what_one_leaves(looked):
 # ------------------------------------------------------------------ errors
 
 
-def test_one_ranks_error_ends_all_and_is_told_once(tmp_path):
-    ended = torchrun("failing", tmp_path)
-    assert ended.returncode != 0
-    assert ended.stderr.count("error: rank 1 found no cake\n") == 1
-    assert "interrupted" not in ended.stderr
+def test_one_ranks_error_ends_all_and_is_told_once(launched):
+    _, _, _, stderr, code = launched
+    assert code != 0
+    assert stderr.count("error: rank 1 found no cake\n") == 1
+    assert "interrupted" not in stderr
