@@ -30,6 +30,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -47,6 +48,7 @@ from plain import (
 from torch.nn.functional import cross_entropy
 
 from pipelines import extract_flow
+from pipelines.datasets import preparation
 from pipelines.datasets.augmentation import Crop
 from pipelines.datasets.clips import Clip, Clips
 from pipelines.datasets.preparation import Prepare
@@ -183,6 +185,7 @@ def main() -> None:
     if wanted("training") and on_gpu:
         attempt(check_compiled, device)
     if timed and wanted("training"):
+        attempt(time_preparation, device, videos, repeats, 1 if arguments.quick else 4)
         attempt(time_training, device, depth, size, videos, repeats, peak)
         attempt(time_loader, 40 if arguments.quick else 800)
     if timed and wanted("testing"):
@@ -220,6 +223,23 @@ def check_preparation(device: torch.device) -> None:
     found = Prepare().to(device)(there.rgb, there.flow)
     error = max(relative_error(a.cpu(), b) for a, b in zip(found, expected, strict=True) if a is not None)
     verdict("preparation of clips, against the CPU", error, 1e-3)  # where one byte is rounded the other way: 1e-2
+    found = Prepare(None, torch.bfloat16).to(device)(there.rgb, there.flow)
+    error = max(relative_error(a.cpu().float(), b) for a, b in zip(found, expected, strict=True) if a is not None)
+    verdict("the same in bf16, in which it is rounded", error, 4e-3)
+    if device.type == "cuda":
+        agreed = [preparation._kernel_agrees.get((there.rgb.device, channels), False) for channels in (2, 3)]
+        verdict("in one pass, not in several in its place", float(not all(agreed)), 0)
+
+
+def time_preparation(device: torch.device, videos: int, repeats: int, scale: int) -> None:
+    """From bytes on the device to the network's input in bf16, in one pass and in several."""
+    batch = clips_batch(videos, 5, scale).to(device)
+    prepare = Prepare(None, torch.bfloat16, on_gpu=True).to(device)
+    what = f"a video's input, T=5, 10 fields, {64 * scale} px"
+    for note, kernels in (("in several passes", False), *([("in one pass", True)] if device.type == "cuda" else [])):
+        with mock.patch.object(preparation, "_has_kernel", lambda device, kernels=kernels: kernels):
+            seconds = median_seconds(lambda: prepare(batch.rgb, batch.flow), device, repeats) / videos
+        add_row((what, f"{1e6 * seconds:.0f} us", note), seconds=seconds)
 
 
 def check_training(device: torch.device) -> None:
@@ -279,17 +299,18 @@ def loss_of_three(trainer: StepTrainer) -> float:
     return float(trainer.state.sums["loss"])
 
 
-def clips_batch(videos: int, frames: int) -> Batch:
-    """Noise as a loader brings it: 70x90 pixels, of which 56x72 become 64x64, every second video mirrored."""
-    random = np.random.default_rng(0)
+def clips_batch(videos: int, frames: int, scale: int = 1) -> Batch:
+    """Noise as a loader brings it: 70x90 pixels times `scale`, of which 56x72 become 64x64, every second video
+    mirrored."""
+    random, shape = np.random.default_rng(0), (70 * scale, 90 * scale)
     rgb, flow = (
         Clips(
             [
                 Clip(
-                    torch.from_numpy(random.integers(0, 256, (frames * each, channels, 70, 90), dtype=np.uint8)),
+                    torch.from_numpy(random.integers(0, 256, (frames * each, channels, *shape), dtype=np.uint8)),
                     np.arange(frames * each).reshape(frames, each),
-                    Crop(3, 5, 56, 72, mirror=video % 2 == 1),
-                    (64, 64),
+                    Crop(3, 5, 56 * scale, 72 * scale, mirror=video % 2 == 1),
+                    (64 * scale, 64 * scale),
                 )
                 for video in range(videos)
             ]

@@ -51,7 +51,7 @@ def run_here(monkeypatch, capsys):
 
 def test_the_gpu_checks_themselves_run_on_the_cpu(run_here, tmp_path):
     _, rows = run_here(tmp_path / "rows.jsonl", "--checks-only")
-    assert sum(row["result"] == "equal" for row in rows) == 15
+    assert sum(row["result"] == "equal" for row in rows) == 16
 
 
 def test_the_timings_of_tvl1_and_of_extraction_run_on_the_cpu_and_are_json_lines_too(run_here, tmp_path, monkeypatch):

@@ -2,20 +2,29 @@
 
 This is the one definition of the order and the geometry, for training and test; the numbers of normalising are those of
 `pipelines.models.normalise`. Resizing is bilinear between pixel centers without antialiasing (what OpenCV calls
-INTER_LINEAR), in float32 and not rounded back to bytes.
+INTER_LINEAR), in float32 and not rounded back to bytes. A GPU does it all in one pass, where its kernel is found to
+give the same.
 
 Letters: B videos, T frames, n distinct pictures of C channels, P pictures a frame takes, H W pixels, h w input.
 """
 
+import logging
 from collections.abc import Callable
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.datasets.clips import Clip, Clips, Frames
+from pipelines.interface.wording import first_line
 from pipelines.models import Normalise
-from pipelines.storage.quantise import mirror_x_flow
+from pipelines.runtime.devices import missing_to_compile
+from pipelines.storage.quantise import MAX_LEVEL, mirror_x_flow
+
+_log = logging.getLogger("stres")
+# Whether the kernel is used for pictures of so many channels: it is compared with torch when it is first to be.
+_kernel_agrees: dict[tuple[torch.device, int], bool] = {}
 
 
 class Prepare(nn.Module):
@@ -35,19 +44,34 @@ class Prepare(nn.Module):
         self.normalise = normalise or Normalise()
         self.dtype = dtype
         self.multiple = 8 if on_gpu and dtype is not None else 1
+        self._lines: dict[tuple[torch.device, int], dict[bool, Tensor]] = {}
 
     def forward(self, rgb: Frames | None, flow: Frames | None) -> tuple[Tensor | None, Tensor | None]:
         return self._rgb(rgb), self._flow(flow)
 
     def _rgb(self, rgb: Frames | None) -> Tensor | None:
         if isinstance(rgb, Clips):
-            return _stacked(rgb, mirror_rgb, self.normalise.frames_, self.dtype, self.multiple)
+            return self._stacked(rgb, mirror_rgb, self.normalise.frames_)
         return self._reduced(self.normalise(rgb, None)[0])
 
     def _flow(self, flow: Frames | None) -> Tensor | None:
         if isinstance(flow, Clips):
-            return _stacked(flow, mirror_x_flow, self.normalise.fields_, self.dtype, self.multiple)
+            return self._stacked(flow, mirror_x_flow, self.normalise.fields_)
         return self._reduced(self.normalise(None, flow)[1])
+
+    def _stacked(
+        self, clips: Clips, mirror: Callable[[Tensor], Tensor], normalise: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        in_passes = partial(_stacked, clips, mirror, normalise, self.dtype, self.multiple)
+        if self.dtype is None or self.normalise.camera_motion != "none" or not _has_kernel(clips.device):
+            return in_passes()
+        kind = clips.device, clips[0].pixels.shape[1]
+        if kind not in self._lines:
+            self._lines[kind] = _lines_of_bytes(*kind, mirror, normalise)
+        in_one_pass = partial(_in_one_pass, clips, self._lines[kind], self.dtype, self.multiple)
+        if kind not in _kernel_agrees:
+            _kernel_agrees[kind] = _agree(in_one_pass, in_passes)
+        return in_one_pass() if _kernel_agrees[kind] else in_passes()
 
     def _reduced(self, x: Tensor | None) -> Tensor | None:
         return x if x is None or self.dtype is None else x.to(self.dtype)
@@ -112,3 +136,46 @@ def _picked(pictures: Tensor, places: list[int]) -> Tensor:
     if places == list(range(first, first + len(places))):
         return pictures[:, :, first : first + len(places)]
     return torch.stack([pictures[:, :, place] for place in places], 2)  # a list as index would wait for a GPU
+
+
+# ------------------------------------------------------------------ in one pass
+
+
+@lru_cache
+def _has_kernel(device: torch.device) -> bool:
+    return device.type == "cuda" and not missing_to_compile(device)
+
+
+def _in_one_pass(clips: Clips, lines: dict[bool, Tensor], dtype: torch.dtype, multiple: int) -> Tensor:
+    """What `_stacked` makes, but for the last bit."""
+    from pipelines.datasets.preparation_kernel import prepare_clips  # which needs Triton
+
+    channels = clips.shape[2]
+    return prepare_clips(clips, lines, channels + -channels % multiple, dtype)
+
+
+def _lines_of_bytes(
+    device: torch.device,
+    channels: int,
+    mirror: Callable[[Tensor], Tensor],
+    normalise: Callable[[Tensor], Tensor],
+) -> dict[bool, Tensor]:
+    """What byte 0 of each channel becomes, and what a step from byte to byte adds, float32 [2, C]; without a mirror,
+    and with one: both rules are linear."""
+    ends = torch.tensor([0, MAX_LEVEL], dtype=torch.uint8, device=device).view(2, 1, 1, 1).repeat(1, channels, 1, 1)
+    lines = {}
+    for mirrored, pixels in ((False, ends), (True, mirror(ends))):
+        first, last = normalise(pixels.to(torch.float32)).flatten(1)
+        lines[mirrored] = torch.stack([first, (last - first) / MAX_LEVEL])
+    return lines
+
+
+def _agree(in_one_pass: Callable[[], Tensor], in_passes: Callable[[], Tensor]) -> bool:
+    """Whether both give the same, but for the last bit; if not, a line in the log says what is wrong."""
+    expected = in_passes()
+    try:
+        torch.testing.assert_close(in_one_pass(), expected, rtol=torch.finfo(expected.dtype).eps, atol=1e-5)
+    except Exception as error:  # whatever compiling and launching may raise
+        _log.warning("the network's input is made in several passes in place of one: %s", first_line(error))
+        return False
+    return True

@@ -1,16 +1,18 @@
 """What the device makes of a batch of clips, against the same done sample by sample, pixel by pixel, in float64."""
 
+import importlib.util
 import pickle
 
 import numpy as np
 import pytest
 import torch
 
+from pipelines.datasets import preparation
 from pipelines.datasets.augmentation import Crop
 from pipelines.datasets.clips import Clip, Clips, joined
 from pipelines.datasets.preparation import Prepare
 from pipelines.errors import UsageError
-from pipelines.models import STResNet
+from pipelines.models import Normalise, STResNet
 
 RGB_MEAN, RGB_DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 STACKS = np.array([[0, 1, 2], [1, 2, 3], [4, 5, 5]])  # the last as at the end of a short video
@@ -178,3 +180,85 @@ def test_sixteen_bits_are_float32_rounded_and_added_channels_change_no_logits():
     with torch.no_grad():
         for a, b in zip(network(*plain), network(*(x.float() for x in padded)), strict=True):
             torch.testing.assert_close(a, b, rtol=0.02, atol=1e-3)  # the rounding of the input
+
+
+# ------------------------------------------------------------------ in one pass
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """The GPU's kernel, interpreted; what is asked for on the CPU is made by it. Counts the clips that it makes."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("no Triton")
+    from triton.runtime.interpreter import InterpretedFunction
+
+    from pipelines.datasets import preparation_kernel
+
+    interpreted = InterpretedFunction(preparation_kernel.prepare.fn)
+
+    class Kernel:
+        made = 0
+        offset = 0.0  # of what byte 0 is said to be
+
+        def __getitem__(self, grid):
+            self.made += 1
+            return lambda pixels, places, lines, *rest, **sizes: interpreted[grid](
+                pixels, places, lines + self.offset, *rest, **sizes
+            )
+
+    kernel = Kernel()
+    monkeypatch.setattr(preparation_kernel, "prepare", kernel)
+    monkeypatch.setattr(preparation_kernel, "_PIXELS", 512)  # fewer programs, since each takes as long
+    monkeypatch.setattr(preparation, "_has_kernel", lambda device: True)
+    monkeypatch.setattr(preparation, "_kernel_agrees", {})
+    return kernel
+
+
+def sixteen_bits(stream, clips, normalise=None):
+    found = Prepare(normalise, torch.bfloat16, on_gpu=True)(*((clips, None) if stream == "rgb" else (None, clips)))
+    return found[0 if stream == "rgb" else 1]
+
+
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+def test_one_pass_makes_what_several_do_but_for_the_last_bit(kernel, stream):
+    size = 24, 11  # as high as two of the crops
+    clips = [make_clip(stream, crop, size, seed).frames([0, 2]) for seed, crop in enumerate(CROPS)]
+    innermost = clips[2].pixels.contiguous(memory_format=torch.channels_last)  # as decoded frames are in memory
+    clips.append(Clip(innermost, clips[2].frame_index, CROPS[2], size))
+    expected = prepared(Clips(clips), stream)
+    found = sixteen_bits(stream, Clips(clips))
+    assert kernel.made == 2 * len(clips)  # compared first
+    assert found.shape == (len(clips), 2, 8, *size)
+    assert found.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+    channels = expected.shape[2]
+    torch.testing.assert_close(found[:, :, :channels].float(), expected, rtol=2**-7, atol=1e-5)
+    assert not found[:, :, channels:].any()
+    prepare = Prepare(None, torch.float32)
+    exact = prepare(Clips(clips), None)[0] if stream == "rgb" else prepare(None, Clips(clips))[1]
+    assert kernel.made == 3 * len(clips)
+    torch.testing.assert_close(exact, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", ["numbers", "launch"])
+def test_a_kernel_that_gives_something_else_is_not_used_and_a_line_says_so(kernel, monkeypatch, caplog, wrong):
+    def refused(*_):
+        raise RuntimeError("too old a driver\nand more")
+
+    if wrong == "numbers":
+        kernel.offset = 0.1
+    else:
+        monkeypatch.setattr(type(kernel), "__getitem__", refused)
+    clips = Clips([make_clip("flow", CROPS[2], (16, 20))])
+    expected = prepared(clips, "flow").to(torch.bfloat16)
+    for _ in range(2):
+        assert torch.equal(sixteen_bits("flow", clips)[:, :, :6], expected)
+    (line,) = caplog.messages
+    assert line.startswith("the network's input is made in several passes in place of one: ")
+    assert "\n" not in line
+
+
+def test_what_needs_all_of_a_field_first_is_not_made_in_one_pass(kernel):
+    clips = Clips([make_clip("flow", CROPS[0], (16, 20))])
+    sixteen_bits("flow", clips, Normalise(camera_motion="mean"))
+    prepared(clips, "flow")  # nor what is not rounded to 16 bits
+    assert kernel.made == 0

@@ -1,5 +1,5 @@
-"""Compiles every launch of the Triton engine for an H100 or H200 without one: a process of its own, as Triton's driver
-and launches are replaced.
+"""Compiles every launch of the Triton engine, and of the kernel that prepares a network's input, for an H100 or H200
+without one: a process of its own, as Triton's driver and launches are replaced.
 
     python compile_triton.py REPORT
 
@@ -7,6 +7,7 @@ REPORT: what the assembler says, a JSON line for each compiled kernel.
 """
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -14,11 +15,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
+from pipelines.datasets.augmentation import Crop
+from pipelines.datasets.clips import Clip, Clips
+from pipelines.datasets.preparation_kernel import prepare_clips
 from pipelines.optical_flow import TVL1Parameters
 from pipelines.optical_flow.tvl1 import triton_solver
 
@@ -59,6 +64,13 @@ for height, width in ((256, 340), (240, 320), (45, 33)):
         solver.solve(frames, frames, torch.empty((4, 2, height, width)))  # nothing is active, so one block a warp
         for iterations, median in sorted(set(triton_solver._plan(parameters))):
             solver._block(0, iterations, median)
+    for channels, wide, each in ((3, 8, 1), (2, 24, 10)):
+        places, shape = np.zeros((5, each), np.int64), (12, channels, height, width)
+        for first, crop in enumerate((Crop(0, 0, height, width), Crop(5, 7, height - 9, width - 8, mirror=True))):
+            pixels = torch.zeros(first + math.prod(shape), dtype=torch.uint8)[first:].view(shape)
+            clips = Clips([Clip(pixels, places, crop, (height - 16, width - 20))] * 2)
+            lines = torch.zeros(2, channels)
+            prepare_clips(clips, {False: lines, True: lines}, wide, torch.bfloat16)
     for name in compiled:
         sizes.setdefault(name, f"{width}x{height}")
 
