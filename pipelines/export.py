@@ -101,6 +101,8 @@ class Result:
     fewest_frames: int
     """The least T."""
     check: "ExportCheck"
+    usage: list[str]
+    """Lines of Python that run the file on one video in which nothing is to be seen, without stres."""
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
@@ -111,7 +113,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         StorageError: Writing fails.
     """
     from pipelines.deployment import checking
-    from pipelines.deployment.card import Exported, write_card
+    from pipelines.deployment.card import Exported, usage, write_card
     from pipelines.deployment.formats import EXPORT, RUN
     from pipelines.deployment.model import deployed
     from pipelines.evaluation.fusion_weight import known_weight
@@ -170,4 +172,5 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         outputs=dict.fromkeys(model.outputs, f"float32 [B, {classes}]"),
         fewest_frames=model.fewest_frames,
         check=check,
+        usage=usage(exported, model, file),
     )

@@ -21,6 +21,7 @@ from pipelines.runtime.ranks import ranks
 from pipelines.sources.videos import VideoProblem, VideoSource
 from pipelines.storage.atomic import read_json, write_json
 from pipelines.storage.flow_settings import SHARED_SETTINGS
+from pipelines.storage.quantise import step_size
 from pipelines.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 STAGE = "export-flow"
 SCHEMA = "stres/flow-pictures/1"
-
-Result = ExtractResult
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,14 @@ class Config:
 
     def __post_init__(self) -> None:
         options.check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(ExtractResult):
+    """What was exported."""
+
+    usage: list[str]
+    """Lines of Python that show a picture's values in pixels; none where nothing is written."""
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
@@ -82,7 +89,15 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     if not config.dry_run:
         with contextlib.suppress(OSError):  # there is none, another rank was first, or another command is at work
             partial.rmdir()
-    return result
+    return Result(**vars(result), usage=[] if config.dry_run else _usage(config))
+
+
+def _usage(config: Config) -> list[str]:
+    picture = next(config.output.rglob(f"[!.]*.{config.format}"), None)
+    if picture is None:
+        return []
+    bound = read_json(config.output / "flow.json")["bound"]
+    return ["import cv2", f"print(cv2.imread({options.python_literal(picture)}, 0) * {step_size(bound):g} - {bound:g})"]
 
 
 def _prepare(config: Config, workspace: Workspace) -> "Division[ExportTask]":

@@ -91,8 +91,6 @@ def gpu_line(result: "ExtractResult") -> str:
 
 def _where_and_next(stage: str, config: Any) -> str:
     """Where the result lies, and the command that comes next."""
-    if stage == "export-flow":
-        return printable(f", in {config.output}")
     kind = {"extract-frames": "frames", "import-frames": "frames", "extract-flow": "flow", "import-flow": "flow"}.get(
         stage
     )

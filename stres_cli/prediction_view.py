@@ -14,6 +14,7 @@ from pipelines.interface.options import command_line
 from pipelines.interface.wording import duration, percent, plural, printable
 from pipelines.predict import Config
 from pipelines.prediction.results import Prediction, Result, Truth
+from pipelines.prediction.timeline_files import SEGMENTS
 from stres_cli.console import CommandUI
 from stres_cli.report_view import STREAM_COLOURS
 from stres_cli.tables import Table
@@ -35,22 +36,27 @@ def show(ui: CommandUI, result: Result, config: Config) -> None:
     number = len(result.predictions)
     ui.out.print(
         f"{plural(number, 'video')} ({duration(result.video_seconds)} long) in {duration(result.seconds)}: "
-        f"{result.video_seconds_per_second:.2g} s of video per second{_where_and_next(config, predicted=bool(number))}",
+        f"{result.video_seconds_per_second:.2g} s of video per second{_where_and_next(config, result.predictions)}",
         soft_wrap=True,
     )
     if result.truth is not None:
         ui.out.print(printable(_accuracy(result.truth)), soft_wrap=True)
 
 
-def _where_and_next(config: Config, *, predicted: bool) -> str:
-    """Where the CSV lies, and the command that shows more of the same videos, if any could be predicted."""
+def _where_and_next(config: Config, predictions: Sequence[Prediction]) -> str:
+    """Where the CSV lies, and the command that shows more of the same videos, or trains on what was seen in them; none
+    where none could be predicted."""
     where = "" if config.csv is None else f"; written: {config.csv}"
-    if config.overlay or not predicted:
+    if not predictions:
         return printable(where)
+    timelines = [one.timeline for one in predictions if one.timeline is not None]
+    if lists := [one.files[SEGMENTS] for one in timelines if one.segments]:
+        then = command_line(config.workspace, "extract-frames", shlex.quote(str(lists[0])))
+        return printable(f"{where}; next, once its segments are corrected, to train on them: {then}")
     words = [*config.videos] if len(config.videos) == 1 else ["VIDEOS"]
     words += ["--run", config.run] if config.run else []
-    words = ["predict", *map(shlex.quote, words), "--timeline", *(["--overlay"] if config.timeline else [])]
-    return printable(f"{where}; next: {command_line(config.workspace, *words)}")
+    then = command_line(config.workspace, "predict", *map(shlex.quote, words), "--timeline")
+    return printable(f"{where}; next: {then}")
 
 
 def _accuracy(truth: Truth) -> str:

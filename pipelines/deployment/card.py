@@ -16,6 +16,7 @@ from pipelines.deployment.model import Deployed
 from pipelines.errors import MissingError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scores import SCORES_SCHEMA
+from pipelines.interface.options import python_literal
 from pipelines.interface.wording import percent, plural, printable
 from pipelines.storage.atomic import read_json
 from pipelines.storage.hdf5 import ArtifactError, peek
@@ -51,6 +52,27 @@ class _Code(str):
     """Text that is written as it is."""
 
 
+def usage(about: Exported, model: Deployed, file: Path) -> list[str]:
+    """Lines of Python that run the file on one video in which nothing is to be seen, without stres."""
+    height, width = about.config.size
+    frames = clip[0] if (clip := _clip(about)) else max(25, model.fewest_frames)
+    module, dtype = ("torch", "dtype=torch.uint8") if about.format == "torch" else ("numpy", "numpy.uint8")
+    inputs = [
+        f"{name} = {module}.full((1, {frames}, {channels}, {height}, {width}), {NO_MOTION}, {dtype})"
+        for name, channels in model.inputs.items()
+    ]
+    path = python_literal(file)
+    if about.format == "torch":
+        call = f'probabilities = model({", ".join(model.inputs)})["probabilities"]'
+        lines = ["import torch", f"model = torch.export.load({path}).module()", *inputs, call]
+    else:
+        loaded = f'session = onnxruntime.InferenceSession({path}, providers=["CPUExecutionProvider"])'
+        given = ", ".join(f'"{name}": {name}' for name in model.inputs)
+        call = f'(probabilities,) = session.run(["probabilities"], {{{given}}})'
+        lines = ["import numpy, onnxruntime", loaded, *inputs, call]
+    return [*lines, "print(probabilities.shape, probabilities[0].argmax())"]
+
+
 def write_card(about: Exported, model: Deployed) -> str:
     """Writes the card's text.
 
@@ -59,19 +81,18 @@ def write_card(about: Exported, model: Deployed) -> str:
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, finalize=_cell
     )
-    environment.filters |= {"percent": percent, "plural": plural, "python": lambda text: _Code(repr(text))}
+    environment.filters |= {"percent": percent, "plural": plural}
     names = ("appearance", "motion") if about.step == LATE_FUSION else (about.step,)
     steps = {name: config for name, config in about.config.steps.items() if name in names}
     height, width = about.config.size
-    clip = Protocol.of_paper("student").clip(steps["student"].step) if about.step == "student" else None
     return environment.from_string(files("pipelines.deployment").joinpath("card.md.j2").read_text("utf-8")).render(
         about=about,
         model=model,
         kind=_KINDS.get(about.step, "both streams, joined"),
         height=height,
         width=width,
-        frames=clip[0] if clip else max(25, model.fewest_frames),
-        clip=clip,
+        clip=_clip(about),
+        usage=_Code("\n".join(usage(about, model, Path(about.file)))),
         flow=about.config.flow,
         max_level=MAX_LEVEL,
         no_motion=NO_MOTION,
@@ -81,6 +102,11 @@ def write_card(about: Exported, model: Deployed) -> str:
         trained_frames=sorted({config.step.frames for config in steps.values()}),
         checked_on=Path(about.check.video).name if about.check.video else "noise",
     )
+
+
+def _clip(about: Exported) -> tuple[int, float] | None:
+    """What `Protocol.clip` says of the student; None of another step."""
+    return Protocol.of_paper("student").clip(about.config.steps["student"].step) if about.step == "student" else None
 
 
 def _cell(value: object) -> str:

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import json
 import math
 import os
 import re
@@ -397,6 +398,16 @@ def command_line(workspace: Path, *words: str) -> str:
     return " ".join(
         ["stres", *words, *([] if workspace == Path(usual) else ["--workspace", shlex.quote(str(workspace))])]
     )
+
+
+def python_literal(path: Path) -> str:
+    """A path in a line of Python, in double quotes, so that the line can stand in a shell's single ones."""
+    return json.dumps(str(path), ensure_ascii=False)
+
+
+def python_command(lines: Sequence[str]) -> str:
+    """These lines of Python as a command, to be typed."""
+    return f"python -c {shlex.quote('; '.join(lines))}"
 
 
 DeviceName = Annotated[str, Option("auto (a GPU if there is one), cpu, cuda or cuda:N.", "--device", "NAME")]

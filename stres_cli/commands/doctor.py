@@ -34,7 +34,9 @@ def show(ui: CommandUI, result: stage.Result) -> None:
             ui.out.print(line, soft_wrap=True)
             if check.fix:
                 ui.out.print(Text(f"        {'':{width}}  -> {printable(check.fix)}", style=style), soft_wrap=True)
+    then = "" if result.failures else "; next: stres demo"
     ui.out.print(
-        f"{plural(result.failures, 'failure')}, {plural(result.warnings, 'warning')}; took {duration(result.seconds)}",
+        f"{plural(result.failures, 'failure')}, {plural(result.warnings, 'warning')}; took {duration(result.seconds)}"
+        f"{then}",
         soft_wrap=True,
     )

@@ -34,8 +34,9 @@ def evaluate(ui: CommandUI, config: stage.Config) -> None:
         for name, reason in tested.unusable.items():
             ui.out.print(f"run {name} was not tested: {reason}", soft_wrap=True)
         if not config.dry_run:
-            named = "" if config.run == ALL_SPLITS else f" --run '{config.run}'"
-            ui.out.print(f"`stres report{named} --splits all` gives their mean", soft_wrap=True)
+            named = [] if config.run == ALL_SPLITS else ["--run", shlex.quote(str(config.run))]
+            then = command_line(config.workspace, "report", *named, "--splits", "all")
+            ui.out.print(f"their mean, next: {then}", soft_wrap=True)
         return
     result = stage.run(config, ui.on_progress)
     ui.finish(_document(result), exit_code=int(_incomplete(result)))

@@ -1,6 +1,7 @@
 """`stres export`: writes a run as one file for deployment."""
 
 from pipelines import export as stage
+from pipelines.interface.options import python_command
 from pipelines.interface.wording import percent, printable
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI
@@ -30,4 +31,5 @@ def export(ui: CommandUI, config: stage.Config) -> None:
         printable(f"checked on {seen}, largest difference from the run {found.largest_difference:.1e}"),
         soft_wrap=True,
     )
-    ui.out.print(printable(f"model card, with code that runs the file: {result.card}"), soft_wrap=True)
+    then = f"model card: {result.card}; next: {python_command(result.usage)}"
+    ui.out.print(printable(then), soft_wrap=True)

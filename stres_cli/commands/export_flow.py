@@ -1,6 +1,8 @@
 """`stres export-flow`: writes stored flow as folders of grey pictures, for other tools."""
 
 from pipelines import export_flow as stage
+from pipelines.interface.options import python_command
+from pipelines.interface.wording import printable
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text
 from stres_cli.extraction_view import show
@@ -12,4 +14,8 @@ def export_flow(ui: CommandUI, config: stage.Config) -> None:
 
     OUT/flow.json describes them: layout, method, bound and step. Run it again to do only what is missing.
     """
-    show(ui, stage.run(config, ui.on_progress), config)
+    result = stage.run(config, ui.on_progress)
+    show(ui, result, config)
+    if result.usage:
+        then = f"pictures in {config.output}; next, one of them in pixels of motion: {python_command(result.usage)}"
+        ui.out.print(printable(then), soft_wrap=True)

@@ -1,6 +1,7 @@
 """`stres extract-features`: stores the features of videos."""
 
 from pipelines import extract_features as stage
+from pipelines.interface.options import python_command, python_literal
 from pipelines.interface.wording import printable
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text
@@ -21,4 +22,7 @@ def extract_features(ui: CommandUI, config: stage.Config) -> None:
     show(ui, result, config)
     if result.channels:
         sizes = ", ".join(f"{channels} channels of {name}" for name, channels in result.channels.items())
-        ui.out.print(printable(f"a row for each {config.per}, {sizes}: {result.folder}"), soft_wrap=True)
+        array = python_literal(min(result.folder.glob("*/[!.]*.npy")))
+        then = python_command(["import numpy", f"print(numpy.load({array}).shape)"])
+        text = f"a row for each {config.per}, {sizes}: {result.folder}; next: {then}"
+        ui.out.print(printable(text), soft_wrap=True)

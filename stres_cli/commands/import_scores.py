@@ -1,6 +1,9 @@
 """`stres import-scores`: makes a run of the scores of another program."""
 
+import shlex
+
 from pipelines.importing import scores as stage
+from pipelines.interface.options import command_line
 from pipelines.interface.wording import percent, plural, printable, some
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI
@@ -34,4 +37,5 @@ def import_scores(ui: CommandUI, config: stage.Config) -> None:
         say(f"{plural(len(names), 'row')} ignored, of videos {reason}: {some(names)}", "yellow")
     if result.constant:
         say(f"the same score for every class: {some(result.constant)}", "yellow")
-    say("nothing was written (--dry-run)" if config.dry_run else f"next: stres report --run {result.name}")
+    then = command_line(config.workspace, "report", "--run", shlex.quote(result.name))
+    say("nothing was written (--dry-run)" if config.dry_run else f"scores in {result.folder}; next: {then}")

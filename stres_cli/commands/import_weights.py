@@ -1,5 +1,7 @@
 """`stres import-weights`: converts a pretrained ResNet of another program for `train --weights`."""
 
+import shlex
+
 from pipelines.importing import weights as stage
 from pipelines.interface.wording import plural
 from stres_cli.config_options import command
@@ -27,4 +29,5 @@ def import_weights(ui: CommandUI, config: stage.Config) -> None:
         ),
         soft_wrap=True,
     )
-    ui.out.print(printable(f"next: stres train --weights {result.output}"), soft_wrap=True)
+    then = f"stres train --split 1 --weights {shlex.quote(str(result.output))}"
+    ui.out.print(printable(f"written: {result.output}; next: {then}"), soft_wrap=True)

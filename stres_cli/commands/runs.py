@@ -3,6 +3,7 @@
 from rich.text import Text
 
 from pipelines import runs as stage
+from pipelines import status
 from pipelines.interface.options import command_line
 from pipelines.interface.wording import percent, printable
 from stres_cli.config_options import command
@@ -42,6 +43,8 @@ def runs(ui: CommandUI, config: stage.Config) -> None:
             ui.out.print(Text.assemble((printable(one.name), "bold"), f": {printable(settings)}"), soft_wrap=True)
     for fault in (fault for one in result.runs for fault in one.faults):
         ui.out.print(Text(printable(fault), style="yellow"), soft_wrap=True)
+    then = status.run(status.Config(config.workspace)).next
+    ui.out.print(printable(f"runs in {config.workspace / 'runs'}; next: {then}"), soft_wrap=True)
 
 
 def _steps(one: stage.ListedRun) -> str:

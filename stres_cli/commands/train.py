@@ -1,6 +1,7 @@
 """`stres train`: trains a run on frames and flow."""
 
 import shlex
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -42,7 +43,7 @@ def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _
         ui.finish(trained, exit_code=MissingError.exit_code if trained.diverged else failed)
         for result in trained.runs:
             _show(ui, result, "")
-        _show_all(ui, trained)
+        _show_all(ui, trained, config.workspace)
         return
     result = stage.run(config, ui.on_progress)
     ui.finish(result, exit_code=1 if result.failed else 0)
@@ -86,7 +87,7 @@ def _show(ui: CommandUI, result: stage.Result, then: str) -> None:
         )
 
 
-def _show_all(ui: CommandUI, trained: stage.SplitsResult) -> None:
+def _show_all(ui: CommandUI, trained: stage.SplitsResult, workspace: Path) -> None:
     """What is to be said of all splits together."""
     for name in trained.diverged:
         ui.out.print(f"run {name} diverged, as said above, and is not finished", soft_wrap=True)
@@ -94,9 +95,9 @@ def _show_all(ui: CommandUI, trained: stage.SplitsResult) -> None:
         hours, gigabytes = (sum(getattr(one, name) for one in estimates) for name in ("hours", "gigabytes"))
         ui.out.print(f"about {duration(3600 * hours)} for all splits; {size(gigabytes)} of weights", soft_wrap=True)
     elif trained.runs:
-        named = "all" if trained.named == DEFAULT_RUNS else f"'{trained.named}'"
+        named = "all" if trained.named == DEFAULT_RUNS else shlex.quote(trained.named)
         text = f"{plural(len(trained.runs), 'run')} in {duration(trained.seconds)}"
-        ui.out.print(f"{text}; `stres evaluate --run {named}` tests them", soft_wrap=True)
+        ui.out.print(f"{text}; next: {command_line(workspace, 'evaluate', '--run', named)}", soft_wrap=True)
 
 
 def _show_recipe(ui: CommandUI, config: TrainingSettings) -> None:

@@ -14,7 +14,7 @@ def test_all_splits_are_trained_and_tested_and_say_what_comes_next(stres, random
     trained = stres("train", "-w", root, "--split", "all", *TINY, "--iterations", 2)
     assert trained.exit_code == 0, trained.stderr
     assert [name for name in ("run split1", "run split2") if name in trained.stdout] == ["run split1", "run split2"]
-    assert trained.stdout.splitlines()[-1].endswith("`stres evaluate --run all` tests them")
+    assert trained.stdout.splitlines()[-1].endswith(f"; next: stres evaluate --run all --workspace {root}")
     tested = stres("evaluate", "-w", root, "--run", "all", "--crops", 1, "--device", "cpu", "--json")
     assert tested.exit_code == 0, tested.stderr
     document = json.loads(tested.stdout)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 import zipfile
 from pathlib import Path
@@ -402,6 +403,11 @@ def test_the_command_says_what_the_file_takes_and_where_the_card_lies(joint1, tr
     assert shown.exit_code == 0
     assert "  rgb           uint8 [B, T, 3, 32, 32]" in shown.stdout
     assert "largest difference from the run" in shown.stdout
-    assert shown.stdout.splitlines()[-1] == f"model card, with code that runs the file: {joint1.card}"
+    where, then = shown.stdout.splitlines()[-1].split("; next: ")
+    assert where == f"model card: {joint1.card}"
+    program, option, code = shlex.split(then)
+    assert (program, option) == ("python", "-c")
+    assert code.startswith("import torch; ")
+    assert compile(code, "next", "exec")  # the card's, which runs above
     document = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert document["sha256"] == joint1.sha256

@@ -89,6 +89,7 @@ def test_a_healthy_machine_gives_0_and_plain_lines(only, tmp_path):
     assert all(line.startswith(("  ok    ", "  warn  ", "        ")) for line in lines)
     assert any(line.split()[:2] == ["ok", "system"] for line in lines)
     assert summary.startswith("0 failures, ")
+    assert summary.endswith("; next: stres demo")
 
 
 def test_workers_that_cannot_start_are_a_line(only, stub, place):
