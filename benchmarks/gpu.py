@@ -24,10 +24,12 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -40,6 +42,7 @@ from plain import (
     PlainTwoStreams,
     in_turns,
     median_seconds,
+    once,
     random_batch,
     random_clip,
     resnet,
@@ -58,6 +61,7 @@ from pipelines.interface.options import Precision
 from pipelines.interface.wording import plural
 from pipelines.models import Normalise, STResNet
 from pipelines.optical_flow import TVL1Parameters, tvl1_flow
+from pipelines.optical_flow.grey import to_grey
 from pipelines.optical_flow.methods import make_method
 from pipelines.optical_flow.mixing import Mixer
 from pipelines.optical_flow.store import FlowTask, store_flow
@@ -74,6 +78,7 @@ from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.training.loop import StepTrainer
 from pipelines.training.recipes import PAPER
+from pipelines.video.decoding import VideoReader
 from pipelines.video.synthetic import write_video
 from stres_cli.extraction_view import gpu_line
 
@@ -134,6 +139,7 @@ def main() -> None:
     )
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="after which no further part begins")
     parser.add_argument("--json", type=Path, metavar="FILE", help="for the rows as JSON lines, with numbers unrounded")
+    parser.add_argument("--clips", type=Path, metavar="FOLDER", help="of real videos, on which TV-L1 is timed too")
     parser.add_argument("--videos", type=int, help="of a training step; default 16, with --quick 2")
     parser.add_argument("--peak-tflops", type=float, help="of the device in bf16, where this file does not know it")
     arguments = parser.parse_args()
@@ -180,13 +186,18 @@ def main() -> None:
         attempt(check_raft, device)
     if timed and with_tvl1:
         attempt(time_tvl1, device, arguments.quick)
+        if arguments.clips:
+            attempt(time_real_clips, device, arguments.clips)
         if on_gpu:
             attempt(time_shapes, GPULauncher(device), device)
+        for engine in engines(device):
+            attempt(profile_tvl1, device, engine, 2 if arguments.quick else 64)
     if wanted("training") and on_gpu:
         attempt(check_compiled, device)
     if timed and wanted("training"):
         attempt(time_preparation, device, videos, repeats, 1 if arguments.quick else 4)
         attempt(time_training, device, depth, size, videos, repeats, peak)
+        attempt(time_recipe, device, depth, size, videos, repeats)
         attempt(time_loader, 40 if arguments.quick else 800)
     if timed and wanted("testing"):
         attempt(time_testing, device, depth, size, repeats)
@@ -504,10 +515,6 @@ def time_training(
             STResNet(CLASSES, depth=depth), step, videos, device, precision, compile_network=compiled and on_gpu
         )
 
-    def as_in_training(made: StepTrainer) -> None:
-        with repeatable():
-            made.fit([batch])
-
     batch = random_batch(videos, frames, size, size).to(device)
     images = 2 * frames * videos
     ours, eager, peer, plain = (
@@ -516,7 +523,13 @@ def time_training(
         OneResNet(device, depth, images, size),
         PlainTwoStreams(device, depth),
     )
-    runs = [lambda: as_in_training(ours), lambda: as_in_training(eager), peer.update, lambda: plain.update(batch)]
+    runs = [
+        repeatable()(lambda: ours.fit([batch])),
+        repeatable()(lambda: eager.fit([batch])),
+        peer.update,
+        lambda: plain.update(batch),
+        repeatable()(peer.update),
+    ]
     seconds = in_turns(runs, device, repeats)
     rgb, flow = (torch.empty(1, frames, channels, size, size) for channels in (3, 20))
     flops = videos * training_flops(STResNet(CLASSES, depth=depth), rgb, flow)
@@ -530,6 +543,7 @@ def time_training(
     add_row(("not compiled", f"{rates[1]:.0f} images/s", f"{precision}, channels_last"))
     one = f"{kind}; ours is {rates[0] / rates[2]:.2f} of it"
     add_row((f"one torchvision ResNet-{depth}, {images} images", f"{rates[2]:.0f} images/s", one))
+    add_row(("the same, repeatable as ours is", f"{rates[4]:.0f} images/s", f"ours is {rates[0] / rates[4]:.2f} of it"))
     add_row(
         (
             "two of them, the baseline",
@@ -538,6 +552,37 @@ def time_training(
         )
     )
     add_row(("samples that this takes", f"{videos / seconds[0]:.1f} samples/s", "of 2 T images"))
+    add_profile("an update, not compiled", runs[1], device)
+
+
+def time_recipe(device: torch.device, depth: int, size: int, videos: int, repeats: int) -> None:
+    """The same update in the recipe's micro-batches, one by one and as many at once as fit; repeatable and not."""
+    step = replace(PAPER.steps["joint1"], batch_size=videos, iterations=10**9)
+    step = replace(step, micro_batch=min(step.micro_batch, videos // 2))
+    batch = random_batch(videos, 5, size, size).to(device)
+    precision = "bf16" if device.type == "cuda" else "fp32"
+    trainers = [
+        StepTrainer(STResNet(CLASSES, depth=depth), step, videos, device, precision, at_once=most) for most in (1, None)
+    ]
+    updates = [partial(trainer.fit, [batch]) for trainer in trainers]
+    seconds = in_turns([*map(repeatable(), updates), *updates], device, repeats)
+    for each, trainer, note in zip(seconds, trainers * 2, ("repeatable",) * 2 + ("not repeatable",) * 2, strict=True):
+        what = f"training in micro-batches of {step.micro_batch}, {trainer.at_once} at once, not compiled"
+        add_row((what, f"{10 * videos / each:.0f} images/s", note), images_per_second=10 * videos / each)
+
+
+def add_profile(what: str, run: Callable[[], object], device: torch.device, most: int = 12) -> None:
+    """What takes most of the time of `run`, which has run before: a row each kernel, on a CPU each operation."""
+    activity = "CUDA" if device.type == "cuda" else "CPU"
+    with torch.profiler.profile(activities=[getattr(torch.profiler.ProfilerActivity, activity)]) as profiler:
+        once(run, device)
+    name = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    averages = sorted(profiler.key_averages(), key=lambda average: getattr(average, name), reverse=True)
+    total = sum(getattr(average, name) for average in averages)
+    for average in averages[:most]:
+        took = getattr(average, name)
+        note = f"{100 * took / total:.0f} %, {plural(average.count, 'call')}"
+        add_row((f"{what}: {average.key[:80]}", f"{took:.0f} us", note), microseconds=took, calls=average.count)
 
 
 class OneResNet:
@@ -643,6 +688,35 @@ def time_shapes(launcher: Launcher, device: torch.device, height: int = 256, wid
         note = f"{shape.slots(limits)} pairs at once; {predicted}"
         row = (f"the shape {shape} of {width}x{height}", f"{rate / 1e9:.1f} G pixel-iterations/s", note)
         add_row(row, pixel_iterations_per_second=rate, predicted_per_cycle=per_cycle)
+
+
+def time_real_clips(device: torch.device, folder: Path, most: int = 64) -> None:
+    """Pairs of real videos with early stop, at most `most` of each: video by video, and all together."""
+    clips = []
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".avi", ".mp4", ".mkv", ".webm")):
+        with VideoReader(path) as reader:
+            clips.append(torch.from_numpy(np.stack([to_grey(frame) for frame in islice(reader, most + 1)])).to(device))
+    size = Counter(clip.shape[1:] for clip in clips).most_common(1)[0][0]
+    clips = [clip for clip in clips if clip.shape[1:] == size]
+    before, after = torch.cat([clip[:-1] for clip in clips]), torch.cat([clip[1:] for clip in clips])
+    for engine in engines(device):
+        compute = partial(tvl1_flow, engine=engine)
+
+        def one_by_one(compute: Callable[..., object] = compute) -> None:
+            for clip in clips:
+                compute(clip[:-1], clip[1:])
+
+        for how, run in (("one by one", one_by_one), ("together", partial(compute, before, after))):
+            rate = len(before) / median_seconds(run, device, repeats=3)
+            what = f"TV-L1 by {engine}, {plural(len(clips), 'real clip')} of {size[1]}x{size[0]}, early stop"
+            add_row((what, f"{rate:.1f} pairs/s", f"{how}, {len(before)} pairs"), pairs_per_second=rate)
+
+
+def profile_tvl1(device: torch.device, engine: str, pairs: int) -> None:
+    frame0, frame1 = (side.to(device) for side in moving_textures(pairs, *((48, 64) if pairs < 64 else (256, 340))))
+    compute = partial(tvl1_flow, frame0, frame1, engine=engine)
+    compute()
+    add_profile(f"TV-L1 by {engine}, {pairs} pairs", compute, device)
 
 
 def moving_textures(pairs: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -54,7 +54,9 @@ def test_the_gpu_checks_themselves_run_on_the_cpu(run_here, tmp_path):
     assert sum(row["result"] == "equal" for row in rows) == 16
 
 
-def test_the_timings_of_tvl1_and_of_extraction_run_on_the_cpu_and_are_json_lines_too(run_here, tmp_path, monkeypatch):
+def test_the_timings_of_tvl1_and_of_extraction_run_on_the_cpu_and_are_json_lines_too(
+    run_here, tmp_path, monkeypatch, write_clip
+):
     """So that no slip in them wastes a GPU's minutes. The number of processes is chosen as on a GPU."""
     monkeypatch.setattr("pipelines.runtime.growth._SECONDS", 0.0)
 
@@ -64,10 +66,16 @@ def test_the_timings_of_tvl1_and_of_extraction_run_on_the_cpu_and_are_json_lines
         return growth
 
     monkeypatch.setattr("pipelines.extract_flow.growth_on", growth_on)
-    _, rows = run_here(tmp_path / "rows.jsonl", "--only", "tvl1")
+    for name, width in (("a", 64), ("b", 52), ("c", 64)):
+        write_clip(tmp_path / f"clips/{name}.mkv", frames=2, width=width)
+    _, rows = run_here(tmp_path / "rows.jsonl", "--only", "tvl1", "--clips", str(tmp_path / "clips"))
     assert [row["what"] for row in rows[:3]] == ["copying", "matrix product", "launching a kernel"]
     assert sum(row["result"] == "equal" for row in rows) == 6
-    assert len([row for row in rows if row.get("pairs_per_second", 0) > 0]) == 4
+    assert len([row for row in rows if row.get("pairs_per_second", 0) > 0]) == 6
+    assert [row["note"] for row in rows if "2 real clips of 64x48" in row["what"]] == [
+        "one by one, 2 pairs",
+        "together, 2 pairs",
+    ]
     assert len([row for row in rows if row.get("pixel_iterations_per_second", 0) > 0]) == 2
     _, rows = run_here(tmp_path / "rows.jsonl", "--only", "extract")
     assert [row["result"] for row in rows[3:6]] == ["equal"] * 3
@@ -78,4 +86,4 @@ def test_the_timings_of_tvl1_and_of_extraction_run_on_the_cpu_and_are_json_lines
 
 def test_when_the_budget_is_used_up_no_further_part_begins(run_here, tmp_path):
     told, _ = run_here(tmp_path / "rows.jsonl", "--only", "tvl1", "--budget", "0")
-    assert told.count("| left out | the budget of 0 s is used up |") == 3
+    assert told.count("| left out | the budget of 0 s is used up |") == 4
