@@ -18,8 +18,10 @@ test: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-# What `make test` leaves out of the CUDA kernel's tests: minutes on an emulator of a GPU, and of compiling (docs/gpu.md).
+# What `make test` leaves out of the GPU kernels' tests: minutes on an emulator of a GPU, and of compiling, also with the
+# Triton of the oldest torch that is supported (docs/gpu.md).
 emulate: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target build/triton-oldest triton==3.6.0
 	STRES_EMULATE=1 $(BIN)/python -m pytest -q -n 2 -m emulate tests/optical_flow
 
 # The documentation as a site, in build/site; a broken link or a docstring that does not parse fails.

@@ -82,5 +82,5 @@ with Path(sys.argv[1]).open("w") as report:
             command = [str(PTXAS), "-v", "--gpu-name=sm_90a", file.name, "-o", "/dev/null"]
             said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stderr
         spilled = sum(int(count) for count in re.findall(r"(\d+) bytes spill", said))
-        line = {"kernel": name.split()[0], "spilled bytes": spilled, "size": sizes[name]}
+        line = {"triton": triton.__version__, "kernel": name.split()[0], "spilled bytes": spilled, "size": sizes[name]}
         report.write(json.dumps(line | {"barriers": kernel.asm["ptx"].count("bar.sync")}) + "\n")
