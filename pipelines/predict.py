@@ -21,7 +21,7 @@ from pipelines.prediction.windows import lengths
 from pipelines.runtime.progress import OnProgress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.sources.names import is_video
-from pipelines.sources.videos import VideoSource, find_videos
+from pipelines.sources.videos import AS_IT_SAYS, ReadAs, VideoSource, find_videos
 from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable
 from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.storage.workspace import UNLABELLED, Workspace
@@ -73,6 +73,7 @@ class Config(ProtocolSettings):
     """weights=FILE, if the run's flow method reads its weights from a file."""
     allow_truncated: Annotated[options.AllowTruncated, Option(group=options.RARELY)] = False
     """Classify truncated videos as far as they decode."""
+    read_as: ReadAs = AS_IT_SAYS
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -172,7 +173,7 @@ def _sources(config: Config) -> tuple[list[VideoSource], list[Failure], list[str
     missing: list[tuple[str, MissingError]] = []
     for argument in config.videos:
         try:
-            videos = find_videos(argument, to_store=False, workspace=config.workspace)
+            videos = find_videos(argument, to_store=False, workspace=config.workspace, read_as=config.read_as)
         except MissingError as error:
             missing.append((argument, error))
             continue

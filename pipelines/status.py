@@ -82,11 +82,12 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         splits = {name: len(read_lists(folder)) for name, folder in sets_of_splits(workspace).items()}
     if workspace.root.is_dir():
         listed = runs.run(runs.Config(config.workspace)).runs
+    stopped = {kind: workspace.unfinished_file(kind).exists() for kind in KINDS}
     pages = sorted(workspace.reports.glob("[!.]*/report.html"), key=lambda page: page.stat().st_mtime, reverse=True)
     faults += [fault for one in listed for fault in one.faults]
     steps = (
-        _stored("extract-frames", stored["frames"], stored["flow"], failures, listed),
-        _stored("extract-flow", stored["flow"], stored["frames"], failures, listed),
+        _stored("extract-frames", stored["frames"], stored["flow"], failures, listed, stopped["frames"]),
+        _stored("extract-flow", stored["flow"], stored["frames"], failures, listed, stopped["flow"]),
         _trained(listed, splits),
         _evaluated(listed),
         _reported(listed, pages),
@@ -120,8 +121,10 @@ def _stored(
     others: set[tuple[str, str]],
     failures: Sequence[Failure],
     listed: Sequence[runs.ListedRun],
+    unfinished: bool,
 ) -> Step:
-    """`others`: the videos of which the other of frames and flow is stored."""
+    """`others`: the videos of which the other of frames and flow is stored; `unfinished`: whether the command that
+    stores these is at work, or was stopped."""
     failed = {(failure.class_name, failure.video) for failure in failures if failure.stage == command}
     missing = others - videos
     found = plural(len(videos), "video") if videos else "none"
@@ -135,7 +138,10 @@ def _stored(
     complete = videos or (others and any(one.finished for one in listed))
     if complete and not videos:
         found = "none, nor needed by the runs"
-    return Step(command, "begun" if videos and missing - failed else "done" if complete else "to do", found)
+    if unfinished:
+        found = f"{found}, not all that was asked for"
+    begun = unfinished or (videos and missing - failed)
+    return Step(command, "begun" if begun else "done" if complete else "to do", found)
 
 
 def _trained(listed: Sequence[runs.ListedRun], splits: dict[str, int]) -> Step:

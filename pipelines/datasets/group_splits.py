@@ -1,7 +1,7 @@
 """Splits that keep groups together: seeded stratified folds, and training groups to hold out."""
 
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from pipelines.datasets.dataset_file import video_id
@@ -160,5 +160,8 @@ def leaking_groups(split: Split) -> list[str]:
     """The groups of which a split has videos on both sides, sorted. Raises `UsageError` as `group_of` does."""
     group = groups_of([*split.train, *split.test], split.groups)
     fold = str.casefold if split.groups is None else str
-    sides = ({fold(group[id_]) for id_ in ids if group[id_] != id_} for ids in (split.train, split.test))
+    members = Counter(group.values())  # a file may name a group after one of its videos
+    sides = (
+        {fold(group[id_]) for id_ in ids if group[id_] != id_ or members[id_] > 1} for ids in (split.train, split.test)
+    )
     return sorted(set.intersection(*sides))

@@ -124,7 +124,7 @@ def read_groups(path: Path, ids: Iterable[str]) -> dict[str, str]:
     Args:
         path: The file. A first row with the names of the columns may put them in any order, among others. A video is
             named by its id, its path or its name, with or without suffix; without a group it is one of its own. A row
-            of an untrimmed video is one of all its segments.
+            of an untrimmed video is one of all its segments, also where it is stored whole too.
         ids: Of all videos that need a group.
 
     Returns:
@@ -163,7 +163,7 @@ def read_groups(path: Path, ids: Iterable[str]) -> dict[str, str]:
             )
         video, group = row[video_column], row[1 if group_column is None else group_column]
         found = known.find(video)
-        named = segments.get(without_suffix(video).name, []) if found is None else [found]
+        named = [*([] if found is None else [found]), *segments.get(without_suffix(video).name, [])]
         if not named:
             others.append(video)
         for id_ in named:

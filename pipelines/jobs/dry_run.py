@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pipelines.errors import MissingError
+from pipelines.errors import MissingError, VideoError
 from pipelines.interface.wording import plural
 from pipelines.jobs.task import Estimate, Job, Probe, Task, what_are
 from pipelines.runtime.progress import Progress
@@ -68,6 +68,8 @@ def _estimate(job: Job[Task], to_do: Sequence[Task], on_probe: Callable[[Probe],
     with contextlib.closing(run_tasks(probe, tasks, job.workers, on_units=on_units, limits=job.limits)) as outcomes:
         for number, ((task, _), outcome) in enumerate(outcomes, start=1):
             message = ""
+            if isinstance(outcome, Probe) and task.source.segment and not outcome.frames:
+                outcome = VideoError(f"the segment {task.source.segment} starts behind the end of the video")
             if isinstance(outcome, Probe):
                 probes.append(outcome)
                 on_probe(outcome)

@@ -18,9 +18,15 @@ from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Report, share_tasks
 from pipelines.sources.segments import video_of
 from pipelines.sources.videos import Account, VideoList
-from pipelines.storage.atomic import create_folder, remove_left_over_temporary_files, require_writable
+from pipelines.storage.atomic import (
+    create_folder,
+    remove_left_over_temporary_files,
+    require_writable,
+    storage_errors,
+)
 from pipelines.storage.failures import Failure, FailureLog, read_failures, record_outcomes
 from pipelines.storage.hdf5 import ArtifactError, peek
+from pipelines.storage.workspace import KINDS
 
 
 def report_account(found: VideoList, on_progress: OnProgress) -> None:
@@ -79,7 +85,11 @@ def run_job(
         folders = (job.folder / task.source.class_name for task in division.to_do)
         require_writable(job.workspace.root, job.folder, *folders)
     meter = _Meter(job, division)
+    mark = _unfinished_file(job)
     if ranks().is_first:
+        if division.to_do and mark is not None:
+            with storage_errors(mark):
+                mark.touch()
         _record_known_outcomes(job, division, refused)
     try:
         _process(job, division.to_do, meter)
@@ -88,12 +98,22 @@ def run_job(
             remove_left_over_temporary_files(job.folder)  # of processes that died or were stopped
 
     def final() -> ExtractResult:
+        if mark is not None:
+            with storage_errors(mark):
+                mark.unlink(missing_ok=True)
         load_catalogue(job.workspace, meter.on_progress)  # so that `train` need not open what is new
         return result([row for row in read_failures(job.workspace) if row.stage == job.stage], **meter.figures())
 
     finished = ranks().broadcast_from_rank0(final)
     _remove_left_overs(job)
     return finished
+
+
+def _unfinished_file(job: Job[Task]) -> Path | None:
+    """What says that a job has not ended, by which `status` tells one that was stopped; None where it stores neither
+    frames nor flow of the workspace."""
+    kinds = (kind for kind in KINDS if job.folder == job.workspace.root / kind)
+    return next(map(job.workspace.unfinished_file, kinds), None)
 
 
 def _remove_left_overs(job: Job[Task]) -> None:

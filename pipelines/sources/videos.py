@@ -221,7 +221,7 @@ def find_videos(
         )
     ignored = skipped.get(NO_VIDEO, 0)
     if not found and not problems:
-        passed = "; ".join(f"{count} {reason}" for reason, count in skipped.items()) or "0 other files"
+        passed = "; ".join([*(f"{count} {reason}" for reason, count in skipped.items()), *notes]) or "0 other files"
         raise MissingError(
             f"no videos in {path} ({passed}): VIDEOS is a folder of class folders, a list file "
             f"(`path label`), one video or a glob; supported are {' '.join(sorted(VIDEO_SUFFIXES))}"

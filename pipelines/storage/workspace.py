@@ -74,6 +74,10 @@ class Workspace:
     def failures_file(self) -> Path:
         return self.root / "failures.csv"
 
+    def unfinished_file(self, kind: Kind) -> Path:
+        """Is there while a command stores frames or flow, and after one that was stopped."""
+        return self.root / f"{kind}.unfinished"
+
     def frames_file(self, class_name: str, video: str) -> Path:
         return self.frames / class_name / f"{video}.h5"
 

@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM and a terminal that closes: an orderly end, and the same command continues. Real processes, stopped
 at a line they print."""
 
+import json
 import os
 import signal
 import subprocess
@@ -61,9 +62,12 @@ def test_extract_flow_continues_after_ctrl_c(stres, clips, tmp_path):
     stored = list((tmp_path / "work" / "flow").rglob("*"))
     assert len([path for path in stored if path.suffix == ".h5"]) < 36
     assert not [path for path in stored if ".tmp-" in path.name]
+    asked = ("status", "-w", tmp_path / "work", "--json")
+    assert json.loads(stres(*asked).stdout)["steps"][1]["state"] == "begun"
 
     bad.unlink()
     finished = stres(*command)
+    assert json.loads(stres(*asked).stdout)["steps"][1]["state"] == "done"
 
     assert finished.exit_code == 0, finished.stderr
     assert len(list((tmp_path / "work" / "flow").rglob("*.h5"))) == 36

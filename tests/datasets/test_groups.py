@@ -180,6 +180,8 @@ def test_groups_of_names_hold_for_segments_of_all_classes():
 def test_a_row_of_an_untrimmed_video_gives_the_group_of_its_segments(tmp_path):
     path = written(tmp_path, "video,group\nfilms/v_x.mp4,s1\nv_y_0.000-1.000,s2\nv_y_1.000-2.500,s2\nv_y_f75-100,\n")
     assert read_groups(path, FILM) == dict.fromkeys(FILM[:3], "s1") | dict.fromkeys(FILM[3:5], "s2")
+    whole = ["swim/v_x", *FILM]  # stored whole, too
+    assert read_groups(path, whole) == dict.fromkeys(whole[:4], "s1") | dict.fromkeys(FILM[3:5], "s2")
 
 
 def test_splits_keep_the_segments_of_a_video_on_one_side(workspace, add_video):

@@ -262,6 +262,8 @@ def test_ucf101_groups_lie_within_their_class_and_others_are_none():
 def test_a_group_on_both_sides_is_found():
     split = Split(1, ["A/v_A_g01_c01", "A/free"], ["A/v_A_g01_c02", "A/v_A_g02_c01"], ["A"], "lists")
     assert leaking_groups(split) == ["a/g01"]
+    named_after_a_video = {"A/x": "A/x", "A/y": "A/x", "A/z": "A/z"}
+    assert leaking_groups(Split(1, ["A/x", "A/z"], ["A/y"], ["A"], "lists", groups=named_after_a_video)) == ["A/x"]
 
 
 # ------------------------------------------------------------------ a workspace's splits

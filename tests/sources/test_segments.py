@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import UsageError
+from pipelines.errors import MissingError, UsageError
 from pipelines.sources.segments import Segment, video_of
 from pipelines.sources.videos import ReadAs, find_videos
 
@@ -106,6 +106,10 @@ def test_annotations_that_cannot_be_used_are_left_out_and_counted(folder: Path) 
         "label each",
         f"1 line of {listed} repeats a segment",
     ]
+    database["a"]["annotations"] = annotations[1:3]
+    listed.write_text(json.dumps({"database": database}))
+    with pytest.raises(MissingError, match=r"no videos in .*with more than one label \(a 2.000-3.000"):
+        find_videos(listed)
     listed.write_text(json.dumps({"database": {"a": {"annotations": annotations[3:4]}}}))
     with pytest.raises(UsageError, match="json, video a, annotation 1: the segment ends at '4'"):
         find_videos(listed)

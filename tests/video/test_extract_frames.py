@@ -340,6 +340,14 @@ def test_a_dry_run_estimates_and_writes_nothing(videos: Path, workspace: Workspa
     assert cost.gigabytes < stored < 60 * cost.gigabytes  # HDF5's own share is large in tiny files
 
 
+def test_a_dry_run_names_segments_behind_the_end(tmp_path: Path, workspace: Workspace, write_clip: WriteClip) -> None:
+    write_clip(tmp_path / "film.mkv", frames=50)  # 2 s
+    (tmp_path / "list.csv").write_text("path,start,end,label\nfilm.mkv,0,1,a\nfilm.mkv,3,4,a\n")
+    result = run(config(workspace, tmp_path / "list.csv", dry_run=True))
+    assert [row.video for row in result.failures] == ["film_3.000-4.000"]
+    assert "starts behind the end of the video" in result.failures[0].reason
+
+
 @pytest.mark.parametrize(("settings", "flag"), [({"short_side": 3}, "--short-side"), ({"workers": -1}, "--workers")])
 def test_settings_out_of_range_name_their_flag(tmp_path: Path, settings: dict[str, int], flag: str) -> None:
     with pytest.raises(UsageError, match=flag):
