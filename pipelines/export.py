@@ -117,6 +117,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.deployment.formats import EXPORT, RUN
     from pipelines.deployment.model import deployed
     from pipelines.evaluation.fusion_weight import known_weight
+    from pipelines.models.normalise import INPUTS
 
     chosen = choose_run(Workspace(config.workspace), config.run, config.step, config.checkpoint)
     trained, step, trained_as, form = chosen.run, chosen.step, chosen.run.config(), config.chosen_format
@@ -168,7 +169,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         card=card_of(file),
         bytes=len(content),
         sha256=exported.sha256,
-        inputs={name: f"uint8 [B, T, {channels}, {height}, {width}]" for name, channels in model.inputs.items()},
+        inputs={
+            name: f"{INPUTS[name]} [B, T, {channels}, {height}, {width}]" for name, channels in model.inputs.items()
+        },
         outputs=dict.fromkeys(model.outputs, f"float32 [B, {classes}]"),
         fewest_frames=model.fewest_frames,
         check=check,

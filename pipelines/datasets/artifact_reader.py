@@ -96,7 +96,7 @@ class DecodedClip:
     frame_index: np.ndarray
     """int64 [T]: which of `frames` each center is."""
     fields: np.ndarray | None
-    """uint8 [m, 2, H, W]; None where the motion stream was not read."""
+    """Levels [m, 2, H, W]; None where the motion stream was not read."""
     stack_index: np.ndarray
     """int64 [T, L]: which of `fields` make each center's stack."""
 

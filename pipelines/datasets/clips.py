@@ -1,4 +1,4 @@
-"""Pixels on their way from a loader's process to the device: uint8 as stored, each picture once.
+"""Pixels on their way from a loader's process to the device: as stored, each picture once.
 
 A stack of ten flow fields shares nine with its neighbour's, and a crop is most often smaller than what it is resized
 to, so that the distinct pictures, cut out, are what is worth shipping; `preparation` makes the network's input of them.
@@ -23,7 +23,7 @@ class Clip:
     """One stream of one sample."""
 
     pixels: torch.Tensor
-    """uint8 [n, C, H, W], distinct pictures."""
+    """[n, C, H, W], distinct pictures."""
     frame_index: np.ndarray
     """int64 [T, P]: the pictures whose channels, one after the other, are the input of each frame."""
     crop: Crop
@@ -42,7 +42,7 @@ class Clip:
         return replace(self, frame_index=self.frame_index[list(indices)])
 
     def cropped(self) -> torch.Tensor:
-        """The pixels of the crop, not mirrored: uint8 [n, C, H', W'], a view."""
+        """The pixels of the crop, not mirrored: [n, C, H', W'], a view."""
         crop = self.crop
         return self.pixels[..., crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
 
@@ -88,7 +88,7 @@ class Clips(Sequence[Clip]):
 
     def packed(self) -> "Clips":
         """The same with all pixels end to end in one buffer: one file in shared memory, one copy to a device."""
-        buffer = torch.empty(sum(clip.pixels.numel() for clip in self.clips), dtype=torch.uint8)
+        buffer = torch.empty(sum(clip.pixels.numel() for clip in self.clips), dtype=self.clips[0].pixels.dtype)
         pieces = buffer.split([clip.pixels.numel() for clip in self.clips])
         clips = []
         for clip, piece in zip(self.clips, pieces, strict=True):
@@ -112,7 +112,7 @@ class Clips(Sequence[Clip]):
         return _rebuilt, (self._buffers(), self._where(), self._without_pixels())
 
     def _buffers(self) -> list[torch.Tensor]:
-        """The stretches of memory that hold the pixels, uint8 [bytes] each."""
+        """The stretches of memory that hold the pixels, [pixels] each."""
         return [
             pixels.as_strided((stop - start,), (1,), start)
             for pixels, start, stop in (
@@ -172,7 +172,7 @@ def _memory(clip: Clip) -> int:
 
 
 Frames = torch.Tensor | Clips
-"""One stream of a batch: uint8 [B, T, C, h, w] ready for normalising, or clips that are yet to be resized."""
+"""One stream of a batch: as stored, [B, T, C, h, w], ready for normalising, or clips that are yet to be resized."""
 
 
 def joined(parts: Sequence[Frames]) -> Frames:

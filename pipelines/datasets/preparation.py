@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from pipelines.datasets.clips import Clip, Clips, Frames
 from pipelines.interface.wording import first_line
 from pipelines.models import Normalise
+from pipelines.models.normalise import INPUTS
 from pipelines.runtime.devices import missing_to_compile
-from pipelines.storage.quantise import MAX_LEVEL, mirror_x_flow
+from pipelines.storage.quantise import mirror_x_flow
 
 _log = logging.getLogger("stres")
 # Whether the kernel is used for pictures of so many channels: it is compared with torch when it is first to be.
@@ -32,9 +33,9 @@ class Prepare(nn.Module):
 
     normalise: the network's; None for torchvision's. dtype: of what it gives; None for float32, in which it computes.
     on_gpu: adds channels of zeros up to a multiple of 8, which the first convolution ignores: there is no fast kernel
-    for 3 or 20 channels of 16 bits. rgb, flow: `Clips`, or uint8 tensors [B, T, C, h, w] that need no more than
-    normalising; either may be None and then stays None. Computes where the pixels are. Raises `UsageError` for tensors
-    that are not uint8.
+    for 3 or 20 channels of 16 bits. rgb, flow: `Clips`, or tensors [B, T, C, h, w] as stored, that need no more
+    than normalising; either may be None and then stays None. Computes where the pixels are. Raises `UsageError` for
+    tensors of another type.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Prepare(nn.Module):
             return in_passes()
         kind = clips.device, clips[0].pixels.shape[1]
         if kind not in self._lines:
-            self._lines[kind] = _lines_of_bytes(*kind, mirror, normalise)
+            self._lines[kind] = _lines(*kind, clips[0].pixels.dtype, mirror, normalise)
         in_one_pass = partial(_in_one_pass, clips, self._lines[kind], self.dtype, self.multiple)
         if kind not in _kernel_agrees:
             _kernel_agrees[kind] = _agree(in_one_pass, in_passes)
@@ -82,12 +83,12 @@ def reduced(precision: str) -> torch.dtype | None:
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-def as_bytes(rgb: Clips | None, flow: Clips | None) -> tuple[Tensor | None, Tensor | None]:
-    """The same pictures not normalised and rounded to bytes, which is how an exported file takes them: uint8
-    [B, T, 3, h, w] and [B, T, 2L, h, w]. Where nothing is resized they are the stored ones."""
+def as_stored(rgb: Clips | None, flow: Clips | None) -> tuple[Tensor | None, Tensor | None]:
+    """The same pictures not normalised and rounded, which is how an exported file takes them: [B, T, 3, h, w] and
+    [B, T, 2L, h, w] of `INPUTS`. Where nothing is resized they are the stored ones."""
     return (
-        None if rgb is None else _stacked(rgb, mirror_rgb, torch.round).to(torch.uint8),
-        None if flow is None else _stacked(flow, mirror_x_flow, torch.round).to(torch.uint8),
+        None if rgb is None else _stacked(rgb, mirror_rgb, torch.round).to(INPUTS["rgb"].type),
+        None if flow is None else _stacked(flow, mirror_x_flow, torch.round).to(INPUTS["flow"].type),
     )
 
 
@@ -154,19 +155,20 @@ def _in_one_pass(clips: Clips, lines: dict[bool, Tensor], dtype: torch.dtype, mu
     return prepare_clips(clips, lines, channels + -channels % multiple, dtype)
 
 
-def _lines_of_bytes(
+def _lines(
     device: torch.device,
     channels: int,
+    stored: torch.dtype,
     mirror: Callable[[Tensor], Tensor],
     normalise: Callable[[Tensor], Tensor],
 ) -> dict[bool, Tensor]:
-    """What byte 0 of each channel becomes, and what a step from byte to byte adds, float32 [2, C]; without a mirror,
-    and with one: both rules are linear."""
-    ends = torch.tensor([0, MAX_LEVEL], dtype=torch.uint8, device=device).view(2, 1, 1, 1).repeat(1, channels, 1, 1)
+    """What a stored 0 of each channel becomes, and what every step adds, float32 [2, C]; without a mirror, and with
+    one: both rules are linear, so that two values tell."""
+    ends = torch.tensor([0, 255], dtype=stored, device=device).view(2, 1, 1, 1).repeat(1, channels, 1, 1)
     lines = {}
     for mirrored, pixels in ((False, ends), (True, mirror(ends))):
         first, last = normalise(pixels.to(torch.float32)).flatten(1)
-        lines[mirrored] = torch.stack([first, (last - first) / MAX_LEVEL])
+        lines[mirrored] = torch.stack([first, (last - first) / 255])
     return lines
 
 

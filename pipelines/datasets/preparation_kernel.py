@@ -75,9 +75,9 @@ def prepare_clips(clips: Clips, lines: Mapping[bool, torch.Tensor], channels: in
     """The input that clips become, [B, T, channels, h, w] and channels_last in memory, on their device.
 
     Args:
-        clips: Whose pixels are uint8 [n, C, H, W], in whatever order in memory.
-        lines: float32 [2, C]: what byte 0 stands for in each channel, and what a step from byte to byte adds; without
-            a mirror, and with one.
+        clips: Whose pixels are [n, C, H, W], in whatever order in memory.
+        lines: float32 [2, C]: what a stored 0 stands for in each channel, and what every step adds; without a mirror,
+            and with one.
         channels: P*C or more; those that are more are 0.
         dtype: Of the input.
     """

@@ -93,7 +93,7 @@ class Batch:
     rgb: Frames | None
     """As loaded, or uint8 [B, T, 3, h, w]; None without the appearance stream, and where every sample was bad."""
     flow: Frames | None
-    """As loaded, or uint8 [B, T, 2L, h, w]; None without the motion stream, and where every sample was bad."""
+    """As loaded, or levels [B, T, 2L, h, w]; None without the motion stream, and where every sample was bad."""
     labels: torch.Tensor
     """int64 [B], indices of classes, or `NO_CLASS`."""
     indices: torch.Tensor

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.datasets.preparation import as_bytes
+from pipelines.datasets.preparation import as_stored
 from pipelines.datasets.sampling import spread_evenly
 from pipelines.deployment.formats import RunFile
 from pipelines.deployment.model import Deployed, random_inputs
@@ -54,7 +54,7 @@ def clip_inputs(
         mirrored: Whether the mirror image comes, too, as a second video.
 
     Returns:
-        What the network takes of both: `rgb` uint8 [1, T, 3, h, w] and `flow` uint8 [1, T, 2L, h, w] of the center of
+        What the network takes of both: `rgb` [1, T, 3, h, w] and `flow` [1, T, 2L, h, w], as stored, of the center of
         the picture; with `mirrored` [2, ...].
 
     Raises:
@@ -73,7 +73,7 @@ def _predictor(run: Run, step: str, frames: int, mirrored: bool, temporal: Tempo
 
 def _inputs(predictor: Predictor, video: Path) -> dict[str, Tensor]:
     clip = DecodedVideo(predictor, video, lambda done, total: None)
-    views = dict(zip(("rgb", "flow"), as_bytes(*predictor.views(clip.pixels)), strict=True))
+    views = dict(zip(("rgb", "flow"), as_stored(*predictor.views(clip.pixels)), strict=True))
     return {name: view.contiguous() for name, view in views.items() if view is not None}
 
 

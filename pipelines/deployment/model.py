@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from pipelines.evaluation.scoring import with_fused
 from pipelines.interface.options import EQUAL_WEIGHTS
 from pipelines.models import STResNet
+from pipelines.models.normalise import INPUTS
 
 
 class Deployed(nn.Module):
     """Normalisation, network, and the means that `evaluate` takes.
 
-    rgb uint8 [B, T, 3, h, w] and flow uint8 [B, T, 2L, h, w] (quantised as stored) to a dictionary of float32 [B, C]:
-    `appearance` and `motion`, each stream's logits averaged over time, and `probabilities`, the softmax of the mean of
-    both with `fusion_weight` of appearance. Averaging logits over views of a video and taking the softmax then is what
-    `evaluate` does with more views.
+    rgb [B, T, 3, h, w] and flow [B, T, 2L, h, w], both as stored, to a dictionary of float32 [B, C]: `appearance` and
+    `motion`, each stream's logits averaged over time, and `probabilities`, the softmax of the mean of both with
+    `fusion_weight` of appearance. Averaging logits over views of a video and taking the softmax then is what `evaluate`
+    does with more views.
     A network of one stream takes one input and gives that stream's logits.
     """
 
@@ -75,6 +76,12 @@ def random_inputs(model: Deployed, size: tuple[int, int], videos: int, frames: i
     """Any pixels, in the order of `model.inputs`."""
     generator = torch.Generator().manual_seed(0)
     return tuple(
-        torch.randint(0, 256, (videos, frames, channels, *size), dtype=torch.uint8, generator=generator)
-        for channels in model.inputs.values()
+        torch.randint(
+            0,
+            INPUTS[name].largest + 1,
+            (videos, frames, channels, *size),
+            dtype=INPUTS[name].type,
+            generator=generator,
+        )
+        for name, channels in model.inputs.items()
     )

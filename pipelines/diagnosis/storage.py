@@ -121,4 +121,6 @@ def read_artifact(task: tuple[Path, str], report: object) -> str:
 def _fields() -> "np.ndarray":
     import numpy as np
 
-    return np.random.default_rng(0).integers(0, 256, (4, 2, 64, 80), dtype=np.uint8)
+    from pipelines.storage.quantise import LEVEL_TYPE, LEVELS
+
+    return np.random.default_rng(0).integers(0, LEVELS, (4, 2, 64, 80), dtype=LEVEL_TYPE)

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipelines.drawing.colour import flow_to_colour, wheel_key
 from pipelines.drawing.text import Align, Colour, draw_text, shortened
-from pipelines.storage.quantise import LEVELS, MAX_LEVEL, NO_MOTION, dequantise
+from pipelines.storage.quantise import GREYS, LEVELS, MAX_LEVEL, NO_MOTION, dequantise
 
 _SURFACE, _TEXT, _MUTED, _LINE = (255, 255, 255), (31, 35, 40), (89, 99, 110), (208, 213, 219)
 _PANEL_SIDE = 340  # about what the longer side of a small video is enlarged to
@@ -24,9 +24,9 @@ _COLUMNS = 3
 _WIDEST_WITH_SMALL_LETTERS = 460  # pixels of a cell; letters grow with cells that are wider
 
 
-def motion_of_bytes(bound: float) -> np.ndarray:
-    """The flow in pixels that each byte is shown as: `dequantise`, but `NO_MOTION` as 0."""
-    values = np.arange(LEVELS, dtype=np.uint8)
+def motion_of_levels(bound: float) -> np.ndarray:
+    """The flow in pixels that each level is shown as: `dequantise`, but `NO_MOTION` as 0."""
+    values = np.arange(LEVELS)
     return np.where(values == NO_MOTION, np.float32(0), dequantise(values, bound))
 
 
@@ -50,7 +50,7 @@ class FlowPicture:
 
         Args:
             frame: RGB uint8 [H, W, 3]; None if it is not stored.
-            field: uint8 [2, H, W].
+            field: Levels [2, H, W].
             index: The number of the frame.
             step: Frames to the one that the flow leads to.
 
@@ -59,7 +59,7 @@ class FlowPicture:
         """
         canvas = self._background.copy()
         x, y = field
-        grey = np.repeat(field[..., None], 3, axis=-1)
+        grey = np.repeat(GREYS[field][..., None], 3, axis=-1)
         colours, magnitudes = self._tables
         panels = (frame, colours[x, y], magnitudes[x, y], grey[0], grey[1])
         captions = (
@@ -120,8 +120,8 @@ class FlowPicture:
 
     @cached_property
     def _tables(self) -> tuple[np.ndarray, np.ndarray]:
-        """Colour of the flow and of its magnitude by stored x and y: RGB uint8 [256, 256, 3] each."""
-        motion = motion_of_bytes(self.bound)
+        """Colour of the flow and of its magnitude by stored x and y: RGB uint8 [LEVELS, LEVELS, 3] each."""
+        motion = motion_of_levels(self.bound)
         flow = np.stack(np.meshgrid(motion, motion, indexing="ij"))
         levels = np.clip(np.hypot(*flow) / self.max_flow, 0, 1)
         return flow_to_colour(flow, self.max_flow), _magnitude_colours()[np.rint(255 * levels).astype(np.uint8)]
@@ -139,7 +139,7 @@ class FlowPicture:
         self._note(canvas, 0, f"{self.width}x{self.height} pixels")
         self._note(canvas, 1, "hue: direction; strength: speed; white: no motion")
         self._ramp(canvas, 2, _magnitude_colours(), ("0", _pixels(self.max_flow / 2), f"{_pixels(self.max_flow)} px"))
-        greys = np.repeat(np.arange(LEVELS, dtype=np.uint8)[:, None], 3, axis=1)
+        greys = np.repeat(GREYS[:, None], 3, axis=1)
         ends = (f"0: -{_pixels(self.bound)} px", f"{NO_MOTION}: no motion", f"{MAX_LEVEL}: +{_pixels(self.bound)} px")
         self._ramp(canvas, 3, greys, ends)
         self._ramp(canvas, 4, greys, ends)

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipelines.drawing.flow_picture import motion_of_bytes
+from pipelines.drawing.flow_picture import motion_of_levels
 from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.optical_flow.methods import make_method
 from pipelines.optical_flow.store import FlowTask, quantised_flow, require_pairs, store_flow
@@ -43,7 +43,7 @@ class FlowSource:
     """Index of the first field and of its frame."""
     count: int
     fields: Callable[[], Iterator[np.ndarray]]
-    """Each uint8 [2, H, W]."""
+    """Levels [2, H, W] each."""
     frames: Callable[[], Iterator[np.ndarray | None]]
     """Each RGB uint8 [H, W, 3]; None if frames are not stored."""
     note: str = ""
@@ -230,11 +230,11 @@ class FlowHistogram:
     def __init__(self, bound: float) -> None:
         self.bound = bound
         self.counts = np.zeros(LEVELS**2, np.int64)
-        motion = motion_of_bytes(bound)
+        motion = motion_of_levels(bound)
         self.lengths = np.hypot(motion[:, None], motion).ravel()
 
     def add(self, field: np.ndarray) -> None:
-        """Counts uint8 [2, H, W]."""
+        """Counts levels [2, H, W]."""
         codes = field[0].astype(np.intp) * LEVELS + field[1]
         self.counts += np.bincount(codes.ravel(), minlength=LEVELS**2)
 

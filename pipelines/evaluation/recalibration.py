@@ -32,7 +32,7 @@ def recalibrate_batch_norm(
 
     Args:
         network: On `device`.
-        clips: Whole test samples: `rgb` and `flow` as loaded, or as uint8 [V, T, 3, h, w] and [V, T, 2L, h, w]; None
+        clips: Whole test samples: `rgb` and `flow` as loaded, or as stored, [V, T, 3, h, w] and [V, T, 2L, h, w]; None
             for a stream that the network lacks.
         device: Where it runs.
 

@@ -26,6 +26,7 @@ from pipelines.layouts.pictures import decode_component
 from pipelines.runtime.worker_pool import Report
 from pipelines.storage.flow_file import FLOW_SCHEMA, FlowWriter, new_flow_file
 from pipelines.storage.flow_settings import FlowSettings
+from pipelines.storage.quantise import LEVELS_OF_GREYS
 
 _AT_ONCE = 16  # fields read, appended and reported together
 
@@ -73,7 +74,7 @@ def _append(
             require_one_size(path, (plane.shape[1], plane.shape[0]), size)
             size = plane.shape[1], plane.shape[0]
             planes.append(plane)
-        writer.append(np.stack(planes).reshape(-1, 2, *planes[0].shape))
+        writer.append(LEVELS_OF_GREYS[np.stack(planes)].reshape(-1, 2, *planes[0].shape))
         report(len(planes) // 2)
     assert size is not None
     return size

@@ -24,6 +24,7 @@ from pipelines.storage.atomic import storage_errors, temporary_name
 from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.hdf5 import ArtifactError
 from pipelines.storage.jpeg import JPEG_QUALITY
+from pipelines.storage.quantise import GREYS
 
 _AT_ONCE = 16  # fields read, written and reported together
 _MEASURED = 64  # fields, for an estimate
@@ -80,7 +81,7 @@ def write_pictures(task: ExportTask, report: Report) -> int:
                     folder = temporary[component % len(temporary)]
                     name = FLOW_LAYOUTS[task.layout].name(component, index, task.step, task.format)
                     with storage_errors(final[0]):
-                        (folder / name).write_bytes(_encode(plane, task.format))
+                        (folder / name).write_bytes(_encode(GREYS[plane], task.format))
             report(len(fields))
         return len(file)
 
@@ -130,6 +131,6 @@ def probe(task: ExportTask, place: float | None, report: Report) -> Probe:
     started = time.perf_counter()
     with _opened(task) as file:
         fields = file.read(0, min(_MEASURED, len(file)))
-    size = sum(len(_encode(plane, task.format)) for field in fields for plane in field)
+    size = sum(len(_encode(GREYS[plane], task.format)) for field in fields for plane in field)
     share = len(fields) / task.fields
     return Probe(task.fields, (time.perf_counter() - started) / share, size / share)

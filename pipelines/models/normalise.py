@@ -6,20 +6,35 @@ Letters: H W pixels, L flow fields of a stack (2L channels, x then y of each).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pipelines.errors import UsageError
 from pipelines.interface.options import CameraMotion
-from pipelines.storage.quantise import NO_MOTION
+from pipelines.storage.quantise import MAX_LEVEL, NO_MOTION, level_tensor_type
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The type and the largest value of an input, which is given as it is stored."""
+
+    type: torch.dtype
+    largest: int
+
+    def __str__(self) -> str:
+        return str(self.type).removeprefix("torch.")
+
+
+INPUTS = {"rgb": Stored(torch.uint8, 255), "flow": Stored(level_tensor_type(), MAX_LEVEL)}
 
 # Of torchvision's ImageNet weights, on a scale of 0..1.
 RGB_MEAN = (0.485, 0.456, 0.406)
 RGB_DEVIATION = (0.229, 0.224, 0.225)
-# paper.md 1.4: 57.6 is 255 times ImageNet's mean deviation, which suits first layers made for RGB.
+# paper.md 1.4: of bytes 57.6, 255 times ImageNet's mean deviation, which suits first layers made for RGB.
 FLOW_MEAN = float(NO_MOTION)
-FLOW_DEVIATION = 57.6
+FLOW_DEVIATION = 57.6 * (MAX_LEVEL / 255)
 
 
 class Normalise(nn.Module):
@@ -54,14 +69,14 @@ class Normalise(nn.Module):
 
         Args:
             rgb: uint8 [..., 3, H, W].
-            flow: uint8 [..., 2L, H, W].
+            flow: Levels [..., 2L, H, W].
 
         Returns:
             (rgb / 255 - mean) / deviation, and (flow - FLOW_MEAN) / FLOW_DEVIATION; with `camera_motion` each field's
             own mean or median stands in the place of FLOW_MEAN.
 
         Raises:
-            UsageError: An input is not uint8, so that it may have been normalised before.
+            UsageError: An input is not as it is stored, so that it may have been normalised before.
         """
         return self._rgb(rgb), self._flow(flow)
 
@@ -96,7 +111,7 @@ class Normalise(nn.Module):
     def _rgb(self, rgb: Tensor | None) -> Tensor | None:
         if rgb is None:
             return None
-        _require_bytes("rgb", rgb)
+        _require_stored("rgb", rgb)
         if rgb.ndim < 3 or rgb.shape[-3] != 3:
             raise UsageError(f"rgb must be [..., 3, H, W], got {list(rgb.shape)}")
         return self.frames_(self._floats(rgb))
@@ -104,7 +119,7 @@ class Normalise(nn.Module):
     def _flow(self, flow: Tensor | None) -> Tensor | None:
         if flow is None:
             return None
-        _require_bytes("flow", flow)
+        _require_stored("flow", flow)
         return self.fields_(self._floats(flow))
 
     def _floats(self, x: Tensor) -> Tensor:
@@ -113,6 +128,8 @@ class Normalise(nn.Module):
         return x.movedim(-3, -1).contiguous().movedim(-1, -3).to(self.rgb_mean.dtype)
 
 
-def _require_bytes(name: str, x: Tensor) -> None:
-    if x.dtype != torch.uint8:
-        raise UsageError(f"{name} must be uint8 as it is stored (0..255), got {x.dtype}: give it before normalising")
+def _require_stored(name: str, x: Tensor) -> None:
+    stored = INPUTS[name]
+    if x.dtype != stored.type:
+        wanted = f"{stored} as it is stored (0..{stored.largest})"
+        raise UsageError(f"{name} must be {wanted}, got {x.dtype}: give it before normalising")

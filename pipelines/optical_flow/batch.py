@@ -25,7 +25,7 @@ class BatchFlow(NamedTuple):
     """What is made of a batch."""
 
     fields: torch.Tensor
-    """uint8 [N, 2, H, W], on the CPU."""
+    """Levels [N, 2, H, W], on the CPU."""
     lengths: torch.Tensor
     """How long the vectors of each field are: what `count_lengths` gives, on the CPU."""
     engine: str

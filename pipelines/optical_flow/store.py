@@ -190,7 +190,7 @@ def fields_of_pairs(
     settings: FlowSettings,
     device: str | torch.device = "cpu",
 ) -> np.ndarray:
-    """The quantised flow of some pairs: uint8 [N, 2, H, W].
+    """The quantised flow of some pairs: levels [N, 2, H, W].
 
     Args:
         before: The N first frames, each as `method_input` gives it.

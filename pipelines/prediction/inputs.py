@@ -80,7 +80,7 @@ class FlowOnDemand:
         self.kept: dict[int, np.ndarray] = {}
 
     def fields(self, indices: Iterable[int]) -> np.ndarray:
-        """The fields that start at these frames: uint8 [M, 2, H, W]. Raises `VideoError` if a GPU is too small."""
+        """The fields that start at these frames: levels [M, 2, H, W]. Raises `VideoError` if a GPU is too small."""
         wanted = [int(index) for index in indices]
         missing = sorted(set(wanted) - self.kept.keys())
         method, settings = self.flow.method, self.flow.settings

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from pipelines.drawing.colour import flow_to_colour
-from pipelines.drawing.flow_picture import motion_of_bytes
+from pipelines.drawing.flow_picture import motion_of_levels
 from pipelines.prediction.attention import Attention, draw_attention, strongest
 from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.frames_file import FrameFile
@@ -64,7 +64,7 @@ def small_flow(fields: FlowFile, indices: Sequence[int], size: tuple[int, int] |
         ArtifactError: The file is damaged.
     """
     bound = fields.settings.bound
-    motion = motion_of_bytes(bound)
+    motion = motion_of_levels(bound)
     at = [min(index, len(fields) - 1) for index in indices]
     stored = np.stack([[_small(plane, size) for plane in fields.read(one, one + 1)[0]] for one in at], axis=1)
     # Full colour is the clip's own 99th percentile: clips differ too much in speed for one scale. At the least it is

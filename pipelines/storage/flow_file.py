@@ -2,7 +2,7 @@
 
 Letters: F flow fields, H W pixels.
 
-`flow`: uint8 [F, 2, H, W], x then y, quantised by `storage.quantise`; one field a chunk.
+`flow`: `LEVEL_TYPE` [F, 2, H, W], x then y, quantised by `storage.quantise`; one field a chunk.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from pipelines.storage.atomic import storage_errors
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.hdf5 import HDF5Artifact, HDF5ArtifactWriter, damaged, new_checked_file
 from pipelines.storage.jpeg import MOST_PIXELS
+from pipelines.storage.quantise import LEVEL_TYPE
 
 if TYPE_CHECKING:
     import h5py
@@ -37,7 +38,7 @@ class FlowWriter(HDF5ArtifactWriter):
         self.flow: h5py.Dataset | None = None
 
     def append(self, fields: "np.ndarray") -> None:
-        """Adds uint8 [n, 2, H, W]. Raises `StorageError`."""
+        """Adds levels [n, 2, H, W]. Raises `StorageError`."""
         with storage_errors(self.path):
             if self.flow is None:
                 self.flow = self.file.create_dataset(
@@ -45,7 +46,7 @@ class FlowWriter(HDF5ArtifactWriter):
                     shape=(0, *fields.shape[1:]),
                     maxshape=(None, *fields.shape[1:]),
                     chunks=(1, *fields.shape[1:]),
-                    dtype="u1",
+                    dtype=LEVEL_TYPE,
                     fletcher32=True,
                     **_filter(self.compression),
                 )
@@ -80,8 +81,8 @@ class FlowFile(HDF5Artifact):
     @classmethod
     def check(cls, file: "h5py.File") -> None:
         flow = file["flow"]
-        if flow.dtype != "u1" or flow.ndim != 4 or flow.shape[1] != 2:
-            raise ValueError(f"'flow' is {flow.dtype} {flow.shape}, not uint8 [F, 2, H, W]")
+        if flow.dtype != LEVEL_TYPE or flow.ndim != 4 or flow.shape[1] != 2:
+            raise ValueError(f"'flow' is {flow.dtype} {flow.shape}, not {LEVEL_TYPE} [F, 2, H, W]")
         height, width = flow.shape[2:]
         if not 1 <= height * width <= MOST_PIXELS:
             raise ValueError(f"'flow' is of {width}x{height} pixels")
@@ -105,7 +106,7 @@ class FlowFile(HDF5Artifact):
         return self.file["flow"].shape[0]
 
     def read(self, start: int, stop: int) -> "np.ndarray":
-        """The quantised fields start..stop-1: uint8 [stop-start, 2, H, W]."""
+        """The quantised fields start..stop-1: levels [stop-start, 2, H, W]."""
         with damaged(self.path):
             fields = self.file["flow"][start:stop]
             if len(fields) != stop - start:

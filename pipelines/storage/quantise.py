@@ -4,10 +4,10 @@ A byte is `round(255 * (v + bound) / (2 * bound))` of the value v clipped to [-b
 for -bound, 255 for +bound, and no motion, which falls on 127.5, is 128. One step is 2 * bound / 255 pixels, 0.157 at
 the usual bound of 20. Every function takes NumPy arrays and PyTorch tensors alike and returns the kind it was given.
 
-No other module computes with these numbers: whatever depends on them uses the names below. That flow is stored as bytes
-is more widely known, from `flow_file`, which writes uint8, to the networks, which take it.
+No other module knows these numbers, or that a level is a byte: whatever depends on them uses the names below. Levels of
+10 bits would be `MAX_LEVEL = 1023` and `LEVEL_TYPE = int16`, with which PyTorch computes as it hardly does with uint16.
 
-Whoever changes the rule raises `FLOW_SCHEMA`, or old and new flow mix unnoticed, and has `FlowSettings` tell it, or a
+Whoever changes any of it raises `FLOW_SCHEMA`, or old and new flow mix unnoticed, and has `FlowSettings` tell it, or a
 network trained on the one is given the other.
 """
 
@@ -21,16 +21,22 @@ if TYPE_CHECKING:
     import torch
 
 MAX_LEVEL = 255
-"""The byte of +bound; that of -bound is 0."""
+"""The level of +bound; that of -bound is 0."""
 LEVELS = MAX_LEVEL + 1
-"""How many bytes there are."""
+"""How many levels there are."""
 NO_MOTION = round(MAX_LEVEL / 2)
-"""The byte of zero: half to even, as `quantise` rounds."""
+"""The level of zero: half to even, as `quantise` rounds."""
+LEVEL_TYPE = np.dtype(np.uint8)
+"""What levels are stored as."""
+GREYS = np.rint(np.arange(LEVELS) * (255 / MAX_LEVEL)).astype(np.uint8)
+"""The brightness that shows a level in a picture: uint8 [LEVELS]."""
+LEVELS_OF_GREYS = np.rint(np.arange(256) * (MAX_LEVEL / 255)).astype(LEVEL_TYPE)
+"""The level that other programs mean by a brightness: [256]."""
 Array = TypeVar("Array", "np.ndarray", "torch.Tensor")
 
 
 def quantise(flow: Array, bound: float) -> Array:
-    """Clips `flow` (floats, pixels, any shape) to [-bound, bound] and maps it to uint8, rounding half to even.
+    """Clips `flow` (floats, pixels, any shape) to [-bound, bound] and maps it to levels, rounding half to even.
 
     Computed in float64 as `v * (127.5 / bound) + 127.5`, the formula above rearranged so that zero is exactly 127.5,
     and therefore `NO_MOTION`, whatever the bound. NaN counts as no motion.
@@ -41,11 +47,18 @@ def quantise(flow: Array, bound: float) -> Array:
     scale = center / bound
     if isinstance(flow, np.ndarray):
         known = np.nan_to_num(flow.astype(np.float32, copy=False), nan=0.0, posinf=bound, neginf=-bound)
-        return np.rint(np.clip(known, -bound, bound).astype(np.float64) * scale + center).astype(np.uint8)
+        return np.rint(np.clip(known, -bound, bound).astype(np.float64) * scale + center).astype(LEVEL_TYPE)
     import torch
 
     known_tensor = flow.to(torch.float32).nan_to_num(nan=0.0, posinf=bound, neginf=-bound).clamp_(-bound, bound)
-    return known_tensor.to(torch.float64).mul_(scale).add_(center).round_().to(torch.uint8)
+    return known_tensor.to(torch.float64).mul_(scale).add_(center).round_().to(level_tensor_type())
+
+
+def level_tensor_type() -> "torch.dtype":
+    """`LEVEL_TYPE` in PyTorch."""
+    import torch
+
+    return getattr(torch, LEVEL_TYPE.name)
 
 
 def require_finite(finite: "torch.Tensor | bool") -> None:
@@ -55,12 +68,12 @@ def require_finite(finite: "torch.Tensor | bool") -> None:
 
 
 def step_size(bound: float) -> float:
-    """Pixels between one byte and the next."""
+    """Pixels between one level and the next."""
     return 2 * bound / MAX_LEVEL
 
 
 def dequantise(fields: Array, bound: float) -> Array:
-    """The flow in pixels (float32) that stored bytes stand for; off by at most half a step from what was quantised.
+    """The flow in pixels (float32) that levels stand for; off by at most half a step from what was quantised.
 
     `NO_MOTION` gives half a step rather than 0, as the linear map has it. Raises `UsageError` unless bound > 0.
     """
@@ -74,7 +87,7 @@ def dequantise(fields: Array, bound: float) -> Array:
 
 
 def is_clipped(fields: Array) -> Array:
-    """Which vectors have a component at an end of the range, where clipping puts it: uint8 [..., 2, H, W] -> bool
+    """Which vectors have a component at an end of the range, where clipping puts it: [..., 2, H, W] -> bool
     [..., H, W]."""
     return ((fields == 0) | (fields == MAX_LEVEL)).any(-3)
 
@@ -82,7 +95,7 @@ def is_clipped(fields: Array) -> Array:
 def mirror_x_flow(fields: Array) -> Array:
     """Mirrors quantised flow left-right: reverses the columns and turns x components round, `MAX_LEVEL - value`.
 
-    `fields`: uint8 [..., 2L, H, W] with channels x, y, x, y, ... (also [F, 2, H, W]); y components keep their values.
+    `fields`: [..., 2L, H, W] with channels x, y, x, y, ... (also [F, 2, H, W]); y components keep their values.
     Returns a new array of the same shape. What stands still stays at 127 or 128, half a step from zero on either side.
     """
     if fields.ndim < 3 or fields.shape[-3] % 2:

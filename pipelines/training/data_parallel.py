@@ -23,6 +23,7 @@ from pipelines.errors import UsageError
 from pipelines.interface.wording import plural
 from pipelines.models import STResNet
 from pipelines.models.dropout import VideoDropout
+from pipelines.models.normalise import INPUTS
 from pipelines.runtime.ranks import Ranks, ranks
 from pipelines.training.recipes import Step
 from pipelines.training.sync_batch_norm import SyncBatchNorm, convert_batch_norm
@@ -248,8 +249,8 @@ class DataParallelPlan:
     def _blank(self, model: STResNet) -> Batch:
         """One video of zeros, small."""
         rgb, flow = (
-            torch.zeros(1, self.step.frames, channels, _SMALLEST_INPUT, _SMALLEST_INPUT, dtype=torch.uint8)
-            for channels in (3, model.flow_channels)
+            torch.zeros(1, self.step.frames, channels, _SMALLEST_INPUT, _SMALLEST_INPUT, dtype=INPUTS[name].type)
+            for name, channels in (("rgb", 3), ("flow", model.flow_channels))
         )
         nothing = torch.zeros(1, dtype=torch.int64)
         return Batch(

@@ -74,7 +74,7 @@ def check_flow(file: FlowFile, depth: CheckLevel) -> FlowContent:
 
     digests: list[bytes] = []
     small: list[int] = []
-    limit = max(_SMALL_BYTES, int(np.prod(shape[1:])) * _SMALL_SHARE)
+    limit = max(_SMALL_BYTES, int(np.prod(shape[1:])) * dataset.dtype.itemsize * _SMALL_SHARE)
     chunks = stored_chunks(dataset, "flow", file.path.stat().st_size)
     if dataset.chunks == (1, *shape[1:]) and has_checksums(dataset, chunks):
         for index, stored in enumerate(checked_bytes(file.path, chunks, "flow")):
@@ -88,7 +88,7 @@ def check_flow(file: FlowFile, depth: CheckLevel) -> FlowContent:
         for index in range(shape[0]):
             field = file.read(index, index + 1)
             digests.append(_digest(field.tobytes()))
-            if is_constant(field[0]) or field.size <= limit:
+            if is_constant(field[0]) or field.nbytes <= limit:
                 small.append(index)
     return FlowContent(file.settings, len(digests), shape[3], digests, small)
 
@@ -120,7 +120,7 @@ _FEWEST_VALUES = 8  # distinct bytes of a field whose repetition means something
 
 
 def check_saturation(fields: Mapping[int, np.ndarray]) -> None:
-    """Raises `FaultFound` if most vectors of the sampled `fields` (index -> uint8 [2, H, W]) are at the bound."""
+    """Raises `FaultFound` if most vectors of the sampled `fields` (index -> levels [2, H, W]) are at the bound."""
     clipped = [is_clipped(field).mean() for field in fields.values()]
     share = float(np.mean(clipped))
     if share > _SATURATED:

@@ -99,7 +99,7 @@ class _Rule:
         self.share = _SHARE_IF_OTHERWISE
 
     def check(self, index: int, stored: np.ndarray, computed: np.ndarray) -> None:
-        """Compares two fields uint8 [2, H, W]. Raises `FaultFound` if they differ by more than rounding."""
+        """Compares two fields of levels [2, H, W]. Raises `FaultFound` if they differ by more than rounding."""
         off = np.abs(stored.astype(np.int16) - computed)
         share = float((off > self.levels).mean())
         if share > self.share:
@@ -160,7 +160,7 @@ def _computed(
     method: FlowMethod,
     settings: FlowSettings,
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Batches of the `fields`: their indices, and uint8 [N, 2, H, W]. Raises `VideoError`."""
+    """Batches of the `fields`: their indices, and levels [N, 2, H, W]. Raises `VideoError`."""
     wanted, step = set(fields), settings.step
     frames: dict[int, np.ndarray] = {}
     batch: list[int] = []

@@ -73,7 +73,7 @@ class Evidence:
         Args:
             frame0: RGB uint8 [H, W, 3].
             frame1: The frame that the field leads to.
-            field: uint8 [2, H, W].
+            field: Levels [2, H, W].
             bound: Pixels: the field's flow is clipped to -bound..bound.
         """
         grey0, grey1 = (
@@ -152,7 +152,7 @@ def judge_orientation(frames: FrameFile, fields: Mapping[int, np.ndarray], step:
 
     Args:
         frames: The frames of the fields.
-        fields: Index -> uint8 [2, H, W].
+        fields: Index -> levels [2, H, W].
         step: Frames between the two of a pair.
         bound: Pixels: their flow is clipped to -bound..bound.
 

@@ -8,9 +8,13 @@ import torch
 
 from pipelines.errors import UsageError, VideoError
 from pipelines.storage.quantise import (
+    GREYS,
+    LEVEL_TYPE,
+    LEVELS_OF_GREYS,
     NO_MOTION,
     dequantise,
     is_clipped,
+    level_tensor_type,
     mirror_x_flow,
     quantise,
     require_finite,
@@ -60,6 +64,13 @@ def test_numpy_and_torch_agree_to_the_bit() -> None:
     fields = quantise(flow, 20)
     assert np.array_equal(quantise(torch.from_numpy(flow), 20).numpy(), fields)
     assert np.array_equal(dequantise(torch.from_numpy(fields), 20).numpy(), dequantise(fields, 20))
+
+
+def test_levels_are_of_one_type_and_pictures_of_other_programs_keep_theirs() -> None:
+    flow = np.zeros((2, 3, 4), np.float32)
+    assert quantise(flow, 20).dtype == LEVEL_TYPE == LEVELS_OF_GREYS.dtype
+    assert quantise(torch.from_numpy(flow), 20).dtype == level_tensor_type()
+    assert GREYS[LEVELS_OF_GREYS].tolist() == list(range(256))
 
 
 def test_what_is_dequantised_is_half_a_step_off_at_most_and_quantises_to_itself() -> None:

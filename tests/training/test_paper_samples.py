@@ -13,7 +13,7 @@ from scipy import stats
 from pipelines.datasets.augmentation import draw_crop
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.clips import Clips
-from pipelines.datasets.preparation import as_bytes
+from pipelines.datasets.preparation import as_stored
 from pipelines.datasets.sampler import Item
 from pipelines.datasets.samples import TrainingSamples
 from pipelines.datasets.sampling import TemporalSampling, flow_indices, sample_centers
@@ -185,7 +185,7 @@ def test_crop_scale_and_mirror_are_the_same_for_all_frames_and_both_streams(ramp
     mirrors = 0
     for place in range(12):
         sample = samples[Item(0, place, 0)]
-        bytes_of = as_bytes(Clips([sample.rgb]), Clips([sample.flow]))
+        bytes_of = as_stored(Clips([sample.rgb]), Clips([sample.flow]))
         rgb, flow = (x[0].numpy().astype(int) for x in bytes_of)
         assert rgb.shape == (recipe.frames, 3, 32, 32)
         assert flow.shape == (recipe.frames, 20, 32, 32)
