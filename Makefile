@@ -4,19 +4,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test emulate docs fuzz faults check-python clean
+.PHONY: demo test types style emulate docs fuzz faults check-python clean
 
 demo: $(VENV)/.installed
 	$(BIN)/stres demo
 
+# Both checks at once, since each keeps one core busy; then the tests, on two.
 test: $(VENV)/.installed
+	$(MAKE) --no-print-directory --jobs 2 --output-sync types style
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+style: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
-	$(BIN)/mypy
 	$(BIN)/python -m pip check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 # What `make test` leaves out of the GPU kernels' tests: minutes on an emulator of a GPU, and of compiling, also with the
 # Triton of the oldest torch that is supported (docs/gpu.md).
