@@ -34,6 +34,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("no GPU")
 
 
+LONG = {
+    "test_torchrun.py", "test_faults.py", "test_tvl1_processes.py", "test_fuzz.py", "test_doctor.py", "test_signals.py",
+}  # fmt: skip
+"""The modules that start many processes, for ten seconds to half a minute each, most of them in a fixture."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long modules first. Near the end of the run pytest-xdist's processes take each other's last tests: of a long
+    module both would make the fixture, and one would wait for the other. Tests of milliseconds are shared evenly."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.hookimpl(trylast=True)  # an exception before the fixtures are torn down would break the tests that follow
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """No test leaves the process in a real-time class, in which it could stop everything else on its core, or changes
