@@ -1,5 +1,5 @@
-"""Ctrl-C, SIGTERM and a terminal that closes: an orderly end, and the same command continues. Real processes, stopped
-at a line they print."""
+"""Ctrl-C, SIGTERM and a terminal that closes: an orderly end, and the same command continues. A real process, stopped
+at a line it prints, where worker processes must not outlive it; else this process sends itself the signal."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from pipelines import train
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.signals import stop_requests
 from stres_cli import INTERRUPTED
@@ -46,6 +47,32 @@ def stop_at(arguments, line_begins, number):
     return process.returncode, "".join([*lines, rest])
 
 
+@pytest.fixture
+def stop_training(stres, monkeypatch):
+    """`stop_training(command, phase, number)`: the exit code and stderr of a training that gets the signal at the first
+    progress of that phase."""
+
+    def call(command, phase, number):
+        real, sent = train.run, []
+
+        def run(config, on_progress):
+            def report(progress):
+                on_progress(progress)
+                if progress.phase == phase and progress.done and not sent:
+                    sent.append(number)
+                    signal.raise_signal(number)
+
+            return real(config, report)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("pipelines.train.run", run)
+            ended = stres(*command)
+        assert sent
+        return ended.exit_code, ended.stderr
+
+    return call
+
+
 def test_extract_flow_continues_after_ctrl_c(stres, clips, tmp_path):
     bad = tmp_path / "videos" / "a" / "bad.avi"
     bad.parent.mkdir(parents=True)
@@ -74,12 +101,12 @@ def test_extract_flow_continues_after_ctrl_c(stres, clips, tmp_path):
     assert not (tmp_path / "work" / "failures.csv").exists()
 
 
-def test_train_continues_from_its_checkpoint_after_sigterm(stres, workspace):
+def test_train_continues_from_its_checkpoint_after_sigterm(stres, stop_training, workspace):
     tiny = "--recipe small --width 4 --size 32 --batch-size 2 --iterations 100 --steps appearance --device cpu"
     command = ["train", *tiny.split(), "-w", workspace.root]
     folder = workspace.runs / "split1" / "appearance"
 
-    code, stderr = stop_at(command, "train appearance: ", signal.SIGTERM)
+    code, stderr = stop_training(command, "train appearance", signal.SIGTERM)
 
     assert code == 143
     assert stderr.endswith(WORDS)
@@ -96,12 +123,12 @@ def test_train_continues_from_its_checkpoint_after_sigterm(stres, workspace):
     assert not (folder / "checkpoint.pt").exists()
 
 
-def test_a_dry_run_of_training_that_is_stopped_leaves_nothing(workspace):
+def test_a_dry_run_of_training_that_is_stopped_leaves_nothing(stop_training, workspace):
     before = sorted(workspace.root.rglob("*"))
     tiny = "--recipe small --width 4 --size 32 --iterations 100 --device cpu --dry-run"
 
     command = ["train", *tiny.split(), "-w", workspace.root]
-    code, stderr = stop_at(command, "train appearance (dry run): ", signal.SIGINT)
+    code, stderr = stop_training(command, "train appearance (dry run)", signal.SIGINT)
 
     assert code == 130
     assert stderr.endswith("interrupted: nothing was written\n")
