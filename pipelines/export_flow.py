@@ -21,7 +21,6 @@ from pipelines.runtime.ranks import ranks
 from pipelines.sources.videos import VideoProblem, VideoSource
 from pipelines.storage.atomic import read_json, write_json
 from pipelines.storage.flow_settings import SHARED_SETTINGS
-from pipelines.storage.quantise import step_size
 from pipelines.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -93,6 +92,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
 
 def _usage(config: Config) -> list[str]:
+    from pipelines.storage.quantise import step_size
+
     picture = next(config.output.rglob(f"[!.]*.{config.format}"), None)
     if picture is None:
         return []

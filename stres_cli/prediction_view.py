@@ -14,7 +14,6 @@ from pipelines.interface.options import command_line
 from pipelines.interface.wording import duration, percent, plural, printable
 from pipelines.predict import Config
 from pipelines.prediction.results import Prediction, Result, Truth
-from pipelines.prediction.timeline_files import SEGMENTS
 from stres_cli.console import CommandUI
 from stres_cli.report_view import STREAM_COLOURS
 from stres_cli.tables import Table
@@ -49,6 +48,8 @@ def _where_and_next(config: Config, predictions: Sequence[Prediction]) -> str:
     where = "" if config.csv is None else f"; written: {config.csv}"
     if not predictions:
         return printable(where)
+    from pipelines.prediction.timeline_files import SEGMENTS
+
     timelines = [one.timeline for one in predictions if one.timeline is not None]
     if lists := [one.files[SEGMENTS] for one in timelines if one.segments]:
         then = command_line(config.workspace, "extract-frames", shlex.quote(str(lists[0])))

@@ -16,7 +16,6 @@ from pipelines.storage.atomic import storage_errors
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.hdf5 import HDF5Artifact, HDF5ArtifactWriter, damaged, new_checked_file
 from pipelines.storage.jpeg import MOST_PIXELS
-from pipelines.storage.quantise import LEVEL_TYPE
 
 if TYPE_CHECKING:
     import h5py
@@ -39,6 +38,8 @@ class FlowWriter(HDF5ArtifactWriter):
 
     def append(self, fields: "np.ndarray") -> None:
         """Adds levels [n, 2, H, W]. Raises `StorageError`."""
+        from pipelines.storage.quantise import LEVEL_TYPE  # loads NumPy, which `status` can do without
+
         with storage_errors(self.path):
             if self.flow is None:
                 self.flow = self.file.create_dataset(
@@ -80,6 +81,8 @@ class FlowFile(HDF5Artifact):
 
     @classmethod
     def check(cls, file: "h5py.File") -> None:
+        from pipelines.storage.quantise import LEVEL_TYPE  # loads NumPy, which `status` can do without
+
         flow = file["flow"]
         if flow.dtype != LEVEL_TYPE or flow.ndim != 4 or flow.shape[1] != 2:
             raise ValueError(f"'flow' is {flow.dtype} {flow.shape}, not {LEVEL_TYPE} [F, 2, H, W]")
