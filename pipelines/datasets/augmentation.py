@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, get_args
 
 import numpy as np
+import torch
 
 from pipelines.errors import UsageError
 from pipelines.interface.options import Augmentation, ViewName
@@ -122,6 +123,25 @@ def _placed(height: int, width: int, lengths: tuple[float, float], y: float, x: 
     crop_height = min(height, max(1, round(lengths[0])))
     crop_width = min(width, max(1, round(lengths[1])))
     return Crop(round(y * (height - crop_height)), round(x * (width - crop_width)), crop_height, crop_width)
+
+
+def jitter_colors(frames: torch.Tensor, strength: float, rng: np.random.Generator) -> torch.Tensor:
+    """Brightness, then contrast, then saturation of a sample's frames, changed by torchvision, all frames alike.
+
+    Args:
+        frames: uint8 RGB [n, 3, H, W].
+        strength: Each factor is drawn evenly from 1 - strength to 1 + strength.
+        rng: Draws the three.
+
+    Returns:
+        The same shape and type.
+    """
+    # Takes a second to load, which training without it, and every other command, is spared.
+    from torchvision.transforms.v2.functional import adjust_brightness, adjust_contrast, adjust_saturation
+
+    for adjust in (adjust_brightness, adjust_contrast, adjust_saturation):
+        frames = adjust(frames, rng.uniform(1 - strength, 1 + strength))
+    return frames
 
 
 # ------------------------------------------------------------------ test

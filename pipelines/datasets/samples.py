@@ -15,6 +15,7 @@ from pipelines.datasets.augmentation import (
     Crop,
     Size,
     draw_crop,
+    jitter_colors,
     view_crops,
 )
 from pipelines.datasets.catalogue import Video
@@ -197,6 +198,7 @@ class TrainingSamples(Dataset[Sample | BadSample]):
         seed: int,
         step_index: int,
         mirror: bool = True,
+        color_jitter: float = 0.0,
     ) -> None:
         """
         Args:
@@ -209,13 +211,14 @@ class TrainingSamples(Dataset[Sample | BadSample]):
             seed: Of the run; with the step, the epoch and the position in it, the seed of every draw.
             step_index: Of the training step.
             mirror: Whether half of the samples are mirrored.
+            color_jitter: How far brightness, contrast and saturation may change (`augmentation.jitter_colors`).
         """
         self.videos, self.labels = _labelled(videos, labels)
         self.sampling = sampling
         self.scheme = scheme
         self.size = (int(size[0]), int(size[1]))
         self.seed, self.step_index = seed, step_index
-        self.mirror = mirror
+        self.mirror, self.color_jitter = mirror, color_jitter
         self.reader = ArtifactReader(streams, sampling.stack)
 
     def __len__(self) -> int:
@@ -239,7 +242,10 @@ class TrainingSamples(Dataset[Sample | BadSample]):
             return BadSample(index, video.id, str(error))
         height, width = pixels.sizes()[0]
         crop = draw_crop(self.scheme, height, width, self.size, rng, mirror=self.mirror)
-        return Sample(pixels.rgb(crop, self.size), pixels.flow(crop, self.size), label, index)
+        rgb = pixels.rgb(crop, self.size)
+        if rgb is not None and self.color_jitter:
+            rgb = replace(rgb, pixels=jitter_colors(rgb.pixels, self.color_jitter, rng))
+        return Sample(rgb, pixels.flow(crop, self.size), label, index)
 
 
 class TestSamples(Dataset[TestSample | BadSample]):

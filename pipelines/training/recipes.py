@@ -87,6 +87,8 @@ class Step:
     """Of the student: weight of matching the joint network's class probabilities."""
     temperature: Annotated[float, Option(above=0)] = 1.0
     """Of the student: what both networks' logits are divided by before their probabilities are matched."""
+    color_jitter: options.Probability = 0.0
+    """Change brightness, contrast and saturation of each training sample by factors drawn from 1 - X to 1 + X."""
 
     def __post_init__(self) -> None:
         options.check(self, f" for {self.name}")

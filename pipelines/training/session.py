@@ -257,6 +257,7 @@ class Session:
             size=config.size,
             streams=step.inputs,
             mirror=step.mirror,
+            color_jitter=step.color_jitter,
             **seeds,
         )
         sampler = StepSampler(

@@ -58,6 +58,7 @@ def test_values_by_step_leave_the_others_alone(stres):
         ("--nesterov", "yes", "nesterov", True),
         ("--weight-decay", "0", "weight_decay", 0),
         ("--label-smoothing", "0.2", "label_smoothing", 0.2),
+        ("--color-jitter", "0.4", "color_jitter", 0.4),
     ],
 )
 def test_every_number_of_a_step_has_its_option(stres, option, text, field, value):

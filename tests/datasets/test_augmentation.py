@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 from pipelines.datasets.augmentation import (
     REFERENCE,
     Crop,
     draw_crop,
+    jitter_colors,
     view_crops,
 )
 from pipelines.errors import UsageError
@@ -153,6 +155,23 @@ def test_only_a_side_longer_than_three_boxes_changes_where_corners_lie(scheme):
     x = [crop.left / (1700 - crop.width) for crop in drawn]
     assert not any(0.27 < place < 0.49 or 0.51 < place < 0.73 for place in y)
     assert np.histogram(x, bins=5, range=(0, 1))[0].min() > len(x) / 5 / 2
+
+
+def test_colors_are_jittered_as_defined_and_all_frames_alike():
+    """Worked out in float64: torchvision computes on bytes, which are cut after each of the three."""
+    frames = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 9), np.uint8)
+    weights = np.array([0.2989, 0.587, 0.114])[:, None, None]  # of ITU-R BT.601's luma
+    wanted = frames.astype(np.float64)
+    factors = np.random.default_rng(3)
+    wanted = (wanted * factors.uniform(0.5, 1.5)).clip(0, 255)
+    level = (wanted * weights).sum(1, keepdims=True).mean((2, 3), keepdims=True)
+    wanted = (level + factors.uniform(0.5, 1.5) * (wanted - level)).clip(0, 255)
+    gray = (wanted * weights).sum(1, keepdims=True)
+    wanted = (gray + factors.uniform(0.5, 1.5) * (wanted - gray)).clip(0, 255)
+    found = jitter_colors(torch.from_numpy(frames), 0.5, np.random.default_rng(3))
+    assert found.dtype == torch.uint8
+    assert np.abs(found.numpy() - wanted).max() < 4
+    assert np.abs(found.numpy() - frames.astype(float)).mean() > 10
 
 
 def test_an_unknown_scheme_is_echoed_with_the_known_ones():

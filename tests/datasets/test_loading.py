@@ -84,6 +84,18 @@ def assert_same(first: Batch, second: Batch) -> None:
     assert first.bad == second.bad
 
 
+def test_jittered_colors_change_nothing_but_the_frames_and_are_drawn_again_alike(videos):
+    """The flow of a sample, its crop and its mirror are those without."""
+    plain, jittered = training(videos), training(videos, color_jitter=0.5)
+    item = Item(0, 1, 1)
+    one, other, again = plain[item], jittered[item], jittered[item]
+    assert other.rgb.crop == one.rgb.crop
+    assert torch.equal(other.flow.pixels, one.flow.pixels)
+    assert not torch.equal(other.rgb.pixels, one.rgb.pixels)
+    assert torch.equal(other.rgb.pixels, again.rgb.pixels)
+    assert not torch.equal(other.rgb.pixels, jittered[Item(1, 1, 1)].rgb.pixels)
+
+
 # ------------------------------------------------------------------ order
 
 
