@@ -13,7 +13,7 @@ from pipelines.interface import options
 from pipelines.interface.options import Depth, ResNetForm, TemporalInit
 from pipelines.models.blocks import EXPANSION, BlockOutput, Bottleneck, batch_norm, convolution
 from pipelines.models.dropout import VideoDropout
-from pipelines.models.temporal import TemporalMaxPool
+from pipelines.models.temporal import TemporalConv, TemporalMaxPool
 
 BLOCKS: dict[Depth, tuple[int, ...]] = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 CLASSIFIER_DEVIATION = 0.01  # paper.md 2.6
@@ -100,6 +100,23 @@ class Stream(nn.Module):
     @property
     def stages(self) -> tuple[Stage, Stage, Stage, Stage]:
         return self.layer1, self.layer2, self.layer3, self.layer4
+
+    def freeze(self, groups: int) -> None:
+        """Lets all parameters be trained but those of the first so many of the groups conv1 (with its batch norm),
+        conv2_x, ..., conv5_x, for which no gradient is computed.
+
+        Of these groups the convolutions over time stay trained: whoever keeps pretrained layers means what single
+        frames taught them, and that cannot be kept in kernels that are yet to learn what to do with time. Batch norm
+        goes on taking the statistics of each batch, and its running ones move: with those of the pretrained network a
+        joint network diverged, since the other stream is added to what they were measured on.
+        """
+        self.requires_grad_(True)
+        for group in ((self.conv1, self.bn1), *self.stages)[:groups]:
+            for part in group:
+                part.requires_grad_(False)
+        for layer in self.modules():
+            if isinstance(layer, TemporalConv):
+                layer.requires_grad_(True)
 
     def stem(self, x: Tensor) -> Tensor:
         """[B, T, C, H, W] -> [N, stem_width, about H/4, about W/4]: rounded up in form v1.5, down in v1.

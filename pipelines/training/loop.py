@@ -64,7 +64,8 @@ class StepTrainer:
     ) -> None:
         """
         Args:
-            model: The network as the step begins; it is moved to `device` and put into training mode.
+            model: The network as the step begins; it is moved to `device` and put into training mode, and what the
+                step freezes gets no gradients.
             step: The step's numbers.
             videos: Number of training videos.
             device: Where to compute.
@@ -78,6 +79,8 @@ class StepTrainer:
             teacher: The joint network that a student learns from; None for other steps.
         """
         self.model = model.to(device).train()
+        for stream in model.streams.values():
+            stream.freeze(step.freeze)
         self.step = step
         self.videos = videos
         self.total = total_iterations(step, videos)

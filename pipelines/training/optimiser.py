@@ -34,15 +34,16 @@ def make_optimiser(model: nn.Module, step: Step, *, may_skip: bool = False) -> t
     """SGD with one parameter group for each kind of parameter, whose rate `set_learning_rate` sets.
 
     Args:
-        model: Whose parameters these are.
+        model: Whose parameters these are; those without gradients take no part.
         step: Momentum and weight decay.
         may_skip: Whether a gradient scaler may skip updates. If it skips the first one, the fused kernel would read its
             momentum buffer uninitialised.
     """
     kinds = parameter_kinds(model)
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     groups = [
         {
-            "params": [parameter for name, parameter in model.named_parameters() if kinds[name] == kind],
+            "params": [parameter for name, parameter in trained if kinds[name] == kind],
             "weight_decay": step.weight_decay if decays else 0.0,
             "rate": factor,
         }

@@ -89,6 +89,9 @@ class Step:
     """Of the student: what both networks' logits are divided by before their probabilities are matched."""
     color_jitter: options.Probability = 0.0
     """Change brightness, contrast and saturation of each training sample by factors drawn from 1 - X to 1 + X."""
+    freeze: Annotated[int, Option(minimum=0, maximum=5)] = 0
+    """Keep the filters and batch norms' scales and shifts of the first so many of conv1, conv2_x, ..., conv5_x as the
+    step begins with them; kernels over time are trained in any case."""
 
     def __post_init__(self) -> None:
         options.check(self, f" for {self.name}")

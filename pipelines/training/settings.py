@@ -190,7 +190,12 @@ class TrainingSettings:
             raise UsageError("--unlabelled goes with the step student only: add it to --steps")
         # Refuses settings out of range before anything is read; the paper's joint2 only where it is to be trained.
         for name in self.selected() if self.steps or self.recipe else STEPS[:3]:
-            self.step(name)
+            freeze = self.step(name).freeze
+            if freeze and name in ("appearance", "motion") and (self.weights or self.base.weights) == "none":
+                raise UsageError(
+                    f"--freeze {freeze} for {name} would keep random layers, since it is trained from no weights: give "
+                    f"--weights, or --freeze {name}=0"
+                )
 
     @property
     def run_name(self) -> str:

@@ -59,6 +59,7 @@ def test_values_by_step_leave_the_others_alone(stres):
         ("--weight-decay", "0", "weight_decay", 0),
         ("--label-smoothing", "0.2", "label_smoothing", 0.2),
         ("--color-jitter", "0.4", "color_jitter", 0.4),
+        ("--freeze", "3", "freeze", 3),
     ],
 )
 def test_every_number_of_a_step_has_its_option(stres, option, text, field, value):
@@ -106,6 +107,11 @@ def test_the_shown_recipe_reads_as_the_options_do(stres):
         ("--temporal-pool", "0/2", "--temporal-pool 0/2 for appearance: give SIZE/STRIDE of at least 1 frame each"),
         ("--steps", "motion,joint3", "--steps 'joint3' is not known: give some of appearance, motion, joint1"),
         ("--depth", "34", "--depth 34 is not known: give one of 26, 50, 101, 152"),
+        (
+            "--freeze",
+            "2",
+            "--freeze 2 for appearance would keep random layers, since it is trained from no weights: give",
+        ),
         ("--size", "tall", "--size 'tall' cannot be read: give N or HxW of at least 32 pixels a side"),
         ("--size", "16x64", "--size 16x64: give N or HxW of at least 32 pixels"),
     ],

@@ -34,7 +34,7 @@ from stres_cli.console import command
 STEP = Step(
     "joint1", 1e-4, (1.0,), epochs=9, factor=1, batch_size=7, micro_batch=4, frames=2, dropout=0.5, label_smoothing=0.1
 )
-STUDENT = replace(STEP, name="student", feature_weight=1.0, logit_weight=1.0)
+STUDENT = replace(STEP, name="student", feature_weight=1.0, logit_weight=1.0, freeze=2)
 VIDEOS = 9  # batches of 7 and of 2
 UPDATES = 6
 BAD = {0: {4}, 2: {0, 3, 4}, 4: {0, 1, 2}}  # update -> places that cannot be read, all of them rank 0's

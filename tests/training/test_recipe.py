@@ -107,6 +107,7 @@ def test_a_smaller_batch_cuts_the_micro_batch():
         ({"augmentation": "tiny"}, "--augmentation"),
         ({"stride": (5, 2)}, "--stride"),
         ({"schedule": ()}, "--schedule"),
+        ({"freeze": 6}, "--freeze 6 for joint1: give an integer from 0 to 5"),
     ],
 )
 def test_a_value_out_of_range_names_its_flag(changes, flag):

@@ -134,6 +134,61 @@ def test_micro_batches_at_once_are_continued_as_they_began():
     assert older.at_once == 1
 
 
+def test_frozen_groups_stay_and_all_else_is_trained_as_it_would_be_without():
+    """Kernels over time are trained everywhere, and batch norm's running statistics move. Bit for bit as it continues;
+    the next step trains them again."""
+    step = override(PAPER.steps["joint1"], {"batch_size": 4, "micro_batch": 2, "frames": 2, "freeze": 2})
+    gradients: dict[int, dict[str, torch.Tensor]] = {}
+
+    def trainer(freeze: int = 2) -> StepTrainer:
+        torch.manual_seed(0)
+        network = STResNet(3, depth=26, width=4)
+        return StepTrainer(network, override(step, {"freeze": freeze}), 4, torch.device("cpu"), at_once=2)
+
+    def update(one: StepTrainer) -> None:
+        one.fit([batch_of(4, 2)])
+
+    before = {name: value.clone() for name, value in trainer().model.state_dict().items()}
+    for freeze in (2, 0):
+        one = trainer(freeze)
+        one.optimiser.register_step_pre_hook(
+            lambda *_, one=one, freeze=freeze: gradients.update(
+                {freeze: {name: p.grad.clone() for name, p in one.model.named_parameters() if p.grad is not None}}
+            )
+        )
+        update(one)
+    first, whole = (trainer() for _ in range(2))
+    for one in (first, whole, whole):
+        update(one)
+    again = trainer()
+    again.load_state_dict(first.state_dict())
+    update(again)
+    found = whole.model.state_dict()
+    for name, value in found.items():
+        layer = name.partition(".")[2]
+        is_kept = layer.startswith(("conv1.", "bn1.", "layer1.")) and value.ndim != 5 and "running" not in name
+        is_kept = is_kept and not name.endswith("num_batches_tracked")
+        assert torch.equal(value, before[name]) is is_kept, name
+        assert torch.equal(again.model.state_dict()[name], value), name
+        assert (name in gradients[2]) is (name in gradients[0] and not is_kept), name
+    for name, gradient in gradients[2].items():
+        torch.testing.assert_close(gradient, gradients[0][name], rtol=1e-6, atol=1e-9, msg=lambda m, n=name: f"{n} {m}")
+    next_step = StepTrainer(whole.model, PAPER.steps["joint2"], 4, torch.device("cpu"))
+    trained = {id(parameter) for group in next_step.optimiser.param_groups for parameter in group["params"]}
+    assert all(parameter.requires_grad and id(parameter) in trained for parameter in whole.model.parameters())
+
+
+def test_with_all_groups_frozen_the_classifier_is_trained():
+    step = override(PAPER.steps["motion"], {"batch_size": 4, "freeze": 5, "dropout": 0.0})
+    trainer = StepTrainer(
+        STResNet(3, depth=26, width=4, temporal_kernels=False, streams=("motion",)), step, 4, torch.device("cpu")
+    )
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    trainer.fit([batch_of(4, 1)])
+    changed = {name for name, value in trainer.model.named_parameters() if not torch.equal(value, before[name])}
+    assert changed == {"motion.fc.weight", "motion.fc.bias"}
+
+
 def test_bf16_gives_the_gradient_of_double_precision_to_its_rounding():
     """Batch norm is in evaluation mode here: from the statistics of a few videos of noise it magnifies rounding."""
     step = override(PAPER.steps["joint1"], {"batch_size": 4, "frames": 3, "dropout": 0.0})
