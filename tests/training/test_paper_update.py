@@ -156,6 +156,7 @@ def test_statistics_are_of_32_images_or_of_4_videos_of_t_frames(step, size):
             super().__init__()
             self.norm = nn.BatchNorm2d(1)
             self.normalise = Normalise
+            self.streams = {}
 
         def forward(self, rgb, flow):
             frames = (rgb if rgb is not None else flow)[:, :, :1]
