@@ -236,6 +236,10 @@ def _chosen_groups(pairs: Sequence[tuple[str, str]], groups: GroupRule) -> tuple
         if not any(group_of(*whole) for whole in wholes):
             regex, what = recognised_groups(wholes)
             groups = regex or None
+            clips = [pair for pair in pairs if not video_of(pair[1])]
+            if not regex and (known := recognised_groups(clips))[0]:  # the films' names do not tell, the clips' do
+                groups = {video_id(*clip): str(group_of(*clip, groups=known[0])) for clip in clips}
+                what = f"{known[1]}, else the videos of the segments"
             what = what or "the videos of the segments"
     names = [group_of(*pair, groups=groups) for pair in pairs]
     if groups is None and not any(names):

@@ -184,6 +184,25 @@ def test_a_row_of_an_untrimmed_video_gives_the_group_of_its_segments(tmp_path):
     assert read_groups(path, whole) == dict.fromkeys(whole[:4], "s1") | dict.fromkeys(FILM[3:5], "s2")
 
 
+def test_segments_of_films_beside_clips_leave_the_clips_their_groups(workspace, add_video):
+    for actor in ("daria", "denis", "eli"):
+        for class_name in ("bend", "run"):
+            add_video(class_name, f"{actor}_{class_name}", 12)
+    for span in ("0.000-1.000", "1.000-2.000"):
+        add_video("bend", f"daria_{span}", 12)  # of a film with the name of an actor
+        add_video("run", f"film_{span}", 12)
+    splits, told = prepared(workspace)
+    assert told[-1] == (
+        "groups: 4, the word before the class in the names, else the videos of the segments, such as daria; each stays "
+        "on one side of a split"
+    )
+    assert splits == prepared(workspace)[0]  # read from the workspace
+    for split in splits:
+        assert not {id_.partition("/")[2].partition("_")[0] for id_ in split.train} & {
+            id_.partition("/")[2].partition("_")[0] for id_ in split.test
+        }
+
+
 def test_splits_keep_the_segments_of_a_video_on_one_side(workspace, add_video):
     for film in range(4):
         for class_name, span in (("bend", "0.000-1.000"), ("run", "1.000-2.000"), ("run", "2.000-3.000")):
