@@ -19,7 +19,7 @@ from pipelines.storage.typed_json import from_json
 from pipelines.storage.workspace import Workspace
 from pipelines.training.differing_settings import differing_settings
 from pipelines.training.run_config import RunConfig
-from pipelines.training.runs import Run
+from pipelines.training.runs import Run, is_archived
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,11 @@ class ListedRun:
     newest: bool = False
     best: bool = False
     """Whether no other of two or more runs that were tested on the same videos has a higher accuracy."""
+
+    @property
+    def archived(self) -> bool:
+        """Whether `train --overwrite` moved it aside."""
+        return is_archived(self.name)
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,10 @@ class Result:
 
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
-    """Looks at the workspace, which need not exist."""
+    """Looks at the workspace, which need not exist. Raises `MissingError` where it is a file."""
     workspace = Workspace(config.workspace)
+    if workspace.root.exists():
+        workspace.require()
     faults: list[str] = []
     stored: dict[Kind, set[tuple[str, str]]] = {kind: set() for kind in KINDS}
     failures: list[Failure] = []
@@ -82,15 +84,16 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         splits = {name: len(read_lists(folder)) for name, folder in sets_of_splits(workspace).items()}
     if workspace.root.is_dir():
         listed = runs.run(runs.Config(config.workspace)).runs
+    current = [one for one in listed if not one.archived]  # the others are neither continued nor tested
     stopped = {kind: workspace.unfinished_file(kind).exists() for kind in KINDS}
     pages = sorted(workspace.reports.glob("[!.]*/report.html"), key=lambda page: page.stat().st_mtime, reverse=True)
     faults += [fault for one in listed for fault in one.faults]
     steps = (
-        _stored("extract-frames", stored["frames"], stored["flow"], failures, listed, stopped["frames"]),
-        _stored("extract-flow", stored["flow"], stored["frames"], failures, listed, stopped["flow"]),
-        _trained(listed, splits),
-        _evaluated(listed),
-        _reported(listed, pages),
+        _stored("extract-frames", stored["frames"], stored["flow"], failures, current, stopped["frames"]),
+        _stored("extract-flow", stored["flow"], stored["frames"], failures, current, stopped["flow"]),
+        _trained(current, splits),
+        _evaluated(current),
+        _reported(current, pages),
     )
     return Result(
         workspace=config.workspace,
@@ -101,7 +104,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         splits=splits,
         runs=listed,
         reports=tuple(map(str, pages)),
-        next=_next(config.workspace, steps, listed),
+        next=_next(config.workspace, steps, current),
         faults=tuple(faults),
     )
 

@@ -193,6 +193,8 @@ class ConfigField:
             return {"yes": True, "no": False}[text]
         if self.choices and text not in self.choices:
             text = _OLD_SPELLINGS.get(text, text)
+        if self.kind is Path and not text:  # an unset variable of a shell: as a path it is the current folder
+            raise ValueError
         return self.kind(text)
 
     def typed(self, value: Any) -> str:

@@ -90,6 +90,8 @@ class Workspace:
     def require(self) -> None:
         """Raises `MissingError` if there is no such workspace."""
         if not self.root.is_dir():
+            if self.root.exists():
+                raise MissingError(f"the workspace {self.root} is a file: name a folder with --workspace")
             raise MissingError(
                 f"there is no workspace at {self.root}: run `stres extract-frames` and `stres extract-flow` first, "
                 "or name another with --workspace"

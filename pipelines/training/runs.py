@@ -465,13 +465,22 @@ def other_sources(run: Run, sources: Mapping[str, str]) -> str:
     return f"what is stored as {replaced[0]}{count} comes from another video now (its SHA-256 differs)"
 
 
+_ARCHIVED = ".old"
+
+
+def is_archived(name: str) -> bool:
+    """Whether a run's name is one that `archive` gives."""
+    _, mark, number = name.rpartition(_ARCHIVED)
+    return bool(mark) and number.isdecimal()
+
+
 def archive(workspace: Workspace, run: Run) -> None:
     """Moves the run aside, and with it its scores: they must not pass for those of a new run of that name."""
     folders = [run.folder, workspace.scores / run.name]
     if not any(folder.exists() for folder in folders):
         return
     with only_trainer(run), storage_errors(run.folder):
-        names = (f"{run.name}.old{number}" for number in range(1, 10_000))
+        names = (f"{run.name}{_ARCHIVED}{number}" for number in range(1, 10_000))
         free = next(name for name in names if not any(folder.with_name(name).exists() for folder in folders))
         for folder in folders:
             if folder.exists():

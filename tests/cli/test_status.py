@@ -143,6 +143,25 @@ def test_imported_scores_are_listed_beside_the_runs(ask, stres, work, tmp_path):
     assert "theirs" in ask("status", work)["steps"][3]["found"]
 
 
+def test_a_run_that_was_moved_aside_is_neither_to_be_continued_nor_to_be_tested(ask, work):
+    copy_run(work, "split1.old1", lambda config: None)
+    (work.runs / "split1.old1/joint1/weights.pt").unlink()
+    document = ask("status", work)
+    assert [step["state"] for step in document["steps"][2:4]] == ["done", "done"]
+    assert "old1" not in f"{document['steps']} {document['next']}"
+    assert {one["name"] for one in document["runs"]} == {"split1", "split1.old1"}
+
+
+def test_a_file_is_no_workspace(stres, tmp_path):
+    (tmp_path / "file").touch()
+    shown = stres("status", "-w", tmp_path / "file")
+    assert (shown.exit_code, shown.stderr) == (
+        3,
+        f"error: the workspace {tmp_path / 'file'} is a file: name a folder with --workspace\n",
+    )
+    assert stres("status", "-w", "").stderr == "error: --workspace '' cannot be read: give a path\n"
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"split": "one"}'])
 def test_damaged_files_are_told_and_the_rest_is_shown(ask, work, content):
     copy_run(work, "other", lambda config: None, top1=0.5)
