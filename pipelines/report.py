@@ -91,6 +91,10 @@ class Config:
 
     def __post_init__(self) -> None:
         options.check(self)
+        if self.with_file is None:
+            for flag, value in (("weight", self.with_weight), ("space", self.with_space)):
+                if value != getattr(Config, f"with_{flag}"):
+                    raise UsageError(f"--with-{flag} {value} goes with --with only")
         is_folder = self.run is not None and (Path(self.run) / "config.json").is_file()
         names = [("--run", None if is_folder else self.run), ("--protocol", self.protocol)]
         names += [("--compare", name) for name in (self.compare or "").split("/", 1) if self.compare is not None]

@@ -182,8 +182,9 @@ def _given(field: ConfigField, given: Mapping[str, Any]) -> Any:
     for flag, name in ((field.flag, field.name), (option.old_flag, f"{field.name}_old")):
         if (text := given.get(name)) not in (None, []):
             found[flag] = text if isinstance(text, bool) else field.read([*text, *behind] if behind else text)
-    if any(value != next(iter(found.values())) for value in found.values()):
+    first, *others = found.values() or [None]
+    if any(value != first for value in others):  # a NaN differs from itself
         raise UsageError(f"{' and '.join(found)} contradict each other: give only one")
     if found:
-        return next(iter(found.values()))
+        return first
     return field.read(option.fallback) if option.fallback else None

@@ -7,8 +7,8 @@ import glob
 import os
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -100,6 +100,7 @@ class ReadAs:
 
 
 AS_IT_SAYS = ReadAs()
+_OF_LISTS = {one.name for one in fields(ReadAs)} - {"classes_at"}
 
 
 @dataclass(frozen=True)
@@ -180,14 +181,17 @@ def find_videos(
     Raises:
         MissingError: There is no such path, or no video in it.
         UsageError: A folder does not say which folders are the classes; a list file gives a label that cannot be a
-            folder's name.
+            folder's name; `read_as` says what VIDEOS of this kind leave unread.
     """
+    if not str(argument):
+        raise UsageError("VIDEOS is empty: give a folder of class folders, a list file, one video or a glob")
     path = Path(argument)
     problems: list[VideoProblem] = []
     notes: list[str] = []
     skipped: Mapping[str, int] = {}
     suffixes: Mapping[str, int] = {}
     if path.is_dir():
+        _refuse_unread(read_as, f"{path} is a folder", {"classes_at"})
         try:
             folder = read_class_folders(path, workspace=workspace, classes_at=read_as.classes_at)
         except UsageError:
@@ -201,8 +205,10 @@ def find_videos(
             above = at.relative_to(path).parts[:-1]
             problems.append(VideoProblem(above[0] if above else UNLABELLED, at.name, at, reason))
     elif path.is_file() and is_video(path):
+        _refuse_unread(read_as, f"{path} is one video")
         layout, found = "one video", [_source(UNLABELLED, path)]
     elif path.is_file():
+        _refuse_unread(read_as, f"{path} is a list", _OF_LISTS)
         listed = read_list(
             path,
             relative_to=read_as.relative_to,
@@ -213,6 +219,7 @@ def find_videos(
         layout, notes = f"list {path}", listed.notes
         found = [_source(one.class_name, one.path, one.split, one.absent, one.segment) for one in listed.videos]
     elif not os.path.lexists(path) and glob.has_magic(str(argument)):
+        _refuse_unread(read_as, f"{argument} is a glob")
         layout = f"files that match {argument}"
         found, skipped, suffixes = _matching(str(argument))
     else:
@@ -234,6 +241,17 @@ def find_videos(
 
 
 NO_VIDEO = "not a video by its name"
+
+
+def _refuse_unread(read_as: ReadAs, what: str, read: Collection[str] = ()) -> None:
+    """Raises `UsageError` for anything else than `read` that is said of VIDEOS: it would be ignored."""
+    for one in fields(ReadAs):
+        if one.name not in read and getattr(read_as, one.name) != one.default:
+            kind = "list" if one.name in _OF_LISTS else "folder"
+            raise UsageError(
+                f"--{one.name.replace('_', '-')} is for {kind}s of videos, but {what}: leave it out, or give a {kind} "
+                "as VIDEOS"
+            )
 
 
 def account_of(layout: str, found: Iterable[VideoSource]) -> Account:

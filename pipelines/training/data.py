@@ -240,8 +240,14 @@ def _held_out(
 def _listed(file: Path, ids: Collection[str], split: Split) -> tuple[set[str], str]:
     """The videos of a list, as the workspace spells them, and what is to be said of their groups.
 
-    Raises `UsageError` where the list names other than training videos, or all of a class.
+    Raises `MissingError` where there is no such list, `UsageError` where it names other than training videos, or all
+    of a class.
     """
+    if not file.is_file():
+        raise MissingError(
+            f"--validation {file}: there is no such file: give a share of the training groups, such as 0.1, or a list "
+            "of training videos"
+        )
     here = {id_.casefold(): id_ for id_ in ids}
     split_ids = {id_.casefold() for id_ in split.train}
     listed = read_ids(file)

@@ -54,11 +54,17 @@ WRONG_USAGE = {
     "not finite": ("train --lr nan", ["--lr nan for appearance: give a number above 0"]),
     "infinite": ("extract-frames . --patience inf", ["--patience inf: give a number of at least 1"]),
     "infinite bound": ("extract-flow . --bound inf", ["--bound", "inf"]),
+    "no number": ("extract-flow . --bound nan", ["--bound nan: give a number above 0"]),
     "infinite factor": ("train --schedule 1:inf", ["--schedule", "inf"]),
     "not above zero": ("extract-flow . --bound 0", ["--bound 0.0: give a number above 0"]),
     "no such option": ("report --colour red", ["--colour"]),
     "no argument": ("extract-frames", ["VIDEOS"]),
     "splits": ("report --splits 1,b", ["'1,b'", "1,2,3"]),
+    "a share of nothing": ("report --with-weight 0.3", ["--with-weight 0.3 goes with --with only"]),
+    "an option of lists": (
+        "extract-frames . --label-column x",
+        ["--label-column is for lists of videos, but", "folder"],
+    ),
     "method option": ("extract-flow . --method-option warps", ["'warps'", "NAME=VALUE"]),
 }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import MissingError, UsageError
-from pipelines.sources.videos import find_videos
+from pipelines.sources.videos import ReadAs, find_videos
 
 
 def make(folder: Path, *names: str) -> None:
@@ -61,6 +61,29 @@ def test_folders_linked_in_are_followed_and_loops_end(tmp_path: Path) -> None:
     (tmp_path / "videos/d").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "videos/c/loop").symlink_to(tmp_path / "videos")
     assert ids(tmp_path / "videos") == ["c/b", "d/a"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "read_as", "message"),
+    [
+        ("v", ReadAs(label_column="genre"), "--label-column is for lists of videos, but v is a folder"),
+        ("v", ReadAs(relative_to=Path("nowhere")), "--relative-to is for lists"),
+        ("v/c/a.avi", ReadAs(whole_videos=True), "--whole-videos is for lists of videos, but v/c/a.avi is one video"),
+        (
+            "v/*/*.avi",
+            ReadAs(class_names=Path("names.txt")),
+            r"--class-names is for lists of videos, but v/\*/\*.avi is",
+        ),
+        ("list.txt", ReadAs(classes_at=1), "--classes-at is for folders of videos, but list.txt is a list"),
+        ("", ReadAs(), "VIDEOS is empty"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(tmp_path, monkeypatch, argument, read_as, message):
+    make(tmp_path, "v/c/a.avi")
+    (tmp_path / "list.txt").write_text("v/c/a.avi walk\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=message):
+        find_videos(argument, read_as=read_as)
 
 
 def test_a_list_file_gives_path_and_label_relative_to_itself(tmp_path: Path) -> None:

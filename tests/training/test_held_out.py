@@ -221,6 +221,8 @@ def test_a_list_names_the_videos(workspace, tmp_path):
         file.write_text(text)
         with pytest.raises(UsageError, match=message):
             trained(workspace, ("appearance",), validation=file, name="other")
+    with pytest.raises(MissingError, match="10%: there is no such file: give a share of"):
+        trained(workspace, ("appearance",), validation=file.with_name("10%"), name="other")
 
 
 def test_whole_groups_are_held_out_of_every_class_whatever_the_order():
