@@ -1,7 +1,7 @@
 """What a workspace holds for a split: the training videos, their labels, and everything that is not as it should be."""
 
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.interface.options import BOTH_STREAMS, Balance, StreamName
 from pipelines.interface.wording import plural, some
 from pipelines.runtime.progress import OnProgress, note
+from pipelines.sources.segments import video_of
 from pipelines.sources.videos import class_counts
 from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.storage.flow_settings import FlowSettings
@@ -337,7 +338,27 @@ def _sentences(
         count, example = len(split.leaking_groups), split.leaking_groups[0]
         groups = plural(count, "group appears", "groups appear")
         told.append(f"{groups} in both training and test, for example {example}: accuracy will be too high")
+    if twice := _stored_twice(split):
+        files, (one, other, *_) = plural(len(twice), "file is", "files are"), sorted(video.id for video in twice[0])
+        told.append(
+            f"{files} stored under two classes or on both sides of the split, for example as {one} and {other}, as "
+            "where a class was renamed or a label corrected: remove what is outdated from frames/ and flow/, and make "
+            "the splits again by --overwrite"
+        )
     return told
+
+
+def _stored_twice(split: ResolvedSplit) -> list[list[Video]]:
+    """The videos of each file, or segment of one, that has two classes or is both trained and tested on."""
+    trained = {video.id for video in split.train}
+    stored: dict[tuple[str, str], list[Video]] = defaultdict(list)
+    for video in (*split.train, *split.test):
+        whole = video_of(video.video)
+        if video.origin:
+            stored[video.origin, video.video.removeprefix(whole) if whole else ""].append(video)
+    return [
+        videos for videos in stored.values() if len({(video.class_name, video.id in trained) for video in videos}) > 1
+    ]
 
 
 def record_unreadable(

@@ -123,6 +123,17 @@ def test_videos_in_no_split_are_told_by_train_and_by_evaluate(workspace):
     assert messages(told)[1].startswith(sentence + "the run's split")
 
 
+def test_a_file_that_is_stored_under_two_classes_is_told(workspace):
+    for kind in (workspace.frames, workspace.flow):
+        shutil.copy(kind / "jump/jump0.h5", kind / "wave/relabelled.h5")
+    split_of(workspace, ["jump/jump0", "wave/wave0"], ["jump/jump1", "wave/relabelled"], "jump", "wave")
+    find(workspace, told := [])
+    sentence = (
+        "1 file is stored under two classes or on both sides of the split, for example as jump/jump0 and wave/rel"
+    )
+    assert any(text.startswith(sentence) for text in messages(told))
+
+
 def test_no_training_video_under_the_lists_names_says_how_they_differ(workspace):
     split_of(workspace, ["leap/jump0", "hand/wave0"], ["leap/jump1", "hand/wave1"], "hand", "leap")
     with pytest.raises(MissingError, match="2 of them are there under another class: the lists say leap/jump0, the"):
