@@ -86,13 +86,14 @@ def prepare_clips(clips: Clips, lines: Mapping[bool, torch.Tensor], channels: in
     index = torch.from_numpy(np.stack([clip.frame_index for clip in clips]).astype(np.int32))
     if clips.device.type == "cuda":
         index = index.pin_memory().to(clips.device, non_blocking=True)
-    for clip, of_clip, into in zip(clips, index, out, strict=True):
-        crop = clip.crop
-        prepare[(triton.cdiv(height * width, _PIXELS), frames)](
-            clip.pixels, of_clip, lines[crop.mirror], into, *clip.pixels.stride(),
-            crop.top, crop.left, crop.height, crop.width, int(crop.mirror),
-            height, width, crop.height / height, crop.width / width,
-            CHANNELS_EACH=clip.pixels.shape[1], PICTURES=index.shape[2], CHANNELS=channels,
-            CHANNELS_UP=triton.next_power_of_2(channels), PIXELS=_PIXELS,
-        )  # fmt: skip
+    with torch.cuda.device_of(out):  # Triton launches on the thread's current GPU, which need not be the clips'
+        for clip, of_clip, into in zip(clips, index, out, strict=True):
+            crop = clip.crop
+            prepare[(triton.cdiv(height * width, _PIXELS), frames)](
+                clip.pixels, of_clip, lines[crop.mirror], into, *clip.pixels.stride(),
+                crop.top, crop.left, crop.height, crop.width, int(crop.mirror),
+                height, width, crop.height / height, crop.width / width,
+                CHANNELS_EACH=clip.pixels.shape[1], PICTURES=index.shape[2], CHANNELS=channels,
+                CHANNELS_UP=triton.next_power_of_2(channels), PIXELS=_PIXELS,
+            )  # fmt: skip
     return out.movedim(-1, -3)

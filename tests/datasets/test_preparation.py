@@ -1,5 +1,6 @@
 """What the device makes of a batch of clips, against the same done sample by sample, pixel by pixel, in float64."""
 
+import contextlib
 import importlib.util
 import pickle
 
@@ -195,6 +196,13 @@ def kernel(monkeypatch):
     from pipelines.datasets import preparation_kernel
 
     interpreted = InterpretedFunction(preparation_kernel.prepare.fn)
+    current = []  # the device that Triton would launch on
+
+    @contextlib.contextmanager
+    def device_of(tensor):
+        current.append(tensor.device)
+        yield
+        current.clear()
 
     class Kernel:
         made = 0
@@ -202,11 +210,13 @@ def kernel(monkeypatch):
 
         def __getitem__(self, grid):
             self.made += 1
+            assert current == [torch.device("cpu")]
             return lambda pixels, places, lines, *rest, **sizes: interpreted[grid](
                 pixels, places, lines + self.offset, *rest, **sizes
             )
 
     kernel = Kernel()
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
     monkeypatch.setattr(preparation_kernel, "prepare", kernel)
     monkeypatch.setattr(preparation_kernel, "_PIXELS", 512)  # fewer programs, since each takes as long
     monkeypatch.setattr(preparation, "_has_kernel", lambda device: True)
