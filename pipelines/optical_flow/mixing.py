@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Mapping
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Client, Connection, Listener, answer_challenge, deliver_challenge
 from typing import Any, Literal
 
 import torch
@@ -24,7 +24,7 @@ from pipelines.optical_flow.batch import BatchFlow, begin_batch, work_on
 from pipelines.optical_flow.methods import FlowMethod, make_method
 from pipelines.runtime.closing import Closing
 from pipelines.runtime.devices import available_cores
-from pipelines.runtime.parcel import Parcel
+from pipelines.runtime.parcel import receive_parcel, send_parcel
 from pipelines.runtime.worker_pool import arrives, become_worker, start_fork_server
 from pipelines.storage.flow_settings import FlowSettings
 
@@ -47,10 +47,11 @@ class Mixer(Closing):
         """Raises `MissingError` where processes cannot start."""
         start_fork_server()
         context = multiprocessing.get_context("forkserver")
-        self._control, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self.address, self._made_by), daemon=True)
-        self._process.start()
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self.address, self._made_by), daemon=True)
+        process.start()
         theirs.close()
+        self._process, self._control = process, ours
 
     @property
     def at_work(self) -> bool:
@@ -81,9 +82,13 @@ def flow_by_mixer(
     answer or cannot."""
     key = multiprocessing.current_process().authkey
     try:
-        with Client(address, "AF_UNIX", authkey=key) as connection:
-            connection.send(Parcel((batch, settings, size)))
-            return connection.recv() if arrives(connection, _PATIENCE) else None
+        with Client(address, "AF_UNIX") as connection:
+            if not arrives(connection, _PATIENCE):  # which `Client` would wait for without end
+                return None
+            answer_challenge(connection, key)
+            deliver_challenge(connection, key)
+            send_parcel(connection, (batch, settings, size))
+            return receive_parcel(connection) if arrives(connection, _PATIENCE) else None
     except (OSError, EOFError, AuthenticationError):
         return None
 
@@ -103,10 +108,10 @@ def _serve(control: Connection, address: str, made_by: tuple[str, dict[str, str]
 
     def answer(connection: Connection) -> None:
         with connection, contextlib.suppress(EOFError, OSError):
-            batch, settings, size = connection.recv()
+            batch, settings, size = receive_parcel(connection)
             with busy:
                 made = _made_of(batch, shared, settings, device, size)
-            connection.send(None if made is None else Parcel(made._replace(gpu_seconds=busy.told())))
+            send_parcel(connection, None if made is None else made._replace(gpu_seconds=busy.told()))
             if not has_worked.is_set():
                 has_worked.set()
                 control.send(True)

@@ -1,12 +1,14 @@
 """Tensors on their way to another process, in memory that the two share."""
 
+import contextlib
 import io
 import itertools
 import mmap
 import os
 import pickle
-from collections.abc import Sequence
-from multiprocessing.reduction import DupFd
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import DupFd, recv_handle, send_handle
 from typing import Any
 
 import torch
@@ -23,22 +25,45 @@ class Parcel:
     """
 
     def __init__(self, content: Any) -> None:
-        buffers: list[pickle.PickleBuffer] = []
-        rest = io.BytesIO()
-        _Pickler(rest, protocol=5, buffer_callback=buffers.append).dump(content)
-        pieces = [buffer.raw() for buffer in buffers]
-        file = os.memfd_create("stres", os.MFD_CLOEXEC)
-        try:
-            with open(file, "wb", closefd=False) as written:
-                for piece in pieces:
-                    written.write(piece)
-                    written.write(bytes(-piece.nbytes % _ALIGNED))
-            self._arguments = (DupFd(file), [piece.nbytes for piece in pieces], rest.getvalue())
-        finally:
-            os.close(file)
+        with _packed(content) as (file, sizes, rest):
+            self._arguments = (DupFd(file), sizes, rest)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpacked, self._arguments
+        return _received, self._arguments
+
+
+def send_parcel(connection: Connection, content: Any) -> None:
+    """Sends what `receive_parcel` gives at the other end of a socket between two processes of this machine.
+
+    The memory goes with it, so that nothing is left where the other end dies: a `Parcel` would wait in the process
+    that made it until it is fetched.
+    """
+    with _packed(content) as (file, sizes, rest):
+        connection.send((sizes, rest))
+        send_handle(connection, file, 0)  # to whichever process
+
+
+def receive_parcel(connection: Connection) -> Any:
+    sizes, rest = connection.recv()
+    return _unpacked(recv_handle(connection), sizes, rest)
+
+
+@contextlib.contextmanager
+def _packed(content: Any) -> Iterator[tuple[int, list[int], bytes]]:
+    """A memory file with the tensors, open within the block; their sizes in bytes; and all else, pickled."""
+    buffers: list[pickle.PickleBuffer] = []
+    rest = io.BytesIO()
+    _Pickler(rest, protocol=5, buffer_callback=buffers.append).dump(content)
+    pieces = [buffer.raw() for buffer in buffers]
+    file = os.memfd_create("stres", os.MFD_CLOEXEC)
+    try:
+        with open(file, "wb", closefd=False) as written:
+            for piece in pieces:
+                written.write(piece)
+                written.write(bytes(-piece.nbytes % _ALIGNED))
+        yield file, [piece.nbytes for piece in pieces], rest.getvalue()
+    finally:
+        os.close(file)
 
 
 class _Pickler(pickle.Pickler):
@@ -48,9 +73,12 @@ class _Pickler(pickle.Pickler):
         return (torch.from_numpy, (value.numpy(),)) if isinstance(value, torch.Tensor) else NotImplemented
 
 
-def _unpacked(handle: Any, sizes: Sequence[int], rest: bytes) -> Any:
-    """What was put into a `Parcel`; the memory is freed with the last of its tensors."""
-    file = handle.detach()
+def _received(handle: Any, sizes: Sequence[int], rest: bytes) -> Any:
+    return _unpacked(handle.detach(), sizes, rest)
+
+
+def _unpacked(file: int, sizes: Sequence[int], rest: bytes) -> Any:
+    """What `_packed` was given; closes the file. The memory is freed with the last of the tensors."""
     *starts, end = itertools.accumulate((size + -size % _ALIGNED for size in sizes), initial=0)
     try:
         memory = memoryview(mmap.mmap(file, end)) if end else memoryview(bytearray())

@@ -1,6 +1,9 @@
 """One process that computes the flow of several videos: full batches, the same bits, and nobody depends on it."""
 
+import contextlib
 import multiprocessing
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +25,7 @@ from pipelines.optical_flow.methods import make_method
 from pipelines.optical_flow.mixing import Mixer, SharedMethod, flow_by_mixer
 from pipelines.optical_flow.store import FlowTask, store_flow
 from pipelines.runtime.growth import Growth
-from pipelines.runtime.parcel import Parcel
+from pipelines.runtime.parcel import send_parcel
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FLOW_SCHEMA
@@ -125,14 +128,32 @@ def test_the_time_in_which_there_is_something_to_compute_is_counted_once(monkeyp
 # ------------------------------------------------------------------ the process
 
 
-def wait_for(mixer: Mixer) -> None:
+def wait_until(happens: Callable[[], bool]) -> None:
     for _ in range(1200):
+        if happens():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it does not happen")
+
+
+def wait_for(mixer: Mixer) -> None:
+    def answers() -> bool:
         try:
             Client(mixer.address, "AF_UNIX", authkey=multiprocessing.current_process().authkey).close()
-            return
         except OSError:
-            time.sleep(0.05)
-    raise AssertionError("it does not take batches")
+            return False
+        return True
+
+    wait_until(answers)
+
+
+def memory_files(process: int) -> int:
+    """How many a process has open that carry tensors."""
+    found = 0
+    for link in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found += os.readlink(link).startswith("/memfd:stres")
+    return found
 
 
 @pytest.fixture
@@ -198,8 +219,9 @@ def test_videos_computed_together_have_the_files_that_each_has_alone(
 
     with Client(mixer.address, "AF_UNIX", authkey=multiprocessing.current_process().authkey) as gone:
         frames = torch.zeros((3, 48, 64), dtype=torch.uint8)
-        gone.send(Parcel((frames, task.settings, None)))
+        send_parcel(gone, (frames, task.settings, None))
     assert store(tasks[2]) == alone[2]
+    wait_until(lambda: memory_files(mixer._process.pid) == 0)  # nor is the answer kept
     assert flow_by_mixer(mixer.address, frames[:, 0], task.settings, None) is None  # no frames
     assert None not in answered
     assert not mixer.ended
@@ -209,6 +231,26 @@ def test_videos_computed_together_have_the_files_that_each_has_alone(
     assert mixer.ended
     assert store(tasks[3]) == alone[3]
     assert answered[-1] is None
+
+
+def test_a_process_that_does_not_answer_is_not_waited_for_without_end(
+    task: FlowTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixing, "_PATIENCE", 0.01)
+    mixer = Mixer("tvl1", OPTIONS, "cpu", "reference")
+    with socket.socket(socket.AF_UNIX) as stopped:
+        stopped.bind(mixer.address)
+        stopped.listen()  # and takes nothing
+        assert flow_by_mixer(mixer.address, torch.zeros((3, 48, 64)), task.settings, None) is None
+
+
+def test_a_process_that_cannot_start_is_the_error_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr("multiprocessing.forkserver.connect_to_new_process", refuse)
+    with pytest.raises(OSError, match="too many open files"), Mixer("tvl1", OPTIONS, "cpu", "reference") as mixer:
+        mixer.start()
 
 
 def test_extraction_with_the_mixing_process_fails_and_continues_video_by_video(
