@@ -131,7 +131,7 @@ def compute(
     workspace = prepare()
     base = f"fold{fold}-seed{seed}{variant.base and '-'}{variant.base}"
     shared: dict[str, Any] = {"workspace": workspace.root, "device": arguments.device}
-    training: dict[str, Any] = {**data.training, **variant.training}
+    training = merged(data.training, variant.training)
     training |= {key: files[training[key]] for key in ("weights", "validation") if files and training.get(key) in files}
     training |= {**shared, "split": fold, "splits": splits, "seed": seed}
     started = time.monotonic()
@@ -140,7 +140,7 @@ def compute(
     if variant.step in JOINT_STEPS:
         run = f"{base}-{variant.run_of or name}"
         steps = JOINT_STEPS[variant.step]
-        train.run(train.Config(**training, **variant.settings, name=run, steps=steps, base_run=base))
+        train.run(train.Config(**merged(training, variant.settings), name=run, steps=steps, base_run=base))
     seconds = time.monotonic() - started
     for together, settings in passes(wanted):
         result = evaluate.run(evaluate.Config(**shared, **data.testing, run=run, step=variant.step, **settings))
@@ -149,6 +149,16 @@ def compute(
             line = cell | {"test": test, **found, "seconds": round(seconds), "when": today()}
             append(arguments.results, line)
             print(json.dumps(line), flush=True)
+
+
+def merged(*settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The later ones count; what they change of a step's settings is put together."""
+    together = {name: value for one in settings for name, value in one.items()}
+    overrides: dict[str, dict[str, Any]] = {}
+    for one in settings:
+        for step, changes in one.get("overrides", {}).items():
+            overrides[step] = overrides.get(step, {}) | changes
+    return together | ({"overrides": overrides} if overrides else {})
 
 
 def passes(tests: Sequence[str]) -> Iterator[tuple[list[str], dict[str, Any]]]:
@@ -184,7 +194,7 @@ def held_out(split: Split, groups: GroupRule) -> Split:
 def digest(data: Data, name: str) -> str:
     """Short hash of everything a cell's result depends on: a changed recipe makes old lines count no more."""
     variant = data.variants[name]
-    config = train.Config(Path(), **data.training | variant.training)
+    config = train.Config(Path(), **merged(data.training, variant.training))
     names = (*STEPS.get(variant.step, BASE), *JOINT_STEPS.get(variant.step, ()))
     recipe = [_text(config.step(step)) for step in names]
     rest = [config.depth or config.base.depth, config.width or config.base.width, config.size or config.base.size]

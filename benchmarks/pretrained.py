@@ -58,6 +58,9 @@ HELD_OUT = "held-out"  # stands for the list of the videos of a third of the tra
 VALIDATED: dict[str, Any] = {"validation": HELD_OUT}
 WRONG_FORM: dict[str, Any] = {"weights": "v1.5"}
 SMALL: dict[str, Any] = {"recipe": "small", "weights": "none"}
+# The recipe's jittered colors, and none, as in all rows but `jittered`.
+COLORS: dict[str, Any] = {"overrides": {step: {"color_jitter": 0.5} for step in ("appearance", "joint1")}}
+PLAIN = {step: {"color_jitter": 0.0} for step in COLORS["overrides"]}
 
 
 def _late(title: str, base: str = "", training: dict[str, Any] | None = None) -> Variant:
@@ -91,6 +94,8 @@ FIRST = {
     "scratch-late": _late("from scratch: late fusion", "scratch", SCRATCH),
     "center-240": LENGTH_OF_TRAINING["center-240"],
     "average-240": LENGTH_OF_TRAINING["average-240"],
+    "jittered-late": _late("pretrained, jittered colors: late fusion", "jittered", COLORS),
+    "jittered-240": _joint("joint, center start, jittered colors", base="jittered", training=COLORS),
 }
 VARIANTS = (
     FIRST
@@ -143,8 +148,11 @@ SETTINGS = {
     "center-480": LENGTH_OF_TRAINING["center-480"],
     "rate-0.001": _joint("joint, center start, rate 0.001", joint1={"lr": 0.001}),
     "rate-0.002": _joint("joint, center start, rate 0.002", joint1={"lr": 0.002}),
+    "jittered-late": FIRST["jittered-late"],
+    "jittered-240": FIRST["jittered-240"],
 }
-TRAINING = {"recipe": "finetune", "weights": "v1", "size": (112, 112), "validation": 0.0, "precision": "bf16"}
+TRAINING: dict[str, Any] = {"recipe": "finetune", "weights": "v1", "size": (112, 112), "validation": 0.0}
+TRAINING |= {"precision": "bf16", "overrides": PLAIN}
 FLOW: dict[str, Any] = {"method": "tvl1", "short_side": 128}
 
 
@@ -185,6 +193,11 @@ COMPARED = (
     (("center-240", "windows", "fused"), ("center-240", SEQUENCE, "fused")),
     (("center-240", RECALIBRATED, "fused"), ("center-240", SEQUENCE, "fused")),
     *((("center-240", "windows", "fused"), (other, "windows", "fused")) for other in ("none", "a2m", "both", "pool")),
+    *((("jittered-240", SEQUENCE, stream), ("center-240", SEQUENCE, stream)) for stream in STREAMS),
+    *((("jittered-late", SEQUENCE, stream), ("late", SEQUENCE, stream)) for stream in STREAMS),
+    (("jittered-240", SEQUENCE, "fused"), ("jittered-late", SEQUENCE, "fused")),
+    (("jittered-240", SEQUENCE, "fused"), ("jittered-late", SEQUENCE, "motion")),
+    (("jittered-240", SEQUENCE, "fused"), ("jittered-240", SEQUENCE, "motion")),
     *(((name, WEIGHTED, "fused"), (name, SEQUENCE, "fused")) for name in ("validated-late", "validated-240")),
     (("center-240", "windows", "fused"), ("scratch-joint", "windows", "fused")),
     (("center-240", "windows", "fused"), ("v1.5-joint", "windows", "fused")),
