@@ -30,6 +30,8 @@ class Clip:
     """The part of the pixels to show, and whether mirrored."""
     size: Size
     """(h, w), to which it is resized."""
+    gain: float = 1.0
+    """What the input is multiplied by once it is normalised."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -148,7 +150,8 @@ class Clips(Sequence[Clip]):
 
     def _without_pixels(self) -> list[tuple[Any, ...]]:
         return [
-            (clip.pixels.shape, clip.pixels.stride(), clip.frame_index, clip.crop, clip.size) for clip in self.clips
+            (clip.pixels.shape, clip.pixels.stride(), clip.frame_index, clip.crop, clip.size, clip.gain)
+            for clip in self.clips
         ]
 
 
@@ -158,12 +161,12 @@ def _rebuilt(
     """Views of one place and shape become one tensor again."""
     views: dict[tuple[Any, ...], torch.Tensor] = {}
     clips = []
-    for (number, start), (shape, stride, frame_index, crop, size) in zip(where, rest, strict=True):
+    for (number, start), (shape, stride, *others) in zip(where, rest, strict=True):
         key = (number, start, shape, stride)
         if key not in views:
             offset = int(buffers[number].storage_offset()) + start
             views[key] = buffers[number].as_strided(shape, stride, offset)
-        clips.append(Clip(views[key], frame_index, crop, size))
+        clips.append(Clip(views[key], *others))
     return Clips(clips)
 
 

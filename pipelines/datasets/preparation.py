@@ -1,4 +1,4 @@
-"""From what the loaders ship to what the network takes, on the device: cut, mirror, resize, normalise, stack.
+"""From what the loaders ship to what the network takes, on the device: cut, mirror, resize, normalise, scale, stack.
 
 This is the one definition of the order and the geometry, for training and test; the numbers of normalising are those of
 `pipelines.models.normalise`. Resizing is bilinear between pixel centers without antialiasing (what OpenCV calls
@@ -112,6 +112,8 @@ def _stacked(
     out[..., channels:] = 0
     for into, clip in zip(out, clips, strict=True):
         pictures = normalise(_resized(clip, mirror)).permute(2, 3, 0, 1)
+        if clip.gain != 1:
+            pictures.mul_(clip.gain)
         for target, index in zip(into, clip.frame_index.tolist(), strict=True):
             target[..., :channels].unflatten(-1, (len(index), -1)).copy_(_picked(pictures, index))
     return out.movedim(-1, -3)

@@ -20,7 +20,7 @@ from pipelines.datasets.clips import Clips
 _PIXELS = 64  # of a program, by all channels: reasoned, not yet measured
 _VARYING = (
     *("pixels", "frame_index", "picture_stride", "channel_stride", "row_stride", "top", "left", "crop_height"),
-    *("crop_width", "mirrored", "height", "width", "scale_y", "scale_x"),
+    *("crop_width", "mirrored", "height", "width", "scale_y", "scale_x", "gain"),
 )
 
 
@@ -28,7 +28,7 @@ _VARYING = (
 def prepare(
     pixels, frame_index, lines, out,
     picture_stride, channel_stride, row_stride, column_stride,
-    top, left, crop_height, crop_width, mirrored, height, width, scale_y, scale_x,
+    top, left, crop_height, crop_width, mirrored, height, width, scale_y, scale_x, gain,
     CHANNELS_EACH: tl.constexpr, PICTURES: tl.constexpr, CHANNELS: tl.constexpr,
     CHANNELS_UP: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
@@ -66,7 +66,7 @@ def prepare(
     value = (1.0 - y1) * ((1.0 - x1) * a + x1 * b) + y1 * ((1.0 - x1) * c + x1 * d)
     start = tl.load(lines + of_picture, mask=is_given, other=0.0)[:, None]
     slope = tl.load(lines + CHANNELS_EACH + of_picture, mask=is_given, other=0.0)[:, None]
-    made = tl.trans((start + slope * value).to(out.dtype.element_ty))
+    made = tl.trans((gain * (start + slope * value)).to(out.dtype.element_ty))
     target = out + (frame * height * width + place).to(tl.int64)[:, None] * CHANNELS + channel[None, :]
     tl.store(target, made, mask=inside[:, None] & (channel < CHANNELS)[None, :])
 
@@ -92,7 +92,7 @@ def prepare_clips(clips: Clips, lines: Mapping[bool, torch.Tensor], channels: in
             prepare[(triton.cdiv(height * width, _PIXELS), frames)](
                 clip.pixels, of_clip, lines[crop.mirror], into, *clip.pixels.stride(),
                 crop.top, crop.left, crop.height, crop.width, int(crop.mirror),
-                height, width, crop.height / height, crop.width / width,
+                height, width, crop.height / height, crop.width / width, clip.gain,
                 CHANNELS_EACH=clip.pixels.shape[1], PICTURES=index.shape[2], CHANNELS=channels,
                 CHANNELS_UP=triton.next_power_of_2(channels), PIXELS=_PIXELS,
             )  # fmt: skip

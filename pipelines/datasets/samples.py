@@ -199,6 +199,7 @@ class TrainingSamples(Dataset[Sample | BadSample]):
         step_index: int,
         mirror: bool = True,
         color_jitter: float = 0.0,
+        flow_scale: float = 1.0,
     ) -> None:
         """
         Args:
@@ -212,13 +213,15 @@ class TrainingSamples(Dataset[Sample | BadSample]):
             step_index: Of the training step.
             mirror: Whether half of the samples are mirrored.
             color_jitter: How far brightness, contrast and saturation may change (`augmentation.jitter_colors`).
+            flow_scale: X of 1 or more; each sample's normalised flow is multiplied by one factor, drawn log-uniformly
+                between 1/X and X.
         """
         self.videos, self.labels = _labelled(videos, labels)
         self.sampling = sampling
         self.scheme = scheme
         self.size = (int(size[0]), int(size[1]))
         self.seed, self.step_index = seed, step_index
-        self.mirror, self.color_jitter = mirror, color_jitter
+        self.mirror, self.color_jitter, self.flow_scale = mirror, color_jitter, flow_scale
         self.reader = ArtifactReader(streams, sampling.stack)
 
     def __len__(self) -> int:
@@ -242,10 +245,13 @@ class TrainingSamples(Dataset[Sample | BadSample]):
             return BadSample(index, video.id, str(error))
         height, width = pixels.sizes()[0]
         crop = draw_crop(self.scheme, height, width, self.size, rng, mirror=self.mirror)
-        rgb = pixels.rgb(crop, self.size)
+        rgb, flow = pixels.rgb(crop, self.size), pixels.flow(crop, self.size)
         if rgb is not None and self.color_jitter:
             rgb = replace(rgb, pixels=jitter_colors(rgb.pixels, self.color_jitter, rng))
-        return Sample(rgb, pixels.flow(crop, self.size), label, index)
+        if flow is not None and self.flow_scale != 1:
+            # Drawn last, so that it changes nothing else.
+            flow = replace(flow, gain=self.flow_scale ** rng.uniform(-1, 1))
+        return Sample(rgb, flow, label, index)
 
 
 class TestSamples(Dataset[TestSample | BadSample]):

@@ -92,6 +92,9 @@ class Step:
     freeze: Annotated[int, Option(minimum=0, maximum=5)] = 0
     """Keep the filters and batch norms' scales and shifts of the first so many of conv1, conv2_x, ..., conv5_x as the
     step begins with them; kernels over time are trained in any case."""
+    flow_scale: Annotated[float, Option(minimum=1)] = 1.0
+    """Multiply each training sample's flow by one factor, drawn log-uniformly between 1/X and X; never what a student's
+    teacher sees."""
 
     def __post_init__(self) -> None:
         options.check(self, f" for {self.name}")

@@ -258,6 +258,8 @@ class Session:
             streams=step.inputs,
             mirror=step.mirror,
             color_jitter=step.color_jitter,
+            # A teacher is to see the motion that its student sees.
+            flow_scale=step.flow_scale if "motion" in step.streams else 1.0,
             **seeds,
         )
         sampler = StepSampler(

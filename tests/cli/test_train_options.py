@@ -60,6 +60,7 @@ def test_values_by_step_leave_the_others_alone(stres):
         ("--label-smoothing", "0.2", "label_smoothing", 0.2),
         ("--color-jitter", "0.4", "color_jitter", 0.4),
         ("--freeze", "3", "freeze", 3),
+        ("--flow-scale", "1.5", "flow_scale", 1.5),
     ],
 )
 def test_every_number_of_a_step_has_its_option(stres, option, text, field, value):

@@ -190,6 +190,39 @@ def test_mirrors_can_be_forbidden(videos):
     assert all(int(flow_bytes(dataset[Item(0, i, 0)])[0, 0, 0].max()) < 100 for i in range(12))
 
 
+def test_the_flow_of_a_sample_is_scaled_by_one_factor_that_changes_no_other_draw(videos):
+    """Log-uniform, by the next draw of the sample's generator."""
+    plain, scaled = (training(videos, scheme="center", flow_scale=scale) for scale in (1.0, 1.5))
+    for i in range(20):
+        one, other = plain[Item(3, i, 0)], scaled[Item(3, i, 0)]
+        rng = np.random.default_rng((5, 2, 3, i))
+        sample_centers(videos[0].frames, TemporalSampling(3, (2, 4)), rng)
+        assert other.flow.gain == pytest.approx(np.exp(np.log(1.5) * rng.uniform(-1, 1)))
+        assert (one.flow.gain, one.rgb.gain, other.rgb.gain) == (1, 1, 1)
+        for stream in ("rgb", "flow"):
+            first, second = getattr(one, stream), getattr(other, stream)
+            assert torch.equal(first.pixels, second.pixels)
+            assert (first.frame_index == second.frame_index).all()
+    for i in range(8):  # where a crop and its mirror are drawn, too
+        one, other = (training(videos, flow_scale=scale)[Item(0, i, 1)] for scale in (1.0, 1.5))
+        assert (one.flow.crop, one.rgb.crop) == (other.flow.crop, other.rgb.crop)
+        assert torch.equal(one.flow.pixels, other.flow.pixels)
+
+
+def test_two_processes_scale_the_flow_by_what_one_would(videos):
+    def factors(**sampler):
+        loaded = batches(training(videos, flow_scale=2.0), batch=5, **sampler)
+        return [[clip.gain for clip in batch.flow] for batch in loaded]
+
+    alone = factors()
+    first, second = (factors(share=part) for part in (lambda batch: batch[:3], lambda batch: batch[3:]))
+    assert [one + other for one, other in zip(first, second, strict=True)] == alone
+    every = [factor for of_batch in alone for factor in of_batch]
+    assert len(set(every)) == len(every)
+    assert 0.5 < min(every) < 0.8
+    assert 1.25 < max(every) < 2
+
+
 @pytest.mark.parametrize(("stream", "absent"), [("appearance", "flow"), ("motion", "rgb")])
 def test_a_stream_not_asked_for_is_not_read(workspace, videos, stream, absent):
     kind = {"flow": workspace.flow, "rgb": workspace.frames}[absent]
@@ -213,7 +246,7 @@ def test_short_videos_give_whole_samples(videos):
 
 
 def test_workers_and_interruptions_change_no_sample(videos):
-    dataset = training(videos, scheme="corner-jittered")
+    dataset = training(videos, scheme="corner-jittered", flow_scale=1.5)
     alone = batches(dataset)
     for first, second in zip(alone, batches(dataset, workers=2), strict=True):
         assert_same(first, second)

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,14 +25,16 @@ CROPS = [
     Crop(3, 0, 11, 50, mirror=True),
     Crop(1, 2, 1, 1),
 ]
+GAINS = [1.0, 1.5, 0.7, 1.2, 1.0]
 SIZES = [(24, 30), (16, 20), (33, 61)]
 
 
 def make_clip(stream, crop, size, seed=0):
     """Pixels of their own for every seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 3 if stream == "rgb" else 2, 40, 50), dtype=np.uint8)
-    places = np.array([[0], [3], [5]]) if stream == "rgb" else STACKS
-    return Clip(torch.from_numpy(pixels), places, crop, size)
+    if stream == "rgb":
+        return Clip(torch.from_numpy(pixels), np.array([[0], [3], [5]]), crop, size)
+    return Clip(torch.from_numpy(pixels), STACKS, crop, size, GAINS[seed])
 
 
 def prepared(clips, stream):
@@ -41,7 +44,7 @@ def prepared(clips, stream):
 
 
 def by_hand(clip, stream):
-    """[T, P*C, h, w] in float64, one plane after the other."""
+    """[T, P*C, h, w] in float64, one plane after the other, times the clip's gain."""
     crop, frames = clip.crop, []
     for places in clip.frame_index:
         planes = []
@@ -58,7 +61,7 @@ def by_hand(clip, stream):
                 else:
                     planes.append((plane - 128) / 57.6)
         frames.append(planes)
-    return np.array(frames)
+    return clip.gain * np.array(frames)
 
 
 def bilinear(plane, size):
@@ -110,6 +113,17 @@ def test_a_crop_at_the_inputs_size_keeps_every_byte():
     bytes_ = prepared(Clips([clip]), "flow")[0] * 57.6 + 128
     expected = clip.pixels[torch.from_numpy(STACKS), :, 5:29, 7:37].flatten(1, 2)
     assert torch.equal(bytes_.round().to(torch.uint8), expected)
+
+
+@pytest.mark.parametrize("camera_motion", ["none", "mean", "median"])
+def test_a_gain_multiplies_motion_and_leaves_none_as_none(camera_motion):
+    """Whatever it is relative to: the byte of no motion, or what the camera's is taken for."""
+    prepare = Prepare(Normalise(camera_motion=camera_motion))
+    moving = make_clip("flow", CROPS[1], (16, 20))
+    still = replace(moving, pixels=torch.full_like(moving.pixels, 128 if camera_motion == "none" else 90))
+    (_, plain), (_, scaled) = (prepare(None, Clips([replace(moving, gain=gain)])) for gain in (1.0, 1.5))
+    torch.testing.assert_close(scaled, 1.5 * plain)
+    assert not prepare(None, Clips([replace(still, gain=1.5)]))[1].any()
 
 
 @pytest.mark.parametrize("stream", ["rgb", "flow"])

@@ -107,6 +107,7 @@ def test_a_smaller_batch_cuts_the_micro_batch():
         ({"augmentation": "tiny"}, "--augmentation"),
         ({"stride": (5, 2)}, "--stride"),
         ({"schedule": ()}, "--schedule"),
+        ({"flow_scale": 0.5}, "--flow-scale 0.5 for joint1: give a number of at least 1"),
         ({"freeze": 6}, "--freeze 6 for joint1: give an integer from 0 to 5"),
     ],
 )

@@ -28,7 +28,7 @@ TINY = {  # six training videos: an epoch has two batches, or three
     "appearance": {"iterations": 4, "batch_size": 4},
     "motion": {"iterations": 4, "batch_size": 4, "micro_batch": 2},
     "joint1": {"iterations": 4, "batch_size": 2, "frames": 2, "stride": (1, 2)},
-    "joint2": {"iterations": 3, "batch_size": 2, "frames": 5, "stride": (1, 1), "freeze": 2},
+    "joint2": {"iterations": 3, "batch_size": 2, "frames": 5, "stride": (1, 1), "freeze": 2, "flow_scale": 1.5},
     "student": {"iterations": 3, "batch_size": 2, "frames": 5, "stride": (1, 1)},
 }
 

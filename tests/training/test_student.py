@@ -19,6 +19,7 @@ from pipelines.storage.workspace import Workspace
 from pipelines.training.distillation import Student, Teacher, matching_losses
 from pipelines.training.loop import video_loss
 from pipelines.training.runs import Run, load_network
+from tests.helpers.tiny_training import record_gains
 from tests.helpers.workspaces import TINY_STEPS
 
 SETTINGS = {"recipe": "small", "width": 4, "size": (32, 32), "device": "cpu", "overrides": TINY_STEPS}
@@ -94,12 +95,15 @@ def test_its_run_is_tested_without_flow(workspace):
     assert Run(workspace.runs / "split1").choose(None) == "joint2"  # the student only where it is asked for
 
 
-def test_a_student_learns_from_another_run_and_is_refused_without_a_joint_network(workspace):
+def test_a_student_learns_from_another_run_and_is_refused_without_a_joint_network(workspace, monkeypatch):
     with pytest.raises(MissingError, match="student learns from a joint network, and run other has finished none"):
         train.run(train.Config(workspace.root, name="other", steps=("student",), **SETTINGS))
-    asked = {"name": "other", "steps": ("student",), "base_run": "split1", **SETTINGS}
+    factors = record_gains(monkeypatch)
+    scaled = {"student": TINY_STEPS["student"] | {"flow_scale": 1.5}}  # which its teacher does not see
+    asked = {"name": "other", "steps": ("student",), "base_run": "split1", **SETTINGS, "overrides": scaled}
     joint = Run(workspace.runs / "split1").weights_sha256("joint2")
     assert train.run(train.Config(workspace.root, **asked)).steps[0].metrics["feature_loss"] > 0
+    assert set(factors) == {1.0}
     assert Run(workspace.runs / "split1").weights_sha256("joint2") == joint
     run = Run(workspace.runs / "other")
     teacher = json.loads(run.config_file.read_text())["steps"]["student"]["teacher"]

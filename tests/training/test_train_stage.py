@@ -12,7 +12,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.storage.failures import read_failures
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run
-from tests.helpers.tiny_training import STEPS, TINY, config
+from tests.helpers.tiny_training import STEPS, TINY, config, record_gains
 
 
 def weights(run_folder: Path, step: str) -> dict[str, torch.Tensor]:
@@ -64,6 +64,14 @@ def test_the_number_of_loader_workers_changes_nothing(workspace):
     none, two = (weights(workspace.runs / name, "motion") for name in ("none", "two"))
     for name, value in none.items():
         assert torch.equal(value, two[name]), name
+
+
+def test_the_flow_of_a_steps_samples_is_scaled(workspace, monkeypatch):
+    factors = record_gains(monkeypatch)
+    motion = {**TINY["motion"], "flow_scale": 1.5, "iterations": 1}
+    train.run(config(workspace, steps=("motion",), overrides={"motion": motion}))
+    assert len(factors) == len(set(factors)) == 4
+    assert all(1 / 1.5 < factor < 1.5 for factor in factors)
 
 
 def test_a_finished_step_is_not_trained_again(workspace):
