@@ -245,8 +245,11 @@ def _chosen_groups(pairs: Sequence[tuple[str, str]], groups: GroupRule) -> tuple
     if groups is None and not any(names):
         return None, "none", f"{NO_GROUPS}; --groups FILE --overwrite names them"
     count, example = len(set(names) - {None}), next((name for name in names if name), None)
-    alone = f", and {plural(names.count(None), 'video')} without one" if None in names else ""
-    return groups, origin, f"groups: {count}, {what}, such as {example}{alone}; each stays on one side of a split"
+    told = f"groups: {count}, {what}, such as {example}; each stays on one side of a split"
+    if None in names:
+        others = plural(names.count(None), "video")
+        told += f"; {others} without one may show scenes of both sides: accuracy may be too high"
+    return groups, origin, told
 
 
 def _of_videos(videos: Iterable[Video], tell: Callable[[str], None]) -> list[Split]:

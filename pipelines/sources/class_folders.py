@@ -236,8 +236,9 @@ def _label(read: FolderOfVideos, videos: Sequence[Found], top: str) -> list[Foun
             raise _mixed(read, f"{count} directly in {folder} and others in its folders {some(_tops(videos), 4)}")
         read.layout = read.layout or "videos without class folders"
         read.notes.append(
-            f"{plural(len(loose), 'video lies', 'videos lie')} directly in {folder}: without a class they can be "
-            "predicted, but neither trained on nor tested"
+            f"{plural(len(loose), 'video lies', 'videos lie')} directly in {folder}: without a class they are "
+            "neither trained on nor tested, but `train --unlabelled` lets a student match its teacher on them, and "
+            "`predict` takes them"
         )
         return list(videos)
     _require_class_level(read, videos, folder)

@@ -118,6 +118,12 @@ def test_splits_say_where_their_groups_are_from(workspace, add_video):
         "groups: 2, as given, such as others; each stays on one side of a split",
     ]
     assert splits == splits_in_use(workspace.split_sets / "scenes")
+
+    actors = {id_: id_.split("/")[1].split("_")[0] for id_ in by_class if id_ != "run/ido_run"}
+    assert prepared(workspace, groups=actors, splits=Path("partly"))[1][-1] == (
+        "groups: 3, as given, such as daria; each stays on one side of a split; 1 video without one may show scenes of "
+        "both sides: accuracy may be too high"
+    )
     assert {split.groups_from for split in splits} == {"file"}
     assert all(split.groups == scenes and leaking_groups(split) == [] for split in splits)
 
