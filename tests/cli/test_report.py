@@ -52,7 +52,7 @@ def test_the_usage_line_shows_no_argument(stres):
 
 def test_what_stands_beside_a_run_reaches_the_stage(stres, asked):
     stres("report", "--run", "mine", "--compare", "other/late", *["--with", "idt.npz", "--with-weight", "0.3"])
-    stres("report", *["--with-space", "softmax", "--thumbnails", "0"])
+    stres("report", *["--with", "idt.npz", "--with-space", "softmax", "--thumbnails", "0"])
     assert (asked[0].run, asked[0].compare, asked[0].with_file) == ("mine", "other/late", Path("idt.npz"))
     assert (asked[0].with_weight, asked[0].with_space, asked[0].thumbnails) == (0.3, "auto", 400)
     assert (asked[1].with_space, asked[1].thumbnails) == ("softmax", 0)

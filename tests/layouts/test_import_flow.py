@@ -145,8 +145,10 @@ def test_an_interruption_leaves_nothing_half_made(write_pictures, folder, empty)
 
     with pytest.raises(KeyboardInterrupt):
         run(config(empty, folder), interrupt)
-    assert [path for path in empty.root.rglob("*") if path.is_file()] == []
+    mark = empty.unfinished_file("flow")  # for `status`
+    assert [path for path in empty.root.rglob("*") if path.is_file()] == [mark]
     assert run(config(empty, folder)).units == 60
+    assert not mark.exists()
 
 
 def test_a_dry_run_counts_and_writes_nothing(write_pictures, folder, empty):
