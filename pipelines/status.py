@@ -67,14 +67,18 @@ class Result:
 
 def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """Looks at the workspace, which need not exist. Raises `MissingError` where it is a file."""
-    workspace = Workspace(config.workspace)
-    if workspace.root.exists():
-        workspace.require()
+    if not config.workspace.exists():
+        return of_runs(config.workspace, ())
+    return of_runs(config.workspace, runs.run(runs.Config(config.workspace)).runs)
+
+
+def of_runs(root: Path, listed: tuple[runs.ListedRun, ...]) -> Result:
+    """Looks at the rest of a workspace, whose runs these are."""
+    workspace = Workspace(root)
     faults: list[str] = []
     stored: dict[Kind, set[tuple[str, str]]] = {kind: set() for kind in KINDS}
     failures: list[Failure] = []
     splits: dict[str, int] = {}
-    listed: tuple[runs.ListedRun, ...] = ()
     with _told(faults):
         for kind in KINDS:
             stored[kind] = {(file.class_name, file.video) for file in artifact_files(kind, workspace.root / kind)}
@@ -82,8 +86,6 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         failures = read_failures(workspace)
     with _told(faults):
         splits = {name: len(read_lists(folder)) for name, folder in sets_of_splits(workspace).items()}
-    if workspace.root.is_dir():
-        listed = runs.run(runs.Config(config.workspace)).runs
     current = [one for one in listed if not one.archived]  # the others are neither continued nor tested
     stopped = {kind: workspace.unfinished_file(kind).exists() for kind in KINDS}
     pages = sorted(workspace.reports.glob("[!.]*/report.html"), key=lambda page: page.stat().st_mtime, reverse=True)
@@ -96,7 +98,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         _reported(current, pages),
     )
     return Result(
-        workspace=config.workspace,
+        workspace=root,
         steps=steps,
         videos={kind: len(stored[kind]) for kind in KINDS},
         classes=len({class_name for videos in stored.values() for class_name, _ in videos}),
@@ -104,7 +106,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         splits=splits,
         runs=listed,
         reports=tuple(map(str, pages)),
-        next=_next(config.workspace, steps, current),
+        next=_next(root, steps, current),
         faults=tuple(faults),
     )
 

@@ -69,7 +69,7 @@ def _estimate(job: Job[Task], to_do: Sequence[Task], on_probe: Callable[[Probe],
         for number, ((task, _), outcome) in enumerate(outcomes, start=1):
             message = ""
             if isinstance(outcome, Probe) and task.source.segment and not outcome.frames:
-                outcome = VideoError(f"the segment {task.source.segment} starts behind the end of the video")
+                outcome = VideoError(task.source.segment.too_late)
             if isinstance(outcome, Probe):
                 probes.append(outcome)
                 on_probe(outcome)

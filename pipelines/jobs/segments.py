@@ -128,7 +128,7 @@ def deal(
         length = plural(reader.decoded, "frame")
         if not part.segment.in_frames:
             length += f" and {(clock or reader.clock).timing().duration:.3f} s"
-        part.problem = f"the segment {part.segment} starts behind the end of the video, which has {length}"
+        part.problem = f"{part.segment.too_late}, which has {length}"
     yield None, (), [*going, *late]
 
 

@@ -33,6 +33,11 @@ class Segment:
             return f"f{self.start}-{self.end}"
         return f"{self.start / 1000:.3f}-{self.end / 1000:.3f}"
 
+    @property
+    def too_late(self) -> str:
+        """What is wrong where the video has no frame of it."""
+        return f"the segment {self} starts behind the end of the video"
+
     def name(self, video: str) -> str:
         """The name under which the segment of a video is stored."""
         return f"{video}_{self}"

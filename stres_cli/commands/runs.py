@@ -43,7 +43,7 @@ def runs(ui: CommandUI, config: stage.Config) -> None:
             ui.out.print(Text.assemble((printable(one.name), "bold"), f": {printable(settings)}"), soft_wrap=True)
     for fault in (fault for one in result.runs for fault in one.faults):
         ui.out.print(Text(printable(fault), style="yellow"), soft_wrap=True)
-    then = status.run(status.Config(config.workspace)).next
+    then = status.of_runs(config.workspace, result.runs).next
     ui.out.print(printable(f"runs in {config.workspace / 'runs'}; next: {then}"), soft_wrap=True)
 
 
