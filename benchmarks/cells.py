@@ -25,8 +25,10 @@ STREAMS = ("appearance", "motion", "fused")
 SEEDS = (0, 1, 2)
 BASE = ("appearance", "motion")
 STEPS = {"motion": ("motion",)}  # that a base run trains for a tested step, where they are not both
-JOINT_STEPS = {"joint1": ("joint1",), "joint2": ("joint1", "joint2")}
+JOINT_STEPS = {"joint1": ("joint1",), "joint2": ("joint1", "joint2"), "student": ("joint1", "student")}
+TESTED = STEPS | {"student": ("appearance",)}  # the streams of a tested step, where they are not all
 TEMPORALS = ("sequence", "windows")  # from one pass over the videos
+CLIPS = "clips"
 RECALIBRATED = "sequence, recalibrated"
 WEIGHTED = "sequence, streams weighted by the held-out videos"
 RECALIBRATION_VIDEOS = 1000  # all of these data sets' training videos
@@ -36,7 +38,7 @@ FIRST_FIELDS = (
     *("augmentation", "mirror", "temporal_pool", "iterations", "momentum", "nesterov", "weight_decay"),
     "label_smoothing",
 )
-TESTS = (*TEMPORALS, RECALIBRATED, WEIGHTED)
+TESTS = (*TEMPORALS, CLIPS, RECALIBRATED, WEIGHTED)
 Line = dict[str, Any]
 
 
@@ -54,11 +56,12 @@ class Variant:
     """Of `train`, for the base streams too; `base` is then these streams' name."""
     base: str = ""
     run_of: str = ""
-    """The variant whose joint1 it goes on from, as joint2."""
+    """The variant whose joint1 it goes on from, as joint2; of a student: whose joint network it learns from, which is
+    there."""
 
     @property
     def streams(self) -> tuple[str, ...]:
-        return STEPS.get(self.step, STREAMS)
+        return TESTED.get(self.step, STREAMS)
 
 
 @dataclass(frozen=True)
@@ -138,9 +141,10 @@ def compute(
     train.run(train.Config(**training, name=base, steps=STEPS.get(variant.step, BASE)))
     run = base
     if variant.step in JOINT_STEPS:
-        run = f"{base}-{variant.run_of or name}"
-        steps = JOINT_STEPS[variant.step]
-        train.run(train.Config(**merged(training, variant.settings), name=run, steps=steps, base_run=base))
+        run, begins, steps = f"{base}-{variant.run_of or name}", base, JOINT_STEPS[variant.step]
+        if variant.step == "student":  # a run of its own, from a joint network that is there
+            run, begins, steps = f"{base}-{name}", run, ("student",)
+        train.run(train.Config(**merged(training, variant.settings), name=run, steps=steps, base_run=begins))
     seconds = time.monotonic() - started
     for together, settings in passes(wanted):
         result = evaluate.run(evaluate.Config(**shared, **data.testing, run=run, step=variant.step, **settings))
@@ -163,7 +167,7 @@ def merged(*settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def passes(tests: Sequence[str]) -> Iterator[tuple[list[str], dict[str, Any]]]:
     """The tests that one pass over the videos serves, and its settings."""
-    temporals = [test for test in tests if test in TEMPORALS]
+    temporals = [test for test in tests if test in (*TEMPORALS, CLIPS)]
     if temporals:
         yield temporals, {"temporal": tuple(temporals)}
     if RECALIBRATED in tests:

@@ -23,6 +23,7 @@ from typing import Any, get_args
 
 import torch
 from cells import (
+    CLIPS,
     RECALIBRATED,
     STREAMS,
     TEMPORALS,
@@ -34,6 +35,7 @@ from cells import (
     compute,
     extract,
     held_out,
+    merged,
     options,
     read,
     rows,
@@ -60,6 +62,7 @@ WRONG_FORM: dict[str, Any] = {"weights": "v1.5"}
 SMALL: dict[str, Any] = {"recipe": "small", "weights": "none"}
 # The recipe's jittered colors, and none, as in all rows but `jittered`.
 COLORS: dict[str, Any] = {"overrides": {step: {"color_jitter": 0.5} for step in ("appearance", "joint1")}}
+NO_TEACHER: dict[str, Any] = {"overrides": {"student": {"feature_weight": 0.0, "logit_weight": 0.0}}}
 PLAIN = {step: {"color_jitter": 0.0} for step in COLORS["overrides"]}
 
 
@@ -97,9 +100,16 @@ FIRST = {
     "jittered-late": _late("pretrained, jittered colors: late fusion", "jittered", COLORS),
     "jittered-240": _joint("joint, center start, jittered colors", base="jittered", training=COLORS),
 }
+STUDENT = replace(
+    FIRST["jittered-240"], title="student of the joint network", step="student", tests=(CLIPS,), run_of="jittered-240"
+)
 VARIANTS = (
     FIRST
     | {
+        "student": STUDENT,
+        "no-teacher": replace(
+            STUDENT, title="the same without its teacher", settings=merged(STUDENT.settings, NO_TEACHER)
+        ),
         "scratch-joint": _joint(
             "from scratch: joint, average start", base="scratch", training=SCRATCH, temporal_init="average"
         ),
@@ -199,6 +209,9 @@ COMPARED = (
     (("jittered-240", SEQUENCE, "fused"), ("jittered-late", SEQUENCE, "motion")),
     (("jittered-240", SEQUENCE, "fused"), ("jittered-240", SEQUENCE, "motion")),
     *(((name, WEIGHTED, "fused"), (name, SEQUENCE, "fused")) for name in ("validated-late", "validated-240")),
+    (("student", CLIPS, "appearance"), ("jittered-late", SEQUENCE, "appearance")),
+    (("student", CLIPS, "appearance"), ("no-teacher", CLIPS, "appearance")),
+    (("jittered-240", SEQUENCE, "fused"), ("student", CLIPS, "appearance")),
     (("center-240", "windows", "fused"), ("scratch-joint", "windows", "fused")),
     (("center-240", "windows", "fused"), ("v1.5-joint", "windows", "fused")),
 )
@@ -240,7 +253,7 @@ def cells(
 ) -> Iterator[tuple[Data, str, int, int, tuple[str, ...]]]:
     """Data set, variant, fold, seed and tests of what is to be computed, the most telling first; what takes another
     pass over the videos comes last."""
-    for tests, later in itertools.product((TEMPORALS, (RECALIBRATED, WEIGHTED)), (False, True)):
+    for tests, later in itertools.product(((*TEMPORALS, CLIPS), (RECALIBRATED, WEIGHTED)), (False, True)):
         for seed, data in itertools.product(arguments.seeds, tables):
             names = [name for name in arguments.only or data.variants if (name not in FIRST) == later]
             for fold, name in itertools.product(arguments.folds or data.folds, names):
@@ -311,7 +324,7 @@ def table(lines: Sequence[Line]) -> None:
         for fold, seed in row.found:
             if seed not in row.seeds:
                 line = row.found[fold, seed]
-                right = " | ".join(str(line["right"][stream]) for stream in STREAMS)
+                right = " | ".join(str(line["right"].get(stream, "-")) for stream in STREAMS)
                 place = f"{row.data.name} | {row.variant.title} | {row.test} | {seed} | {fold}"
                 print(f"| {place} | {line['videos']} | {right} |")
     print("\nMcNemar's exact test over all cells that both have\n")
