@@ -13,7 +13,15 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option
 from pipelines.jobs.attributes import options_difference
-from pipelines.jobs.resume import Comparison, Verdict, VideoFiles, divide, size_conflict, size_misfit
+from pipelines.jobs.resume import (
+    Comparison,
+    Verdict,
+    VideoFiles,
+    divide,
+    require_workspace_size,
+    size_conflict,
+    size_misfit,
+)
 from pipelines.jobs.run import attributes_made, report_account, run_job
 from pipelines.jobs.task import ExtractResult, Job, Probe
 from pipelines.optical_flow.methods import EngineName, MethodName, check_engine, make_method
@@ -142,6 +150,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     division = divide(job, tasks, found.problems, comparison, overwrite=config.overwrite)
     if not config.overwrite:
         ranks().broadcast_from_rank0(lambda: _require_agreement(workspace, settings))
+        if from_videos:
+            ranks().broadcast_from_rank0(lambda: require_workspace_size(job, division, config.short_side))
     probes: list[Probe] = []
     with mixer:
         result = run_job(job, division, ignored=found.ignored, account=found.account, on_probe=probes.append)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pipelines.interface import options
 from pipelines.interface.options import Option
-from pipelines.jobs.resume import Comparison, divide, size_conflict
+from pipelines.jobs.resume import Comparison, divide, require_workspace_size, size_conflict
 from pipelines.jobs.run import run_job
 from pipelines.jobs.task import ExtractResult, Job
 from pipelines.runtime.devices import available_cores
@@ -82,6 +82,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         FRAMES_SCHEMA, PictureSeries(), functools.partial(_conflict, config)
     )
     division = divide(job, tasks, found.problems, comparison, overwrite=config.overwrite)
+    if config.short_side is not None and not config.overwrite:
+        ranks().broadcast_from_rank0(lambda: require_workspace_size(job, division, config.short_side))
     return run_job(job, division, ignored=found.ignored)
 
 

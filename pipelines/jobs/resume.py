@@ -6,6 +6,7 @@ Sources are compared by path, size and modification time, and read only where th
 
 import contextlib
 import functools
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -286,10 +287,50 @@ def size_misfit(short_side: int | None, task: VideoTask, other: Mapping[str, Any
         return ""
     has, makes = ("flow", "frames") if other.get("schema") == FLOW_SCHEMA else ("frames", "flow")
     return (
-        f"the stored {has} of {task.source.id} would not fit its {makes}: {difference}; give --short-side "
-        f"{min(other['width'], other['height'])} as for the {has}, or --overwrite to make all {makes} at this size and "
-        f"then the {has} again"
+        f"the stored {has} of {task.source.id} would not fit its {makes}: {difference}; {_size_option(other)} as for "
+        f"the {has}, or --overwrite to make all {makes} at this size and then the {has} again"
     )
+
+
+def require_workspace_size(job: Job[Task], division: Division[Task], short_side: int | None) -> None:
+    """Checks that what is to be made follows the rule of `stored_size` by which other videos of the workspace got their
+    size.
+
+    Args:
+        job: The job.
+        division: Its tasks.
+        short_side: That of `stored_size`.
+
+    Raises:
+        UsageError: The other videos have another size: their frames for frames, their flow for flow, or the other kind
+            where there is none.
+    """
+    from pipelines.datasets.catalogue import artifact_paths
+
+    schemas = {job.workspace.frames: FRAMES_SCHEMA, job.workspace.flow: FLOW_SCHEMA}
+    folders = sorted(schemas, key=lambda folder: folder != job.folder)
+    for path in itertools.chain.from_iterable(map(artifact_paths, folders)) if division.to_do else ():
+        try:
+            attributes = peek(path, schemas[path.parents[1]], _ATTRIBUTES)
+        except ArtifactError:
+            continue
+        if "width" not in attributes or "source_width" not in attributes:
+            continue
+        if difference := size_conflict(attributes, short_side):
+            name = path.relative_to(job.workspace.root).with_suffix("")
+            raise UsageError(
+                f"{job.workspace.root} has videos of another --short-side, beside which others must not be stored: of "
+                f"{name} {difference}; {_size_option(attributes)} as for them, or --overwrite and all of the "
+                "workspace's videos, or another --workspace"
+            )
+        return
+
+
+def _size_option(attributes: Mapping[str, Any]) -> str:
+    """What to do about --short-side to get the rule that gave an artifact its size."""
+    if not size_conflict(attributes, None):
+        return "leave out --short-side"
+    return f"give --short-side {min(attributes['width'], attributes['height'])}"
 
 
 # ------------------------------------------------------------------ reading sources

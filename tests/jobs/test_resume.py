@@ -225,6 +225,24 @@ def test_another_size_than_the_stored_frames_or_flow_is_refused_before_any_work(
     assert load_catalogue(workspace).problems == []
 
 
+@pytest.mark.parametrize(("first", "second"), [(frames, frames), (flow, flow), (frames, flow)])
+def test_videos_are_not_stored_beside_others_of_another_size(
+    tmp_path: Path,
+    workspace: Workspace,
+    write_clip: WriteClip,
+    first: Callable[..., object],
+    second: Callable[..., object],
+) -> None:
+    write_clip(tmp_path / "a/x/c.avi", frames=2)
+    write_clip(tmp_path / "b/x/d.avi", frames=2)
+    first(workspace, tmp_path / "a", short_side=32)
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match=r"of \w+/x/c its size is 42x32, not 64x48; give --short-side 32"):
+            second(workspace, tmp_path / "b", dry_run=dry_run)
+    second(workspace, tmp_path / "b", short_side=32)
+    assert [video.width for video in load_catalogue(workspace).videos] == [42, 42]
+
+
 def test_all_can_be_made_at_another_size_one_after_the_other(
     tmp_path: Path, workspace: Workspace, write_clip: WriteClip
 ) -> None:
