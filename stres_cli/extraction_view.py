@@ -2,10 +2,11 @@
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.interface.options import command_line, fields_of
-from pipelines.interface.wording import duration, percent, plural, printable, room, size
+from pipelines.interface.wording import duration, percent, plural, printable, room, size, some
 from pipelines.jobs.task import ExtractResult
 from pipelines.sources.videos import ReadAs
 from pipelines.storage.failures import Failure
@@ -31,6 +32,8 @@ def show(ui: CommandUI, result: ExtractResult, config: Any, *, wanted: str = "vi
         ui.out.print(f"skipped {plural(result.ignored, 'file')} not named as {wanted}")
     if result.changed:
         ui.out.print(_changed(result), soft_wrap=True)
+    if result.unlisted:
+        ui.out.print(_unlisted(result, config.workspace), soft_wrap=True)
     if result.estimate is not None:
         cost = result.estimate
         what = (
@@ -150,6 +153,14 @@ def _show_proposal(ui: CommandUI, proposal: "Proposal") -> None:
     ui.out.print(f"  bound: {_clipped(proposal.clipping)}", soft_wrap=True)
     both = f"{sides[0]} px" if sides[0] == sides[1] else f"{sides[0]} to {sides[1]} px, mostly {proposal.short_side}"
     ui.out.print(f"  short side: the pictures are {both}", soft_wrap=True)
+
+
+def _unlisted(result: ExtractResult, workspace: Path) -> str:
+    stored = plural(len(result.unlisted), "stored segment of these videos is", "stored segments of these videos are")
+    return (
+        f"{stored} not in the list: {some(result.unlisted)}; `stres train` uses all that is stored: where a start, an "
+        f"end or a label was corrected, delete what is outdated in {workspace / 'frames'} and {workspace / 'flow'}"
+    )
 
 
 def _changed(result: ExtractResult) -> str:

@@ -20,6 +20,7 @@ from pipelines.runtime.devices import available_cores
 from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.ranks import ranks
+from pipelines.sources.segments import video_of
 from pipelines.sources.videos import VideoProblem
 from pipelines.storage.atomic import read_json, write_json
 from pipelines.storage.flow_file import FLOW_SCHEMA
@@ -123,6 +124,8 @@ class Division(Generic[Task]):
     """Videos that are refused, such as one that would replace what another source left."""
     changed: list[str] = field(default_factory=list)
     """Ids of those `to_do` whose source is no longer what the stored artifact was made from."""
+    unlisted: list[str] = field(default_factory=list)
+    """Ids of stored segments of these videos that no task is of, as after a start or an end was corrected."""
 
 
 def divide(
@@ -146,8 +149,9 @@ def divide(
     Raises:
         UsageError: An artifact was made with other settings, or the result would not fit one.
     """
+    unlisted = ranks().broadcast_from_rank0(lambda: _unlisted_segments(job, tasks, problems, comparison))
     if overwrite:
-        return Division(list(tasks), problems=list(problems))
+        return Division(list(tasks), problems=list(problems), unlisted=unlisted)
 
     def find() -> list[_Outcome]:
         looks = parallel_map(
@@ -163,6 +167,7 @@ def divide(
         done=[task for task, outcome in outcomes if outcome == "done"],
         problems=[*problems, *(outcome for _, outcome in outcomes if isinstance(outcome, VideoProblem))],
         changed=[task.source.id for task, outcome in outcomes if outcome == "changed"],
+        unlisted=unlisted,
     )
 
 
@@ -232,6 +237,25 @@ def _look(comparison: Comparison[Task], task: Task) -> _Look:
         if not is_pictures(str(attributes.get("source", ""))):  # which video pictures show is not known
             look.other, look.misfit = origin(path, attributes), comparison.misfit(task, attributes)
     return look
+
+
+def _unlisted_segments(
+    job: Job[Task], tasks: Sequence[Task], problems: Sequence[VideoProblem], comparison: Comparison[Task]
+) -> list[str]:
+    from pipelines.datasets.catalogue import artifact_paths
+
+    cut = {task.source.path.stem: task for task in tasks if task.source.segment}
+    listed = {task.source.id for task in tasks} | {f"{problem.class_name}/{problem.video}" for problem in problems}
+    unlisted = []
+    for path in artifact_paths(job.folder) if cut else ():
+        id_, task = f"{path.parent.name}/{path.stem}", cut.get(video_of(path.stem))
+        if task is None or id_ in listed:
+            continue
+        with contextlib.suppress(ArtifactError):
+            verdict = comparison.sources.compare(task, peek(path, comparison.schema, _ATTRIBUTES))
+            if verdict not in ("other", "gone"):  # those are of another video of this name
+                unlisted.append(id_)
+    return unlisted
 
 
 def other_artifact(target: Path, schema: str) -> tuple[Path, str]:

@@ -70,6 +70,7 @@ def run_job(
             failed=len(failures),
             ignored=ignored,
             changed=division.changed,
+            unlisted=division.unlisted,
             failures=failures,
             found=account,
             what=what,

@@ -159,6 +159,8 @@ class ExtractResult:
     seconds: float = 0.0
     changed: list[str] = field(default_factory=list)
     """Ids of videos whose file is no longer what was stored: they are made again."""
+    unlisted: list[str] = field(default_factory=list)
+    """Ids of stored segments of these videos that VIDEOS does not list, as after a start or an end was corrected."""
     failures: list[Failure] = field(default_factory=list)
     """All rows of the stage in `failures.csv`; of a dry run, which records none, the videos that would fail."""
     clipping: Clipping | None = None

@@ -302,6 +302,13 @@ def test_a_list_of_segments_from_its_files_to_failures_and_what_is_missing_is_ma
     assert missing.exists()
     assert all(path.stat().st_mtime_ns == time for path, time in made.items() if path != missing)
 
+    assert again.unlisted == []
+    corrected = film.parent / "corrected.csv"
+    corrected.write_text(listed.read_text().replace(",.4,", ",.3,"))
+    for overwrite in (False, True):
+        told = frames_of(workspace, corrected, overwrite=overwrite, dry_run=True)
+        assert told.unlisted == ["walk/film_0.000-0.400"]
+
     flow = extract_flow.Config(workspace.root, str(listed), method="farneback", workers=1)
     assert extract_flow.run(flow).done == 3
     verified = verify.run(verify.Config(workspace.root, depth="full", workers=1))
