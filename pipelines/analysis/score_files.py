@@ -4,6 +4,7 @@ Letters: V videos, C classes.
 
 CSV: a row a video, its id and a number a class; the second column may be the label (a class's name, or a column that a
 first row calls `label`). A first row that names no video names the classes of the columns, in any order, numbers too.
+Columns are separated by commas, or as spreadsheets of many languages have it by semicolons, with decimal commas.
 npz and HDF5 (data sets; of attributes only `classes`): scores [V, C], `videos` or `names` [V], and if there are any
 `labels` [V] and `classes` [C]. Of several arrays of scores `FILE:ARRAY` says which.
 npy: scores [V, C] alone.
@@ -119,7 +120,9 @@ def read_score_file(place: Path, classes: Collection[str] = (), videos: VideoNam
 def _read_csv(path: Path, classes: Collection[str], known: VideoNames | None) -> ScoreFile:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [(number, row) for number, row in enumerate(csv.reader(file), 1) if row]
+            separator = _separator(next((line for line in file if line.strip()), ""))
+            file.seek(0)
+            rows = [(number, row) for number, row in enumerate(csv.reader(file, delimiter=separator), 1) if row]
     except (OSError, ValueError, csv.Error) as error:
         raise MissingError(f"{path} cannot be read as CSV ({error})") from error
     names, start = None, 1
@@ -131,19 +134,38 @@ def _read_csv(path: Path, classes: Collection[str], known: VideoNames | None) ->
         start = 2
     width = len(names) if names is not None else len(rows[0][1]) - start if rows else 0
     scores = np.empty((len(rows), width))
+    commas = points = 0  # in which lines numbers first have them
     for values, (line, row) in zip(scores, rows, strict=True):
         try:
-            numbers = [float(cell) for cell in row[start:]]
+            numbers = [_number(cell) for cell in row[start:]]
         except ValueError as error:
             raise UsageError(f"{path}, line {line}: {error}") from None
         if len(numbers) != width:
             before = "id and label" if start == 2 else "id"
+            hint = ": separate columns by semicolons where numbers have decimal commas"
             raise UsageError(
                 f"{path}, line {line}: {plural(len(numbers), 'number')} after the video's {before}, not {width}"
+                f"{hint if len(numbers) == 2 * width else ''}"
             )
         values[:] = numbers
+        commas = commas or (line if any("," in cell for cell in row[start:]) else 0)
+        points = points or (line if any("." in cell for cell in row[start:]) else 0)
+    if commas and points:
+        raise UsageError(
+            f"{path}: numbers have decimal commas in line {commas} and points in line {points}: write all in one way"
+        )
     labels = [row[1].strip() for _, row in rows] if start == 2 else None
     return ScoreFile(path, scores, [row[0] for _, row in rows], labels, names)
+
+
+def _separator(line: str) -> str:
+    """What separates the columns of a CSV file whose first line this is: the comma, unless another makes it a row of
+    names or numbers."""
+    for separator in (";", "\t"):
+        first, *others = next(csv.reader([line], delimiter=separator)) or [""]
+        if others and ("," not in line or _is_number(others[-1]) or first.strip().casefold() in _ID_COLUMNS):
+            return separator
+    return ","
 
 
 def _names_classes(row: Sequence[str], classes: Collection[str], known: VideoNames | None) -> bool:
@@ -159,9 +181,17 @@ def _names_classes(row: Sequence[str], classes: Collection[str], known: VideoNam
 
 def _is_number(text: str) -> bool:
     with contextlib.suppress(ValueError):
-        float(text)
+        _number(text)
         return True
     return False
+
+
+def _number(text: str) -> float:
+    """The number in a cell, maybe with a decimal comma. Raises `ValueError`."""
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
 
 
 # ------------------------------------------------------------------ arrays

@@ -55,7 +55,7 @@ _FRAMES = (
     ),
 )
 _SPANS = ((False, *_SECONDS), (True, *_FRAMES))
-_TIME = r"(?:\d+:){0,2}(?:\d+(?:\.\d*)?|\.\d+)"
+_TIME = r"(?:\d+:){0,2}(?:\d+(?:\.\d*|,\d+(?=\s*[;\t]))?|\.\d+)"  # a comma is a decimal one before other separators
 _SEGMENT_ON_A_LINE = re.compile(
     rf"(?P<start>{_TIME})\s*[\s,;]\s*(?P<end>{_TIME})\s*[\s,;]\s*(?P<label>(?![\d.,;\s-]+$)\S.*)"
 )

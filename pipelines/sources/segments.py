@@ -56,7 +56,7 @@ def _milliseconds(text: str) -> int:
         seconds = 60 * minutes + float(clock["seconds"].replace(",", "."))
     else:
         try:
-            seconds = float(text)
+            seconds = float(text.replace(",", "."))
         except ValueError:
             raise ValueError(f"{text!r} is no time: give seconds, or hours:minutes:seconds") from None
     if not (math.isfinite(seconds) and seconds >= 0):

@@ -118,7 +118,7 @@ def test_a_file_without_suffix_named_like_a_stream_of_ours_is_told_apart(tmp_pat
         ("jump/a,1,2\n", "scores for 2 classes, not for 3"),
         ("video,jump,run,hop\njump/a,1,2,3\n", "lacks walk and has the unknown hop"),
         ("video,jump,run,run\njump/a,1,2,3\n", "lacks walk"),
-        ("jump/a,1,2,3\nrun/b,1,x,3\n", "line 2: could not convert string to float: 'x'"),
+        ("jump/a,1,2,3\nrun/b,1,x,3\n", "line 2: 'x' is not a number"),
         ("jump/a,1,2,3\nrun/b,1,2\n", "line 2: 2 numbers after the video's id, not 3"),
         ("jump/a,1,2,nan\n", "the scores of jump/a are not finite"),
         ("", "holds no scores"),

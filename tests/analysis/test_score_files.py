@@ -61,6 +61,41 @@ def test_csv_may_hold_labels_in_its_second_column(tmp_path: Path, text: str) -> 
     np.testing.assert_array_equal(read.scores, np.eye(2)[:, :: -1 if read.classes == ["y", "x"] else 1])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "video;x;y\na;0,5;1\nb;0;-1,25\n",
+        "a;x;0,5;1\nb;y;0;-1,25\n",
+        "video\tx\ty\na\t0.5\t1\nb\t0\t-1.25\n",
+        '"video","x","y"\n"a","0,5","1"\n"b","0","-1,25"\n',
+    ],
+)
+def test_csv_may_have_semicolons_tabs_and_decimal_commas(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    read = read_score_file(tmp_path / "a.csv")
+    assert read.videos == ["a", "b"]
+    np.testing.assert_array_equal(read.scores, [[0.5, 1], [0, -1.25]])
+
+
+def test_a_semicolon_in_a_name_separates_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a;1,0.5,1\nb,0,2\n")
+    assert read_score_file(tmp_path / "a.csv").videos == ["a;1", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("video,x,y\na,0,5,0,1\n", r"line 2: 4 numbers .*, not 2: separate columns by semicolons where numbers have"),
+        ("video;x;y\na;0,5;1\nb;0.5;1\n", r"decimal commas in line 2 and points in line 3"),
+        ("video;x;y\na;1.000,5;1\n", r"line 2: '1\.000,5' is not a number"),
+    ],
+)
+def test_numbers_that_could_be_misread_are_refused(tmp_path: Path, text: str, refusal: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(UsageError, match=refusal):
+        read_score_file(tmp_path / "a.csv")
+
+
 def test_a_pickle_is_refused_in_whatever_file_it_stands(tmp_path: Path) -> None:
     (tmp_path / "mm.pkl").write_bytes(pickle.dumps([TABLE]))
     with pytest.raises(UsageError, match=r"mm\.pkl is stored as a pickle, which can run code .* numpy\.savez"):

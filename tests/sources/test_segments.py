@@ -49,6 +49,8 @@ EPIC = (
         ("video,type,type_idx,start,end,startFrame,endFrame,class\na,x,1,0.5,2.0,15,60,run\n", SECONDS),
         ("a.mp4,.5,2.0,run\n", SECONDS),
         ("a.mp4 0.5 00:02 run\n", SECONDS),
+        ("path;start;end;label\na.mp4;0,5;2,0;run\n", SECONDS),
+        ("a.mp4;0,5;2,0;run\n", SECONDS),
         ('{"path": "a.mp4", "start": 0.5, "end": 2, "label": "run"}\n', SECONDS),
         ('[{"path": "a.mp4", "start_frame": 12, "end_frame": 50, "label": "run"}]', Segment(12, 50, in_frames=True)),
         (EPIC.replace(",open,", ",run,"), SECONDS),
