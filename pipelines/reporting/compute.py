@@ -12,7 +12,8 @@ from pipelines.analysis.external import External, add_external, external_name, e
 from pipelines.analysis.fusion import weight_sweep
 from pipelines.analysis.label_issues import label_issues
 from pipelines.analysis.published import published
-from pipelines.analysis.score_files import is_score_file
+from pipelines.analysis.score_files import KINDS, is_score_file
+from pipelines.errors import MissingError
 from pipelines.evaluation.intervals import methods
 from pipelines.evaluation.metrics import (
     Scored,
@@ -28,7 +29,7 @@ from pipelines.evaluation.scores import STREAMS
 from pipelines.interface.options import Space
 from pipelines.reporting.evaluations import SavedEvaluation, find_compared, require_current
 from pipelines.reporting.result import Mistake, Result, SplitNumbers
-from pipelines.storage.workspace import Workspace
+from pipelines.storage.workspace import Workspace, is_plain_name
 from pipelines.training.runs import SPLIT_FIELD
 
 
@@ -82,11 +83,24 @@ def load(
         read = {place: read_external(place, classes, videos) for place in dict.fromkeys(places)}
         theirs = [read[place] for place in places]
     else:
+        _require_run(workspace, other, evaluations)
         runs = find_compared(workspace, str(other), evaluations, "--with")
         require_current(workspace, runs)
         theirs = [external_of(one.folder, one.scores, classes) for one in runs]
     tables, external = add_external(own, theirs, external_name(other), weight, space)
     return ReportInputs(evaluations, tables, external, compared)
+
+
+def _require_run(workspace: Workspace, other: Path, evaluations: Sequence[SavedEvaluation]) -> None:
+    """Raises `MissingError` where the value of --with is no run's name, trained or evaluated: then a file was meant."""
+    run = str(other).partition("/")[0]
+    names = {run.replace(SPLIT_FIELD, str(evaluation.split)) for evaluation in evaluations}
+    places = [folder / name for folder in (workspace.scores, workspace.runs) for name in names if is_plain_name(name)]
+    if not any(place.is_dir() for place in places):
+        raise MissingError(
+            f"--with {other}: there is neither a file of that name nor a run in {workspace.root}: give a file of "
+            f"scores ({', '.join(KINDS)}), or a run that `stres runs` lists"
+        )
 
 
 def compute(inputs: ReportInputs, name: str, output: Path) -> Result:

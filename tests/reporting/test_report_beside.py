@@ -157,6 +157,9 @@ def test_another_run_is_fused_in_by_its_name(workspace: Workspace, evaluate: Eva
     assert result.external.notes()[0].endswith("weight 0.3; averaged: L2-normalized scores")
     with pytest.raises(UsageError, match="--with mine is the very evaluation that is reported"):
         run(Config(workspace.root, run="mine", with_file=Path("mine")))
+    for name in ("scores.txt", str(workspace.root / "idt")):
+        with pytest.raises(MissingError, match=f"--with {name}: there is neither a file of that name nor a run in "):
+            run(Config(workspace.root, run="mine", with_file=Path(name)))
 
 
 def test_files_of_one_name_have_a_folder_each(workspace: Workspace, evaluate: Evaluate, tmp_path: Path) -> None:
