@@ -168,14 +168,15 @@ def _published(result: "Result", published: "Published") -> Table:
 def _comparison(comparison: "Comparison") -> Table:
     """How many videos only one of the two gets right, and how likely that is of equals."""
     table = _table()
-    table.add_column("stream", no_wrap=True, overflow="ellipsis")
+    table.add_column("stream")
     for title in ("only this", "only other", "difference", "p (McNemar)"):
         table.add_column(title, justify="right", no_wrap=True)
     for one in comparison.streams:
         low, high = one.difference_interval
         difference = Text(points(one.difference))
         difference.append(f" {points(low)} to {points(high)}", style="not bold dim")
-        table.add_row(_stream(one.first), str(one.only_first), str(one.only_second), difference, p_value(one.p_value))
+        stream = Text(printable(one.streams), style=_stream(one.first).style)
+        table.add_row(stream, str(one.only_first), str(one.only_second), difference, p_value(one.p_value))
     return table
 
 

@@ -35,6 +35,11 @@ class StreamComparison:
     p_value: float
     """Of McNemar's test: two-sided, exact."""
 
+    @property
+    def streams(self) -> str:
+        """What is compared, in words."""
+        return self.first if self.second == self.first else f"{self.first} against {self.second}"
+
 
 @dataclass(frozen=True)
 class ChangedVideo:

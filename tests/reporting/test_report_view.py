@@ -133,10 +133,10 @@ def test_what_stands_beside_a_run_is_shown(workspace: Workspace, evaluate: Evalu
     scores = read_scores(evaluate("mine") / "scores.h5")
     np.savez(tmp_path / "idt.npz", videos=np.array([*scores.videos, "bend/more"]), scores=np.ones((31, 3)))
     result = run(Config(workspace.root, run="mine", compare="other", with_file=tmp_path / "idt.npz"))
-    text = " ".join(shown(result).split())
+    text = " ".join(shown(result, 90).split())
     one = result.comparison.streams[-1]
     assert "Compared with other (25-full) stream only this only other difference p (McNemar)" in text
-    assert f"fused + idt {one.only_first} {one.only_second} {100 * one.difference:+.1f}" in text
+    assert f"fused + idt against fused {one.only_first} {one.only_second} {100 * one.difference:+.1f}" in text
     assert "averaged: logits, before softmax 1 of its videos are not in this test, such as bend/more" in text
     assert f"ECE) appearance {100 * result.calibration['appearance'].ece:.1f} %" in text
     assert text.count("which is not a test result") == 2
