@@ -119,10 +119,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         StorageError: Writing fails.
     """
     from pipelines.analysis.score_files import is_score_file
-    from pipelines.reporting import files, html
     from pipelines.reporting.compute import compute, load
     from pipelines.reporting.evaluations import find_compared, find_evaluations, require_current, tested_splits
-    from pipelines.reporting.thumbnails import middle_frame, thumbnails
     from pipelines.reporting.training_log import findings, read_configurations, read_curves
 
     workspace = Workspace(config.workspace)
@@ -132,6 +130,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     require_current(workspace, [*evaluations, *compared])
     space = None if config.with_space == "auto" else config.with_space
     inputs = load(workspace, evaluations, compared, config.with_file, config.with_weight, space)
+    # These load torch and matplotlib, which would only delay the refusals above.
+    from pipelines.reporting import files, html
+    from pipelines.reporting.thumbnails import middle_frame, thumbnails
 
     name = evaluations[0].run
     if config.splits:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pipelines.errors import UsageError
+from pipelines.errors import MissingError, UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option
 from pipelines.runtime.devices import device_for, repeatable
@@ -84,12 +84,12 @@ def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> Spl
 
     Raises as `run`.
     """
+    workspace = Workspace(config.workspace)
+    _require_videos(workspace)
     from pipelines.training import data, loop, preparation
 
     started = time.monotonic()
     on_progress = ranks().speaker(on_progress)
-    workspace = Workspace(config.workspace)
-    workspace.require()
     said: set[str] = set()
 
     def once(progress: Progress) -> None:
@@ -143,14 +143,14 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         MissingError: Frames, flow, weights or a base step are missing, or a step diverges.
         Interrupted: After a signal, with a checkpoint written.
     """
-    from pipelines.training import data, preparation, session
-
     if isinstance(config.split, str):
         raise UsageError("one split is trained at a time: run_splits trains all")
+    workspace = Workspace(config.workspace)
+    _require_videos(workspace)
+    from pipelines.training import data, preparation, session
+
     started = time.monotonic()
     on_progress = ranks().speaker(on_progress)
-    workspace = Workspace(config.workspace)
-    workspace.require()
     results: list[StepResult] = []
     unreadable: dict[str, str] = {}
     failed = 0
@@ -195,3 +195,15 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         seconds=time.monotonic() - started,
         estimate=estimate,
     )
+
+
+def _require_videos(workspace: Workspace) -> None:
+    """Raises `MissingError` where there is nothing to train on, which is known before torch is loaded."""
+    from pipelines.datasets.catalogue import artifact_paths
+
+    workspace.require()
+    if not any(any(artifact_paths(folder)) for folder in (workspace.frames, workspace.flow)):
+        raise MissingError(
+            f"there are neither frames nor flow in {workspace.root}: run `stres extract-frames VIDEOS` and `stres "
+            "extract-flow` first, or name another workspace with --workspace"
+        )

@@ -13,6 +13,7 @@ from stres_cli.app import COMMANDS
 
 HEAVY = {"torch", "torchvision", "cv2", "h5py", "hdf5plugin", "numba", "av", "numpy", "sklearn", "matplotlib", "scipy"}
 ASKED = [[], ["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]
+REFUSED = [[name, "-w", folder] for name in ("train", "report") for folder in (".", "nowhere")]
 PROGRAM = """
 import contextlib, io, json, os, sys
 from stres_cli.app import app
@@ -28,11 +29,11 @@ for arguments in json.loads(sys.argv[1]):  # each in a process of its own, which
 
 
 @pytest.fixture(scope="module")
-def answers():
+def answers(tmp_path_factory):
     """For all that is asked, the length of the answer and the modules that were loaded for it."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(ASKED)], capture_output=True, text=True, check=True, timeout=300
-    )
+    command = [sys.executable, "-c", PROGRAM, json.dumps([*ASKED, *REFUSED])]
+    empty = tmp_path_factory.mktemp("empty")
+    done = subprocess.run(command, cwd=empty, capture_output=True, text=True, check=True, timeout=300)
     return {tuple(asked): (length, loaded) for asked, length, loaded in map(json.loads, done.stdout.splitlines())}
 
 
@@ -44,6 +45,14 @@ def test_help_loads_no_heavy_library(answers, arguments):
     assert not HEAVY & set(loaded)
     asked = {f"stres_cli.commands.{name.replace('-', '_')}" for name in arguments or ["status"] if name in COMMANDS}
     assert {name for name in loaded if name.startswith("stres_cli.commands.")} == asked
+
+
+@pytest.mark.parametrize("arguments", REFUSED, ids=" ".join)
+def test_an_empty_workspace_is_refused_before_torch_is_loaded(answers, arguments):
+    length, loaded = answers[tuple(arguments)]
+
+    assert length == 0  # the refusal is on stderr
+    assert not {"torch", "matplotlib"} & set(loaded)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
