@@ -13,11 +13,13 @@ from pipelines.errors import MissingError
 from pipelines.evaluation.headline import headline
 from pipelines.evaluation.protocols import IMPORTED
 from pipelines.interface import options
+from pipelines.interface.wording import plural
 from pipelines.runtime.progress import OnProgress, ignore_progress
-from pipelines.storage.atomic import read_json
+from pipelines.storage.atomic import is_locked, read_json
 from pipelines.storage.typed_json import from_json
 from pipelines.storage.workspace import Workspace
 from pipelines.training.differing_settings import differing_settings
+from pipelines.training.metrics_log import last_update
 from pipelines.training.run_config import RunConfig
 from pipelines.training.runs import Run, is_archived
 
@@ -54,6 +56,19 @@ class Score:
 
 
 @dataclass(frozen=True)
+class InTraining:
+    """How far a process is that trains a run right now."""
+
+    step: str
+    updates: int
+    """That are done, by the log."""
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.step}, {self.updates} of {plural(self.of, 'update')}"
+
+
+@dataclass(frozen=True)
 class ListedRun:
     """A run, or scores of one that lies elsewhere or was imported from another program."""
 
@@ -68,6 +83,8 @@ class ListedRun:
     """The steps that are done; none where its configuration cannot be read."""
     unfinished: tuple[str, ...]
     """The steps that it was asked for and has not finished."""
+    training: InTraining | None
+    """None where no process trains it, as far as the system tells."""
     has_best_weights: bool
     """Whether videos were held out of training, so that a step's best weights were kept beside its last."""
     origin: str
@@ -174,6 +191,7 @@ def _look_at(workspace: Workspace, name: str) -> tuple[ListedRun, RunConfig | No
         began=datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds"),
         finished=finished,
         unfinished=tuple(of_run.unfinished()),
+        training=_in_training(of_run, config) if config else None,
         has_best_weights=any(replace(of_run, checkpoint="best").finished()),
         origin="" if of_run.folder.is_dir() else origin,
         settings={},
@@ -181,6 +199,18 @@ def _look_at(workspace: Workspace, name: str) -> tuple[ListedRun, RunConfig | No
         scores_are_old=bool(tested and weights) and max(weights) > max(tested),
         faults=tuple(faults),
     ), config
+
+
+def _in_training(of_run: Run, config: RunConfig) -> InTraining | None:
+    unfinished = of_run.unfinished()
+    if not unfinished or not is_locked(of_run.folder):
+        return None
+    step, updates = last_update(of_run.folder)
+    if step not in unfinished:  # the first line of the next one is still to come
+        step, updates = unfinished[0], 0
+    of_step = next(of for name, of in config.steps.items() if name == step)
+    videos = config.train_videos.count + (of_step.unlabelled.count if of_step.unlabelled else 0)
+    return InTraining(step, updates, of_step.step.updates(videos))
 
 
 def _score(folder: Path) -> tuple[Score, str]:

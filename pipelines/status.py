@@ -152,12 +152,14 @@ def _stored(
 def _trained(listed: Sequence[runs.ListedRun], splits: dict[str, int]) -> Step:
     trained = [one for one in listed if not one.origin]
     done = [one.name for one in trained if one.finished and not one.unfinished]
-    left = [f"{one.name} ({', '.join(one.unfinished)} to do)" for one in trained if one.unfinished]
-    found = [f"{some(done)}" if done else "", f"unfinished: {some(left)}" if left else ""]
+    now = [f"{one.name} ({one.training})" for one in trained if one.training]
+    left = [f"{one.name} ({', '.join(one.unfinished)} to do)" for one in trained if one.unfinished and not one.training]
+    found = [f"{some(done)}" if done else "", f"in training: {some(now)}" if now else ""]
+    found.append(f"unfinished: {some(left)}" if left else "")
     made = plural(sum(splits.values()), "split")
     text = "; ".join(filter(None, found)) or (f"none, {made} to train on" if splits else "none")
     imported = any(one.origin for one in listed)
-    return Step("train", "begun" if left else "done" if done or imported else "to do", text)
+    return Step("train", "begun" if now or left else "done" if done or imported else "to do", text)
 
 
 def _evaluated(listed: Sequence[runs.ListedRun]) -> Step:
@@ -196,6 +198,8 @@ def _next(workspace: Path, steps: Sequence[Step], listed: Sequence[runs.ListedRu
         return command_line(workspace, "train", "--split", "1")
     unfinished = next((one for one in listed if one.unfinished), None)
     if unfinished is not None and unfinished == listed[0]:
+        if unfinished.training:
+            return f"wait for run {unfinished.name}, which is in training: {unfinished.training}"
         return f"the `stres train` command that began {unfinished.name}, again"
     untested = next((one for one in listed if needs_test(one)), None)
     if untested is not None:

@@ -27,6 +27,7 @@ _ADVICE = {
     errno.ENOTDIR: "a part of this path is a file: choose another place",
 }
 _LOCK_PATIENCE = 600.0  # seconds
+_GLANCE = 0.05  # seconds
 _TEMPORARY_NAMES = ".*.tmp-*"
 _TEMPORARY = re.compile(r"^\..+\.tmp-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}$")
 
@@ -164,7 +165,7 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 
     Args:
         folder: The folder.
-        wait: Whether to wait while another process has it locked.
+        wait: Whether to wait while another process has it locked; no longer than a glance (`is_locked`) otherwise.
 
     Yields:
         Whether the lock was taken; always true with `wait`.
@@ -177,7 +178,7 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     with storage_errors(folder):
         descriptor = os.open(folder, os.O_RDONLY)
     try:
-        free = take_lock(descriptor, _LOCK_PATIENCE if wait else 0)
+        free = take_lock(descriptor, _LOCK_PATIENCE if wait else _GLANCE)
         if wait and not free:
             raise MissingError(
                 f"another command has kept {folder} locked for {_LOCK_PATIENCE:g} s, and seems to hang: end it, or "
@@ -186,6 +187,13 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
         yield free
     finally:
         os.close(descriptor)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether another process has the folder locked, seen by taking the lock for less than `_GLANCE` seconds."""
+    with contextlib.suppress(StorageError), locked(folder, wait=False) as free:
+        return not free
+    return False
 
 
 def take_lock(descriptor: int, patience: float) -> bool:

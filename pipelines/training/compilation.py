@@ -29,9 +29,7 @@ def compiles(asked: bool | None, device: "torch.device") -> bool:
 
 def worthwhile(asked: bool | None, step: Step, videos: int) -> bool:
     """Whether a step of a run that compiles is long enough for it; always where it was asked for."""
-    from pipelines.training.optimiser import total_iterations  # loads torch, which --help can do without
-
-    return bool(asked) or total_iterations(step, videos) >= WORTHWHILE
+    return bool(asked) or step.updates(videos) >= WORTHWHILE
 
 
 def compiled(network: "nn.Module") -> "Callable[..., Any]":

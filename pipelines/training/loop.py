@@ -28,7 +28,7 @@ from pipelines.training.compilation import compiled
 from pipelines.training.data_parallel import DataParallelPlan, LocalMicroBatch, joined_passes
 from pipelines.training.distillation import MATCHING_LOSSES, Student, Teacher, matching_losses
 from pipelines.training.metrics_log import MetricsLog
-from pipelines.training.optimiser import learning_rate, make_optimiser, set_learning_rate, total_iterations
+from pipelines.training.optimiser import learning_rate, make_optimiser, set_learning_rate
 from pipelines.training.recipes import STEPS, Step
 from pipelines.training.running_stats import RunningStats
 from pipelines.training.step_state import UPDATES_PER_LOG_LINE, StepState
@@ -83,7 +83,7 @@ class StepTrainer:
             stream.freeze(step.freeze)
         self.step = step
         self.videos = videos
-        self.total = total_iterations(step, videos)
+        self.total = step.updates(videos)
         self.device = device
         self.precision = precision
         self.seed = seed

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import math
+import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipelines.training.recipes import STEPS
 if TYPE_CHECKING:
     from pipelines.training.run_config import RunConfig
 
+_LAST_LINES = 1 << 16  # bytes, in which there is more than one
 _NOT_DRAWN = ("videos", "updates", "validation_videos")  # of which each line is the mean
 
 
@@ -64,6 +66,21 @@ def read_records(run_folder: Path, config: "RunConfig | None") -> dict[str, list
             values = {key: float(x) for key, x in record.items() if isinstance(x, int | float) and math.isfinite(x)}
             steps[step].append(of_today(values, terms.get(step)))
     return {step: records for step, records in steps.items() if records}
+
+
+def last_update(run_folder: Path) -> tuple[str, int]:
+    """Of which step a run's last line is, and how many updates it had; ("", 0) where there is no log."""
+    try:
+        with (run_folder / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_LINES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return "", 0
+    for record in map(_record, reversed(lines)):
+        step, done = record.get("step"), record.get("iteration")
+        if isinstance(step, str) and isinstance(done, int):
+            return step, done
+    return "", 0
 
 
 def _record(line: str) -> dict[str, Any]:

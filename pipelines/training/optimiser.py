@@ -5,7 +5,6 @@ import math
 import torch
 from torch import nn
 
-from pipelines.datasets.sampler import batches_per_epoch
 from pipelines.training.recipes import Step
 
 RATES = {
@@ -59,11 +58,6 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 
 
 WARM_UP = 0.05  # of all iterations, for the cosine schedule
-
-
-def total_iterations(step: Step, videos: int) -> int:
-    """Updates of the whole step, for that many training videos."""
-    return step.iterations or step.epochs * batches_per_epoch(videos, step.factor, step.batch_size)
 
 
 def learning_rate(step: Step, iteration: int, total: int) -> float:

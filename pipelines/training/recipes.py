@@ -144,6 +144,12 @@ class Step:
         """
         return self.factor if self.iterations is None else math.lcm(videos, self.batch_size) // videos
 
+    def updates(self, videos: int) -> int:
+        """Updates of the whole step, for that many training videos."""
+        from pipelines.datasets.sampler import batches_per_epoch  # loads NumPy, which --help can do without
+
+        return self.iterations or self.epochs * batches_per_epoch(videos, self.factor, self.batch_size)
+
 
 @dataclass(frozen=True)
 class Recipe:

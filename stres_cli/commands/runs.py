@@ -50,6 +50,8 @@ def runs(ui: CommandUI, config: stage.Config) -> None:
 def _steps(one: stage.ListedRun) -> str:
     """Of a run, what it finished and what it has not; of scores alone, where they come from."""
     left = f"{', '.join(one.unfinished)} unfinished" if one.unfinished else ""
+    if one.training:
+        left += f" (in training: {one.training})"
     best = "best weights kept" if one.has_best_weights else ""
     return "; ".join(filter(None, [", ".join(one.finished), left, best, one.origin]))
 

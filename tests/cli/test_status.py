@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.storage.atomic import read_json, write_json
 from pipelines.storage.workspace import Workspace
+from pipelines.training.runs import Run, only_trainer
 
 PROTOCOL = "joint1-3frames-full-mirror-sequence"
 
@@ -84,6 +85,27 @@ def test_each_stage_leads_to_the_next(ask, stres, work):
     assert states(ask("status", work))[:2] == ["done", "begun"]
     shutil.rmtree(work.flow)
     assert ask("status", work)["next"].startswith("stres extract-flow VIDEOS")
+
+
+def test_a_run_that_is_being_trained_is_waited_for(ask, stres, work):
+    def document():
+        found = ask("status", work)
+        return found["runs"][0]["training"], found["steps"][2]["found"], found["next"]
+
+    (work.runs / "split1/joint1/weights.pt").unlink()
+    assert document()[0] is None
+    with only_trainer(Run(work.runs / "split1")):
+        training, found, then = document()
+        of = training["of"]
+        assert training == {"step": "joint1", "updates": of, "of": of}  # as logged before the weights were lost
+        assert found == f"in training: split1 (joint1, {of} of {of} updates)"
+        assert then.startswith("wait for run split1, which is in training: joint1, ")
+        assert "joint1 unfinished (in training: joint1, " in stres("runs", "-w", work.root, COLUMNS="200").stdout
+        with (work.runs / "split1/metrics.jsonl").open("a") as file:
+            file.write('{"step": "joint1", "iteration": 1}\n{"step": "joi')
+        assert document()[0]["updates"] == 1
+        (work.runs / "split1/metrics.jsonl").unlink()
+        assert document()[0]["updates"] == 0
 
 
 def test_a_run_of_frames_alone_needs_no_flow(ask, work):

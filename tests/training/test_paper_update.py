@@ -11,7 +11,7 @@ from pipelines.datasets.samples import Batch
 from pipelines.models import STResNet
 from pipelines.models.normalise import Normalise
 from pipelines.training.loop import StepTrainer
-from pipelines.training.optimiser import learning_rate, total_iterations
+from pipelines.training.optimiser import learning_rate
 from pipelines.training.recipes import PAPER, Step, override
 from tests.helpers.reference_st_resnet import reference_logits
 
@@ -195,6 +195,6 @@ def test_every_update_has_its_epochs_rate(name, rates, factor, batch, videos):
     updates = math.ceil(factor * videos / batch)
     expected = [rate for rate in rates for _ in range(updates)]
     step: Step = PAPER.steps[name]
-    assert total_iterations(step, videos) == len(expected)
+    assert step.updates(videos) == len(expected)
     found = [learning_rate(step, iteration, len(expected)) for iteration in range(len(expected))]
     np.testing.assert_allclose(found, expected, rtol=1e-12)

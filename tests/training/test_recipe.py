@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.datasets.sampler import StepSampler, batches_per_epoch
 from pipelines.errors import UsageError
-from pipelines.training.optimiser import learning_rate, total_iterations
+from pipelines.training.optimiser import learning_rate
 from pipelines.training.recipes import FINETUNE, PAPER, RECIPES, SMALL, Step, override, pick
 
 UCF101_TRAINING_VIDEOS = 9537
@@ -15,7 +15,7 @@ UCF101_TRAINING_VIDEOS = 9537
 
 def rates_by_epoch(step: Step, videos: int) -> list[float]:
     """The rate of the first update of every epoch, rounded so that powers of ten compare."""
-    total = total_iterations(step, videos)
+    total = step.updates(videos)
     firsts = range(0, total, batches_per_epoch(videos, step.factor, step.batch_size))
     return [float(f"{learning_rate(step, iteration, total):.6g}") for iteration in firsts]
 
@@ -60,7 +60,7 @@ def test_epochs_end_as_they_do_in_the_paper_with_what_is_left():
 
 def test_an_epoch_goes_factor_times_over_the_videos():
     step = PAPER.steps["appearance"]
-    assert total_iterations(step, UCF101_TRAINING_VIDEOS) == 6 * math.ceil(UCF101_TRAINING_VIDEOS * 10 / 256)
+    assert step.updates(UCF101_TRAINING_VIDEOS) == 6 * math.ceil(UCF101_TRAINING_VIDEOS * 10 / 256)
 
 
 def test_a_schedule_is_stretched_over_more_epochs():
