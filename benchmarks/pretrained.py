@@ -62,6 +62,7 @@ WRONG_FORM: dict[str, Any] = {"weights": "v1.5"}
 SMALL: dict[str, Any] = {"recipe": "small", "weights": "none"}
 # The recipe's jittered colors, and none, as in all rows but `jittered`.
 COLORS: dict[str, Any] = {"overrides": {step: {"color_jitter": 0.5} for step in ("appearance", "joint1")}}
+FROZEN: dict[str, Any] = {"freeze": 3}  # conv1, conv2_x, conv3_x
 NO_TEACHER: dict[str, Any] = {"overrides": {"student": {"feature_weight": 0.0, "logit_weight": 0.0}}}
 PLAIN = {step: {"color_jitter": 0.0} for step in COLORS["overrides"]}
 
@@ -99,6 +100,7 @@ FIRST = {
     "average-240": LENGTH_OF_TRAINING["average-240"],
     "jittered-late": _late("pretrained, jittered colors: late fusion", "jittered", COLORS),
     "jittered-240": _joint("joint, center start, jittered colors", base="jittered", training=COLORS),
+    "frozen-240": _joint("joint, colors, frozen up to conv3_x", base="jittered", training=COLORS, joint1=FROZEN),
 }
 STUDENT = replace(
     FIRST["jittered-240"], title="student of the joint network", step="student", tests=(CLIPS,), run_of="jittered-240"
@@ -160,6 +162,7 @@ SETTINGS = {
     "rate-0.002": _joint("joint, center start, rate 0.002", joint1={"lr": 0.002}),
     "jittered-late": FIRST["jittered-late"],
     "jittered-240": FIRST["jittered-240"],
+    "frozen-240": FIRST["frozen-240"],
 }
 TRAINING: dict[str, Any] = {"recipe": "finetune", "weights": "v1", "size": (112, 112), "validation": 0.0}
 TRAINING |= {"precision": "bf16", "overrides": PLAIN}
@@ -204,10 +207,19 @@ COMPARED = (
     (("center-240", RECALIBRATED, "fused"), ("center-240", SEQUENCE, "fused")),
     *((("center-240", "windows", "fused"), (other, "windows", "fused")) for other in ("none", "a2m", "both", "pool")),
     *((("jittered-240", SEQUENCE, stream), ("center-240", SEQUENCE, stream)) for stream in STREAMS),
+    *((("frozen-240", SEQUENCE, stream), ("jittered-240", SEQUENCE, stream)) for stream in STREAMS),
     *((("jittered-late", SEQUENCE, stream), ("late", SEQUENCE, stream)) for stream in STREAMS),
-    (("jittered-240", SEQUENCE, "fused"), ("jittered-late", SEQUENCE, "fused")),
-    (("jittered-240", SEQUENCE, "fused"), ("jittered-late", SEQUENCE, "motion")),
-    (("jittered-240", SEQUENCE, "fused"), ("jittered-240", SEQUENCE, "motion")),
+    *(
+        ((name, test, "fused"), other)
+        for name, test in itertools.product(("frozen-240", "jittered-240"), TEMPORALS)
+        for other in (
+            ("jittered-late", SEQUENCE, "fused"),
+            ("jittered-late", SEQUENCE, "motion"),
+            (name, test, "motion"),
+            (name, test, "appearance"),
+            ("scratch-late", SEQUENCE, "fused"),
+        )
+    ),
     *(((name, WEIGHTED, "fused"), (name, SEQUENCE, "fused")) for name in ("validated-late", "validated-240")),
     (("student", CLIPS, "appearance"), ("jittered-late", SEQUENCE, "appearance")),
     (("student", CLIPS, "appearance"), ("no-teacher", CLIPS, "appearance")),
