@@ -54,6 +54,8 @@ class FolderOfVideos:
     """Folders that cannot be listed, and why."""
     lists: list[Path] = field(default_factory=list)
     """Files that may give labels: `metadata.csv`, `metadata.jsonl`, and CSV files in `annotations/`."""
+    folders: list[tuple[str, ...]] = field(default_factory=list)
+    """All folders below the root that were looked into."""
 
 
 def read_class_folders(root: Path, *, workspace: Path | None, classes_at: int | None) -> FolderOfVideos:
@@ -76,12 +78,17 @@ def read_class_folders(root: Path, *, workspace: Path | None, classes_at: int | 
         return read
     tops = {video.folders[0] for video in read.videos if video.folders}
     splits = {split_of(top) for top in tops if not _MEANINGLESS.fullmatch(top)}
+    with_videos = {video.path.relative_to(root).parts[:-1] for video in read.videos}
     if classes_at is not None:
         _at_level(read, classes_at)
+        _note_empty(read, with_videos, classes_at)
     elif splits and "" not in splits:  # all folders are splits (`replacement` belongs to one)
         _read_splits(read)
+        _note_empty(read, with_videos, 2)
     else:
         read.videos = _label(read, read.videos, "")
+        if any(video.class_name != UNLABELLED for video in read.videos) and not read.layout.startswith("labels"):
+            _note_empty(read, with_videos, 1)
     spellings: dict[str, set[str]] = defaultdict(set)
     for video in read.videos:
         spellings[video.class_name.casefold()].add(video.class_name)
@@ -122,6 +129,7 @@ def _walk(read: FolderOfVideos, workspace: Path | None) -> None:
 
 def _add_files(read: FolderOfVideos, parent: Path, names: list[str]) -> None:
     below = parent.relative_to(read.root).parts
+    read.folders.append(below)
     there = set(names)
     for name in names:
         path = parent / name
@@ -166,6 +174,17 @@ def _count_videos(workspace: Path) -> int:
             folders[:] = [name for name in folders if name not in ("frames", "flow", "runs", "scores", "set-aside")]
         count += sum(is_video(Path(name)) for name in files)
     return count
+
+
+def _note_empty(read: FolderOfVideos, with_videos: set[tuple[str, ...]], level: int) -> None:
+    """Names the folders number `level`, counted from 1, below which no video lies."""
+    used = {folders[:level] for folders in with_videos}
+    places = {path.parent.relative_to(read.root).parts for path in read.lists}
+    empty = {folders[:level] for folders in read.folders if len(folders) >= level} - used - places
+    if level == 2:  # of splits, where archives may be in between
+        empty = {folders for folders in empty if not any(map(_MEANINGLESS.fullmatch, folders))}
+    if empty:
+        read.notes.append(f"class folders without videos: {some(['/'.join(folders) for folders in sorted(empty)])}")
 
 
 # ------------------------------------------------------------------ layouts

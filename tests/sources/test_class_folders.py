@@ -262,6 +262,16 @@ def test_many_classes_are_told_by_the_smallest_and_the_largest(tmp_path):
     ]
 
 
+def test_class_folders_without_videos_are_named(tmp_path):
+    make(tmp_path / "a", "run/a.avi", "walk/deep/b.avi", "jump/notes.txt", "kick/deep/c.jpg", "annotations/x.csv")
+    make(tmp_path / "b", "train/run/a.avi", "train/part_0/walk/b.avi", "val/run/c.avi", "val/walk/d.txt")
+    make(tmp_path / "c", "clip.avi", "notes/d.txt")
+    told = [find_videos(tmp_path / name).account.notes for name in "abc"]
+    assert "class folders without videos: jump, kick" in told[0]
+    assert told[1] == ["class folders without videos: val/walk"]
+    assert not any("without videos" in note for note in told[2])
+
+
 def test_classes_that_differ_in_case_only_are_told(tmp_path):
     make(tmp_path, "Jump/a.avi", "jump/b.avi", "run/c.avi")
     assert find_videos(tmp_path).account.notes == ["the classes Jump and jump differ in upper and lower case only"]
