@@ -100,8 +100,7 @@ def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> Spl
     def prepare() -> tuple[str, list[Config], list[str]]:
         """The runs' names, the settings of each, and the names of those that are trained already."""
         common = config.named()
-        choice = common.split_choice()
-        _, splits = data.find_splits(workspace, choice, write=not config.dry_run, tell=lambda text: once(note(text)))
+        _, splits = data.find_splits(common, write=not config.dry_run, tell=lambda text: once(note(text)))
         runs, done, size = [], [], config.size
         for split in splits:
             one = common.of_split(split.number)

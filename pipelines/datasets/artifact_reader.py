@@ -14,8 +14,7 @@ from pipelines.datasets.catalogue import Video
 from pipelines.datasets.clips import Clip
 from pipelines.datasets.open_files import OpenArtifactCache
 from pipelines.datasets.sampling import contiguous_runs, flow_indices
-from pipelines.errors import UsageError
-from pipelines.interface.options import BOTH_STREAMS, StreamName
+from pipelines.interface.options import StreamName
 from pipelines.storage.hdf5 import ArtifactError
 
 
@@ -23,17 +22,12 @@ class ArtifactReader:
     """Reads the pixels that some centers of a video need, each frame and field once."""
 
     def __init__(self, streams: Iterable[StreamName], stack: int) -> None:
-        """Raises `UsageError` for another stream.
-
+        """
         Args:
             streams: What to read.
             stack: L, flow fields around a center.
         """
-        self.streams = tuple(streams)
-        unknown = sorted(set(self.streams) - set(BOTH_STREAMS))
-        if unknown or not self.streams:
-            raise UsageError(f"streams are {self.streams}, but must be of {BOTH_STREAMS}")
-        self.stack = stack
+        self.streams, self.stack = tuple(streams), stack
         self.open_files = OpenArtifactCache()
 
     def read(self, video: Video, centers: np.ndarray) -> "DecodedClip":

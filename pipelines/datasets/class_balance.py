@@ -1,7 +1,7 @@
 """How evenly the videos are spread over the classes, and what that alone makes of an accuracy."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,7 @@ class ClassBalance:
         return f"{spread} test {most} a class (median {self.median:g}){unbalanced}; {self.sentence()}"
 
 
-def class_weights(labels: "np.ndarray", classes: int) -> "np.ndarray":
+def class_weights(labels: "Sequence[int] | np.ndarray", classes: int) -> "np.ndarray":
     """What the loss of a video of each class is multiplied by so that every class counts alike: float64 [classes].
 
     Inverse to a class's number of videos, and 1 on average over the videos, so that the loss keeps its scale. 1 for a

@@ -7,7 +7,7 @@ import mmap
 import os
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -42,7 +42,7 @@ def make_loader(
 
     Args:
         dataset: Training samples, which come as `Batch`, or test samples, which come one by one.
-        sampler: A `StepSampler` for training samples, indices for test samples.
+        sampler: A `StepSampler` for training samples, indices for test samples. It is gone over once.
         workers: Loader processes; 0 loads in this one.
         device: Where the samples will go: for a GPU they come in pinned memory.
     """
@@ -55,9 +55,27 @@ def make_loader(
         _require_room_for_semaphores(workers)
         start_fork_server()
     if isinstance(dataset, TrainingSamples):
-        return _Batches(dataset, cast("Iterable[list[Item]]", sampler), options)
-    requests = _Requests(dataset, sampler)
+        return _batches(dataset, cast("Iterable[list[Item]]", sampler), options)
+    requests = (dataset.request(index) for index in cast("Iterable[int]", sampler))
     return _loaded(DataLoader(_Maker(dataset), batch_size=None, sampler=requests, collate_fn=_shipped, **options))
+
+
+def _batches(dataset: TrainingSamples, sampler: Iterable[list[Item]], options: Mapping[str, Any]) -> Iterator[Batch]:
+    """Batches put together from parts, on which all processes work: at a batch of 128 samples each would otherwise
+    have two of its own in the making."""
+    counts: deque[int] = deque()  # of the parts of each batch that is in the making
+
+    def parts() -> Iterator[list[Any]]:
+        for items in sampler:
+            starts = range(0, max(1, len(items)), SAMPLES_AT_ONCE)  # a rank's share of a small batch may be none
+            counts.append(len(starts))
+            for start in starts:
+                yield [dataset.request(item) for item in items[start : start + SAMPLES_AT_ONCE]]
+
+    loader = DataLoader(_Maker(dataset), batch_sampler=parts(), collate_fn=_collated, **options)
+    loaded: Iterator[Batch] = _loaded(loader)
+    for first in loaded:
+        yield Batch.joined([first, *itertools.islice(loaded, counts.popleft() - 1)])
 
 
 def _require_room_for_semaphores(workers: int) -> None:
@@ -83,17 +101,6 @@ class _Maker(Dataset[Any]):
 
     def __getitem__(self, request: tuple[Any, Video, int]) -> Any:
         return self.dataset.make(*request)
-
-
-class _Requests:
-    """Sampler of what a `_Maker` takes."""
-
-    def __init__(self, dataset: TrainingSamples | TestSamples, sampler: Iterable[Any]) -> None:
-        self.dataset, self.sampler = dataset, sampler
-
-    def __iter__(self) -> Iterator[tuple[Any, Video, int]]:
-        for item in self.sampler:
-            yield item, *self.dataset.labelled(item)
 
 
 def _loaded(loader: Iterable[Loaded], patience: float = Limits.patience) -> Iterator[Loaded]:
@@ -137,17 +144,12 @@ def _loaded(loader: Iterable[Loaded], patience: float = Limits.patience) -> Iter
             waited = 0.0
             yield item
     finally:
-        _end(loaded, processes)
-
-
-def _end(loaded: Iterator[Any], processes: Sequence[Any]) -> None:
-    """Ends the loader's processes, of which one that hangs would be waited for at this process's end: they ignore the
-    SIGTERM that torch sends."""
-    if processes:
-        loaded._shutdown_workers()  # type: ignore[attr-defined]
-    for process in processes:
-        if process.is_alive():
-            process.kill()
+        if processes:
+            loaded._shutdown_workers()  # type: ignore[attr-defined]
+        # One that hangs would be waited for at this process's end: they ignore the SIGTERM that torch sends.
+        for process in processes:
+            if process.is_alive():
+                process.kill()
 
 
 def _shipped(loaded: Any) -> Any:
@@ -157,36 +159,6 @@ def _shipped(loaded: Any) -> Any:
 
 def _collated(samples: Sequence[Sample | BadSample]) -> Any:
     return _shipped(collate(samples))
-
-
-class _Batches:
-    """Batches put together from parts, on which all processes work: at a batch of 128 samples each would otherwise
-    have two of its own in the making."""
-
-    def __init__(self, dataset: TrainingSamples, sampler: Iterable[list[Item]], options: dict[str, Any]) -> None:
-        self.dataset, self.sampler, self.options = dataset, sampler, options
-
-    def __iter__(self) -> Iterator[Batch]:
-        order = _Parts(self.dataset, self.sampler)
-        loader = DataLoader(_Maker(self.dataset), batch_sampler=order, collate_fn=_collated, **self.options)
-        parts: Iterator[Batch] = _loaded(loader)
-        for first in parts:
-            yield Batch.joined([first, *itertools.islice(parts, order.counts.popleft() - 1)])
-
-
-class _Parts:
-    """Batch sampler of the parts of each batch; `counts` of how many each has, in order."""
-
-    def __init__(self, dataset: TrainingSamples, sampler: Iterable[list[Item]]) -> None:
-        self.dataset, self.sampler = dataset, sampler
-        self.counts: deque[int] = deque()
-
-    def __iter__(self) -> Iterator[list[tuple[Item, Video, int]]]:
-        for items in self.sampler:
-            parts = [items[start : start + SAMPLES_AT_ONCE] for start in range(0, len(items), SAMPLES_AT_ONCE)]
-            parts = parts or [[]]  # a rank's share of a small batch
-            self.counts.append(len(parts))
-            yield from (list(_Requests(self.dataset, part)) for part in parts)
 
 
 def _start_worker(worker: int) -> None:

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -84,7 +84,7 @@ class TestSample:
 
     def pin_memory(self) -> Self:
         rgb, flow = (None if x is None else x.pin_memory() for x in (self.rgb, self.flow))
-        return type(self)(rgb, flow, self.label, self.index)
+        return replace(self, rgb=rgb, flow=flow)
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,7 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """The same on another device; does not wait for copies out of pinned memory."""
         rgb, flow = (None if x is None else x.to(device, non_blocking=True) for x in (self.rgb, self.flow))
-        return Batch(
-            rgb, flow, self.labels.to(device, non_blocking=True), self.indices, self.bad, self.missing_positions
-        )
+        return replace(self, rgb=rgb, flow=flow, labels=self.labels.to(device, non_blocking=True))
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
         """Says that `stream` uses what another one has copied."""
@@ -156,7 +154,7 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         rgb, flow = (None if x is None else x.pin_memory() for x in (self.rgb, self.flow))
-        return Batch(rgb, flow, self.labels.pin_memory(), self.indices, self.bad, self.missing_positions)
+        return replace(self, rgb=rgb, flow=flow, labels=self.labels.pin_memory())
 
 
 def collate(samples: Sequence[Sample | BadSample]) -> Batch:
@@ -183,7 +181,31 @@ def _together(clips: Sequence[Clip | None]) -> Clips | None:
 # ------------------------------------------------------------------ data sets
 
 
-class TrainingSamples(Dataset[Sample | BadSample]):
+class _Samples(Dataset[Any]):
+    """Samples by what a sampler gives: an `Item`, or the index of a video."""
+
+    def __init__(self, videos: Sequence[Video], labels: Sequence[int], reader: ArtifactReader) -> None:
+        if len(videos) != len(labels):
+            raise ValueError(f"{len(videos)} videos have {len(labels)} labels")
+        self.videos, self.labels, self.reader = list(videos), [int(label) for label in labels], reader
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, key: Item | int) -> Any:
+        return self.make(*self.request(key))
+
+    def request(self, key: Item | int) -> tuple[Any, Video, int]:
+        """What `make` takes: the key, the video that it means, and the index of its class."""
+        index = key.video if isinstance(key, Item) else key
+        return key, self.videos[index], self.labels[index]
+
+    def make(self, key: Any, video: Video, label: int) -> Any:
+        """The sample of a video, or a `BadSample`; looks at neither `videos` nor `labels`."""
+        raise NotImplementedError
+
+
+class TrainingSamples(_Samples):
     """Training samples by `Item`, as `StepSampler` gives them."""
 
     def __init__(
@@ -216,26 +238,14 @@ class TrainingSamples(Dataset[Sample | BadSample]):
             flow_scale: X of 1 or more; each sample's normalised flow is multiplied by one factor, drawn log-uniformly
                 between 1/X and X.
         """
-        self.videos, self.labels = _labelled(videos, labels)
+        super().__init__(videos, labels, ArtifactReader(streams, sampling.stack))
         self.sampling = sampling
         self.scheme = scheme
         self.size = (int(size[0]), int(size[1]))
         self.seed, self.step_index = seed, step_index
         self.mirror, self.color_jitter, self.flow_scale = mirror, color_jitter, flow_scale
-        self.reader = ArtifactReader(streams, sampling.stack)
-
-    def __len__(self) -> int:
-        return len(self.videos)
-
-    def __getitem__(self, item: Item) -> Sample | BadSample:
-        return self.make(item, *self.labelled(item))
-
-    def labelled(self, item: Item) -> tuple[Video, int]:
-        """The video that the item names, and its class index."""
-        return self.videos[item.video], self.labels[item.video]
 
     def make(self, item: Item, video: Video, label: int) -> Sample | BadSample:
-        """The item's sample, of its video; looks at neither `videos` nor `labels`."""
         epoch, i, index = item
         rng = np.random.default_rng((self.seed, self.step_index, epoch, i))
         try:
@@ -254,7 +264,7 @@ class TrainingSamples(Dataset[Sample | BadSample]):
         return Sample(rgb, flow, label, index)
 
 
-class TestSamples(Dataset[TestSample | BadSample]):
+class TestSamples(_Samples):
     """Whole videos for the test, by their index.
 
     Windows over time (`sampling.windows`) are cut from these by whoever scores them.
@@ -289,24 +299,12 @@ class TestSamples(Dataset[TestSample | BadSample]):
             streams: What to read.
             clip: Frames of a clip and their distance, where they are in clips (`sampling.spaced_centers`).
         """
-        self.videos, self.labels = _labelled(videos, labels)
+        super().__init__(videos, labels, ArtifactReader(streams, stack))
         self.size = (int(size[0]), int(size[1]))
         self.crops, self.views, self.mirror, self.reference = crops, views, mirror, reference
         self.clip = clip
-        self.reader = ArtifactReader(streams, stack)
-
-    def __len__(self) -> int:
-        return len(self.videos)
-
-    def __getitem__(self, index: int) -> TestSample | BadSample:
-        return self.make(index, *self.labelled(index))
-
-    def labelled(self, index: int) -> tuple[Video, int]:
-        """The video of that index, and its class index."""
-        return self.videos[index], self.labels[index]
 
     def make(self, index: int, video: Video, label: int) -> TestSample | BadSample:
-        """The sample of a video; looks at neither `videos` nor `labels`."""
         try:
             centers = spaced_centers(_length(video), self.crops, self.reader.stack, video.flow_step, self.clip)
             pixels = self.reader.read(video, centers)
@@ -345,12 +343,6 @@ def _in_views(clip: Clip, size: Size, *, views: ViewName, mirror: bool, referenc
     if mirror:
         crops = crops + [replace(crop, mirror=True) for crop in crops]
     return Clips([replace(clip, crop=crop, size=size) for crop in crops])
-
-
-def _labelled(videos: Sequence[Video], labels: Sequence[int]) -> tuple[list[Video], list[int]]:
-    if len(videos) != len(labels):
-        raise ValueError(f"{len(videos)} videos have {len(labels)} labels")
-    return list(videos), [int(label) for label in labels]
 
 
 def _length(video: Video) -> int:

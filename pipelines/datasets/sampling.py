@@ -10,9 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.errors import UsageError
-from pipelines.interface import options
-
 
 @dataclass(frozen=True)
 class TemporalSampling:
@@ -20,23 +17,10 @@ class TemporalSampling:
 
     frames: int
     """T, the centers of one sample."""
-    stride: tuple[int, int] | None = None
-    """Lowest and highest distance between centers; one value of it, ends included, is drawn for each sample. None only
-    for single frames."""
+    stride: tuple[int, int] = (1, 1)
+    """Lowest and highest distance between centers; one value of it, ends included, is drawn for each sample."""
     stack: int = 10
     """L, the flow fields around a center."""
-
-    def __post_init__(self) -> None:
-        options.require("--frames", options.Positive, self.frames)
-        options.require("--stack", options.Positive, self.stack)
-        if self.stride is None:
-            if self.frames > 1:
-                raise UsageError(
-                    f"--frames {self.frames} needs --stride, the lowest and highest distance between frames"
-                )
-        elif not 1 <= self.stride[0] <= self.stride[1]:
-            low, high = self.stride
-            raise UsageError(f"--stride {low}-{high}: give LOW-HIGH of at least 1 frame, with LOW <= HIGH")
 
 
 def valid_centers(length: int, stack: int = 10, flow_step: int = 1) -> range:
@@ -66,7 +50,7 @@ def sample_centers(length: int, sampling: TemporalSampling, rng: np.random.Gener
         ValueError: The video has no frames.
     """
     valid = _centers_in_use(length, sampling.stack, flow_step)
-    low, high = sampling.stride or (1, 1)
+    low, high = sampling.stride
     stride = int(rng.integers(low, high + 1))
     starts = len(valid) - (sampling.frames - 1) * stride
     whole_video = length < sampling.stack + flow_step

@@ -9,8 +9,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from pipelines.errors import UsageError
+from pipelines.storage.typed_json import Within
 
 _UCF101_LIST = re.compile(r"^(?P<side>train|test|val)list(?P<number>\d+)\.txt$")
 _HMDB51_LIST = re.compile(r"^(?P<class>.+)_test_split(?P<number>\d+)\.txt$")
@@ -29,7 +31,7 @@ _HMDB51_SIDES = {"1": "train", "2": "test", "0": "unused"}
 class Split:
     """One division of a data set. Ids are `<class>/<file name without its last suffix>`, in the order of the lists."""
 
-    number: int
+    number: Annotated[int, Within(0, 1 << 20)]
     train: list[str]
     test: list[str]
     classes: list[str]
@@ -190,13 +192,13 @@ def _read_ucf101(folder: Path) -> list[_Numbered]:
                 raise UsageError(
                     f"{folder} lacks {side}list{number:02}.txt: add it, or remove the other of split {number}"
                 )
-        sides, numbers = _Sides(), _Numbers()
+        sides, first = _Sides(), dict[int | str, tuple[int | str, str]]()
         for side, path in paths.items():
             for where, line in _lines(path):
                 id_, label = _ucf101_id(side, line, where, labels)
                 sides.add(side, id_, where)
                 if label:
-                    numbers.add(int(label), id_.partition("/")[0], where)
+                    _require_one_label(first, int(label), id_.partition("/")[0], where)
         if not sides.train:
             raise UsageError(f"{paths['train']} names no training video: restore it")
         classes = set(labels) or {id_.split("/")[0] for id_ in sides.named}
@@ -204,22 +206,17 @@ def _read_ucf101(folder: Path) -> list[_Numbered]:
     return splits
 
 
-class _Numbers:
-    """The label of each class and the class of each label, as the lines of a split have them."""
-
-    def __init__(self) -> None:
-        self._first: dict[int | str, tuple[int | str, str]] = {}
-
-    def add(self, number: int, class_name: str, where: str) -> None:
-        """Raises `UsageError` where a line before has it otherwise."""
-        for key, value in ((number, class_name), (class_name, number)):
-            before, at = self._first.setdefault(key, (value, where))
-            if before != value:
-                raise UsageError(
-                    f"{where} gives {class_name!r} the label {number}, but {at} gives "
-                    + (f"it {before}" if key == class_name else f"this label to {before!r}")
-                    + ": one label a class, correct one of them"
-                )
+def _require_one_label(first: dict[int | str, tuple[int | str, str]], number: int, class_name: str, where: str) -> None:
+    """Raises `UsageError` where a line before gives the class another label, or another class the label. `first`: the
+    label of each class and the class of each label, and where it first stands."""
+    for key, value in ((number, class_name), (class_name, number)):
+        before, at = first.setdefault(key, (value, where))
+        if before != value:
+            raise UsageError(
+                f"{where} gives {class_name!r} the label {number}, but {at} gives "
+                + (f"it {before}" if key == class_name else f"this label to {before!r}")
+                + ": one label a class, correct one of them"
+            )
 
 
 def _numbered_lists(folder: Path) -> dict[int, dict[str, Path]]:
@@ -275,7 +272,7 @@ def _ucf101_id(side: str, line: str, where: str, labels: dict[str, int]) -> tupl
         raise UsageError(
             f"{where} gives {class_name!r} the label {label}, but {_CLASS_INDEX} says {labels[class_name]}"
         )
-    return f"{class_name}/{_without_suffix(parts[-1])}", label
+    return f"{class_name}/{Path(parts[-1]).stem}", label
 
 
 def _read_hmdb51(folder: Path) -> list[_Numbered]:
@@ -294,7 +291,7 @@ def _read_hmdb51(folder: Path) -> list[_Numbered]:
                 clip, mark = _last_word(line)
                 if mark not in _HMDB51_SIDES or not clip:
                     raise UsageError(f"{where} must be like 'clip.avi 1' (1 train, 2 test, 0 unused), not {line!r}")
-                sides.add(_HMDB51_SIDES[mark], f"{class_name}/{_without_suffix(clip)}", where)
+                sides.add(_HMDB51_SIDES[mark], f"{class_name}/{Path(clip).stem}", where)
         if not sides.train:
             raise UsageError(f"the lists of split {number} in {folder} mark no video 1, for training: restore them")
         splits.append((number, sides, classes))
@@ -317,8 +314,3 @@ def _last_word(line: str) -> tuple[str, str]:
     """What stands before the last word, and that word."""
     before, *last = line.rsplit(None, 1)
     return (before, last[0]) if last else ("", before)
-
-
-def _without_suffix(name: str) -> str:
-    """`a.b.avi` -> `a.b`, by the rule that names the artifacts."""
-    return Path(name).stem

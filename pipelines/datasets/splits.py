@@ -19,6 +19,7 @@ from pipelines.datasets.dataset_file import video_id
 from pipelines.datasets.group_splits import FOLDS, leaking_groups, make_splits
 from pipelines.datasets.groups import group_of, recognised_groups
 from pipelines.datasets.split_lists import NO_GROUPS, GroupRule, Split, list_files, read_lists, ucf101_lists
+from pipelines.datasets.video_names import by_spelling, plain_name
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.options import BOTH_STREAMS, StreamName
 from pipelines.interface.wording import numbered, plural
@@ -90,7 +91,7 @@ def prepare_splits(
         catalogue: Its videos.
         splits: Folder of split lists to copy, or the name of a set; None: the first set.
         seed: Of random splits.
-        groups: Finds the group of a video, which stays on one side of a split.
+        groups: How the group of a video is found, which stays on one side of a split.
         overwrite: Replace lists that differ from those in the folder `splits`, and splits of our own that were made
             with other `groups` or `folds`, or lack videos.
         folds: How many random splits to make.
@@ -109,17 +110,17 @@ def prepare_splits(
         name, lists = _chosen_set(
             workspace, splits, overwrite, may_make=folds is not None or groups is not None, tell=tell
         )
-        folder = _folder(workspace, name)
+        folder = workspace.split_sets / name if name else workspace.splits
         if splits is not None and lists:
             if folds is not None:
                 raise UsageError(f"--folds {folds} is of splits that stres makes: leave it out, or --splits {splits}")
             if not write:
-                return [replace(split, groups=groups, set_name=name) for split in read_splits(splits)]
+                return [replace(split, groups=groups, set_name=name) for split in read_lists(splits)]
             _replace(folder, lists, {"origin": "lists", "source": str(splits)}, groups)
         elif not list_files(folder) or _made_otherwise(folder, groups, folds, overwrite):
             return _make(folder, name, catalogue, seed, groups, folds, exclude, write, tell)
         elif overwrite and (record := _record(folder)).get("origin") in ("made", "videos"):
-            left_out = resolve(read_splits(folder)[0], catalogue, exclude).unlisted
+            left_out = resolve(read_lists(folder)[0], catalogue, exclude).unlisted
             if left_out:
                 what = plural(len(left_out), "video was", "videos were")
                 tell(f"{what} in no split, for example {left_out[0]}: the splits are made again")
@@ -145,10 +146,6 @@ def sets_of_splits(workspace: Workspace) -> dict[str, Path]:
 def set_name_of(workspace: Workspace, splits: Path, overwrite: bool = False) -> str:
     """The name of the set of splits that `prepare_splits` takes for `splits`: "" for the first. Raises as it does."""
     return _chosen_set(workspace, splits, overwrite, may_make=True)[0]
-
-
-def _folder(workspace: Workspace, set_name: str) -> Path:
-    return workspace.split_sets / set_name if set_name else workspace.splits
 
 
 def _chosen_set(
@@ -281,12 +278,7 @@ def splits_in_use(folder: Path, groups: GroupRule = None) -> list[Split]:
         "groups_from": str(_record(folder).get("groups_from", "")),
         "set_name": "" if folder.name == "splits" else folder.name,
     }
-    return [replace(split, **about) for split in read_splits(folder)]
-
-
-def read_splits(folder: Path) -> list[Split]:
-    """The splits of a folder of UCF101's or HMDB51's lists, by number. Raises `UsageError` for broken or no lists."""
-    return read_lists(folder)
+    return [replace(split, **about) for split in read_lists(folder)]
 
 
 def write_splits(folder: Path, splits: Sequence[Split], record: Mapping[str, Any] | None = None) -> None:
@@ -374,8 +366,8 @@ def what_they_lack(missing: Sequence[str], catalogue: Catalogue) -> str:
             return f"{which} {has} and no {lacks}: run `stres {command}` on the videos"
     by_name: dict[str, list[str]] = defaultdict(list)
     for video in catalogue.videos:
-        by_name[_bare(video.video)].append(video.id)
-    alike = [(id_, by_name[_bare(id_.partition("/")[2])]) for id_ in missing if finder.video(id_) is None]
+        by_name[plain_name(video.video)].append(video.id)
+    alike = [(id_, by_name[plain_name(id_.partition("/")[2])]) for id_ in missing if finder.video(id_) is None]
     alike = [(id_, found) for id_, found in alike if len(found) == 1]
     if not alike:
         return ""
@@ -387,11 +379,6 @@ def what_they_lack(missing: Sequence[str], catalogue: Catalogue) -> str:
     )
 
 
-def _bare(name: str) -> str:
-    """A name without what spellings differ in."""
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
-
-
 class _Finder:
     """Looks up ids and classes as the catalogue spells them."""
 
@@ -400,12 +387,12 @@ class _Finder:
         self.videos = {video.id: video for video in catalogue.videos}
         self.classes = set(catalogue.classes)
         self.named: set[str] = set()
-        self._folded = _unambiguous(self.videos)
+        self._folded = by_spelling(self.videos, str.casefold)
         self._segments: dict[str, list[Video]] = defaultdict(list)  # by the id of their video
         for video in catalogue.videos:
             if whole := video_of(video.video):
                 self._segments[video_id(video.class_name, whole)].append(video)
-        self._folded_classes = _unambiguous(self.classes)
+        self._folded_classes = by_spelling(self.classes, str.casefold)
 
     def find(self, ids: Iterable[str]) -> tuple[list[Video], list[str]]:
         """The videos that have what the streams are fed with, and the ids of which that is not so. The id of an
@@ -426,14 +413,6 @@ class _Finder:
 
     def class_name(self, name: str) -> str:
         return name if name in self.classes else self._folded_classes.get(name.casefold(), name)
-
-
-def _unambiguous(names: Iterable[str]) -> dict[str, str]:
-    """Case-folded name -> name, where no two fold to the same."""
-    folded: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        folded[name.casefold()].append(name)
-    return {fold: spellings[0] for fold, spellings in folded.items() if len(spellings) == 1}
 
 
 # ------------------------------------------------------------------ the folder

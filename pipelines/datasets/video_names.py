@@ -1,23 +1,23 @@
 """Which video or class a name means, as people and other programs write them."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 
 from pipelines.sources.names import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
 
 def plain_name(name: str) -> str:
-    """A class's name without what spellings differ in: case, blanks and punctuation."""
+    """A name without what spellings differ in: case, blanks and punctuation."""
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
-def by_spelling(names: Iterable[str]) -> dict[str, str]:
-    """Names of classes by their `plain_name`, of those that no two share."""
+def by_spelling(names: Iterable[str], spelling: Callable[[str], str] = plain_name) -> dict[str, str]:
+    """Names by their `spelling`, of those that no two share."""
     found = defaultdict(list)
     for name in names:
-        found[plain_name(name)].append(name)
-    return {plain: same[0] for plain, same in found.items() if len(same) == 1}
+        found[spelling(name)].append(name)
+    return {spelled: same[0] for spelled, same in found.items() if len(same) == 1}
 
 
 def without_suffix(video: str) -> PurePosixPath:

@@ -206,13 +206,14 @@ def _require_free(workspace: Workspace, folder: Path, overwrite: bool) -> None:
 
 
 def _split(workspace: Workspace, config: Config) -> "Split | None":
-    from pipelines.datasets.splits import read_splits, sets_of_splits
+    from pipelines.datasets.split_lists import read_lists
+    from pipelines.datasets.splits import sets_of_splits
 
     sets = sets_of_splits(workspace)
     folder = sets.get(str(config.splits or ""), config.splits)
     if folder is None:
         return None
-    found = {split.number: split for split in read_splits(folder)}
+    found = {split.number: split for split in read_lists(folder)}
     if config.split not in found:
         raise UsageError(f"{folder} has no split {config.split}: give one of {', '.join(map(str, found))}")
     return found[config.split]

@@ -50,8 +50,8 @@ def from_json(kind: Any, value: Any, name: str = "") -> Any:
     """Converts a JSON value to a type.
 
     Args:
-        kind: A dataclass (from an object), tuple (from a list), mapping, text, number, `Literal`, union, or one of
-            these `Annotated` with its range. A dataclass with a `from_json(value, name)` of its own is read by that;
+        kind: A dataclass (from an object), tuple or list, mapping, text, number, `Literal`, union, or one of these
+            `Annotated` with its range. A dataclass with a `from_json(value, name)` of its own is read by that;
             fields of another may be absent if they have a default.
         value: What `json.loads` gave.
         name: Where the value stands, for messages.
@@ -76,10 +76,10 @@ def from_json(kind: Any, value: Any, name: str = "") -> Any:
         return from_json(last, value, name)
     if origin is Literal and isinstance(value, str | int) and value in arguments:
         return value
-    if origin is tuple and isinstance(value, list):
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+    if origin in (tuple, list) and isinstance(value, list):
+        kinds = list(arguments) if origin is tuple and arguments[-1] is not Ellipsis else [arguments[0]] * len(value)
         if len(kinds) == len(value):
-            return tuple(from_json(each, item, name) for each, item in zip(kinds, value, strict=True))
+            return origin(from_json(each, item, name) for each, item in zip(kinds, value, strict=True))
     if origin is Mapping and isinstance(value, dict):
         of_key, of_value = arguments
         return {from_json(of_key, key, name): from_json(of_value, item, f"{name}.{key}") for key, item in value.items()}

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.datasets.catalogue import (
     Catalogue,
@@ -30,13 +31,16 @@ from pipelines.datasets.splits import (
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.options import BOTH_STREAMS, Balance, StreamName
 from pipelines.interface.wording import plural, some
-from pipelines.runtime.progress import OnProgress, note
+from pipelines.runtime.progress import OnProgress, ignore_progress, note
 from pipelines.sources.segments import video_of
 from pipelines.sources.videos import class_counts
 from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.workspace import UNLABELLED, Workspace
 from pipelines.training.run_config import HeldOut
+
+if TYPE_CHECKING:
+    from pipelines.training.settings import TrainingSettings
 
 ENOUGH_GROUPS = 10  # of every class, for a recipe to hold a tenth out unasked
 
@@ -72,80 +76,43 @@ class TrainingData:
     """By id, the SHA-256 of the source of each video of the split, training and test, of which it is known."""
 
 
-@dataclass(frozen=True)
-class SplitChoice:
-    """Which splits of a workspace to use, and how to make those that it does not have yet; as for `prepare_splits`."""
-
-    splits: Path | None = None
-    """Folder of the split lists to use, or name of a set; None for the first set of the workspace, which is made where
-    there is none."""
-    seed: int = 0
-    """Of splits to be made."""
-    group_regex: str | None = None
-    """Finds the group of a video, which stays on one side of a split."""
-    groups_file: Path | None = None
-    """Names the groups instead."""
-    folds: int | None = None
-    """Number of splits to be made."""
-    overwrite: bool = False
-    """Replace the splits of the workspace."""
-    exclude: Collection[str] = ()
-    """Classes that take no part."""
-
-
 def find_splits(
-    workspace: Workspace, choice: SplitChoice, *, write: bool, tell: Callable[[str], None] = lambda text: None
+    settings: "TrainingSettings", *, write: bool, tell: Callable[[str], None] = lambda text: None
 ) -> tuple[Catalogue, list[Split]]:
-    """The videos of a workspace and its splits, which are made where there are none.
+    """The videos of a workspace and its splits, which are made where there are none; without `write` nothing is
+    stored.
 
     Raises as `prepare_splits`, and `UsageError` for groups that do not fit.
     """
+    workspace, exclude = Workspace(settings.workspace), settings.exclude_classes
     catalogue = with_damaged(workspace, load_catalogue(workspace, write=write))
-    groups: GroupRule = choice.group_regex
-    if choice.groups_file is not None:
-        labelled = [video for video in catalogue.videos if video.class_name not in (UNLABELLED, *choice.exclude)]
-        groups = read_groups(choice.groups_file, [video.id for video in labelled])
+    groups: GroupRule = settings.group_regex
+    if settings.groups is not None:
+        labelled = [video for video in catalogue.videos if video.class_name not in (UNLABELLED, *exclude)]
+        groups = read_groups(settings.groups, [video.id for video in labelled])
     return catalogue, prepare_splits(
         workspace,
         catalogue,
-        choice.splits,
-        seed=choice.seed,
+        settings.splits,
+        seed=settings.seed,
         groups=groups,
-        overwrite=choice.overwrite,
-        folds=choice.folds,
-        exclude=choice.exclude,
+        overwrite=settings.overwrite,
+        folds=settings.folds,
+        exclude=exclude,
         write=write,
         tell=tell,
     )
 
 
 def find_training_data(
-    workspace: Workspace,
-    split_number: int,
-    choice: SplitChoice,
-    *,
-    streams: Collection[StreamName] = BOTH_STREAMS,
-    validation: float | Path | None = 0.0,
-    recipe_validation: float = 0.0,
-    balance: Balance = "none",
-    unlabelled: bool = False,
-    write: bool = True,
-    on_progress: OnProgress,
+    settings: "TrainingSettings", on_progress: OnProgress = ignore_progress, *, write: bool = True
 ) -> TrainingData:
     """Finds the training videos of a split, and says what is not as it should be.
 
     Args:
-        workspace: Where artifacts and splits lie.
-        split_number: Of the split.
-        choice: Of the splits that it is one of.
-        streams: Those to be trained.
-        validation: Share of the training groups to hold out, or a list of the videos; None for that of the recipe,
-            if every class has enough groups.
-        recipe_validation: That of the recipe.
-        balance: How classes of unequal size are made to count alike.
-        unlabelled: Whether to find the videos without a class that have what the streams need.
-        write: False leaves `dataset.json` and the splits as they are.
+        settings: Of one split.
         on_progress: Is told what was found.
+        write: False leaves `dataset.json` and the splits as they are.
 
     Raises:
         UsageError: An unknown split, a single class, or one without training video.
@@ -155,32 +122,33 @@ def find_training_data(
     def tell(text: str) -> None:
         on_progress(note(text))
 
-    catalogue, found = find_splits(workspace, choice, write=write, tell=tell)
-    split = next((split for split in found if split.number == split_number), None)
+    exclude, root = settings.exclude_classes, settings.workspace
+    streams = {stream for name in settings.selected() for stream in settings.step(name).inputs}
+    catalogue, found = find_splits(settings, write=write, tell=tell)
+    split = next((split for split in found if split.number == settings.split), None)
     if split is None:
-        raise UsageError(f"--split {split_number}: there are the splits {', '.join(str(s.number) for s in found)}")
-    all_classes, split = split.classes, without_classes(split, choice.exclude)
+        raise UsageError(f"--split {settings.split}: there are the splits {', '.join(str(s.number) for s in found)}")
+    all_classes, split = split.classes, without_classes(split, exclude)
     _require_classes(split, "leave fewer out by --exclude-class" if len(all_classes) > 1 else MORE_CLASSES)
-    resolved = resolve(split, catalogue, choice.exclude, streams)
+    resolved = resolve(split, catalogue, exclude, streams)
     if not resolved.train:
         raise MissingError(
-            f"none of the {len(split.train)} training videos of split {split_number} has "
-            f"{' and '.join('frames' if stream == 'appearance' else 'flow' for stream in sorted(streams))} in "
-            f"{workspace.root}: "
+            f"none of the {len(split.train)} training videos of split {split.number} has "
+            f"{' and '.join('frames' if stream == 'appearance' else 'flow' for stream in sorted(streams))} in {root}: "
             + (
                 what_they_lack(resolved.missing_train, catalogue)
                 or "run `stres extract-frames` and `stres extract-flow` on the videos first"
             )
-            + _one_stream(split, catalogue, choice.exclude, streams)
+            + _one_stream(split, catalogue, exclude, streams)
         )
-    for text in _sentences(resolved, catalogue, streams, balance):
+    for text in _sentences(resolved, catalogue, streams, settings.balance or "none"):
         tell(text)
     if all(video.damage for video in resolved.train):
         raise MissingError(
-            f"none of the {len(resolved.train)} training videos of split {split_number} can be read, for example: "
+            f"none of the {len(resolved.train)} training videos of split {split.number} can be read, for example: "
             f"{resolved.train[0].damage}"
         )
-    held_out_by, held, why = _held_out(resolved, split, validation, recipe_validation, choice.seed)
+    held_out_by, held, why = _held_out(resolved, split, settings)
     trained = [video for video in resolved.train if video.id not in held]
     held_out = [video for video in resolved.train if video.id in held]
     if held_out:
@@ -189,12 +157,12 @@ def find_training_data(
     elif why:
         tell(why)
     without_class = []
-    if unlabelled:
+    if settings.unlabelled:
         without_class = [one for one in catalogue.videos if one.class_name == UNLABELLED and one.has(streams)]
         if not without_class:
             raise MissingError(
-                f"--unlabelled: no video without a class has frames and flow in {workspace.root}: run `stres "
-                "extract-frames` and `stres extract-flow` on a folder of such videos first"
+                f"--unlabelled: no video without a class has frames and flow in {root}: run `stres extract-frames` and "
+                "`stres extract-flow` on a folder of such videos first"
             )
         tell(f"the student also matches its teacher on {plural(len(without_class), 'video')} without a class")
     flow = None
@@ -219,23 +187,22 @@ def find_training_data(
     )
 
 
-def _held_out(
-    resolved: ResolvedSplit, split: Split, validation: float | Path | None, recipe_validation: float, seed: int
-) -> tuple[HeldOut, set[str], str]:
+def _held_out(resolved: ResolvedSplit, split: Split, settings: "TrainingSettings") -> tuple[HeldOut, set[str], str]:
     """How videos are held out of training, their ids, and what is to be said of it."""
     ids, why = [video.id for video in resolved.train], ""
+    validation, of_recipe = settings.validation, settings.base.validation
     if isinstance(validation, Path):
         return "list", *_listed(validation, ids, split)
-    if validation is None and recipe_validation:
+    if validation is None and of_recipe:
         class_name, groups = fewest_groups(ids, split.groups)
-        validation, why = recipe_validation, " (the recipe's default; --validation 0 trains on them too)"
+        validation, why = of_recipe, " (the recipe's default; --validation 0 trains on them too)"
         if groups < ENOUGH_GROUPS:
             validation = 0.0
             why = (
                 f"validation: off, since class {class_name!r} has only {plural(groups, 'training group')} of the "
                 f"{ENOUGH_GROUPS} that it takes; --validation SHARE holds some out nevertheless"
             )
-    return validation or 0.0, hold_out(ids, validation, seed, split.groups) if validation else set(), why
+    return validation or 0.0, hold_out(ids, validation, settings.seed, split.groups) if validation else set(), why
 
 
 def _listed(file: Path, ids: Collection[str], split: Split) -> tuple[set[str], str]:

@@ -130,16 +130,11 @@ def micro_batch_shards(
     if not sync_bn:
         mine = ranges[len(ranges) * rank // size : len(ranges) * (rank + 1) // size]
         return [MicroBatchShard(number, start, stop - start, start, stop) for number, (start, stop) in mine]
-    return [
-        MicroBatchShard(
-            number,
-            start,
-            stop - start,
-            start + (stop - start) * rank // size,
-            start + (stop - start) * (rank + 1) // size,
-        )
-        for number, (start, stop) in ranges
-    ]
+    found = []
+    for number, (first, end) in ranges:
+        start, stop = (first + (end - first) * each // size for each in (rank, rank + 1))
+        found.append(MicroBatchShard(number, first, end - first, start, stop))
+    return found
 
 
 def uses_sync_bn(step: Step, videos: int, size: int, sync_bn: bool | None) -> bool:

@@ -1,10 +1,10 @@
 """What a training will take, from some updates of each step: time, disk, memory. Writes nothing."""
 
 import resource
-import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 import torch
@@ -15,16 +15,6 @@ from pipelines.training.loop import StepTrainer
 
 # Of a step, after the first update, which warms up: whichever comes first ends the measuring.
 _UPDATES, _SECONDS = 20, 20.0
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Some updates of a step."""
-
-    seconds: list[float]
-    """Of each."""
-    memory: float
-    """The most taken until then, in GB (`peak_memory`)."""
 
 
 @dataclass(frozen=True)
@@ -50,27 +40,6 @@ class StepEstimate:
     """Of the file that continues it; while it is replaced there are two."""
     memory_gigabytes: float
     """`peak_memory` until the end of its measuring."""
-
-    @classmethod
-    def of(
-        cls, trainer: StepTrainer, begin: int, measured: Measured, *, weights_bytes: int, checkpoint_bytes: int
-    ) -> Self:
-        """Of a step that continues at update `begin`, of whose updates some were measured."""
-        seconds = statistics.median(measured.seconds)
-        updates = trainer.total - begin
-        return cls(
-            step=trainer.step.name,
-            videos=trainer.videos,
-            updates=updates,
-            done=begin,
-            batch_size=min(trainer.step.batch_size, trainer.videos * trainer.step.passes(trainer.videos)),
-            seconds_per_update=seconds,
-            measured_updates=len(measured.seconds),
-            hours=seconds * updates / 3600,
-            weights_gigabytes=weights_bytes / 1e9,
-            checkpoint_gigabytes=checkpoint_bytes / 1e9,
-            memory_gigabytes=measured.memory,
-        )
 
 
 @dataclass(frozen=True)
@@ -108,7 +77,7 @@ class Estimate:
         )
 
 
-def measure(trainer: StepTrainer, batches: Iterator[Batch], on_progress: OnProgress) -> Measured:
+def measure(trainer: StepTrainer, batches: Iterator[Batch], on_progress: OnProgress) -> tuple[list[float], float]:
     """Trains on for up to 20 updates or 20 seconds, and one update more, which warms up and does not count where there
     is another. All processes stop after the same update.
 
@@ -119,10 +88,35 @@ def measure(trainer: StepTrainer, batches: Iterator[Batch], on_progress: OnProgr
         batches: As `StepTrainer.fit` takes them.
         on_progress: Is told of every update.
     """
-    laps = _Laps(trainer, on_progress)
-    trainer.fit(laps.until_enough(batches), on_progress=laps.end)
-    memory = trainer.plan.max([peak_memory(trainer.device)])[0]
-    return Measured(laps.seconds[1:] or laps.seconds, memory)
+    phase, total = f"train {trainer.step.name} (dry run)", min(1 + _UPDATES, trainer.total - trainer.state.iteration)
+    compiling = trainer.network is not trainer.parallel_model
+    # The ends of updates: waiting for the loader is a part of the next one.
+    ends: list[float] = []
+
+    def seconds() -> list[float]:
+        return [end - before for before, end in pairwise(ends)]
+
+    def is_enough() -> bool:
+        if len(ends) < 2:
+            return False
+        first, *others = seconds()
+        return len(others) >= _UPDATES or sum(others) >= _SECONDS or (first >= _SECONDS and not compiling)
+
+    def until_enough() -> Iterator[Batch]:
+        while not trainer.plan.max([is_enough()])[0]:
+            yield next(batches)
+        on_progress(Progress(phase, len(seconds()), len(seconds()), "updates"))
+
+    def end_update(_progress: Progress) -> None:
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize(trainer.device)
+        ends.append(time.monotonic())
+        on_progress(Progress(phase, len(seconds()), total, "updates"))
+
+    on_progress(Progress(phase, 0, total, "updates"))
+    ends.append(time.monotonic())
+    trainer.fit(until_enough(), on_progress=end_update)
+    return seconds()[1:] or seconds(), trainer.plan.max([peak_memory(trainer.device)])[0]
 
 
 def peak_memory(device: torch.device) -> float:
@@ -131,42 +125,3 @@ def peak_memory(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
-class _Laps:
-    """Takes the time from the end of one update to that of the next: waiting for the loader is a part of it."""
-
-    def __init__(self, trainer: StepTrainer, on_progress: OnProgress) -> None:
-        self.trainer, self.on_progress = trainer, on_progress
-        self.compiling = trainer.network is not trainer.parallel_model
-        self.total = min(1 + _UPDATES, trainer.total - trainer.state.iteration)
-        self.seconds: list[float] = []
-        self._report()
-        self._last = time.monotonic()
-
-    def until_enough(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches, until on any process there have been enough of them."""
-
-        def enough() -> bool:
-            if not self.seconds:
-                return False
-            first, *others = self.seconds
-            return len(others) >= _UPDATES or sum(others) >= _SECONDS or (first >= _SECONDS and not self.compiling)
-
-        while not self.trainer.plan.max([enough()])[0]:
-            yield next(batches)
-        self.total = len(self.seconds)
-        self._report()
-
-    def end(self, _progress: Progress) -> None:
-        """To be called at the end of an update."""
-        if self.trainer.device.type == "cuda":
-            torch.cuda.synchronize(self.trainer.device)
-        now = time.monotonic()
-        self.seconds.append(now - self._last)
-        self._last = now
-        self._report()
-
-    def _report(self) -> None:
-        phase = f"train {self.trainer.step.name} (dry run)"
-        self.on_progress(Progress(phase, len(self.seconds), self.total, "updates"))

@@ -103,11 +103,8 @@ class MetricsLog:
         self.step = step
 
         def is_later(line: str) -> bool:
-            try:
-                record = json.loads(line)
-            except ValueError:  # the power went while this line was being written
-                return True
-            return record.get("step") == step and record.get("iteration", 0) > begin
+            record = _record(line)  # none: the power went while this line was being written
+            return not record or (record.get("step") == step and record.get("iteration", 0) > begin)
 
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -104,18 +104,7 @@ def prepare_run(
     """
     assert isinstance(settings.split, int)
     workspace = Workspace(settings.workspace)
-    data = find_training_data(
-        workspace,
-        settings.split,
-        settings.split_choice(),
-        validation=settings.validation,
-        recipe_validation=settings.base.validation,
-        balance=settings.balance or "none",
-        unlabelled=settings.unlabelled,
-        streams={stream for name in settings.selected() for stream in settings.step(name).inputs},
-        write=write,
-        on_progress=on_progress,
-    )
+    data = find_training_data(settings, on_progress, write=write)
     if reason:
         on_progress(note(f"recipe {settings.base.name}, since {reason}; --recipe takes another"))
     if settings.like:
@@ -181,18 +170,17 @@ def _begin(
         steps = {name: replace(config.steps[name], weights=step.record()) for name, step in source_steps.items()}
         config = replace(config, weights=source.text, steps={**config.steps, **steps})
     config = replace(config, weights_sha256=weights_digest(config.weights))
-    if not overwrite:
-        config = with_known_weights(run, config)
+    if known is not None:
+        config = with_known_weights(run, known, config)
     if base != run:
         config = replace(config, base_run=describe_base(base, config, data.sources))
     read = config.weights != "imagenet" and not (known and known.weights == config.weights)  # by `network_of_weights`
     if not read and {"appearance", "motion"} & set(selected) - {*source_steps, *finished}:  # before hours of work
         read_pretrained(config.network.depth, config.network.width, config.weights, download=write)
     prepared = PreparedRun(run, base, data, config, source_steps)
-    held_out = [video.id for video in data.validation]
     if not write:
         if not overwrite:
-            write_or_compare(run, config, data.split, data.sources, held_out, write=False)
+            write_or_compare(run, config, data, write=False)
         return prepared
     if overwrite:
         archive(workspace, run)
@@ -201,7 +189,7 @@ def _begin(
     held.enter_context(only_trainer(run))
     remove_left_over_temporary_files(workspace.root, below=False)
     remove_left_over_temporary_files(run.folder)
-    write_or_compare(run, config, data.split, data.sources, held_out)
+    write_or_compare(run, config, data)
     return prepared
 
 

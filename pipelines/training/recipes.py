@@ -194,57 +194,24 @@ def _recipe(name: RecipeName, steps: Iterable[Step], **network: Any) -> Recipe:
 # Of a student, which is no step of the paper's (docs/training.md, "A student without flow").
 MATCHING: dict[str, Any] = {"feature_weight": 1.0, "logit_weight": 1.0, "temperature": 2.0}
 
-# paper.md 3.2 and 3.3. Batch-norm statistics are taken over 32 images, or 4 videos of T frames.
+
+def _long(name: StepName, lr: float, schedule: tuple[float, ...], factor: int, **changes: Any) -> Step:
+    """An epoch for each factor of the rate. Batch-norm statistics are taken over 4 videos of T frames, or 32 images."""
+    defaults: dict[str, Any] = {"epochs": len(schedule), "batch_size": 128, "micro_batch": 4}
+    return Step(name, lr, schedule, factor=factor, **(defaults | changes))
+
+
+# paper.md 3.2 and 3.3.
 PAPER = _recipe(
     "paper",
     (
-        Step("appearance", 1e-2, (1, 1, 0.1, 0.1, 0.01, 0.01), epochs=6, factor=10, batch_size=256, micro_batch=32),
-        Step(
-            "motion",
-            1e-2,
-            (1, 0.1, 0.01, 0.001),
-            epochs=4,
-            factor=100,
-            batch_size=128,
-            micro_batch=32,
-            dropout=0.8,
-            augmentation="multi-scale-corner",
+        _long("appearance", 1e-2, (1, 1, 0.1, 0.1, 0.01, 0.01), 10, batch_size=256, micro_batch=32),
+        _long(
+            "motion", 1e-2, (1, 0.1, 0.01, 0.001), 100, micro_batch=32, dropout=0.8, augmentation="multi-scale-corner"
         ),
-        Step(
-            "joint1",
-            1e-3,
-            (1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01),
-            epochs=8,
-            factor=10,
-            batch_size=128,
-            micro_batch=4,
-            frames=5,
-            stride=(5, 15),
-        ),
-        Step(
-            "joint2",
-            1e-4,
-            (1, 0.1),
-            epochs=2,
-            factor=1,
-            batch_size=128,
-            micro_batch=4,
-            frames=11,
-            stride=(1, 15),
-            temporal_pool=(5, 2),
-        ),
-        Step(
-            "student",
-            1e-3,
-            (1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01),
-            epochs=8,
-            factor=10,
-            batch_size=128,
-            micro_batch=4,
-            frames=5,
-            stride=(2, 2),
-            **MATCHING,
-        ),
+        _long("joint1", 1e-3, (1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01), 10, frames=5, stride=(5, 15)),
+        _long("joint2", 1e-4, (1, 0.1), 1, frames=11, stride=(1, 15), temporal_pool=(5, 2)),
+        _long("student", 1e-3, (1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01), 10, frames=5, stride=(2, 2), **MATCHING),
     ),
     default_steps=STEPS[:4],
     depth=50,

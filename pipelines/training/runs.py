@@ -8,15 +8,14 @@
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.datasets.split_lists import Split
+from pipelines.datasets.split_lists import Split, read_lists
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.options import BOTH_STREAMS, CheckpointName, StreamName
 from pipelines.interface.wording import first_line, plural
@@ -28,9 +27,8 @@ from pipelines.training.recipes import STEPS, Step
 from pipelines.training.run_config import BaseRun, RunConfig, checked_split, config_difference, without_flow
 
 if TYPE_CHECKING:
-    from pipelines.datasets.split_lists import Split
     from pipelines.models import STResNet
-
+    from pipelines.training.data import TrainingData
 
 LATE_FUSION = "late"  # both base streams side by side, their logits averaged
 SPLIT_FIELD = "{split}"  # stands for the split's number where runs of several splits are named
@@ -95,7 +93,7 @@ class Run:
         """The run's configuration. Raises `MissingError` where it is absent, damaged or lacks what a run needs."""
         return RunConfig.from_json(read_json(self.config_file), self.config_file)
 
-    def split(self) -> "Split":
+    def split(self) -> Split:
         """The split that the run was trained on. Raises `MissingError`."""
         return checked_split(read_json(self.split_file), self.split_file)
 
@@ -166,14 +164,12 @@ def only_trainer(run: Run) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A run and which of its networks to use.
-
-    warning  what to tell where it is not what one would expect without looking: an unfinished run; mostly empty
-    """
+    """A run and which of its networks to use."""
 
     run: Run
     step: str
-    warning: str
+    warning: str = ""
+    """What to tell where it is not what one would expect without looking: an unfinished run."""
 
 
 def choose_run(workspace: Workspace, name: str | None, step: str | None, checkpoint: CheckpointName = "last") -> Chosen:
@@ -207,7 +203,7 @@ def _choose_run(workspace: Workspace, name: str | None, step: str | None) -> Cho
         told = f"no run is finished: step {chosen} of run {run.name} is used"
         return Chosen(run, chosen, f"warning: {told}, of which {', '.join(run.unfinished())} is still to be trained")
     if run == newest:
-        return Chosen(run, chosen, "")
+        return Chosen(run, chosen)
     left = ", ".join(newest.unfinished())
     told = f"run {newest.name}, the newest, is unfinished ({left or 'no step'} still to be trained)"
     instead = f"{run.name}, the newest finished run, is used instead; --run {newest.name} takes the other"
@@ -256,10 +252,10 @@ def split_numbers(names: Iterable[str], pattern: str) -> list[int]:
 
 def splits_left_out(workspace: Workspace, set_name: str, numbers: Collection[int]) -> list[int]:
     """The splits of a set that are not among these numbers."""
-    from pipelines.datasets.splits import read_splits, sets_of_splits
+    from pipelines.datasets.splits import sets_of_splits
 
     folder = sets_of_splits(workspace).get(set_name)
-    return [split.number for split in read_splits(folder) if split.number not in numbers] if folder else []
+    return [split.number for split in read_lists(folder) if split.number not in numbers] if folder else []
 
 
 def run_at(workspace: Workspace, name: str) -> Run | None:
@@ -381,25 +377,16 @@ def _built(settings: dict[str, Any], states: Sequence[Any]) -> "STResNet":
     return STResNet(**settings)
 
 
-def write_or_compare(
-    run: Run,
-    config: RunConfig,
-    split: Split,
-    sources: Mapping[str, str],
-    held_out: Sequence[str],
-    *,
-    write: bool = True,
-) -> None:
+def write_or_compare(run: Run, config: RunConfig, data: "TrainingData", *, write: bool = True) -> None:
     """Writes `config.json` and `split.json` of a new run; of an old one checks that this continues it.
 
-    `config` has only the steps of this call, which a run collects. `sources`: the videos' origins, by id;
-    `held_out`: the ids of those held out of training.
-    Without `write` it only checks. Raises `UsageError` naming the first difference.
+    `config` has only the steps of this call, which a run collects. Without `write` it only checks. Raises `UsageError`
+    naming the first difference.
     """
+    held_out = [video.id for video in data.validation]
     if not run.config_file.exists():
         if write:
-            of_videos = {"sources": dict(sources), "validation": list(held_out)}
-            write_json(run.split_file, dataclasses.asdict(split) | of_videos)
+            write_json(run.split_file, asdict(data.split) | {"sources": data.sources, "validation": held_out})
             write_json(run.config_file, config.to_json())
         return
     old = known = run.config()
@@ -419,7 +406,7 @@ def write_or_compare(
             f"run {run.name} was begun with another configuration: {difference}; {same} to continue it, "
             "another --name, or --overwrite to start over"
         )
-    if replaced := other_sources(run, sources):
+    if replaced := other_sources(run, data.sources):
         raise UsageError(
             f"run {run.name} was begun with other videos: {replaced}; restore them and extract them again to continue "
             "it, another --name, or --overwrite to start over"
@@ -428,22 +415,19 @@ def write_or_compare(
     if write and (steps.keys() != old.steps.keys() or new.flow != known.flow):
         write_json(run.config_file, new.to_json())
     if write and held_out and run.held_out() is None:  # begun by a version that did not note them
-        write_json(run.split_file, read_json(run.split_file) | {"validation": list(held_out)})
+        write_json(run.split_file, read_json(run.split_file) | {"validation": held_out})
 
 
 def _need_flow(config: RunConfig) -> bool:
     return any("motion" in each.step.inputs for each in config.steps.values())
 
 
-def with_known_weights(run: Run, config: RunConfig) -> RunConfig:
-    """`config` with the hash of the weights file that `run` was begun with, where it was begun.
+def with_known_weights(run: Run, old: RunConfig, config: RunConfig) -> RunConfig:
+    """`config` with the hash of the weights file that `run` was begun with, by its configuration `old`.
 
     Raises `UsageError` where that file has other content now. Runs of stres 0.1 do not tell it, and a file that is gone
     is asked for only where a step needs it.
     """
-    if not run.config_file.exists():
-        return config
-    old = run.config()
     known, found = old.weights_sha256, config.weights_sha256
     if old.weights == config.weights and known and found not in ("", known):
         raise UsageError(

@@ -4,12 +4,12 @@ Under torchrun every process has a session; rank 0 alone writes.
 """
 
 import contextlib
+import statistics
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from pipelines.datasets.class_balance import class_weights
@@ -32,10 +32,7 @@ from pipelines.training.loop import Diverged, StepTrainer
 from pipelines.training.metrics_log import MetricsLog, read_records
 from pipelines.training.preparation import PreparedRun
 from pipelines.training.recipes import STEPS, Step, StepName
-from pipelines.training.runs import (
-    Run,
-    load_network,
-)
+from pipelines.training.runs import Run, load_network
 from pipelines.training.step_files import StepFiles, StepResult
 from pipelines.training.validation import held_out_measure
 
@@ -148,9 +145,22 @@ class Session:
         trainer, network = self._trainer(step, files)
         begin = trainer.state.iteration
         with memory_errors("give a smaller --micro-batch"), self._divergence(step):
-            measured = measure(trainer, self._batches(trainer), self.on_progress)
+            seconds, memory = measure(trainer, self._batches(trainer), self.on_progress)
         weights, checkpoint = files.sizes(trainer, network)
-        return StepEstimate.of(trainer, begin, measured, weights_bytes=weights, checkpoint_bytes=checkpoint)
+        updates, median = trainer.total - begin, statistics.median(seconds)
+        return StepEstimate(
+            step=step.name,
+            videos=trainer.videos,
+            updates=updates,
+            done=begin,
+            batch_size=min(step.batch_size, trainer.videos * step.passes(trainer.videos)),
+            seconds_per_update=median,
+            measured_updates=len(seconds),
+            hours=median * updates / 3600,
+            weights_gigabytes=weights / 1e9,
+            checkpoint_gigabytes=checkpoint / 1e9,
+            memory_gigabytes=memory,
+        )
 
     @contextlib.contextmanager
     def _divergence(self, step: Step) -> Iterator[None]:
@@ -174,7 +184,7 @@ class Session:
 
     def _trainer(self, step: Step, files: StepFiles) -> tuple[StepTrainer, dict[str, Any]]:
         """What trains a step from its checkpoint, or its start; and the settings that build its network again."""
-        config, videos = self.prepared.config, len(self.prepared.videos(step))
+        config, data, videos = self.prepared.config, self.prepared.data, len(self.prepared.videos(step))
         torch.manual_seed(config.seed * 1_000_003 + STEPS.index(step.name))
         network, settings = ranks().rank0_first(lambda: self._starting_network(step))
         plan = DataParallelPlan(step, videos, self.sync_bn)
@@ -186,7 +196,7 @@ class Session:
             config.precision,
             seed=config.seed,
             plan=plan,
-            class_weights=self._class_weights(),
+            class_weights=class_weights(data.labels, len(data.classes)) if config.balance == "loss" else None,
             at_once=self.at_once,
             compile_network=compiles(self.compile, self.device) and worthwhile(self.compile, step, videos),
             teacher=self._teacher() if step.name == "student" else None,
@@ -202,10 +212,6 @@ class Session:
             return load_network(run, name)
         settings = asdict(self.prepared.config.network)
         return STResNet(**settings, temporal_pool=self.prepared.config.steps[name].step.temporal_pool)
-
-    def _class_weights(self) -> np.ndarray | None:
-        config, data = self.prepared.config, self.prepared.data
-        return class_weights(np.array(data.labels), len(data.classes)) if config.balance == "loss" else None
 
     def _starting_network(self, step: Step) -> tuple[STResNet, dict[str, Any]]:
         """The network as `step` begins, and the settings that build it again."""

@@ -28,7 +28,7 @@ from pipelines.training.runs import ALL_SPLITS, DEFAULT_RUNS, SPLIT_FIELD, Run, 
 
 if TYPE_CHECKING:
     from pipelines.datasets.catalogue import Video
-    from pipelines.training.data import SplitChoice, TrainingData
+    from pipelines.training.data import TrainingData
 
 STACK = 10  # L, flow fields of one motion input (paper.md 1.4)
 RECIPE = "Recipe (VALUE for all steps, or STEP=VALUE,STEP=VALUE)"
@@ -216,20 +216,6 @@ class TrainingSettings:
             return self
         set_name = set_name_of(Workspace(self.workspace), self.splits, self.overwrite)
         return replace(self, name=f"{set_name}-{DEFAULT_RUNS}" if set_name else None)
-
-    def split_choice(self) -> "SplitChoice":
-        """What they say of the splits."""
-        from pipelines.training.data import SplitChoice
-
-        return SplitChoice(
-            splits=self.splits,
-            seed=self.seed,
-            group_regex=self.group_regex,
-            groups_file=self.groups,
-            folds=self.folds,
-            overwrite=self.overwrite,
-            exclude=self.exclude_classes,
-        )
 
     @property
     def base(self) -> Recipe:

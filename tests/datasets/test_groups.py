@@ -9,8 +9,8 @@ import pytest
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.group_splits import leaking_groups
 from pipelines.datasets.groups import group_of, groups_of, read_groups, recognised_groups
-from pipelines.datasets.split_lists import NO_GROUPS, Split
-from pipelines.datasets.splits import prepare_splits, read_splits, resolve, splits_in_use
+from pipelines.datasets.split_lists import NO_GROUPS, Split, read_lists
+from pipelines.datasets.splits import prepare_splits, resolve, splits_in_use
 from pipelines.errors import MissingError, UsageError
 
 IDS = ["bend/a.b", "bend/c", "walk/c", "walk/d"]
@@ -226,7 +226,7 @@ def test_splits_keep_the_segments_of_a_video_on_one_side(workspace, add_video):
     trained = ("bend/film0.avi 1", "bend/film1.avi 1", "run/film0.avi 2", "run/film1_1.000-2.000.avi 2")
     (lists / "trainlist01.txt").write_text("\n".join(trained))
     (lists / "testlist01.txt").write_text("bend/film2.avi\nrun/film3.avi\nrun/film1_2.000-3.000.avi\nrun/film9.avi\n")
-    found = resolve(read_splits(lists)[0], load_catalogue(workspace))
+    found = resolve(read_lists(lists)[0], load_catalogue(workspace))
     assert [video.id for video in found.train] == [
         *("bend/film0_0.000-1.000", "bend/film1_0.000-1.000", "run/film0_1.000-2.000", "run/film0_2.000-3.000"),
         "run/film1_1.000-2.000",

@@ -234,11 +234,6 @@ def test_a_stream_not_asked_for_is_not_read(workspace, videos, stream, absent):
     assert batch.bad == {}
 
 
-def test_an_unknown_stream_is_refused(videos):
-    with pytest.raises(UsageError, match="appearance"):
-        training(videos, streams=["sound"])
-
-
 def test_short_videos_give_whole_samples(videos):
     index = next(i for i, video in enumerate(videos) if video.frames == 6)
     sample = training(videos, scheme="center")[Item(0, 0, index)]

@@ -12,7 +12,6 @@ from pipelines.datasets.sampling import (
     valid_centers,
     windows,
 )
-from pipelines.errors import UsageError
 
 
 class Scripted:
@@ -133,14 +132,6 @@ def test_neighbouring_stacks_are_read_as_one_slice():
     assert contiguous_runs(stacks) == [(5, 30), (45, 55)]
     assert contiguous_runs([3]) == [(3, 4)]
     assert contiguous_runs([]) == []
-
-
-@pytest.mark.parametrize(
-    ("settings", "flag"), [((0,), "--frames"), ((5,), "--stride"), ((5, (3, 2)), "--stride"), ((1, None, 0), "--stack")]
-)
-def test_settings_out_of_range_name_their_flag(settings, flag):
-    with pytest.raises(UsageError, match=flag):
-        TemporalSampling(*settings)
 
 
 @pytest.mark.parametrize("length", [12, 40, 41, 200])

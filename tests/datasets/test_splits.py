@@ -11,15 +11,8 @@ from pipelines.datasets import splits as splits_module
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.group_splits import leaking_groups
 from pipelines.datasets.groups import group_of
-from pipelines.datasets.split_lists import Split, list_files
-from pipelines.datasets.splits import (
-    make_splits,
-    prepare_splits,
-    read_splits,
-    resolve,
-    sets_of_splits,
-    write_splits,
-)
+from pipelines.datasets.split_lists import Split, list_files, read_lists
+from pipelines.datasets.splits import make_splits, prepare_splits, resolve, sets_of_splits, write_splits
 from pipelines.errors import MissingError, UsageError
 from pipelines.storage.atomic import temporary_name
 
@@ -46,7 +39,7 @@ UCF = {
 
 @needs_lists
 def test_official_ucf101_lists_have_the_official_counts():
-    splits = read_splits(OFFICIAL / "ucf101")
+    splits = read_lists(OFFICIAL / "ucf101")
     assert [(split.name, len(split.train), len(split.test)) for split in splits] == [
         ("split1", 9537, 3783),
         ("split2", 9586, 3734),
@@ -60,7 +53,7 @@ def test_official_ucf101_lists_have_the_official_counts():
 
 @needs_lists
 def test_official_hmdb51_lists_have_the_official_counts():
-    splits = read_splits(OFFICIAL / "hmdb51")
+    splits = read_lists(OFFICIAL / "hmdb51")
     assert [(len(split.train), len(split.test)) for split in splits] == [(3570, 1530)] * 3
     assert all(len(split.classes) == 51 and split.classes == sorted(split.classes) for split in splits)
     assert all(set(Counter(id_.split("/")[0] for id_ in split.train).values()) == {70} for split in splits)
@@ -69,7 +62,7 @@ def test_official_hmdb51_lists_have_the_official_counts():
 
 @needs_lists
 def test_made_splits_of_ucf101_keep_its_groups_together_and_its_classes_in_proportion():
-    ids = [tuple(id_.split("/")) for id_ in read_splits(OFFICIAL / "ucf101")[0].train]
+    ids = [tuple(id_.split("/")) for id_ in read_lists(OFFICIAL / "ucf101")[0].train]
     for split in make_splits(ids, seed=0):
         assert leaking_groups(split) == []
         everything = Counter(class_name for class_name, _ in ids)
@@ -81,8 +74,8 @@ def test_made_splits_of_ucf101_keep_its_groups_together_and_its_classes_in_propo
 def test_numbers_may_have_any_digits_and_windows_line_ends(tmp_path):
     lists = {f"{side}list{number}": UCF[f"{side}list01"] for side in ("train", "test") for number in ("1", "010", "12")}
     folder = write(tmp_path, classInd=UCF["classInd"].replace("\n", "\r\n"), **lists)
-    assert [split.number for split in read_splits(folder)] == [1, 10, 12]
-    assert read_splits(folder)[0].train == ["Bend/v_Bend_g01_c01", "Walk/v_Walk_g01_c01"]
+    assert [split.number for split in read_lists(folder)] == [1, 10, 12]
+    assert read_lists(folder)[0].train == ["Bend/v_Bend_g01_c01", "Walk/v_Walk_g01_c01"]
 
 
 def test_names_may_hold_blanks_dots_and_other_bytes(tmp_path):
@@ -91,7 +84,7 @@ def test_names_may_hold_blanks_dots_and_other_bytes(tmp_path):
         trainlist01="my class/a b.c 1.avi 1\n\nmy class/\udce4.mp4\t1 \n",
         testlist01="my class/clip 7.avi\nmy class/labelled.avi 1\nmy class/#&(!;[x].avi\n",
     )
-    [split] = read_splits(folder)
+    [split] = read_lists(folder)
     assert split.train == ["my class/a b.c 1", "my class/\udce4"]
     assert split.test == ["my class/clip 7", "my class/labelled", "my class/#&(!;[x]"]
     assert split.classes == ["my class"]
@@ -103,7 +96,7 @@ def test_hmdb51_lines_are_train_test_or_unused(tmp_path):
         wave_test_split2="#1 a&b(c)!;[d]_wave.avi 1 \nb.avi 2 \nc.avi 0 \n",
         brush_hair_test_split2="d.avi 2 \n",
     )
-    [split] = read_splits(folder)
+    [split] = read_lists(folder)
     assert (split.number, split.classes) == (2, ["brush_hair", "wave"])
     assert split.train == ["wave/#1 a&b(c)!;[d]_wave"]
     assert split.test == ["brush_hair/d", "wave/b"]
@@ -128,7 +121,7 @@ def test_hmdb51_lines_are_train_test_or_unused(tmp_path):
 )
 def test_broken_ucf101_lists_are_refused_by_file_and_line(tmp_path, changes, message):
     with pytest.raises(UsageError, match=message):
-        read_splits(write(tmp_path, **(UCF | changes)))
+        read_lists(write(tmp_path, **(UCF | changes)))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +135,7 @@ def test_broken_ucf101_lists_are_refused_by_file_and_line(tmp_path, changes, mes
 )
 def test_broken_hmdb51_lists_are_refused_by_file_and_line(tmp_path, files, message):
     with pytest.raises(UsageError, match=message):
-        read_splits(write(tmp_path, **files))
+        read_lists(write(tmp_path, **files))
 
 
 def test_a_folder_of_lists_that_is_not_there_is_missing(workspace, add_video, tmp_path):
@@ -155,7 +148,7 @@ def test_written_splits_are_read_back_the_same(tmp_path):
     names = ["a.b", "ä #&[1]", "clip 3", "x.avi 2", "y"]
     splits = [Split(n, [f"my class/{name}" for name in names], ["z/1"], ["my class", "z"], "made") for n in (1, 2, 11)]
     write_splits(tmp_path / "splits", splits)
-    read = read_splits(tmp_path / "splits")
+    read = read_lists(tmp_path / "splits")
     assert [(s.number, s.train, s.test, s.classes) for s in read] == [
         (s.number, s.train, s.test, s.classes) for s in splits
     ]

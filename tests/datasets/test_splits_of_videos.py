@@ -6,11 +6,10 @@ import pytest
 
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.dataset_file import read_dataset_file
-from pipelines.datasets.split_lists import Split
+from pipelines.datasets.split_lists import Split, read_lists
 from pipelines.datasets.splits import (
     in_no_split,
     prepare_splits,
-    read_splits,
     resolve,
     what_they_lack,
     without_classes,
@@ -139,7 +138,7 @@ def test_videos_that_lists_mark_as_unused_are_not_missed(workspace, made, tmp_pa
     lists = write(
         tmp_path, blue_test_split1="blue0.avi 1\nblue1.avi 2\nblue2.avi 0\n", red_test_split1="red0.avi 1\nred1.avi 2\n"
     )
-    [split] = read_splits(lists)
+    [split] = read_lists(lists)
     assert split.held_apart == ["blue/blue2"]
     assert resolve(split, load_catalogue(workspace)).unlisted == ["red/red2"]
 
@@ -147,7 +146,7 @@ def test_videos_that_lists_mark_as_unused_are_not_missed(workspace, made, tmp_pa
 def test_what_is_held_apart_is_written_and_read_back(tmp_path):
     split = Split(1, ["a/1", "b/2"], ["a/3", "b/4"], ["a", "b"], "made", held_apart=["a/5"])
     write_splits(tmp_path / "splits", [split])
-    [read] = read_splits(tmp_path / "splits")
+    [read] = read_lists(tmp_path / "splits")
     assert (read.train, read.test, read.held_apart) == (split.train, split.test, split.held_apart)
 
 
@@ -220,4 +219,4 @@ def test_a_video_with_one_of_its_two_artifacts_is_no_other_name_for_itself(works
 )
 def test_lists_that_contradict_themselves_are_refused(tmp_path, files, message):
     with pytest.raises(UsageError, match=message):
-        read_splits(write(tmp_path, **files))
+        read_lists(write(tmp_path, **files))

@@ -189,9 +189,9 @@ SPLIT_FOLDERS = ("train", "val", "test", "validation", "Train", "training", "tes
 
 
 def _split_lists(given: Input) -> None:
-    from pipelines.datasets.splits import read_splits
+    from pipelines.datasets.split_lists import read_lists
 
-    read_splits(given.path.parent)
+    read_lists(given.path.parent)
 
 
 def _weights(given: Input) -> None:

@@ -15,14 +15,13 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.runtime.progress import Progress
 from pipelines.storage.atomic import write_json
 from pipelines.storage.workspace import Workspace
-from pipelines.training.data import SplitChoice, TrainingData, find_training_data
+from pipelines.training.data import TrainingData, find_training_data
 from pipelines.training.runs import Run
 from tests.helpers.tiny_training import config
 
 
 def find(workspace: Workspace, told: list[Progress], **settings: Any) -> TrainingData:
-    choice = SplitChoice(exclude=settings.pop("exclude", ()))
-    return find_training_data(workspace, 1, choice, on_progress=told.append, **settings)
+    return find_training_data(train.Config(workspace.root, **settings), told.append)
 
 
 def messages(told: list[Progress]) -> list[str]:
@@ -72,14 +71,14 @@ def test_a_single_class_is_refused_with_what_it_means(workspace):
         find(workspace, [])
     split_of(workspace, ["jump/jump0", "wave/wave0"], ["jump/jump1"], "jump", "wave")
     with pytest.raises(UsageError, match=r"one class only, 'jump': .* nothing; leave fewer out by --exclude-class"):
-        find(workspace, [], exclude=["wave"])
+        find(workspace, [], exclude_classes=("wave",))
 
 
 def test_a_class_that_only_tests_is_refused_unless_it_is_left_out(workspace):
     split_of(workspace, ["jump/jump0", "wave/wave0"], ["jump/jump1", "green/g"], "green", "jump", "wave")
     with pytest.raises(UsageError, match=r"class 'green' .* no training video.*--exclude-class green"):
         find(workspace, [])
-    assert find(workspace, [], exclude=["green"]).classes == ["jump", "wave"]
+    assert find(workspace, [], exclude_classes=("green",)).classes == ["jump", "wave"]
 
 
 def test_a_class_that_no_list_or_no_file_has_is_told(workspace):

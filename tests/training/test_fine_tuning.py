@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from pipelines import train
-from pipelines.datasets.splits import Split, read_splits, write_splits
+from pipelines.datasets.split_lists import Split, read_lists
+from pipelines.datasets.splits import write_splits
 from pipelines.errors import MissingError, UsageError
 from pipelines.models import load_pretrained
 from pipelines.storage.atomic import write_json
@@ -220,7 +221,7 @@ def test_depth_and_width_are_those_of_the_run_unless_given(workspace):
 def test_test_videos_that_the_run_was_trained_on_are_told(three_classes):
     settings = {"name": "new", "steps": ("motion",), "weights": "run:old"}
     before = set(Run(three_classes.runs / "old").split().train)
-    seen = [id_ for id_ in read_splits(three_classes.splits)[0].test if id_ in before]
+    seen = [id_ for id_ in read_lists(three_classes.splits)[0].test if id_ in before]
     message = (
         f"warning: run old was trained on {len(seen)} videos of this split's test, for example {seen[0]}: accuracy"
     )

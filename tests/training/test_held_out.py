@@ -78,9 +78,15 @@ def test_the_loss_is_that_of_the_network_on_frames_spaced_over_the_video(workspa
 def test_processes_share_the_videos_and_have_the_numbers_of_one(workspace):
     """Two processes, one after the other: each looks at its own, and sums what both found."""
     config = train.Config(
-        workspace.root, recipe="small", width=4, size=(32, 32), overrides=TINY_STEPS, steps=("motion",)
+        workspace.root,
+        recipe="small",
+        width=4,
+        size=(32, 32),
+        overrides=TINY_STEPS,
+        steps=("motion",),
+        validation=0.6,
     )
-    data = find_training_data(workspace, 1, config.split_choice(), validation=0.6, on_progress=lambda _: None)
+    data = find_training_data(config)
     torch.manual_seed(0)
     network = STResNet(2, depth=26, width=4, streams=("motion",), temporal_kernels=False).eval()
     trainer = StepTrainer(network, config.step("motion"), len(data.videos), torch.device("cpu"))
