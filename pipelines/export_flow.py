@@ -107,15 +107,12 @@ def _prepare(config: Config, workspace: Workspace) -> "Division[ExportTask]":
 
     catalogue = load_catalogue(workspace)
     layout = FLOW_LAYOUTS[config.layout]
-    tasks, problems = (
-        [],
-        [
-            VideoProblem(row.class_name, row.video, Path(row.path), row.reason)
-            for row in catalogue.problems
-            if Path(row.path).is_relative_to(workspace.flow)
-        ],
-    )
-    by_name = dict[str, VideoSource]()
+    problems = [
+        VideoProblem(row.class_name, row.video, Path(row.path), row.reason)
+        for row in catalogue.problems
+        if Path(row.path).is_relative_to(workspace.flow)
+    ]
+    tasks, by_name = [], dict[str, VideoSource]()
     for video in catalogue.videos:
         if video.flow_file is None:
             continue
@@ -125,16 +122,8 @@ def _prepare(config: Config, workspace: Workspace) -> "Division[ExportTask]":
             reason = f"{first.id} has the same name, and --layout authors has no folders for classes: use another"
             problems.append(VideoProblem(source.class_name, source.video, source.path, reason))
             continue
-        tasks.append(
-            ExportTask(
-                source=source,
-                target=config.output.absolute(),
-                fields=video.flow_fields,
-                step=video.flow_step,
-                layout=config.layout,
-                format=config.format,
-            )
-        )
+        target = config.output.absolute()
+        tasks.append(ExportTask(source, target, video.flow_fields, video.flow_step, config.layout, config.format))
     if not tasks and not problems:
         raise MissingError(f"no flow in {workspace.flow}: run `stres extract-flow` first")
     _settle(config, catalogue, workspace)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pipelines.datasets.split_lists import list_files, listed_ids
 from pipelines.errors import MissingError, UsageError, VideoError
+from pipelines.sources.lists import read_list
 from pipelines.sources.names import require_class_name
-from pipelines.sources.videos import listed_videos
 from pipelines.storage.workspace import UNLABELLED
 
 _UCF101_VIDEO = re.compile(r"v_(?P<class>.+)_g\d+_c\d+")
@@ -69,7 +69,7 @@ def _entries(source: Path) -> Iterator[tuple[str, str, str]]:
         raise MissingError(f"there is no {source}: --list is a folder of split lists, or a file of lines `path label`")
     if source.absolute() in list_files(source.absolute().parent):
         raise UsageError(f"{source} is one of several split lists: give --list the folder they are in")
-    for listed in listed_videos(source):
+    for listed in read_list(source, whole_videos=True, pictures=True).videos:
         # A line may name a video's file or the folder of its pictures: with a suffix, or with a dot of its own.
         for name in {listed.path.name, listed.path.stem}:
             yield name, listed.class_name, name

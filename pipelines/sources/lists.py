@@ -24,6 +24,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.interface.wording import plural, some
 from pipelines.sources.names import VIDEO_SUFFIXES, is_video, require_class_name, split_of
 from pipelines.sources.segments import Segment
+from pipelines.sources.source import VideoSource
 from pipelines.storage.workspace import UNLABELLED
 
 PATH_COLUMNS = (
@@ -82,26 +83,12 @@ class Entry:
     segment: Segment | None = None
 
 
-@dataclass(frozen=True)
-class ListedVideo:
-    """A video that a list names."""
-
-    class_name: str
-    path: Path
-    """Where it is, or where it was looked for first."""
-    split: str = ""
-    absent: str = ""
-    """Where it was looked for, and the likely reason, if it does not exist; else ""."""
-    segment: Segment | None = None
-    """The part of the video that is meant; None for all of it."""
-
-
 @dataclass
 class VideoListFile:
     """The content of a list file."""
 
-    videos: list[ListedVideo] = field(default_factory=list)
-    """In order."""
+    videos: list[VideoSource] = field(default_factory=list)
+    """In order; of one that does not exist, with the path where it was looked for first."""
     notes: list[str] = field(default_factory=list)
     """How it was read, in sentences."""
 
@@ -175,7 +162,7 @@ def read_list(
             )
         twice += known is not entry
         if known is entry:
-            read.videos.append(ListedVideo(label, path, entry.split or of_list, absent, entry.segment))
+            read.videos.append(VideoSource.of(label, path, entry.split or of_list, absent, entry.segment))
     if twice:
         what = "a segment" if of_segments else "a video"
         read.notes.append(f"{plural(twice, f'line of {list_file} repeats', f'lines of {list_file} repeat')} {what}")

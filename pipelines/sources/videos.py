@@ -13,47 +13,19 @@ from pathlib import Path
 from typing import Annotated
 
 from pipelines.datasets.split_lists import fits_on_a_line
-from pipelines.errors import MissingError, UsageError, VideoError
+from pipelines.errors import MissingError, UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option
 from pipelines.interface.wording import plural
 from pipelines.sources.class_folders import is_workspace, read_class_folders
-from pipelines.sources.lists import VideoListFile, read_list
+from pipelines.sources.lists import read_list
 from pipelines.sources.names import VIDEO_SUFFIXES, is_video
-from pipelines.sources.segments import Segment
+from pipelines.sources.source import VideoSource
 from pipelines.storage.workspace import UNLABELLED
 
 _LONGEST_NAME = 255 - len(".h5")  # bytes
 _READING = "Reading VIDEOS (where the layout is not recognised)"
 _FEW = 8  # classes that are named one by one
-
-
-@dataclass(frozen=True)
-class VideoSource:
-    """One video to process."""
-
-    class_name: str
-    video: str
-    """Its file's name without the last suffix; for a segment of it, followed by where that begins and ends."""
-    path: Path
-    """Absolute."""
-    split: str = ""
-    """`train`, `validation` or `test`, where VIDEOS says it."""
-    absent: str = ""
-    """Where a list's video was looked for, if it does not exist; else ""."""
-    segment: Segment | None = None
-    """The part of the file that it is; None for all of it."""
-
-    @property
-    def id(self) -> str:
-        return f"{self.class_name}/{self.video}"
-
-    @property
-    def file(self) -> Path:
-        """The path of a file to open. Raises `VideoError` if a list names a file that does not exist."""
-        if self.absent:
-            raise VideoError(self.absent)
-        return self.path
 
 
 @dataclass(frozen=True)
@@ -200,13 +172,13 @@ def find_videos(
             # Whoever stores nothing asks for no classes: any layout will do.
             folder = read_class_folders(path, workspace=workspace, classes_at=1)
         layout, notes, skipped, suffixes = folder.layout, folder.notes, folder.skipped, folder.suffixes
-        found = [_source(video.class_name, video.path, video.split) for video in folder.videos]
+        found = [VideoSource.of(video.class_name, video.path, video.split) for video in folder.videos]
         for at, reason in folder.unreadable:
             above = at.relative_to(path).parts[:-1]
             problems.append(VideoProblem(above[0] if above else UNLABELLED, at.name, at, reason))
     elif path.is_file() and is_video(path):
         _refuse_unread(read_as, f"{path} is one video")
-        layout, found = "one video", [_source(UNLABELLED, path)]
+        layout, found = "one video", [VideoSource.of(UNLABELLED, path)]
     elif path.is_file():
         _refuse_unread(read_as, f"{path} is a list", _OF_LISTS)
         listed = read_list(
@@ -216,8 +188,7 @@ def find_videos(
             label_column=read_as.label_column,
             whole_videos=read_as.whole_videos,
         )
-        layout, notes = f"list {path}", listed.notes
-        found = [_source(one.class_name, one.path, one.split, one.absent, one.segment) for one in listed.videos]
+        layout, found, notes = f"list {path}", listed.videos, listed.notes
     elif not os.path.lexists(path) and glob.has_magic(str(argument)):
         _refuse_unread(read_as, f"{argument} is a glob")
         layout = f"files that match {argument}"
@@ -263,20 +234,6 @@ def account_of(layout: str, found: Iterable[VideoSource]) -> Account:
     return Account(layout, dict(sorted(classes.items())), dict(sorted(splits.items())), videos)
 
 
-def _source(
-    class_name: str, path: Path, split: str = "", absent: str = "", segment: Segment | None = None
-) -> VideoSource:
-    absolute = Path(os.path.abspath(path))
-    name = segment.name(absolute.stem) if segment else absolute.stem
-    return VideoSource(class_name, name, absolute, split, absent, segment)
-
-
-def listed_videos(list_file: Path) -> Iterable[VideoSource]:
-    """The videos, or folders of pictures, of a list file, which need not exist. Raises as `read_list`."""
-    read: VideoListFile = read_list(list_file, whole_videos=True, pictures=True)
-    return [_source(video.class_name, video.path, video.split) for video in read.videos]
-
-
 # ------------------------------------------------------------------ globs
 
 
@@ -299,7 +256,7 @@ def _matching(pattern: str) -> tuple[list[VideoSource], Mapping[str, int], Mappi
             skipped["in a workspace of stres"] += 1
         else:
             folder = Path(os.path.abspath(path)).parent.name
-            found.append(_source(folder if by_folder else UNLABELLED, path))
+            found.append(VideoSource.of(folder if by_folder else UNLABELLED, path))
     return found, skipped, suffixes
 
 

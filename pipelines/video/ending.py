@@ -72,24 +72,9 @@ class _Bytes:
         return struct.unpack(layout, self.at(position, struct.calcsize(layout)))
 
 
-_Parser = Callable[[_Bytes], Ending]
-_CONTAINERS: dict[str, _Parser] = {}
-
-
-def _reads(container: str) -> Callable[[_Parser], _Parser]:
-    """Registers the parser of a container, by FFmpeg's name of the format."""
-
-    def register(parser: _Parser) -> _Parser:
-        _CONTAINERS[container] = parser
-        return parser
-
-    return register
-
-
 # ------------------------------------------------------------------ AVI
 
 
-@_reads("avi")
 def _avi(file: _Bytes) -> Ending:
     """The lists of chunks `movi` must lie in the file; the index behind them need not."""
     position, lists = 0, 0
@@ -121,7 +106,6 @@ def _riff_chunks(file: _Bytes, position: int, end: int) -> Iterator[tuple[bytes,
 # ------------------------------------------------------------------ MP4, MOV, 3GP
 
 
-@_reads("mov,mp4,m4a,3gp,3g2,mj2")
 def _mp4(file: _Bytes) -> Ending:
     """The boxes must end with the file. FFmpeg reports samples beyond its end by the index."""
     position, is_fragmented, awaits_data = 0, False, False
@@ -171,7 +155,6 @@ _IN_CLUSTER = {0xE7, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0x5854, _VOID, _CRC}
 _LIVE = -1  # the length of an element that was written while it was recorded
 
 
-@_reads("matroska,webm")
 def _matroska(file: _Bytes) -> Ending:
     damaged: list[range] = []
     return replace(_end_of_matroska(file, damaged), damaged=tuple(damaged))
@@ -272,7 +255,6 @@ _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
-@_reads("asf")
 def _asf(file: _Bytes) -> Ending:
     """The data object must lie in the file, unless it is a broadcast, which does not know its length."""
     (header,) = file.unpack(16, "<Q")
@@ -297,7 +279,6 @@ def _asf(file: _Bytes) -> Ending:
 _SECOND = 1000  # FLV counts milliseconds
 
 
-@_reads("flv")
 def _flv(file: _Bytes) -> Ending:
     """The last tag must be complete, and the file as long as its header says, or if that says none, its last tag as
     late."""
@@ -338,7 +319,6 @@ def _flv(file: _Bytes) -> Ending:
 _OGG_VIDEO = (b"\x80theora", b"OVP80", b"BBCD", b"\x01video")
 
 
-@_reads("ogg")
 def _ogg(file: _Bytes) -> Ending:
     """The last page of each stream of pictures must say that it is the last."""
     position, is_open = 0, {}
@@ -370,7 +350,6 @@ def _ogg(file: _Bytes) -> Ending:
 _PADDING = 0xBE
 
 
-@_reads("mpeg")
 def _program_stream(file: _Bytes) -> Ending:
     """The last packet must be complete. All say their length; only those near the end are looked at."""
     tail = max(0, file.size - (1 << 19))
@@ -433,7 +412,6 @@ def _transport_stream(file: _Bytes, stream: int) -> Ending:
 # ------------------------------------------------------------------ animated pictures
 
 
-@_reads("gif")
 def _gif(file: _Bytes) -> Ending:
     try:
         flags = file.at(10, 1)[0]
@@ -459,7 +437,6 @@ def _gif(file: _Bytes) -> Ending:
     return _UNKNOWN
 
 
-@_reads("apng")
 def _png(file: _Bytes) -> Ending:
     """Chunks must be complete, and as many pictures as are announced have to begin."""
     position, missing = 8, 0
@@ -476,3 +453,17 @@ def _png(file: _Bytes) -> Ending:
         if kind == b"IEND":
             return _WHOLE
     return _UNKNOWN
+
+
+# By FFmpeg's name of the format; of `mpegts` see `ending_of`.
+_CONTAINERS: dict[str, Callable[[_Bytes], Ending]] = {
+    "avi": _avi,
+    "mov,mp4,m4a,3gp,3g2,mj2": _mp4,
+    "matroska,webm": _matroska,
+    "asf": _asf,
+    "flv": _flv,
+    "ogg": _ogg,
+    "mpeg": _program_stream,
+    "gif": _gif,
+    "apng": _png,
+}

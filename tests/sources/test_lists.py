@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UsageError
-from pipelines.sources.videos import ReadAs, VideoList, find_videos, listed_videos
+from pipelines.sources.lists import read_list
+from pipelines.sources.videos import ReadAs, VideoList, find_videos
 
 
 @pytest.fixture
@@ -311,7 +312,8 @@ def test_a_list_of_folders_of_pictures_is_for_import_frames(data, text):
 
 def test_such_a_list_tells_import_frames_the_classes(data):
     Path("list.txt").write_text("v/r 12 0\nv/a b 14 1\n")
-    assert [(video.path.name, video.class_name) for video in listed_videos(Path("list.txt"))] == [
+    listed = read_list(Path("list.txt"), whole_videos=True, pictures=True)
+    assert [(video.path.name, video.class_name) for video in listed.videos] == [
         ("r", "0"),
         ("a b", "1"),
     ]
