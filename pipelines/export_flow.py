@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +18,7 @@ from pipelines.layouts.names import FLOW_LAYOUTS, LayoutName
 from pipelines.runtime.devices import available_cores
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
-from pipelines.sources.videos import VideoProblem, VideoSource
+from pipelines.sources.videos import VideoSource
 from pipelines.storage.atomic import read_json, write_json
 from pipelines.storage.flow_settings import SHARED_SETTINGS
 from pipelines.storage.workspace import Workspace
@@ -108,7 +108,7 @@ def _prepare(config: Config, workspace: Workspace) -> "Division[ExportTask]":
     catalogue = load_catalogue(workspace)
     layout = FLOW_LAYOUTS[config.layout]
     problems = [
-        VideoProblem(row.class_name, row.video, Path(row.path), row.reason)
+        VideoSource(row.class_name, row.video, Path(row.path), problem=row.reason)
         for row in catalogue.problems
         if Path(row.path).is_relative_to(workspace.flow)
     ]
@@ -120,7 +120,7 @@ def _prepare(config: Config, workspace: Workspace) -> "Division[ExportTask]":
         first = by_name.setdefault(source.video, source)
         if layout.trees is not None and first is not source:
             reason = f"{first.id} has the same name, and --layout authors has no folders for classes: use another"
-            problems.append(VideoProblem(source.class_name, source.video, source.path, reason))
+            problems.append(replace(source, problem=reason))
             continue
         target = config.output.absolute()
         tasks.append(ExportTask(source, target, video.flow_fields, video.flow_step, config.layout, config.format))

@@ -183,7 +183,7 @@ def _sources(config: Config) -> tuple[list[VideoSource], list[Failure], list[str
                 "whole videos: name these, with --timeline for class over time; `stres evaluate` tests stored segments"
             )
         sources += videos.videos
-        failures += [Failure(STAGE, p.class_name, p.video, str(p.path), p.reason) for p in videos.problems]
+        failures += [Failure(STAGE, p.class_name, p.video, str(p.path), p.problem) for p in videos.problems]
         if videos.account is not None and not is_video(Path(argument)):
             notes += videos.account.sentences()
     if not sources:

@@ -10,7 +10,7 @@ import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal
 
@@ -21,7 +21,7 @@ from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.ranks import ranks
 from pipelines.sources.segments import video_of
-from pipelines.sources.videos import VideoProblem
+from pipelines.sources.source import VideoSource
 from pipelines.storage.atomic import read_json, write_json
 from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.frames_file import FRAMES_SCHEMA
@@ -120,7 +120,7 @@ class Division(Generic[Task]):
 
     to_do: list[Task]
     done: list[Task] = field(default_factory=list)
-    problems: list[VideoProblem] = field(default_factory=list)
+    problems: list[VideoSource] = field(default_factory=list)
     """Videos that are refused, such as one that would replace what another source left."""
     changed: list[str] = field(default_factory=list)
     """Ids of those `to_do` whose source is no longer what the stored artifact was made from."""
@@ -131,7 +131,7 @@ class Division(Generic[Task]):
 def divide(
     job: Job[Task],
     tasks: Sequence[Task],
-    problems: Sequence[VideoProblem],
+    problems: Sequence[VideoSource],
     comparison: Comparison[Task],
     *,
     overwrite: bool,
@@ -165,13 +165,13 @@ def divide(
     return Division(
         to_do=[task for task, outcome in outcomes if outcome in ("make", "changed")],
         done=[task for task, outcome in outcomes if outcome == "done"],
-        problems=[*problems, *(outcome for _, outcome in outcomes if isinstance(outcome, VideoProblem))],
+        problems=[*problems, *(outcome for _, outcome in outcomes if isinstance(outcome, VideoSource))],
         changed=[task.source.id for task, outcome in outcomes if outcome == "changed"],
         unlisted=unlisted,
     )
 
 
-_Outcome = Literal["done", "make", "changed"] | VideoProblem
+_Outcome = Literal["done", "make", "changed"] | VideoSource
 
 
 # ------------------------------------------------------------------ one video
@@ -240,12 +240,12 @@ def _look(comparison: Comparison[Task], task: Task) -> _Look:
 
 
 def _unlisted_segments(
-    job: Job[Task], tasks: Sequence[Task], problems: Sequence[VideoProblem], comparison: Comparison[Task]
+    job: Job[Task], tasks: Sequence[Task], problems: Sequence[VideoSource], comparison: Comparison[Task]
 ) -> list[str]:
     from pipelines.datasets.catalogue import artifact_paths
 
     cut = {task.source.path.stem: task for task in tasks if task.source.segment}
-    listed = {task.source.id for task in tasks} | {f"{problem.class_name}/{problem.video}" for problem in problems}
+    listed = {task.source.id for task in tasks} | {refused.id for refused in problems}
     unlisted = []
     for path in artifact_paths(job.folder) if cut else ():
         id_, task = f"{path.parent.name}/{path.stem}", cut.get(video_of(path.stem))
@@ -284,7 +284,7 @@ def _outcome(task: Task, look: _Look, sha256: str | None, elsewhere: str) -> _Ou
                 f"{origin.artifact} was made from {origin.source}, which is no longer there, and {source.path} has "
                 f"other content: give --overwrite to store this one instead, or {elsewhere}"
             )
-        return VideoProblem(source.class_name, source.video, source.path, reason)
+        return replace(source, problem=reason)
     if other == "same" and look.misfit:
         raise UsageError(look.misfit)
     return "changed" if own == "changed" else "make"

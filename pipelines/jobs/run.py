@@ -60,7 +60,7 @@ def run_job(
         StorageError: Writing fails, which ends the job.
     """
     what = what_are([*division.to_do, *division.done])
-    refused = [job.failure(problem, problem.reason) for problem in division.problems]
+    refused = [job.failure(video, video.problem) for video in division.problems]
 
     def result(failures: list[Failure], **figures: Any) -> ExtractResult:
         return ExtractResult(

@@ -9,7 +9,7 @@ from pipelines.errors import VideoError
 from pipelines.runtime.growth import Growth
 from pipelines.runtime.progress import OnProgress
 from pipelines.runtime.worker_pool import Limits, Report, memory_share
-from pipelines.sources.videos import Account, VideoProblem, VideoSource
+from pipelines.sources.videos import Account, VideoSource
 from pipelines.storage.failures import Failure
 from pipelines.storage.workspace import Workspace
 
@@ -71,7 +71,7 @@ class Job(Generic[Task]):
         # A GPU's driver maps more memory than anything takes.
         return Limits(self.patience, None if self.uses_gpu else memory_share(self.workers))
 
-    def failure(self, video: VideoSource | VideoProblem, reason: str) -> Failure:
+    def failure(self, video: VideoSource, reason: str) -> Failure:
         """The row of `failures.csv` for a video that cannot be processed."""
         return Failure(self.stage, video.class_name, video.video, str(video.path), reason)
 

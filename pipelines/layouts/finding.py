@@ -17,7 +17,7 @@ from pipelines.errors import MissingError, VideoError
 from pipelines.layouts.classes import Classes
 from pipelines.layouts.names import COMPONENT_FOLDERS, OTHER_COMPONENT, read_name
 from pipelines.layouts.pictures import Series, is_within
-from pipelines.sources.videos import VideoProblem, VideoSource, refuse_unusable
+from pipelines.sources.videos import VideoSource, refuse_unusable
 from pipelines.storage.workspace import UNLABELLED, Kind
 
 _LAYOUTS = {
@@ -41,7 +41,7 @@ class FolderList:
     """The videos found."""
 
     folders: list[PictureFolder] = field(default_factory=list)
-    problems: list[VideoProblem] = field(default_factory=list)
+    problems: list[VideoSource] = field(default_factory=list)
     """Videos that are refused."""
     ignored: int = 0
     """Number of files whose names are not those of pictures."""
@@ -97,7 +97,7 @@ class _Found:
         self.root, self.classes = root, classes
         self.ignored = 0
         self._videos: dict[Path, tuple[VideoSource, tuple[Series, ...]]] = {}
-        self._problems: list[VideoProblem] = []
+        self._problems: list[VideoSource] = []
         self._halves: dict[tuple[str, ...], dict[str, Path]] = {}
 
     def add_frames(self, folder: Path, names: list[str]) -> None:
@@ -128,7 +128,7 @@ class _Found:
         """Records a folder that cannot be used; `parts` are those of its path that name class and video."""
         parts = self._parts(folder) if parts is None else parts
         class_name = parts[0] if len(parts) > 1 else UNLABELLED
-        self._problems.append(VideoProblem(class_name, self._name(parts), folder, reason))
+        self._problems.append(VideoSource(class_name, self._name(parts), folder, problem=reason))
 
     def result(self) -> FolderList:
         for (_, _, *rest), halves in self._halves.items():  # each pair of component folders is a video

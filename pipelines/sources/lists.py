@@ -147,7 +147,7 @@ def read_list(
         require_class_name(label, entry.where)
         if entry.path not in places:
             places[entry.path] = _found(entry, folders, by_name)
-        path, absent = places[entry.path]
+        path, problem = places[entry.path]
         known = known_as.setdefault((path, entry.segment), entry)
         if (known.label or UNLABELLED) != label:
             what = f"the segment {entry.segment} of {entry.path}" if entry.segment else entry.path
@@ -162,7 +162,7 @@ def read_list(
             )
         twice += known is not entry
         if known is entry:
-            read.videos.append(VideoSource.of(label, path, entry.split or of_list, absent, entry.segment))
+            read.videos.append(VideoSource.of(label, path, entry.split or of_list, problem, entry.segment))
     if twice:
         what = "a segment" if of_segments else "a video"
         read.notes.append(f"{plural(twice, f'line of {list_file} repeats', f'lines of {list_file} repeat')} {what}")

@@ -10,7 +10,7 @@ from pipelines.sources.segments import Segment
 
 @dataclass(frozen=True)
 class VideoSource:
-    """One video, or segment of one."""
+    """One video, or segment of one. What is refused before it is opened becomes a row of `failures.csv`."""
 
     class_name: str
     video: str
@@ -19,19 +19,20 @@ class VideoSource:
     """Absolute."""
     split: str = ""
     """`train`, `validation` or `test`, where VIDEOS says it."""
-    absent: str = ""
-    """Where a list's video was looked for, and the likely reason, if it does not exist; else ""."""
+    problem: str = ""
+    """Why it cannot be processed, where that is known before it is opened: of a list's video that does not exist, where
+    it was looked for and the likely reason."""
     segment: Segment | None = None
     """The part of the file that it is; None for all of it."""
 
     @classmethod
     def of(
-        cls, class_name: str, path: Path, split: str = "", absent: str = "", segment: Segment | None = None
+        cls, class_name: str, path: Path, split: str = "", problem: str = "", segment: Segment | None = None
     ) -> "VideoSource":
         """The file at `path`, or a segment of it, under the name that is stored."""
         absolute = Path(os.path.abspath(path))
         name = segment.name(absolute.stem) if segment else absolute.stem
-        return cls(class_name, name, absolute, split, absent, segment)
+        return cls(class_name, name, absolute, split, problem, segment)
 
     @property
     def id(self) -> str:
@@ -39,7 +40,7 @@ class VideoSource:
 
     @property
     def file(self) -> Path:
-        """The path of a file to open. Raises `VideoError` if a list names a file that does not exist."""
-        if self.absent:
-            raise VideoError(self.absent)
+        """The path of a file to open. Raises `VideoError` where there is a problem."""
+        if self.problem:
+            raise VideoError(self.problem)
         return self.path

@@ -29,16 +29,6 @@ _FEW = 8  # classes that are named one by one
 
 
 @dataclass(frozen=True)
-class VideoProblem:
-    """A video that is refused before any is opened: becomes a row of `failures.csv`."""
-
-    class_name: str
-    video: str
-    path: Path
-    reason: str
-
-
-@dataclass(frozen=True)
 class ReadAs:
     """What a user says of VIDEOS where VIDEOS itself does not."""
 
@@ -133,8 +123,8 @@ class VideoList:
     """In order of class and name."""
     ignored: int = 0
     """Files that are not videos by their names."""
-    problems: list[VideoProblem] = field(default_factory=list)
-    """Videos that are refused."""
+    problems: list[VideoSource] = field(default_factory=list)
+    """Those that are refused."""
     account: Account | None = None
 
 
@@ -158,7 +148,7 @@ def find_videos(
     if not str(argument):
         raise UsageError("VIDEOS is empty: give a folder of class folders, a list file, one video or a glob")
     path = Path(argument)
-    problems: list[VideoProblem] = []
+    problems: list[VideoSource] = []
     notes: list[str] = []
     skipped: Mapping[str, int] = {}
     suffixes: Mapping[str, int] = {}
@@ -175,7 +165,7 @@ def find_videos(
         found = [VideoSource.of(video.class_name, video.path, video.split) for video in folder.videos]
         for at, reason in folder.unreadable:
             above = at.relative_to(path).parts[:-1]
-            problems.append(VideoProblem(above[0] if above else UNLABELLED, at.name, at, reason))
+            problems.append(VideoSource(above[0] if above else UNLABELLED, at.name, at, problem=reason))
     elif path.is_file() and is_video(path):
         _refuse_unread(read_as, f"{path} is one video")
         layout, found = "one video", [VideoSource.of(UNLABELLED, path)]
@@ -269,7 +259,7 @@ def _lies_in_workspace(folder: Path, known: dict[Path, bool]) -> bool:
 # ------------------------------------------------------------------ refusing
 
 
-def refuse_unusable(found: Iterable[VideoSource]) -> tuple[list[VideoSource], list[VideoProblem]]:
+def refuse_unusable(found: Iterable[VideoSource]) -> tuple[list[VideoSource], list[VideoSource]]:
     """Separates the videos from those that would overwrite one another or whose name cannot be stored."""
     by_id: dict[tuple[str, str], dict[Path, VideoSource]] = defaultdict(dict)
     for source in found:
@@ -283,9 +273,9 @@ def refuse_unusable(found: Iterable[VideoSource]) -> tuple[list[VideoSource], li
         else:
             reason = _unusable(class_name, video, first)
         if reason:
-            problems.append(VideoProblem(class_name, video, first, reason))
+            problems.append(replace(sources[first], problem=reason))
         else:
-            videos.append(replace(sources[first], class_name=class_name))
+            videos.append(sources[first])
     return videos, problems
 
 

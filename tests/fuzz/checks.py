@@ -179,7 +179,7 @@ def _judge_sources(found: "VideoList") -> None:
     for source in found.videos:
         if Path(source.class_name, source.video).name in ("", "..") or len(Path(source.id).parts) != 2:
             raise _Finding(f"{source.id!r} leads elsewhere")
-        if not source.absent and not os.path.lexists(source.path):
+        if not source.problem and not os.path.lexists(source.path):
             raise _Finding(f"there is no {source.path}")
         if source.split and source.class_name in SPLIT_FOLDERS:
             raise _Finding(f"{source.id!r}: a split is a class")

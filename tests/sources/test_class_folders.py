@@ -52,8 +52,8 @@ def test_equal_names_in_two_splits_fail_naming_both(tmp_path):
     make(tmp_path, "train/jump/1.avi", "val/jump/1.avi", "train/run/2.avi")
     (problem,) = find_videos(tmp_path).problems
     assert (problem.class_name, problem.video) == ("jump", "1")
-    assert str(tmp_path / "train/jump/1.avi") in problem.reason
-    assert str(tmp_path / "val/jump/1.avi") in problem.reason
+    assert str(tmp_path / "train/jump/1.avi") in problem.problem
+    assert str(tmp_path / "val/jump/1.avi") in problem.problem
 
 
 def test_split_folders_of_videos_without_classes_or_labels_are_refused(tmp_path):
@@ -185,7 +185,7 @@ def test_class_names_that_no_split_list_can_hold_fail_before_work(tmp_path):
     read = find_videos(tmp_path)
     assert [video.id for video in read.videos] == ["good/d"]
     assert {problem.class_name for problem in read.problems} == {" lead", "trail ", "line\nbreak", "good"}
-    assert all("rename the" in problem.reason for problem in read.problems)
+    assert all("rename the" in problem.problem for problem in read.problems)
 
 
 # ------------------------------------------------------------------ what is passed over
@@ -252,7 +252,7 @@ def test_a_folder_that_cannot_be_listed_becomes_a_problem(tmp_path, monkeypatch)
 
     monkeypatch.setattr(os, "scandir", refuse)
     (problem,) = find_videos(tmp_path).problems
-    assert (problem.video, problem.reason) == ("run", "the folder cannot be listed (Permission denied)")
+    assert (problem.video, problem.problem) == ("run", "the folder cannot be listed (Permission denied)")
 
 
 def test_many_classes_are_told_by_the_smallest_and_the_largest(tmp_path):

@@ -27,7 +27,7 @@ def read(text: str, name: str = "list.txt", **settings: object) -> VideoList:
 
 
 def labels(found: VideoList) -> dict[str, str]:
-    assert [video.absent for video in found.videos] == [""] * len(found.videos)
+    assert [video.problem for video in found.videos] == [""] * len(found.videos)
     return {str(video.path.relative_to(Path.cwd())): video.class_name for video in found.videos}
 
 
@@ -132,7 +132,7 @@ def test_a_header_of_paths_and_splits_alone_has_unlabelled_videos(data):
 @pytest.mark.parametrize("name", ["video 3", "clip red"])
 def test_a_file_named_as_a_column_is_a_video(data, name):
     Path(name.partition(" ")[0]).write_bytes(b"x")
-    assert [video.absent for video in read(f"{name}\n").videos] == [""]
+    assert [video.problem for video in read(f"{name}\n").videos] == [""]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_kinetics_annotations_name_videos_by_id_and_times(data):
         Path(name).write_bytes(b"x")
     text = "label,youtube_id,time_start,time_end,split\nplaying guitar,id-_1,1,11,train\nrunning,id2,12,22,val\n"
     found = read(text, "v/kinetics400.csv")
-    assert {video.id: (video.split, video.absent) for video in found.videos} == {
+    assert {video.id: (video.split, video.problem) for video in found.videos} == {
         "playing guitar/id-_1_000001_000011": ("train", ""),
         "running/id2_000012_000022": ("validation", ""),
     }
@@ -282,7 +282,7 @@ def test_names_that_contradict_each_other_are_refused(data, text):
 
 def test_a_missing_video_says_every_path_looked_for_and_the_folder_it_is_relative_to(data):
     (video,) = read("gone/x.avi red\n", "lists/list.txt").videos
-    assert video.absent == (
+    assert video.problem == (
         f"there is no {data}/lists/gone/x.avi (nor {data}/gone/x.avi): lists/list.txt, line 1 gives 'gone/x.avi', "
         f"relative to {data}/lists; --relative-to names another folder"
     )
@@ -300,8 +300,8 @@ def test_a_missing_video_says_every_path_looked_for_and_the_folder_it_is_relativ
 )
 def test_what_is_in_the_way_is_named(data, line, told):
     (video,) = read(f"{line}\n").videos
-    assert told in video.absent
-    assert "there is no" in video.absent
+    assert told in video.problem
+    assert "there is no" in video.problem
 
 
 @pytest.mark.parametrize("text", ["v/r 12 0\nv/a b 14 1\n", "v/r,12,0\n", "v/r red\n"])

@@ -41,8 +41,8 @@ def test_two_sources_of_one_name_are_both_refused_by_name(tmp_path: Path) -> Non
     assert [video.id for video in found.videos] == ["c/b"]
     (problem,) = found.problems
     assert (problem.class_name, problem.video) == ("c", "a")
-    assert str(tmp_path / "c/a.avi") in problem.reason
-    assert str(tmp_path / "c/a.mp4") in problem.reason
+    assert str(tmp_path / "c/a.avi") in problem.problem
+    assert str(tmp_path / "c/a.mp4") in problem.problem
 
 
 def test_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
         pytest.skip("this file system takes only UTF-8")
     found = find_videos(tmp_path)
     assert [video.id for video in found.videos] == ["c/good"]
-    assert "UTF-8" in found.problems[0].reason
+    assert "UTF-8" in found.problems[0].problem
 
 
 def test_folders_linked_in_are_followed_and_loops_end(tmp_path: Path) -> None:
