@@ -59,15 +59,15 @@ def group_of(class_name: str, video: str, groups: GroupRule = None) -> str | Non
     try:
         match = re.search(groups, id_)
     except re.error as error:
-        raise UsageError(f"--group-regex {groups!r} is not a regular expression: {error}") from error
+        raise UsageError(f"--group-regex '{groups}' is not a regular expression: {error}") from error
     if match is None:
         raise UsageError(
-            f"--group-regex {groups!r} does not match {id_!r}: it is searched in <class>/<video without suffix> "
+            f"--group-regex '{groups}' does not match {id_!r}: it is searched in <class>/<video without suffix> "
             "of every video and must find its group in each"
         )
     found = match.group(1) if match.re.groups else match.group(0)
     if found is None:
-        raise UsageError(f"the capture group of --group-regex {groups!r} takes no part in matching {id_!r}")
+        raise UsageError(f"the capture group of --group-regex '{groups}' takes no part in matching {id_!r}")
     return found
 
 

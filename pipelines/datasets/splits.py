@@ -490,8 +490,8 @@ def _made_otherwise(folder: Path, groups: GroupRule, folds: int | None, overwrit
         difference = f"--folds is {folds}, but {folder} has {plural(has, 'split')}"
     elif groups is not None and origin == "made" and groups != before:
         if isinstance(groups, str):
-            difference = f"--group-regex is {groups!r}, but the splits in {folder} were made with "
-            difference += "the groups of a file" if isinstance(before, Mapping) else repr(before)
+            difference = f"--group-regex is '{groups}', but the splits in {folder} were made with "
+            difference += "the groups of a file" if isinstance(before, Mapping) else f"'{before}'" if before else "none"
         else:
             difference = f"the splits in {folder} were made with other groups than those of --groups"
     if difference and not overwrite:
