@@ -13,7 +13,7 @@ from pipelines.errors import UsageError
 from pipelines.evaluation.protocols import CROPS, ProtocolSettings
 from pipelines.interface import options
 from pipelines.interface.options import Option, TemporalName, ViewName
-from pipelines.jobs.resume import Comparison, VideoFiles, divide
+from pipelines.jobs.resume import Comparison, Sources, divide
 from pipelines.jobs.run import report_account, run_job
 from pipelines.jobs.task import ExtractResult, Job
 from pipelines.prediction.windows import Duration, lengths
@@ -172,7 +172,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         on_progress=on_progress,
     )
     conflict = functools.partial(settings_difference, settings.document())
-    comparison = Comparison(FEATURES_SCHEMA, VideoFiles[FeatureTask](), conflict, elsewhere="another --output")
+    comparison = Comparison(FEATURES_SCHEMA, Sources[FeatureTask](), conflict, elsewhere="another --output")
     division = divide(job, tasks, found.problems, comparison, overwrite=config.overwrite)
     division = ranks().broadcast_from_rank0(lambda: with_lost_arrays(division))
     result = run_job(job, division, ignored=found.ignored, account=found.account)

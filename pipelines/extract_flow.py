@@ -15,8 +15,8 @@ from pipelines.interface.options import Option
 from pipelines.jobs.attributes import options_difference
 from pipelines.jobs.resume import (
     Comparison,
+    Sources,
     Verdict,
-    VideoFiles,
     divide,
     require_workspace_size,
     size_conflict,
@@ -143,7 +143,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     )
     comparison = Comparison(
         FLOW_SCHEMA,
-        VideoFiles() if from_videos else _StoredFrames(),
+        Sources() if from_videos else _StoredFrames(),
         functools.partial(_conflict, config, settings),
         functools.partial(size_misfit, config.short_side) if from_videos else None,
     )
@@ -217,7 +217,7 @@ def _conflict(config: Config, settings: FlowSettings, attributes: dict[str, Any]
     return difference if difference or config.videos is None else size_conflict(attributes, config.short_side)
 
 
-class _StoredFrames(VideoFiles["FlowTask"]):
+class _StoredFrames(Sources["FlowTask"]):
     """Sources that are the workspace's frame files."""
 
     def compare(self, task: "FlowTask", attributes: Mapping[str, Any]) -> Verdict:

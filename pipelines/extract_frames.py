@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.interface import options
 from pipelines.jobs.attributes import options_difference
-from pipelines.jobs.resume import Comparison, VideoFiles, divide, require_workspace_size, size_conflict, size_misfit
+from pipelines.jobs.resume import Comparison, Sources, divide, require_workspace_size, size_conflict, size_misfit
 from pipelines.jobs.run import attributes_made, report_account, run_job
 from pipelines.jobs.task import ExtractResult, Job
 from pipelines.runtime.devices import available_cores
@@ -84,7 +84,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     )
     conflict = functools.partial(_conflict, config.short_side)
     misfit = functools.partial(size_misfit, config.short_side)
-    comparison = Comparison(FRAMES_SCHEMA, VideoFiles(), conflict, misfit)
+    comparison = Comparison(FRAMES_SCHEMA, Sources(), conflict, misfit)
     division = divide(job, tasks, found.problems, comparison, overwrite=config.overwrite)
     if not config.overwrite:
         ranks().broadcast_from_rank0(lambda: require_workspace_size(job, division, config.short_side))

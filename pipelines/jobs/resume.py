@@ -53,14 +53,16 @@ class Stamp:
     mtime_ns: int
 
 
-class SourceKind(Generic[Task]):
-    """How the sources of tasks are looked at. Both methods raise `OSError` or `VideoError` where that fails."""
+class Sources(Generic[Task]):
+    """How the sources of tasks are looked at: as files, unless a class of this knows better. `stamp` and `sha256` raise
+    `OSError` or `VideoError` where that fails."""
 
     def stamp(self, task: Task) -> Stamp:
-        raise NotImplementedError
+        status = task.source.path.stat()
+        return Stamp(str(task.source.path), status.st_size, status.st_mtime_ns)
 
     def sha256(self, task: Task) -> str:
-        raise NotImplementedError
+        return sha256_of(task.source.path)
 
     def compare(self, task: Task, attributes: Mapping[str, Any]) -> Verdict:
         """Compares a task's source with the one that an artifact with these attributes was made from, without reading
@@ -88,23 +90,12 @@ class SourceKind(Generic[Task]):
         return "same" if attributes.get("source_mtime_ns", found.mtime_ns) == found.mtime_ns else "changed?"
 
 
-class VideoFiles(SourceKind[Task]):
-    """Sources that are video files."""
-
-    def stamp(self, task: Task) -> Stamp:
-        status = task.source.path.stat()
-        return Stamp(str(task.source.path), status.st_size, status.st_mtime_ns)
-
-    def sha256(self, task: Task) -> str:
-        return sha256_of(task.source.path)
-
-
 @dataclass(frozen=True)
 class Comparison(Generic[Task]):
     """How a stage decides whether what is stored is what it would make. Picklable."""
 
     schema: str
-    sources: SourceKind[Task]
+    sources: Sources[Task]
     conflict: Callable[[dict[str, Any]], str]
     """Given an artifact's attributes, names the difference between its settings and those asked for; "" for none."""
     misfit: Callable[[Task, Mapping[str, Any]], str] | None = None
@@ -360,7 +351,7 @@ def _size_option(attributes: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------ reading sources
 
 
-def _source_hashes(tasks: Sequence[Task], sources: SourceKind[Task], job: Job[Task]) -> dict[str, str]:
+def _source_hashes(tasks: Sequence[Task], sources: Sources[Task], job: Job[Task]) -> dict[str, str]:
     """The SHA-256 of the tasks' sources that can be read, by id.
 
     Each is read once: the workspace's `source-hashes.json` keeps what was read, and is believed while a source's size

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.errors import VideoError
 from pipelines.jobs.attributes import stored_library_versions, timing_attributes
-from pipelines.jobs.resume import SourceKind, Stamp, other_artifact
+from pipelines.jobs.resume import Sources, Stamp, other_artifact
 from pipelines.jobs.task import Probe
 from pipelines.layouts.pictures import Pictures, Series, list_pictures, read_picture
 from pipelines.sources.videos import VideoSource
@@ -56,7 +56,7 @@ class ImportTask:
 Task = TypeVar("Task", bound=ImportTask)
 
 
-class PictureSeries(SourceKind[Task]):
+class PictureSeries(Sources[Task]):
     """Sources that are pictures in folders."""
 
     def stamp(self, task: Task) -> Stamp:

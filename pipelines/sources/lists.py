@@ -14,7 +14,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def read_list(
             )
     entries = _named(entries, list_file, class_names, read.notes)
     of_list = _split_of_list(list_file)
-    by_name = _ByName(folders)
+    by_stem = cache(lambda: _videos_by_stem(folders[0]))  # only where it is needed
     places: dict[str, tuple[Path, str]] = {}  # of each path, which hundreds of segments may share
     known_as: dict[tuple[Path, Segment | None], Entry] = {}
     in_split: dict[Path, Entry] = {}
@@ -146,7 +146,7 @@ def read_list(
         label = entry.label or UNLABELLED
         require_class_name(label, entry.where)
         if entry.path not in places:
-            places[entry.path] = _found(entry, folders, by_name)
+            places[entry.path] = _found(entry, folders, by_stem)
         path, problem = places[entry.path]
         known = known_as.setdefault((path, entry.segment), entry)
         if (known.label or UNLABELLED) != label:
@@ -238,34 +238,26 @@ def listed_labels(list_file: Path, by_name: Mapping[str, Sequence[Path]]) -> Ite
 # ------------------------------------------------------------------ where a path leads
 
 
-class _ByName:
-    """Finds videos that a list names without suffix, as Kinetics' do, anywhere below the list's folder."""
-
-    def __init__(self, folders: Sequence[Path]) -> None:
-        # A folder of annotations is next to those of the videos.
-        own = folders[0]
-        self._root = own.parent if own.name.casefold() == "annotations" else own
-        self._paths: dict[str, list[Path]] | None = None
-
-    def find(self, name: str) -> list[Path]:
-        if self._paths is None:
-            self._paths = {}
-            for parent, folders, files in os.walk(self._root):
-                folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-                for file in sorted(files):
-                    if is_video(Path(file)) and not file.startswith("."):
-                        self._paths.setdefault(Path(file).stem, []).append(Path(parent, file))
-        return self._paths.get(name, [])
+def _videos_by_stem(own: Path) -> dict[str, list[Path]]:
+    """All videos below a list's own folder, by their names without suffix, as Kinetics' lists name them."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    # A folder of annotations is next to those of the videos.
+    for parent, folders, files in os.walk(own.parent if own.name.casefold() == "annotations" else own):
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        for file in sorted(files):
+            if is_video(Path(file)) and not file.startswith("."):
+                found[Path(file).stem].append(Path(parent, file))
+    return found
 
 
-def _found(entry: Entry, folders: Sequence[Path], by_name: _ByName) -> tuple[Path, str]:
+def _found(entry: Entry, folders: Sequence[Path], by_stem: Callable[[], Mapping[str, list[Path]]]) -> tuple[Path, str]:
     """The path of a video, and why it is not there ("" where it is)."""
     for form in _spellings(entry.path):
         for folder in folders:
             if is_there(folder, form):
                 return Path(os.path.abspath(folder / form)), ""
     if not is_video(Path(entry.path)) and "/" not in entry.path:
-        named = by_name.find(entry.path) or by_name.find(f"v_{entry.path}")  # as ActivityNet's files are called
+        named = by_stem().get(entry.path) or by_stem().get(f"v_{entry.path}") or []  # as ActivityNet's are called
         replacements = [path for path in named if "replacement" in str(path)]
         if len(replacements or named) == 1:
             return (replacements or named)[0], ""

@@ -10,7 +10,7 @@ import pytest
 from pipelines import extract_flow, extract_frames
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.errors import UsageError
-from pipelines.jobs.resume import VideoFiles
+from pipelines.jobs.resume import Sources
 from pipelines.jobs.task import ExtractResult, VideoTask
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FLOW_SCHEMA
@@ -31,13 +31,13 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The sources that were read to be compared."""
     read: list[Path] = []
 
-    of_file = VideoFiles.sha256
+    of_file = Sources.sha256
 
-    def sha256(files: VideoFiles[VideoTask], task: VideoTask) -> str:
+    def sha256(files: Sources[VideoTask], task: VideoTask) -> str:
         read.append(task.source.path)
         return of_file(files, task)
 
-    monkeypatch.setattr(VideoFiles, "sha256", sha256)
+    monkeypatch.setattr(Sources, "sha256", sha256)
     return read
 
 

@@ -6,7 +6,6 @@ Letters: N pairs of frames, H W pixels.
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, cast
 
 import torch
@@ -15,32 +14,18 @@ from pipelines.optical_flow.grey import check_frames
 from pipelines.optical_flow.methods import as_options, check_engine, parse_options
 from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
 
-
-@dataclass(frozen=True)
-class _Engine:
-    module: str
-    """Has `compute_flow` as `EngineModule` declares it; loaded when first used."""
-    device_types: tuple[str, ...]
-    """Where it computes; frames on other devices are moved to the CPU."""
-    package: str
-    """What it needs beside PyTorch."""
-
-
-_ENGINES = {
-    "numba": _Engine("pipelines.optical_flow.tvl1.numba_engine", ("cpu",), "numba"),
-    # Triton on the CPU: interpreted, for tests.
-    "triton": _Engine("pipelines.optical_flow.tvl1.triton_engine", ("cuda", "cpu"), "triton"),
-    "cuda": _Engine("pipelines.optical_flow.tvl1.cuda_engine", ("cuda",), "triton"),  # which computes what it does not
-    "reference": _Engine("pipelines.optical_flow.tvl1.reference", ("cpu", "cuda"), "torch"),
-}
+# Where each engine computes; frames on other devices are moved to the CPU. Triton on the CPU: interpreted, for tests.
+_DEVICES = {"numba": ("cpu",), "triton": ("cuda", "cpu"), "cuda": ("cuda",), "reference": ("cpu", "cuda")}
 # `methods.ENGINES`, which can be read without PyTorch, names them and `auto`, which is the first of these that is
 # installed. On a GPU the reference launches some hundred thousand small kernels per pair: the CPU is faster. `cuda` is
-# to be the first there once it has been measured on one (docs/gpu.md).
+# to be the first there once it has been measured on one (docs/gpu.md). Each has the name of the package that it needs.
 _BEST = {"cpu": ("numba",), "cuda": ("triton", "numba")}
 _DEFAULTS = TVL1Parameters()
 
 
 class EngineModule(Protocol):
+    """What the module of each engine has; it is loaded when first used."""
+
     def compute_flow(self, frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Parameters) -> torch.Tensor:
         """uint8 [N, H, W] twice, on one of the engine's devices, to float32 [N, 2, H, W] on the same."""
 
@@ -77,7 +62,8 @@ def tvl1_flow(
     where = target if computes_on(chosen, target) else torch.device("cpu")
     if frame0.numel() == 0:
         return torch.zeros((len(frame0), 2, *frame0.shape[1:]), device=target)
-    module = cast(EngineModule, importlib.import_module(_ENGINES[chosen].module))
+    name = chosen if chosen == "reference" else f"{chosen}_engine"
+    module = cast(EngineModule, importlib.import_module(f"pipelines.optical_flow.tvl1.{name}"))
     return module.compute_flow(frame0.to(where), frame1.to(where), parameters).to(target)
 
 
@@ -88,11 +74,11 @@ def resolve_engine(engine: str | None, device: torch.device) -> str:
     if asked != "auto":
         return asked
     best = _BEST.get(device.type, ())
-    return next((name for name in best if importlib.util.find_spec(_ENGINES[name].package)), "reference")
+    return next((name for name in best if importlib.util.find_spec(name)), "reference")
 
 
 def computes_on(engine: str, device: torch.device) -> bool:
-    return device.type in _ENGINES[engine].device_types
+    return device.type in _DEVICES[engine]
 
 
 # ------------------------------------------------------------------ as a method of extract-flow
