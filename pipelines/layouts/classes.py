@@ -69,7 +69,7 @@ def _entries(source: Path) -> Iterator[tuple[str, str, str]]:
         raise MissingError(f"there is no {source}: --list is a folder of split lists, or a file of lines `path label`")
     if source.absolute() in list_files(source.absolute().parent):
         raise UsageError(f"{source} is one of several split lists: give --list the folder they are in")
-    for listed in read_list(source, whole_videos=True, pictures=True).videos:
+    for listed in read_list(source, whole_videos=True, pictures=True)[0]:
         # A line may name a video's file or the folder of its pictures: with a suffix, or with a dot of its own.
         for name in {listed.path.name, listed.path.stem}:
             yield name, listed.class_name, name

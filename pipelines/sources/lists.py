@@ -13,7 +13,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
@@ -83,16 +83,6 @@ class Entry:
     segment: Segment | None = None
 
 
-@dataclass
-class VideoListFile:
-    """The content of a list file."""
-
-    videos: list[VideoSource] = field(default_factory=list)
-    """In order; of one that does not exist, with the path where it was looked for first."""
-    notes: list[str] = field(default_factory=list)
-    """How it was read, in sentences."""
-
-
 def read_list(
     list_file: Path,
     *,
@@ -101,7 +91,7 @@ def read_list(
     label_column: str | None = None,
     whole_videos: bool = False,
     pictures: bool = False,
-) -> VideoListFile:
+) -> tuple[list[VideoSource], list[str]]:
     """Reads the videos of a list file, which need not exist.
 
     Args:
@@ -114,14 +104,19 @@ def read_list(
         whole_videos: Whether starts and ends say what the videos were cut from, not which part of them is meant.
         pictures: Whether the paths are folders of pictures, which are refused otherwise.
 
+    Returns:
+        The videos in order, of one that does not exist with the path where it was looked for first; and how the list
+        was read, in sentences.
+
     Raises:
         MissingError: The list cannot be read.
         UsageError: The file is not a list, a label cannot be a folder's name, a video or segment has two labels, or a
             video segments in two splits.
     """
-    read = VideoListFile()
+    videos: list[VideoSource] = []
+    notes: list[str] = []
     folders = _folders(list_file, relative_to)
-    entries = _three_columns(list(_entries(list_file, folders, read.notes, label_column, whole_videos)))
+    entries = _three_columns(list(_entries(list_file, folders, notes, label_column, whole_videos)))
     if not pictures and entries and not any(is_video(Path(entry.path)) for entry in entries[:100]):
         first = entries[0]
         if any((folder / first.path).is_dir() for folder in folders):
@@ -129,7 +124,7 @@ def read_list(
                 f"{first.where} names a folder, {first.path}: a list of folders of pictures (rawframes) is for `stres "
                 f"import-frames DIR --list {list_file}`"
             )
-    entries = _named(entries, list_file, class_names, read.notes)
+    entries = _named(entries, list_file, class_names, notes)
     of_list = _split_of_list(list_file)
     by_stem = cache(lambda: _videos_by_stem(folders[0]))  # only where it is needed
     places: dict[str, tuple[Path, str]] = {}  # of each path, which hundreds of segments may share
@@ -140,7 +135,7 @@ def read_list(
     has_labels = any(entry.label for entry in entries)
     unwanted = [entry for entry in entries if entry.segment and not entry.label] if has_labels else []
     if unwanted:
-        read.notes.append(f"{plural(len(unwanted), 'segment')} of {list_file} without a label: left out")
+        notes.append(f"{plural(len(unwanted), 'segment')} of {list_file} without a label: left out")
         entries = [entry for entry in entries if entry.label or not entry.segment]
     for entry in entries:
         label = entry.label or UNLABELLED
@@ -162,18 +157,18 @@ def read_list(
             )
         twice += known is not entry
         if known is entry:
-            read.videos.append(VideoSource.of(label, path, entry.split or of_list, problem, entry.segment))
+            videos.append(VideoSource.of(label, path, entry.split or of_list, problem, entry.segment))
     if twice:
         what = "a segment" if of_segments else "a video"
-        read.notes.append(f"{plural(twice, f'line of {list_file} repeats', f'lines of {list_file} repeat')} {what}")
-    whole = sum(video.segment is None for video in read.videos)
+        notes.append(f"{plural(twice, f'line of {list_file} repeats', f'lines of {list_file} repeat')} {what}")
+    whole = sum(video.segment is None for video in videos)
     if of_segments and whole:
-        read.notes.append(f"{plural(whole, 'row')} of {list_file} without start and end: the whole video")
-    unlabelled = sum(video.class_name == UNLABELLED for video in read.videos)
-    if 0 < unlabelled < len(read.videos):
+        notes.append(f"{plural(whole, 'row')} of {list_file} without start and end: the whole video")
+    unlabelled = sum(video.class_name == UNLABELLED for video in videos)
+    if 0 < unlabelled < len(videos):
         have = "has" if unlabelled == 1 else "have"
-        read.notes.append(f"{unlabelled} of {plural(len(read.videos), 'video')} of {list_file} {have} no label")
-    return read
+        notes.append(f"{unlabelled} of {plural(len(videos), 'video')} of {list_file} {have} no label")
+    return videos, notes
 
 
 def read_lines(list_file: Path) -> list[tuple[str, str]]:

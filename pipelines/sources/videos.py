@@ -171,14 +171,14 @@ def find_videos(
         layout, found = "one video", [VideoSource.of(UNLABELLED, path)]
     elif path.is_file():
         _refuse_unread(read_as, f"{path} is a list", _OF_LISTS)
-        listed = read_list(
+        found, notes = read_list(
             path,
             relative_to=read_as.relative_to,
             class_names=read_as.class_names,
             label_column=read_as.label_column,
             whole_videos=read_as.whole_videos,
         )
-        layout, found, notes = f"list {path}", listed.videos, listed.notes
+        layout = f"list {path}"
     elif not os.path.lexists(path) and glob.has_magic(str(argument)):
         _refuse_unread(read_as, f"{argument} is a glob")
         layout = f"files that match {argument}"

@@ -312,8 +312,8 @@ def test_a_list_of_folders_of_pictures_is_for_import_frames(data, text):
 
 def test_such_a_list_tells_import_frames_the_classes(data):
     Path("list.txt").write_text("v/r 12 0\nv/a b 14 1\n")
-    listed = read_list(Path("list.txt"), whole_videos=True, pictures=True)
-    assert [(video.path.name, video.class_name) for video in listed.videos] == [
+    listed, _ = read_list(Path("list.txt"), whole_videos=True, pictures=True)
+    assert [(video.path.name, video.class_name) for video in listed] == [
         ("r", "0"),
         ("a b", "1"),
     ]
