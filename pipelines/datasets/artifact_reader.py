@@ -24,7 +24,6 @@ class ArtifactReader:
     def __init__(self, streams: Iterable[StreamName], stack: int) -> None:
         """
         Args:
-            streams: What to read.
             stack: L, flow fields around a center.
         """
         self.streams, self.stack = tuple(streams), stack

@@ -63,11 +63,9 @@ def draw_crop(
     two schemes draw the offset along it evenly.
 
     Args:
-        scheme: One of these.
         height: H, of the picture.
         width: W, of the picture.
         size: (h, w) of the network's input.
-        rng: Draws the crop.
         mirror: Whether half of the crops are mirrored.
 
     Raises:
@@ -131,7 +129,6 @@ def jitter_colors(frames: torch.Tensor, strength: float, rng: np.random.Generato
     Args:
         frames: uint8 RGB [n, 3, H, W].
         strength: Each factor is drawn evenly from 1 - strength to 1 + strength.
-        rng: Draws the three.
 
     Returns:
         The same shape and type.
@@ -167,7 +164,6 @@ def view_crops(height: int, width: int, views: ViewName, size: Size, *, referenc
     Args:
         height: H, of the picture.
         width: W, of the picture.
-        views: One of these.
         size: (h, w) that the network was trained at.
         reference: The fraction of the box that it was trained on.
 

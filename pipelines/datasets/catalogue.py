@@ -115,7 +115,6 @@ def load_catalogue(workspace: Workspace, on_progress: OnProgress = ignore_progre
     different videos are a row too and both count as absent.
 
     Args:
-        workspace: Where the artifacts lie.
         on_progress: Is told of each file that is opened.
         write: False leaves `dataset.json` as it is.
 

@@ -64,7 +64,6 @@ def class_weights(labels: "Sequence[int] | np.ndarray", classes: int) -> "np.nda
 
     Args:
         labels: int [N], of the training videos.
-        classes: Number of classes.
     """
     import numpy as np
 

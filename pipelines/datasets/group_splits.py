@@ -28,7 +28,6 @@ def make_splits(
 
     Args:
         videos: (class, video) pairs; those without a class (`unlabelled`) take no part.
-        seed: Of the draws.
         folds: Number of splits; fewer are made where a class has fewer groups.
         groups: Finds the group of a video (`group_of`).
         tell: Is told why there are fewer.

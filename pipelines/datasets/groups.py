@@ -34,8 +34,6 @@ def group_of(class_name: str, video: str, groups: GroupRule = None) -> str | Non
     """The group whose videos must stay on one side.
 
     Args:
-        class_name: Of the video.
-        video: Its name.
         groups: A regular expression, searched in `class/video`: the group is its first capture group, else the whole
             match, and may span classes. Or the groups by id. None for UCF101's `gXX` of `v_<Class>_gXX_cYY`, within its
             class.

@@ -79,7 +79,6 @@ def prepare_clips(clips: Clips, lines: Mapping[bool, torch.Tensor], channels: in
         lines: float32 [2, C]: what a stored 0 stands for in each channel, and what every step adds; without a mirror,
             and with one.
         channels: P*C or more; those that are more are 0.
-        dtype: Of the input.
     """
     batch, frames, _, height, width = clips.shape
     out = torch.empty((batch, frames, height, width, channels), dtype=dtype, device=clips.device)

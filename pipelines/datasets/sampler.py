@@ -51,7 +51,6 @@ def balanced_order(labels: Sequence[int], places: int, *, seed: int, step_index:
 
     Args:
         labels: The class of each video.
-        places: Of the epoch.
     """
     rng = np.random.default_rng((seed, step_index, epoch))
     classes, of_videos = np.unique(labels, return_inverse=True)

@@ -320,7 +320,6 @@ def views_of(
     """What the test shows a network of a video.
 
     Args:
-        pixels: Of the video.
         size: (h, w) that the network was trained at.
         views: The crops of each frame.
         mirror: Whether the mirrors of all views follow them.

@@ -40,7 +40,6 @@ def sample_centers(length: int, sampling: TemporalSampling, rng: np.random.Gener
     Args:
         length: Frames of the video.
         sampling: T, stride and L.
-        rng: Draws stride and start.
         flow_step: Frames that a flow field spans.
 
     Returns:

@@ -87,8 +87,6 @@ def prepare_splits(
     A workspace may have several sets of splits: the first in `splits/`, others in `split-sets/<name>/`.
 
     Args:
-        workspace: Whose splits these are.
-        catalogue: Its videos.
         splits: Folder of split lists to copy, or the name of a set; None: the first set.
         seed: Of random splits.
         groups: How the group of a video is found, which stays on one side of a split.
@@ -97,7 +95,6 @@ def prepare_splits(
         folds: How many random splits to make.
         exclude: Classes that take no part in splits to be made.
         write: False changes nothing, and returns the splits that would be in use.
-        tell: Is told what was done.
 
     Raises:
         UsageError: Lists are broken, or would have to be overwritten.

@@ -50,7 +50,6 @@ class VideoNames:
         """The id that a name means; None for one that is not known, or not unambiguous.
 
         Args:
-            text: The name.
             class_name: Of the video; "" for the folder in `text`.
         """
         found = self.matching(text, class_name)

@@ -231,7 +231,6 @@ def check(config: Any, where: str = "") -> None:
     """Checks every field of a `Config` except nested dataclasses, which check themselves.
 
     Args:
-        config: The `Config`.
         where: What the values belong to, to be read after them (" for joint1").
 
     Raises:
@@ -247,9 +246,7 @@ def require(name: str, kind: Any, value: Any) -> None:
     """Checks one argument of a function as `check` does a field.
 
     Args:
-        name: The argument's name.
         kind: Its annotation, with the range or the choices.
-        value: Its value.
 
     Raises:
         UsageError: It is out of range or not one of the choices.

@@ -22,8 +22,6 @@ def video_attributes(task: VideoTask, reader: "VideoReader", timing: "Timing | N
     """The attributes about a video file that was read to its end, or of a segment of it to that one's.
 
     Args:
-        task: The video's.
-        reader: What read it.
         timing: That of the segment's frames; None: of all.
 
     Raises:

@@ -31,8 +31,6 @@ def estimate(job: Job[Task], to_do: Sequence[Task], on_probe: Callable[[Probe], 
     all ranks, each on cores and a GPU of its own.
 
     Args:
-        job: The job.
-        to_do: Its tasks.
         on_probe: Receives each probe.
 
     Raises:

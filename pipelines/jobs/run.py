@@ -50,8 +50,6 @@ def run_job(
     Under torchrun the ranks share the tasks, the same list on each; rank 0 records, and its result is everybody's.
 
     Args:
-        job: The job.
-        division: Its tasks.
         ignored: Number of files skipped when the tasks were found, for the result.
         account: How VIDEOS was read, for the result.
         on_probe: Receives each probe of a dry run.

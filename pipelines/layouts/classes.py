@@ -40,7 +40,6 @@ class Classes:
 
         Args:
             folders: The folders that the video lies in, outermost first.
-            video: Its name.
 
         Raises:
             VideoError: The list names it not at all, or under several classes.

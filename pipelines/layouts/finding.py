@@ -51,7 +51,6 @@ def find_folders(root: Path, content: Kind, class_list: Path | None) -> FolderLi
     """Finds the videos below a folder that have pictures. Holds the folders' names in memory, not those of their files.
 
     Args:
-        root: The folder.
         content: What the pictures show.
         class_list: The source of `Classes`.
 

@@ -135,8 +135,6 @@ def require_match(task: ImportTask, schema: str, has: str, frames: int, size: Wi
     """Checks the result against the video's other artifact: flow for frames, frames for flow.
 
     Args:
-        task: The video's task.
-        schema: Schema of the result.
         has: What the result is made of, in words.
         frames: Its number of frames.
         size: Its width and height.
@@ -161,7 +159,6 @@ def measured(task: ImportTask, place: float | None, append: Callable[["h5py.File
     """Measures what storing a video's pictures takes, from its first ones: they cost the same everywhere.
 
     Args:
-        task: The video's task.
         place: None: only counts the pictures.
         append: Stores the pictures of each series that it is given in an HDF5 file.
     """

@@ -72,7 +72,6 @@ def list_pictures(series: Series, *, first: int | None = None, step: int = 1) ->
     """Lists the pictures of a series by number.
 
     Args:
-        series: The pictures.
         first: The number of the first one; None: 0 or 1.
         step: Frames that a flow picture must span where its name says so.
 

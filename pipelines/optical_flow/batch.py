@@ -47,7 +47,6 @@ def begin_batch(
     Args:
         batch: Frames on the CPU: for a method on the CPU as `method_input` gives them, [N + step, ...]; for one on a
             GPU as they are decoded, uint8 [N + step, H, W, 3].
-        method: Computes the flow.
         settings: Whose step and bound to use.
         device: Where the method computes.
         size: Height and width to which a GPU resizes the frames; None: they have their size.

@@ -133,7 +133,6 @@ def quantised_flow(
 
     Args:
         frames: RGB uint8 [H, W, 3] each; None where those before and those behind have no pairs together.
-        method: Computes the flow.
         settings: Whose step and bound to use.
         device: Where frames go and flow is quantised, if the method computes there.
         size: Height and width to which the method's device resizes the frames; None: they have their size.
@@ -195,7 +194,6 @@ def fields_of_pairs(
     Args:
         before: The N first frames, each as `method_input` gives it.
         after: The second ones.
-        method: Computes the flow.
         settings: Whose bound to use.
         device: Where the frames go.
 

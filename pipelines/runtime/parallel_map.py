@@ -25,7 +25,6 @@ def parallel_map(
         function: Importable by name, or a `functools.partial` of such a function.
         items: Picklable, as are the values.
         phase: Name of the progress display, which appears only with worker processes.
-        on_progress: Receives the progress.
 
     Returns:
         The values in the order of `items`; a `VideoError` for an item whose process died or failed.

@@ -62,7 +62,6 @@ def read_class_folders(root: Path, *, workspace: Path | None, classes_at: int | 
     """Finds the videos below a folder with their classes and splits.
 
     Args:
-        root: The folder.
         workspace: The workspace in use, whose own videos are skipped.
         classes_at: The class is the folder so many levels below `root`, whatever the layout looks like; None: as the
             layout says.

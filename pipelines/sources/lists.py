@@ -95,7 +95,6 @@ def read_list(
     """Reads the videos of a list file, which need not exist.
 
     Args:
-        list_file: The list.
         relative_to: Relative paths are looked for below this folder; None: below the list's folder, the current one and
             the one above the list's.
         class_names: The file that names the classes of labels that are numbers; None: the only such file beside the

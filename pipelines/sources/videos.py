@@ -134,7 +134,6 @@ def find_videos(
     """Resolves VIDEOS. An existing path always wins over a reading as a glob (names may hold `[`).
 
     Args:
-        argument: VIDEOS.
         to_store: Whether something is to be stored for each video. If not, videos of one class and name may lie in
             several places, and no layout is refused.
         workspace: The workspace in use, which is skipped, as all others are.

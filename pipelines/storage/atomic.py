@@ -164,7 +164,6 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     """Locks a folder for the block; the system releases the lock with the process.
 
     Args:
-        folder: The folder.
         wait: Whether to wait while another process has it locked; no longer than a glance (`is_locked`) otherwise.
 
     Yields:

@@ -65,7 +65,6 @@ def record_outcomes(
     it is removed with its last row.
 
     Args:
-        workspace: The workspace.
         failed: Rows to add, or to replace those of the same key.
         succeeded: `Failure.key` of rows to remove.
 

@@ -37,7 +37,6 @@ def read_tensors(path: Path, *, verify: bool = False) -> Any:
     """Loads a file on the CPU.
 
     Args:
-        path: The file.
         verify: Whether to check its checksums, which not every program writes.
 
     Raises:

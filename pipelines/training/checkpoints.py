@@ -41,7 +41,6 @@ def load(path: Path, schema: str) -> dict[str, Any]:
     """Reads what `save` wrote, on the CPU.
 
     Args:
-        path: Of the file.
         schema: What it has to be.
 
     Raises:

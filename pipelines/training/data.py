@@ -110,8 +110,6 @@ def find_training_data(
     """Finds the training videos of a split, and says what is not as it should be.
 
     Args:
-        settings: Of one split.
-        on_progress: Is told what was found.
         write: False leaves `dataset.json` and the splits as they are.
 
     Raises:
@@ -334,10 +332,7 @@ def record_unreadable(
     """Writes the training videos that could not be used to `failures.csv`, and removes those that were read again.
 
     Args:
-        workspace: Of the file.
-        data: The training videos.
         reasons: By id, why videos were unreadable while training.
-        on_progress: Is told of each.
 
     Returns:
         How many there are.

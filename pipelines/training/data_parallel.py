@@ -122,8 +122,6 @@ def micro_batch_shards(
     Args:
         count: Positions of the batch.
         micro_batch: Most positions of a micro-batch.
-        rank: Number of the process.
-        size: Number of processes.
         sync_bn: Whether it takes a shard of every micro-batch, rather than some micro-batches whole.
     """
     ranges = list(enumerate(micro_batch_ranges(count, micro_batch)))
@@ -141,9 +139,7 @@ def uses_sync_bn(step: Step, videos: int, size: int, sync_bn: bool | None) -> bo
     """Whether processes share every micro-batch: as asked, or where a batch has too few micro-batches to deal out.
 
     Args:
-        step: The training step.
         videos: Number of training videos.
-        size: Number of processes.
         sync_bn: What was asked for; None for no preference.
 
     Raises:

@@ -84,9 +84,7 @@ def measure(trainer: StepTrainer, batches: Iterator[Batch], on_progress: OnProgr
     One update longer than 20 seconds is enough, unless that compiled the network.
 
     Args:
-        trainer: Of the step.
         batches: As `StepTrainer.fit` takes them.
-        on_progress: Is told of every update.
     """
     phase, total = f"train {trainer.step.name} (dry run)", min(1 + _UPDATES, trainer.total - trainer.state.iteration)
     compiling = trainer.network is not trainer.parallel_model

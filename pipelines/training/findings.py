@@ -24,8 +24,6 @@ def finding(step: str, records: Records, videos: Mapping[str, int], balance: Bal
     more than chance makes of so few videos.
 
     Args:
-        step: Its name.
-        records: What it logged.
         videos: The numbers of training videos by class.
         balance: How unequal numbers are made to count alike.
     """

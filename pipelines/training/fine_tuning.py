@@ -109,10 +109,7 @@ def find_source_steps(
     """Finds which of the steps to train begin with another run's weights, and with which.
 
     Args:
-        source: The other run.
-        run: The run to train.
         finished: The steps that `run` has already, or has from its base run.
-        selected: The steps to train.
         config: What `run` is to become.
 
     Raises:
@@ -137,7 +134,6 @@ def find_teacher(run: Run, base: Run, own: Collection[str], known: RunConfig | N
     """The joint network that a run's student learns from: the run's last, else that of its base run.
 
     Args:
-        run: The run.
         base: Its base run, or itself.
         own: The steps that the run has finished, or trains now.
         known: The run's configuration, where it was begun: a student that was begun keeps its teacher.

@@ -24,7 +24,6 @@ def of_today(values: Mapping[str, float], terms: int | None) -> dict[str, float]
     """What was logged, by today's names: stres 0.1 called the sum of a video's cross-entropies `loss`.
 
     Args:
-        values: Of a log line.
         terms: Cross-entropies of a video; where that is not known, there is no mean.
     """
     if "loss" not in values or "summed_loss" in values:
@@ -49,7 +48,6 @@ def read_records(run_folder: Path, config: "RunConfig | None") -> dict[str, list
     no number is left out, and so is all of a log that cannot be read.
 
     Args:
-        run_folder: Of the run.
         config: Of the run; None where it is not known.
     """
     try:

@@ -66,7 +66,6 @@ def learning_rate(step: Step, iteration: int, total: int) -> float:
     A list of factors is spread evenly: with as many epochs as factors, one factor an epoch (paper.md 3.3).
 
     Args:
-        step: Whose schedule it is.
         iteration: The update, from 0.
         total: Updates of the step.
     """

@@ -92,7 +92,6 @@ def prepare_run(
     Args:
         settings: Those of one split, settled (`settings.settle`).
         reason: Why their recipe was picked; "" where it was asked for.
-        device: Where to train.
         held: Takes the lock on the run.
         on_progress: Is told what is trained on, and what the steps start from.
         write: False compares only, and loads no pretrained weights from the network.
@@ -198,7 +197,6 @@ def resolve_precision(asked: str, device: torch.device, recipe: str = "") -> Pre
 
     Args:
         asked: `auto` stands for bf16 on a GPU, fp16 on one that cannot compute bf16, fp32 on a CPU.
-        device: Where to compute.
         recipe: With `finetune`, `auto` is bf16 on a CPU that is quick at it, too.
     """
     if asked != "auto":

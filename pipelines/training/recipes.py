@@ -303,7 +303,6 @@ def override(step: Step, changes: Mapping[str, Any]) -> Step:
     of iterations.
 
     Args:
-        step: The step.
         changes: New values by field name; None keeps the old one.
 
     Raises:

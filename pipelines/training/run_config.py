@@ -189,7 +189,6 @@ class RunConfig:
         """Reads the content of a `config.json`.
 
         Args:
-            document: The content.
             path: The file, for messages.
 
         Raises:

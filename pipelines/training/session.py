@@ -68,7 +68,6 @@ class Session:
         """Trains one step, from its checkpoint where there is one, and leaves its weights.
 
         Args:
-            step: The step.
             checkpoint_seconds: Between two checkpoints.
 
         Returns:

@@ -50,7 +50,6 @@ class StepState:
         """What the log line tells of the updates since the last one; the next line's sums begin at zero.
 
         Args:
-            step: What is trained.
             videos: Number of training videos.
             total: Updates of the whole step.
         """
@@ -110,7 +109,6 @@ class StepState:
         """What `to_dict` gave, or stres 0.1 wrote.
 
         Args:
-            content: Of a checkpoint.
             device: For the sums.
             with_sums: Whether this process takes the sums, which are those of all processes, and the best weights.
         """

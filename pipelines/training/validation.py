@@ -28,9 +28,6 @@ def held_out_measure(data: TrainingData, config: RunConfig, trainer: StepTrainer
     all have the same numbers, however many they are.
 
     Args:
-        data: With the videos held out.
-        config: Of the run.
-        trainer: Of the step.
         workers: Loader processes; 0: as many as suit the device.
     """
     if not data.validation:

@@ -37,7 +37,6 @@ def ending_of(path: Path, container: str, stream: int = -1, codec: str = "") -> 
     """Returns how a file ends.
 
     Args:
-        path: The file.
         container: FFmpeg's name of its format.
         stream: Identifier of its video stream.
         codec: FFmpeg's name of its codec.

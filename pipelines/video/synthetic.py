@@ -77,7 +77,6 @@ def write_video(
     """Encodes a video into the container that the suffix of `path` names.
 
     Args:
-        path: The file to write.
         frames: RGB uint8 [T, H, W, 3].
         codec: FFmpeg's name of the codec.
         pixels: FFmpeg's name of the pixel format.
