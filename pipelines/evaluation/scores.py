@@ -104,7 +104,7 @@ def write_scores(path: Path, scores: Scores, attributes: Mapping[str, Any]) -> N
 
     Raises `StorageError`, and after the writing `Interrupted`: HDF5 must not be left amid a call.
     """
-    with stop_requests() as stop, new_file(path) as file, storage_errors(path):
+    with stop_requests() as stop, new_file(path) as (file, _), storage_errors(path):
         _fill(file, scores, attributes)
     stop.check()
 

@@ -28,7 +28,7 @@ from pipelines.runtime.devices import keep_freed_memory
 from pipelines.runtime.worker_pool import Report
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.atomic import json_text, storage_errors, write_bytes
-from pipelines.storage.hdf5 import USUAL_FPS, HDF5ArtifactWriter, new_checked_file
+from pipelines.storage.hdf5 import USUAL_FPS, HDF5ArtifactWriter, new_file
 from pipelines.training.runs import Run
 from pipelines.video.decoding import VideoReader
 
@@ -149,7 +149,7 @@ def store_features(task: FeatureTask, report: Report) -> int:
     content = io.BytesIO()
     np.save(content, np.concatenate(list(arrays.values()), axis=1))
     write_bytes(task.array, content.getvalue())
-    with new_checked_file(task.target) as (file, check):
+    with new_file(task.target) as (file, check):
         writer = FeatureWriter(task.target, file, check)
         for name, values in (arrays | {"frames": np.array(rows.spans, "<i8"), "seconds": rows.seconds}).items():
             writer.add(name, values)

@@ -1,6 +1,5 @@
 """The context manager of everything that has a `close` method."""
 
-from types import TracebackType
 from typing import Self
 
 
@@ -13,7 +12,5 @@ class Closing:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Self
 
 from pipelines.errors import MissingError, StorageError
@@ -158,8 +157,6 @@ class FailureLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with contextlib.suppress(StorageError) if value else contextlib.nullcontext():
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        with contextlib.suppress(StorageError) if error else contextlib.nullcontext():
             self._write()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.interface.options import Compression
 from pipelines.storage.atomic import storage_errors
 from pipelines.storage.flow_settings import FlowSettings
-from pipelines.storage.hdf5 import HDF5Artifact, HDF5ArtifactWriter, damaged, new_checked_file
+from pipelines.storage.hdf5 import HDF5Artifact, HDF5ArtifactWriter, damaged, new_file
 from pipelines.storage.jpeg import MOST_PIXELS
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _filter(compression: Compression) -> dict[str, Any]:
 @contextlib.contextmanager
 def new_flow_file(path: Path, compression: Compression = "zstd") -> Iterator[FlowWriter]:
     """A `FlowWriter` whose file takes its final name only when the block ends without an exception."""
-    with new_checked_file(path) as (file, check):
+    with new_file(path) as (file, check):
         yield FlowWriter(path, file, compression, check)
 
 

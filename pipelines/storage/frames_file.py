@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.storage.atomic import storage_errors
-from pipelines.storage.hdf5 import HDF5Artifact, HDF5ArtifactWriter, damaged, new_checked_file, require_plain_vector
+from pipelines.storage.hdf5 import HDF5Artifact, HDF5ArtifactWriter, damaged, new_file, require_plain_vector
 from pipelines.storage.jpeg import JPEG_QUALITY
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class FrameWriter(HDF5ArtifactWriter):
 @contextlib.contextmanager
 def new_frames_file(path: Path) -> Iterator[FrameWriter]:
     """A `FrameWriter` whose file takes its final name only when the block ends without an exception."""
-    with new_checked_file(path) as (file, check):
+    with new_file(path) as (file, check):
         yield FrameWriter(path, file, check)
 
 

@@ -69,17 +69,9 @@ class HDF5ArtifactWriter:
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator["h5py.File"]:
-    """An HDF5 file to write, which takes its final name only when the block ends without an exception. Raises
-    `StorageError` at the end of the block where writing failed.
-    """
-    with new_checked_file(path) as (file, _):
-        yield file
-
-
-@contextlib.contextmanager
-def new_checked_file(path: Path) -> Iterator[tuple["h5py.File", Callable[[], None]]]:
-    """As `new_file`, with a function that raises the `OSError` of a failed write before the end of the block."""
+def new_file(path: Path) -> Iterator[tuple["h5py.File", Callable[[], None]]]:
+    """An HDF5 file to write, which takes its final name only when the block ends without an exception, and what raises
+    the `OSError` of a failed write before that. Raises `StorageError` at the end of the block where writing failed."""
     import h5py
 
     with atomic_file(path) as temporary:
