@@ -100,10 +100,12 @@ FIRST = {
     "average-240": LENGTH_OF_TRAINING["average-240"],
     "jittered-late": _late("pretrained, jittered colors: late fusion", "jittered", COLORS),
     "jittered-240": _joint("joint, center start, jittered colors", base="jittered", training=COLORS),
-    "frozen-240": _joint("joint, colors, frozen up to conv3_x", base="jittered", training=COLORS, joint1=FROZEN),
+    "frozen-240": replace(
+        _joint("joint, colors, frozen up to conv3_x", base="jittered", training=COLORS, joint1=FROZEN), tests=TEMPORALS
+    ),
 }
 STUDENT = replace(
-    FIRST["jittered-240"], title="student of the joint network", step="student", tests=(CLIPS,), run_of="jittered-240"
+    FIRST["frozen-240"], title="student of the joint network", step="student", tests=(CLIPS,), run_of="frozen-240"
 )
 VARIANTS = (
     FIRST
@@ -223,7 +225,7 @@ COMPARED = (
     *(((name, WEIGHTED, "fused"), (name, SEQUENCE, "fused")) for name in ("validated-late", "validated-240")),
     (("student", CLIPS, "appearance"), ("jittered-late", SEQUENCE, "appearance")),
     (("student", CLIPS, "appearance"), ("no-teacher", CLIPS, "appearance")),
-    (("jittered-240", SEQUENCE, "fused"), ("student", CLIPS, "appearance")),
+    (("frozen-240", SEQUENCE, "fused"), ("student", CLIPS, "appearance")),
     (("center-240", "windows", "fused"), ("scratch-joint", "windows", "fused")),
     (("center-240", "windows", "fused"), ("v1.5-joint", "windows", "fused")),
 )
