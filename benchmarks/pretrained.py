@@ -60,11 +60,12 @@ HELD_OUT = "held-out"  # stands for the list of the videos of a third of the tra
 VALIDATED: dict[str, Any] = {"validation": HELD_OUT}
 WRONG_FORM: dict[str, Any] = {"weights": "v1.5"}
 SMALL: dict[str, Any] = {"recipe": "small", "weights": "none"}
-# The recipe's jittered colors, and none, as in all rows but `jittered`.
+# The recipe's jittered colors and frozen layers, and neither, as in all rows but `jittered` and `frozen`.
 COLORS: dict[str, Any] = {"overrides": {step: {"color_jitter": 0.5} for step in ("appearance", "joint1")}}
-FROZEN: dict[str, Any] = {"freeze": 3}  # conv1, conv2_x, conv3_x
+FROZEN: dict[str, Any] = {"freeze": 3}  # conv1, conv2_x, conv3_x of joint1
 NO_TEACHER: dict[str, Any] = {"overrides": {"student": {"feature_weight": 0.0, "logit_weight": 0.0}}}
-PLAIN = {step: {"color_jitter": 0.0} for step in COLORS["overrides"]}
+PLAIN: dict[str, dict[str, Any]] = {step: {"color_jitter": 0.0} for step in COLORS["overrides"]}
+PLAIN |= {"joint1": PLAIN["joint1"] | {"freeze": 0}, "joint2": {"freeze": 0}}
 
 
 def _late(title: str, base: str = "", training: dict[str, Any] | None = None) -> Variant:

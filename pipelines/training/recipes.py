@@ -262,8 +262,8 @@ FINETUNE = _recipe(
     (
         _short("appearance", 0.005, 120, 32, color_jitter=0.5),
         _short("motion", 0.01, 200, 32),
-        _short("joint1", 0.0005, 240, 8, frames=5, stride=(1, 5), color_jitter=0.5),
-        _short("joint2", 0.0001, 60, 8, frames=11, stride=(1, 5), temporal_pool=(5, 2)),
+        _short("joint1", 0.0005, 240, 8, frames=5, stride=(1, 5), color_jitter=0.5, freeze=3),
+        _short("joint2", 0.0001, 60, 8, frames=11, stride=(1, 5), temporal_pool=(5, 2), freeze=3),
         _short("student", 0.002, 240, 8, frames=5, stride=(2, 2), **MATCHING),
     ),
     default_steps=("appearance", "motion", "joint1"),
