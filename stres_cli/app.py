@@ -4,6 +4,7 @@ import importlib
 import inspect
 import os
 import time
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -130,31 +131,19 @@ app = typer.Typer(
 )
 
 
+_COMPLETION = "Complete commands and options in this shell (bash, zsh, fish) and exit."
+
+
+def _flag(*names: str, then: Callable[..., None], text: str) -> Any:
+    return typer.Option(*names, callback=then, is_eager=True, metavar="", help=text)
+
+
 @app.callback()
 def _stres(
     context: typer.Context,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, metavar="", help="Print the version and exit."
-        ),
-    ] = False,
-    help_: Annotated[
-        bool,
-        typer.Option(
-            "--help", "-h", callback=_print_help, is_eager=True, metavar="", help="Show this message and exit."
-        ),
-    ] = False,
-    install_completion: Annotated[
-        bool,
-        typer.Option(
-            "--install-completion",
-            callback=_install_completion,
-            is_eager=True,
-            metavar="",
-            help="Complete commands and options in this shell (bash, zsh, fish) and exit.",
-        ),
-    ] = False,
+    version: Annotated[bool, _flag("--version", then=_print_version, text="Print the version and exit.")] = False,
+    help_: Annotated[bool, _flag("--help", "-h", then=_print_help, text="Show this message and exit.")] = False,
+    completion: Annotated[bool, _flag("--install-completion", then=_install_completion, text=_COMPLETION)] = False,
 ) -> None:
     if context.invoked_subcommand is None:
         if code := _load("status").main([], prog_name="stres", standalone_mode=False):

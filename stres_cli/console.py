@@ -34,8 +34,8 @@ class CommandUI:
 
         self.as_json = as_json
         quiet = not ranks().is_first  # one of torchrun's processes speaks for all
-        self.out = _PlainConsole(stderr=as_json, highlight=False, markup=False, emoji=False, quiet=quiet)
-        self.err = _PlainConsole(stderr=True, highlight=False, markup=False, emoji=False, quiet=quiet)
+        self.out = PlainConsole(stderr=as_json, highlight=False, markup=False, emoji=False, quiet=quiet)
+        self.err = PlainConsole(stderr=True, highlight=False, markup=False, emoji=False, quiet=quiet)
         self.exit_code = 0
         self.document: Any = None
         self.interrupted = INTERRUPTED
@@ -49,7 +49,7 @@ class CommandUI:
         if progress.phase:
             self._progress.show(progress)
         if progress.message:
-            self.err.print(Text(printable(progress.message), style="yellow"), soft_wrap=True)
+            self.err.say(progress.message, "yellow")
 
     def finish(self, result: Any, *, exit_code: int = 0) -> None:
         """Ends the progress display, and keeps the result for `--json`."""
@@ -68,7 +68,7 @@ class CommandUI:
         text = Text(printable(f"error: {message}" if error else message), style="red" if error else "yellow")
         with ranks().report_error_once() as mine:
             self.err.quiet = not mine
-            self.err.print(text, soft_wrap=True)
+            self.err.say(text)
             if mine:
                 self.print_document()
 
@@ -134,11 +134,15 @@ def command(as_json: bool, debug: bool, *, shared: bool = False) -> Iterator[Com
         raise typer.Exit(ui.exit_code)
 
 
-class _PlainConsole(Console):
+class PlainConsole(Console):
     """Strips control characters, which could move the cursor or rename the window: any text may contain file names."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
+
+    def say(self, text: str | Text, style: str = "") -> None:
+        """Prints one line, however long: a terminal wraps it, and a file has it whole."""
+        self.print(Text(printable(text), style) if isinstance(text, str) else text, soft_wrap=True)
 
 
 # ------------------------------------------------------------------ JSON

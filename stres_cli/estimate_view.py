@@ -14,14 +14,13 @@ if TYPE_CHECKING:
 def show_training(ui: CommandUI, run: str, cost: "TrainingEstimate") -> None:
     """Prints a row for each remaining step, and their total."""
     if cost.finished:
-        ui.out.print(f"{', '.join(cost.finished)} already done", soft_wrap=True)
+        ui.out.say(f"{', '.join(cost.finished)} already done")
     if not cost.steps:
-        ui.out.print(f"run {run} has nothing left to do", soft_wrap=True)
+        ui.out.say(f"run {run} has nothing left to do")
         return
     title = f"run {run}: still to do, on {plural(cost.steps[0].videos, 'training video')}"
     table = Table("step", title=title)
-    for heading in ("updates", "batch", "s/update", "time", "weights", "checkpoint"):
-        table.add_column(heading, justify="right")
+    table.add_numbers("updates", "batch", "s/update", "time", "weights", "checkpoint")
     for step in cost.steps:
         table.add_row(
             step.step,
@@ -34,24 +33,22 @@ def show_training(ui: CommandUI, run: str, cost: "TrainingEstimate") -> None:
         )
     ui.out.print(table)
     measured = sum(step.measured_updates for step in cost.steps)
-    ui.out.print(
+    ui.out.say(
         f"about {duration(3600 * cost.hours)} in all, measured on {plural(measured, 'update')}; "
         f"{size(cost.gigabytes)} of weights, at most {size(cost.peak_gigabytes)} with checkpoints; "
-        f"{size(cost.memory_gigabytes)} of memory",
-        soft_wrap=True,
+        f"{size(cost.memory_gigabytes)} of memory"
     )
     if told := room(cost.peak_gigabytes, cost.free_gigabytes):
-        ui.out.print(told, soft_wrap=True)
+        ui.out.say(told)
 
 
 def show_evaluation(ui: CommandUI, run: str, cost: "EvaluationEstimate") -> None:
     """Prints one row and a sentence."""
     if not cost.measured_videos:
-        ui.out.print(f"{plural(cost.videos, 'video')} to score; none of those tried could be read", soft_wrap=True)
+        ui.out.say(f"{plural(cost.videos, 'video')} to score; none of those tried could be read")
         return
     table = Table(title=f"run {run}: to score")
-    for heading in ("videos", "s/video", "measured on", "time", "scores.h5"):
-        table.add_column(heading, justify="right")
+    table.add_numbers("videos", "s/video", "measured on", "time", "scores.h5")
     table.add_row(
         str(cost.videos)
         + (f" (and {cost.recalibrated} to recalibrate)" if cost.recalibrated else "")
@@ -62,4 +59,4 @@ def show_evaluation(ui: CommandUI, run: str, cost: "EvaluationEstimate") -> None
         size(cost.gigabytes),
     )
     ui.out.print(table)
-    ui.out.print(f"about {duration(3600 * cost.hours)} and {size(cost.gigabytes)} in all", soft_wrap=True)
+    ui.out.say(f"about {duration(3600 * cost.hours)} and {size(cost.gigabytes)} in all")

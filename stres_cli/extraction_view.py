@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.interface.options import command_line, fields_of
-from pipelines.interface.wording import duration, percent, plural, printable, room, size, some
+from pipelines.interface.wording import duration, percent, plural, room, size, some
 from pipelines.jobs.task import ExtractResult
 from pipelines.sources.videos import ReadAs
 from pipelines.storage.failures import Failure
@@ -22,18 +22,15 @@ def show(ui: CommandUI, result: ExtractResult, config: Any, *, wanted: str = "vi
     """Prints counts, rate and failures, or what a dry run estimates; exit code 1 while failures remain.
 
     Args:
-        ui: The command's output.
-        result: What the stage did.
-        config: The stage's.
         wanted: What the stage looked for, in case files were skipped.
     """
     ui.finish(result, exit_code=1 if result.failed else 0)
     if result.ignored and result.found is None:  # with an account all is told before the work
         ui.out.print(f"skipped {plural(result.ignored, 'file')} not named as {wanted}")
     if result.changed:
-        ui.out.print(_changed(result), soft_wrap=True)
+        ui.out.say(_changed(result))
     if result.unlisted:
-        ui.out.print(_unlisted(result, config.workspace), soft_wrap=True)
+        ui.out.say(_unlisted(result, config.workspace))
     if result.estimate is not None:
         cost = result.estimate
         what = (
@@ -42,38 +39,31 @@ def show(ui: CommandUI, result: ExtractResult, config: Any, *, wanted: str = "vi
         )
         if cost.videos and not cost.measured_videos:
             what = "none of which could be measured: the time is unknown"
-        ui.out.print(
-            f"{plural(cost.videos, result.what)} to do ({result.skipped} already done), {what}", soft_wrap=True
-        )
+        ui.out.say(f"{plural(cost.videos, result.what)} to do ({result.skipped} already done), {what}")
         if cost.measured_videos and (told := room(cost.gigabytes, cost.free_gigabytes)):
-            ui.out.print(told, soft_wrap=True)
+            ui.out.say(told)
         if result.failures:
             looked = f"of the {result.what}s tried"
-            text = plural(len(result.failures), f"{looked} fails:", f"{looked} fail:")
-            ui.out.print(text, soft_wrap=True)
+            ui.out.say(plural(len(result.failures), f"{looked} fails:", f"{looked} fail:"))
         _show_failures(ui, result.failures)
         if result.proposal is not None:
             _show_proposal(ui, result.proposal)
         return
-    ui.out.print(
+    ui.out.say(
         f"{plural(result.done, result.what)} done, {result.skipped} already done, {result.failed} failed; "
         f"{plural(result.units, result.unit.removesuffix('s'))} in {duration(result.seconds)} "
         f"({result.units_per_second:.1f} {result.unit}/s{gpu_line(result)})"
-        f"{_where_and_next(result.stage, config) if result.done or result.skipped else ''}",
-        soft_wrap=True,
+        f"{_where_and_next(result.stage, config) if result.done or result.skipped else ''}"
     )
     if result.broken_times:
         untrue = "timestamps that cannot be true"
         has = plural(result.broken_times, f"video has {untrue}: its", f"videos have {untrue}: their")
-        ui.out.print(f"{has} frames have the times of the container's average rate", soft_wrap=True)
+        ui.out.say(f"{has} frames have the times of the container's average rate")
     if result.clipping is not None:
-        ui.out.print(_clipped(result.clipping), soft_wrap=True)
+        ui.out.say(_clipped(result.clipping))
     _show_failures(ui, result.failures)
     if result.failed:
-        ui.out.print(
-            f"all failures are listed in {config.workspace / 'failures.csv'}; they are retried on every run",
-            soft_wrap=True,
-        )
+        ui.out.say(f"all failures are listed in {config.workspace / 'failures.csv'}; they are retried on every run")
 
 
 def gpu_line(result: "ExtractResult") -> str:
@@ -112,12 +102,12 @@ def _where_and_next(stage: str, config: Any) -> str:
         words = ["extract-frames", *videos]
     else:
         words = ["train", "--split", "1"]
-    return printable(f", in {config.workspace / kind}; next: {command_line(config.workspace, *words)}")
+    return f", in {config.workspace / kind}; next: {command_line(config.workspace, *words)}"
 
 
 def _show_failures(ui: CommandUI, failures: Sequence[Failure]) -> None:
     for failure in failures[:_SHOWN_FAILURES]:
-        ui.out.print(f"  {failure.class_name}/{failure.video}: {failure.reason}", soft_wrap=True)
+        ui.out.say(f"  {failure.class_name}/{failure.video}: {failure.reason}")
     if len(failures) > _SHOWN_FAILURES:
         ui.out.print(f"  and {len(failures) - _SHOWN_FAILURES} more")
 
@@ -142,17 +132,15 @@ def _clipped(clipping: "Clipping") -> str:
 
 def _show_proposal(ui: CommandUI, proposal: "Proposal") -> None:
     sides = proposal.short_sides
-    ui.out.print(
+    ui.out.say(
         f"suitable settings, from {plural(proposal.videos, 'video')} spread over all: "
-        f"--method {proposal.method} --bound "
-        f"{proposal.bound:g} --short-side {proposal.short_side}",
-        soft_wrap=True,
+        f"--method {proposal.method} --bound {proposal.bound:g} --short-side {proposal.short_side}"
     )
     times = ", ".join(f"{method} about {duration(3600 * hours)}" for method, hours in proposal.hours.items())
-    ui.out.print(f"  method: {times}", soft_wrap=True)
-    ui.out.print(f"  bound: {_clipped(proposal.clipping)}", soft_wrap=True)
+    ui.out.say(f"  method: {times}")
+    ui.out.say(f"  bound: {_clipped(proposal.clipping)}")
     both = f"{sides[0]} px" if sides[0] == sides[1] else f"{sides[0]} to {sides[1]} px, mostly {proposal.short_side}"
-    ui.out.print(f"  short side: the pictures are {both}", soft_wrap=True)
+    ui.out.say(f"  short side: the pictures are {both}")
 
 
 def _unlisted(result: ExtractResult, workspace: Path) -> str:

@@ -7,14 +7,13 @@ import os
 import shlex
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.text import Text
 
 from pipelines.interface.options import command_line
 from pipelines.interface.wording import duration, percent, plural, printable
 from pipelines.predict import Config
 from pipelines.prediction.results import Prediction, Result, Truth
-from stres_cli.console import CommandUI
+from stres_cli.console import CommandUI, PlainConsole
 from stres_cli.report_view import STREAM_COLOURS
 from stres_cli.tables import Table
 
@@ -28,18 +27,16 @@ def show(ui: CommandUI, result: Result, config: Config) -> None:
     ui.finish(result, exit_code=1 if result.failures else 0)
     _predictions(ui.out, result.predictions)
     for failure in result.failures:
-        line = Text(printable(f"failed: {failure.path}: {failure.reason}"), style="yellow")
-        ui.out.print(line, soft_wrap=True)
+        ui.out.say(f"failed: {failure.path}: {failure.reason}", "yellow")
     protocol = ", ".join(f"{name} {value}" for name, value in result.protocol.items())
-    ui.out.print(printable(f"run {result.run}, {result.step}: {protocol}"), style="dim", soft_wrap=True)
+    ui.out.say(f"run {result.run}, {result.step}: {protocol}", "dim")
     number = len(result.predictions)
-    ui.out.print(
+    ui.out.say(
         f"{plural(number, 'video')} ({duration(result.video_seconds)} long) in {duration(result.seconds)}: "
-        f"{result.video_seconds_per_second:.2g} s of video per second{_where_and_next(config, result.predictions)}",
-        soft_wrap=True,
+        f"{result.video_seconds_per_second:.2g} s of video per second{_where_and_next(config, result.predictions)}"
     )
     if result.truth is not None:
-        ui.out.print(printable(_accuracy(result.truth)), soft_wrap=True)
+        ui.out.say(_accuracy(result.truth))
 
 
 def _where_and_next(config: Config, predictions: Sequence[Prediction]) -> str:
@@ -47,17 +44,17 @@ def _where_and_next(config: Config, predictions: Sequence[Prediction]) -> str:
     where none could be predicted."""
     where = "" if config.csv is None else f"; written: {config.csv}"
     if not predictions:
-        return printable(where)
+        return where
     from pipelines.prediction.timeline_files import SEGMENTS
 
     timelines = [one.timeline for one in predictions if one.timeline is not None]
     if lists := [one.files[SEGMENTS] for one in timelines if one.segments]:
         then = command_line(config.workspace, "extract-frames", shlex.quote(str(lists[0])))
-        return printable(f"{where}; next, once its segments are corrected, to train on them: {then}")
+        return f"{where}; next, once its segments are corrected, to train on them: {then}"
     words = [*config.videos] if len(config.videos) == 1 else ["VIDEOS"]
     words += ["--run", config.run] if config.run else []
     then = command_line(config.workspace, "predict", *map(shlex.quote, words), "--timeline")
-    return printable(f"{where}; next: {then}")
+    return f"{where}; next: {then}"
 
 
 def _accuracy(truth: Truth) -> str:
@@ -77,7 +74,7 @@ def show_partly(ui: CommandUI, predictions: Sequence[Prediction]) -> None:
         _predictions(ui.out, predictions)
 
 
-def _predictions(console: Console, predictions: Sequence[Prediction]) -> None:
+def _predictions(console: PlainConsole, predictions: Sequence[Prediction]) -> None:
     names = _names(predictions)
     for name, prediction in zip(names, predictions, strict=True):
         if len(predictions) > TABLES_UP_TO:
@@ -87,15 +84,13 @@ def _predictions(console: Console, predictions: Sequence[Prediction]) -> None:
                 .append(f"  {printable(best)}", "not bold")
                 .append(_truth(prediction))
             )
-            console.print(
-                line.append(f"  {prediction.warning}" if prediction.warning else "", "yellow"), soft_wrap=True
-            )
+            console.say(line.append(f"  {prediction.warning}" if prediction.warning else "", "yellow"))
             continue
         about = f"  {plural(prediction.frames, 'frame')}, {duration(prediction.seconds)}"
         heading = Text(printable(name), style="bold").append(about, style="not bold dim").append(_truth(prediction))
-        console.print(heading, soft_wrap=True)
+        console.say(heading)
         if prediction.warning:
-            console.print(Text(f"  {prediction.warning}", style="yellow"), soft_wrap=True)
+            console.say(f"  {prediction.warning}", "yellow")
         console.print(_table(prediction))
         if prediction.timeline is not None:
             _print_timeline(console, prediction)
@@ -125,11 +120,10 @@ def _table(prediction: Prediction) -> Table:
     headline = prediction.probabilities[streams[-1]]
     order = sorted(range(len(headline)), key=lambda index: -headline[index])[: len(prediction.top)]
     table = Table(box=None, padding=(0, 2, 0, 2), pad_edge=True, show_header=len(streams) > 1)
-    table.add_column("", no_wrap=True, overflow="ellipsis", min_width=10)
-    table.add_column(streams[-1] if len(streams) > 1 else "", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, min_width=_BAR)
-    for stream in streams[:-1]:
-        table.add_column(Text(stream, style=STREAM_COLOURS[stream]), justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, overflow="ellipsis")
+    table.add_numbers(streams[-1] if len(streams) > 1 else "")
+    table.add_column("")  # a bar
+    table.add_numbers(*(Text(stream, style=STREAM_COLOURS[stream]) for stream in streams[:-1]))
     for place, (index, best) in enumerate(zip(order, prediction.top, strict=True)):
         bar = Text("━" * round(_BAR * best.probability), style=STREAM_COLOURS[streams[-1]])
         alone = (_share(prediction.probabilities[stream][index]) for stream in streams[:-1])
@@ -138,7 +132,7 @@ def _table(prediction: Prediction) -> Table:
     return table
 
 
-def _print_timeline(console: Console, prediction: Prediction) -> None:
+def _print_timeline(console: PlainConsole, prediction: Prediction) -> None:
     timeline = prediction.timeline
     assert timeline is not None
     table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
@@ -152,7 +146,7 @@ def _print_timeline(console: Console, prediction: Prediction) -> None:
     if timeline.files:
         first, *others = timeline.files.items()
         kinds = "".join(f", .{kind}" for kind, _ in others)
-        console.print(f"  written: {printable(str(first[1]))}{kinds}", soft_wrap=True)
+        console.say(f"  written: {first[1]}{kinds}")
 
 
 def _share(value: float) -> str:

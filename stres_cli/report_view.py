@@ -5,11 +5,11 @@ Names come from folders of data: they are shown as plain text, never as markup, 
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.text import Text
 
 from pipelines.interface.wording import interval, p_value, percent, plural, points, printable
 from stres_cli.confusion_view import render_confusion
+from stres_cli.console import PlainConsole
 from stres_cli.tables import Table
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ STREAM_COLOURS = {"appearance": "yellow", "motion": "green", "fused": "bright_bl
 OTHER_COLOUR = "magenta"  # of another program's streams
 
 
-def render(result: "Result", console: Console, then: str = "") -> None:
+def render(result: "Result", console: PlainConsole, then: str = "") -> None:
     """Prints the whole report, and the command that comes next."""
     counts = f"{plural(result.videos, 'video')}, {plural(len(result.classes), 'class')}, {result.of_splits}"
     heading = Text(printable(result.name), style="bold")
     heading.append(f"  {counts}, protocol {printable(result.protocol_name)}", style="dim")
-    console.print(heading, soft_wrap=True)
+    console.say(heading)
     for notice in result.notices:
-        console.print(Text(printable(notice), style="yellow"), soft_wrap=True)
+        console.say(notice, "yellow")
     _section("Accuracy in %, with 95 % intervals (Wilson; combined for means)", _accuracies(result), console)
     console.print(Text(f"{printable(result.citation)}\n{result.balance.of_test()}", style="dim"))
     for note in result.external.notes() if result.external else ():
@@ -48,24 +48,24 @@ def render(result: "Result", console: Console, then: str = "") -> None:
     if result.comparison is not None:
         _section(f"Compared with {printable(result.comparison.second)}", _comparison(result.comparison), console)
         if warning := result.comparison.warning:
-            console.print(Text(printable(warning), style="yellow"), soft_wrap=True)
+            console.say(warning, "yellow")
     figures = "in %: the accuracy of each stream"
     if _has_room_for_figures(result, console.width):
         figures = f"in {printable(result.class_figures_named)}, then the accuracy of each stream"
     for title, rows in _class_groups(result):
         _section(f"{title}, {figures}", _classes(result, rows, console.width), console)
-    _section(f"Most confused pairs ({result.headline})", _pairs(result, console.width), console)
+    _section(f"Most confused pairs ({result.headline})", _pairs(result), console)
     if len(result.classes) <= ALL_CLASSES_UP_TO:
         render_confusion(result, console)
     _print_findings(result, console)
     output = Text("\nWritten to ", style="bold").append(printable(result.output), style="not bold")
     if then:
         output.append(printable(f"; next: {then}"), style="not bold")
-    console.print(output, soft_wrap=True)
+    console.say(output)
     console.print(Text("  ".join(result.files), style="dim"))
 
 
-def _section(title: str, body: Table | Text, console: Console) -> None:
+def _section(title: str, body: Table | Text, console: PlainConsole) -> None:
     console.print(Text(f"\n{title}", style="bold"), body, sep="\n")
 
 
@@ -77,8 +77,7 @@ def _accuracies(result: "Result") -> Table:
     table.add_column("stream", no_wrap=True)
     if result.several:
         table.add_column("split", no_wrap=True)
-    for title in result.accuracies.values():
-        table.add_column(title, justify="right", no_wrap=True)
+    table.add_numbers(*result.accuracies.values())
     before = result.accuracy_rows[0].split
     for row in result.accuracy_rows:
         if row.split != before:
@@ -111,12 +110,8 @@ def _classes(result: "Result", rows: "Sequence[ClassMetrics]", width: int) -> Ta
     table = _table()
     has_room = _has_room_for_figures(result, width)
     more = [figure.short for figure in result.class_figures.values()] if has_room else []
-    numbers_width = _streams_width(result) + (_figures_width(result) if has_room else VIDEOS_WIDTH)
-    table.add_column("class", no_wrap=True, overflow="ellipsis", max_width=max(width - numbers_width, 8))
-    for name in ("videos", *more):
-        table.add_column(name, justify="right", no_wrap=True)
-    for stream in result.streams:
-        table.add_column(_stream(stream), justify="right", no_wrap=True)
+    table.add_column("class", no_wrap=True, overflow="ellipsis")
+    table.add_numbers("videos", *more, *map(_stream, result.streams))
     for row in rows:
         figures = [figure.shown(value) for figure, value in row.figures] if has_room else []
         accuracies = [percent(row.accuracy[stream]) for stream in result.streams]
@@ -124,27 +119,19 @@ def _classes(result: "Result", rows: "Sequence[ClassMetrics]", width: int) -> Ta
     return table
 
 
-def _streams_width(result: "Result") -> int:
-    return sum(max(len(stream), 5) + 2 for stream in result.streams)
-
-
-def _figures_width(result: "Result") -> int:
-    """The columns of the number of videos and of the headline stream's figures, with one to spare."""
-    return VIDEOS_WIDTH + sum(max(len(figure.short), 5) + 2 for figure in result.class_figures.values()) + 1
-
-
 def _has_room_for_figures(result: "Result", width: int) -> bool:
-    return width - _streams_width(result) >= _figures_width(result) + SHORTEST_NAME
+    """Whether the headline stream's figures leave names their room, with one column to spare."""
+    headings = [*result.streams, *(figure.short for figure in result.class_figures.values())]
+    return width > SHORTEST_NAME + VIDEOS_WIDTH + sum(max(len(heading), 5) + 2 for heading in headings)
 
 
-def _pairs(result: "Result", width: int) -> Table | Text:
+def _pairs(result: "Result") -> Table | Text:
     if not result.confused:
         return Text("no video was misclassified", style="green")
     table = _table()
     for title in ("true", "predicted"):
-        table.add_column(title, no_wrap=True, overflow="ellipsis", max_width=max((width - 24) // 2, 8))
-    table.add_column("videos", justify="right", no_wrap=True)
-    table.add_column("% of class", justify="right", no_wrap=True)
+        table.add_column(title, no_wrap=True, overflow="ellipsis")
+    table.add_numbers("videos", "% of class")
     for pair in result.confused[:PAIRS_SHOWN]:
         names = (Text(printable(pair.true)), Text(printable(pair.predicted)))
         table.add_row(*names, str(pair.count), percent(pair.share))
@@ -157,7 +144,7 @@ def _pairs(result: "Result", width: int) -> Table | Text:
 def _published(result: "Result", published: "Published") -> Table:
     table = _table()
     table.add_column("method")
-    table.add_column("top-1", justify="right", no_wrap=True)
+    table.add_numbers("top-1")
     for method in published.methods:
         table.add_row(method.name, percent(method.top1))
     ours = Text("this report, ").append_text(_stream(result.headline))
@@ -169,8 +156,7 @@ def _comparison(comparison: "Comparison") -> Table:
     """How many videos only one of the two gets right, and how likely that is of equals."""
     table = _table()
     table.add_column("stream")
-    for title in ("only this", "only other", "difference", "p (McNemar)"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table.add_numbers("only this", "only other", "difference", "p (McNemar)")
     for one in comparison.streams:
         low, high = one.difference_interval
         difference = Text(points(one.difference))
@@ -180,7 +166,7 @@ def _comparison(comparison: "Comparison") -> Table:
     return table
 
 
-def _print_findings(result: "Result", console: Console) -> None:
+def _print_findings(result: "Result", console: PlainConsole) -> None:
     """A line each of motion, fusion weight and calibration; the page has the whole."""
     lines = []
     if effects := result.motion_effects:

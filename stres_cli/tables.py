@@ -20,6 +20,11 @@ class Table(rich.table.Table):
     names by `no_wrap`.
     """
 
+    def add_numbers(self, *headings: str | Text) -> None:
+        """Adds a right-aligned column for each heading."""
+        for heading in headings:
+            self.add_column(heading, justify="right")
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = copy.copy(self)
         table.columns = [copy.copy(column) for column in self.columns]

@@ -3,12 +3,12 @@
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.filesize import decimal
 from rich.text import Text
 
 from pipelines.interface.wording import duration, plural, printable, some
 from pipelines.verification.faults import FIXES, Fault, FaultKind
+from stres_cli.console import PlainConsole
 from stres_cli.tables import Table
 
 if TYPE_CHECKING:
@@ -17,35 +17,32 @@ if TYPE_CHECKING:
 SHOWN = 5  # faults of a kind; all of them are in the document of --json
 
 
-def show(result: "Result", console: Console, then: str) -> None:
+def show(result: "Result", console: PlainConsole, then: str) -> None:
     """Prints everything, and the command to run `then`, or "". Names come from folders of data, so they are shown
     without control characters."""
     rate = result.videos / max(result.seconds, 1e-9)
     size = decimal(round(1e9 * result.gigabytes))
-    console.print(
+    console.say(
         f"{plural(result.videos, 'video')}, {plural(result.files, 'file')}, {size} in "
-        f"{duration(result.seconds)} ({rate:.0f} videos/s)",
-        soft_wrap=True,
+        f"{duration(result.seconds)} ({rate:.0f} videos/s)"
     )
     if result.sources_absent:
-        console.print(
-            f"{plural(result.sources_absent, 'source video is', 'source videos are')} gone and were not compared",
-            soft_wrap=True,
+        console.say(
+            f"{plural(result.sources_absent, 'source video is', 'source videos are')} gone and were not compared"
         )
     if result.not_oriented:
-        console.print(
-            f"in {plural(result.not_oriented, 'video')} too little moves to tell whether the flow points the right way",
-            soft_wrap=True,
+        console.say(
+            f"in {plural(result.not_oriented, 'video')} too little moves to tell whether the flow points the right way"
         )
     for line in _flow_again(result), _stored_in_part(result):
         if line:
-            console.print(Text(printable(line)), soft_wrap=True)
+            console.say(line)
     if result.in_no_split:
         from pipelines.datasets.splits import in_no_split
 
-        console.print(Text(printable(in_no_split(result.in_no_split, "the splits"))), soft_wrap=True)
+        console.say(in_no_split(result.in_no_split, "the splits"))
     if not result.faults:
-        console.print(Text("no faults", style="green").append(printable(f"; next: {then}"), "none"), soft_wrap=True)
+        console.say(Text("no faults", style="green").append(printable(f"; next: {then}"), "none"))
         return
     if console.is_terminal:
         console.print(_table(result))
@@ -54,11 +51,11 @@ def show(result: "Result", console: Console, then: str) -> None:
     if result.requeued:
         artifacts = plural(len(result.requeued), "artifact is", "artifacts are")
         queued = f"{artifacts} queued in failures.csv; the old files are in set-aside/. To make them again, run the"
-        console.print(f"{queued} command that made them:", soft_wrap=True)
+        console.say(f"{queued} command that made them:")
     for line in result.commands:
-        console.print(Text(printable(f"  {line}")), soft_wrap=True)
+        console.say(f"  {line}")
     if then:
-        console.print(Text(printable(f"next: {then}")), soft_wrap=True)
+        console.say(f"next: {then}")
 
 
 def _flow_again(result: "Result") -> str:
@@ -86,12 +83,12 @@ def _table(result: "Result") -> Table:
     return table
 
 
-def _show_kind(kind: FaultKind, faults: list[Fault], console: Console) -> None:
+def _show_kind(kind: FaultKind, faults: list[Fault], console: PlainConsole) -> None:
     if console.is_terminal:
         console.print(Text(f"{kind}: {len(faults)}", style="bold"))
     else:
-        console.print(f"{kind}: {len(faults)}; {FIXES[kind]}", soft_wrap=True)
+        console.say(f"{kind}: {len(faults)}; {FIXES[kind]}")
     for fault in faults[:SHOWN]:
-        console.print(Text(printable(f"  {fault.subject}: {fault.detail}")), soft_wrap=True)
+        console.say(f"  {fault.subject}: {fault.detail}")
     if len(faults) > SHOWN:
         console.print(f"  and {len(faults) - SHOWN} more: --json lists all", style="dim")

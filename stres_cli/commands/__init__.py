@@ -1,1 +1,1 @@
-"""One module per command."""
+"""One module per command, which is the function in it."""

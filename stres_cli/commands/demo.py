@@ -1,5 +1,3 @@
-"""`stres demo`: every stage in a few minutes."""
-
 from pipelines import demo as stage
 from pipelines.interface.wording import duration, percent
 from stres_cli.config_options import command
@@ -30,8 +28,7 @@ def demo(ui: CommandUI, config: stage.Config) -> None:
     render_confusion(result.report, ui.out)
     ui.out.print(table)
     times = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in result.seconds.items())
-    ui.out.print(f"{duration(sum(result.seconds.values()))}: {times}", soft_wrap=True)
-    ui.out.print(
-        f"report: {result.report.files['report.html']}; next, with videos of your own: stres extract-frames VIDEOS",
-        soft_wrap=True,
+    ui.out.say(f"{duration(sum(result.seconds.values()))}: {times}")
+    ui.out.say(
+        f"report: {result.report.files['report.html']}; next, with videos of your own: stres extract-frames VIDEOS"
     )

@@ -1,5 +1,3 @@
-"""`stres doctor`: checks whether the other commands can run on this machine."""
-
 from rich.text import Text
 
 from pipelines import doctor as stage
@@ -31,12 +29,11 @@ def show(ui: CommandUI, result: stage.Result) -> None:
         for check in checks:
             mark, style = _MARKS[check.status]
             line = Text.assemble("  ", (f"{mark:4}", style), f"  {check.subject:{width}}  ", printable(check.found))
-            ui.out.print(line, soft_wrap=True)
+            ui.out.say(line)
             if check.fix:
-                ui.out.print(Text(f"        {'':{width}}  -> {printable(check.fix)}", style=style), soft_wrap=True)
+                ui.out.say(f"        {'':{width}}  -> {check.fix}", style)
     then = "" if result.failures else "; next: stres demo"
-    ui.out.print(
+    ui.out.say(
         f"{plural(result.failures, 'failure')}, {plural(result.warnings, 'warning')}; took {duration(result.seconds)}"
-        f"{then}",
-        soft_wrap=True,
+        f"{then}"
     )

@@ -1,5 +1,3 @@
-"""`stres evaluate`: scores a run on its test videos."""
-
 import shlex
 from dataclasses import asdict
 from typing import Any
@@ -8,7 +6,7 @@ from pipelines import evaluate as stage
 from pipelines.datasets.class_balance import ClassBalance
 from pipelines.errors import MissingError
 from pipelines.interface.options import command_line
-from pipelines.interface.wording import duration, percent, plural, printable
+from pipelines.interface.wording import duration, percent, plural
 from pipelines.reporting.result import ACCURACIES
 from pipelines.runtime.devices import keep_freed_memory
 from pipelines.storage.workspace import Workspace
@@ -32,11 +30,11 @@ def evaluate(ui: CommandUI, config: stage.Config) -> None:
         for result in tested.runs:
             _show(ui, result, "")
         for name, reason in tested.unusable.items():
-            ui.out.print(f"run {name} was not tested: {reason}", soft_wrap=True)
+            ui.out.say(f"run {name} was not tested: {reason}")
         if not config.dry_run:
             named = [] if config.run == ALL_SPLITS else ["--run", shlex.quote(str(config.run))]
             then = command_line(config.workspace, "report", *named, "--splits", "all")
-            ui.out.print(f"their mean, next: {then}", soft_wrap=True)
+            ui.out.say(f"their mean, next: {then}")
         return
     result = stage.run(config, ui.on_progress)
     ui.finish(_document(result), exit_code=int(_incomplete(result)))
@@ -49,7 +47,7 @@ def evaluate(ui: CommandUI, config: stage.Config) -> None:
         folders = [file.parent for file in folder.parent.glob("*/results.json")]
         if headline(Workspace(config.workspace), folders) not in [each.folder for each in result.evaluations]:
             arguments += ["--protocol", folder.name]
-        then = printable(f"; next: {command_line(config.workspace, 'report', *arguments)}")
+        then = f"; next: {command_line(config.workspace, 'report', *arguments)}"
     _show(ui, result, then)
 
 
@@ -71,21 +69,21 @@ def _show(ui: CommandUI, result: stage.Result, then: str) -> None:
     from pipelines.evaluation.fusion_weight import ChosenWeight
 
     ui.out.print(_table(result))
-    ui.out.print(ClassBalance(**result.results["balance"]).of_test(), soft_wrap=True)
+    ui.out.say(ClassBalance(**result.results["balance"]).of_test())
     for evaluation in result.evaluations:
         if "fusion" in evaluation.results:
             which = f"{evaluation.folder.name}: " if len(result.evaluations) > 1 else ""
-            ui.out.print(which + ChosenWeight(**evaluation.results["fusion"]).sentence, soft_wrap=True)
+            ui.out.say(which + ChosenWeight(**evaluation.results["fusion"]).sentence)
     folders = ", ".join(str(evaluation.folder) for evaluation in result.evaluations)
     videos = f"{plural(result.results['videos'], 'video')} in {duration(result.seconds)}"
-    ui.out.print(f"{videos}; scores in {folders}{then}", soft_wrap=True)
+    ui.out.say(f"{videos}; scores in {folders}{then}")
     if result.left_out:
         counted = f"{plural(sum(result.left_out.values()), 'video')} of {plural(len(result.left_out), 'class')}"
-        ui.out.print(f"left out: {counted} that the run does not know ({', '.join(result.left_out)})", soft_wrap=True)
+        ui.out.say(f"left out: {counted} that the run does not know ({', '.join(result.left_out)})")
     if result.failed or result.missing_videos:
         missing = plural(len(result.missing_videos), "test video is", "test videos are")
         text = f"{missing} missing, {result.failed} could not be read: "
-        ui.out.print(text + "the results are those of the others", soft_wrap=True)
+        ui.out.say(text + "the results are those of the others")
 
 
 def _table(result: stage.Result) -> Table:

@@ -1,8 +1,6 @@
-"""`stres export`: writes a run as one file for deployment."""
-
 from pipelines import export as stage
 from pipelines.interface.options import python_command
-from pipelines.interface.wording import percent, printable
+from pipelines.interface.wording import percent
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI
 
@@ -19,17 +17,11 @@ def export(ui: CommandUI, config: stage.Config) -> None:
     """
     result = stage.run(config, ui.on_progress)
     ui.finish(result)
-    ui.out.print(
-        printable(f"run {result.run}, {result.step}: {result.file}, {result.bytes / 1e6:.1f} MB"), soft_wrap=True
-    )
+    ui.out.say(f"run {result.run}, {result.step}: {result.file}, {result.bytes / 1e6:.1f} MB")
     for name, shape in (*result.inputs.items(), *result.outputs.items()):
         ui.out.print(f"  {name:13} {shape}")
     ui.out.print(f"  B 1 or more, T {result.fewest_frames} or more")
     found = result.check
     seen = f"{found.video}: {found.class_name} {percent(found.probability)} %" if found.video else "noise"
-    ui.out.print(
-        printable(f"checked on {seen}, largest difference from the run {found.largest_difference:.1e}"),
-        soft_wrap=True,
-    )
-    then = f"model card: {result.card}; next: {python_command(result.usage)}"
-    ui.out.print(printable(then), soft_wrap=True)
+    ui.out.say(f"checked on {seen}, largest difference from the run {found.largest_difference:.1e}")
+    ui.out.say(f"model card: {result.card}; next: {python_command(result.usage)}")

@@ -1,8 +1,5 @@
-"""`stres export-flow`: writes stored flow as folders of grey pictures, for other tools."""
-
 from pipelines import export_flow as stage
 from pipelines.interface.options import python_command
-from pipelines.interface.wording import printable
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text
 from stres_cli.extraction_view import show
@@ -18,4 +15,4 @@ def export_flow(ui: CommandUI, config: stage.Config) -> None:
     show(ui, result, config)
     if result.usage:
         then = f"pictures in {config.output}; next, one of them in pixels of motion: {python_command(result.usage)}"
-        ui.out.print(printable(then), soft_wrap=True)
+        ui.out.say(then)

@@ -1,8 +1,5 @@
-"""`stres extract-features`: stores the features of videos."""
-
 from pipelines import extract_features as stage
 from pipelines.interface.options import python_command, python_literal
-from pipelines.interface.wording import printable
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text
 from stres_cli.extraction_view import show
@@ -25,4 +22,4 @@ def extract_features(ui: CommandUI, config: stage.Config) -> None:
         array = python_literal(min(result.folder.glob("*/[!.]*.npy")))
         then = python_command(["import numpy", f"print(numpy.load({array}).shape)"])
         text = f"a row for each {config.per}, {sizes}: {result.folder}; next: {then}"
-        ui.out.print(printable(text), soft_wrap=True)
+        ui.out.say(text)

@@ -1,5 +1,3 @@
-"""`stres extract-flow`: computes and stores the optical flow of videos."""
-
 from pipelines import extract_flow as stage
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text

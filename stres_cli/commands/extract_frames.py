@@ -1,5 +1,3 @@
-"""`stres extract-frames`: stores the frames of videos."""
-
 from pipelines import extract_frames as stage
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text

@@ -1,5 +1,3 @@
-"""`stres import-flow`: stores flow from folders of grey pictures that another tool wrote."""
-
 from pipelines.importing import flow as stage
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text

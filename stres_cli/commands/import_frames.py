@@ -1,5 +1,3 @@
-"""`stres import-frames`: stores frames from folders of pictures that another tool wrote."""
-
 from pipelines.importing import frames as stage
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text

@@ -1,10 +1,8 @@
-"""`stres import-scores`: makes a run of the scores of another program."""
-
 import shlex
 
 from pipelines.importing import scores as stage
 from pipelines.interface.options import command_line
-from pipelines.interface.wording import percent, plural, printable, some
+from pipelines.interface.wording import percent, plural, some
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI
 
@@ -22,20 +20,16 @@ def import_scores(ui: CommandUI, config: stage.Config) -> None:
     """
     result = stage.run(config, ui.on_progress)
     ui.finish(result)
-
-    def say(text: str, style: str = "") -> None:
-        ui.out.print(printable(text), style=style, soft_wrap=True)
-
     checked = f"of {result.checked_against}" if result.checked_against else "as the files say (no split lists)"
-    say(f"{plural(result.videos, 'video')} of {plural(result.classes, 'class')}, split {result.split} {checked}")
+    ui.out.say(f"{plural(result.videos, 'video')} of {plural(result.classes, 'class')}, split {result.split} {checked}")
     for stream, top1 in result.top1.items():
         source = f"{result.holds[stream]} in {config.places[stream]}" if stream in result.holds else "both averaged"
-        say(f"{stream}: top-1 {percent(top1)} % ({source})")
+        ui.out.say(f"{stream}: top-1 {percent(top1)} % ({source})")
     if result.missing:
-        say(f"{plural(len(result.missing), 'test video')} without scores: {some(result.missing)}", "yellow")
+        ui.out.say(f"{plural(len(result.missing), 'test video')} without scores: {some(result.missing)}", "yellow")
     for reason, names in result.ignored.items():
-        say(f"{plural(len(names), 'row')} ignored, of videos {reason}: {some(names)}", "yellow")
+        ui.out.say(f"{plural(len(names), 'row')} ignored, of videos {reason}: {some(names)}", "yellow")
     if result.constant:
-        say(f"the same score for every class: {some(result.constant)}", "yellow")
+        ui.out.say(f"the same score for every class: {some(result.constant)}", "yellow")
     then = command_line(config.workspace, "report", "--run", shlex.quote(result.name))
-    say("nothing was written (--dry-run)" if config.dry_run else f"scores in {result.folder}; next: {then}")
+    ui.out.say("nothing was written (--dry-run)" if config.dry_run else f"scores in {result.folder}; next: {then}")

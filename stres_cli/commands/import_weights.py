@@ -1,11 +1,9 @@
-"""`stres import-weights`: converts a pretrained ResNet of another program for `train --weights`."""
-
 import shlex
 
 from pipelines.importing import weights as stage
 from pipelines.interface.wording import plural
 from stres_cli.config_options import command
-from stres_cli.console import CommandUI, printable
+from stres_cli.console import CommandUI
 
 
 @command(
@@ -22,12 +20,9 @@ def import_weights(ui: CommandUI, config: stage.Config) -> None:
     result = stage.run(config, ui.on_progress)
     ui.finish(result)
     calibrated = f"; batch norm from {plural(result.calibration_frames, 'frame')}" if result.calibration_frames else ""
-    ui.out.print(
-        printable(
-            f"{result.source}: ResNet-{result.depth} {result.resnet}, first layer of {result.stem_width} channels, "
-            f"first stage of {result.width}{calibrated}"
-        ),
-        soft_wrap=True,
+    ui.out.say(
+        f"{result.source}: ResNet-{result.depth} {result.resnet}, first layer of {result.stem_width} channels, "
+        f"first stage of {result.width}{calibrated}"
     )
     then = f"stres train --split 1 --weights {shlex.quote(str(result.output))}"
-    ui.out.print(printable(f"written: {result.output}; next: {then}"), soft_wrap=True)
+    ui.out.say(f"written: {result.output}; next: {then}")

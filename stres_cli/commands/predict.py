@@ -1,5 +1,3 @@
-"""`stres predict`: classifies videos."""
-
 from pipelines import predict as stage
 from pipelines.errors import Interrupted
 from pipelines.prediction.results import Prediction

@@ -1,5 +1,3 @@
-"""`stres report`: turns saved scores into tables, pictures and a page."""
-
 from pipelines import report as stage
 from pipelines.interface.options import command_line
 from stres_cli.config_options import command

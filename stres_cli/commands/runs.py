@@ -1,5 +1,3 @@
-"""`stres runs`: lists the runs of a workspace."""
-
 from rich.text import Text
 
 from pipelines import runs as stage
@@ -20,7 +18,7 @@ def runs(ui: CommandUI, config: stage.Config) -> None:
     result = stage.run(config, ui.on_progress)
     ui.finish(result)
     if not result.runs:
-        ui.out.print(f"no run yet; next: {command_line(config.workspace, 'train', '--split', '1')}", soft_wrap=True)
+        ui.out.say(f"no run yet; next: {command_line(config.workspace, 'train', '--split', '1')}")
         return
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for heading in ("run", "split"):
@@ -40,11 +38,11 @@ def runs(ui: CommandUI, config: stage.Config) -> None:
     ui.out.print(table)
     for one in result.runs:
         if settings := ", ".join(f"{what} {value}" for what, value in one.settings.items()):
-            ui.out.print(Text.assemble((printable(one.name), "bold"), f": {printable(settings)}"), soft_wrap=True)
+            ui.out.say(Text.assemble((printable(one.name), "bold"), f": {printable(settings)}"))
     for fault in (fault for one in result.runs for fault in one.faults):
-        ui.out.print(Text(printable(fault), style="yellow"), soft_wrap=True)
+        ui.out.say(fault, "yellow")
     then = status.of_runs(config.workspace, result.runs).next
-    ui.out.print(printable(f"runs in {config.workspace / 'runs'}; next: {then}"), soft_wrap=True)
+    ui.out.say(f"runs in {config.workspace / 'runs'}; next: {then}")
 
 
 def _steps(one: stage.ListedRun) -> str:

@@ -1,11 +1,9 @@
-"""`stres show-flow`: draws optical flow."""
-
 import shlex
 from pathlib import Path
 
 from pipelines import show_flow as stage
 from pipelines.interface.options import command_line, fields_of
-from pipelines.interface.wording import plural, printable
+from pipelines.interface.wording import plural
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI
 
@@ -19,12 +17,11 @@ def show_flow(ui: CommandUI, config: stage.Config) -> None:
     result = stage.run(config, ui.on_progress)
     ui.finish(result)
     what = f"frame {result.frame}" if result.frame is not None else plural(result.pictures, "frame")
-    ui.out.print(
+    ui.out.say(
         f"{what} by {result.method}: colours full at {result.max_flow:.3g} px, longest vector {result.largest:.3g} "
-        f"px, {100 * result.at_bound:.2g} % of the vectors at the bound of {result.bound:g} px",
-        soft_wrap=True,
+        f"px, {100 * result.at_bound:.2g} % of the vectors at the bound of {result.bound:g} px"
     )
-    ui.out.print(printable(f"written: {result.output}{_then(config)}"), soft_wrap=True)
+    ui.out.say(f"written: {result.output}{_then(config)}")
 
 
 def _then(config: stage.Config) -> str:

@@ -1,5 +1,3 @@
-"""`stres status`: shows where a workspace stands."""
-
 from rich.text import Text
 
 from pipelines import status as stage
@@ -16,10 +14,10 @@ def status(ui: CommandUI, config: stage.Config) -> None:
     result = stage.run(config, ui.on_progress)
     ui.finish(result)
     there = "" if config.workspace.is_dir() else " (not there yet)"
-    ui.out.print(f"workspace {printable(str(config.workspace))}{there}", soft_wrap=True)
+    ui.out.say(f"workspace {config.workspace}{there}")
     for number, step in enumerate(result.steps, 1):
         line = Text.assemble(f"  {number} {step.command:14} ", (f"{step.state:5}  ", _STYLES[step.state]))
-        ui.out.print(line.append(printable(step.found)), soft_wrap=True)
+        ui.out.say(line.append(printable(step.found)))
     for fault in result.faults:
-        ui.out.print(Text(printable(fault), style="yellow"), soft_wrap=True)
-    ui.out.print(Text.assemble("next: ", (printable(result.next), "bold")), soft_wrap=True)
+        ui.out.say(fault, "yellow")
+    ui.out.say(Text.assemble("next: ", (printable(result.next), "bold")))

@@ -1,5 +1,3 @@
-"""`stres train`: trains a run on frames and flow."""
-
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -56,9 +54,9 @@ def _show(ui: CommandUI, result: stage.Result, then: str) -> None:
         return
     table = Table("step", title=f"run {result.run}")
     held_out = any(held_out_accuracy(step.metrics) is not None for step in result.steps)
-    headings = ["updates", "time", "training\nloss", "training\naccuracy"]
-    for heading in (*headings, *(["held-out\naccuracy", "best, after\nupdate"] if held_out else [])):
-        table.add_column(heading, justify="right")
+    table.add_numbers("updates", "time", "training\nloss", "training\naccuracy")
+    if held_out:
+        table.add_numbers("held-out\naccuracy", "best, after\nupdate")
     for step in result.steps:
         accuracies = [step.metrics.get(accuracy_name(step.metrics))]
         best = []
@@ -78,26 +76,24 @@ def _show(ui: CommandUI, result: stage.Result, then: str) -> None:
     ui.out.print(table)
     if any("updates" in step.metrics for step in result.steps):
         text = "training loss (mean over frames and streams) and accuracy are those of the last updates, at most 50"
-        ui.out.print(text, soft_wrap=True)
+        ui.out.say(text)
     text = f"{plural(result.train_videos, 'training video')}; the run is in {result.folder}{then}"
-    ui.out.print(text, soft_wrap=True)
+    ui.out.say(text)
     if result.failed:
-        ui.out.print(
-            f"{plural(result.failed, 'video')} could not be used: see failures.csv in the workspace", soft_wrap=True
-        )
+        ui.out.say(f"{plural(result.failed, 'video')} could not be used: see failures.csv in the workspace")
 
 
 def _show_all(ui: CommandUI, trained: stage.SplitsResult, workspace: Path) -> None:
     """What is to be said of all splits together."""
     for name in trained.diverged:
-        ui.out.print(f"run {name} diverged, as said above, and is not finished", soft_wrap=True)
+        ui.out.say(f"run {name} diverged, as said above, and is not finished")
     if estimates := [result.estimate for result in trained.runs if result.estimate is not None]:
         hours, gigabytes = (sum(getattr(one, name) for one in estimates) for name in ("hours", "gigabytes"))
-        ui.out.print(f"about {duration(3600 * hours)} for all splits; {size(gigabytes)} of weights", soft_wrap=True)
+        ui.out.say(f"about {duration(3600 * hours)} for all splits; {size(gigabytes)} of weights")
     elif trained.runs:
         named = "all" if trained.named == DEFAULT_RUNS else shlex.quote(trained.named)
         text = f"{plural(len(trained.runs), 'run')} in {duration(trained.seconds)}"
-        ui.out.print(f"{text}; next: {command_line(workspace, 'evaluate', '--run', named)}", soft_wrap=True)
+        ui.out.say(f"{text}; next: {command_line(workspace, 'evaluate', '--run', named)}")
 
 
 def _show_recipe(ui: CommandUI, config: TrainingSettings) -> None:

@@ -1,5 +1,3 @@
-"""`stres verify`: checks the workspace."""
-
 from pipelines import status
 from pipelines import verify as stage
 from pipelines.interface.options import command_line

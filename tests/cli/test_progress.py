@@ -5,11 +5,11 @@ import re
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
 
 from pipelines.errors import MissingError
 from pipelines.runtime.progress import Progress, note
 from stres_cli import progress_view as module
+from stres_cli.console import PlainConsole
 from stres_cli.progress_view import progress_view
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -38,7 +38,7 @@ def clock(monkeypatch):
 def log(clock):
     """A view that is no terminal, the lines it has printed, and its clock."""
     stream = io.StringIO()
-    view = progress_view(Console(file=stream))
+    view = progress_view(PlainConsole(file=stream))
     return view, lambda: stream.getvalue().splitlines(), clock
 
 
@@ -92,7 +92,7 @@ def test_a_long_wait_is_told_in_hours(log):
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_terminal_shows_one_bar_and_a_line_for_each_finished_phase(width):
     stream = io.StringIO()
-    view = progress_view(Console(file=stream, force_terminal=True, width=width, _environ={}))
+    view = progress_view(PlainConsole(file=stream, force_terminal=True, width=width, _environ={}))
     metrics = {"loss": 15.583, "appearance_accuracy": 0.71234, "motion_accuracy": 0.3, "fused_accuracy": 0.5}
 
     for phase in ("train appearance", "train joint1"):
@@ -114,7 +114,7 @@ def test_a_terminal_shows_one_bar_and_a_line_for_each_finished_phase(width):
 @pytest.mark.parametrize("width", range(30, 121, 3))
 def test_no_terminal_is_too_narrow_for_the_numbers_of_a_bar(width):
     stream = io.StringIO()
-    view = progress_view(Console(file=stream, force_terminal=True, width=width, _environ={}))
+    view = progress_view(PlainConsole(file=stream, force_terminal=True, width=width, _environ={}))
 
     view.show(updates(123456, 234567, "extract-flow (what is done)", loss=15.58, flow_accuracy=0.7123))
     view.close()
@@ -143,14 +143,14 @@ def test_no_remaining_time_is_claimed_where_none_is_known(log):
 
 
 def test_a_remaining_time_counts_down_and_goes_where_a_unit_takes_much_longer_than_those_before(clock):
-    begun = module._Begun(updates(0))
+    phase = module._Phase(updates(0))
     clock.now += 10
-    begun.reported()
-    assert begun.remaining(updates(10, 20)) == pytest.approx(10)
+    phase.report(updates(10, 20))
+    assert phase.remaining() == pytest.approx(10)
     clock.now += 3
-    assert begun.remaining(updates(10, 20)) == pytest.approx(7)
+    assert phase.remaining() == pytest.approx(7)
     clock.now += 3
-    assert begun.remaining(updates(10, 20)) is None
+    assert phase.remaining() is None
 
 
 def test_a_note_leaves_the_progress_alone(log, stres, monkeypatch):
@@ -170,7 +170,7 @@ def test_a_note_leaves_the_progress_alone(log, stres, monkeypatch):
 
 def test_a_phase_with_nothing_to_do_leaves_no_line_on_a_terminal():
     stream = io.StringIO()
-    view = progress_view(Console(file=stream, force_terminal=True, width=80, _environ={}))
+    view = progress_view(PlainConsole(file=stream, force_terminal=True, width=80, _environ={}))
 
     view.show(updates(8, 8, "extract-frames"))
     view.close()

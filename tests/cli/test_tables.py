@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
 
 from pipelines.evaluation.estimation import EvaluationEstimate
 from pipelines.predict import Config as PredictConfig
@@ -18,6 +17,7 @@ from pipelines.training.recipes import STEPS
 from pipelines.verification.faults import Fault
 from stres_cli import estimate_view, prediction_view, verify_view
 from stres_cli.commands import evaluate, train
+from stres_cli.console import PlainConsole
 from stres_cli.tables import Table
 
 WIDTHS = range(30, 121, 5)  # all of them take half a minute
@@ -65,7 +65,7 @@ def faults(console):
 
 
 def rendered(view, width):
-    console = Console(width=width, file=io.StringIO(), highlight=False, _environ={})
+    console = PlainConsole(width=width, file=io.StringIO(), highlight=False, _environ={})
     view(console)
     return console.file.getvalue()
 

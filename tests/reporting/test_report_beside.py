@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score
 
@@ -18,6 +17,7 @@ from pipelines.evaluation.scores import read_scores
 from pipelines.report import Config, Result, run
 from pipelines.reporting import thumbnails
 from pipelines.storage.workspace import Workspace
+from stres_cli.console import PlainConsole
 from stres_cli.report_view import render
 
 Evaluate = Callable[..., Path]
@@ -57,7 +57,7 @@ def test_videos_that_were_others_in_the_compared_test_are_named(workspace: Works
     result = run(replace(config, compare="other"))
     assert result.comparison.other_sources == ("jump/v28", "jump/v29")
     told = "2 videos were others in the other test (the sources' SHA-256 differ), and what differs may be theirs: "
-    console = Console(width=80, file=io.StringIO())
+    console = PlainConsole(width=80, file=io.StringIO())
     render(result, console)
     for text in (console.file.getvalue(), html.unescape(Path(result.files["report.html"]).read_text("utf-8"))):
         assert f"{told}jump/v28, jump/v29" in text

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from pipelines.analysis.published import Method, Published
 from pipelines.evaluation import metrics
@@ -17,6 +16,7 @@ from pipelines.evaluation.scores import read_scores
 from pipelines.report import Config, Result, run
 from pipelines.storage.workspace import Workspace
 from stres_cli.confusion_view import abbreviations, render_confusion
+from stres_cli.console import PlainConsole
 from stres_cli.report_view import _accuracies, _classes, render
 
 Evaluate = Callable[..., Path]
@@ -30,7 +30,7 @@ def report(workspace: Workspace, evaluate: Evaluate) -> Result:
 
 
 def shown(result: Result, width: int = 80, what: object = render) -> str:
-    console = Console(width=width, file=io.StringIO(), highlight=False)
+    console = PlainConsole(width=width, file=io.StringIO(), highlight=False)
     what(result, console)
     return console.file.getvalue()
 
@@ -154,7 +154,7 @@ def test_published_results_are_shown_with_ours(report: Result) -> None:
 
 @pytest.mark.parametrize("width", range(30, 121, 10))
 def test_no_number_of_a_table_is_shortened_in_a_narrow_terminal(report: Result, width: int) -> None:
-    def tables(result: Result, console: Console) -> None:
+    def tables(result: Result, console: PlainConsole) -> None:
         for table in (_accuracies(result), _classes(result, result.per_class, console.width)):
             console.print(table)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from pipelines import verify
@@ -14,6 +13,7 @@ from pipelines.storage.workspace import Workspace
 from pipelines.verification.faults import FIXES, Fault
 from stres_cli import verify_view
 from stres_cli.app import app
+from stres_cli.console import PlainConsole
 from tests.verification.planting import fields_of, rewrite_flow
 
 
@@ -71,7 +71,7 @@ def test_a_terminal_gets_a_table_with_what_to_do_and_only_some_of_the_faults() -
     faults.append(Fault("turned flow", "a/\x1b[31m\u202e", "/w", "it fits its frames with x negated", ("flow",)))
     counts = {"missing": 7, "turned flow": 1}
     result = verify.Result(10, 20, 0.1, 2.0, faults, counts, 3, 4, [], [])  # type: ignore[arg-type]
-    console = Console(force_terminal=True, width=100, color_system=None, record=True)
+    console = PlainConsole(force_terminal=True, width=100, color_system=None, record=True)
 
     verify_view.show(result, console, "stres verify --fix")
 
