@@ -4,33 +4,20 @@ const CARDS_AT_ONCE = 12;
 
 /** The card of a clip. */
 function clipCard(clip) {
-  const [, name = data.clips.ids[clip]] = data.clips.ids[clip].match(/^[^/]*\/(.*)$/s) || [];
-  const right = isRight(data.headline, clip);
+  const id = data.clips.ids[clip];
+  const [, name = id] = id.match(/^[^/]*\/(.*)$/s) || [];
   const split = data.splits.length > 1 ? `split ${splitOf(clip).split} · ` : "";
-  return el(
-    "article",
-    { class: "card", "data-clip": data.clips.ids[clip] },
-    pictures(clip),
-    el(
-      "div",
-      { class: "about" },
-      el("h3", { title: data.clips.ids[clip] }, name),
-      el(
-        "p",
-        { class: "verdict" },
-        `${split}${data.classes[truth(clip)]} `,
-        right
-          ? el("span", { class: "right" }, `✓ recognised (${data.headline})`)
-          : el("span", { class: "wrong" }, `→ ${data.classes[guess(data.headline, clip)]} (${data.headline})`),
-        Object.hasOwn(data.others, clip) && ` · other run: ${data.classes[data.others[clip]]}`,
-      ),
-      el(
-        "div",
-        { class: "guesses" },
-        headlineFirst.map((stream) => guesses(stream, clip)),
-      ),
-    ),
-  );
+  const verdict = isRight(data.headline, clip)
+    ? el("span", { class: "right" }, `✓ recognised (${data.headline})`)
+    : el("span", { class: "wrong" }, `→ ${data.classes[guess(data.headline, clip)]} (${data.headline})`);
+  const other = Object.hasOwn(data.others, clip) && ` · other run: ${data.classes[data.others[clip]]}`;
+  const streams = headlineFirst.map((stream) => guesses(stream, clip));
+  const about = [
+    el("h3", { title: id }, name),
+    el("p", { class: "verdict" }, `${split}${data.classes[truth(clip)]} `, verdict, other),
+    el("div", { class: "guesses" }, streams),
+  ];
+  return el("article", { class: "card", "data-clip": id }, pictures(clip), el("div", { class: "about" }, about));
 }
 
 /** Whether clips play: at first, unless their reader wants less motion. */
@@ -43,12 +30,9 @@ function pictures(clip) {
   const [frame, flow, sheet] = data.thumbnails[clip] || [];
   const image = (src, alt) => src && el("img", { src, alt, loading: "lazy" });
   const still = [image(frame, "a frame of the clip"), image(flow, "its optical flow in colours")];
-  return el(
-    "div",
-    { class: "pictures" },
-    sheet ? moving(sheet, image(sheet.uri, "the clip and its optical flow")) : still,
-    !sheet && !frame && !flow && el("div", { class: "none" }, "no picture"),
-  );
+  const shown = sheet ? moving(sheet, image(sheet.uri, "the clip and its optical flow")) : still;
+  const none = !sheet && !frame && !flow && el("div", { class: "none" }, "no picture");
+  return el("div", { class: "pictures" }, shown, none);
 }
 
 /** A window on a sheet, behind which the style moves it a picture at a time; on the middle one where clips stand still. */
@@ -75,16 +59,11 @@ function guesses(stream, clip) {
   const list = el("ol", {});
   for (let place = clip * data.clips.best; place < (clip + 1) * data.clips.best; place += 1) {
     const share = probability[place] / data.clips.unit;
+    const name = data.classes[best[place]];
     const isTrue = best[place] === truth(clip);
-    list.append(
-      el(
-        "li",
-        { class: isTrue && "true", title: data.classes[best[place]] },
-        styled(el("i"), { width: `${100 * share}%` }),
-        el("span", {}, `${isTrue ? "✓ " : ""}${data.classes[best[place]]}`),
-        el("span", {}, percent(share, 0)),
-      ),
-    );
+    const parts = [el("span", {}, `${isTrue ? "✓ " : ""}${name}`), el("span", {}, percent(share, 0))];
+    const bar = styled(el("i"), { width: `${100 * share}%` });
+    list.append(el("li", { class: isTrue && "true", title: name }, bar, parts));
   }
   return el("div", { stream }, el("b", {}, stream), list);
 }
@@ -106,18 +85,19 @@ function cardList(clips) {
 
 // ------------------------------------------------------------------ links: #cell=3,5 #class=3 #helped=3 #hurt=3 #won= #lost= #suspects= #find=text
 
+// Of each kind its clips and title, maybe more about them, and the section behind which the list stands.
 const LISTS = {
   cell([row, column], stream) {
     const clips = clipsWhere((clip) => truth(clip) === row && guess(stream, clip) === column, stream);
     const title =
       row === column ? `${data.classes[row]}, recognised` : `${data.classes[row]}, taken for ${data.classes[column]}`;
-    return { clips, title: `${title} (${stream})` };
+    return { clips, title: `${title} (${stream})`, section: "matrix" };
   },
   class([row], stream) {
-    const clips = clipsWhere((clip) => truth(clip) === row, stream).sort(
-      (a, b) => isRight(stream, a) - isRight(stream, b),
-    );
-    return { clips, title: `All of ${data.classes[row]}, mistakes first (${stream})`, about: classFacts(row, stream) };
+    const clips = clipsWhere((clip) => truth(clip) === row, stream);
+    clips.sort((a, b) => isRight(stream, a) - isRight(stream, b));
+    const title = `All of ${data.classes[row]}, mistakes first (${stream})`;
+    return { clips, title, about: classFacts(row, stream), section: "classes" };
   },
   find([text]) {
     const wanted = text.toLowerCase();
@@ -125,24 +105,18 @@ const LISTS = {
     const named = data.classes.flatMap((name, row) =>
       name.toLowerCase().includes(wanted) ? [linkButton(name, "class", [row])] : [],
     );
-    return { clips, title: `Clips named “${text}”`, about: named.length && el("p", {}, "Classes: ", listed(named)) };
+    const about = named.length && el("p", {}, "Classes: ", listed(named));
+    return { clips, title: `Clips named “${text}”`, about, section: "accuracy" };
   },
   helped: ([row]) => changedByMotion(row, "fused", "appearance", "right only with motion"),
   hurt: ([row]) => changedByMotion(row, "appearance", "fused", "right only without motion"),
-  won: () => ({ clips: data.lists.won, title: "Right in this run only" }),
-  lost: () => ({ clips: data.lists.lost, title: "Right in the other run only" }),
-  suspects: () => ({ clips: data.lists.suspects, title: "Possibly mislabelled, the most suspect first" }),
-};
-
-const SECTIONS = {
-  cell: "matrix",
-  class: "classes",
-  helped: "motion",
-  hurt: "motion",
-  won: "comparison",
-  lost: "comparison",
-  suspects: "labels",
-  find: "accuracy",
+  won: () => ({ clips: data.lists.won, title: "Right in this run only", section: "comparison" }),
+  lost: () => ({ clips: data.lists.lost, title: "Right in the other run only", section: "comparison" }),
+  suspects: () => ({
+    clips: data.lists.suspects,
+    title: "Possibly mislabelled, the most suspect first",
+    section: "labels",
+  }),
 };
 
 const linkButton = (text, kind, indices, stream) =>
@@ -165,19 +139,16 @@ function classFacts(row, stream) {
       .sort((a, b) => b.number - a.number)
       .map(({ name, cell, number }) => linkButton(`${name} (${number})`, "cell", cell, stream));
   const line = (what, found) => el("p", {}, `${what}: `, found.length ? listed(found) : "none");
-  return el(
-    "div",
-    { class: "facts" },
-    el("p", {}, `${numbers.join(" · ")} (${Object.keys(data.figures).join(", ")} of ${data.headline})`),
-    line("Taken for", others((other) => [row, other])),
-    line("Taken for it", others((other) => [other, row])),
-  );
+  const all = el("p", {}, `${numbers.join(" · ")} (${Object.keys(data.figures).join(", ")} of ${data.headline})`);
+  const taken = line("Taken for", others((other) => [row, other]));
+  const takenForIt = line("Taken for it", others((other) => [other, row]));
+  return el("div", { class: "facts" }, all, taken, takenForIt);
 }
 
 /** The clips of a class that one stream gets right and another wrong. */
 function changedByMotion(row, right, wrong, what) {
   const clips = clipsWhere((clip) => truth(clip) === row && isRight(right, clip) && !isRight(wrong, clip), "fused");
-  return { clips, title: `${data.classes[row]}: ${what}` };
+  return { clips, title: `${data.classes[row]}: ${what}`, section: "motion" };
 }
 
 /** The link that opens a list; classes by index. */
@@ -189,26 +160,18 @@ function listLink(kind, indices, stream = data.headline) {
 function readLink(hash) {
   const [, kind, rest] = hash.match(/^#(\w+)=(.*)$/) || [];
   if (!kind || !Object.hasOwn(LISTS, kind)) return null;
-  if (["won", "lost", "suspects"].includes(kind))
-    return data.lists[kind] && !rest ? { kind, indices: [], stream: data.headline } : null;
-  if (kind === "find") {
-    try {
-      return rest ? { kind, indices: [decodeURIComponent(rest)], stream: data.headline } : null;
-    } catch {
-      return null;
-    }
-  }
-  const parts = rest.split(",");
-  const indices = parts.slice(0, kind === "cell" ? 2 : 1).map(Number);
-  let stream = data.headline;
+  const asked = (indices, stream = data.headline) => ({ kind, indices, stream });
+  if (["won", "lost", "suspects"].includes(kind)) return data.lists[kind] && !rest ? asked([]) : null;
   try {
-    stream = decodeURIComponent(parts.slice(indices.length).join(",")) || stream;
+    if (kind === "find") return rest ? asked([decodeURIComponent(rest)]) : null;
+    const [number, parts] = [kind === "cell" ? 2 : 1, rest.split(",")];
+    const indices = parts.slice(0, number).map(Number);
+    const stream = decodeURIComponent(parts.slice(number).join(",")) || data.headline;
+    const known = indices.length === number && indices.every((index) => data.classes[index] !== undefined);
+    return known && data.streams.includes(stream) ? asked(indices, stream) : null;
   } catch {
-    return null;
+    return null; // not as encodeURIComponent makes it
   }
-  const known =
-    indices.length === (kind === "cell" ? 2 : 1) && indices.every((index) => data.classes[index] !== undefined);
-  return known && data.streams.includes(stream) ? { kind, indices, stream } : null;
 }
 
 /** Opens the list that the address names, or closes it. */
@@ -220,28 +183,22 @@ function followLink() {
     return;
   }
   if (link.kind === "cell") pointAt(link.indices, link.stream);
-  const { clips, title, about } = LISTS[link.kind](link.indices, link.stream);
+  const { clips, title, about, section: place } = LISTS[link.kind](link.indices, link.stream);
   const close = () => {
     history.replaceState(null, "", location.pathname + location.search);
     section.hidden = true;
   };
-  section.replaceChildren(
-    el(
-      "div",
-      { class: "heading" },
-      el("h2", {}, title, el("span", { class: "muted" }, plural(clips.length, "clip"))),
-      el("button", { type: "button", onclick: close }, "Close"),
-    ),
-    about || "",
-    clips.length ? cardList(clips) : el("p", { class: "muted" }, "No clip."),
-  );
+  const heading = el("h2", {}, title, el("span", { class: "muted" }, plural(clips.length, "clip")));
+  const button = el("button", { type: "button", onclick: close }, "Close");
+  const cards = clips.length ? cardList(clips) : el("p", { class: "muted" }, "No clip.");
+  section.replaceChildren(el("div", { class: "heading" }, heading, button), about || "", cards);
   section.onkeydown = (event) => {
     if (event.key === "Escape") {
       close();
       focusMatrix();
     }
   };
-  document.getElementById(SECTIONS[link.kind]).after(section);
+  document.getElementById(place).after(section);
   section.hidden = false;
   section.scrollIntoView({ block: "nearest" });
   section.focus({ preventScroll: true });

@@ -51,10 +51,7 @@ document.body.append(probe);
 function colour(name) {
   probe.style.color = `var(--${name})`;
   const shown = getComputedStyle(probe).color;
-  const numbers = shown
-    .match(/[\d.]+/g)
-    .slice(0, 3)
-    .map(Number);
+  const numbers = shown.match(/[\d.]+/g).slice(0, 3).map(Number);
   return shown.startsWith("color(") ? numbers.map((value) => Math.round(255 * value)) : numbers;
 }
 

@@ -22,14 +22,12 @@ function buildMatrix() {
   for (const name of ["corner", "top", "side", "body", "cells", "cross"]) matrix[name] = part(`.${name}`);
   for (const button of host("matrix").querySelectorAll(".segments button"))
     button.addEventListener("click", () => chooseStream(button.dataset.value));
-  part("select").addEventListener("change", (event) => {
-    matrixState.order = event.target.value;
+  const change = (what) => {
+    Object.assign(matrixState, what);
     drawMatrix();
-  });
-  part("input").addEventListener("change", (event) => {
-    matrixState.fit = event.target.checked;
-    drawMatrix();
-  });
+  };
+  part("select").addEventListener("change", (event) => change({ order: event.target.value }));
+  part("input").addEventListener("change", (event) => change({ fit: event.target.checked }));
   host("matrix").hidden = false;
   listenToMatrix();
   drawMatrix();
@@ -58,10 +56,8 @@ function matrixLayout() {
   const cellFor = (label) => Math.floor(((room - label - 2) / classCount) * 2) / 2;
   let label = Math.min(widest(12), room * 0.4);
   const fitting = cellFor(label);
-  const cell = Math.min(
-    56,
-    matrixState.fit ? Math.max(1, fitting) : fitting < SMALLEST_CELL ? SCROLLING_CELL : fitting,
-  );
+  const wanted = matrixState.fit ? Math.max(1, fitting) : fitting < SMALLEST_CELL ? SCROLLING_CELL : fitting;
+  const cell = Math.min(56, wanted);
   const size = Math.max(7, Math.min(12, cell - 2));
   label = Math.min(widest(size), room * 0.4, label);
   document.getElementById("matrix-fit").hidden = fitting >= SMALLEST_CELL;
@@ -109,13 +105,8 @@ const rampOf = (name) => [0, 1, 2].map((step) => colour(`${name}${step}`));
 function drawCells() {
   const { cell, extent, order, counts, support } = matrix;
   const pen = sized(matrix.cells, extent, extent);
-  const [right, wrong, line, text, surface] = [
-    rampOf("right"),
-    rampOf("wrong"),
-    colour("line"),
-    colour("text"),
-    colour("card"),
-  ];
+  const [right, wrong] = ["right", "wrong"].map(rampOf);
+  const [line, text, surface] = ["line", "text", "card"].map(colour);
   pen.fillStyle = css(surface);
   pen.fillRect(0, 0, extent, extent);
   pen.strokeStyle = css(line);
