@@ -75,9 +75,7 @@ def attention_to(
     """Where and when one class was seen.
 
     Args:
-        class_index: Of the class.
         maps: Of `class_maps`.
-        network: Its network.
         cuts: Which of the frames went through it together.
         centers: These frames: [T].
         shown: What it was given, of either stream.
@@ -122,18 +120,15 @@ class AttentionWriter:
         stored = np.stack(list(maps.values())).astype("<f4")  # every view of a video has one size
         self.shape = (self.shape[0] + 1, *stored.shape)
         if self.shape[0] == 1:
-            self._write_header()
+            self.write_header()
         with storage_errors(self.path):
             self.file.write(stored.tobytes())
         shown = rgb if rgb is not None else flow
         assert shown is not None
         return logits, attention_to(best, maps, scorer.network, cuts, plan.centers, shown)
 
-    def finish(self) -> None:
+    def write_header(self) -> None:
         """Writes how many windows there are. Raises `StorageError`."""
-        self._write_header()
-
-    def _write_header(self) -> None:
         header = {"descr": "<f4", "fortran_order": False, "shape": self.shape}
         with storage_errors(self.path):
             self.file.seek(0)
@@ -150,7 +145,7 @@ def attention_file(predictor: Predictor, path: Path) -> Iterator[AttentionWriter
         with file:
             writer = AttentionWriter(predictor, path, file)
             yield writer
-            writer.finish()
+            writer.write_header()
 
 
 # ------------------------------------------------------------------ drawing
@@ -167,7 +162,6 @@ def draw_attention(picture: np.ndarray, attention: Attention, stream: str, frame
     Args:
         picture: RGB uint8 [H, W, 3].
         attention: Of the frame's window.
-        stream: Whose.
         frame: Its index in the video.
         scale: The value at full strength.
 

@@ -21,7 +21,7 @@ from pipelines.interface.options import StreamName
 from pipelines.jobs.attributes import video_attributes
 from pipelines.jobs.task import Probe
 from pipelines.prediction.inputs import FramePlan
-from pipelines.prediction.predictor import DecodedVideo, OnFrames, OwnDecoder, Predictor, Reader
+from pipelines.prediction.predictor import DecodedVideo, OnFrames, Predictor, Reader
 from pipelines.prediction.sliding import Slider, WindowSlider, slide
 from pipelines.prediction.windows import EXACT, Duration, Span
 from pipelines.runtime.devices import keep_freed_memory
@@ -88,7 +88,8 @@ def predictor_of(extractor: Extractor) -> Predictor:
         precision=extractor.settings.precision,
         options=dict(extractor.method_options),
         allow_truncated=extractor.allow_truncated,
-        decoder=OwnDecoder(extractor.allow_damaged),
+        # In this very process, which is replaced where a video ends it.
+        open_video=functools.partial(VideoReader, allow_damaged=extractor.allow_damaged),
     )
     if extractor.settings.per == "frame":
         for stream in predictor.scorer.network.streams.values():  # a copy of the scorer's own
@@ -229,7 +230,7 @@ class FrameSlider(Slider[Features]):
         self.together, self.fps = together, fps
         self.centers: list[int] = []
         self._due = 0.0
-        stack = predictor.scorer.network.flow_channels // 2
+        stack = predictor.stack
         self._before, self._after = stack // 2, stack - stack // 2 - 1 + predictor.flow.settings.step
         if "motion" not in predictor.streams:
             self._before = self._after = 0

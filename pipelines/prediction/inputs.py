@@ -3,18 +3,17 @@
 Letters: H W pixels, T centers, L flow fields of a stack, M fields.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from pipelines.datasets.artifact_reader import DecodedClip
-from pipelines.datasets.sampling import flow_indices, spaced_centers
 from pipelines.errors import MissingError, UsageError
 from pipelines.optical_flow.batch import method_input
 from pipelines.optical_flow.methods import METHODS, FlowMethod, make_method, options_of
-from pipelines.optical_flow.store import fields_of_pairs, require_pairs
+from pipelines.optical_flow.store import fields_of_pairs
 from pipelines.storage.flow_settings import DEFAULT_BOUND, DEFAULT_STEP, FlowSettings
 from pipelines.storage.jpeg import as_stored
 from pipelines.storage.typed_json import first_difference
@@ -115,37 +114,6 @@ class FramePlan:
     """Flow fields: int64 [T, L]."""
     step: int
     streams: frozenset[str]
-
-    @classmethod
-    def of(
-        cls,
-        start: int,
-        length: int,
-        *,
-        crops: int,
-        clip: tuple[int, int] | None,
-        stack: int,
-        step: int,
-        streams: frozenset[str],
-    ) -> "FramePlan":
-        """Plans the `length` frames from `start` on: the centers of `evaluate`, and their stacks.
-
-        Raises:
-            VideoError: The span is too short for flow.
-        """
-        if "motion" in streams:
-            require_pairs(length, step)
-        centers = spaced_centers(length, crops, stack, step, clip)
-        plan = cls.around(centers, length, stack=stack, step=step, streams=streams)
-        return replace(plan, centers=start + plan.centers, stacks=start + plan.stacks)
-
-    @classmethod
-    def around(
-        cls, centers: Sequence[int] | np.ndarray, length: int, *, stack: int, step: int, streams: frozenset[str]
-    ) -> "FramePlan":
-        """Plans these frames of a video of `length` frames, and their stacks."""
-        stacks = np.stack([flow_indices(int(center), max(length - step, 1), stack) for center in centers])
-        return cls(np.array(centers, np.int64), stacks, step, streams)
 
     def frames(self) -> set[int]:
         """The frames that have to be decoded to pixels."""

@@ -39,7 +39,7 @@ def write_overlay(place: Path, timeline: Timeline, video: Path, predictor: Predi
     path = place.with_name(f"{place.name}.mp4")
     if path.exists() and path.samefile(video):
         raise UsageError(f"--output {place.parent} holds {video}, which its overlay would replace: name another folder")
-    with predictor.decoder.open(video, keep_size=True, allow_truncated=predictor.allow_truncated) as reader:
+    with predictor.open_video(video, keep_size=True, allow_truncated=predictor.allow_truncated) as reader:
         encode(path, _pictures(reader, timeline, on_frames), timeline.timing)
     return path
 

@@ -5,9 +5,7 @@ Letters: C classes.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ from pipelines.datasets.artifact_reader import DecodedClip
 from pipelines.datasets.augmentation import REFERENCE
 from pipelines.datasets.clips import Clips
 from pipelines.datasets.samples import views_of
+from pipelines.datasets.sampling import flow_indices, spaced_centers
 from pipelines.errors import VideoError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scoring import Output, Scorer, mean_logits, shortest_window, with_fused
@@ -42,7 +41,7 @@ class Predictor:
         precision: `fp32` or `bf16`.
         options: Parameters of the flow's method that say where its weights are.
         allow_truncated: Take truncated videos as far as they decode.
-        decoder: What opens videos, in a process of its own unless given.
+        open_video: Called as `Decoder.open`, which decodes in a process of its own and is the default.
 
     Raises:
         MissingError: Weights, or what computes the flow, are missing.
@@ -58,16 +57,17 @@ class Predictor:
         precision: str = "fp32",
         options: Mapping[str, str] | None = None,
         allow_truncated: bool = False,
-        decoder: "Decoder | OwnDecoder | None" = None,
+        open_video: Callable[..., Reader] | None = None,
     ) -> None:
         config = run.config()
         self.run, self.protocol, self.allow_truncated = run, protocol, allow_truncated
-        self.decoder = decoder or Decoder()
+        self.open_video = open_video or Decoder().open
         self.classes: list[str] = list(config.classes)
         self.size: tuple[int, int] = config.size
         self.recipe = recipe_of(config, protocol.step)
         self.scorer = Scorer(load_network(run, protocol.step), device, precision)
         self.streams = frozenset(self.scorer.network.streams)
+        self.stack = self.scorer.network.flow_channels // 2
         self.flow = trained_flow(run, config.flow, options or {}, "motion" in self.streams, device)
         self.short_side = config.flow.short_side if config.flow else config.frames_short_side
         self.cuts = protocol.windows(self.recipe.frames, shortest_window(self.scorer.network), run.name)
@@ -79,30 +79,27 @@ class Predictor:
         A video that gets this short side by the default rule of the extracting stages is left to the rule, which does
         not cut a column off pictures of odd width.
         """
-        reader: Reader = self.decoder.open(path, allow_truncated=self.allow_truncated)
+        reader: Reader = self.open_video(path, allow_truncated=self.allow_truncated)
         short_side = self.short_side
         if short_side is not None and min(reader.width, reader.height) != short_side:
             reader.close()
-            reader = self.decoder.open(path, short_side, allow_truncated=self.allow_truncated)
+            reader = self.open_video(path, short_side, allow_truncated=self.allow_truncated)
         with reader:
             yield reader
 
     def plan(self, start: int, length: int) -> FramePlan:
         """What to look at of the `length` frames from `start` on. Raises `VideoError` if they are too few for flow."""
-        clip = self.protocol.clip(self.recipe)
-        return FramePlan.of(start, length, crops=self.protocol.frames, clip=clip, **self._needs)
+        clip, step = self.protocol.clip(self.recipe), self.flow.settings.step
+        return self.plan_of(spaced_centers(length, self.protocol.frames, self.stack, step, clip), length, start)
 
-    def plan_of(self, centers: Sequence[int], length: int) -> FramePlan:
-        """What to look at for these frames of a video of `length` frames. Raises `VideoError` if those are too few for
-        flow."""
+    def plan_of(self, centers: Sequence[int] | np.ndarray, length: int, start: int = 0) -> FramePlan:
+        """What to look at for these of the `length` frames from `start` on, where they are counted from. Raises
+        `VideoError` if those are too few for flow."""
+        step = self.flow.settings.step
         if "motion" in self.streams:
-            require_pairs(length, self.flow.settings.step)
-        return FramePlan.around(centers, length, **self._needs)
-
-    @property
-    def _needs(self) -> dict[str, Any]:
-        stack = self.scorer.network.flow_channels // 2
-        return {"stack": stack, "step": self.flow.settings.step, "streams": self.streams}
+            require_pairs(length, step)
+        stacks = np.stack([flow_indices(int(center), max(length - step, 1), self.stack) for center in centers])
+        return FramePlan(start + np.array(centers, np.int64), start + stacks, step, self.streams)
 
     def logits(self, pixels: DecodedClip) -> Logits:
         """The mean logits of what one span shows."""
@@ -143,19 +140,6 @@ def probabilities(logits: Logits) -> dict[str, list[float]]:
     return {name: torch.from_numpy(values).softmax(0).tolist() for name, values in logits.items()}
 
 
-@dataclass(frozen=True)
-class OwnDecoder:
-    """Opens videos in this very process: for workers, which are replaced where a video ends them."""
-
-    allow_damaged: bool = False
-
-    def open(
-        self, path: Path, short_side: int | None = None, *, keep_size: bool = False, allow_truncated: bool = False
-    ) -> VideoReader:
-        allowed = {"allow_truncated": allow_truncated, "allow_damaged": self.allow_damaged}
-        return VideoReader(path, short_side, keep_size=keep_size, **allowed)
-
-
 # ------------------------------------------------------------------ whole videos
 
 
@@ -179,8 +163,6 @@ class DecodedVideo:
     announces it correctly, otherwise the video is decoded once more.
 
     Args:
-        predictor: What looks at it.
-        path: The video.
         on_frames: Receives the number of decoded frames.
         at_end: Receives the reader after the last frame.
 
@@ -195,40 +177,28 @@ class DecodedVideo:
         on_frames: OnFrames,
         at_end: Callable[[Reader], None] = lambda reader: None,
     ) -> None:
+        def decode(length: int) -> tuple[dict[int, np.ndarray], Timing, str]:
+            """The frames that are needed if there are `length`, by index, and what is known in the end."""
+            try:
+                needed = predictor.plan(0, length).frames() if length > 0 else set()
+            except VideoError:  # too short, if that is its length; what it really is is not known yet
+                needed = set()
+
+            def wanted(index: int) -> bool:
+                if index % _REPORTED == 0:
+                    on_frames(index, length)
+                return index in needed
+
+            with predictor.open(path) as reader:
+                frames = dict(reader.pick(wanted))
+                at_end(reader)
+                return frames, reader.timing, warning_about(reader)
+
         with predictor.open(path) as reader:
             announced = reader.announced_frames
-        ended = _pick(predictor, path, announced, on_frames, at_end)
-        if len(ended.timing.times) != announced:
-            ended = _pick(predictor, path, len(ended.timing.times), on_frames, at_end)
-        flow = FlowOnDemand(predictor.flow, ended.frames)
-        self.timing, self.warning = ended.timing, ended.warning
-        self.pixels = predictor.plan(0, len(self.timing.times)).pixels(ended.frames, flow)
+        frames, self.timing, self.warning = decode(announced)
+        if len(self.timing.times) != announced:
+            frames, self.timing, self.warning = decode(len(self.timing.times))
+        flow = FlowOnDemand(predictor.flow, frames)
+        self.pixels = predictor.plan(0, len(self.timing.times)).pixels(frames, flow)
         self.pairs = flow.computed
-
-
-class _Ended(NamedTuple):
-    """A video that has been decoded: the frames that were needed, by index, and what was then known."""
-
-    frames: dict[int, np.ndarray]
-    timing: Timing
-    warning: str
-
-
-def _pick(
-    predictor: Predictor, path: Path, length: int, on_frames: OnFrames, at_end: Callable[[Reader], None]
-) -> _Ended:
-    """Decodes a video for what is needed if it has `length` frames."""
-    try:
-        needed = predictor.plan(0, length).frames() if length > 0 else set()
-    except VideoError:  # too short, if that is its length; what it really is is not known yet
-        needed = set()
-
-    def wanted(index: int) -> bool:
-        if index % _REPORTED == 0:
-            on_frames(index, length)
-        return index in needed
-
-    with predictor.open(path) as reader:
-        frames = dict(reader.pick(wanted))
-        at_end(reader)
-        return _Ended(frames, reader.timing, warning_about(reader))

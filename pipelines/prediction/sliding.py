@@ -120,49 +120,40 @@ def slide(
     Raises:
         VideoError: The video cannot be decoded or is too short.
     """
-    found = _slide(predictor, path, make(), on_frames, by_number, None, at_end, most)
+
+    def through(times: np.ndarray | None) -> tuple[Slider[Value], Timing] | None:
+        """`times`: when the frames are shown; None: as their timestamps say. Returns None if seconds matter and those
+        turn out not to be usable."""
+        slider, first, shown = make(), None, list[float]()
+        with predictor.open(path) as reader:
+            announced = reader.announced_frames
+            decoded = ((frame, reader.stamp) for frame in reader)
+            with contextlib.closing(prefetch(decoded, _AHEAD)) as frames:
+                for index, (frame, stamp) in enumerate(islice(frames, most)):
+                    first = stamp if index == 0 else first
+                    if by_number:
+                        shown.append(float(index))
+                    elif times is not None:
+                        shown.append(float(times[min(index, len(times) - 1)]))
+                    elif stamp is None or first is None or (shown and stamp - first < shown[-1]):
+                        return None
+                    else:
+                        shown.append(stamp - first)
+                    slider.add(frame, shown[-1])
+                    on_frames(slider.count, announced)
+            at_end(reader)
+            timing = reader.timing
+        if not by_number and times is None and not np.allclose(shown, timing.times[: len(shown)], rtol=0, atol=1e-6):
+            return None
+        slider.finish(float(slider.count) if by_number else timing.duration)
+        return slider, timing
+
+    found = through(None)
     if found is None:  # when the frames are shown is known only from all of them
         with predictor.open(path) as reader:
             for _ in reader.pick(lambda index: False):
                 pass
             times = reader.timing.times
-        found = _slide(predictor, path, make(), on_frames, by_number, times, at_end, most)
+        found = through(times)
         assert found is not None
     return found
-
-
-def _slide(
-    predictor: Predictor,
-    path: Path,
-    slider: Slider[Value],
-    on_frames: OnFrames,
-    by_number: bool,
-    times: np.ndarray | None,
-    at_end: Callable[[Reader], None],
-    most: int | None,
-) -> tuple[Slider[Value], Timing] | None:
-    """`times`: when the frames are shown; None: as their timestamps say. Returns None if seconds matter and those turn
-    out not to be usable."""
-    first, shown = None, list[float]()
-    with predictor.open(path) as reader:
-        announced = reader.announced_frames
-        decoded = ((frame, reader.stamp) for frame in reader)
-        with contextlib.closing(prefetch(decoded, _AHEAD)) as frames:
-            for index, (frame, stamp) in enumerate(islice(frames, most)):
-                first = stamp if index == 0 else first
-                if by_number:
-                    shown.append(float(index))
-                elif times is not None:
-                    shown.append(float(times[min(index, len(times) - 1)]))
-                elif stamp is None or first is None or (shown and stamp - first < shown[-1]):
-                    return None
-                else:
-                    shown.append(stamp - first)
-                slider.add(frame, shown[-1])
-                on_frames(slider.count, announced)
-        at_end(reader)
-        timing = reader.timing
-    if not by_number and times is None and not np.allclose(shown, timing.times[: len(shown)], rtol=0, atol=1e-6):
-        return None
-    slider.finish(float(slider.count) if by_number else timing.duration)
-    return slider, timing

@@ -126,9 +126,6 @@ def timeline_of(
     """Predicts each window of a video.
 
     Args:
-        predictor: What predicts a window.
-        path: The video.
-        window: The length of a window.
         hop: From one window to the next.
         on_frames: Receives the number of decoded frames.
         attention: Stores what the network looks at; None for not.

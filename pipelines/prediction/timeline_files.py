@@ -51,7 +51,6 @@ def write_timeline(path: Path, timeline: Timeline, about: dict[str, Any]) -> dic
 
     Args:
         path: Of the files, without their suffixes.
-        timeline: What to write.
         about: Which video, run and protocol.
 
     Returns:
