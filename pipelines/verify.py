@@ -31,7 +31,7 @@ from pipelines.storage.workspace import KINDS, Kind, Workspace
 from pipelines.verification.faults import FIXES, CheckLevel, Fault, FaultKind
 from pipelines.verification.recomputing import flow_faults, flow_tasks, reasons_against, recompute_all
 from pipelines.verification.requeue import Requeued, commands, requeue
-from pipelines.verification.runs import RunTask, ScoresTask
+from pipelines.verification.runs import FolderTask
 from pipelines.verification.tasks import Recomputed, RecomputeTask, VideoReport, VideoTask
 from pipelines.verification.whole_set import (
     check_dataset_file,
@@ -45,7 +45,7 @@ from pipelines.verification.whole_set import (
 
 STAGE = "verify"
 
-Task = VideoTask | RunTask | ScoresTask
+Task = VideoTask | FolderTask
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,9 @@ def _tasks(workspace: Workspace, depth: CheckLevel) -> tuple[list[VideoTask], li
         for file in artifact_files(kind, workspace.root / kind):
             artifacts.setdefault((file.class_name, file.video), {})[kind] = file
     videos = [VideoTask(*name, files, depth) for name, files in sorted(artifacts.items())]
-    others: list[Task] = [RunTask(path.parent, depth) for path in sorted(workspace.runs.glob("*/config.json"))]
-    scores = sorted(workspace.scores.glob("*/*/scores.h5"))
-    others += [ScoresTask(workspace, path.parent, depth) for path in scores]
+    runs, scores = workspace.runs.glob("*/config.json"), workspace.scores.glob("*/*/scores.h5")
+    others: list[Task] = [FolderTask("run", workspace, path.parent, depth) for path in sorted(runs)]
+    others += [FolderTask("scores", workspace, path.parent, depth) for path in sorted(scores)]
     if not videos and not others:
         raise MissingError(f"there is nothing to verify in {workspace.root}: run `stres extract-frames` first")
     return videos, others

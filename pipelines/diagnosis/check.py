@@ -1,7 +1,6 @@
 """One line of the doctor's report, and what all subjects share."""
 
 import importlib
-import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -42,10 +41,6 @@ class Place:
         while not path.is_dir() and path != path.parent:
             path = path.parent
         return path
-
-    @property
-    def writable(self) -> bool:
-        return os.access(self.folder, os.W_OK | os.X_OK)
 
 
 def ok(subject: str, found: str, **values: Any) -> Check:

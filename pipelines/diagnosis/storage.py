@@ -20,7 +20,7 @@ _LEAST, _LITTLE = 0.5, 20.0  # GB
 
 
 def check(place: Place) -> list[Check]:
-    if not place.writable:
+    if not os.access(place.folder, os.W_OK | os.X_OK):
         fix = "name another --workspace, or change the permissions: " + f"chmod u+rwx {place.folder}"
         return [failure("workspace", f"{place.folder} cannot be written to", fix)]
     return [_check_space(place), _check_files(place), *_check_locks(place), _check_plugin_path(), *_check_hdf5(place)]

@@ -40,14 +40,10 @@ class FlowContent:
     """The fields that are constant or close to it, judged by their stored size."""
 
     @property
-    def has_motion(self) -> bool:
-        """Whether any field is more than constant; False unless read."""
-        return len(self.small) < len(self.digests)
-
-    @property
     def digest(self) -> str:
-        """Of all fields: equal for flow files of equal content and compression; empty unless read."""
-        return hashlib.sha256(b"".join(self.digests)).hexdigest() if self.digests else ""
+        """Of all fields: equal for flow files of equal content and compression; empty unless read, and for flow without
+        any motion, which does not identify a video."""
+        return hashlib.sha256(b"".join(self.digests)).hexdigest() if len(self.small) < len(self.digests) else ""
 
 
 def check_flow(file: FlowFile, depth: CheckLevel) -> FlowContent:

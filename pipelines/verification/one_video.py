@@ -76,7 +76,7 @@ class _Check:
                 if "source_width" in self.attributes[kind] and size_conflict(self.attributes[kind], None)
             },
             frames_digest=str(self.attributes.get("frames", {}).get("content_sha256", "")),
-            flow_digest=content.digest if content is not None and content.has_motion else "",
+            flow_digest=content.digest if content is not None else "",
             origin=self._origin(content, frames) if content is not None else None,
             truncated=any(attributes.get("truncated") for attributes in self.attributes.values()),
             damaged=any(attributes.get("damaged") for attributes in self.attributes.values()),

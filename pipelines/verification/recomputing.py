@@ -11,17 +11,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pipelines.errors import VideoError
 from pipelines.runtime.worker_pool import share_tasks, usual_limits
 from pipelines.verification.faults import CheckLevel, Fault
-from pipelines.verification.tasks import Recomputed, RecomputeTask, VideoReport, may_be_mixed_up
+from pipelines.verification.tasks import Recomputed, RecomputeTask, VideoReport
 
+_FAULTY_VERSION, _FAULTY_METHOD = "0.1.0", "tvl1"
 _SUSPECT = "it was made by stres 0.1.0 with tvl1 among videos of other widths, whose kernels could be mixed up"
 
 
 def suspects(reports: Iterable[VideoReport]) -> set[str]:
-    """The videos whose flow may be of mixed-up kernels, by its version and method, in a workspace of several widths."""
+    """The videos whose flow may be of mixed-up kernels: TV-L1 by 0.1.0, which did not record whether the CPU or a GPU
+    computed, in a workspace with TV-L1 of more than one kernel."""
     origins = {report.task.id: report.origin for report in reports if report.origin is not None}
-    if not may_be_mixed_up(origins.values()):
+    of_method = {id_: origin for id_, origin in origins.items() if origin.method == _FAULTY_METHOD}
+    if len({origin.kernel_width for origin in of_method.values()}) < 2:
         return set()
-    return {id_ for id_, origin in origins.items() if origin.is_of_faulty_version}
+    return {id_ for id_, origin in of_method.items() if origin.stres_version == _FAULTY_VERSION}
 
 
 def flow_tasks(reports: Sequence[VideoReport], depth: CheckLevel) -> list[RecomputeTask]:

@@ -86,8 +86,6 @@ def commands(
     """The commands that make the requeued artifacts again: one for each stage, frames first.
 
     Args:
-        workspace: Where they go.
-        requeued: What is to be made.
         reports: Of all videos of the workspace, which show the usual size.
         usual: The settings of the workspace's flow.
     """

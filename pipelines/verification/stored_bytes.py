@@ -5,7 +5,6 @@ there, which decides whether a workspace is read through in minutes or in an hou
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
 from pathlib import Path
@@ -21,22 +20,9 @@ _CHECKSUM_BYTES = 4
 _LARGEST_CHUNK = 1 << 24  # bytes stored, up to which the sums of `fletcher32` stay below 2^63
 
 
-@dataclass(frozen=True)
-class StoredChunk:
-    """Where a chunk is in its file."""
-
-    first: tuple[int, ...]
-    """Index of its first element in the dataset."""
-    start: int
-    """Byte in the file."""
-    size: int
-    """Bytes stored, the checksum included."""
-    filtered: bool
-    """Whether all filters were applied."""
-
-
-def stored_chunks(dataset: "h5py.Dataset", name: str, file_bytes: int) -> list[StoredChunk]:
-    """Where the chunks of a dataset are, in the order of their elements; none if it is stored in one piece.
+def stored_chunks(dataset: "h5py.Dataset", name: str, file_bytes: int) -> "list[h5py.h5d.StoreInfo]":
+    """Where the chunks of a dataset are, in the order of their elements; none if it is stored in one piece. Checksums
+    count to their `size`.
 
     Raises:
         FaultFound: Chunks are missing (HDF5 would read zeros there), overlap or extend beyond the end of the file.
@@ -45,23 +31,19 @@ def stored_chunks(dataset: "h5py.Dataset", name: str, file_bytes: int) -> list[S
         if dataset.id.get_storage_size() < dataset.nbytes:
             raise FaultFound("inconsistent", f"{name!r} is not all there")
         return []
-    chunks: list[StoredChunk] = []
-
-    def add(info: "h5py.h5d.StoreInfo") -> None:
-        chunks.append(StoredChunk(info.chunk_offset, info.byte_offset, info.size, info.filter_mask == 0))
-
-    dataset.id.chunk_iter(add)
+    chunks: list[h5py.h5d.StoreInfo] = []
+    dataset.id.chunk_iter(chunks.append)
     expected = prod(ceil(extent / side) for extent, side in zip(dataset.shape, dataset.chunks, strict=True))
     if len(chunks) != expected:
         raise FaultFound("inconsistent", f"{name!r} has {len(chunks)} of its {expected} chunks")
-    if any(chunk.start + chunk.size > file_bytes for chunk in chunks):
+    if any(chunk.byte_offset + chunk.size > file_bytes for chunk in chunks):
         raise FaultFound("truncated", f"chunks of {name!r} extend beyond the end of the file")
     if sum(chunk.size for chunk in chunks) > file_bytes:
         raise FaultFound("inconsistent", f"chunks of {name!r} overlap")
-    return sorted(chunks, key=lambda chunk: chunk.first)
+    return sorted(chunks, key=lambda chunk: chunk.chunk_offset)
 
 
-def has_checksums(dataset: "h5py.Dataset", chunks: list[StoredChunk]) -> bool:
+def has_checksums(dataset: "h5py.Dataset", chunks: "list[h5py.h5d.StoreInfo]") -> bool:
     """Whether every chunk ends with its Fletcher-32 checksum, as in every file that stres writes."""
     import h5py
 
@@ -71,16 +53,16 @@ def has_checksums(dataset: "h5py.Dataset", chunks: list[StoredChunk]) -> bool:
         len(chunks) > 0
         and last >= 0
         and filters.get_filter(last)[0] == h5py.h5z.FILTER_FLETCHER32
-        and all(chunk.filtered and _CHECKSUM_BYTES <= chunk.size <= _LARGEST_CHUNK for chunk in chunks)
+        and all(chunk.filter_mask == 0 and _CHECKSUM_BYTES <= chunk.size <= _LARGEST_CHUNK for chunk in chunks)
     )
 
 
-def checked_bytes(path: Path, chunks: list[StoredChunk], name: str) -> Iterator[bytes]:
+def checked_bytes(path: Path, chunks: "list[h5py.h5d.StoreInfo]", name: str) -> Iterator[bytes]:
     """What each chunk holds, still compressed if it is, without its checksum. Raises `FaultFound` at the first one that
     does not match its checksum."""
     with path.open("rb", buffering=0) as file:
         for number, chunk in enumerate(chunks):
-            file.seek(chunk.start)
+            file.seek(chunk.byte_offset)
             stored = file.read(chunk.size)
             content, checksum = stored[:-_CHECKSUM_BYTES], stored[-_CHECKSUM_BYTES:]
             computed, expected = fletcher32(content), int.from_bytes(checksum, "little")

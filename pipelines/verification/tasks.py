@@ -4,7 +4,7 @@ Light to import: the tasks are made before any library is loaded. Letters: F fie
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -12,7 +12,6 @@ from pipelines.datasets.dataset_file import Artifact, ArtifactFile, video_id
 from pipelines.storage.workspace import Kind
 from pipelines.verification.faults import CheckLevel, Fault
 
-_FAULTY_VERSION, _FAULTY_METHOD = "0.1.0", "tvl1"
 _SAMPLED_FIELDS = 3
 
 
@@ -56,23 +55,12 @@ class FlowOrigin:
     """Why it cannot be recomputed; empty if it can."""
 
     @property
-    def is_of_faulty_version(self) -> bool:
-        """Whether it may be the CPU's TV-L1 of 0.1.0, which was wrong once a process had loaded kernels for two widths.
-        That version did not record whether the CPU or a GPU computed."""
-        return (self.stres_version, self.method) == (_FAULTY_VERSION, _FAULTY_METHOD)
-
-    @property
     def kernel_width(self) -> int:
         """The widest frames of the kernels that 0.1.0 computed flow of this width with."""
         widest = 176
         while widest < self.width:
             widest = 2 * widest + 16
         return widest
-
-
-def may_be_mixed_up(origins: Iterable[FlowOrigin]) -> bool:
-    """Whether flow of the faulty version among these can be wrong: whether they are of more than one kernel."""
-    return len({origin.kernel_width for origin in origins if origin.method == _FAULTY_METHOD}) > 1
 
 
 @dataclass(frozen=True)
@@ -89,7 +77,7 @@ class VideoReport:
     """Of the artifacts whose size is not the default."""
     frames_digest: str = ""
     flow_digest: str = ""
-    """Of the content; empty for flow without any motion, which does not identify a video."""
+    """Of the content (`FlowContent.digest`)."""
     origin: FlowOrigin | None = None
     """Of its flow, if it has sound flow."""
     truncated: bool = False

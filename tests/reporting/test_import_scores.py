@@ -17,7 +17,7 @@ from pipelines.reporting.compute import load
 from pipelines.reporting.evaluations import find_evaluations
 from pipelines.storage.atomic import read_json
 from pipelines.storage.workspace import Workspace
-from pipelines.verification.runs import ScoresTask
+from pipelines.verification.runs import FolderTask
 from stres_cli.app import app
 
 REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -58,7 +58,7 @@ def test_rows_become_the_test_videos_of_the_lists_in_their_order_whatever_the_sp
     np.testing.assert_array_equal(scores.labels, [0, 1, 1, 2])
     assert result.top1 == {"fused": 0.5}
     assert result.ignored == {"for training": ("Jump/v_t",), "in no list": ("v_z",)}
-    assert not ScoresTask(Workspace(tmp_path / "work"), Path(result.folder), "full").check()
+    assert not FolderTask("scores", Workspace(tmp_path / "work"), Path(result.folder), "full").check()
 
 
 def test_streams_are_fused_with_the_weight_as_their_numbers_are(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pipelines.storage.workspace import Workspace
 from pipelines.training import preparation
 from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, load, save
 from pipelines.training.runs import Run, load_network, only_trainer
-from pipelines.verification.runs import RunTask
+from pipelines.verification.runs import FolderTask
 
 STEPS = ("appearance", "motion", "joint1", "joint2", "student")
 TINY = {  # six training videos: an epoch has two batches, or three
@@ -235,7 +235,7 @@ def test_weights_copied_from_another_run_or_step_are_not_taken_for_this_runs(wor
     ):
         with pytest.raises(MissingError, match="is of another run: seed was 0 and is now 1"):
             use()
-    (fault,) = RunTask(two.folder, "stored").check()
+    (fault,) = FolderTask("run", workspace, two.folder, "stored").check()
     assert "is of another run" in fault.detail
 
     shutil.copy(one.weights_file("motion"), one.weights_file("appearance"))

@@ -16,7 +16,7 @@ from pipelines import extract_flow, extract_frames, verify
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.workspace import Workspace
-from pipelines.verification import one_flow, recomputing, tasks
+from pipelines.verification import one_flow, recomputing
 from pipelines.verification.faults import FaultFound
 from pipelines.verification.tasks import FlowOrigin, RecomputeTask
 from pipelines.video.synthetic import write_video
@@ -273,7 +273,7 @@ def two_widths(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture
 def old(two_widths: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """The same as if it were of 0.1.0, and farneback the method that was wrong in it: compiling TV-L1 takes long."""
-    monkeypatch.setattr(tasks, "_FAULTY_METHOD", "farneback")
+    monkeypatch.setattr(recomputing, "_FAULTY_METHOD", "farneback")
     shutil.copytree(two_widths.root, tmp_path / "work")
     for path in (tmp_path / "work/flow").glob("*/*.h5"):
         set_attribute(path, stres_version="0.1.0")

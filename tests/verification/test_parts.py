@@ -41,13 +41,13 @@ def test_every_flipped_bit_of_every_chunk_is_found(tmp_path: Path, compression: 
         chunks = stored_chunks(dataset, "data", path.stat().st_size)
         assert has_checksums(dataset, chunks)
     content = path.read_bytes()
-    assert [chunk.first for chunk in chunks] == [(0, 0), (1, 0), (2, 0)]
+    assert [chunk.chunk_offset for chunk in chunks] == [(0, 0), (1, 0), (2, 0)]
     assert len(list(checked_bytes(path, chunks, "data"))) == 3
 
     for number, chunk in enumerate(chunks):
         for bit in range(8 * chunk.size):
             flipped = bytearray(content)
-            flipped[chunk.start + bit // 8] ^= 1 << bit % 8
+            flipped[chunk.byte_offset + bit // 8] ^= 1 << bit % 8
             path.write_bytes(flipped)
             with pytest.raises(FaultFound, match=f"chunk {number} of 'data'"):
                 list(checked_bytes(path, chunks, "data"))

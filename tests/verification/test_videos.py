@@ -54,7 +54,7 @@ def flip_a_bit(path: Path, dataset: str) -> None:
     with opened(path) as file:
         chunk = stored_chunks(file[dataset], dataset, path.stat().st_size)[0]
     data = bytearray(path.read_bytes())
-    data[chunk.start + chunk.size // 2] ^= 0x10
+    data[chunk.byte_offset + chunk.size // 2] ^= 0x10
     path.write_bytes(data)
 
 
