@@ -628,12 +628,12 @@ def time_testing(device: torch.device, depth: int, size: int, repeats: int) -> N
     flow = torch.randint(0, 256, (2, 25, 20, height, width), dtype=torch.uint8, device=device)
     windows = [list(range(25))]
     full = Scorer(STResNet(CLASSES, depth=depth), device)
-    seconds = median_seconds(lambda: full.score(rgb, flow, windows), device, repeats)
+    seconds = median_seconds(lambda: full.mean(rgb, flow, windows), device, repeats)
     what = f"testing, depth {depth}, 25 frames of {width}x{height}, mirrored"
     add_row((what, f"{1 / seconds:.2f} videos/s", "fp32, convolutions in TF32" if device.type == "cuda" else "fp32"))
     if device.type == "cuda":
         half = Scorer(full.network, device, "bf16")
-        seconds = median_seconds(lambda: half.score(rgb, flow, windows), device, repeats)
+        seconds = median_seconds(lambda: half.mean(rgb, flow, windows), device, repeats)
         add_row((what, f"{1 / seconds:.2f} videos/s", "bf16"))
 
 

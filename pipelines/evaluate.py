@@ -240,11 +240,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
     if config.dry_run:
 
         def estimate() -> EvaluationEstimate:
-            measured = measure(Scorer(network, device, config.precision), samples, protocols, test, on_progress)
+            seconds, logits = measure(Scorer(network, device, config.precision), samples, protocols, test, on_progress)
             recalibrated = min(config.recalibrate_bn, len(test.training))
             further = len(held_out.videos) if held_out else 0
-            size = results.size(measured.logits)
-            return EvaluationEstimate.of(len(test.videos), recalibrated, further, measured, size)
+            return EvaluationEstimate.of(len(test.videos), recalibrated, further, seconds, results.size(logits))
 
         cost = ranks().broadcast_from_rank0(estimate)
         return Result(tested.name, [], test.missing, 0, time.monotonic() - started, cost)

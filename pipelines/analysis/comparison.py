@@ -84,7 +84,7 @@ class Comparison:
 
 
 def compare_streams(
-    first: Sequence[Scored], second: Sequence[Scored], stream: str, second_stream: str | None = None
+    first: Sequence[Scored], second: Sequence[Scored], stream: str, second_stream: str
 ) -> StreamComparison:
     """Compares a stream of two runs video by video, over all splits together.
 
@@ -92,19 +92,18 @@ def compare_streams(
         first: Scores of one run, one for each split. Videos are matched by id.
         second: Scores of the other run, of the same splits.
         stream: The stream of `first`.
-        second_stream: The stream of `second`; None: the same.
+        second_stream: The stream of `second`.
 
     Raises:
         UsageError: The two were not tested on the same videos and classes.
     """
-    other = stream if second_stream is None else second_stream
     labels = np.concatenate([table.labels for table in first])
-    ours, theirs = (guesses == labels for guesses in _guesses(first, second, stream, other))
+    ours, theirs = (guesses == labels for guesses in _guesses(first, second, stream, second_stream))
     both, only_first, only_second = (int(which.sum()) for which in (ours & theirs, ours & ~theirs, ~ours & theirs))
     cells = (both, only_first, only_second, len(ours) - both - only_first - only_second)
     difference = (only_first - only_second) / len(ours)
     interval = of_paired_difference(only_first, only_second, len(ours))
-    return StreamComparison(stream, other, *cells, difference, interval, mcnemar(only_first, only_second))
+    return StreamComparison(stream, second_stream, *cells, difference, interval, mcnemar(only_first, only_second))
 
 
 def changed_videos(

@@ -3,17 +3,17 @@
 Letters: V videos, C classes. Ids may be written in every way that `VideoNames` knows.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.analysis.fusion import AVERAGED, fuse
-from pipelines.analysis.score_files import column_order, divided, is_score_file, read_score_file
+from pipelines.analysis.score_files import ScoreFile, column_order, divided, is_score_file, read_score_file
 from pipelines.datasets.video_names import VideoNames
 from pipelines.errors import MissingError, UsageError
-from pipelines.evaluation.metrics import Scored, log_probabilities
+from pipelines.evaluation.metrics import Scored, Table, log_probabilities
 from pipelines.evaluation.scores import STREAMS, Scores
 from pipelines.interface.options import Space
 from pipelines.interface.wording import some
@@ -44,28 +44,7 @@ class External:
         return notes
 
 
-@dataclass(frozen=True)
-class Table:
-    """A `Scored` whose streams are not only this program's own."""
-
-    videos: list[str]
-    labels: np.ndarray
-    classes: list[str]
-    streams: Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class ExternalScores:
-    """Another program's scores: ids as it has them, and float64 [V, C] in the order of the run's classes."""
-
-    source: str
-    """File or run."""
-    videos: list[str]
-    scores: np.ndarray
-    probabilities: bool
-
-
-def read_external(place: Path, classes: Sequence[str], videos: Sequence[str] = ()) -> ExternalScores:
+def read_external(place: Path, classes: Sequence[str], videos: Sequence[str] = ()) -> ScoreFile:
     """Reads the scores of another program (`read_score_file`).
 
     Args:
@@ -81,14 +60,14 @@ def read_external(place: Path, classes: Sequence[str], videos: Sequence[str] = (
     if file.videos is None:
         raise UsageError(f"{file.path} does not name its videos: give an npz file that holds `videos`, too")
     order = column_order(file.path, file.classes, file.scores.shape[1], classes)
-    return ExternalScores(str(place), file.videos, file.scores[:, order], file.probabilities)
+    return replace(file, path=place, scores=file.scores[:, order])
 
 
-def external_of(folder: Path, scores: Scores, classes: Sequence[str]) -> ExternalScores:
+def external_of(folder: Path, scores: Scores, classes: Sequence[str]) -> ScoreFile:
     """The headline scores of a run in `folder`, as `read_external` returns those of a file. Raises `UsageError`."""
     order = column_order(folder, scores.classes, len(scores.classes), classes)
     logits = scores.streams[scores.headline].astype(np.float64)
-    return ExternalScores(str(folder), scores.videos, logits[:, order], probabilities=False)
+    return ScoreFile(folder, logits[:, order], scores.videos, None, None)
 
 
 def external_name(place: Path) -> str:
@@ -103,7 +82,7 @@ def external_name(place: Path) -> str:
 
 
 def add_external(
-    splits: Sequence[Scored], files: Sequence[ExternalScores], name: str, weight: float, space: Space | None
+    splits: Sequence[Scored], files: Sequence[ScoreFile], name: str, weight: float, space: Space | None
 ) -> tuple[list[Table], External]:
     """Adds two streams to each split: the file's, called `name`, and ours fused with it, which comes last.
 
@@ -130,28 +109,28 @@ def add_external(
         streams = {**scores.streams, name: theirs, f"{headline} + {name}": fuse(theirs, ours, weight, chosen)}
         tables.append(Table(scores.videos, scores.labels, scores.classes, streams))
         extra += [video for video in unused if video not in extra]
-    paths = dict.fromkeys(file.source for file in files)
+    paths = dict.fromkeys(str(file.path) for file in files)
     return tables, External(name, tuple(paths), probabilities, chosen, weight, tuple(extra))
 
 
-def _matched(scores: Scored, file: ExternalScores) -> tuple[np.ndarray, list[str]]:
+def _matched(scores: Scored, file: ScoreFile) -> tuple[np.ndarray, list[str]]:
     """The file's rows in the order of the test's videos: float64 [V, C]; and the ids it has beside them."""
     names = VideoNames(scores.videos)
     rows: dict[str, int] = {}
     extra = []
-    for row, video in enumerate(file.videos):
+    for row, video in enumerate(file.videos or ()):
         test_video = names.find(video)
         if test_video is None:
             extra.append(video)
         elif test_video in rows:
-            raise UsageError(f"{file.source} has two rows for {test_video}: remove one")
+            raise UsageError(f"{file.path} has two rows for {test_video}: remove one")
         else:
             rows[test_video] = row
     missing = [video for video in scores.videos if video not in rows]
     if missing:
         instead = f"; it has {some(extra)} instead" if extra else ""
         raise MissingError(
-            f"{file.source} lacks {len(missing)} of the {len(scores.videos)} test videos, {some(missing)}{instead}: "
+            f"{file.path} lacks {len(missing)} of the {len(scores.videos)} test videos, {some(missing)}{instead}: "
             "an id is <class>/<video>, or the video's name alone"
         )
     return file.scores[[rows[video] for video in scores.videos]], extra

@@ -35,7 +35,6 @@ def label_issues(splits: Sequence[Scored], stream: str) -> tuple[LabelIssue, ...
 
     Args:
         splits: Scores of test videos.
-        stream: Whose scores.
 
     Returns:
         The most suspect first: by how much more probable the likely class is than the label.

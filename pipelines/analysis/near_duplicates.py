@@ -79,7 +79,6 @@ def near_duplicates(
     """Compares the middle frames of all videos of the splits that the workspace holds frames of.
 
     Args:
-        workspace: Where frames lie.
         splits: Of each its number, and the ids of its training and test videos.
         on_video: Called as `on_video(done, total)`.
 

@@ -17,7 +17,6 @@ from pipelines.deployment.model import Deployed, random_inputs
 from pipelines.errors import MissingError, VideoError
 from pipelines.evaluation.protocols import Protocol, default_temporal
 from pipelines.evaluation.scoring import Scorer, with_fused
-from pipelines.interface.options import TemporalName
 from pipelines.prediction.predictor import DecodedVideo, Predictor, probabilities
 from pipelines.training.runs import Run, load_network, recipe_of
 
@@ -64,14 +63,11 @@ def clip_inputs(
     temporal = default_temporal(chosen)
     if temporal == "clips":
         frames = recipe_of(run.config(), chosen).frames
-    return _inputs(_predictor(run, chosen, frames, mirrored, temporal), video)
+    return _inputs(run, video, Protocol(chosen, frames, "center", mirrored, temporal))
 
 
-def _predictor(run: Run, step: str, frames: int, mirrored: bool, temporal: TemporalName = "sequence") -> Predictor:
-    return Predictor(run, Protocol(step, frames, "center", mirrored, temporal), torch.device("cpu"))
-
-
-def _inputs(predictor: Predictor, video: Path) -> dict[str, Tensor]:
+def _inputs(run: Run, video: Path, protocol: Protocol) -> dict[str, Tensor]:
+    predictor = Predictor(run, protocol, torch.device("cpu"))
     clip = DecodedVideo(predictor, video, lambda done, total: None)
     views = dict(zip(("rgb", "flow"), as_stored(*predictor.views(clip.pixels)), strict=True))
     return {name: view.contiguous() for name, view in views.items() if view is not None}
@@ -81,9 +77,6 @@ def check(run_file: RunFile, model: Deployed, run: Run, step: str, video: Path |
     """Compares an exported file with the run: two videos together and alone, with many frames and few.
 
     Args:
-        run_file: Runs the file.
-        model: What was exported.
-        run: What it was exported from.
         step: Which of the run's networks.
         video: The file is compared on this video and its mirror image; None: on two videos of noise.
 
@@ -94,7 +87,7 @@ def check(run_file: RunFile, model: Deployed, run: Run, step: str, video: Path |
     scorer = Scorer(load_network(run, step), torch.device("cpu"))
     try:
         if video:
-            inputs = _inputs(_predictor(run, step, frames, mirrored=True), video)
+            inputs = _inputs(run, video, Protocol(step, frames, "center", mirror=True, temporal="sequence"))
         else:
             noise = random_inputs(model, run.config().size, 2, frames)
             inputs = dict(zip(model.inputs, noise, strict=True))
@@ -140,5 +133,5 @@ def _reference(
 ) -> dict[str, np.ndarray]:
     """The run's own logits as `evaluate` has them, float64 [C] each."""
     rgb, flow = (inputs[name][view : view + 1] if name in inputs else None for name in ("rgb", "flow"))
-    logits = scorer.score(rgb, flow, [frames])
+    logits = scorer.mean(rgb, flow, [frames])
     return with_fused({name: values.numpy() for name, values in logits.items()}, weight)

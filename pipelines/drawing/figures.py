@@ -5,7 +5,7 @@ Drawn without pyplot, so that nothing global is touched. Sizes are in inches and
 
 import io
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -38,11 +38,7 @@ def shortened(name: str) -> str:
 def png(figure: Figure, dots_per_inch: float = 200, about: str = "") -> bytes:
     """The figure at so many dots per inch, or as many as `MOST_PIXELS` allow; `about` is its metadata's description."""
     dpi = min(dots_per_inch, MOST_PIXELS / max(figure.get_size_inches()))
-    buffer = io.BytesIO()
-    with warnings.catch_warnings(), matplotlib.rc_context({"axes.unicode_minus": False}):
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box; the tables have the name
-        figure.savefig(buffer, format="png", dpi=dpi, facecolor=SURFACE, metadata={"Description": about})
-    return buffer.getvalue()
+    return saved(figure, "png", {}, dpi=dpi, facecolor=SURFACE, metadata={"Description": about})
 
 
 def for_print(figure: Figure, kind: Literal["svg", "pdf"], about: str = "") -> bytes:
@@ -52,14 +48,15 @@ def for_print(figure: Figure, kind: Literal["svg", "pdf"], about: str = "") -> b
     metadata = {"svg": {"Date": None, "Description": about}, "pdf": {"CreationDate": None, "Subject": about}}
     for text in figure.texts:
         text.set_visible(False)
+    settings: dict[Any, Any] = {"pdf.fonttype": 42, "svg.hashsalt": "stres"}
+    layout: dict[str, Any] = {"dpi": 300, "bbox_inches": "tight", "pad_inches": 0.02, "facecolor": SURFACE}
+    return saved(figure, kind, settings, metadata=metadata[kind], **layout)
+
+
+def saved(figure: Figure, kind: str, settings: dict[Any, Any], **options: Any) -> bytes:
+    """The figure as a file of that kind, made with these settings of matplotlib and options of `savefig`."""
     buffer = io.BytesIO()
-    with (
-        warnings.catch_warnings(),
-        matplotlib.rc_context({"axes.unicode_minus": False, "pdf.fonttype": 42, "svg.hashsalt": "stres"}),
-    ):
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(
-            buffer, format=kind, dpi=300, bbox_inches="tight", pad_inches=0.02, facecolor=SURFACE,
-            metadata=metadata[kind],
-        )  # fmt: skip
+    with warnings.catch_warnings(), matplotlib.rc_context({"axes.unicode_minus": False, **settings}):
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box; the tables have the name
+        figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()

@@ -7,7 +7,6 @@ Everything shows the flow as it is stored, so that a bound too small (clipping) 
 Letters: H W pixels of a field or frame.
 """
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import matplotlib
@@ -30,20 +29,29 @@ def motion_of_levels(bound: float) -> np.ndarray:
     return np.where(values == NO_MOTION, np.float32(0), dequantise(values, bound))
 
 
-@dataclass(frozen=True)
 class FlowPicture:
-    """Draws the fields of one video, all in one layout and one scale."""
+    """Draws the fields of one video, all in one layout and one scale.
 
-    width: int
-    """Of the fields, W."""
-    height: int
-    bound: float
-    """Pixels: stored flow is clipped to -bound..bound."""
-    max_flow: float
-    """Pixels at which colours and magnitude are full."""
-    title: str
-    details: str
-    """A second line: how the flow was made."""
+    Args:
+        width: Of the fields, W.
+        height: H.
+        bound: Pixels: stored flow is clipped to -bound..bound.
+        max_flow: Pixels at which colours and magnitude are full.
+        title: The first line.
+        details: A second line: how the flow was made.
+    """
+
+    def __init__(self, width: int, height: int, bound: float, max_flow: float, title: str, details: str) -> None:
+        self.width, self.height, self.bound, self.max_flow = width, height, bound, max_flow
+        self.title, self.details = title, details
+        self._enlargement = max(1, round(_PANEL_SIDE / max(width, height)))
+        self._cell_width = max(width * self._enlargement, _NARROWEST)
+        self._cell_height = max(height * self._enlargement, _LOWEST)
+        self._unit = max(1.0, self._cell_width / _WIDEST_WITH_SMALL_LETTERS)  # how much larger letters and gaps are
+        self._margin, self._legend = round(16 * self._unit), round(40 * self._unit)
+        right, bottom = self._cell(2 * _COLUMNS - 1)
+        self.size = _even(right + self._cell_width + self._margin), _even(bottom + self._cell_height + self._legend)
+        """Width and height of the pictures, both even as video codecs want them."""
 
     def draw(self, frame: np.ndarray | None, field: np.ndarray, index: int, step: int = 1) -> np.ndarray:
         """Draws one field.
@@ -75,39 +83,6 @@ class FlowPicture:
             if panel is not None:
                 self._paste(canvas, panel, left, top)
         return canvas
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the pictures, both even as video codecs want them."""
-        right, bottom = self._cell(2 * _COLUMNS - 1)
-        return _even(right + self._cell_width + self._margin), _even(bottom + self._cell_height + self._legend)
-
-    # -------------------------------------------------------------- layout, in pixels
-
-    @property
-    def _enlargement(self) -> int:
-        return max(1, round(_PANEL_SIDE / max(self.width, self.height)))
-
-    @property
-    def _cell_width(self) -> int:
-        return max(self.width * self._enlargement, _NARROWEST)
-
-    @property
-    def _cell_height(self) -> int:
-        return max(self.height * self._enlargement, _LOWEST)
-
-    @property
-    def _unit(self) -> float:
-        """How much larger letters and gaps are than usual."""
-        return max(1.0, self._cell_width / _WIDEST_WITH_SMALL_LETTERS)
-
-    @property
-    def _margin(self) -> int:
-        return round(16 * self._unit)
-
-    @property
-    def _legend(self) -> int:
-        return round(40 * self._unit)
 
     def _cell(self, place: int) -> tuple[int, int]:
         """Left and top of a cell's panel, counted row by row; its caption stands above, its legend below."""

@@ -21,15 +21,6 @@ _VIDEOS, _ROUNDS, _SECONDS = 8, 3, 20.0
 
 
 @dataclass(frozen=True)
-class MeasuredVideos:
-    """How long some videos took."""
-
-    seconds: list[float]
-    logits: Logits | None
-    """Of one of them under one protocol; None: none could be read."""
-
-
-@dataclass(frozen=True)
 class EvaluationEstimate:
     """What scoring will take."""
 
@@ -48,14 +39,14 @@ class EvaluationEstimate:
     """Held-out videos that are scored before, to choose the fusion weight on, counted as long as a test video."""
 
     @classmethod
-    def of(cls, videos: int, recalibrated: int, held_out: int, measured: MeasuredVideos, bytes_of_scores: int) -> Self:
-        """Under torchrun each rank scores its share of the videos, and recalibrates for itself."""
-        seconds = statistics.mean(measured.seconds) if measured.seconds else 0.0
+    def of(cls, videos: int, recalibrated: int, held_out: int, measured: list[float], bytes_of_scores: int) -> Self:
+        """Under torchrun each rank scores its share of the videos, and recalibrates for itself. `measured`: seconds."""
+        seconds = statistics.mean(measured) if measured else 0.0
         return cls(
             videos=videos,
             recalibrated=recalibrated,
             seconds_per_video=seconds,
-            measured_videos=len(measured.seconds),
+            measured_videos=len(measured),
             hours=seconds * ((videos + held_out) / ranks().size + recalibrated) / 3600,
             gigabytes=bytes_of_scores / 1e9,
             held_out=held_out,
@@ -68,10 +59,14 @@ def measure(
     protocols: Sequence[tuple[Protocol, Cuts]],
     test: TestVideos,
     on_progress: OnProgress,
-) -> MeasuredVideos:
+) -> tuple[list[float], Logits | None]:
     """Scores videos spread evenly over the list.
 
     The first of each loader process only warm up, where there are others: they come all at once.
+
+    Returns:
+        The seconds that each of the others took, and the logits of one of them under one protocol; None: none could be
+        read.
     """
     warm_up = max(1, loader_workers(samples.workers, samples.device))
     count = min(len(test.videos), warm_up + max(_VIDEOS, _ROUNDS * warm_up))
@@ -91,4 +86,4 @@ def measure(
             if done > warm_up and now - started >= _SECONDS:
                 on_progress(Progress("evaluate (dry run)", done, done))
                 break
-    return MeasuredVideos(seconds[warm_up:] or seconds, logits)
+    return seconds[warm_up:] or seconds, logits

@@ -90,8 +90,6 @@ def known_weight(
     very weights chose.
 
     Args:
-        chosen: The network.
-        weight: What was asked for.
         workspace: Of the command, in which tests are looked for, as in that of the run.
         name: The run as the command was given it; None where it was not.
 

@@ -13,7 +13,6 @@ def headline(workspace: Workspace, folders: Sequence[Path], tell: Callable[[str]
     """The paper's protocol on the last step that was tested so, else the newest.
 
     Args:
-        workspace: Whose run it is.
         folders: `scores/<run>/<protocol>` of one run, each with its `results.json`.
         tell: Is given a sentence where that is not the paper's protocol on the run's last step.
     """

@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from scipy import special
@@ -27,20 +27,18 @@ PROTOCOL_KEYS = ("frames", "views", "mirror", "temporal")
 OPTIONAL_PROTOCOL_KEYS = ("recalibrate_bn", "checkpoint", "fusion_weight")  # there only where not as usual
 
 
-class Scored(Protocol):
-    """What numbers are made of: `Scores`, or `Scores` with the streams of another program beside them.
+@dataclass(frozen=True)
+class Table:
+    """`Scores` with the streams of another program beside them: logits, floats [V, C], the headline stream last."""
 
-    `labels`: int64 [V], indices into `classes`; `streams`: logits, floats [V, C], the headline stream last.
-    """
+    videos: list[str]
+    labels: np.ndarray
+    classes: list[str]
+    streams: dict[str, np.ndarray]
 
-    @property
-    def videos(self) -> list[str]: ...
-    @property
-    def labels(self) -> np.ndarray: ...
-    @property
-    def classes(self) -> list[str]: ...
-    @property
-    def streams(self) -> Mapping[Any, np.ndarray]: ...
+
+Scored = Scores | Table
+"""What numbers are made of."""
 
 
 @dataclass(frozen=True)

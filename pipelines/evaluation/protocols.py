@@ -1,7 +1,7 @@
 """How a video is tested (paper.md 4): by name, and as it is asked for."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Self
 
 from pipelines.errors import UsageError
@@ -90,17 +90,9 @@ class Protocol:
         return cuts
 
     def document(self) -> dict[str, Any]:
-        """All of it but the step; `recalibrate_bn` only where it was done, `checkpoint` only where it is not the last,
-        `fusion_weight` only where both streams do not have the same."""
-        parts = asdict(self)
-        del parts["step"]
-        if not self.recalibrate_bn:
-            del parts["recalibrate_bn"]
-        if self.checkpoint == "last":
-            del parts["checkpoint"]
-        if self.fusion_weight == EQUAL_WEIGHTS:
-            del parts["fusion_weight"]
-        return parts
+        """All of it but the step; what has a default only where it is another."""
+        usual = {field.name: field.default for field in fields(self)}
+        return {name: value for name, value in vars(self).items() if name != "step" and value != usual[name]}
 
 
 @dataclass(frozen=True, kw_only=True)

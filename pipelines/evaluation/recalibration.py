@@ -16,15 +16,15 @@ from pipelines.datasets.preparation import Prepare
 from pipelines.models import STResNet
 from pipelines.models.moments import Moments
 
+Clip = tuple[Frames | None, Frames | None]
+"""`rgb` and `flow` of a test sample; None for a stream that the network lacks."""
 PIXELS_AT_ONCE = 16e6
 """Of a batch: bounds memory (four clips of 25 frames 340x256 with their mirrors). Every batch norm normalises by its
 batch, and the more videos that holds the nearer it is to all: two of 64x64 took away what tells classes apart."""
 
 
 @torch.no_grad()
-def recalibrate_batch_norm(
-    network: STResNet, clips: Iterable[tuple[Frames | None, Frames | None]], device: torch.device
-) -> int:
+def recalibrate_batch_norm(network: STResNet, clips: Iterable[Clip], device: torch.device) -> int:
     """Replaces the running statistics of a network by those of clips.
 
     While they are taken every batch norm normalises by its batch, clips of one size side by side, dropout is off and no
@@ -34,7 +34,6 @@ def recalibrate_batch_norm(
         network: On `device`.
         clips: Whole test samples: `rgb` and `flow` as loaded, or as stored, [V, T, 3, h, w] and [V, T, 2L, h, w]; None
             for a stream that the network lacks.
-        device: Where it runs.
 
     Returns:
         How many clips there were.
@@ -55,9 +54,10 @@ def recalibrate_batch_norm(
         norm.momentum = 0.0  # the running statistics are ours to set
     prepare, clip_count = Prepare(network.normalise()).to(device), 0
     try:
-        for count, rgb, flow in _batches(clips):
-            network(*prepare(_moved(rgb, device), _moved(flow, device)))
-            clip_count += count
+        for batch in _batches(clips):
+            rgb, flow = ([part for part in parts if part is not None] for parts in zip(*batch, strict=True))
+            network(*prepare(*(joined(parts).to(device) if parts else None for parts in (rgb, flow))))
+            clip_count += len(batch)
     finally:
         for hook, norm, momentum in zip(hooks, norms, momenta, strict=True):
             hook.remove()
@@ -73,34 +73,23 @@ def recalibrate_batch_norm(
     return clip_count
 
 
-def _moved(clip: Frames | None, device: torch.device) -> Frames | None:
-    return None if clip is None else clip.to(device)
-
-
-def _batches(
-    clips: Iterable[tuple[Frames | None, Frames | None]],
-) -> Iterator[tuple[int, Frames | None, Frames | None]]:
-    """The clips, all views, in batches of one size of picture and at most PIXELS_AT_ONCE; with their number."""
-    waiting: list[tuple[Frames | None, Frames | None]] = []
+def _batches(clips: Iterable[Clip]) -> Iterator[list[Clip]]:
+    """The clips, all views, in batches of one size of picture and at most PIXELS_AT_ONCE."""
+    waiting: list[Clip] = []
     for clip in clips:
         if waiting and (_shape(clip) != _shape(waiting[0]) or _pixels(clip) * (len(waiting) + 1) > PIXELS_AT_ONCE):
-            yield _joined(waiting)
+            yield waiting
             waiting = []
         waiting.append(clip)
     if waiting:
-        yield _joined(waiting)
+        yield waiting
 
 
-def _joined(clips: list[tuple[Frames | None, Frames | None]]) -> tuple[int, Frames | None, Frames | None]:
-    rgb, flow = ([part for part in parts if part is not None] for parts in zip(*clips, strict=True))
-    return len(clips), joined(rgb) if rgb else None, joined(flow) if flow else None
-
-
-def _shape(clip: tuple[Frames | None, Frames | None]) -> list[tuple[int, ...] | None]:
+def _shape(clip: Clip) -> list[tuple[int, ...] | None]:
     return [None if part is None else part.shape for part in clip]
 
 
-def _pixels(clip: tuple[Frames | None, Frames | None]) -> int:
+def _pixels(clip: Clip) -> int:
     """Pixels of all frames of all views of a clip."""
     views, frames, _channels, height, width = next(part for part in clip if part is not None).shape
     return views * frames * height * width

@@ -12,13 +12,12 @@ import torch
 
 from pipelines.datasets.augmentation import REFERENCE, Size
 from pipelines.datasets.catalogue import Video, unreadable
-from pipelines.datasets.clips import Frames
 from pipelines.datasets.loading import make_loader
 from pipelines.datasets.samples import BadSample, TestSample, TestSamples
 from pipelines.datasets.sampling import spread_evenly
 from pipelines.errors import MissingError
 from pipelines.evaluation.protocols import Protocol
-from pipelines.evaluation.recalibration import recalibrate_batch_norm
+from pipelines.evaluation.recalibration import Clip, recalibrate_batch_norm
 from pipelines.evaluation.scoring import Scorer, mean_logits
 from pipelines.evaluation.videos import TestVideos, not_scored
 from pipelines.models import STResNet
@@ -52,21 +51,27 @@ class Samples:
         reference = REFERENCE[trained_as.augmentation]
         return cls(protocol.frames, size, reference, workers, device, protocol.clip(trained_as))
 
-    def read(
-        self, network: STResNet, videos: Sequence[Video], labels: Sequence[int], numbers: Iterable[int] | None = None
-    ) -> Iterator[TestSample | BadSample]:
-        """The pixels of each video in their order, or of those of the given numbers in that order."""
-        samples = TestSamples(
+    def of_videos(
+        self, network: STResNet, videos: Sequence[Video], labels: Sequence[int], *, mirror: bool = False
+    ) -> TestSamples:
+        """What the network is given of these videos; of whole frames, with `mirror` their mirror images too."""
+        return TestSamples(
             videos,
             labels,
             size=self.size,
             crops=self.frames,
             clip=self.clip,
-            mirror=False,
+            mirror=mirror,
             reference=self.reference,
             streams=tuple(network.streams),
             stack=network.flow_channels // 2,
         )
+
+    def read(
+        self, network: STResNet, videos: Sequence[Video], labels: Sequence[int], numbers: Iterable[int] | None = None
+    ) -> Iterator[TestSample | BadSample]:
+        """The pixels of each video in their order, or of those of the given numbers in that order."""
+        samples = self.of_videos(network, videos, labels)
         order = range(len(samples)) if numbers is None else numbers
         return iter(make_loader(samples, order, loader_workers(self.workers, self.device), self.device))
 
@@ -163,7 +168,7 @@ def recalibrate(
     count = min(protocol.recalibrate_bn, len(training))
     chosen = [training[i] for i in spread_evenly(0, len(training) - 1, count)] if count else []
 
-    def clips() -> Iterator[tuple[Frames | None, Frames | None]]:
+    def clips() -> Iterator[Clip]:
         for done, sample in enumerate(samples.read(network, chosen, [0] * count), 1):
             if isinstance(sample, TestSample):  # one that is damaged is the training's to report
                 seen = samples.seen(sample, protocol)

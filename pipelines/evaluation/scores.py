@@ -9,10 +9,9 @@ that was not evaluated has no data set.
 Of a file name that is not valid UTF-8 the offending bytes are stored as `\\udcff`.
 """
 
-import contextlib
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -79,13 +78,12 @@ class Scores:
                 )
 
     @property
-    def streams(self) -> dict[Stream, np.ndarray]:
+    def streams(self) -> dict[str, np.ndarray]:
         """The evaluated streams in the order appearance, motion, fused: float32 [V, C] each."""
-        named = {stream: getattr(self, stream) for stream in STREAMS}
-        return {stream: logits for stream, logits in named.items() if logits is not None}
+        return {stream: logits for stream in STREAMS if (logits := getattr(self, stream)) is not None}
 
     @property
-    def headline(self) -> Stream:
+    def headline(self) -> str:
         """The stream to name one number of: fused where there is one, otherwise motion, otherwise appearance."""
         return list(self.streams)[-1]
 
@@ -144,26 +142,20 @@ def read_scores(path: Path) -> Scores:
             streams = [stream for stream in STREAMS if file.get(stream, getlink=True) is not None]
             sources = ["sources"] if file.get("sources", getlink=True) is not None else []
         require_own_data(file, ("videos", "labels", *streams, *sources), path)
-        with damaged(path), _named(path):
-            scores = Scores(
-                videos=file["videos"].asstr()[:].tolist(),
-                labels=file["labels"][:],
-                classes=[str(name) for name in attributes["classes"]],
-                **{stream: file[stream][:] for stream in streams},
-                **{name: file[name].asstr()[:].tolist() for name in sources},
-            )
+        with damaged(path):
+            try:
+                scores = Scores(
+                    videos=file["videos"].asstr()[:].tolist(),
+                    labels=file["labels"][:],
+                    classes=[str(name) for name in attributes["classes"]],
+                    **{stream: file[stream][:] for stream in streams},
+                    **{name: file[name].asstr()[:].tolist() for name in sources},
+                )
+            except MissingError as error:
+                raise ArtifactError(f"{path}: {error}") from error
             if attributes.get("content_sha256") != scores.digest():
                 raise ValueError("its content does not match its checksum")
         return scores
-
-
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Names the file in what `Scores` says of its content."""
-    try:
-        yield
-    except MissingError as error:
-        raise ArtifactError(f"{path}: {error}") from error
 
 
 def _arrays(scores: Scores) -> list[tuple[str, np.ndarray]]:

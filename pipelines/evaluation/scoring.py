@@ -55,29 +55,28 @@ class Scorer:
         self.device, self.dtype = device, reduced(precision)
         self.prepare = Prepare(network.normalise(), self.dtype, on_gpu=device.type == "cuda").to(device)
 
-    def score(
-        self, rgb: Frames | None, flow: Frames | None, windows: Sequence[Sequence[int]]
+    def mean(
+        self,
+        rgb: Frames | None,
+        flow: Frames | None,
+        windows: Sequence[Sequence[int]],
+        output: Output = mean_logits,
     ) -> dict[str, torch.Tensor]:
-        """Scores one video.
+        """Puts one video through the network.
 
         Args:
             rgb: V views of T frames, as loaded or as uint8 [V, T, 3, h, w]; None: the network has no appearance stream.
             flow: The same of stacks, [V, T, 2L, h, w].
             windows: Index lists into T; each one goes through the network as one sequence.
+            output: What is made of its last feature maps. Over space the network averages before its classifier, which
+                is linear.
 
         Returns:
-            Of each stream the mean logits over views, windows and time steps: float64 [C], on the CPU. Over space the
-            network averages before its classifier, which is linear.
+            Of each stream the mean of `output` over views and windows: float64, of logits [C], on the CPU.
 
         Raises:
             MissingError: They are not finite.
         """
-        return self.mean(rgb, flow, windows, mean_logits)
-
-    def mean(
-        self, rgb: Frames | None, flow: Frames | None, windows: Sequence[Sequence[int]], output: Output
-    ) -> dict[str, torch.Tensor]:
-        """As `score`, but of any `output`: of each stream its mean over views and windows, float64, on the CPU."""
         return self.begin(rgb, flow, windows, output)()
 
     @torch.inference_mode()

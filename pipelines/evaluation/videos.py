@@ -101,8 +101,6 @@ def find_test_videos(
 
     Args:
         workspace: Where frames and flow lie.
-        run: What is tested.
-        config: Its configuration.
         streams: Those of the network to be tested.
         force: Accept other flow and other videos than the run was trained with.
         write: Whether `dataset.json` is brought up to date.

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipelines.datasets.augmentation import REFERENCE
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.datasets.clips import Clips
-from pipelines.datasets.samples import BadSample, TestSamples
+from pipelines.datasets.samples import BadSample
 from pipelines.datasets.sampling import spaced_centers
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.protocols import IMPORTED, Protocol
+from pipelines.evaluation.run import Samples
 from pipelines.evaluation.scoring import Scorer, shortest_window
 from pipelines.prediction.attention import Attention, attention_to, class_maps
 from pipelines.prediction.predictor import Logits
@@ -26,9 +26,7 @@ class ClipAttention:
     """Puts stored videos through the network of one evaluation once more, as they were tested.
 
     Args:
-        workspace: Where runs, frames and flow lie.
         evaluation: What was tested, and how.
-        device: Where the network is computed.
 
     Raises:
         MissingError: The network that was tested is not there.
@@ -59,17 +57,8 @@ class ClipAttention:
             raise MissingError(f"run {run.folder} has other weights of {step} than were tested: run `stres evaluate`")
         self.scorer = Scorer(network, device)
         self.cuts = self.protocol.windows(recipe.frames, shortest_window(network), run.name)
-        self.samples = TestSamples(
-            [],
-            [],
-            size=config.size,
-            crops=self.protocol.frames,
-            mirror=self.protocol.mirror,
-            reference=REFERENCE[recipe.augmentation],
-            stack=network.flow_channels // 2,
-            streams=tuple(network.streams),
-            clip=self.protocol.clip(recipe),
-        )
+        samples = Samples.of(self.protocol, config.size, recipe, 0, device)
+        self.samples = samples.of_videos(network, [], [], mirror=self.protocol.mirror)
         self.sources = dict(zip(evaluation.scores.videos, evaluation.scores.sources or [], strict=False))
         self.videos = {video.id: video for video in load_catalogue(workspace, write=False).videos}
 

@@ -53,8 +53,6 @@ def small_flow(fields: FlowFile, indices: Sequence[int], size: tuple[int, int] |
     """The fields that follow these frames in colours, all in one scale.
 
     Args:
-        fields: The clip's.
-        indices: Of the frames.
         size: Width and height of the pictures; by default a thumbnail's.
 
     Returns:

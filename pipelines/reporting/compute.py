@@ -107,7 +107,6 @@ def compute(inputs: ReportInputs, name: str, output: Path) -> Result:
     """Computes every number of the report; writes nothing.
 
     Args:
-        inputs: The scores.
         name: What the report calls its run or runs.
         output: Where the report's files will lie.
 

@@ -52,7 +52,6 @@ def page(
     """Makes the HTML document. Every name that came from data is escaped; no script but the page's own can run.
 
     Args:
-        result: The report's numbers.
         inputs: The scores, for the lists of clips.
         curves: What training logged.
         thumbnails: Pictures of clips, which are counted through all splits.

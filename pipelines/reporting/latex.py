@@ -21,7 +21,6 @@ def latex_table(text: str, comment: str, *, intervals: bool = True) -> str:
     """Makes a `tabular` of a CSV table.
 
     Args:
-        text: The CSV.
         comment: Stands above it, on one line.
         intervals: Whether columns `<name>_low` and `<name>_high` are the ends of an interval, which stands behind the
             number of column `<name>`; not where columns are called after classes.

@@ -17,7 +17,6 @@ def tables(result: Result, inputs: ReportInputs, curves: Sequence[Curves]) -> di
     """Every table that the report has, by the name of its file.
 
     Args:
-        result: The report's numbers.
         inputs: The scores, for the table of single videos.
         curves: What training logged.
     """

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
 from pipelines.errors import MissingError
 from pipelines.storage.workspace import Workspace, is_plain_name
@@ -81,9 +82,6 @@ def thinned(records: list[dict[str, float]]) -> list[dict[str, float]]:
     means = []
     for start in range(0, len(records), together):
         group = records[start : start + together]
-        columns: dict[str, list[float]] = {}
-        for record in group:
-            for name, value in record.items():
-                columns.setdefault(name, []).append(value)
-        means.append({name: sum(values) / len(values) for name, values in columns.items()})
+        names = dict.fromkeys(name for record in group for name in record)
+        means.append({name: fmean(record[name] for record in group if name in record) for name in names})
     return means

@@ -27,7 +27,7 @@ FIRST, SECOND = scores_of([0, 0, 1, 1, 1, 1]), scores_of([0, 1, 1, 1, 0, 0])
 
 
 def test_videos_are_counted_by_who_gets_them_right() -> None:
-    one = compare_streams([FIRST], [SECOND], "fused")
+    one = compare_streams([FIRST], [SECOND], "fused", "fused")
     assert (one.both, one.only_first, one.only_second, one.neither) == (2, 3, 0, 1)
     assert one.difference == pytest.approx(3 / 6)
     assert one.p_value == pytest.approx(0.25)
@@ -37,7 +37,8 @@ def test_videos_are_counted_by_who_gets_them_right() -> None:
 def test_videos_are_matched_by_id_and_not_by_place() -> None:
     order = [1, 2, 0, 3, 4, 5]
     shuffled = Scores([SECOND.videos[i] for i in order], SECOND.labels[order], ["x", "y"], fused=SECOND.fused[order])
-    assert compare_streams([FIRST], [shuffled], "fused") == compare_streams([FIRST], [SECOND], "fused")
+    found, expected = (compare_streams([FIRST], [second], "fused", "fused") for second in (shuffled, SECOND))
+    assert found == expected
 
 
 def test_what_only_one_gets_right_is_listed_won_before_lost() -> None:
@@ -51,7 +52,7 @@ def test_what_only_one_gets_right_is_listed_won_before_lost() -> None:
 
 
 def test_splits_are_counted_together() -> None:
-    one = compare_streams([FIRST, FIRST], [SECOND, SECOND], "fused")
+    one = compare_streams([FIRST, FIRST], [SECOND, SECOND], "fused", "fused")
     assert (one.both, one.only_first, one.p_value) == (4, 6, pytest.approx(binomtest(6, 6).pvalue))
 
 
@@ -75,7 +76,7 @@ def test_the_interval_holds_what_a_score_test_does_not_reject(first: int, second
 
 def test_the_interval_of_two_equal_runs_is_not_a_point() -> None:
     for first, second in ((FIRST, FIRST), (scores_of([0, 0, 0, 1, 1, 1]),) * 2):
-        low, high = compare_streams([first], [second], "fused").difference_interval
+        low, high = compare_streams([first], [second], "fused", "fused").difference_interval
         assert low == pytest.approx(-high)
         assert 0.2 < high < 0.6
 
@@ -91,9 +92,9 @@ def test_the_interval_of_two_equal_runs_is_not_a_point() -> None:
 )
 def test_runs_that_were_not_tested_on_the_same_are_refused(second: Scores, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        compare_streams([FIRST], [second], "fused")
+        compare_streams([FIRST], [second], "fused", "fused")
 
 
 def test_of_many_differing_videos_a_few_are_named() -> None:
     with pytest.raises(UsageError, match="has a, b, c and 3 more"):
-        compare_streams([FIRST], [scores_of([0] * 6, videos="uvwxyz")], "fused")
+        compare_streams([FIRST], [scores_of([0] * 6, videos="uvwxyz")], "fused", "fused")

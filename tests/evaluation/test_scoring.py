@@ -78,30 +78,30 @@ def assert_same_scores(found, expected, tolerance=1e-4):
 def test_a_score_is_the_mean_over_views_windows_and_time(length, pool):
     network, (rgb, flow) = make_network(temporal_pool=pool), make_views()
     cuts = windows(6, length)
-    assert_same_scores(Scorer(network, CPU).score(rgb, flow, cuts), score_by_hand(network, rgb, flow, cuts))
+    assert_same_scores(Scorer(network, CPU).mean(rgb, flow, cuts), score_by_hand(network, rgb, flow, cuts))
 
 
 def test_scores_that_are_not_finite_end_the_test_with_what_to_do():
     network, (rgb, flow) = make_network(), make_views(views=1, frames=1)
     network.motion.fc.bias.data[0] = float("inf")
     with pytest.raises(MissingError, match=r"motion scores are not finite numbers: .*lower --lr"):
-        Scorer(network, CPU).score(rgb, flow, [[0]])
+        Scorer(network, CPU).mean(rgb, flow, [[0]])
 
 
 def test_one_frame_and_one_view_are_enough():
     network, (rgb, flow) = make_network(), make_views(views=1, frames=1)
-    assert_same_scores(Scorer(network, CPU).score(rgb, flow, [[0]]), score_by_hand(network, rgb, flow, [[0]]))
+    assert_same_scores(Scorer(network, CPU).mean(rgb, flow, [[0]]), score_by_hand(network, rgb, flow, [[0]]))
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 7])
 def test_how_many_frames_go_through_the_network_at_once_changes_nothing(monkeypatch, at_once):
     network, (rgb, flow) = make_network(), make_views()
     cuts = windows(6, 2)
-    expected = Scorer(network, CPU).score(rgb, flow, cuts)
+    expected = Scorer(network, CPU).mean(rgb, flow, cuts)
     batches = []
     network.appearance.conv1.register_forward_pre_hook(lambda _, inputs: batches.append(len(inputs[0])))
     monkeypatch.setattr(scoring, "FRAMES_AT_ONCE", at_once)
-    assert_same_scores(Scorer(network, CPU).score(rgb, flow, cuts), expected, 1e-5)
+    assert_same_scores(Scorer(network, CPU).mean(rgb, flow, cuts), expected, 1e-5)
     assert sum(batches) == 3 * 3 * 2
     assert max(batches) <= max(2, at_once)  # never less than one window
 
@@ -109,12 +109,12 @@ def test_how_many_frames_go_through_the_network_at_once_changes_nothing(monkeypa
 def test_a_network_that_looks_at_single_frames_does_not_care_how_they_are_cut():
     network, (rgb, flow) = make_network(temporal_kernels=False), make_views()
     scorer = Scorer(network, CPU)
-    assert_same_scores(scorer.score(rgb, flow, windows(6, 2)), scorer.score(rgb, flow, windows(6, 6)), 1e-5)
+    assert_same_scores(scorer.mean(rgb, flow, windows(6, 2)), scorer.mean(rgb, flow, windows(6, 6)), 1e-5)
 
 
 def test_temporal_kernels_see_what_stands_in_their_window():
     scorer, (rgb, flow) = Scorer(make_network(), CPU), make_views()
-    cut, whole = scorer.score(rgb, flow, windows(6, 2)), scorer.score(rgb, flow, windows(6, 6))
+    cut, whole = scorer.mean(rgb, flow, windows(6, 2)), scorer.mean(rgb, flow, windows(6, 6))
     assert all((cut[name] - whole[name]).abs().max() > 1e-2 for name in whole)
 
 
@@ -124,7 +124,7 @@ def test_the_network_averages_the_predictions_of_every_place():
     features = {}
     for name, stream in network.streams.items():
         stream.layer4[1].register_forward_hook(lambda _, __, out, name=name: features.update({name: out}))
-    found = Scorer(network, CPU).score(rgb, flow, [list(range(6))])
+    found = Scorer(network, CPU).mean(rgb, flow, [list(range(6))])
     for name, stream in network.streams.items():
         assert features[name].shape[2:] == (2, 3)
         places = features[name].permute(0, 2, 3, 1)
@@ -137,7 +137,7 @@ def test_the_network_is_tested_in_evaluation_mode_and_left_as_it_was():
     network, (rgb, flow) = make_network(dropout=0.5).train(), make_views()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     scorer = Scorer(network, CPU)
-    first, second = (scorer.score(rgb, flow, windows(6, 6)) for _ in range(2))
+    first, second = (scorer.mean(rgb, flow, windows(6, 6)) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -146,14 +146,14 @@ def test_the_network_is_tested_in_evaluation_mode_and_left_as_it_was():
 def test_a_single_stream_network_gives_that_stream_only(stream):
     rgb, flow = make_views()
     given = (rgb, None) if stream == "appearance" else (None, flow)
-    scores = Scorer(make_network(streams=(stream,)), CPU).score(*given, windows(6, 6))
+    scores = Scorer(make_network(streams=(stream,)), CPU).mean(*given, windows(6, 6))
     assert list(scores) == [stream]
     assert scores[stream].shape == (CLASSES,)
 
 
 def test_half_precision_rounds_the_forward_pass_and_not_the_averages():
     network, (rgb, flow) = make_network(), make_views()
-    full, half = (Scorer(network, CPU, precision).score(rgb, flow, windows(6, 6)) for precision in ("fp32", "bf16"))
+    full, half = (Scorer(network, CPU, precision).mean(rgb, flow, windows(6, 6)) for precision in ("fp32", "bf16"))
     for name in full:
         assert half[name].dtype == torch.float64
         assert not torch.equal(half[name], full[name])
@@ -214,7 +214,7 @@ def test_with_mirrors_a_mirrored_video_scores_as_the_video_does(mirrored_workspa
     scorer = Scorer(make_network(), CPU)
     cuts = windows(3, 3)
     found = {
-        name: scorer.score(sample.rgb, sample.flow, cuts)
+        name: scorer.mean(sample.rgb, sample.flow, cuts)
         for name, sample in samples(mirrored_workspace, views=views).items()
     }
     assert_same_scores(found["mirrored"], found["original"], 1e-5)
@@ -224,7 +224,7 @@ def test_with_mirrors_a_mirrored_video_scores_as_the_video_does(mirrored_workspa
 def test_without_mirrors_a_mirrored_video_scores_otherwise(mirrored_workspace):
     scorer = Scorer(make_network(), CPU)
     found = {
-        name: scorer.score(sample.rgb, sample.flow, windows(3, 3))
+        name: scorer.mean(sample.rgb, sample.flow, windows(3, 3))
         for name, sample in samples(mirrored_workspace, views="full", mirror=False).items()
     }
     for stream in ("appearance", "motion"):
@@ -236,7 +236,7 @@ def test_fully_convolutional_at_the_training_size_is_the_plain_forward_on_the_ce
     settings = {"size": (32, 40), "mirror": False}
     full = samples(mirrored_workspace, views="full", **settings)["original"]
     center = samples(mirrored_workspace, views="center", **settings)["original"]
-    found = Scorer(network, CPU).score(full.rgb, full.flow, windows(3, 3))
+    found = Scorer(network, CPU).mean(full.rgb, full.flow, windows(3, 3))
     with torch.no_grad():
         logits = copy.deepcopy(network).double().eval()(*(x.double() for x in Prepare()(center.rgb, center.flow)))
     expected = {name: values[0].mean(0) for name, values in logits._asdict().items()}

@@ -1,18 +1,15 @@
 """What the report's figures share: colours, axes, titles, and how they become SVG."""
 
-import io
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.drawing.figures import GRID, MUTED, TEXT, new_figure, shortened
+from pipelines.drawing.figures import GRID, MUTED, TEXT, new_figure, saved, shortened
 from pipelines.interface.wording import percent
 
 if TYPE_CHECKING:
@@ -95,11 +92,8 @@ class Panel:
         self.draw(add_axes(figure, left, bottom, self.width, self.height))
         for artist in figure.findobj():
             artist.set_clip_on(False)  # clipping would need ids
-        buffer = io.StringIO()
-        with warnings.catch_warnings(), matplotlib.rc_context({"axes.unicode_minus": False, "svg.fonttype": "none"}):
-            warnings.filterwarnings("ignore", message="Glyph .* missing")
-            figure.savefig(buffer, format="svg", facecolor="none")
-        return _for_page(ElementTree.fromstring(buffer.getvalue()), self.title)
+        drawing = saved(figure, "svg", {"svg.fonttype": "none"}, facecolor="none")
+        return _for_page(ElementTree.fromstring(drawing), self.title)
 
 
 def _for_page(drawing: ElementTree.Element, title: str) -> str:
