@@ -79,16 +79,16 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     settings = FlowSettings.of(config.method, parameters, config.bound, config.step, IMPORTED)
     tasks = [
         ImportFlowTask(
-            source=folder.source,
-            series=folder.series,
-            target=workspace.flow_file(folder.source.class_name, folder.source.video),
+            source=source,
+            series=series,
+            target=workspace.flow_file(source.class_name, source.video),
             fps=config.fps,
             first=config.first,
             step=config.step,
             compression=config.compression,
             settings=settings,
         )
-        for folder in found.folders
+        for source, series in found.folders
     ]
     job = Job(
         STAGE,

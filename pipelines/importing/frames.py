@@ -57,15 +57,15 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     found = ranks().broadcast_from_rank0(lambda: find_folders(config.folder, "frames", config.class_list))
     tasks = [
         ImportFramesTask(
-            source=folder.source,
-            series=folder.series,
-            target=workspace.frames_file(folder.source.class_name, folder.source.video),
+            source=source,
+            series=series,
+            target=workspace.frames_file(source.class_name, source.video),
             fps=config.fps,
             first=config.first,
             step=1,
             short_side=config.short_side,
         )
-        for folder in found.folders
+        for source, series in found.folders
     ]
     job = Job(
         STAGE,

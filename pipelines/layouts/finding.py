@@ -26,21 +26,12 @@ _LAYOUTS = {
 }
 
 
-@dataclass(frozen=True)
-class PictureFolder:
-    """One video."""
-
-    source: VideoSource
-    """Its path is the folder of its (first) pictures."""
-    series: tuple[Series, ...]
-    """Its frames, or the x and y of its flow."""
-
-
 @dataclass
 class FolderList:
     """The videos found."""
 
-    folders: list[PictureFolder] = field(default_factory=list)
+    folders: list[tuple[VideoSource, tuple[Series, ...]]] = field(default_factory=list)
+    """Each with its frames, or the x and y of its flow; the path is the folder of the (first) pictures."""
     problems: list[VideoSource] = field(default_factory=list)
     """Videos that are refused."""
     ignored: int = 0
@@ -138,7 +129,7 @@ class _Found:
             else:
                 self.refuse(halves["x"], f"lacks one component: there is no {absent}", tuple(rest))
         videos, problems = refuse_unusable(source for source, _ in self._videos.values())
-        folders = [PictureFolder(source, self._videos[source.path][1]) for source in videos]
+        folders = [self._videos[source.path] for source in videos]
         return FolderList(folders, [*self._problems, *problems], self.ignored)
 
     def _add(self, folder: Path, parts: tuple[str, ...], series: tuple[Series, ...]) -> None:
