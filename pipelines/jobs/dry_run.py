@@ -24,7 +24,7 @@ _FEWEST, _SECONDS = 6, 90.0  # where flow is slow, no more are measured than the
 _ORDER, _PLACE = 0.618, 0.414  # the multiples of either, modulo 1, are spread evenly and independent of the other's
 
 
-def estimate(job: Job[Task], to_do: Sequence[Task], on_probe: Callable[[Probe], None] | None = None) -> Estimate:
+def estimate(job: Job[Task], to_do: Sequence[Task], on_probe: Callable[[Probe], None]) -> Estimate:
     """Counts the frames of up to 200 of the videos, spread evenly, and measures 24 or more; writes nothing.
 
     Videos that do not exist are failures, and not sampled. Under torchrun rank 0 probes, and the estimate is that of
@@ -36,10 +36,6 @@ def estimate(job: Job[Task], to_do: Sequence[Task], on_probe: Callable[[Probe], 
     Raises:
         MissingError: None of the videos exists.
     """
-    return ranks().broadcast_from_rank0(lambda: _estimate(job, to_do, on_probe or (lambda probe: None)))
-
-
-def _estimate(job: Job[Task], to_do: Sequence[Task], on_probe: Callable[[Probe], None]) -> Estimate:
     failures = [
         job.failure(task.source, "the file does not exist") for task in to_do if not os.path.exists(task.source.path)
     ]

@@ -42,7 +42,7 @@ def run_job(
     *,
     ignored: int = 0,
     account: Account | None = None,
-    on_probe: Callable[[Probe], None] | None = None,
+    on_probe: Callable[[Probe], None] = lambda probe: None,
 ) -> ExtractResult:
     """Processes every task of `division` that is to do and records each outcome in `failures.csv` as it comes; for a
     dry run, estimates that.
@@ -76,7 +76,7 @@ def run_job(
         )
 
     if job.dry_run:
-        cost = estimate(job, division.to_do, on_probe)
+        cost = ranks().broadcast_from_rank0(lambda: estimate(job, division.to_do, on_probe))
         return result([*refused, *cost.failures], estimate=cost)
     create_folder(job.workspace.root)
     _remove_left_overs(job)

@@ -43,12 +43,11 @@ def store_frames(task: ImportFramesTask, report: Report) -> int:
     (found,) = task.pictures()
     frames, read = len(found.paths), PictureBytes()
     with new_frames_file(task.target) as writer:
-        appended = _append(found.paths, task.short_side, read, writer, report)
-        has = f"{plural(frames, 'frame')} of {appended.stored[0]}x{appended.stored[1]}"
-        require_match(task, FRAMES_SCHEMA, has, frames, appended.stored)
+        source, stored, coded = _append(found.paths, task.short_side, read, writer, report)
+        require_match(task, FRAMES_SCHEMA, f"{plural(frames, 'frame')} of {stored[0]}x{stored[1]}", frames, stored)
         timing = task.timing(frames)
-        about = import_attributes([found], read, timing, appended.stored, appended.source)
-        writer.finish(about if appended.coded else {**about, "jpeg_quality": AS_FOUND}, timing.times)
+        about = import_attributes([found], read, timing, stored, source)
+        writer.finish(about if coded else {**about, "jpeg_quality": AS_FOUND}, timing.times)
     return frames
 
 
@@ -61,35 +60,27 @@ def probe(task: ImportFramesTask, place: float | None, report: Report) -> Probe:
     return measured(task, place, append)
 
 
-@dataclass
-class _Appended:
-    """The sizes of a video's pictures."""
-
-    source: WidthHeight
-    stored: WidthHeight
-    coded: bool = False
-    """Whether any had to be encoded here."""
-
-
 def _append(
     paths: Sequence[Path], short_side: int | None, read: PictureBytes, writer: FrameWriter, report: Report
-) -> _Appended:
-    """Appends all pictures. JPEGs keep their bytes, unless their size is not the one asked for."""
-    appended: _Appended | None = None
+) -> tuple[WidthHeight, WidthHeight, bool]:
+    """Appends all pictures. JPEGs keep their bytes, unless their size is not the one asked for. Returns the size of the
+    pictures, the one that is stored, and whether any had to be encoded here."""
+    source: WidthHeight | None = None
+    stored, coded = (0, 0), False
     for number, path in enumerate(paths, start=1):
         data = read.read(path)
         picture = decode_frame(data, path)
         size = picture.shape[1], picture.shape[0]
-        require_one_size(path, size, appended.source if appended else None)
-        if appended is None:
-            appended = _Appended(size, size if short_side is None else stored_size(*size, short_side))
-        if is_jpeg(data) and size == appended.stored:
+        require_one_size(path, size, source)
+        if source is None:
+            source, stored = size, size if short_side is None else stored_size(*size, short_side)
+        if is_jpeg(data) and size == stored:
             writer.append(np.frombuffer(data, np.uint8))
         else:
-            appended.coded = True
-            writer.append(encode_jpeg(resize(picture, *appended.stored)))
+            coded = True
+            writer.append(encode_jpeg(resize(picture, *stored)))
         if number % _REPORTED == 0:
             report(_REPORTED)
     report(len(paths) % _REPORTED)
-    assert appended is not None
-    return appended
+    assert source is not None
+    return source, stored, coded

@@ -228,13 +228,8 @@ def from_onnx(
     state: dict[str, Tensor] = {}
     for key, one in named.items():
         norm_name = _batch_norm_of(key)
-        channels = len(one.weight)
-        scale, shift, center, variance = one.norm or (
-            torch.ones(channels),
-            torch.zeros(channels),
-            torch.zeros(channels),
-            torch.ones(channels),
-        )
+        ones, zeros = torch.ones(len(one.weight)), torch.zeros(len(one.weight))
+        scale, shift, center, variance = one.norm or (ones, zeros, zeros, ones)
         state[f"{key}.weight"] = one.weight.flip(1) if bgr and key == "conv1" else one.weight
         state[f"{norm_name}.weight"], state[f"{norm_name}.bias"] = scale, shift
         state[f"{norm_name}.running_mean"] = center - one.bias

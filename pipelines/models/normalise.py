@@ -78,7 +78,15 @@ class Normalise(nn.Module):
         Raises:
             UsageError: An input is not as it is stored, so that it may have been normalised before.
         """
-        return self._rgb(rgb), self._flow(flow)
+        if rgb is not None:
+            _require_stored("rgb", rgb)
+            if rgb.ndim < 3 or rgb.shape[-3] != 3:
+                raise UsageError(f"rgb must be [..., 3, H, W], got {list(rgb.shape)}")
+            rgb = self.frames_(self._floats(rgb))
+        if flow is not None:
+            _require_stored("flow", flow)
+            flow = self.fields_(self._floats(flow))
+        return rgb, flow
 
     def frames_(self, values: Tensor) -> Tensor:
         """rgb as floats on 0..255, which is what resizing makes of bytes; changes them in place."""
@@ -107,20 +115,6 @@ class Normalise(nn.Module):
         else:
             median = pixels.median(-1).values
         return median[..., None, None]
-
-    def _rgb(self, rgb: Tensor | None) -> Tensor | None:
-        if rgb is None:
-            return None
-        _require_stored("rgb", rgb)
-        if rgb.ndim < 3 or rgb.shape[-3] != 3:
-            raise UsageError(f"rgb must be [..., 3, H, W], got {list(rgb.shape)}")
-        return self.frames_(self._floats(rgb))
-
-    def _flow(self, flow: Tensor | None) -> Tensor | None:
-        if flow is None:
-            return None
-        _require_stored("flow", flow)
-        return self.fields_(self._floats(flow))
 
     def _floats(self, x: Tensor) -> Tensor:
         """With the channels of a pixel side by side in memory, as the network's kernels have them. That is done with

@@ -4,7 +4,6 @@ Letters: B videos, T frames, T' frames after temporal pooling, L flow fields of 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
 import torch
@@ -16,29 +15,6 @@ from pipelines.interface.options import CameraMotion, Depth, Direction, Fusion, 
 from pipelines.models.blocks import BlockOutput
 from pipelines.models.normalise import RGB_DEVIATION, RGB_MEAN, Normalise
 from pipelines.models.stream import Stream
-
-
-@dataclass(frozen=True)
-class Connection:
-    """The rule that gives block b's residual inputs from the two block a. It has no weights."""
-
-    fusion: Fusion = "add"
-    direction: Direction = "motion-to-appearance"
-
-    def into_appearance(self, appearance: BlockOutput, motion: BlockOutput) -> Tensor | None:
-        """What F of the appearance stream's block b takes instead of f(x_a); None where nothing enters it."""
-        return self._combine(appearance, motion) if self.direction in ("motion-to-appearance", "both") else None
-
-    def into_motion(self, motion: BlockOutput, appearance: BlockOutput) -> Tensor | None:
-        """What F of the motion stream's block b takes instead of f(x_m); None where nothing enters it."""
-        return self._combine(motion, appearance) if self.direction in ("appearance-to-motion", "both") else None
-
-    def _combine(self, own: BlockOutput, other: BlockOutput) -> Tensor | None:
-        if self.fusion == "add":
-            return own.before_relu + other.after_relu
-        if self.fusion == "multiply":
-            return own.before_relu * other.after_relu
-        return None
 
 
 class StreamLogits(NamedTuple):
@@ -143,7 +119,7 @@ class STResNet(nn.Module):
 
         self.appearance = stream("appearance", 3)
         self.motion = stream("motion", flow_channels)
-        self.connection = Connection(fusion, direction)
+        self.fusion, self.direction = fusion, direction
         _store_channels_last(self)
 
     @property
@@ -185,12 +161,18 @@ class STResNet(nn.Module):
         for appearance_stage, motion_stage in zip(self.appearance.stages, self.motion.stages, strict=True):
             a, m = appearance_stage.block_a(appearance, frames), motion_stage.block_a(motion, frames)
             # paper.md 2.1, eq. 3: f(x_a) + F(x_a + f(x_m)); and the same with the streams exchanged.
-            appearance = appearance_stage.from_block_b(a, self.connection.into_appearance(a, m), frames)
-            motion = motion_stage.from_block_b(m, self.connection.into_motion(m, a), frames)
+            appearance = appearance_stage.from_block_b(a, self.connected(a, m, "motion-to-appearance"), frames)
+            motion = motion_stage.from_block_b(m, self.connected(m, a, "appearance-to-motion"), frames)
         return {
             "appearance": self.appearance.pool_over_time(appearance, frames),
             "motion": self.motion.pool_over_time(motion, frames),
         }
+
+    def connected(self, own: BlockOutput, other: BlockOutput, direction: Direction) -> Tensor | None:
+        """What F of a stream's block b takes instead of f(x); None where the other stream does not enter it."""
+        if self.fusion == "none" or self.direction not in (direction, "both"):
+            return None
+        return (torch.add if self.fusion == "add" else torch.mul)(own.before_relu, other.after_relu)
 
     def _check_inputs(self, rgb: Tensor | None, flow: Tensor | None) -> None:
         if self.appearance is not None:

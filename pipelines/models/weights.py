@@ -66,9 +66,23 @@ def read_pretrained(depth: int, width: int, source: str | Path, *, download: boo
 
 
 def _file_of(depth: int, width: int, source: str | Path, download: bool) -> Path | None:
-    if str(source) == "none":
-        return None
-    return _imagenet_file(depth, width, download) if str(source) == "imagenet" else Path(source)
+    """The file to read; of ImageNet the torch hub's copy, downloaded where it is not there yet (else None)."""
+    if str(source) != "imagenet":
+        return None if str(source) == "none" else Path(source)
+    import torchvision
+
+    if depth not in IMAGENET_DEPTHS or width != IMAGENET_WIDTH:
+        raise UsageError(
+            f"there are no ImageNet weights for depth {depth} and width {width}, only for depth "
+            f"{', '.join(map(str, IMAGENET_DEPTHS))} and width {IMAGENET_WIDTH}: give --weights a file, or none"
+        )
+    url = torchvision.models.get_model_weights(f"resnet{depth}")["IMAGENET1K_V1"].url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    if not path.is_file():
+        if not download:
+            return None
+        _download(url, path)
+    return path
 
 
 def read_backbone(path: Path) -> Backbone:
@@ -190,27 +204,6 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
     if all(key.startswith("module.") for key in content):  # saved from within DistributedDataParallel
         return {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)
-
-
-# ------------------------------------------------------------------ ImageNet
-
-
-def _imagenet_file(depth: int, width: int, download: bool) -> Path | None:
-    """The torch hub's copy of torchvision's weights, downloaded where it is not there yet; without `download` None."""
-    import torchvision
-
-    if depth not in IMAGENET_DEPTHS or width != IMAGENET_WIDTH:
-        raise UsageError(
-            f"there are no ImageNet weights for depth {depth} and width {width}, only for depth "
-            f"{', '.join(map(str, IMAGENET_DEPTHS))} and width {IMAGENET_WIDTH}: give --weights a file, or none"
-        )
-    url = torchvision.models.get_model_weights(f"resnet{depth}")["IMAGENET1K_V1"].url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
-    if not path.is_file():
-        if not download:
-            return None
-        _download(url, path)
-    return path
 
 
 def _download(url: str, path: Path) -> None:

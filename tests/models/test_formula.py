@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 
 from pipelines.models.blocks import BlockOutput, Bottleneck
-from pipelines.models.st_resnet import Connection
 from tests.helpers.reference_st_resnet import reference_logits
 
 DIRECTIONS = ("motion-to-appearance", "appearance-to-motion", "both", "none")
@@ -54,13 +53,13 @@ def test_deeper_networks_connect_at_block_b_only(small_net, clip):
 
 
 @pytest.mark.parametrize("fusion", ["add", "multiply"])
-def test_injected_block_b_is_fxa_plus_F_of_xa_combined_with_fxm(randomised, fusion):
+def test_injected_block_b_is_fxa_plus_F_of_xa_combined_with_fxm(small_net, randomised, fusion):
     """The formula by hand for one block, with unrectified x_a in the sum and rectified x_a on the shortcut."""
     block = randomised(Bottleneck(16, 4, temporal="random")).double()
     frames, videos = 3, 2
     xa, xm = torch.randn(2, videos * frames, 16, 5, 7, dtype=torch.float64)
     a, m = BlockOutput(xa, xa.relu()), BlockOutput(xm, xm.relu())
-    out = block(a.after_relu, frames, Connection(fusion).into_appearance(a, m))
+    out = block(a.after_relu, frames, small_net(fusion=fusion).connected(a, m, "motion-to-appearance"))
 
     def bn(name, x):
         layer = getattr(block, name)
