@@ -87,6 +87,11 @@ class Predictor:
         with reader:
             yield reader
 
+    @property
+    def least_frames(self) -> int:
+        """That any look at a video takes, of which there is flow."""
+        return self.flow.settings.step + 1
+
     def plan(self, start: int, length: int) -> FramePlan:
         """What to look at of the `length` frames from `start` on. Raises `VideoError` if they are too few for flow."""
         clip, step = self.protocol.clip(self.recipe), self.flow.settings.step

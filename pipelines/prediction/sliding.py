@@ -75,7 +75,7 @@ class WindowSlider(Slider[Value]):
         hop: Duration,
     ) -> None:
         super().__init__(predictor, look)
-        self.windows = Windows(window, hop, predictor.flow.settings.step + 1)
+        self.windows = Windows(window, hop, predictor.least_frames)
 
     def advance(self, time: float) -> None:
         self._look_at(self.windows.add(time))

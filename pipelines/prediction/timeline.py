@@ -126,6 +126,7 @@ def timeline_of(
     """Predicts each window of a video.
 
     Args:
+        window: The length of a window; the result has that which flow needs where this is less.
         hop: From one window to the next.
         on_frames: Receives the number of decoded frames.
         attention: Stores what the network looks at; None for not.
@@ -152,6 +153,8 @@ def timeline_of(
         Window(start, end, probabilities(logits), seen)
         for (start, end), (logits, seen) in zip(slider.spans, slider.values, strict=True)
     ]
+    if window.frames(timing.fps) < predictor.least_frames:
+        window = Duration(predictor.least_frames, in_frames=True)
     mean = {name: np.mean([logits[name] for logits, _ in slider.values], axis=0) for name in slider.values[0][0]}
     return Timeline(
         predictor.classes, windows, timing, window, hop, slider.flow.computed, mean, warnings[-1], threshold

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from pipelines.errors import UsageError
+from pipelines.interface.wording import plural
 
 EXACT = 1e-6  # seconds by which sums of times are off
 _FORM = re.compile(r"(?P<number>\d+(\.\d+)?|\.\d+)\s*(?P<unit>s|f?)")
@@ -41,7 +42,7 @@ class Duration:
         return Duration(max(1, self.number // 2) if self.in_frames else self.number / 2, self.in_frames)
 
     def __str__(self) -> str:
-        return f"{self.number:g} {'frames' if self.in_frames else 's'}"
+        return plural(int(self.number), "frame") if self.in_frames else f"{self.number:g} s"
 
 
 def lengths(window: str | None, hop: str | None) -> tuple[Duration, Duration]:

@@ -237,6 +237,18 @@ def test_windows_of_frames_have_the_times_of_their_frames(trained_on_videos, pic
     ]
 
 
+@pytest.mark.parametrize("window", ["1f", "0.01s"])
+def test_a_window_too_short_for_flow_is_called_as_long_as_it_is(trained_on_videos, pictures, tmp_path, window):
+    write_video(tmp_path / "a.mkv", pictures[:3], codec="ffv1", pixels="bgr0")
+    settings = SETTINGS | {"window": window, "hop": None}
+    predict.run(
+        predict.Config([str(tmp_path / "a.mkv")], trained_on_videos.workspace.root, output=tmp_path, **settings)
+    )
+    document = json.loads((tmp_path / "a.json").read_text())
+    assert (document["window"], document["window_frames"]) == ("2 frames", 2)
+    assert {one["end_frame"] - one["start_frame"] for one in document["windows"]} == {2}
+
+
 def test_a_video_whose_timestamps_go_back_is_predicted_by_its_rate_and_says_so(trained_on_videos, pictures, tmp_path):
     noise = np.random.default_rng(1).integers(0, 256, pictures.shape, dtype=np.uint8)  # which x264 codes out of order
     write_video(tmp_path / "a.avi", noise, codec="libx264")  # AVI has decoding times only
