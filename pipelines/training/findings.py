@@ -16,7 +16,9 @@ DEVIATIONS = 2.0  # of chance, by which a difference has to exceed it
 RISE = 1.1  # times the lowest held-out loss, from which on it is said to have risen
 
 
-def finding(step: str, records: Records, videos: Mapping[str, int], balance: Balance) -> str:
+def finding(
+    step: str, records: Records, videos: Mapping[str, int], balance: Balance, *, interrupted: bool = False
+) -> str:
     """One sentence, or "" for a step that learns and does not overfit, as far as its log can tell.
 
     A step does not learn if its training accuracy over the last log lines is not above what always answering the most
@@ -26,6 +28,7 @@ def finding(step: str, records: Records, videos: Mapping[str, int], balance: Bal
     Args:
         videos: The numbers of training videos by class.
         balance: How unequal numbers are made to count alike.
+        interrupted: Whether updates are still to come, in which the step may yet learn.
     """
     recent = [record for record in records[-LINES:] if record.get("videos")]
     name = accuracy_name(records[-1])
@@ -36,6 +39,8 @@ def finding(step: str, records: Records, videos: Mapping[str, int], balance: Bal
     blind = max(videos.values()) / sum(videos.values()) if balance == "none" else 1 / len(videos)
     updates = plural(int(sum(record["updates"] for record in recent)), "update")
     if accuracy <= blind + DEVIATIONS * _deviation(blind, seen):
+        if interrupted:
+            return ""
         loss = sum(record["videos"] * record["loss"] for record in recent) / seen
         guessing = math.log(len(videos))
         change = f"more updates, a larger --lr {step}=..., or pretrained --weights"

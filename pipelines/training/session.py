@@ -17,7 +17,7 @@ from pipelines.datasets.loading import make_loader
 from pipelines.datasets.sampler import StepSampler
 from pipelines.datasets.samples import Batch, TrainingSamples
 from pipelines.datasets.sampling import TemporalSampling
-from pipelines.errors import MissingError
+from pipelines.errors import Interrupted, MissingError
 from pipelines.models import STResNet, load_pretrained, load_streams
 from pipelines.runtime.devices import loader_workers, memory_errors
 from pipelines.runtime.progress import OnProgress, note
@@ -90,20 +90,25 @@ class Session:
 
         try:
             with stop_requests() as stop, memory_errors("give a smaller --micro-batch"), self._divergence(step):
-                trainer.fit(
-                    self._batches(trainer),
-                    log=log,
-                    stop=stop,
-                    save=save,
-                    save_seconds=checkpoint_seconds,
-                    on_validate=held_out_measure(self.prepared.data, self.prepared.config, trainer, self.workers),
-                    validate_every=VALIDATE_EVERY,
-                    on_progress=self.on_progress,
-                )
+                try:
+                    trainer.fit(
+                        self._batches(trainer),
+                        log=log,
+                        stop=stop,
+                        save=save,
+                        save_seconds=checkpoint_seconds,
+                        on_validate=held_out_measure(self.prepared.data, self.prepared.config, trainer, self.workers),
+                        validate_every=VALIDATE_EVERY,
+                        on_progress=self.on_progress,
+                    )
+                except Interrupted:
+                    self._warn(
+                        self._finding(step, interrupted=True)
+                    )  # some stop a run for what its curves show, and leave it so
+                    raise
                 trainer.sync_state()
                 result = ranks().broadcast_from_rank0(lambda: self._finish(files, trainer, network))
-                if text := result[0].finding:
-                    self.on_progress(note(f"warning: {text}"))
+                self._warn(result[0].finding)
                 stop.check()  # a signal during the last update: the step is done and saved
         finally:
             if log is not None:
@@ -115,11 +120,18 @@ class Session:
     ) -> tuple[StepResult, dict[str, str]]:
         """Writes what the step leaves, and says how it went."""
         result, unreadable = files.finish(trainer, network)
+        return replace(result, finding=self._finding(trainer.step)), unreadable
+
+    def _finding(self, step: Step, *, interrupted: bool = False) -> str:
+        """What the step's log says of it until now (`finding`)."""
         data, config = self.prepared.data, self.prepared.config
-        records = read_records(self.prepared.run.folder, config).get(result.step)
+        records = read_records(self.prepared.run.folder, config).get(step.name)
         videos = Counter(data.classes[label] for label in data.labels)
-        text = finding(result.step, records, videos, config.balance) if records else ""
-        return replace(result, finding=text), unreadable
+        return finding(step.name, records, videos, config.balance, interrupted=interrupted) if records else ""
+
+    def _warn(self, text: str) -> None:
+        if text:
+            self.on_progress(note(f"warning: {text}"))
 
     def estimate(self, *, overwrite: bool) -> Estimate:
         """What the steps that are still to do will take, from some updates of each.

@@ -18,7 +18,7 @@ from pipelines.errors import Interrupted, MissingError, UsageError
 from pipelines.models import STResNet
 from pipelines.runtime.progress import Progress, ignore_progress
 from pipelines.storage.workspace import Workspace
-from pipelines.training import preparation
+from pipelines.training import loop, preparation, session
 from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, load, save
 from pipelines.training.runs import Run, load_network, only_trainer
 from pipelines.verification.runs import FolderTask
@@ -95,6 +95,26 @@ def test_a_signal_during_the_last_update_ends_the_run_after_that_step(workspace)
         train.run(config(workspace.root), SignalAfter("appearance", 4, signal.SIGTERM))
     assert Run(workspace.runs / "split1").finished() == ["appearance"]
     assert not (workspace.runs / "split1" / "motion").exists()
+
+
+@pytest.mark.parametrize(("updates", "finished"), [(2, False), (4, True)])
+def test_what_the_log_says_of_a_step_is_told_once_at_its_end_or_when_it_is_interrupted(
+    workspace, monkeypatch, updates, finished
+):
+    monkeypatch.setattr(loop, "UPDATES_PER_LOG_LINE", 1)
+    monkeypatch.setattr(
+        session, "finding", lambda step, records, *_, interrupted: f"{step} overfits after {len(records)} lines"
+    )
+    told, signal_after = [], SignalAfter("motion", updates, signal.SIGTERM)
+
+    def hear(progress: Progress) -> None:
+        told.append(progress.message)
+        signal_after(progress)
+
+    with pytest.raises(Interrupted):
+        train.run(config(workspace.root, steps=("motion",)), hear)
+    assert [text for text in told if "overfits" in text] == [f"warning: motion overfits after {updates} lines"]
+    assert (Run(workspace.runs / "split1").finished() == ["motion"]) is finished
 
 
 def in_the_words_of_0_1_0(content: Any) -> Any:
