@@ -29,6 +29,7 @@ from pipelines.runtime.worker_pool import arrives, become_worker, start_fork_ser
 from pipelines.storage.flow_settings import FlowSettings
 
 _PATIENCE = 120.0  # seconds without an answer: twenty batches of all the others, or compiling
+_silent: set[str] = set()  # the addresses that this process has waited for in vain, which it does not try again
 
 
 class Mixer(Closing):
@@ -78,19 +79,23 @@ class Mixer(Closing):
 def flow_by_mixer(
     address: str, batch: torch.Tensor, settings: FlowSettings, size: tuple[int, int] | None
 ) -> BatchFlow | None:
-    """The flow of a batch (`begin_batch`) by the `Mixer` of this address; None where none is there, or it does not
-    answer or cannot."""
+    """The flow of a batch (`begin_batch`) by the `Mixer` of this address; None where none is there, or it cannot or
+    does not answer, which this process finds out once."""
+    if address in _silent:
+        return None
     key = multiprocessing.current_process().authkey
     try:
         with Client(address, "AF_UNIX") as connection:
-            if not arrives(connection, _PATIENCE):  # which `Client` would wait for without end
-                return None
-            answer_challenge(connection, key)
-            deliver_challenge(connection, key)
-            send_parcel(connection, (batch, settings, size))
-            return receive_parcel(connection) if arrives(connection, _PATIENCE) else None
+            if arrives(connection, _PATIENCE):  # the challenge, which `Client` would wait for without end
+                answer_challenge(connection, key)
+                deliver_challenge(connection, key)
+                send_parcel(connection, (batch, settings, size))
+                if arrives(connection, _PATIENCE):
+                    return receive_parcel(connection)
+            _silent.add(address)
     except (OSError, EOFError, AuthenticationError):
-        return None
+        pass
+    return None
 
 
 # ------------------------------------------------------------------ in the process

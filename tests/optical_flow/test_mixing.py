@@ -233,14 +233,14 @@ def test_videos_computed_together_have_the_files_that_each_has_alone(
     assert answered[-1] is None
 
 
-def test_a_process_that_does_not_answer_is_not_waited_for_without_end(
-    task: FlowTask, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_does_not_answer_is_waited_for_once(task: FlowTask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixing, "_PATIENCE", 0.01)
     mixer = Mixer("tvl1", OPTIONS, "cpu", "reference")
     with socket.socket(socket.AF_UNIX) as stopped:
         stopped.bind(mixer.address)
         stopped.listen()  # and takes nothing
+        assert flow_by_mixer(mixer.address, torch.zeros((3, 48, 64)), task.settings, None) is None
+        monkeypatch.setattr(mixing, "arrives", lambda *_: pytest.fail("waits again"))
         assert flow_by_mixer(mixer.address, torch.zeros((3, 48, 64)), task.settings, None) is None
 
 
