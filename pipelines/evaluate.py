@@ -199,14 +199,6 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
         UsageError: The workspace's flow contradicts what the run was trained with, or the network cannot be tested as
             asked.
     """
-    from pipelines.evaluation.estimation import EvaluationEstimate, measure
-    from pipelines.evaluation.fusion_weight import ChosenWeight, choose_weight, require_both_streams
-    from pipelines.evaluation.results import Results
-    from pipelines.evaluation.run import Samples, recalibrate, score_videos
-    from pipelines.evaluation.scoring import Scorer, shortest_window
-    from pipelines.evaluation.videos import find_test_videos, held_out_videos
-    from pipelines.runtime.devices import device_for
-
     started = time.monotonic()
     workspace = Workspace(config.workspace)
 
@@ -215,6 +207,15 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
         return chosen, chosen.run.config(), scores_folder(workspace, chosen.run)
 
     chosen, trained_as, folder = ranks().broadcast_from_rank0(choose)
+    # These load torch, which would only delay the refusals above.
+    from pipelines.evaluation.estimation import EvaluationEstimate, measure
+    from pipelines.evaluation.fusion_weight import ChosenWeight, choose_weight, require_both_streams
+    from pipelines.evaluation.results import Results
+    from pipelines.evaluation.run import Samples, recalibrate, score_videos
+    from pipelines.evaluation.scoring import Scorer, shortest_window
+    from pipelines.evaluation.videos import find_test_videos, held_out_videos
+    from pipelines.runtime.devices import device_for
+
     tested, step = chosen.run, chosen.step
     device = device_for(config.device, config.precision)
     require_both_streams(chosen, config.fusion_weight)

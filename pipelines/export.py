@@ -112,6 +112,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         MissingError: The run or a package is missing, or the check fails: then nothing is written.
         StorageError: Writing fails.
     """
+    chosen = choose_run(Workspace(config.workspace), config.run, config.step, config.checkpoint)
+    # These load torch, which would only delay the refusals above.
     from pipelines.deployment import checking
     from pipelines.deployment.card import Exported, usage, write_card
     from pipelines.deployment.formats import EXPORT, RUN
@@ -119,7 +121,6 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.evaluation.fusion_weight import known_weight
     from pipelines.models.normalise import INPUTS
 
-    chosen = choose_run(Workspace(config.workspace), config.run, config.step, config.checkpoint)
     trained, step, trained_as, form = chosen.run, chosen.step, chosen.run.config(), config.chosen_format
     weight, about_weight = known_weight(chosen, config.fusion_weight, Workspace(config.workspace), config.run)
     model = deployed(load_network(trained, step), weight)

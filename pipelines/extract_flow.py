@@ -90,6 +90,11 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         UsageError: Flow was stored with other settings, or an option is wrong.
         StorageError: Writing fails.
     """
+    workspace = Workspace(config.workspace)
+    from_videos = config.videos is not None
+    found = ranks().broadcast_from_rank0(lambda: _sources(config, workspace))
+    report_account(found, on_progress)
+    # These load torch, which would only delay the refusals above.
     from pipelines.optical_flow.displacement import ATTRIBUTES as DISPLACEMENT
     from pipelines.optical_flow.displacement import clipping
     from pipelines.optical_flow.mixing import Mixer
@@ -97,10 +102,6 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.optical_flow.segments import store_segments
     from pipelines.optical_flow.store import GPU_SECONDS, FlowTask, store_flow
 
-    workspace = Workspace(config.workspace)
-    from_videos = config.videos is not None
-    found = ranks().broadcast_from_rank0(lambda: _sources(config, workspace))
-    report_account(found, on_progress)
     device = str(resolve_device(config.device))
     method = make_method(config.method, config.method_options, device, config.engine)
     settings = FlowSettings.of(

@@ -102,9 +102,8 @@ class Session:
                         on_progress=self.on_progress,
                     )
                 except Interrupted:
-                    self._warn(
-                        self._finding(step, interrupted=True)
-                    )  # some stop a run for what its curves show, and leave it so
+                    # Some stop a run for what its curves show, and leave it so.
+                    self._warn(self._finding(step, interrupted=True))
                     raise
                 trainer.sync_state()
                 result = ranks().broadcast_from_rank0(lambda: self._finish(files, trainer, network))

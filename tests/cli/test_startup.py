@@ -13,7 +13,10 @@ from stres_cli.app import COMMANDS
 
 HEAVY = {"torch", "torchvision", "cv2", "h5py", "hdf5plugin", "numba", "av", "numpy", "sklearn", "matplotlib", "scipy"}
 ASKED = [[], ["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]
-REFUSED = [[name, "-w", folder] for name in ("train", "report") for folder in (".", "nowhere")]
+REFUSED = [
+    *([name, "-w", folder] for name in ("train", "report") for folder in (".", "nowhere")),
+    *([*words.split(), "-w", "."] for words in ("evaluate", "export", "extract-flow", "predict x.mp4", "verify")),
+]
 PROGRAM = """
 import contextlib, io, json, os, sys
 from stres_cli.app import app

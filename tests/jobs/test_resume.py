@@ -10,7 +10,7 @@ import pytest
 from pipelines import extract_flow, extract_frames
 from pipelines.datasets.catalogue import load_catalogue
 from pipelines.errors import UsageError
-from pipelines.jobs.resume import Sources
+from pipelines.jobs.resume import Sources, _size_option
 from pipelines.jobs.task import ExtractResult, VideoTask
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FLOW_SCHEMA
@@ -241,6 +241,12 @@ def test_videos_are_not_stored_beside_others_of_another_size(
             second(workspace, tmp_path / "b", dry_run=dry_run)
     second(workspace, tmp_path / "b", short_side=32)
     assert [video.width for video in load_catalogue(workspace).videos] == [42, 42]
+
+
+def test_the_option_that_gave_a_size_is_named() -> None:
+    stored = {"width": 64, "height": 48, "source_width": 64, "source_height": 48}
+    assert _size_option(stored) == "leave out --short-side"
+    assert _size_option(stored | {"width": 42, "height": 32}) == "give --short-side 32"
 
 
 def test_all_can_be_made_at_another_size_one_after_the_other(
