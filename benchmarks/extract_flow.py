@@ -29,7 +29,7 @@ import torch
 from pipelines.extract_flow import Config, Result, run
 from pipelines.optical_flow.grey import to_grey
 from pipelines.optical_flow.methods import FlowMethod, make_method
-from pipelines.optical_flow.workers import default_workers
+from pipelines.optical_flow.workers import growth_on
 from pipelines.runtime.devices import resolve_device
 from pipelines.runtime.worker_pool import Report, run_tasks
 from pipelines.sources.videos import find_videos
@@ -75,7 +75,7 @@ def show_rates(arguments: argparse.Namespace, folder: Path) -> None:
     options = tuple(option.partition("=")[::2] for option in arguments.method_option)
     device = str(resolve_device(arguments.device))
     uses_device = make_method(arguments.method, dict(options), device).uses_device
-    workers = arguments.workers or default_workers(device if uses_device else "cpu")
+    workers = arguments.workers or growth_on(device if uses_device else "cpu").steps[-1]
     jobs = [
         Job(video.path, arguments.method, options, device, arguments.frames, arguments.clock)
         for video in find_videos(arguments.videos).videos

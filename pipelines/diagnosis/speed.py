@@ -52,7 +52,7 @@ def _check_speed(place: Place) -> list[Check]:
     from pipelines.jobs.dry_run import probe_task
     from pipelines.optical_flow.probing import probe
     from pipelines.optical_flow.store import FlowTask
-    from pipelines.optical_flow.workers import default_workers
+    from pipelines.optical_flow.workers import growth_on
     from pipelines.runtime.devices import resolve_device
     from pipelines.runtime.worker_pool import run_tasks
     from pipelines.sources.videos import VideoSource
@@ -63,7 +63,7 @@ def _check_speed(place: Place) -> list[Check]:
         device = str(resolve_device(place.device))
     except StresError as error:
         return [failure("flow", str(error), "give --device cpu")]
-    workers, pairs = default_workers(device), 0.0
+    workers, pairs = growth_on(device).steps[-1], 0.0
     settings = FlowSettings.of(METHOD, {}, DEFAULT_BOUND, DEFAULT_STEP, "video")
     try:
         with tempfile.TemporaryDirectory() as folder:

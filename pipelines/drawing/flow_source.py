@@ -19,7 +19,7 @@ from pipelines.drawing.flow_picture import motion_of_levels
 from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.optical_flow.methods import make_method
 from pipelines.optical_flow.store import FlowTask, quantised_flow, require_pairs, store_flow
-from pipelines.runtime.worker_pool import run_tasks, usual_limits
+from pipelines.runtime.worker_pool import Limits, memory_share, run_tasks
 from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import USUAL_FPS, damaged
@@ -109,7 +109,8 @@ def computed_fields(task: FlowTask, on_pairs: Callable[[int, int], None]) -> Ite
                 yield from reader
 
         # In a separate process, as in `extract-flow`: a codec that crashes fails the video.
-        with contextlib.closing(run_tasks(store_flow, [task], 1, on_units=report, limits=usual_limits(1))) as outcomes:
+        limits = Limits(memory=memory_share(1))
+        with contextlib.closing(run_tasks(store_flow, [task], 1, on_units=report, limits=limits)) as outcomes:
             ((_, count),) = outcomes
         if isinstance(count, VideoError):
             raise count

@@ -120,8 +120,6 @@ def parse_options(method: str, kind: type[Parameters], options: Mapping[str, str
     fields = {option_name(field.name): field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     values = {}
     for name, value in options.items():
-        if not fields:
-            raise UsageError(f"--method-option {name!r} does not go with --method {method}, which has no options")
         if name not in fields:
             raise UsageError(f"--method-option {name!r} is not one of {method}'s: {', '.join(fields)}")
         default: Any = fields[name].default

@@ -6,7 +6,7 @@ Letters: T frames, N pairs of a batch, H W pixels.
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -51,7 +51,9 @@ class _Pass:
         self.tasks, self.clock, self.targets, self.report = tasks, clock, targets, report
         self.task = tasks[0]  # which differs from the others in the segment only
         self.step = self.task.settings.step
-        self.pairs = _Pairs()
+        # Which parts hold each pair, and which end between two, in the order in which the flow comes; filled by the
+        # thread that decodes.
+        self.events: deque[tuple[_Part, ...] | _Part] = deque()
         self.accounts: dict[_Part, FlowAccount] = {}
         self.problem: VideoError | UnusableStamps | None = None  # for which decoding has ended early
 
@@ -61,18 +63,35 @@ class _Pass:
             flow = quantised_flow(pictures, method, self.task.settings, self.task.device, frames.size, self.task.mixer)
             with contextlib.closing(flow) as batches:
                 for made in batches:
-                    for parts, piece in self.pairs.of(made, self._finish):
-                        self._store(parts, piece)
-            self.pairs.end(self._finish)
+                    self._store(made)
+            self._finish_ended()
             if self.problem is not None:
                 raise self.problem
 
-    def _store(self, parts: tuple[_Part, ...], piece: BatchFlow) -> None:
-        for part in parts:
-            self.targets.writer(part).append(piece.fields.numpy())
-            self.accounts.setdefault(part, FlowAccount()).add(piece)
-            piece = piece._replace(gpu_seconds=0.0)  # of which the first has had its share
-        self.report(len(piece.fields) * len(parts))
+    def _store(self, made: BatchFlow) -> None:
+        """Divides the flow of the next N pairs among the parts that hold them."""
+        self._finish_ended()
+        start = 0
+        while start < len(made.fields):
+            parts, stop = self.events[0], start
+            while stop < len(made.fields) and self.events[0] == parts:
+                self.events.popleft()
+                stop += 1
+            assert isinstance(parts, tuple)
+            piece = made.piece(start, stop)
+            for part in parts:
+                self.targets.writer(part).append(piece.fields.numpy())
+                self.accounts.setdefault(part, FlowAccount()).add(piece)
+                piece = piece._replace(gpu_seconds=0.0)  # of which the first has had its share
+            self.report((stop - start) * len(parts))
+            start = stop
+            self._finish_ended()
+
+    def _finish_ended(self) -> None:
+        """Finishes the parts that end before the next pair."""
+        while self.events and isinstance(part := self.events[0], Part):
+            self.events.popleft()
+            self._finish(part)
 
     def _pictures(self, frames: DecodedFrames) -> Iterator[np.ndarray | None]:
         """The frames of all segments, and None where no pair reaches over. A problem of the video ends them and is
@@ -80,7 +99,7 @@ class _Pass:
         run = 0
         try:
             for picture, parts, ended in deal(frames.reader, self.tasks, self.clock, lambda: self.report(0)):
-                self.pairs.ended(ended)
+                self.events.extend(ended)
                 if picture is None or not parts:
                     yield None  # so that what has ended is stored now, not with the next segment
                     continue
@@ -89,7 +108,7 @@ class _Pass:
                     yield None
                 run += 1
                 if run > self.step:
-                    self.pairs.append(tuple(part for part in parts if part.frames > self.step))
+                    self.events.append(tuple(part for part in parts if part.frames > self.step))
                 yield picture
         except (VideoError, UnusableStamps) as problem:
             self.problem = problem
@@ -106,38 +125,3 @@ class _Pass:
         attributes = {**part.attributes, **self.task.settings.attributes(), **account.attributes()}
         self.targets.writer(part).finish(attributes, part.times)
         self.targets.close(part, part.frames - self.step)
-
-
-class _Pairs:
-    """Which parts hold each pair, and which parts end between two: filled by the thread that decodes, in the order in
-    which the flow comes."""
-
-    def __init__(self) -> None:
-        self._events: deque[tuple[_Part, ...] | _Part] = deque()
-
-    def append(self, parts: tuple[_Part, ...]) -> None:
-        self._events.append(parts)
-
-    def ended(self, parts: Sequence[_Part]) -> None:
-        self._events.extend(parts)
-
-    def of(self, made: BatchFlow, finish: Callable[[_Part], None]) -> Iterator[tuple[tuple[_Part, ...], BatchFlow]]:
-        """Divides the flow of the next N pairs among the parts that hold them."""
-        start = 0
-        self.end(finish)
-        while start < len(made.fields):
-            parts, stop = self._events[0], start
-            while stop < len(made.fields) and self._events[0] == parts:
-                self._events.popleft()
-                stop += 1
-            assert isinstance(parts, tuple)
-            yield parts, made.piece(start, stop)
-            start = stop
-            self.end(finish)
-
-    def end(self, finish: Callable[[_Part], None]) -> None:
-        """Finishes the parts that end before the next pair."""
-        while self._events and isinstance(self._events[0], Part):
-            ended = self._events.popleft()
-            assert isinstance(ended, Part)
-            finish(ended)

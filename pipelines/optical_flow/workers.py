@@ -11,15 +11,6 @@ _STEPS_OF_A_GPU = (1, 4, 12)
 _GPU_BYTES_EACH = 4 * 10**9
 
 
-def default_workers(device: str) -> int:
-    """The processes to compute flow with on `device`: one for each core, and no more than a GPU has room for."""
-    if device == "cpu":
-        return available_cores()
-    import torch
-
-    return processes_for_gpu(available_cores(), torch.cuda.get_device_properties(device).total_memory)
-
-
 def processes_for_gpu(cores: int, memory: int) -> int:
     """How many share a GPU of `memory` bytes."""
     return max(1, min(cores, _STEPS_OF_A_GPU[-1], memory // _GPU_BYTES_EACH))

@@ -62,11 +62,6 @@ def memory_share(workers: int) -> int:
     return max(_LEAST_MEMORY, available_memory() // workers)
 
 
-def usual_limits(workers: int) -> Limits:
-    """The limits of each of so many processes that compute on the CPU."""
-    return Limits(memory=memory_share(workers))
-
-
 def run_tasks(
     function: Callable[[Task, Report], Value],
     tasks: Iterable[Task],

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pipelines.errors import VideoError
-from pipelines.runtime.worker_pool import share_tasks, usual_limits
+from pipelines.runtime.worker_pool import Limits, memory_share, share_tasks
 from pipelines.verification.faults import CheckLevel, Fault
 from pipelines.verification.tasks import Recomputed, RecomputeTask, VideoReport
 
@@ -77,11 +77,11 @@ def recompute_all(
     """
     from pipelines.verification.one_flow import recompute
 
-    groups: dict[int, list[RecomputeTask]] = {}
+    limits, groups = Limits(memory=memory_share(workers)), dict[int, list[RecomputeTask]]()
     for task in tasks:
         groups.setdefault(task.origin.kernel_width, []).append(task)
     for _, group in sorted(groups.items()):
         # Processes that end with the group: their kernels are those of one width.
-        with contextlib.closing(share_tasks(recompute, group, workers, limits=usual_limits(workers))) as outcomes:
+        with contextlib.closing(share_tasks(recompute, group, workers, limits=limits)) as outcomes:
             for _, task, outcome in outcomes:
                 on_outcome(task, outcome)

@@ -1,6 +1,5 @@
 """Every method: the numbers of the library behind it, the right direction, options that are checked."""
 
-import dataclasses
 import importlib
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import torch
 
 from pipelines.errors import UsageError, VideoError
 from pipelines.optical_flow import TVL1Parameters, tvl1_flow
-from pipelines.optical_flow.methods import METHODS, make_method, parse_options
+from pipelines.optical_flow.methods import METHODS, make_method
 
 ON_CPU = ("tvl1", "tvl1-opencv", "farneback", "dis")
 OPENCVS = ("tvl1-opencv", "farneback", "dis")
@@ -179,16 +178,6 @@ def test_wrong_options_are_named_with_what_is_accepted(name: str, options: dict[
 def test_engines_are_tvl1s(method: str, engine: str, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         make_method(method, engine=engine)
-
-
-def test_a_method_without_options_says_so() -> None:
-    @dataclasses.dataclass
-    class Nothing:
-        pass
-
-    assert parse_options("pca", Nothing, {}) == Nothing()
-    with pytest.raises(UsageError, match="'x' does not go with --method pca, which has no options"):
-        parse_options("pca", Nothing, {"x": "1"})
 
 
 @pytest.mark.parametrize("name", METHODS)
