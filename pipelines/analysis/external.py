@@ -60,14 +60,14 @@ def read_external(place: Path, classes: Sequence[str], videos: Sequence[str] = (
     if file.videos is None:
         raise UsageError(f"{file.path} does not name its videos: give an npz file that holds `videos`, too")
     order = column_order(file.path, file.classes, file.scores.shape[1], classes)
-    return replace(file, path=place, scores=file.scores[:, order])
+    return replace(file, path=place, scores=file.scores[:, order], classes=list(classes))
 
 
 def external_of(folder: Path, scores: Scores, classes: Sequence[str]) -> ScoreFile:
     """The headline scores of a run in `folder`, as `read_external` returns those of a file. Raises `UsageError`."""
     order = column_order(folder, scores.classes, len(scores.classes), classes)
     logits = scores.streams[scores.headline].astype(np.float64)
-    return ScoreFile(folder, logits[:, order], scores.videos, None, None)
+    return ScoreFile(folder, logits[:, order], scores.videos, None, list(classes))
 
 
 def external_name(place: Path) -> str:

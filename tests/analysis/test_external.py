@@ -47,7 +47,7 @@ def test_npz_holds_videos_scores_and_perhaps_classes(tmp_path: Path, kind: str) 
     np.savez(path, videos=np.array(IDS), classes=np.array(CLASSES[::-1]), **{kind: THEIRS[:, ::-1]})
     read = read_external(path, CLASSES)
     np.testing.assert_array_equal(read.scores, THEIRS)
-    assert (read.videos, read.probabilities) == (IDS, True)
+    assert (read.videos, read.classes, read.probabilities) == (IDS, CLASSES, True)
 
 
 @pytest.mark.parametrize("ids", ["walk/c run/b jump/a", "walk/c.avi run/b.avi jump/a.mp4", "c b a", "c.avi b ./jump/a"])
