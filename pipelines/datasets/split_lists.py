@@ -272,7 +272,7 @@ def _ucf101_id(side: str, line: str, where: str, labels: dict[str, int]) -> tupl
         raise UsageError(
             f"{where} gives {class_name!r} the label {label}, but {_CLASS_INDEX} says {labels[class_name]}"
         )
-    return f"{class_name}/{Path(parts[-1]).stem}", label
+    return f"{class_name}/{Path(parts[-1]).stem}", label  # `a.b.avi` is `a.b`, as its artifacts are named
 
 
 def _read_hmdb51(folder: Path) -> list[_Numbered]:

@@ -75,9 +75,9 @@ def deployed(network: STResNet, fusion_weight: float = EQUAL_WEIGHTS) -> Deploye
 def random_inputs(model: Deployed, size: tuple[int, int], videos: int, frames: int) -> tuple[Tensor, ...]:
     """Any pixels, in the order of `model.inputs`."""
     generator = torch.Generator().manual_seed(0)
-    shapes = {name: (videos, frames, channels, *size) for name, channels in model.inputs.items()}
-    kinds = {name: (INPUTS[name].largest + 1, INPUTS[name].type) for name in shapes}
-    return tuple(
-        torch.randint(0, kinds[name][0], shape, dtype=kinds[name][1], generator=generator)
-        for name, shape in shapes.items()
-    )
+
+    def pixels(name: str, channels: int) -> Tensor:
+        stored, shape = INPUTS[name], (videos, frames, channels, *size)
+        return torch.randint(stored.largest + 1, shape, dtype=stored.type, generator=generator)
+
+    return tuple(pixels(name, channels) for name, channels in model.inputs.items())

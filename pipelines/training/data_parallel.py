@@ -122,6 +122,8 @@ def micro_batch_shards(
     Args:
         count: Positions of the batch.
         micro_batch: Most positions of a micro-batch.
+        rank: Number of the process.
+        size: Number of processes.
         sync_bn: Whether it takes a shard of every micro-batch, rather than some micro-batches whole.
     """
     ranges = list(enumerate(micro_batch_ranges(count, micro_batch)))
@@ -140,6 +142,7 @@ def uses_sync_bn(step: Step, videos: int, size: int, sync_bn: bool | None) -> bo
 
     Args:
         videos: Number of training videos.
+        size: Number of processes.
         sync_bn: What was asked for; None for no preference.
 
     Raises:

@@ -85,6 +85,9 @@ def measure(trainer: StepTrainer, batches: Iterator[Batch], on_progress: OnProgr
 
     Args:
         batches: As `StepTrainer.fit` takes them.
+
+    Returns:
+        The seconds that each update took, and the most memory until then in GB (`peak_memory`), of any process.
     """
     phase, total = f"train {trainer.step.name} (dry run)", min(1 + _UPDATES, trainer.total - trainer.state.iteration)
     compiling = trainer.network is not trainer.parallel_model
