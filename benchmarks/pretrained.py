@@ -57,11 +57,11 @@ LENGTHS = (240, 80, 480, 160)  # updates of joint1; the recipe's first
 INITIAL = ("center", "average", "random")
 SCRATCH: dict[str, Any] = {"weights": "none", "depth": 50, "width": 32, "stem_width": 64, "resnet": "v1"}
 HELD_OUT = "held-out"  # stands for the list of the videos of a third of the training groups
-VALIDATED: dict[str, Any] = {"validation": HELD_OUT}
 WRONG_FORM: dict[str, Any] = {"weights": "v1.5"}
 SMALL: dict[str, Any] = {"recipe": "small", "weights": "none"}
 # The recipe's jittered colors and frozen layers, and neither, as in all rows but `jittered` and `frozen`.
 COLORS: dict[str, Any] = {"overrides": {step: {"color_jitter": 0.5} for step in ("appearance", "joint1")}}
+VALIDATED: dict[str, Any] = COLORS | {"validation": HELD_OUT}
 FROZEN: dict[str, Any] = {"freeze": 3}  # conv1, conv2_x, conv3_x of joint1
 NO_TEACHER: dict[str, Any] = {"overrides": {"student": {"feature_weight": 0.0, "logit_weight": 0.0}}}
 PLAIN: dict[str, dict[str, Any]] = {step: {"color_jitter": 0.0} for step in COLORS["overrides"]}
@@ -128,7 +128,7 @@ VARIANTS = (
             _late("late fusion, a third of the training held out", "validated", VALIDATED), tests=(SEQUENCE, WEIGHTED)
         ),
         "validated-240": replace(
-            _joint("joint, center start, a third of the training held out", training=VALIDATED, base="validated"),
+            _joint("joint, a third of the training held out", training=VALIDATED, base="validated", joint1=FROZEN),
             tests=(SEQUENCE, WEIGHTED),
         ),
         "pool": replace(
