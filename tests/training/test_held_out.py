@@ -130,7 +130,9 @@ def test_the_best_weights_are_kept_beside_the_last_and_tested_by_their_name(work
 
     monkeypatch.setattr("pipelines.training.session.held_out_measure", measure)
     monkeypatch.setattr("pipelines.training.session.VALIDATE_EVERY", 10)
-    monkeypatch.setattr("pipelines.training.session.finding", lambda step, records, videos, balance: f"{step} {videos}")
+    monkeypatch.setattr(
+        "pipelines.training.session.finding", lambda step, records, videos, *_, **__: f"{step} {videos}"
+    )
     fast = {"appearance": {"iterations": 35, "batch_size": 2, "lr": 1e-3}}
     result, told = trained(workspace, ("appearance",), overrides=fast)
     assert [update for update, _ in models] == [10, 20, 30, 35]
