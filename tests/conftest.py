@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from pipelines.video.synthetic import write_video
 from tests.helpers.workspaces import Trained, train_on_videos, write_workspace
 
 WriteClip = Callable[..., np.ndarray]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a shell's background jobs inherit, and these tests press
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
