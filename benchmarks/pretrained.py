@@ -224,6 +224,16 @@ COMPARED = (
         )
     ),
     *(((name, WEIGHTED, "fused"), (name, SEQUENCE, "fused")) for name in ("validated-late", "validated-240")),
+    *(
+        (("validated-240", WEIGHTED, "fused"), other)
+        for other in (
+            ("validated-240", SEQUENCE, "motion"),
+            ("validated-240", SEQUENCE, "appearance"),
+            ("validated-late", WEIGHTED, "fused"),
+            ("validated-late", SEQUENCE, "fused"),
+            ("validated-late", SEQUENCE, "motion"),
+        )
+    ),
     (("student", CLIPS, "appearance"), ("jittered-late", SEQUENCE, "appearance")),
     (("student", CLIPS, "appearance"), ("no-teacher", CLIPS, "appearance")),
     (("frozen-240", SEQUENCE, "fused"), ("student", CLIPS, "appearance")),
