@@ -11,7 +11,7 @@ from pipelines.datasets.split_lists import GroupRule
 from pipelines.datasets.video_names import VideoNames, without_suffix
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.wording import plural, some
-from pipelines.sources.lists import PATH_COLUMNS
+from pipelines.sources.list_lines import PATH_COLUMNS
 from pipelines.sources.segments import video_of
 
 _UCF101_GROUP = re.compile(r"^v_(?P<class>.+)_g(?P<group>\d+)_c\d+$", re.IGNORECASE)

@@ -117,7 +117,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.evaluation.metrics import log_probabilities, results_document, stream_metrics
     from pipelines.evaluation.protocols import IMPORTED
     from pipelines.evaluation.scores import Scores, write_scores
-    from pipelines.sources.lists import read_class_names, read_lines
+    from pipelines.sources.class_names import read_class_names
+    from pipelines.sources.lists import read_lines
     from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable, write_json
 
     workspace = Workspace(config.workspace)
