@@ -72,6 +72,11 @@ def _late(title: str, base: str = "", training: dict[str, Any] | None = None) ->
     return Variant(title, step="late", tests=(SEQUENCE,), training=training or {}, base=base)
 
 
+def _motion(title: str, **changes: Any) -> Variant:
+    name = "-".join(("motion", *changes))
+    return Variant(title, step="motion", tests=(SEQUENCE,), training={"overrides": {"motion": changes}}, base=name)
+
+
 def _joint(
     title: str,
     updates: int = LENGTHS[0],
@@ -166,6 +171,11 @@ SETTINGS = {
     "jittered-late": FIRST["jittered-late"],
     "jittered-240": FIRST["jittered-240"],
     "frozen-240": FIRST["frozen-240"],
+    "motion": _motion("motion"),
+    "motion-scaled": _motion("motion, scaled flow", flow_scale=1.5),
+    "motion-frozen": _motion("motion, frozen up to conv3_x", freeze=3),
+    "motion-dropout": _motion("motion, dropout 0.8", dropout=0.8),
+    "motion-corners": _motion("motion, multi-scale corner crops", augmentation="multi-scale-corner"),
 }
 TRAINING: dict[str, Any] = {"recipe": "finetune", "weights": "v1", "size": (112, 112), "validation": 0.0}
 TRAINING |= {"precision": "bf16", "overrides": PLAIN}
