@@ -6,7 +6,6 @@ Letters: T frames, F = T - step fields, N pairs of a batch, H W pixels.
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pipelines.errors import MissingError, UsageError
@@ -176,13 +175,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
 def _require_agreement(workspace: Workspace, settings: FlowSettings) -> None:
     """Raises `UsageError` where other videos' flow lacks the settings that all of a workspace's has to share."""
-    from pipelines.datasets.catalogue import artifact_files
+    from pipelines.datasets.catalogue import usable_artifacts
 
-    for file in artifact_files("flow", workspace.flow):
-        try:
-            before = FlowSettings.from_attributes(peek(Path(file.path), FLOW_SCHEMA))
-        except (ArtifactError, KeyError, TypeError, ValueError):
-            continue
+    for _, attributes in usable_artifacts(workspace, "flow"):
+        before = FlowSettings.from_attributes(attributes)
         if name := settings.contradiction(before):
             raise UsageError(
                 f"the flow in {workspace.flow} has {name.replace('_', ' ')} {getattr(before, name)}, not "

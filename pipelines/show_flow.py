@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pipelines import extract_flow
-from pipelines.datasets.catalogue import artifact_files
+from pipelines.datasets.catalogue import usable_artifacts
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option
@@ -21,9 +21,7 @@ from pipelines.runtime.devices import resolve_device
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.atomic import require_writable
-from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.flow_settings import FlowSettings
-from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.workspace import UNLABELLED, Workspace
 from pipelines.video.encoding import SUFFIXES, encode
 
@@ -142,18 +140,21 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         MissingError: There is neither such a file nor such stored flow.
         StorageError: The picture cannot be written.
     """
+    require_writable(config.output.parent if config.output else config.workspace / "pictures")
+    path = Path(config.video)
+    stored = None if path.is_file() else _stored_id(config)
+    # These load torch, which would only delay the refusals above.
     import numpy as np
 
     from pipelines.drawing.flow_picture import FlowPicture
     from pipelines.drawing.flow_source import FlowHistogram
     from pipelines.drawing.picture_file import free_path, write_png
 
-    require_writable(config.output.parent if config.output else config.workspace / "pictures")
-    config, taken = _with_settings_of_workspace(config)
-    if taken:
-        on_progress(note(taken))
-    path = Path(config.video)
-    with _opened(config, on_progress) as source:
+    if stored is None:
+        config, taken = _with_settings_of_workspace(config)
+        if taken:
+            on_progress(note(taken))
+    with _opened(config, stored, on_progress) as source:
         if source.note:
             on_progress(note(source.note))
         histogram = FlowHistogram(source.bound)
@@ -220,14 +221,10 @@ def _details(source: "FlowSource", largest: float, at_bound: float) -> str:
 def _with_settings_of_workspace(config: Config) -> tuple[Config, str]:
     """The config of a video file with the settings of the workspace's flow for those that are None, and which these are
     in words; the config as it is, and "", if there is no such flow or nothing is None."""
-    flow = next(artifact_files("flow", Workspace(config.workspace).flow), None)
-    if flow is None or not Path(config.video).is_file():
+    _, made = next(usable_artifacts(Workspace(config.workspace), "flow"), (None, None))
+    if made is None:
         return config, ""
-    try:
-        made = peek(Path(flow.path), FLOW_SCHEMA)
-        settings = FlowSettings.from_attributes(made)
-    except (ArtifactError, KeyError, ValueError, TypeError):
-        return config, ""
+    settings = FlowSettings.from_attributes(made)
     stored: dict[str, Any] = {"method": settings.method, "bound": settings.bound, "step": settings.step}
     if settings.method not in METHODS:  # imported: only what computed it knows how
         del stored["method"]
@@ -242,13 +239,14 @@ def _with_settings_of_workspace(config: Config) -> tuple[Config, str]:
 
 
 @contextlib.contextmanager
-def _opened(config: Config, on_progress: OnProgress) -> Iterator["FlowSource"]:
+def _opened(config: Config, stored: tuple[str, str] | None, on_progress: OnProgress) -> Iterator["FlowSource"]:
+    """The flow of these `stored` class and name; None: of the file."""
     from pipelines.drawing.flow_source import computed_field, computed_fields, stored_fields
 
     path = Path(config.video)
-    if not path.is_file():
+    if stored is not None:
         index = "all" if config.whole_video else config.frame
-        with stored_fields(Workspace(config.workspace), *_stored_id(config), index) as source:
+        with stored_fields(Workspace(config.workspace), *stored, index) as source:
             yield source
     elif config.whole_video:
 

@@ -20,6 +20,7 @@ from pipelines.interface import options
 from pipelines.interface.options import command_line
 from pipelines.interface.wording import percent, plural, some
 from pipelines.runtime.progress import OnProgress, ignore_progress
+from pipelines.storage.atomic import is_locked
 from pipelines.storage.failures import Failure, read_failures
 from pipelines.storage.workspace import KINDS, Kind, Workspace
 
@@ -41,6 +42,8 @@ class Step:
     state: State
     found: str
     """What it left, in words."""
+    running: bool = False
+    """Whether a process extracts or trains right now, as far as the system tells."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,13 @@ def of_runs(root: Path, listed: tuple[runs.ListedRun, ...]) -> Result:
     with _told(faults):
         splits = {name: len(read_lists(folder)) for name, folder in sets_of_splits(workspace).items()}
     current = [one for one in listed if not one.archived]  # the others are neither continued nor tested
-    stopped = {kind: workspace.unfinished_file(kind).exists() for kind in KINDS}
     pages = sorted(workspace.reports.glob("[!.]*/report.html"), key=lambda page: page.stat().st_mtime, reverse=True)
     faults += [fault for one in listed for fault in one.faults]
     steps = (
-        _stored("extract-frames", stored["frames"], stored["flow"], failures, current, stopped["frames"]),
-        _stored("extract-flow", stored["flow"], stored["frames"], failures, current, stopped["flow"]),
+        _stored(
+            "extract-frames", stored["frames"], stored["flow"], failures, current, workspace.unfinished_file("frames")
+        ),
+        _stored("extract-flow", stored["flow"], stored["frames"], failures, current, workspace.unfinished_file("flow")),
         _trained(current, splits),
         _evaluated(current),
         _reported(current, pages),
@@ -126,10 +130,11 @@ def _stored(
     others: set[tuple[str, str]],
     failures: Sequence[Failure],
     listed: Sequence[runs.ListedRun],
-    unfinished: bool,
+    mark: Path,
 ) -> Step:
-    """`others`: the videos of which the other of frames and flow is stored; `unfinished`: whether the command that
-    stores these is at work, or was stopped."""
+    """`others`: the videos of which the other of frames and flow is stored; `mark`: what is there while the command
+    that stores these is running, or once it was stopped."""
+    unfinished, running = mark.exists(), is_locked(mark)
     failed = {(failure.class_name, failure.video) for failure in failures if failure.stage == command}
     missing = others - videos
     found = plural(len(videos), "video") if videos else "none"
@@ -143,10 +148,12 @@ def _stored(
     complete = videos or (others and any(one.finished for one in listed))
     if complete and not videos:
         found = "none, nor needed by the runs"
-    if unfinished:
+    if running:
+        found = f"{found}, running"
+    elif unfinished:
         found = f"{found}, not all that was asked for"
     begun = unfinished or (videos and missing - failed)
-    return Step(command, "begun" if begun else "done" if complete else "to do", found)
+    return Step(command, "begun" if begun else "done" if complete else "to do", found, running)
 
 
 def _trained(listed: Sequence[runs.ListedRun], splits: dict[str, int]) -> Step:
@@ -159,7 +166,7 @@ def _trained(listed: Sequence[runs.ListedRun], splits: dict[str, int]) -> Step:
     made = plural(sum(splits.values()), "split")
     text = "; ".join(filter(None, found)) or (f"none, {made} to train on" if splits else "none")
     imported = any(one.origin for one in listed)
-    return Step("train", "begun" if now or left else "done" if done or imported else "to do", text)
+    return Step("train", "begun" if now or left else "done" if done or imported else "to do", text, bool(now))
 
 
 def _evaluated(listed: Sequence[runs.ListedRun]) -> Step:
@@ -191,9 +198,11 @@ def _time(score: runs.Score) -> float:
 
 def _next(workspace: Path, steps: Sequence[Step], listed: Sequence[runs.ListedRun]) -> str:
     state = {step.command: step.state for step in steps}
-    for command in ("extract-frames", "extract-flow"):
-        if state[command] == "begun" or (state[command] == "to do" and not listed):
-            return command_line(workspace, command, "VIDEOS")
+    for step in steps[:2]:
+        if step.running:
+            return f"wait for {step.command}, which is running"
+        if step.state == "begun" or (step.state == "to do" and not listed):
+            return command_line(workspace, step.command, "VIDEOS")
     if not listed:
         return command_line(workspace, "train", "--split", "1")
     unfinished = next((one for one in listed if one.unfinished), None)

@@ -4,6 +4,7 @@ The artifacts are the truth. `dataset.json` spares opening them again: an entry 
 and time of modification are what they were; a missing or damaged `dataset.json` is simply made again.
 """
 
+import contextlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -243,6 +244,15 @@ def artifact_files(kind: Kind, folder: Path) -> Iterator[ArtifactFile]:
 def artifact_paths(folder: Path) -> Iterator[Path]:
     """Every `<class>/<video>.h5`, sorted; names that begin with a dot are not yet whole files, or not ours."""
     return (Path(entry.path) for _, entry in _artifact_entries(folder))
+
+
+def usable_artifacts(workspace: Workspace, kind: Kind) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Path and attributes of every artifact that the catalogue takes, for whoever needs only the first."""
+    for file in artifact_files(kind, workspace.root / kind):
+        with contextlib.suppress(ArtifactError):
+            attributes = peek(Path(file.path), FRAMES_SCHEMA if kind == "frames" else FLOW_SCHEMA)
+            artifact_of(file, attributes)
+            yield Path(file.path), attributes
 
 
 def _artifact_entries(folder: Path) -> Iterator[tuple["os.DirEntry[str]", "os.DirEntry[str]"]]:

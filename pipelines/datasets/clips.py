@@ -79,11 +79,6 @@ class Clips(Sequence[Clip]):
     def device(self) -> torch.device:
         return self.clips[0].pixels.device
 
-    @property
-    def nbytes(self) -> int:
-        """Of the distinct pixels."""
-        return sum(stop - start for start, stop in self._stretches.values())
-
     def frames(self, indices: Sequence[int]) -> "Clips":
         """Only these of the T frames of each."""
         return Clips([clip.frames(indices) for clip in self.clips])

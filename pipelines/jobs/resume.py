@@ -27,6 +27,7 @@ from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.frames_file import FRAMES_SCHEMA
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.provenance import is_pictures, sha256_of
+from pipelines.storage.workspace import KINDS
 from pipelines.video.resize import stored_size
 
 HASHES_SCHEMA = "stres/source-hashes/1"
@@ -320,15 +321,10 @@ def require_workspace_size(job: Job[Task], division: Division[Task], short_side:
         UsageError: The other videos have another size: their frames for frames, their flow for flow, or the other kind
             where there is none.
     """
-    from pipelines.datasets.catalogue import artifact_paths
+    from pipelines.datasets.catalogue import usable_artifacts
 
-    schemas = {job.workspace.frames: FRAMES_SCHEMA, job.workspace.flow: FLOW_SCHEMA}
-    folders = sorted(schemas, key=lambda folder: folder != job.folder)
-    for path in itertools.chain.from_iterable(map(artifact_paths, folders)) if division.to_do else ():
-        try:
-            attributes = peek(path, schemas[path.parents[1]], _ATTRIBUTES)
-        except ArtifactError:
-            continue
+    kinds = sorted(KINDS, key=lambda kind: job.folder != job.workspace.root / kind) if division.to_do else ()
+    for path, attributes in itertools.chain.from_iterable(usable_artifacts(job.workspace, kind) for kind in kinds):
         if "width" not in attributes or "source_width" not in attributes:
             continue
         if difference := size_conflict(attributes, short_side):

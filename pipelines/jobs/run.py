@@ -20,6 +20,8 @@ from pipelines.sources.segments import video_of
 from pipelines.sources.videos import Account, VideoList
 from pipelines.storage.atomic import (
     create_folder,
+    is_locked,
+    locked,
     remove_left_over_temporary_files,
     require_writable,
     storage_errors,
@@ -85,19 +87,21 @@ def run_job(
         require_writable(job.workspace.root, job.folder, *folders)
     meter = _Meter(job, division)
     mark = _unfinished_file(job)
-    if ranks().is_first:
-        if division.to_do and mark is not None:
-            with storage_errors(mark):
-                mark.touch()
-        _record_known_outcomes(job, division, refused)
-    try:
-        _process(job, division.to_do, meter)
-    finally:
-        if ranks().size == 1:
-            remove_left_over_temporary_files(job.folder)  # of processes that died or were stopped
+    with contextlib.ExitStack() as held:
+        if ranks().is_first:
+            if division.to_do and mark is not None:
+                with storage_errors(mark):
+                    mark.touch()
+                held.enter_context(locked(mark, wait=False, shared=True))
+            _record_known_outcomes(job, division, refused)
+        try:
+            _process(job, division.to_do, meter)
+        finally:
+            if ranks().size == 1:
+                remove_left_over_temporary_files(job.folder)  # of processes that died or were stopped
 
     def final() -> ExtractResult:
-        if mark is not None:
+        if mark is not None and not is_locked(mark):  # by another process that stores the same kind
             with storage_errors(mark):
                 mark.unlink(missing_ok=True)
         load_catalogue(job.workspace, meter.on_progress)  # so that `train` need not open what is new
@@ -109,8 +113,8 @@ def run_job(
 
 
 def _unfinished_file(job: Job[Task]) -> Path | None:
-    """What says that a job has not ended, by which `status` tells one that was stopped; None where it stores neither
-    frames nor flow of the workspace."""
+    """What says that a job has not ended, and is locked while it works, by which `status` tells one that was stopped;
+    None where it stores neither frames nor flow of the workspace."""
     kinds = (kind for kind in KINDS if job.folder == job.workspace.root / kind)
     return next(map(job.workspace.unfinished_file, kinds), None)
 

@@ -160,10 +160,11 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Locks a folder for the block; the system releases the lock with the process.
+def locked(folder: Path, *, wait: bool = True, shared: bool = False) -> Iterator[bool]:
+    """Locks a folder, or a file, for the block; the system releases the lock with the process.
 
     Args:
+        shared: Whether others may lock it at the same time that share it, too.
         wait: Whether to wait while another process has it locked; no longer than a glance (`is_locked`) otherwise.
 
     Yields:
@@ -177,7 +178,7 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     with storage_errors(folder):
         descriptor = os.open(folder, os.O_RDONLY)
     try:
-        free = take_lock(descriptor, _LOCK_PATIENCE if wait else _GLANCE)
+        free = take_lock(descriptor, _LOCK_PATIENCE if wait else _GLANCE, shared=shared)
         if wait and not free:
             raise MissingError(
                 f"another command has kept {folder} locked for {_LOCK_PATIENCE:g} s, and seems to hang: end it, or "
@@ -189,19 +190,19 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether another process has the folder locked, seen by taking the lock for less than `_GLANCE` seconds."""
+    """Whether another process has a folder or file locked, seen by taking the lock for less than `_GLANCE` seconds."""
     with contextlib.suppress(StorageError), locked(folder, wait=False) as free:
         return not free
     return False
 
 
-def take_lock(descriptor: int, patience: float) -> bool:
+def take_lock(descriptor: int, patience: float, *, shared: bool = False) -> bool:
     """Whether the open file or folder could be locked within `patience` seconds. If it cannot be locked at all (folders
     on NFS and others) it counts as locked: then only two commands at once can clash."""
     pause, waited = 0.005, 0.0
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             if waited >= patience:
                 return False

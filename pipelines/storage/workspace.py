@@ -75,7 +75,7 @@ class Workspace:
         return self.root / "failures.csv"
 
     def unfinished_file(self, kind: Kind) -> Path:
-        """Is there while a command stores frames or flow, and after one that was stopped."""
+        """Is there, and locked, while a command stores frames or flow; stays after one that was stopped."""
         return self.root / f"{kind}.unfinished"
 
     def frames_file(self, class_name: str, video: str) -> Path:

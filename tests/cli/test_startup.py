@@ -15,7 +15,10 @@ HEAVY = {"torch", "torchvision", "cv2", "h5py", "hdf5plugin", "numba", "av", "nu
 ASKED = [[], ["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]
 REFUSED = [
     *([name, "-w", folder] for name in ("train", "report") for folder in (".", "nowhere")),
-    *([*words.split(), "-w", "."] for words in ("evaluate", "export", "extract-flow", "predict x.mp4", "verify")),
+    *(
+        [*words.split(), "-w", "."]
+        for words in ("evaluate", "export", "extract-flow", "predict x.mp4", "show-flow x", "verify")
+    ),
 ]
 PROGRAM = """
 import contextlib, io, json, os, sys

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from pipelines.storage.atomic import read_json, write_json
+from pipelines.storage.atomic import locked, read_json, write_json
 from pipelines.storage.workspace import Workspace
 from pipelines.training.runs import Run, only_trainer
 
@@ -106,6 +106,19 @@ def test_a_run_that_is_being_trained_is_waited_for(ask, stres, work):
         assert document()[0]["updates"] == 1
         (work.runs / "split1/metrics.jsonl").unlink()
         assert document()[0]["updates"] == 0
+
+
+def test_an_extraction_that_is_running_is_waited_for(ask, work):
+    mark = work.unfinished_file("flow")
+    mark.touch()
+    stopped = ask("status", work)
+    assert stopped["steps"][1]["found"] == "6 videos of 2 classes, not all that was asked for"
+    with locked(mark, shared=True):
+        running = ask("status", work)
+    assert running["next"] == "wait for extract-flow, which is running"
+    assert (running["steps"][1]["found"], states(running)[1]) == ("6 videos of 2 classes, running", "begun")
+    assert [step["running"] for step in running["steps"]] == [False, True, False, False, False]
+    assert stopped["next"].startswith("stres extract-flow VIDEOS")
 
 
 def test_a_run_of_frames_alone_needs_no_flow(ask, work):

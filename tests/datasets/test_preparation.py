@@ -150,19 +150,15 @@ def test_views_of_one_video_share_their_pixels_on_every_device():
     moved = views.to("meta")
     assert moved[0].pixels is moved[1].pixels
     assert moved.device.type == "meta"
-    assert views.nbytes == clip.pixels.nbytes
 
 
 def test_packed_clips_travel_as_one_buffer_and_parts_of_them_as_their_own_stretch():
     clips = Clips([make_clip("flow", crop, (16, 20), seed).copy_crop() for seed, crop in enumerate(CROPS)])
     packed = clips.packed()
     assert len({clip.pixels.untyped_storage().data_ptr() for clip in packed}) == 1
-    assert packed.nbytes == clips.nbytes == sum(clip.pixels.numel() for clip in clips)
-    part = packed[1:3]
-    assert part.nbytes == clips[1].pixels.numel() + clips[2].pixels.numel()
-    for given, expected in ((packed, clips), (part, clips[1:3]), (clips, clips)):
+    for given, expected in ((packed, clips), (packed[1:3], clips[1:3]), (clips, clips)):
+        assert sum(len(buffer) for buffer in given._buffers()) == sum(clip.pixels.numel() for clip in expected)
         found = pickle.loads(pickle.dumps(given))
-        assert found.nbytes == expected.nbytes
         assert torch.equal(prepared(found, "flow"), prepared(expected, "flow"))
 
 

@@ -17,6 +17,7 @@ from pipelines.importing import frames as import_frames
 from pipelines.importing.flow import Config, run
 from pipelines.optical_flow.methods import make_method
 from pipelines.runtime.progress import Progress
+from pipelines.storage.atomic import is_locked
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FLOW_SCHEMA, FlowFile
 from pipelines.storage.hdf5 import peek
@@ -141,11 +142,13 @@ def test_an_interruption_leaves_nothing_half_made(write_pictures, folder, empty)
 
     def interrupt(progress: Progress) -> None:
         if progress.metrics["pairs/s"]:
+            assert is_locked(mark)
             raise KeyboardInterrupt
 
+    mark = empty.unfinished_file("flow")  # for `status`
     with pytest.raises(KeyboardInterrupt):
         run(config(empty, folder), interrupt)
-    mark = empty.unfinished_file("flow")  # for `status`
+    assert not is_locked(mark)
     assert [path for path in empty.root.rglob("*") if path.is_file()] == [mark]
     assert run(config(empty, folder)).units == 60
     assert not mark.exists()
