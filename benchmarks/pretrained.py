@@ -59,7 +59,7 @@ SCRATCH: dict[str, Any] = {"weights": "none", "depth": 50, "width": 32, "stem_wi
 HELD_OUT = "held-out"  # stands for the list of the videos of a third of the training groups
 WRONG_FORM: dict[str, Any] = {"weights": "v1.5"}
 SMALL: dict[str, Any] = {"recipe": "small", "weights": "none"}
-# The recipe's jittered colors and frozen layers, and neither, as in all rows but `jittered` and `frozen`.
+# The recipe's jittered colours and frozen layers, and neither, as in all rows but `jittered` and `frozen`.
 COLORS: dict[str, Any] = {"overrides": {step: {"color_jitter": 0.5} for step in ("appearance", "joint1")}}
 VALIDATED: dict[str, Any] = COLORS | {"validation": HELD_OUT}
 FROZEN: dict[str, Any] = {"freeze": 3}  # conv1, conv2_x, conv3_x of joint1
@@ -104,10 +104,10 @@ FIRST = {
     "scratch-late": _late("from scratch: late fusion", "scratch", SCRATCH),
     "center-240": LENGTH_OF_TRAINING["center-240"],
     "average-240": LENGTH_OF_TRAINING["average-240"],
-    "jittered-late": _late("pretrained, jittered colors: late fusion", "jittered", COLORS),
-    "jittered-240": _joint("joint, center start, jittered colors", base="jittered", training=COLORS),
+    "jittered-late": _late("pretrained, jittered colours: late fusion", "jittered", COLORS),
+    "jittered-240": _joint("joint, center start, jittered colours", base="jittered", training=COLORS),
     "frozen-240": replace(
-        _joint("joint, colors, frozen up to conv3_x", base="jittered", training=COLORS, joint1=FROZEN), tests=TEMPORALS
+        _joint("joint, colours, frozen up to conv3_x", base="jittered", training=COLORS, joint1=FROZEN), tests=TEMPORALS
     ),
 }
 STUDENT = replace(

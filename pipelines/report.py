@@ -73,7 +73,7 @@ class Config:
     with_weight: Annotated[float, Option(metavar="SHARE", minimum=0, maximum=1, group=OTHERS)] = 0.5
     """Weight of these scores, 0 to 1."""
     with_space: Annotated[Literal["auto", Space], Option(group=OTHERS)] = "auto"
-    """What to average: logits, softmax, l2 (L2-normalized scores, as ST-ResNet with IDT), or auto (softmax if the file
+    """What to average: logits, softmax, l2 (L2-normalised scores, as ST-ResNet with IDT), or auto (softmax if the file
     holds probabilities, else logits)."""
     thumbnails: Annotated[int, Option(metavar="N", minimum=0)] = THUMBNAILS
     """Maximum number of clips shown with pictures on the page."""

@@ -16,7 +16,7 @@ from pipelines.interface.options import Space
 AVERAGED: dict[Space, str] = {
     "logits": "logits, before softmax",
     "softmax": "class probabilities",
-    "l2": "L2-normalized scores",
+    "l2": "L2-normalised scores",
 }
 """What is averaged, in words."""
 

@@ -1,6 +1,6 @@
 """Videos whose middle frames look the same, and that a split has in training and in test.
 
-A frame's fingerprint is the mean gray value of each of 16x16 cells. Two frames are near-identical where no cell differs
+A frame's fingerprint is the mean grey value of each of 16x16 cells. Two frames are near-identical where no cell differs
 by more than `MOST` of 255: another size or compression changes less, another clip before the same background more
 (docs/reports.md has the measurement). Letters: V videos.
 """
@@ -15,8 +15,8 @@ from pipelines.storage.hdf5 import ArtifactError
 from pipelines.storage.workspace import Workspace, is_plain_name
 
 CELLS = 16  # along a side
-MOST = 12  # gray levels
-_FLAT = 4  # gray levels that the cells' standard deviation must exceed: black frames are no duplicates
+MOST = 12  # grey levels
+_FLAT = 4  # grey levels that the cells' standard deviation must exceed: black frames are no duplicates
 _COARSE = 4  # cells along a side, by whose means pairs are sought
 
 
@@ -28,7 +28,7 @@ class NearDuplicate:
     """A test video, if they stand on both sides of a split."""
     second: str
     difference: int
-    """Of the cell that differs most, in gray levels."""
+    """Of the cell that differs most, in grey levels."""
     leaks: tuple[int, ...]
     """The splits that test the first and train on the second."""
 
@@ -39,11 +39,11 @@ class NearDuplicate:
 
 
 def fingerprint(picture: np.ndarray) -> np.ndarray:
-    """The gray values of RGB uint8 [H, W, 3] in `CELLS` x `CELLS` cells: uint8 [cells * cells]."""
+    """The grey values of RGB uint8 [H, W, 3] in `CELLS` x `CELLS` cells: uint8 [cells * cells]."""
     import cv2
 
-    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    return cv2.resize(gray, (CELLS, CELLS), interpolation=cv2.INTER_AREA).ravel()
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(grey, (CELLS, CELLS), interpolation=cv2.INTER_AREA).ravel()
 
 
 def near_pairs(prints: np.ndarray) -> list[tuple[int, int, int]]:

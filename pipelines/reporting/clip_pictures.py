@@ -22,7 +22,7 @@ from pipelines.storage.quantise import step_size
 LONG_SIDE = 144  # pixels; a frame of UCF101 then takes 1.5 to 4.4 kB and its flow 1.2 to 2.2 (five clips)
 SECONDS, PICTURES = 2, 8  # of a clip that plays
 SHEET_QUALITY = 60
-_UNSEEN = 128  # gray, in the place of attention of a stream that the network does not have
+_UNSEEN = 128  # grey, in the place of attention of a stream that the network does not have
 _COLOURED = 1.5  # times the speed of full colour, to which colours are looked up; all beyond is darker
 _COLOURS = 193  # looked up in each direction: 64 from no motion to full colour
 

@@ -154,7 +154,7 @@ def test_another_run_is_fused_in_by_its_name(workspace: Workspace, evaluate: Eva
     assert result.headline == "fused + other"
     expected = accuracy_score(ours.labels, (0.3 * first + 0.7 * second).argmax(axis=1))
     assert result.streams["fused + other"].top1 == pytest.approx(expected)
-    assert result.external.notes()[0].endswith("weight 0.3; averaged: L2-normalized scores")
+    assert result.external.notes()[0].endswith("weight 0.3; averaged: L2-normalised scores")
     with pytest.raises(UsageError, match="--with mine is the very evaluation that is reported"):
         run(Config(workspace.root, run="mine", with_file=Path("mine")))
     for name in ("scores.txt", str(workspace.root / "idt")):
