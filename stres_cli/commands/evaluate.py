@@ -10,7 +10,7 @@ from pipelines.interface.wording import duration, percent, plural
 from pipelines.reporting.result import ACCURACIES
 from pipelines.runtime.devices import keep_freed_memory
 from pipelines.storage.workspace import Workspace
-from pipelines.training.runs import ALL_SPLITS, names_splits
+from pipelines.training.runs import ALL_SPLITS, choose_run, names_splits
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI, interrupted_text
 from stres_cli.estimate_view import show_evaluation
@@ -49,6 +49,25 @@ def evaluate(ui: CommandUI, config: stage.Config) -> None:
             arguments += ["--protocol", folder.name]
         then = f"; next: {command_line(config.workspace, 'report', *arguments)}"
     _show(ui, result, then)
+    if advice := _advice(config, result):
+        ui.out.say(advice)
+
+
+def _advice(config: stage.Config, result: stage.Result) -> str:
+    """What to try where fusing the streams loses to one of them, and videos were held out; "" for nothing."""
+    results = {} if result.estimate else result.results
+    if "fused" not in results or "fusion_weight" in results["protocol"]:
+        return ""
+    better = max(("appearance", "motion"), key=lambda stream: results[stream]["top1"])
+    if results[better]["top1"] <= results["fused"]["top1"]:
+        return ""
+    run = choose_run(Workspace(config.workspace), config.run, config.step, config.checkpoint).run
+    if not (held_out := run.held_out()):
+        return ""
+    return (
+        f"{better} alone is better than both fused with equal weights; --fusion-weight held-out weights the streams by "
+        f"the {plural(len(held_out), 'video')} held out of training"
+    )
 
 
 def _incomplete(result: stage.Result) -> bool:

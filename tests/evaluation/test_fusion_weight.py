@@ -148,6 +148,24 @@ def test_the_command_says_what_was_chosen_and_how_it_is_reported_beside_the_pape
     )
 
 
+@pytest.mark.parametrize("better", [True, False])
+def test_the_command_advises_a_weight_only_where_a_stream_alone_is_better(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, better: bool
+) -> None:
+    tested = evaluated(workspace)
+    results = tested.results
+    results["fused"]["top1"], results["appearance"]["top1"], results["motion"]["top1"] = 0.6, 0.5, 0.6 + 0.1 * better
+    monkeypatch.setattr(evaluate, "run", lambda config, on_progress: tested)
+    shown = CliRunner().invoke(app, ["evaluate", "-w", str(workspace.root)], prog_name="stres")
+    assert shown.exit_code == 0, shown.stderr
+    advice = "motion alone is better than both fused with equal weights; --fusion-weight held-out weights the streams"
+    assert (f"{advice} by the 2 videos held out of training" in " ".join(shown.stdout.split())) is better
+
+    results["protocol"]["fusion_weight"] = 0.2
+    shown = CliRunner().invoke(app, ["evaluate", "-w", str(workspace.root)], prog_name="stres")
+    assert advice not in " ".join(shown.stdout.split())
+
+
 def test_an_exported_file_weights_the_streams_and_its_card_says_so(trained: Workspace) -> None:
     run = Run(trained.runs / "split1")
     model = deployed(load_network(run, "late"), 0.2)
