@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from pipelines.interface.options import command_line
-from pipelines.interface.wording import duration, percent, plural, printable
+from pipelines.interface.wording import duration, percent, plural, printable, settings
 from pipelines.predict import Config
 from pipelines.prediction.results import Prediction, Result, Truth
 from stres_cli.console import CommandUI, PlainConsole
@@ -28,8 +28,7 @@ def show(ui: CommandUI, result: Result, config: Config) -> None:
     _predictions(ui.out, result.predictions)
     for failure in result.failures:
         ui.out.say(f"failed: {failure.path}: {failure.reason}", "yellow")
-    protocol = ", ".join(f"{name} {value}" for name, value in result.protocol.items())
-    ui.out.say(f"run {result.run}, {result.step}: {protocol}", "dim")
+    ui.out.say(f"run {result.run}, {result.step}: {settings(result.protocol)}", "dim")
     number = len(result.predictions)
     ui.out.say(
         f"{plural(number, 'video')} ({duration(result.video_seconds)} long) in {duration(result.seconds)}: "

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.interface.wording import percent
+from pipelines.interface.wording import percent, plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,10 +50,11 @@ class ClassBalance:
 
     def of_test(self) -> str:
         """What a reader of a test's accuracies has to know of its classes."""
-        spread = f"{self.smallest} to {self.largest}" if self.largest > self.smallest else f"{self.largest}"
-        most = "video" if self.largest == 1 else "videos"
+        spread = f"{plural(self.largest, 'test video')} a class"
+        if self.smallest < self.largest:
+            spread = f"{self.smallest} to {spread} (median {self.median:g})"
         unbalanced = ", unbalanced: mean class comes first" if self.unbalanced else ""
-        return f"{spread} test {most} a class (median {self.median:g}){unbalanced}; {self.sentence()}"
+        return f"{spread}{unbalanced}; {self.sentence()}"
 
 
 def class_weights(labels: "Sequence[int] | np.ndarray", classes: int) -> "np.ndarray":

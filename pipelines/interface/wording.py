@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 
 def plural(number: int, noun: str, many: str = "") -> str:
@@ -45,6 +45,13 @@ def _two_digits(number: float) -> str:
 # A float is nearest to its fraction k/n, not equal: 9/16 of a hundred is 56.25, and is to be 56.3 wherever it is shown.
 # Fractions of fewer than a hundred million videos differ by more than this.
 _EXACT = 1e-9
+
+
+def settings(values: Mapping[str, object]) -> str:
+    """ "frames 25, views full, mirror yes": names with their values, as one would type these."""
+    return ", ".join(
+        f"{name} {('no', 'yes')[value] if isinstance(value, bool) else value}" for name, value in values.items()
+    )
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:

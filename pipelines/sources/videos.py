@@ -110,8 +110,12 @@ def class_counts(counts: Mapping[str, int], what: str = "video", videos: int = 0
         text += ", ".join(f"{name} {count}" for name, count in sorted(labelled.items()))
     else:
         order = sorted(labelled, key=lambda name: (labelled[name], name))
-        text += f"from {labelled[order[0]]} ({order[0]}) to {labelled[order[-1]]} ({order[-1]}) a class"
-        text += f", median {statistics.median(labelled.values()):g}"
+        least, most = labelled[order[0]], labelled[order[-1]]
+        if least == most:
+            text += f"{most} a class"
+        else:
+            text += f"from {least} ({order[0]}) to {most} ({order[-1]}) a class"
+            text += f", median {statistics.median(labelled.values()):g}"
     return text + (f"; {plural(without, what)} without a class" if without else "")
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pipelines.datasets.sampler import batches_per_epoch
-from pipelines.interface.wording import percent
+from pipelines.interface.wording import percent, plural
 from pipelines.training.distillation import MATCHING_LOSSES
 from pipelines.training.metrics_log import held_out_accuracy
 from pipelines.training.optimiser import learning_rate
@@ -87,7 +87,7 @@ class StepState:
         return {
             "loss": self.last["loss"],
             "training accuracy": f"{percent(accuracies[-1])} %",
-            "of the last": f"{self.last['updates']:.0f} updates",
+            "of the last": plural(round(self.last["updates"]), "update"),
             **({} if held_out is None else {"held-out accuracy": f"{percent(held_out)} %"}),
             **({"best": f"{percent(held_out_accuracy(self.best['metrics']))} %"} if self.best else {}),
         }

@@ -6,7 +6,7 @@ from pipelines import evaluate as stage
 from pipelines.datasets.class_balance import ClassBalance
 from pipelines.errors import MissingError
 from pipelines.interface.options import command_line
-from pipelines.interface.wording import duration, percent, plural
+from pipelines.interface.wording import duration, percent, plural, settings
 from pipelines.reporting.result import ACCURACIES
 from pipelines.runtime.devices import keep_freed_memory
 from pipelines.storage.workspace import Workspace
@@ -87,7 +87,7 @@ def _show(ui: CommandUI, result: stage.Result, then: str) -> None:
         return
     from pipelines.evaluation.fusion_weight import ChosenWeight
 
-    ui.out.print(_table(result))
+    _show_table(ui, result)
     ui.out.say(ClassBalance(**result.results["balance"]).of_test())
     for evaluation in result.evaluations:
         if "fusion" in evaluation.results:
@@ -105,33 +105,29 @@ def _show(ui: CommandUI, result: stage.Result, then: str) -> None:
         ui.out.say(text + "the results are those of the others")
 
 
-def _table(result: stage.Result) -> Table:
-    """All protocols below each other, with what they share in the title and what differs in a line above each."""
+def _show_table(ui: CommandUI, result: stage.Result) -> None:
+    """All protocols below each other, with what they share in the first line and what differs in a line above each."""
     protocols = [evaluation.results["protocol"] for evaluation in result.evaluations]
     shared = {name: value for name, value in protocols[0].items() if all(other[name] == value for other in protocols)}
     where = " on another data set" if result.results.get("dataset") == "other" else ""
-    title = f"run {result.run}, {result.results['step']}{where}: {_named(shared)}"
+    ui.out.say(f"run {result.run}, {result.results['step']}{where}: {settings(shared)}")
     unbalanced, has = result.results["balance"]["unbalanced"], result.results[_streams(result.results)[0]]
     names = [name for name in ACCURACIES if has[name] is not None]
     names.sort(key=lambda name: unbalanced and name != "mean_class_accuracy")
     titles = [ACCURACIES[name] for name in names]
-    table = Table("", titles[0], "95 % interval", *titles[1:], title=title)
+    table = Table("", titles[0], "95 % interval", *titles[1:])
     for evaluation, protocol in zip(result.evaluations, protocols, strict=True):
         own = {name: value for name, value in protocol.items() if name not in shared}
         if own:
             table.add_section()
-            table.add_row(_named(own), style="bold")
+            table.add_row(settings(own), style="bold")
         for stream in _streams(evaluation.results):
             values = evaluation.results[stream]
             interval = " - ".join(percent(end) for end in values[f"{names[0]}_interval"])
             first, *others = (f"{percent(values[name])} %" for name in names)
             table.add_row(stream, first, f"{interval} %", *others)
-    return table
+    ui.out.print(table)
 
 
 def _streams(results: dict[str, Any]) -> list[str]:
     return [stream for stream in ("appearance", "motion", "fused") if stream in results]
-
-
-def _named(protocol: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in protocol.items())

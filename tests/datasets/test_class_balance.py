@@ -88,3 +88,4 @@ def test_the_accuracies_that_need_no_network():
     assert balance.unbalanced
     assert balance.of_test().startswith("3 to 9 test videos a class (median 4), unbalanced: mean class comes first; ")
     assert not ClassBalance.of({"a": 6, "b": 3}, 2).unbalanced  # twice is not more than twice
+    assert ClassBalance.of({"a": 6, "b": 6}, 2).of_test().startswith("6 test videos a class; always")

@@ -284,7 +284,7 @@ def test_the_card_says_what_there_is_to_know(joint1, trained_on_videos):
         "short side of 32 pixels",
         joint1.sha256,
         Run(trained_on_videos.workspace.runs / "split1").weights_sha256("joint1"),
-        "| frames 3, views full, mirror True, temporal sequence | 2 | fused | ",
+        "| frames 3, views full, mirror yes, temporal sequence | 2 | fused | ",
         "| lr | 0.0001 |",
         "checked against the run on jump2.mkv (B 2 T 25, B 1 T 25, B 1 T 1): largest difference",
     ):

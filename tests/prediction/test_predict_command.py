@@ -36,7 +36,7 @@ def test_each_video_has_its_best_classes_with_those_of_each_stream(stres, traine
     assert lines[1].split() == ["fused", "appearance", "motion"]
     assert {lines[2].split()[0], lines[3].split()[0]} == {"jump", "wave"}
     assert lines[2].count("%") == 3
-    assert lines[-2] == "run split1, joint1: frames 3, views full, mirror True, temporal sequence"
+    assert lines[-2] == "run split1, joint1: frames 3, views full, mirror yes, temporal sequence"
     assert lines[-1].startswith("2 videos (1.9 s long) in ")
     assert " s of video per second; next: stres predict VIDEOS --timeline" in lines[-1]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UsageError
-from pipelines.sources.videos import ReadAs, find_videos
+from pipelines.sources.videos import ReadAs, class_counts, find_videos
 
 
 def make(folder: Path, *names: str) -> Path:
@@ -260,6 +260,7 @@ def test_many_classes_are_told_by_the_smallest_and_the_largest(tmp_path):
     assert find_videos(tmp_path).account.sentences() == [
         "class folders: 12 classes, 78 videos: from 1 (c00) to 12 (c11) a class, median 6.5"
     ]
+    assert class_counts(dict.fromkeys("abcdefghi", 6)) == "9 classes, 54 videos: 6 a class"
 
 
 def test_class_folders_without_videos_are_named(tmp_path):

@@ -145,6 +145,8 @@ def test_what_is_shown_of_training_is_of_the_last_50_updates_not_of_a_single_bat
     assert trainer.state.last["updates"] == 41  # of lines 30, 40, 50, 60 and of update 61
     assert trainer.state.last["videos"] == 82
     assert trainer.state.shown().keys() == {"loss", "training accuracy", "of the last"}
+    run(trainer := a_trainer(updates=1))
+    assert trainer.state.shown()["of the last"] == "1 update"
 
 
 def test_a_log_of_an_older_version_is_read_with_the_mean_worked_out():
