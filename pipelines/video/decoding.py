@@ -253,7 +253,7 @@ class VideoReader(Closing):
         packets, counted = self._packets, self.container_frames
         name = self._container.format.name
         ending = self._ending
-        if ending.is_whole and not name.startswith("mov"):
+        if name == "gif" or (ending.is_whole and not name.startswith("mov")):
             counted = 0  # a header that a program left as it was when it cut or joined the file, or pictures left out
         found = self.decoded + packets.lost
         clocks = filter(None, map(_CLOCK.fullmatch, _tags(self._stream, "DURATION")))
@@ -345,7 +345,10 @@ class _Packets:
     def damaged(self, pieces: Sequence[range], *, without_last: bool) -> int:
         """How many pictures are known to be damaged or lost. `pieces`: damaged bytes of the file."""
         last = without_last and self.last_is_bad
-        within = sum(any(place in piece for piece in pieces) for place in self._places) if pieces else 0
+        first, end = min(self._places, default=0), max(self._places, default=0)
+        within = 0
+        for piece in pieces:  # of which all pictures may be lost
+            within += sum(place in piece for place in self._places) or first < piece.start < end
         return max(self._bad - (last and not self._suspects), self.marked - last, within, 0)
 
 

@@ -27,7 +27,7 @@ class Ending:
     seconds: float = 0.0
     """The duration in the header, 0 where there is none."""
     damaged: tuple[range, ...] = ()
-    """The bytes of parts whose checksum is wrong."""
+    """The bytes of parts whose checksum or structure is wrong."""
 
 
 _UNKNOWN, _WHOLE = Ending(), Ending(is_whole=True)
@@ -69,6 +69,11 @@ class _Bytes:
 
     def unpack(self, position: int, layout: str) -> tuple[int, ...]:
         return struct.unpack(layout, self.at(position, struct.calcsize(layout)))
+
+
+def _ends_blank(file: _Bytes, end: int) -> bool:
+    """Whether nothing but zeros precedes `end`, as where room was made for what did not come."""
+    return end > _BLANK and not any(file.at(end - _BLANK, _BLANK))
 
 
 # ------------------------------------------------------------------ AVI
@@ -159,10 +164,17 @@ def _matroska(file: _Bytes) -> Ending:
     return replace(_end_of_matroska(file, damaged), damaged=tuple(damaged))
 
 
-def _fits_checksum(file: _Bytes, start: int, end: int) -> bool:
-    """Whether a cluster fits its checksum, if it begins with one, as FFmpeg's do in Matroska."""
+def _is_sound(file: _Bytes, start: int, end: int) -> bool:
+    """Whether a cluster fits its checksum; or where it begins with none, as FFmpeg's do only in Matroska, whether its
+    elements follow one another up to its end."""
     if end - start < 6 or file.at(start, 2) != bytes([_CRC, 0x84]):
-        return True
+        position = start
+        while position < end:
+            kind, length, content = _element(file, position)
+            if kind not in _IN_CLUSTER or length == _LIVE:
+                return False
+            position = content + length
+        return position == end
     found = 0
     for position in range(start + 6, end, 1 << 20):
         found = zlib.crc32(file.at(position, min(1 << 20, end - position)), found)
@@ -192,7 +204,7 @@ def _end_of_matroska(file: _Bytes, damaged: list[range]) -> Ending:
                 continue
             if content + length > file.size:
                 return Ending("inside a cluster")
-            if not _fits_checksum(file, content, content + length):
+            if not _is_sound(file, content, content + length):
                 damaged.append(range(position, content + length))
         elif in_cluster and kind in _IN_CLUSTER:
             if content + length > file.size:
@@ -204,7 +216,7 @@ def _end_of_matroska(file: _Bytes, damaged: list[range]) -> Ending:
             if content + length > file.size:
                 return _WHOLE if clusters else _UNKNOWN  # an index or tags behind the pictures
         else:
-            return _UNKNOWN
+            return Ending("inside a cluster") if in_cluster else _UNKNOWN
         if length == _LIVE:
             return _UNKNOWN
         position = content + length
@@ -251,25 +263,32 @@ def _place_of_cues(file: _Bytes, position: int, end: int) -> int:
 # ------------------------------------------------------------------ ASF, WMV
 
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+_ASF_PACKET = b"\x82\0\0"  # how FFmpeg, too, finds the next one
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
 def _asf(file: _Bytes) -> Ending:
-    """The data object must lie in the file, unless it is a broadcast, which does not know its length."""
+    """The data object must lie in the file, and its packets one after the other, unless it is a broadcast, which does
+    not know its length."""
     (header,) = file.unpack(16, "<Q")
     objects = file.at(0, min(header, 1 << 20))
     at = objects.find(_ASF_FILE_PROPERTIES)
     if at < 0:
         return _UNKNOWN
-    played, _, preroll, flags = struct.unpack_from("<QQQI", objects, at + 64)
+    played, _, preroll, flags, size, largest = struct.unpack_from("<QQQIII", objects, at + 64)
     seconds = max(0.0, played / 1e7 - preroll / 1e3)
     if flags & 1 or file.at(header, 16) != _ASF_DATA:
         return _UNKNOWN
     (length,) = file.unpack(header + 16, "<Q")
-    if header + length > file.size:
-        return Ending("inside its data packets", seconds=seconds)
-    is_blank = length > _BLANK and not any(file.at(header + length - _BLANK, _BLANK))
-    return Ending(is_whole=length > 50 and not is_blank, seconds=seconds)
+    start, end, damaged = header + 50, header + length, list[range]()
+    if size == largest > 2 and file.at(start, 3) == _ASF_PACKET:
+        for place in range(start, min(end, file.size) - 2, size)[:_MOST_ELEMENTS]:
+            if file.at(place, 3) != _ASF_PACKET:
+                begun = damaged.pop().start if damaged and damaged[-1].stop == place else place
+                damaged.append(range(begun, place + size))
+    cut = "inside its data packets" if end > file.size else ""
+    is_whole = start < end <= file.size and not _ends_blank(file, end)
+    return Ending(cut, is_whole, seconds, tuple(damaged))
 
 
 # ------------------------------------------------------------------ FLV
@@ -285,6 +304,7 @@ def _flv(file: _Bytes) -> Ending:
     position += 4
     stated = {b"duration": 0.0, b"filesize": 0.0}
     last = longest = 0  # milliseconds: the time of the last tag, and the longest from one to the next
+    damaged: tuple[range, ...] = ()
     for _ in range(_MOST_ELEMENTS):
         if position >= file.size:
             break
@@ -295,7 +315,8 @@ def _flv(file: _Bytes) -> Ending:
         )
         length, time = (high << 16) + low, (later << 16) + time + (file.at(position + 7, 1)[0] << 24)
         if kind & 0x1F not in (8, 9, 18):
-            return _UNKNOWN
+            damaged = (range(position, position + 1),)
+            break
         if position + 11 + length > file.size:
             is_end = kind == 9 and length == 5 and file.size > position + 12 and file.at(position + 12, 1) == b"\2"
             return _WHOLE if is_end else Ending("inside a tag")
@@ -308,9 +329,9 @@ def _flv(file: _Bytes) -> Ending:
         last, longest = max(last, time), max(longest, time - last)
         position += 15 + length
     size, until = stated[b"filesize"], _SECOND * stated[b"duration"]
-    if size > file.size + 4 or (not size and until > last + max(_SECOND, 2 * longest)):
-        return Ending("before its last tag")
-    return Ending(is_whole=size == file.size)
+    if size > file.size + 4 or ((damaged or not size) and until > last + max(_SECOND, 2 * longest)):
+        return Ending("before its last tag", damaged=damaged)
+    return Ending(is_whole=size == file.size and not damaged, damaged=damaged)
 
 
 # ------------------------------------------------------------------ Ogg
@@ -385,6 +406,8 @@ def _transport_stream(file: _Bytes, stream: int) -> Ending:
 
     A picture without a length ends in a packet that is filled up to its fixed length, save one in 184 that fits.
     """
+    if _ends_blank(file, file.size):
+        return Ending("in blank space")
     for length, lead in ((188, 0), (192, 4), (204, 0)):
         count = file.size // length
         places = [lead + length * n for n in (0, 1, 2, count // 2, count - 2, count - 1)]
@@ -427,7 +450,7 @@ def _gif(file: _Bytes) -> Ending:
             elif kind == 0x21:
                 position += 2
             else:
-                return _UNKNOWN
+                return Ending("in blank space") if _ends_blank(file, file.size) else _UNKNOWN
             while length := file.at(position, 1)[0]:
                 position += 1 + length
             position += 1

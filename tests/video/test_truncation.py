@@ -114,10 +114,24 @@ def test_what_a_cut_film_still_has_is_given_out_where_allowed(films: dict[str, P
 
 
 def test_a_film_of_which_half_is_still_blank_is_truncated(films: dict[str, Path], tmp_path: Path) -> None:
-    for name in ("mpeg4.avi", "ffv1.mkv", "wmv2.wmv", "h264.flv"):
+    for name in ("mpeg4.avi", "ffv1.mkv", "wmv2.wmv", "h264.flv", "flv1.flv", "h264.ts", "gif.gif"):
         content = films[name].read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
         assert verdict(tmp_path / name).startswith(("truncated: ", "damaged: ")), name
+        if not name.endswith(".ts"):  # in which nothing tells what comes behind the end from what is missing
+            (tmp_path / name).write_bytes(content + bytes(10_000))
+            assert verdict(tmp_path / name) == str(FRAMES), name
+
+
+@pytest.mark.parametrize("name", ["vp9.webm", "wmv2.wmv", "flv1.flv", "h264.flv"])
+@pytest.mark.parametrize("filled", [False, True])
+def test_a_film_of_which_a_piece_within_is_missing_or_blank_is_damaged_or_truncated(
+    films: dict[str, Path], tmp_path: Path, name: str, filled: bool
+) -> None:
+    content = existing(films, name).read_bytes()
+    start, stop = (len(content) * percent // 100 for percent in (50, 65))
+    (tmp_path / name).write_bytes(content[:start] + bytes(filled * (stop - start)) + content[stop:])
+    assert verdict(tmp_path / name).startswith(("truncated: ", "damaged: "))
 
 
 # ------------------------------------------------------------------ headers and tags that are wrong in whole files
