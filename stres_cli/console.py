@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from pipelines.errors import Interrupted, StresError, UsageError
+from pipelines.errors import Interrupted, MissingError, StresError, UsageError
 from pipelines.interface.wording import printable
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.ranks import launched, ranks
@@ -118,6 +118,9 @@ def command(as_json: bool, debug: bool, *, shared: bool = False) -> Iterator[Com
                 ui.fail(ui.interrupted, error.exit_code)
             elif isinstance(error, StresError):
                 ui.fail(str(error), error.exit_code)
+            elif isinstance(error, OSError) and error.filename is not None:
+                place = f"{error.filename} cannot be used ({error.strerror})"
+                ui.fail(f"{place}: check the path, and the permissions of the folders above it", MissingError.exit_code)
             else:
                 first_line = f"{type(error).__name__}: {error}".partition("\n")[0]
                 ui.fail(f"internal error, please report it: {first_line} (--debug shows the traceback)", 4)

@@ -5,6 +5,7 @@ UCF101: `classInd.txt` (`1 ApplyEyeMakeup`), `trainlist01.txt` (`Class/clip.avi 
 `<clip>.avi 1|2|0`: train, test, unused.
 """
 
+import codecs
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,6 +112,14 @@ def is_ucf101_list(name: str) -> bool:
 def is_hmdb51_list(name: str) -> bool:
     """Whether a file of this name is one of HMDB51's split lists."""
     return _HMDB51_LIST.match(name) is not None
+
+
+def text_of_list(content: bytes) -> str:
+    """The text of a list: UTF-8, in which other bytes stand for themselves, as in names of files; or UTF-16, as
+    PowerShell writes it. Joined lists have a mark of its encoding before the first line of each."""
+    utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode(*(("utf-16", "replace") if utf_16 else ("utf-8", "surrogateescape")))
+    return re.sub("^\ufeff", "", text, flags=re.MULTILINE)
 
 
 def fits_on_a_line(name: str) -> bool:
@@ -301,8 +310,7 @@ def _read_hmdb51(folder: Path) -> list[_Numbered]:
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """(where it stands, line) of all lines that are not blank, without blanks at their ends."""
     try:
-        # As the file system's names: bytes that are no UTF-8 stand for themselves.
-        text = path.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+        text = text_of_list(path.read_bytes())
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
     for number, line in enumerate(text.split("\n"), start=1):

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -140,7 +141,7 @@ def _record_known_outcomes(job: Job[Task], division: Division[Task], refused: Se
             named.add(str(path))
             path = path.parent
     renamed = {row for row in others if row.path in named and video_of(row.video) != Path(row.path).stem}
-    gone = {row.key for row in others if row in renamed or not Path(row.path).exists()}
+    gone = {row.key for row in others if row in renamed or not os.path.exists(row.path)}
     record_outcomes(job.workspace, failed=refused, succeeded=done | gone)
 
 

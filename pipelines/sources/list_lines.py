@@ -4,13 +4,13 @@ Face's `metadata.csv` and `metadata.jsonl`; and of segments of videos: `path,sta
 ActivityNet's annotations, and the segments of a timeline.
 """
 
-import codecs
 import contextlib
 import csv
 import io
 import json
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +19,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from pipelines.datasets.split_lists import is_hmdb51_list, is_ucf101_list
+from pipelines.datasets.split_lists import is_hmdb51_list, is_ucf101_list, text_of_list
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.wording import plural, some
-from pipelines.sources.names import VIDEO_SUFFIXES, is_video, split_of
+from pipelines.sources.names import VIDEO_SUFFIXES, is_video
 from pipelines.sources.segments import Segment
 
 PATH_COLUMNS = (
@@ -187,10 +187,7 @@ def read_entries(
 def read_text(list_file: Path) -> str:
     """The text of a list. Raises `MissingError` where it cannot be read, `UsageError` where it is no text."""
     try:
-        # Bytes that are not UTF-8 are kept, as in names of files.
-        data = list_file.read_bytes()
-        utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # PowerShell's
-        text = data.decode(*(("utf-16", "replace") if utf_16 else ("utf-8", "surrogateescape"))).removeprefix("\ufeff")
+        text = text_of_list(list_file.read_bytes())
     except OSError as error:
         raise MissingError(f"{list_file} cannot be read ({error.strerror}): check its permissions") from error
     if "\0" in text:
@@ -273,18 +270,15 @@ def three_columns(entries: list[Entry]) -> list[Entry]:
 
 
 def spellings(path: str) -> Iterator[str]:
-    """The forms under which a listed path may exist here: as it is, and with Windows' separators turned."""
-    yield path
-    if "\\" in path:
-        yield path.replace("\\", "/")
+    """The forms under which a listed path may exist here: as it is, with Windows' separators turned, and with accented
+    letters as one character or, as macOS writes them in names, as two."""
+    slashed = path.replace("\\", "/")
+    yield from dict.fromkeys((path, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))))
 
 
 def is_there(folder: Path, name: str) -> bool:
     """Whether a folder holds a file of that name, which may be none that a file can have."""
-    try:
-        return os.path.isfile(folder / name)
-    except ValueError:
-        return False
+    return os.path.isfile(folder / name)
 
 
 # ------------------------------------------------------------------ columns with names
@@ -369,7 +363,7 @@ def _of_table(
 
 def _of_columns(columns: Mapping[str, str], where: str, label_columns: Sequence[str], whole_videos: bool) -> Entry:
     label = next((columns[name] for name in label_columns if columns.get(name)), "")
-    split = next((split_of(columns[name]) for name in _SPLIT_COLUMNS if columns.get(name)), "")
+    split = next((columns[name] for name in _SPLIT_COLUMNS if columns.get(name)), "")
     if all(columns.get(name) for name in _KINETICS):
         try:
             start, end = (int(float(columns[name])) for name in _KINETICS[1:])
@@ -433,7 +427,7 @@ def _of_activitynet(document: Mapping[str, Any], list_file: Path, notes: list[st
     unusable: list[str] = []
     labels: dict[tuple[str, Segment | None], set[str]] = defaultdict(set)
     for video, about in document["database"].items():
-        split = split_of(str(about.get("subset", "")))
+        split = str(about.get("subset", ""))
         for number, annotation in enumerate(about.get("annotations", []), start=1):
             where = f"video {video}, annotation {number}"
             try:

@@ -4,11 +4,12 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from pipelines.errors import MissingError, UsageError
-from pipelines.interface.wording import plural
+from pipelines.interface.wording import plural, some
 from pipelines.sources.class_names import with_class_names
 from pipelines.sources.list_lines import (
     SEPARATORS,
@@ -61,12 +62,19 @@ def read_list(
     entries = three_columns(list(read_entries(list_file, folders, notes, label_column, whole_videos)))
     if not pictures and entries and not any(is_video(Path(entry.path)) for entry in entries[:100]):
         first = entries[0]
-        if any((folder / first.path).is_dir() for folder in folders):
+        if any(os.path.isdir(folder / first.path) for folder in folders):
             raise UsageError(
                 f"{first.where} names a folder, {first.path}: a list of folders of pictures (rawframes) is for `stres "
                 f"import-frames DIR --list {list_file}`"
             )
     entries = with_class_names(entries, list_file, class_names, notes)
+    no_split = [entry.split for entry in entries if entry.split and not split_of(entry.split)]
+    if no_split:
+        notes.append(
+            f"{plural(len(no_split), 'row')} of {list_file} in no split: {some(sorted(set(no_split)))} is none of "
+            "train, validation and test"
+        )
+    entries = [replace(entry, split=split_of(entry.split)) for entry in entries]
     of_list = _split_of_list(list_file)
     by_stem = cache(lambda: _videos_by_stem(folders[0]))  # only where it is needed
     places: dict[str, tuple[Path, str]] = {}  # of each path, which hundreds of segments may share
@@ -92,10 +100,10 @@ def read_list(
                 f"{entry.where}: {what} has the label {label!r}, but {known.where} gives it "
                 f"{known.label or UNLABELLED!r}: keep one"
             )
-        if of_segments and (other := in_split.setdefault(path, entry)).split != entry.split:
+        if (other := in_split.setdefault(path, entry)).split != entry.split:
             raise UsageError(
                 f"{entry.where} has {entry.path} in the split {entry.split or 'none'!r}, {other.where} in "
-                f"{other.split or 'none'!r}: a video's segments belong to one split"
+                f"{other.split or 'none'!r}: a video belongs to one split"
             )
         twice += known is not entry
         if known is entry:
@@ -201,7 +209,7 @@ def _found(entry: Entry, folders: Sequence[Path], by_stem: Callable[[], Mapping[
         if len(replacements or named) == 1:
             return (replacements or named)[0], ""
     first = folders[0] / entry.path.replace("\0", "")
-    if any((folder / entry.path).is_dir() for folder in folders):
+    if any(os.path.isdir(folder / entry.path) for folder in folders):
         return first, f"{first} is a folder: `stres import-frames` takes folders of pictures"
     looked = f"there is no {first}"
     if not os.path.isabs(entry.path):
@@ -217,10 +225,12 @@ def _in_the_way(entry: Entry) -> str:
     """The likely reason why a line is misread, as a sentence; "" if there is none."""
     if re.match(r"^[A-Za-z]:[\\/]", entry.path):
         return ". It is a Windows path, which does not exist here"
+    if "://" in entry.path or entry.path.startswith(("~", "$")):
+        return ". Addresses, ~ and variables are not followed: write the path of the file"
     if set(entry.path) & {'"', "'"}:
         return ". Its quotation marks may be the reason: quote the whole path, or nothing"
     if is_video(Path(entry.path or entry.label)) and not entry.label and SEPARATORS.search(entry.path):
         return ". No label follows it, unless the columns are swapped: the path comes first"
-    if len(SEPARATORS.split(entry.path)) > 1 and not is_video(Path(entry.path)):
-        return ". An extra column may be the reason: a line is `path label`"
+    if set(entry.path) & set(",;|") or (len(SEPARATORS.split(entry.path)) > 1 and not is_video(Path(entry.path))):
+        return ". An extra column, or another separator, may be the reason: a line is `path label`"
     return ""

@@ -285,10 +285,12 @@ def refuse_unusable(found: Iterable[VideoSource]) -> tuple[list[VideoSource], li
 def _unusable(class_name: str, video: str, path: Path) -> str:
     """Why no stage can store a video of these names; "" where it can."""
     if not _is_utf8(str(path)) or not _is_utf8(class_name):
-        return "the path or label is not valid UTF-8: rename the file"
+        return "the path or label is not valid UTF-8: rename the file, or save the list that names it as UTF-8"
     if len(video.encode()) > _LONGEST_NAME:
         return f"the name has more than {_LONGEST_NAME} bytes, too many for a file name with .h5: rename it"
     for what, name in (("class", class_name), ("video", video)):
+        if name.startswith("."):
+            return f"the {what}'s name {name!r} begins with a dot, and would be stored out of sight: rename it"
         if not fits_on_a_line(name):
             return (
                 f"the {what}'s name {name!r} has a line break or a blank at an end, which no split list can hold: "

@@ -4,6 +4,7 @@ Letters: F fields, H W pixels.
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -172,7 +173,7 @@ class _Check:
             not_recomputable = "it was imported"
         elif settings.method not in METHODS:
             not_recomputable = "its method is not one of stres"
-        elif from_video and not Path(self.sources["flow"]).is_file():
+        elif from_video and not os.path.isfile(self.sources["flow"]):
             not_recomputable = "its source is gone"
         elif from_video and "flow" in self.changed:
             not_recomputable = "its source has changed"

@@ -57,7 +57,7 @@ def requeue(workspace: Workspace, reports: Iterable[VideoReport], faults: Iterab
             stage = f"import-{kind}" if is_pictures(source) else f"extract-{kind}"
             requeued.append(Requeued(kind, stage, task.class_name, task.video, source))
             # A row whose path is gone would be dropped, as that of a video that is no longer wanted.
-            kept = source if Path(source).is_file() else str(aside)
+            kept = source if os.path.isfile(source) else str(aside)
             reason = "verify found " + "; ".join(reasons[task.id, kind])
             rows.append(Failure(stage, task.class_name, task.video, kept, reason))
     record_outcomes(workspace, failed=rows)

@@ -121,6 +121,23 @@ def test_3_what_is_missing_is_named_in_one_sentence(stres, workspace, arguments,
     assert expected.format(work=workspace.root) in shown.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "extract-frames {}",
+        "import-frames {}",
+        "train --splits {}",
+        "report --with {}.csv",
+        "status -w {}",
+    ],
+)
+def test_3_a_path_that_the_system_refuses_is_no_bug(stres, workspace, arguments):
+    shown = stres(*arguments.format("long" * 70).split(), STRES_WORKSPACE=str(workspace.root))
+
+    assert shown.exit_code == 3
+    assert "cannot be used (File name too long): check the path, and the permissions of the" in shown.stderr
+
+
 def test_4_an_unexpected_error_is_one_sentence_and_a_traceback_only_with_debug(stres, monkeypatch, tmp_path):
     def fail(config, on_progress):
         raise RuntimeError("boom\nand more")

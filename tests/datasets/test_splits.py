@@ -78,6 +78,13 @@ def test_numbers_may_have_any_digits_and_windows_line_ends(tmp_path):
     assert read_lists(folder)[0].train == ["Bend/v_Bend_g01_c01", "Walk/v_Walk_g01_c01"]
 
 
+def test_lists_as_powershell_writes_them_are_read(tmp_path):
+    before = read_lists(write(tmp_path, **UCF))
+    for path in tmp_path.iterdir():
+        path.write_text(path.read_text(), encoding="utf-16")
+    assert read_lists(tmp_path) == before
+
+
 def test_names_may_hold_blanks_dots_and_other_bytes(tmp_path):
     folder = write(
         tmp_path,

@@ -77,6 +77,27 @@ def test_lists_that_windows_programs_write_are_read(data, encoding):
     assert labels(find_videos("list.txt")) == {"v/r/c.avi": "red", "v/r/d.avi": "blue"}
 
 
+def test_joined_lists_and_names_as_macos_writes_them_are_read(data):
+    (data / "cafe\u0301.avi").touch()
+    found = read("v/r/c.avi red\n\ufeffv/r/d.avi blue\ncaf\xe9.avi red\n")
+    assert labels(found) == {"v/r/c.avi": "red", "v/r/d.avi": "blue", "cafe\u0301.avi": "red"}
+
+
+def test_what_would_be_stored_out_of_sight_or_under_no_name_is_refused(data):
+    (data / "v/.c.avi").touch()
+    found = read(f"v/.c.avi red\nv/r/c.avi .red\nv/{'a' * 300}.avi red\nv/r/d.avi blue\n")
+    assert [video.id for video in found.videos] == ["blue/d"]
+    assert ["begins with a dot" in one.problem for one in found.problems] == [True, True, False]
+
+
+def test_a_split_of_another_name_is_told_and_a_video_is_in_one_split(data):
+    found = read("path,label,split\nv/r/c.avi,red,train\nv/r/d.avi,blue,fold 2\n")
+    assert [video.split for video in found.videos] == ["", "train"]
+    assert "1 row of list.txt in no split: fold 2 is none of train, validation and test" in found.account.notes
+    with pytest.raises(UsageError, match=r"line 3 has v/r/c\.avi in the split 'test'.* a video belongs to one split"):
+        read("path,label,split\nv/r/c.avi,red,train\nv/r/c.avi,red,test\n")
+
+
 def test_a_line_break_within_quotes_is_part_of_a_path(data):
     (data / "new\nline").mkdir()
     (data / "new\nline" / "c.avi").write_bytes(b"x")
@@ -295,7 +316,10 @@ def test_a_missing_video_says_every_path_looked_for_and_the_folder_it_is_relativ
         ("red v/gone.avi", "the columns are swapped"),
         ("'v/gone one.avi red", "Its quotation marks may be the reason"),
         ("D:\\videos\\a.avi red", "a Windows path"),
-        ("12 gone red", "An extra column may be the reason"),
+        ("12 gone red", "An extra column, or another separator, may be the reason"),
+        ("12,v/r/c.avi,red", "An extra column, or another separator, may be the reason"),
+        ("v/r/c.avi|red", "An extra column, or another separator, may be the reason"),
+        ("~/v/r/c.avi red", "Addresses, ~ and variables are not followed"),
     ],
 )
 def test_what_is_in_the_way_is_named(data, line, told):
