@@ -127,7 +127,7 @@ def test_3_what_is_missing_is_named_in_one_sentence(stres, workspace, arguments,
         "extract-frames {}",
         "import-frames {}",
         "train --splits {}",
-        "report --with {}.csv",
+        "show-flow {}.avi",
         "status -w {}",
     ],
 )
