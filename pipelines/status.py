@@ -16,6 +16,7 @@ from pipelines.datasets.catalogue import artifact_files
 from pipelines.datasets.split_lists import read_lists
 from pipelines.datasets.splits import sets_of_splits
 from pipelines.errors import StresError
+from pipelines.evaluation.protocols import IMPORTED
 from pipelines.interface import options
 from pipelines.interface.options import command_line
 from pipelines.interface.wording import percent, plural, some
@@ -219,4 +220,6 @@ def _next(workspace: Path, steps: Sequence[Step], listed: Sequence[runs.ListedRu
         return command_line(workspace, "report", "--run", shlex.quote(newest.name))
     if not scored:
         return f"the `stres train` command that began {listed[0].name}, again"
+    if all(one.origin == IMPORTED for one in listed):
+        return command_line(workspace, "extract-frames", "VIDEOS")
     return command_line(workspace, "predict", "VIDEO")

@@ -24,7 +24,7 @@ def show(result: "Result", console: PlainConsole, then: str) -> None:
     size = decimal(round(1e9 * result.gigabytes))
     console.say(
         f"{plural(result.videos, 'video')}, {plural(result.files, 'file')}, {size} in "
-        f"{duration(result.seconds)} ({rate:.0f} videos/s)"
+        f"{duration(result.seconds)} ({rate:.1f} videos/s)"
     )
     if result.sources_absent:
         console.say(

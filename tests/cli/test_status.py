@@ -176,6 +176,10 @@ def test_imported_scores_are_listed_beside_the_runs(ask, stres, work, tmp_path):
     (theirs,) = (one for one in ask("runs", work)["runs"] if one["name"] == "theirs")
     assert (theirs["origin"], theirs["split"], theirs["scores"][0]["top1"]) == ("imported", 1, 1.0)
     assert "theirs" in ask("status", work)["steps"][3]["found"]
+    shutil.rmtree(work.runs)
+    shutil.rmtree(work.scores / "split1")
+    shown = stres("report", "-w", work.root)
+    assert shown.stdout.count("; next: ") == shown.stdout.count("; next: stres extract-frames VIDEOS ") == 1
 
 
 def test_a_run_that_was_moved_aside_is_neither_to_be_continued_nor_to_be_tested(ask, work):

@@ -76,7 +76,7 @@ def test_a_terminal_gets_a_table_with_what_to_do_and_only_some_of_the_faults() -
     verify_view.show(result, console, "stres verify --fix")
 
     text = console.export_text()
-    assert "10 videos, 20 files, 100.0 MB in 2 s (5 videos/s)" in text
+    assert "10 videos, 20 files, 100.0 MB in 2 s (5.0 videos/s)" in text
     assert "8 faults" in text
     (row,) = (line for line in text.splitlines() if "│ missing" in line)
     assert " 7 " in row
