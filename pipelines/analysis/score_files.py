@@ -173,6 +173,8 @@ def _names_classes(row: Sequence[str], classes: Collection[str], known: VideoNam
     if known is not None and known.matching(row[0]):
         return False
     cells = [cell.strip() for cell in row[1:]]
+    if cells and cells[0].casefold() in _LABEL_COLUMNS and cells[0] not in classes:
+        cells = cells[1:]
     if (cells and sorted(cells) == sorted(classes)) or row[0].strip().casefold() in _ID_COLUMNS:
         return True
     # A number: the row holds scores, before which a label may stand.

@@ -47,7 +47,7 @@ def load(path: Path, schema: str) -> dict[str, Any]:
         MissingError: The file is absent, damaged, of another schema, or holds weights that are not finite.
     """
     try:
-        content = read_tensors(path, verify=True)
+        content = read_tensors(path)
     except FileNotFoundError:
         raise MissingError(f"{path} is missing: run `stres train` first") from None
     except TensorFileError as error:

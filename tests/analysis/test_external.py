@@ -167,13 +167,25 @@ NUMBERS = [str(number) for number in (0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9)]  # 
 
 def perfect_of_numbers(header: Sequence[str] | None) -> str:
     """Scores 1 in the column of its class for a video of each of twelve numbers; columns from 0 up unless named."""
-    order = list(header)[1:] if header else [str(number) for number in range(12)]
-    rows = [f"v{name}_1," + ",".join("1" if name == column else "0" for column in order) for name in NUMBERS]
+    order = [name for name in header[1:] if name != "label"] if header else [str(number) for number in range(12)]
+    labels = header is not None and "label" in header
+    rows = [
+        f"v{name}_1," + f"{name}," * labels + ",".join("1" if name == column else "0" for column in order)
+        for name in NUMBERS
+    ]
     return "\n".join(([",".join(header)] if header else []) + rows) + "\n"
 
 
 @pytest.mark.parametrize(
-    "header", [["video", *map(str, range(12))], ["video", *NUMBERS], ["clip", *NUMBERS[::-1]], ["", *NUMBERS], None]
+    "header",
+    [
+        ["video", *map(str, range(12))],
+        ["video", *NUMBERS],
+        ["clip", *NUMBERS[::-1]],
+        ["clip", "label", *NUMBERS[::-1]],
+        ["", *NUMBERS],
+        None,
+    ],
 )
 def test_numbers_as_class_names_are_matched_by_name_or_by_their_number(
     tmp_path: Path, header: Sequence[str] | None

@@ -149,6 +149,22 @@ def test_a_damaged_file_is_refused(tmp_path, small_net, content):
         load_pretrained(small_net(), tmp_path / "bad.pth")
 
 
+def test_a_file_with_a_hole_is_refused_where_it_has_checksums(tmp_path):
+    path = tmp_path / "hole.pth"
+    torch.save({"weight": torch.ones(5000)}, path)
+    content = bytearray(path.read_bytes())
+    content[9000:11000] = bytes(2000)
+    path.write_bytes(content)
+    with pytest.raises(MissingError, match=r"hole/data/0 does not match its checksum"):
+        read_state_dict(path)
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"weight": torch.ones(5000)}, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_state_dict(path)["weight"].sum() == 5000
+
+
 def zipped(members: dict[str, bytes]) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
