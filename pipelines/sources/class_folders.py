@@ -1,6 +1,7 @@
 """The classes, and where the folders say it the splits, of a folder of videos.
 
     <class>/clip.avi, <class>/<group>/clip.avi       classes; videos may lie deeper
+    <class>/train/clip.avi, <class>/test/...         classes, then splits
     train/<class>/clip.mp4, val/..., test/...        splits, then classes; part_0/ and replacement/ have no meaning
     clip.mp4, train/clip.mp4 and metadata.csv        Hugging Face's VideoFolder: file_name,label
     train/<id>_000001_000011.mp4 and annotations/    Kinetics before its videos are sorted into classes
@@ -12,6 +13,7 @@ and the network would be right about each.
 import itertools
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -90,10 +92,11 @@ def read_class_folders(root: Path, *, workspace: Path | None, classes_at: int | 
             _note_empty(read, with_videos, 1)
     spellings: dict[str, set[str]] = defaultdict(set)
     for video in read.videos:
-        spellings[video.class_name.casefold()].add(video.class_name)
+        spellings[unicodedata.normalize("NFC", video.class_name).casefold()].add(video.class_name)
     for names in spellings.values():
         if len(names) > 1:
-            read.notes.append(f"the classes {' and '.join(sorted(names))} differ in upper and lower case only")
+            differ = "differ in upper and lower case only, or in how accents are written"
+            read.notes.append(f"the classes {' and '.join(sorted(names))} {differ}")
     return read
 
 
@@ -259,6 +262,9 @@ def _label(read: FolderOfVideos, videos: Sequence[Found], top: str) -> list[Foun
             "`predict` takes them"
         )
         return list(videos)
+    if not top and all(len(video.folders) == 2 and split_of(video.folders[1]) for video in videos):
+        read.layout = "class folders with splits"
+        return [replace(video, class_name=video.folders[0], split=split_of(video.folders[1])) for video in videos]
     _require_class_level(read, videos, folder)
     read.layout = read.layout or "class folders"
     return [replace(video, class_name=video.folders[0]) for video in videos]
@@ -287,6 +293,9 @@ def _require_class_level(read: FolderOfVideos, videos: Sequence[Found], folder: 
             f"{tops[0]} is the only class"
         )
     groups = sorted(top for top in below if top not in direct)
+    splits = {name for video in videos for name in video.folders[:-1] if split_of(name)}
+    if splits:
+        raise _mixed(read, f"{some(sorted(splits))}, named as splits are, with folders below")
     if direct and any(len(below[top]) > 1 for top in groups):
         raise _mixed(read, f"videos directly in {some(sorted(direct), 4)}, but in {some(groups, 4)} one folder deeper")
     if below:

@@ -131,6 +131,21 @@ def test_a_folder_two_levels_too_high_names_the_innermost(tmp_path):
         find_videos(tmp_path)
 
 
+def test_splits_below_the_classes_are_the_videos_splits(tmp_path):
+    make(tmp_path, "jump/train/a.avi", "jump/val/b.avi", "run/train/c.avi")
+    found = find_videos(tmp_path)
+    assert [(video.id, video.split) for video in found.videos] == [
+        *(("jump/a", "train"), ("jump/b", "validation"), ("run/c", "train"))
+    ]
+
+
+@pytest.mark.parametrize("beside", ["other/run/b.avi", "split1/test/run/b.avi"])
+def test_folders_named_as_splits_with_folders_below_are_no_classes(tmp_path, beside):
+    make(tmp_path, "train/jump/a.avi", beside)
+    with pytest.raises(UsageError, match=r"does not say which folders are the classes: it holds .*named as splits are"):
+        find_videos(tmp_path)
+
+
 def test_a_folder_above_the_splits_is_refused_and_its_splits_are_found_at_the_level_given(tmp_path):
     make(tmp_path, "data/train/jump/a.avi", "data/val/run/b.avi")
     with pytest.raises(UsageError, match=rf"2 folders of videos \(train, val\): give {tmp_path}/data "):
@@ -275,4 +290,6 @@ def test_class_folders_without_videos_are_named(tmp_path):
 
 def test_classes_that_differ_in_case_only_are_told(tmp_path):
     make(tmp_path, "Jump/a.avi", "jump/b.avi", "run/c.avi")
-    assert find_videos(tmp_path).account.notes == ["the classes Jump and jump differ in upper and lower case only"]
+    assert find_videos(tmp_path).account.notes == [
+        "the classes Jump and jump differ in upper and lower case only, or in how accents are written"
+    ]
