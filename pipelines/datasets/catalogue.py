@@ -270,7 +270,8 @@ def _entries(folder: Path) -> list["os.DirEntry[str]"]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise MissingError(f"{folder} cannot be listed ({error.strerror}): check its permissions") from error
+        advice = "check the path, and the permissions of the folders above it"
+        raise MissingError(f"{folder} cannot be listed ({error.strerror}): {advice}") from error
 
 
 def _examine(file: ArtifactFile) -> Artifact | ArtifactError:

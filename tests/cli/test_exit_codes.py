@@ -138,6 +138,14 @@ def test_3_a_path_that_the_system_refuses_is_no_bug(stres, workspace, arguments)
     assert "cannot be used (File name too long): check the path, and the permissions of the" in shown.stderr
 
 
+def test_3_a_workspace_below_a_file_is_not_called_one_of_permissions(stres, two_classes, tmp_path):
+    (tmp_path / "file").touch()
+    shown = stres("extract-frames", two_classes, "-w", tmp_path / "file")
+
+    assert shown.exit_code == 3
+    assert "cannot be listed (Not a directory): check the path" in shown.stderr
+
+
 def test_4_an_unexpected_error_is_one_sentence_and_a_traceback_only_with_debug(stres, monkeypatch, tmp_path):
     def fail(config, on_progress):
         raise RuntimeError("boom\nand more")
