@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.datasets.catalogue import load_catalogue
-from pipelines.errors import VideoError
+from pipelines.errors import StorageError, VideoError
 from pipelines.jobs.dry_run import estimate
 from pipelines.jobs.resume import Division
 from pipelines.jobs.task import ExtractResult, Job, Probe, Task, VideoTask, by_video, what_are
@@ -93,7 +93,8 @@ def run_job(
             if division.to_do and mark is not None:
                 with storage_errors(mark):
                     mark.touch()
-                held.enter_context(locked(mark, wait=False, shared=True))
+                with contextlib.suppress(StorageError):  # another process ended, and has just removed it
+                    held.enter_context(locked(mark, wait=False, shared=True))
             _record_known_outcomes(job, division, refused)
         try:
             _process(job, division.to_do, meter)
