@@ -243,6 +243,23 @@ def test_videos_are_not_stored_beside_others_of_another_size(
     assert [video.width for video in load_catalogue(workspace).videos] == [42, 42]
 
 
+def test_flow_of_other_settings_beside_what_is_stored_is_told_at_the_end(
+    tmp_path: Path, workspace: Workspace, write_clip: WriteClip
+) -> None:
+    """As of two commands at once, or where only some of the videos are made again."""
+    write_clip(tmp_path / "a/x/c.avi", frames=2)
+    write_clip(tmp_path / "b/x/d.avi", frames=2)
+    told: list[str] = []
+    for folder, bound in (("a", 20.0), ("b", 10.0)):
+        config = extract_flow.Config(
+            workspace.root, str(tmp_path / folder), method="farneback", workers=1, bound=bound, overwrite=True
+        )
+        extract_flow.run(config, lambda progress: told.append(progress.message))
+    (sentence,) = (text for text in told if "contradict" in text)
+    assert "c.h5 has bound 20.0" in sentence
+    assert "d.h5 has 10.0" in sentence
+
+
 def test_the_option_that_gave_a_size_is_named() -> None:
     stored = {"width": 64, "height": 48, "source_width": 64, "source_height": 48}
     assert _size_option(stored) == "leave out --short-side"
