@@ -17,7 +17,7 @@ from pipelines.errors import MissingError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scores import SCORES_SCHEMA
 from pipelines.interface.options import python_literal
-from pipelines.interface.wording import percent, plural, printable, settings
+from pipelines.interface.wording import percent, plural, printable, setting, settings
 from pipelines.storage.atomic import read_json
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.quantise import MAX_LEVEL, NO_MOTION
@@ -81,7 +81,7 @@ def write_card(about: Exported, model: Deployed) -> str:
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, finalize=_cell
     )
-    environment.filters |= {"percent": percent, "plural": plural, "settings": settings}
+    environment.filters |= {"percent": percent, "plural": plural, "setting": setting, "settings": settings}
     names = ("appearance", "motion") if about.step == LATE_FUSION else (about.step,)
     steps = {name: config for name, config in about.config.steps.items() if name in names}
     height, width = about.config.size

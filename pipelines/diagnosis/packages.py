@@ -141,7 +141,8 @@ def _check_extras(asked: list[Requirement]) -> list[Check]:
             continue
         versions = {each.name: _version(each.name) for each in members}
         old = [each for each in members if (version := versions[each.name]) and not _accepts(each, version)]
-        subject, fix = f"extra {extra}", pip_install(f"{_US}[{extra}]")
+        # Not `stres[...]`: it is installed from a checkout, and the package index has none.
+        subject, fix = f"extra {extra}", pip_install(*(f"{each.name}{each.specifier}" for each in members))
         listed = ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items())
         if old:
             checks.append(

@@ -47,11 +47,18 @@ def _two_digits(number: float) -> str:
 _EXACT = 1e-9
 
 
+def setting(value: object) -> str:
+    """ "yes", "none", "1,5", "0.001"."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(map(setting, value)) or "none"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def settings(values: Mapping[str, object]) -> str:
-    """ "frames 25, views full, mirror yes": names with their values, as one would type these."""
-    return ", ".join(
-        f"{name} {('no', 'yes')[value] if isinstance(value, bool) else value}" for name, value in values.items()
-    )
+    """ "frames 25, views full, mirror yes"."""
+    return ", ".join(f"{name} {setting(value)}" for name, value in values.items())
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:

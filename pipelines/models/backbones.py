@@ -214,7 +214,7 @@ def from_onnx(
         import onnx
         from onnx import numpy_helper
     except ImportError as error:
-        raise MissingError("ONNX files need the onnx package: pip install 'stres[export]'") from error
+        raise MissingError("ONNX files need onnx: pip install '.[export]' in the checkout of stres") from error
     try:
         graph = onnx.load(str(path)).graph
         values = {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in graph.initializer}

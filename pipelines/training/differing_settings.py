@@ -1,8 +1,9 @@
 """In which settings several runs differ, in words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from pipelines.interface.wording import setting
 from pipelines.training.run_config import RunConfig, compared
 
 _SHOWN_ELSEWHERE = ("split", "split_set", "train_videos", "classes")
@@ -56,7 +57,7 @@ def _flat(config: RunConfig) -> dict[str, str]:
             for key, item in value.items():
                 add(item, f"{path}.{key}" if path else key)
         elif name not in ("name", "num_classes") and not name.endswith("sha256"):
-            found[path] = _words(value)
+            found[path] = setting(value)
 
     document = compared(config.to_json(defaults=True))
     for name in ("schema", *_SHOWN_ELSEWHERE):
@@ -64,11 +65,3 @@ def _flat(config: RunConfig) -> dict[str, str]:
     document["base_run"] = config.base_run.name if config.base_run else None
     add(document, "")
     return found
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ",".join(map(_words, value)) or "none"
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -286,6 +286,7 @@ def test_the_card_says_what_there_is_to_know(joint1, trained_on_videos):
         Run(trained_on_videos.workspace.runs / "split1").weights_sha256("joint1"),
         "| frames 3, views full, mirror yes, temporal sequence | 2 | fused | ",
         "| lr | 0.0001 |",
+        "| temporal pool | none |",
         "checked against the run on jump2.mkv (B 2 T 25, B 1 T 25, B 1 T 1): largest difference",
     ):
         assert text in card

@@ -179,6 +179,7 @@ def test_an_old_or_missing_package_is_named_with_what_to_install(monkeypatch):
     assert look_at("av>=14.0").fix.endswith("-m pip install 'av>=14.0'")
     assert look_at("jinja2>=3.1").found == "not installed; stres needs >=3.1"
     assert (extra.status, extra.found) == ("warning", "onnx 1.2; too old: onnx")
+    assert extra.fix.endswith("-m pip install 'onnx>=1.17'")
 
 
 RAISED = {
