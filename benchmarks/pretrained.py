@@ -173,9 +173,6 @@ SETTINGS = {
     "frozen-240": FIRST["frozen-240"],
     "motion": _motion("motion"),
     "motion-scaled": _motion("motion, scaled flow", flow_scale=1.5),
-    "motion-frozen": _motion("motion, frozen up to conv3_x", freeze=3),
-    "motion-dropout": _motion("motion, dropout 0.8", dropout=0.8),
-    "motion-corners": _motion("motion, multi-scale corner crops", augmentation="multi-scale-corner"),
 }
 TRAINING: dict[str, Any] = {"recipe": "finetune", "weights": "v1", "size": (112, 112), "validation": 0.0}
 TRAINING |= {"precision": "bf16", "overrides": PLAIN}
