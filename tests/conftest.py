@@ -19,8 +19,10 @@ from tests.helpers.workspaces import Trained, train_on_videos, write_workspace
 
 WriteClip = Callable[..., np.ndarray]
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a shell's background jobs inherit, and these tests press
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# What a shell's background jobs inherit, or those of nohup, and what these tests send.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

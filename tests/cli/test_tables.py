@@ -45,7 +45,7 @@ def evaluation(console):
     results = [{"protocol": {"frames": 25, "views": v}, **about, **streams} for v in "ab"]
     evaluations = [SimpleNamespace(results=one) for one in results]
     shown = SimpleNamespace(run="a-run-with-a-long-name", results=results[0], evaluations=evaluations)
-    console.print(evaluate._table(shown))
+    evaluate._show_table(SimpleNamespace(out=SimpleNamespace(say=console.print, print=console.print)), shown)
 
 
 def dry_runs(console):
