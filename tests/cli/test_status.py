@@ -179,7 +179,8 @@ def test_imported_scores_are_listed_beside_the_runs(ask, stres, work, tmp_path):
     shutil.rmtree(work.runs)
     shutil.rmtree(work.scores / "split1")
     shown = stres("report", "-w", work.root)
-    assert shown.stdout.count("; next: ") == shown.stdout.count("; next: stres extract-frames VIDEOS ") == 1
+    assert shown.stdout.count("; next: ") == shown.stdout.count("; next: stres status ") == 1
+    assert ask("status", work)["next"].startswith("stres extract-frames VIDEOS ")
 
 
 def test_a_run_that_was_moved_aside_is_neither_to_be_continued_nor_to_be_tested(ask, work):
