@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator
 from types import FrameType
 
@@ -44,6 +45,12 @@ def stop_requests(*, at_once: bool = False) -> Iterator[StopRequest]:
         if at_once or not is_first:
             raise Interrupted(number)
 
+    def hook(ignored: "sys.UnraisableHookArgs") -> None:
+        # Amid a destructor or a callback Python drops what is raised, and would print it; `check` raises it again.
+        if not isinstance(ignored.exc_value, Interrupted):
+            told(ignored)
+
+    told = sys.unraisablehook
     before = {}
     try:
         for number in STOP_SIGNALS:
@@ -52,8 +59,10 @@ def stop_requests(*, at_once: bool = False) -> Iterator[StopRequest]:
     except ValueError:
         yield request
         return
+    sys.unraisablehook = hook
     try:
         yield request
     finally:
+        sys.unraisablehook = told
         for number, handler in before.items():
             signal.signal(number, handler)

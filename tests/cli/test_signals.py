@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from pipelines import train
+from pipelines.errors import Interrupted
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.signals import stop_requests
 from stres_cli import INTERRUPTED
@@ -167,6 +168,23 @@ def test_the_second_sighup_of_a_closed_terminal_does_not_interrupt_the_orderly_e
         signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGHUP)
     assert stop.signal_number == signal.SIGHUP
+
+
+def test_a_signal_amid_a_destructor_prints_nothing_and_is_not_lost(monkeypatch):
+    """Matplotlib's callbacks, too, can be what it interrupts."""
+
+    class Dying:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    with stop_requests(at_once=True) as stop:
+        Dying()
+        with pytest.raises(Interrupted):
+            stop.check()
+    assert told == []
+    assert sys.unraisablehook == told.append
 
 
 @pytest.mark.parametrize("becomes", [RecursionError, None], ids=["another exception", "nothing"])
