@@ -12,7 +12,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
@@ -114,26 +114,8 @@ def read_entries(
     lines = [(where, line) for where, line in lines if line]
     if not lines:
         return
-    if lines[0][1].startswith("{"):
-        with contextlib.suppress(ValueError):  # JSON lines, or broken ones
-            document = json.loads(text)
-            if (annotated := _of_document(document, list_file, notes)) is not None:
-                yield from (replace(entry, segment=None) for entry in annotated) if whole_videos else annotated
-                return
-        for where, line in lines:
-            try:
-                document = json.loads(line, object_pairs_hook=_without_repetition)
-            except ValueError as error:
-                raise UsageError(f"{where} cannot be read as JSON ({error})") from error
-            yield entry_of(_columns_of(document, where), where)
-        return
-    array: list[object] = []
-    if text.lstrip().startswith("["):
-        with contextlib.suppress(ValueError):  # a path may begin with a bracket
-            array = list(json.loads(text))
-    if array:
-        places = (f"{list_file}, element {number}" for number in range(1, len(array) + 1))
-        yield from (entry_of(_columns_of(one, where), where) for where, one in zip(places, array, strict=True))
+    if lines[0][1].startswith(("{", "[")) and (listed := _of_json(text, lines, list_file, notes, entry_of)) is not None:
+        yield from (replace(entry, segment=None) for entry in listed) if whole_videos else listed
         return
     header = header_of(lines[0][1], folders, label_columns)
     if header is not None:
@@ -153,10 +135,17 @@ def read_entries(
         raise UsageError(f"--label-column {label_column}: the first line of {list_file} names no such column")
     else:
         _refuse_header_without_label(*lines[0], folders)
-    by_folder = is_ucf101_list(list_file.name)
+    yield from _of_lines(lines, folders, whole_videos=whole_videos, by_folder=is_ucf101_list(list_file.name))
+
+
+def _of_lines(
+    lines: Sequence[tuple[str, str]], folders: Sequence[Path], *, whole_videos: bool, by_folder: bool
+) -> Iterator[Entry]:
+    """Lines without names of columns. `by_folder`: a path without a label is in the folder of its class, as in UCF101's
+    test lists."""
 
     def exists(name: str) -> bool:
-        return any(is_there(folder, form) for form in spellings(name) for folder in folders)
+        return any(os.path.isfile(folder / form) for form in spellings(name) for folder in folders)
 
     is_of_segments: bool | None = None
     for where, line in lines:
@@ -164,7 +153,7 @@ def read_entries(
         # Names may begin with "#" (HMDB51 has some): only "# " begins a comment, and only if no such file exists.
         if (line == "#" or line.startswith(("# ", "#\t"))) and not exists(path):
             continue
-        if by_folder and not label and len(Path(path).parts) > 1:  # UCF101's test lists: the folder is the class
+        if by_folder and not label and len(Path(path).parts) > 1:
             label = Path(path).parent.name
         segment = _SEGMENT_ON_A_LINE.fullmatch(label) if is_video(Path(path)) else None
         if is_of_segments is (segment is None):
@@ -276,11 +265,6 @@ def spellings(path: str) -> Iterator[str]:
     yield from dict.fromkeys((path, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))))
 
 
-def is_there(folder: Path, name: str) -> bool:
-    """Whether a folder holds a file of that name, which may be none that a file can have."""
-    return os.path.isfile(folder / name)
-
-
 # ------------------------------------------------------------------ columns with names
 
 
@@ -293,7 +277,7 @@ def header_of(
     line: str, folders: Sequence[Path], label_columns: Sequence[str] = _LABEL_COLUMNS
 ) -> tuple[str, list[str]] | None:
     """(delimiter, names of the columns) where the first line is a header, which may be written as a comment."""
-    if any(is_there(folder, line) for folder in folders):
+    if any(os.path.isfile(folder / line) for folder in folders):
         return None
     line = line.lstrip("#").lstrip()
     for delimiter in (",", "\t", ";", " "):
@@ -316,7 +300,7 @@ def header_of(
 def _refuse_header_without_label(where: str, line: str, folders: Sequence[Path]) -> None:
     """Raises `UsageError` where the line names a column of paths but none of labels, which would make it a video."""
     for delimiter in (",", "\t", ";", " "):
-        if any(is_there(folder, name) for name in (line, line.partition(delimiter)[0]) for folder in folders):
+        if any(os.path.isfile(folder / name) for name in (line, line.partition(delimiter)[0]) for folder in folders):
             return
         cells = [unquoted(cell).casefold() for cell in line.split(delimiter) if cell]
         if cells[:2] == ["start_seconds", "end_seconds"]:
@@ -409,6 +393,35 @@ def _segment(start: str, end: str, where: str, *, in_frames: bool) -> Segment:
         return Segment.of(start, end, in_frames=in_frames)
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from None
+
+
+def _of_json(
+    text: str,
+    lines: Sequence[tuple[str, str]],
+    list_file: Path,
+    notes: list[str],
+    entry_of: Callable[[Mapping[str, str], str], Entry],
+) -> Iterable[Entry] | None:
+    """What JSON lists: a document of segments, an array of rows, or a row a line; None where the text is no array, as
+    where a path begins with a bracket."""
+    document = None
+    with contextlib.suppress(ValueError):
+        document = json.loads(text)
+    if isinstance(document, list):
+        rows = [(f"{list_file}, element {number}", row) for number, row in enumerate(document, start=1)]
+        return (entry_of(_columns_of(row, where), where) for where, row in rows) if rows else None
+    if lines[0][1].startswith("["):
+        return None
+    if document is not None and (annotated := _of_document(document, list_file, notes)) is not None:
+        return annotated
+    return (entry_of(_columns_of(_row_of_json(line, where), where), where) for where, line in lines)
+
+
+def _row_of_json(line: str, where: str) -> object:
+    try:
+        return json.loads(line, object_pairs_hook=_without_repetition)
+    except ValueError as error:
+        raise UsageError(f"{where} cannot be read as JSON ({error})") from error
 
 
 def _of_document(document: Mapping[str, Any], list_file: Path, notes: list[str]) -> list[Entry] | None:

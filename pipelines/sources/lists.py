@@ -15,7 +15,6 @@ from pipelines.sources.list_lines import (
     SEPARATORS,
     Entry,
     header_of,
-    is_there,
     read_entries,
     read_text,
     spellings,
@@ -54,7 +53,7 @@ def read_list(
     Raises:
         MissingError: The list cannot be read.
         UsageError: The file is not a list, a label cannot be a folder's name, a video or segment has two labels, or a
-            video segments in two splits.
+            video two splits.
     """
     videos: list[VideoSource] = []
     notes: list[str] = []
@@ -201,7 +200,7 @@ def _found(entry: Entry, folders: Sequence[Path], by_stem: Callable[[], Mapping[
     """The path of a video, and why it is not there ("" where it is)."""
     for form in spellings(entry.path):
         for folder in folders:
-            if is_there(folder, form):
+            if os.path.isfile(folder / form):
                 return Path(os.path.abspath(folder / form)), ""
     if not is_video(Path(entry.path)) and "/" not in entry.path:
         named = by_stem().get(entry.path) or by_stem().get(f"v_{entry.path}") or []  # as ActivityNet's are called
