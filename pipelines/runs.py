@@ -19,7 +19,7 @@ from pipelines.storage.atomic import is_locked, read_json
 from pipelines.storage.typed_json import from_json
 from pipelines.storage.workspace import Workspace
 from pipelines.training.differing_settings import differing_settings
-from pipelines.training.metrics_log import last_update
+from pipelines.training.metrics_log import divergence, last_update
 from pipelines.training.run_config import RunConfig
 from pipelines.training.runs import Run, is_archived
 
@@ -85,6 +85,8 @@ class ListedRun:
     """The steps that it was asked for and has not finished."""
     training: InTraining | None
     """None where no process trains it, as far as the system tells."""
+    diverged: str
+    """What was said of an unfinished step that diverged, and is to be trained otherwise; "" where none did."""
     has_best_weights: bool
     """Whether videos were held out of training, so that a step's best weights were kept beside its last."""
     origin: str
@@ -180,6 +182,7 @@ def _look_at(workspace: Workspace, name: str) -> tuple[ListedRun, RunConfig | No
                 scores.append(score)
                 origin = origin or of_scores
     finished = tuple(of_run.finished()) if config else ()
+    unfinished = tuple(of_run.unfinished())
     weights = [of_run.weights_file(step).stat().st_mtime_ns for step in finished]
     tested = [(folder / "results.json").stat().st_mtime_ns for folder in folders]
     dates = [of_run.config_file] if of_run.config_file.is_file() else [folder / "results.json" for folder in folders]
@@ -190,8 +193,9 @@ def _look_at(workspace: Workspace, name: str) -> tuple[ListedRun, RunConfig | No
         split_set=config.split_set if config else scores[0].split_set if scores else "",
         began=datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds"),
         finished=finished,
-        unfinished=tuple(of_run.unfinished()),
+        unfinished=unfinished,
         training=_in_training(of_run, config) if config else None,
+        diverged=divergence(of_run.folder, unfinished),
         has_best_weights=any(replace(of_run, checkpoint="best").finished()),
         origin="" if of_run.folder.is_dir() else origin,
         settings={},

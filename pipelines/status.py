@@ -161,7 +161,11 @@ def _trained(listed: Sequence[runs.ListedRun], splits: dict[str, int]) -> Step:
     trained = [one for one in listed if not one.origin]
     done = [one.name for one in trained if one.finished and not one.unfinished]
     now = [f"{one.name} ({one.training})" for one in trained if one.training]
-    left = [f"{one.name} ({', '.join(one.unfinished)} to do)" for one in trained if one.unfinished and not one.training]
+    left = [
+        f"{one.name} ({', '.join(one.unfinished)} to do{', diverged' if one.diverged else ''})"
+        for one in trained
+        if one.unfinished and not one.training
+    ]
     found = [f"{some(done)}" if done else "", f"in training: {some(now)}" if now else ""]
     found.append(f"unfinished: {some(left)}" if left else "")
     made = plural(sum(splits.values()), "split")
@@ -210,6 +214,8 @@ def _next(workspace: Path, steps: Sequence[Step], listed: Sequence[runs.ListedRu
     if unfinished is not None and unfinished == listed[0]:
         if unfinished.training:
             return f"wait for run {unfinished.name}, which is in training: {unfinished.training}"
+        if unfinished.diverged:  # as it would again
+            return f"run {unfinished.name}: {unfinished.diverged}"
         return f"the `stres train` command that began {unfinished.name}, again"
     untested = next((one for one in listed if needs_test(one)), None)
     if untested is not None:

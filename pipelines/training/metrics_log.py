@@ -6,7 +6,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,17 +68,30 @@ def read_records(run_folder: Path, config: "RunConfig | None") -> dict[str, list
 
 def last_update(run_folder: Path) -> tuple[str, int]:
     """Of which step a run's last line is, and how many updates it had; ("", 0) where there is no log."""
+    for record in _last_records(run_folder):
+        step, done = record.get("step"), record.get("iteration")
+        if isinstance(step, str) and isinstance(done, int):
+            return step, done
+    return "", 0
+
+
+def divergence(run_folder: Path, steps: Collection[str]) -> str:
+    """What was said of the one of these steps that diverged last and was not continued since; "" where none was."""
+    told = (record["diverged"] for record in _last_records(run_folder, steps) if "diverged" in record)
+    return str(next(told, ""))
+
+
+def _last_records(run_folder: Path, steps: Collection[str] = STEPS) -> Iterator[dict[str, Any]]:
+    """The last lines of these steps, the last one first; none where there is no log."""
     try:
         with (run_folder / "metrics.jsonl").open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_LINES))
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
-        return "", 0
+        return
     for record in map(_record, reversed(lines)):
-        step, done = record.get("step"), record.get("iteration")
-        if isinstance(step, str) and isinstance(done, int):
-            return step, done
-    return "", 0
+        if isinstance(step := record.get("step"), str) and step in steps:
+            yield record
 
 
 def _record(line: str) -> dict[str, Any]:
@@ -93,7 +106,7 @@ class MetricsLog:
     """Appends to `runs/<name>/metrics.jsonl` and `runs/<name>/tensorboard/`.
 
     Opening it for a step that continues at iteration `begin` drops that step's later lines, written after the
-    checkpoint that it continues from, so that no update is logged twice.
+    checkpoint that it continues from, so that no update is logged twice, and the line that says that it diverged.
     """
 
     def __init__(self, run_folder: Path, step: str, begin: int) -> None:
@@ -102,7 +115,7 @@ class MetricsLog:
 
         def is_later(line: str) -> bool:
             record = _record(line)  # none: the power went while this line was being written
-            return not record or (record.get("step") == step and record.get("iteration", 0) > begin)
+            return not record or (record.get("step") == step and record.get("iteration", math.inf) > begin)
 
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -115,15 +128,22 @@ class MetricsLog:
 
     def write(self, iteration: int, values: Mapping[str, float]) -> None:
         """One line; `iteration` counts finished updates. Raises `StorageError`."""
-        with storage_errors(self.path):
-            self._file.write(json_text({"step": self.step, "iteration": iteration, **values}) + "\n")
-            self._file.flush()
+        self._write_line({"iteration": iteration, **values})
         curves = {}
         for name, value in values.items():
             of_training = name.endswith(("loss", "accuracy")) and not name.startswith("validation_")
             if name not in _NOT_DRAWN:
                 curves[f"training_{name}" if of_training else name] = value
         self._board.write(iteration, curves)
+
+    def write_divergence(self, told: str) -> None:
+        """The line that tells `divergence` what was said of the step. Raises `StorageError`."""
+        self._write_line({"diverged": told})
+
+    def _write_line(self, values: Mapping[str, Any]) -> None:
+        with storage_errors(self.path):
+            self._file.write(json_text({"step": self.step, **values}) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # of what `write` has told it could not write

@@ -17,7 +17,7 @@ from pipelines.datasets.loading import make_loader
 from pipelines.datasets.sampler import StepSampler
 from pipelines.datasets.samples import Batch, TrainingSamples
 from pipelines.datasets.sampling import TemporalSampling
-from pipelines.errors import Interrupted, MissingError
+from pipelines.errors import Interrupted, MissingError, StorageError
 from pipelines.models import STResNet, load_pretrained, load_streams
 from pipelines.runtime.devices import loader_workers, memory_errors
 from pipelines.runtime.progress import OnProgress, note
@@ -89,7 +89,7 @@ class Session:
             ranks().broadcast_from_rank0(lambda: files.save(content))
 
         try:
-            with stop_requests() as stop, memory_errors("give a smaller --micro-batch"), self._divergence(step):
+            with stop_requests() as stop, memory_errors("give a smaller --micro-batch"), self._divergence(step, log):
                 try:
                     trainer.fit(
                         self._batches(trainer),
@@ -173,8 +173,9 @@ class Session:
         )
 
     @contextlib.contextmanager
-    def _divergence(self, step: Step) -> Iterator[None]:
-        """Adds to `Diverged` what to do about it: the run keeps its settings and the steps it has finished."""
+    def _divergence(self, step: Step, log: MetricsLog | None = None) -> Iterator[None]:
+        """Adds to `Diverged` what to do about it: the run keeps its settings and the steps it has finished. The log
+        keeps what was said, for `status`."""
         try:
             yield
         except Diverged as error:
@@ -187,7 +188,11 @@ class Session:
                 options += f" --steps student --base-run {self.prepared.teacher[0].name}"
             if self.prepared.config.precision != "fp32":
                 options += ", or --precision fp32"
-            raise Diverged(f"{error}: train it again with a lower rate ({options}); no weights were written") from None
+            told = f"{error}: train it again with a lower rate ({options}); no weights were written"
+            if log is not None:
+                with contextlib.suppress(StorageError):  # the divergence is what to tell
+                    log.write_divergence(told)
+            raise Diverged(told) from None
 
     def _files(self, step: Step) -> StepFiles:
         return StepFiles(self.prepared.run, step, self.prepared.config.of_step(step.name))

@@ -50,6 +50,8 @@ def _steps(one: stage.ListedRun) -> str:
     left = f"{', '.join(one.unfinished)} unfinished" if one.unfinished else ""
     if one.training:
         left += f" (in training: {one.training})"
+    elif one.diverged:
+        left += " (diverged)"
     best = "best weights kept" if one.has_best_weights else ""
     return "; ".join(filter(None, [", ".join(one.finished), left, best, one.origin]))
 

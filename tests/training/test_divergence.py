@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from pipelines import train
+from pipelines import status, train
 from pipelines.datasets.samples import Batch
 from pipelines.errors import MissingError
 from pipelines.models import STResNet
 from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, load
 from pipelines.training.loop import Diverged, StepTrainer
+from pipelines.training.metrics_log import MetricsLog, read_records
 from pipelines.training.recipes import PAPER, Step, override
+from stres_cli.app import app
 from tests.helpers.tiny_training import TINY, config
 
 TOO_HIGH: dict[str, Any] = {"motion": TINY["motion"] | {"iterations": 12, "lr": 1e12}}
@@ -65,6 +68,23 @@ def test_a_joint_step_that_diverges_says_how_to_keep_the_steps_before_it(workspa
     overrides = TINY | {step: TINY[step] | {"iterations": 10, "lr": 1e12}}
     with pytest.raises(MissingError, match=rf"{step} diverged: .*{options}"):
         train.run(config(workspace, steps=("appearance", "motion", "joint1", "joint2"), overrides=overrides))
+
+
+def test_status_advises_what_the_error_did_until_the_step_is_trained_on(workspace):
+    train.run(config(workspace, steps=("appearance",)))
+    with pytest.raises(Diverged) as told:
+        train.run(config(workspace, steps=("motion",), overrides=TOO_HIGH))
+    found = status.run(status.Config(workspace.root))
+    assert found.next == f"run split1: {told.value}"
+    assert found.steps[2].found == "unfinished: split1 (motion to do, diverged)"
+    shown = CliRunner().invoke(app, ["runs", "-w", str(workspace.root)], env={"COLUMNS": "200"})
+    assert "motion unfinished (diverged)" in shown.stdout
+
+    MetricsLog(workspace.runs / "split1", "appearance", 4).close()
+    assert status.run(status.Config(workspace.root)).next == found.next
+    MetricsLog(workspace.runs / "split1", "motion", 0).close()
+    assert status.run(status.Config(workspace.root)).next == "the `stres train` command that began split1, again"
+    assert read_records(workspace.runs / "split1", None).keys() == {"appearance"}
 
 
 # ------------------------------------------------------------------ what is looked at
