@@ -40,6 +40,8 @@ class Score:
     stream: str
     """The one whose accuracies these are: `fused`, or the only one."""
     videos: int
+    videos_sha256: str
+    """Of their ids; "" where an older version wrote the results."""
     top1: float
     mean_class_accuracy: float
     unbalanced: bool
@@ -134,10 +136,11 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
             configs[name] = of_run
     settings = differing_settings(configs)
     found.sort(key=lambda one: one.began, reverse=True)
+    tested_on = {one.name: _tested_on(one.scores[0], configs.get(one.name)) for one in found if one.scores}
     accuracies: dict[Any, list[float]] = {}
     for one in found:
         if one.scores:
-            accuracies.setdefault(_tested_on(one.scores[0]), []).append(one.scores[0].accuracy)
+            accuracies.setdefault(tested_on[one.name], []).append(one.scores[0].accuracy)
     best = {tested: max(values) for tested, values in accuracies.items() if len(values) > 1}
     return Result(
         config.workspace,
@@ -146,15 +149,18 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
                 one,
                 settings=settings.get(one.name, {}),
                 newest=number == 0 and len(found) > 1,
-                best=bool(one.scores) and best.get(_tested_on(one.scores[0])) == one.scores[0].accuracy,
+                best=bool(one.scores) and best.get(tested_on[one.name]) == one.scores[0].accuracy,
             )
             for number, one in enumerate(found)
         ),
     )
 
 
-def _tested_on(score: Score) -> tuple[Any, ...]:
-    return score.split_set, score.split, score.videos, score.other_data
+def _tested_on(score: Score, config: RunConfig | None) -> tuple[Any, ...]:
+    """The same for scores of the same videos, as far as results of older versions tell."""
+    if score.videos_sha256:
+        return (score.videos_sha256,)
+    return config and config.split_sha256, score.split_set, score.split, score.videos, score.other_data
 
 
 def _look_at(workspace: Workspace, name: str) -> tuple[ListedRun, RunConfig | None]:
@@ -228,6 +234,7 @@ def _score(folder: Path) -> tuple[Score, str]:
             folder=str(folder),
             stream=streams[-1],
             videos=from_json(int, document["videos"], "videos"),
+            videos_sha256=str(document.get("videos_sha256", "")),
             top1=from_json(float, values["top1"], "top1"),
             mean_class_accuracy=from_json(float, values["mean_class_accuracy"], "mean_class_accuracy"),
             unbalanced=bool(balance.get("unbalanced", False)),

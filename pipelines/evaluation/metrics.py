@@ -19,6 +19,7 @@ from pipelines.evaluation.protocols import IMPORTED
 from pipelines.evaluation.scores import Scores
 from pipelines.interface.wording import fraction, percent
 from pipelines.storage.provenance import made_by
+from pipelines.training.run_config import digest
 
 TOP = 5
 """The best classes in which top-5 looks for the true one: a number only where there are more."""
@@ -132,7 +133,8 @@ def results_document(protocol: Mapping[str, Any], split: int, run: str, scores: 
     Returns:
         JSON types only. A stream that was not evaluated is absent, top-5 of 5 classes or fewer is null.
         `interval_method` says how each interval was made, `balance` how the videos are spread over the classes;
-        `scores_sha256` is the `content_sha256` of the `scores.h5` beside it.
+        `scores_sha256` is the `content_sha256` of the `scores.h5` beside it, `videos_sha256` the same for the same
+        videos in any order.
     """
     if IMPORTED not in protocol and set(protocol) - set(OPTIONAL_PROTOCOL_KEYS) != set(PROTOCOL_KEYS):
         raise ValueError(f"a protocol has the keys {', '.join(PROTOCOL_KEYS)}, not {', '.join(protocol)}")
@@ -141,6 +143,7 @@ def results_document(protocol: Mapping[str, Any], split: int, run: str, scores: 
         "split": split,
         "run": run,
         "videos": len(scores.videos),
+        "videos_sha256": digest(sorted(scores.videos)),
         "interval_method": methods(),
         "balance": asdict(class_balance([scores])),
     }

@@ -167,6 +167,20 @@ def test_runs_of_other_splits_are_not_rivals_and_their_videos_no_setting(ask, wo
     assert [(one["best"], one["settings"]) for one in ask("runs", work)["runs"]] == [(False, {}), (False, {})]
 
 
+def test_only_runs_that_were_tested_on_the_same_videos_are_rivals(ask, work):
+    def best():
+        return [one["best"] for one in ask("runs", work)["runs"]]
+
+    copy_run(work, "other", lambda config: config.update(split_sha256="x"), top1=0.1)
+    assert best() == [False, False]  # as many videos of split 1 of other lists
+    for name, sha256 in (("other", "y"), ("split1", "z")):
+        results = work.scores / name / PROTOCOL / "results.json"
+        write_json(results, read_json(results) | {"videos_sha256": sha256})
+    assert best() == [False, False]
+    write_json(results, read_json(results) | {"videos_sha256": "y"})
+    assert best() == [False, True]
+
+
 def test_imported_scores_are_listed_beside_the_runs(ask, stres, work, tmp_path):
     np.save(tmp_path / "scores.npy", np.eye(2))
     (tmp_path / "list.txt").write_text("jump/jump2.mkv jump\nwave/wave2.mkv wave\n")

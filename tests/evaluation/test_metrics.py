@@ -1,6 +1,7 @@
 """The numbers of a run: parity with scikit-learn and with a bootstrap written out, and what they mean at the edges."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -177,10 +178,12 @@ PROVENANCE = ("schema", "stres_version", "library_versions", "scores_sha256")
 
 def test_the_results_document_has_the_agreed_keys() -> None:
     document = results_document(PROTOCOL, 1, "split1", random_scores())
-    about = ["protocol", "split", "run", "videos", "interval_method", "balance"]
+    about = ["protocol", "split", "run", "videos", "videos_sha256", "interval_method", "balance"]
     assert list(document) == [*about, "appearance", "motion", "fused", *PROVENANCE]
     assert document["interval_method"]["top1"] == "Wilson"
     assert (document["protocol"], document["split"], document["videos"]) == (PROTOCOL, 1, 300)
+    other_order = replace(random_scores(), videos=random_scores().videos[::-1])
+    assert results_document(PROTOCOL, 1, "split1", other_order)["videos_sha256"] == document["videos_sha256"]
     measures = ("top1", "top5", "mean_class_accuracy")
     assert list(document["fused"]) == [key for name in measures for key in (name, f"{name}_interval")]
     assert isinstance(document["fused"]["top1"], float)
@@ -188,7 +191,7 @@ def test_the_results_document_has_the_agreed_keys() -> None:
 
 
 def test_the_results_document_leaves_out_a_stream_that_was_not_evaluated() -> None:
-    assert list(results_document(PROTOCOL, 1, "r", scores_of([0], [0], 2)))[6:] == ["fused", *PROVENANCE]
+    assert list(results_document(PROTOCOL, 1, "r", scores_of([0], [0], 2)))[7:] == ["fused", *PROVENANCE]
 
 
 def test_the_results_document_refuses_an_incomplete_protocol() -> None:
