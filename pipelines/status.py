@@ -169,9 +169,10 @@ def _trained(listed: Sequence[runs.ListedRun], splits: dict[str, int]) -> Step:
     found = [f"{some(done)}" if done else "", f"in training: {some(now)}" if now else ""]
     found.append(f"unfinished: {some(left)}" if left else "")
     made = plural(sum(splits.values()), "split")
-    text = "; ".join(filter(None, found)) or (f"none, {made} to train on" if splits else "none")
-    imported = any(one.origin for one in listed)
-    return Step("train", "begun" if now or left else "done" if done or imported else "to do", text, bool(now))
+    others = [f"{one.name} ({one.origin})" for one in listed if one.origin]
+    none = f"none here, but scores of {some(others)}" if others else f"none, {made} to train on" if splits else "none"
+    text = "; ".join(filter(None, found)) or none
+    return Step("train", "begun" if now or left else "done" if done or others else "to do", text, bool(now))
 
 
 def _evaluated(listed: Sequence[runs.ListedRun]) -> Step:

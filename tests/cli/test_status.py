@@ -190,8 +190,10 @@ def test_imported_scores_are_listed_beside_the_runs(ask, stres, work, tmp_path):
     (theirs,) = (one for one in ask("runs", work)["runs"] if one["name"] == "theirs")
     assert (theirs["origin"], theirs["split"], theirs["scores"][0]["top1"]) == ("imported", 1, 1.0)
     assert "theirs" in ask("status", work)["steps"][3]["found"]
+    assert ask("status", work)["steps"][2]["found"] == "split1"
     shutil.rmtree(work.runs)
     shutil.rmtree(work.scores / "split1")
+    assert ask("status", work)["steps"][2]["found"] == "none here, but scores of theirs (imported)"
     shown = stres("report", "-w", work.root)
     assert shown.stdout.count("; next: ") == shown.stdout.count("; next: stres status ") == 1
     assert ask("status", work)["next"].startswith("stres extract-frames VIDEOS ")
