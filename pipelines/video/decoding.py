@@ -52,6 +52,7 @@ _ALARMING_WARNINGS = ("Skipping invalid undecodable NALU", "EOI missing")
 _HALF = 0.5  # of a frame, by which a header's duration may be rounded
 _SMALLEST_FRAME = 8  # bytes that a picture takes at least in a container that counts them
 _PACKETS_TO_A_JOIN = 4  # after a corrupt packet, within which a key frame shows that two streams were joined
+_LONGEST_GAP = 60  # seconds that are taken for a missing piece; streams joined from elsewhere are further apart
 _HEADER_OF_VP8_IN_OGG = b"OVP80"
 _FALSE_CHECKSUM = "CRC mismatch"
 _NOWHERE = logging.NullHandler()
@@ -312,7 +313,8 @@ class _Packets:
         self._bad = 0
         self._places = array("q")  # in the file, bytes
         self._is_begun = False
-        self._suspects = 0
+        self._suspects, self._is_joined = 0, False
+        self._next = 0  # when the next picture is due to be decoded, in ticks
 
     def left_out(self, messages: Sequence[tuple[int, str, str]]) -> None:
         """Counts what the container's messages say was left out because of a wrong checksum."""
@@ -329,11 +331,11 @@ class _Packets:
         self._is_begun |= packet.is_keyframe
         if not self._is_begun:
             return
-        # Nearby pieces of a transport stream are missing; but if a key frame follows, two streams were joined.
-        self._suspects = 0 if packet.is_keyframe else max(0, self._suspects - 1)
-        self._bad += self._suspects == 1
+        if self._suspects:
+            self._judge_suspect(packet)
+        self._next = (packet.dts or 0) + (packet.duration or 0)
         if packet.is_corrupt and not is_bad:
-            self._suspects = _PACKETS_TO_A_JOIN
+            self._suspects, self._is_joined = _PACKETS_TO_A_JOIN, False
         self.last_is_bad = is_bad or packet.is_corrupt
         self._bad += is_bad
         self.lost += is_lost
@@ -341,6 +343,15 @@ class _Packets:
         if start is not None:
             self.start = start if self.start is None else min(self.start, start)
             self.end = max(self.end, start + (packet.duration or 0))
+
+    def _judge_suspect(self, packet: av.Packet) -> None:
+        """Nearby pieces of a transport stream are missing; but if a key frame follows, and the clock does not run on
+        without pictures, two streams were joined."""
+        late = (packet.dts or 0) - self._next
+        is_gap = (packet.duration or 0) / 2 < late < _LONGEST_GAP / (packet.time_base or 1)
+        self._is_joined |= packet.is_keyframe
+        self._suspects = 0 if is_gap else self._suspects - 1
+        self._bad += is_gap or (not self._suspects and not self._is_joined)
 
     def damaged(self, pieces: Sequence[range], *, without_last: bool) -> int:
         """How many pictures are known to be damaged or lost. `pieces`: damaged bytes of the file."""

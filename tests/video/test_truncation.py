@@ -134,6 +134,20 @@ def test_a_film_of_which_a_piece_within_is_missing_or_blank_is_damaged_or_trunca
     assert verdict(tmp_path / name).startswith(("truncated: ", "damaged: "))
 
 
+@pytest.mark.parametrize("name", ["h264.ts", "hevc.ts", "mpeg2.ts"])
+def test_a_transport_stream_of_which_what_precedes_a_key_frame_is_missing_is_damaged(
+    films: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    """As a stream's segment that was not downloaded; of streams that were joined the clocks do not tell a gap."""
+    content = existing(films, name).read_bytes()
+    packets = [content[place : place + 188] for place in range(0, len(content), 188)]
+    tables = [number for number, packet in enumerate(packets) if packet[1:3] == b"\x40\0"]  # one before each key frame
+    start, stop = tables[len(tables) // 3], tables[2 * len(tables) // 3]
+    for first in (start, start + 1, start - 2):
+        (tmp_path / name).write_bytes(b"".join(packets[:first] + packets[stop:]))
+        assert verdict(tmp_path / name).startswith("damaged: "), first
+
+
 # ------------------------------------------------------------------ headers and tags that are wrong in whole files
 
 
