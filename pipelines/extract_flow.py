@@ -27,7 +27,7 @@ from pipelines.optical_flow.methods import EngineName, MethodName, check_engine,
 from pipelines.optical_flow.workers import growth_on
 from pipelines.runtime.devices import resolve_device
 from pipelines.runtime.growth import Growth
-from pipelines.runtime.progress import OnProgress, ignore_progress, note
+from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Limits
 from pipelines.sources.videos import AS_IT_SAYS, ReadAs, VideoList, VideoSource, account_of, find_videos
@@ -94,7 +94,6 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     found = ranks().broadcast_from_rank0(lambda: _sources(config, workspace))
     report_account(found, on_progress)
     # These load torch, which would only delay the refusals above.
-    from pipelines.datasets.catalogue import flow_provenance, load_catalogue
     from pipelines.optical_flow.displacement import ATTRIBUTES as DISPLACEMENT
     from pipelines.optical_flow.displacement import clipping
     from pipelines.optical_flow.mixing import Mixer
@@ -159,11 +158,6 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     if result.estimate is not None:
         measured = [probe for probe in probes if isinstance(probe, FlowProbe)]
         return replace(result, proposal=propose(measured, config.method, config.bound, result.estimate.hours))
-    if ranks().is_first:
-        try:  # where other flow was stored at the same time, or --overwrite was given with some of the videos
-            flow_provenance(load_catalogue(workspace, write=False))
-        except MissingError as error:
-            on_progress(note(str(error)))
     made = attributes_made(job, division, FLOW_SCHEMA, (*DISPLACEMENT, "times_problem", GPU_SECONDS))
     broken = sum("times_problem" in attributes for attributes in made)
     waited = gpu_waited([attributes.get(GPU_SECONDS, 0.0) for attributes in made], result.seconds, ranks().size)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.datasets.catalogue import load_catalogue
-from pipelines.errors import StorageError, VideoError
+from pipelines.datasets.catalogue import flow_provenance, load_catalogue
+from pipelines.errors import MissingError, StorageError, VideoError
 from pipelines.jobs.dry_run import estimate
 from pipelines.jobs.resume import Division
 from pipelines.jobs.task import ExtractResult, Job, Probe, Task, VideoTask, by_video, what_are
@@ -106,7 +106,12 @@ def run_job(
         if mark is not None and not is_locked(mark):  # by another process that stores the same kind
             with storage_errors(mark):
                 mark.unlink(missing_ok=True)
-        load_catalogue(job.workspace, meter.on_progress)  # so that `train` need not open what is new
+        catalogue = load_catalogue(job.workspace, meter.on_progress)  # so that `train` need not open what is new
+        if job.folder == job.workspace.flow:
+            try:  # where other flow was stored at the same time, or --overwrite was given with some of the videos
+                flow_provenance(catalogue)
+            except MissingError as error:
+                meter.on_progress(note(str(error)))
         return result([row for row in read_failures(job.workspace) if row.stage == job.stage], **meter.figures())
 
     finished = ranks().broadcast_from_rank0(final)

@@ -3,12 +3,14 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pipelines import extract_flow, extract_frames
 from pipelines.datasets.catalogue import load_catalogue
+from pipelines.datasets.dataset_file import read_dataset_file
 from pipelines.errors import UsageError
 from pipelines.jobs.resume import Sources, _size_option
 from pipelines.jobs.task import ExtractResult, VideoTask
@@ -258,6 +260,22 @@ def test_flow_of_other_settings_beside_what_is_stored_is_told_at_the_end(
     (sentence,) = (text for text in told if "contradict" in text)
     assert "c.h5 has bound 20.0" in sentence
     assert "d.h5 has 10.0" in sentence
+
+
+def test_the_catalogue_is_read_once_at_the_end(
+    tmp_path: Path, workspace: Workspace, write_clip: WriteClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has 200,000 videos in a large workspace."""
+    write_clip(tmp_path / "a/x/c.avi", frames=2)
+    read: list[Path] = []
+
+    def noted(path: Path) -> Any:
+        read.append(path)
+        return read_dataset_file(path)
+
+    monkeypatch.setattr("pipelines.datasets.catalogue.read_dataset_file", noted)
+    extract_flow.run(extract_flow.Config(workspace.root, str(tmp_path / "a"), method="farneback", workers=1))
+    assert read == [workspace.dataset_file]
 
 
 def test_the_option_that_gave_a_size_is_named() -> None:
