@@ -138,6 +138,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         growth=growth,
         patience=config.patience,
         uses_gpu=where != "cpu",
+        decodes=from_videos,
         dry_run=config.dry_run,
         on_progress=on_progress,
     )

@@ -79,6 +79,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         probe=probe,
         workers=config.workers or available_cores(),
         patience=config.patience,
+        decodes=True,
         dry_run=config.dry_run,
         on_progress=on_progress,
     )

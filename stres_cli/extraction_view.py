@@ -34,8 +34,8 @@ def show(ui: CommandUI, result: ExtractResult, config: Any, *, wanted: str = "vi
     if result.estimate is not None:
         cost = result.estimate
         what = (
-            f"{plural(cost.frames, 'frame')}: about {duration(3600 * cost.hours)} and {size(cost.gigabytes)}, measured "
-            f"on {cost.measured_videos} of them"
+            f"{'' if cost.frames_are_exact else 'about '}{plural(cost.frames, 'frame')}: about "
+            f"{duration(3600 * cost.hours)} and {size(cost.gigabytes)}, measured on {cost.measured_videos} of them"
         )
         if cost.videos and not cost.measured_videos:
             what = "none of which could be measured: the time is unknown"

@@ -75,7 +75,8 @@ def estimate(job: Job[Task], to_do: Sequence[Task], on_probe: Callable[[Probe], 
                 job.on_progress(Progress(phase, number, number, unit))
                 break
     cost = _extrapolated(probes, failures, len(to_do), job.workers * ranks().size, startup)
-    return replace(cost, free_gigabytes=free_gigabytes(job.folder))
+    exact = not job.decodes and len(probes) == len(to_do)
+    return replace(cost, free_gigabytes=free_gigabytes(job.folder), frames_are_exact=exact)
 
 
 def probe_task(

@@ -62,6 +62,8 @@ class Job(Generic[Task]):
     patience: float = Limits.patience
     """Seconds without progress after which a video fails."""
     uses_gpu: bool = False
+    decodes: bool = False
+    """Whether sources are video files, of which only the container says how many frames they have."""
     growth: Growth | None = None
     """How it is found how many of the workers are best; None: all of them."""
 
@@ -104,6 +106,8 @@ class Estimate:
     """Videos from which the time and size of a frame were taken; 0: none could be, and both are unknown."""
     free_gigabytes: float = 0.0
     """Of the disk that the result goes to; 0: not known."""
+    frames_are_exact: bool = False
+    """Whether all were counted: none is what a container says, or the mean of other videos'."""
     failures: list[Failure] = field(default_factory=list)
     """The videos looked at that would fail; recorded nowhere."""
 

@@ -65,6 +65,17 @@ def test_an_extraction_ends_with_the_number_of_videos_whose_timestamps_cannot_be
     assert told in shown.stdout.splitlines()
 
 
+def test_a_number_of_frames_is_exact_only_where_all_are_counted(stres, workspace, monkeypatch):
+    def shown():
+        arguments = ("--method", "farneback", "--workers", 1, "--overwrite", "-w", workspace.root)
+        return stres("extract-flow", "--dry-run", *arguments).stdout
+
+    assert "10 videos to do (0 already done), 160 frames: about" in shown()
+    monkeypatch.setattr("pipelines.jobs.dry_run._MEASURED", 1)
+    monkeypatch.setattr("pipelines.jobs.dry_run._COUNTED", 5)
+    assert "10 videos to do (0 already done), about 160 frames: about" in shown()
+
+
 def test_a_dry_run_of_a_finished_run_says_that_nothing_is_left(stres, trained_on_videos):
     options = "--recipe small --width 4 --size 32 --device cpu --iterations 2 --batch-size 4 --lr 1e-4"
     arguments = [*options.split(), "--steps", "motion", "--dry-run", "-w", trained_on_videos.workspace.root]

@@ -187,5 +187,5 @@ def test_a_dry_run_writes_nothing(stres, two_classes, tmp_path, command):
     shown = stres(*command.split(), two_classes, "--dry-run", "-w", tmp_path / "work")
 
     assert shown.exit_code == 0
-    assert "8 videos to do (0 already done), 192 frames: about" in shown.stdout
+    assert "8 videos to do (0 already done), about 192 frames: about" in shown.stdout  # so the containers say
     assert sorted(tmp_path.rglob("*")) == before
