@@ -53,6 +53,18 @@ _HALF = 0.5  # of a frame, by which a header's duration may be rounded
 _SMALLEST_FRAME = 8  # bytes that a picture takes at least in a container that counts them
 _PACKETS_TO_A_JOIN = 4  # after a corrupt packet, within which a key frame shows that two streams were joined
 _LONGEST_GAP = 60  # seconds that are taken for a missing piece; streams joined from elsewhere are further apart
+_WITHOUT_CODING = {
+    "rawvideo",
+    "v210",
+    "v308",
+    "v408",
+    "v410",
+    "r10k",
+    "r210",
+    "y41p",
+    "yuv4",
+    "ayuv",
+}  # zeros are black
 _HEADER_OF_VP8_IN_OGG = b"OVP80"
 _FALSE_CHECKSUM = "CRC mismatch"
 _NOWHERE = logging.NullHandler()
@@ -228,15 +240,16 @@ class VideoReader(Closing):
                 frames = self._stream.codec_context.decode(packet)
             except MemoryError as none_left:
                 raise MemoryError from none_left
-            except av.PermissionError:  # a header where pictures are expected: the file goes on with another one
-                return []
             except av.FFmpegError as failure:
-                if packet is not None and bytes(packet).startswith(_HEADER_OF_VP8_IN_OGG):
+                # A header where pictures are expected: the file goes on with another one.
+                is_theora = self._stream.codec_context.name == "theora" and isinstance(failure, av.PermissionError)
+                if is_theora or (packet is not None and bytes(packet).startswith(_HEADER_OF_VP8_IN_OGG)):
                     return []
                 error = failure
-        is_empty = packet is not None and packet.size >= 16 and not frames and not any(bytes(packet))
+        is_coded = self._stream.codec_context.name not in _WITHOUT_CODING
+        is_empty = is_coded and packet is not None and packet.size >= 16 and not any(memoryview(packet))
         is_bad = error is not None or is_empty or any(tells_of_damage(level, text) for level, _, text in messages)
-        self._packets.add(packet, is_bad=is_bad, is_lost=error is not None or is_empty)
+        self._packets.add(packet, is_bad=is_bad, is_lost=error is not None or (is_empty and not frames))
         self._failure = error or self._failure
         self._packets.marked += sum(frame.is_corrupt for frame in frames)
         return frames

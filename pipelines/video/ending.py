@@ -5,6 +5,7 @@ missing. Nothing is compared that a whole file may have wrong, such as a header'
 """
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -79,9 +80,13 @@ def _ends_blank(file: _Bytes, end: int) -> bool:
 # ------------------------------------------------------------------ AVI
 
 
+_KIND_OF_CHUNK = re.compile(rb"[0-9]{2}[ -~]{2}|ix[0-9]{2}|JUNK")
+_START_OF_CHUNK = re.compile(rb"[0-9]{2}(?:d[bc]|wb)")
+
+
 def _avi(file: _Bytes) -> Ending:
-    """The lists of chunks `movi` must lie in the file; the index behind them need not."""
-    position, lists = 0, 0
+    """The lists of chunks `movi` must lie in the file and hold nothing else; the index behind them need not."""
+    position, lists, cut, damaged = 0, 0, "", list[range]()
     while position + 12 <= file.size and file.at(position, 4) == b"RIFF":
         (length,) = file.unpack(position + 4, "<I")
         for kind, start, end in _riff_chunks(file, position + 12, position + 8 + length):
@@ -93,8 +98,38 @@ def _avi(file: _Bytes) -> Ending:
                     return Ending("inside its list of chunks")
                 if not any(file.at(max(start, end - _BLANK), min(_BLANK, end - start))):
                     return _UNKNOWN  # room made for what was to come
+                damaged += _holes(file, start + 4, end)
+                if damaged and damaged[-1].stop == end:
+                    cut = "inside its list of chunks"
         position += 8 + length + length % 2
-    return _WHOLE if lists else _UNKNOWN
+    return Ending(cut, is_whole=lists > 0 and not damaged, damaged=tuple(damaged))
+
+
+def _holes(file: _Bytes, position: int, end: int) -> Iterator[range]:
+    """What is no chunk in a list of chunks of streams."""
+    for _ in range(_MOST_ELEMENTS):
+        if position + 8 > end:
+            return
+        kind, length = struct.unpack("<4sI", file.at(position, 8))
+        if kind == b"LIST" and file.at(position + 8, 4) == b"rec ":
+            position += 12  # its chunks follow
+        elif kind == b"idx1":  # something is missing before it
+            yield range(position, end)
+            return
+        elif _KIND_OF_CHUNK.match(kind) and position + 8 + length <= file.size:
+            position += 8 + length + length % 2
+        else:
+            sought = position - 1  # from here, as some programs leave out what fills a chunk up to an even length
+            for block in range(sought, end, 1 << 16):
+                found = _START_OF_CHUNK.search(file.at(block, min((1 << 16) + 3, end - block)))
+                if found:
+                    sought = block + found.start()
+                    break
+            else:
+                sought = end
+            if sought > position:
+                yield range(position, sought)
+            position = sought
 
 
 def _riff_chunks(file: _Bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:

@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from pipelines.video.decoding import VideoReader
@@ -132,6 +133,38 @@ def test_a_film_of_which_a_piece_within_is_missing_or_blank_is_damaged_or_trunca
     start, stop = (len(content) * percent // 100 for percent in (50, 65))
     (tmp_path / name).write_bytes(content[:start] + bytes(filled * (stop - start)) + content[stop:])
     assert verdict(tmp_path / name).startswith(("truncated: ", "damaged: "))
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if name.endswith(".avi")])
+@pytest.mark.parametrize("lost", ["all", "head", "content", "removed"])
+def test_an_avi_of_which_one_chunk_is_blank_or_missing_is_damaged_or_truncated(
+    films: dict[str, Path], tmp_path: Path, name: str, lost: str
+) -> None:
+    content = existing(films, name).read_bytes()
+    start = [found.start() for found in re.finditer(b"00dc", content[: content.rindex(b"idx1")])][FRAMES // 2]
+    end = start + 8 + struct.unpack_from("<I", content, start + 4)[0]
+    end += end % 2
+    first, last = {"head": (start, start + 8), "content": (start + 8, end)}.get(lost, (start, end))
+    (tmp_path / name).write_bytes(content[:first] + bytes((last - first) * (lost != "removed")) + content[last:])
+    assert verdict(tmp_path / name).startswith(("truncated: ", "damaged: "))
+
+
+def test_a_film_of_black_pictures_without_coding_is_not_blank(tmp_path: Path) -> None:
+    write_film(tmp_path / "a.avi", "rawvideo", "bgr24", np.zeros((4, 48, 64, 3), np.uint8))
+    assert verdict(tmp_path / "a.avi") == "4"
+
+
+def test_an_avi_whose_chunks_of_odd_lengths_are_not_filled_up_is_whole(films: dict[str, Path], tmp_path: Path) -> None:
+    content = films["mpeg4.avi"].read_bytes()
+    start = content.index(b"movi") + 4
+    chunks, place = b"", start
+    while content[place : place + 4] == b"00dc":
+        (length,) = struct.unpack_from("<I", content, place + 4)
+        chunks += content[place : place + 8 + length]
+        place += 8 + length + length % 2
+    filled = struct.pack("<I", len(chunks) + 4)
+    (tmp_path / "a.avi").write_bytes(content[: start - 8] + filled + b"movi" + chunks)
+    assert verdict(tmp_path / "a.avi") == str(FRAMES)
 
 
 @pytest.mark.parametrize("name", ["h264.ts", "hevc.ts", "mpeg2.ts"])
