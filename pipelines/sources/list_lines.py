@@ -56,7 +56,7 @@ _FRAMES = (
 _SPANS = ((False, *_SECONDS), (True, *_FRAMES))
 _TIME = r"(?:\d+:){0,2}(?:\d+(?:\.\d*|,\d+(?=\s*[;\t]))?|\.\d+)"  # a comma is a decimal one before other separators
 _SEGMENT_ON_A_LINE = re.compile(
-    rf"(?P<start>{_TIME})\s*[\s,;]\s*(?P<end>{_TIME})\s*[\s,;]\s*(?P<label>(?![\d.,;\s-]+$)\S.*)"
+    rf"(?P<start>{_TIME})(?P<between>\s*[\s,;]\s*)(?P<end>{_TIME})\s*[\s,;]\s*(?P<label>(?![\d.,;\s-]+$)\S.*)"
 )
 _KINETICS = ("youtube_id", "time_start", "time_end")
 _FRAME_LISTS = ("original_vido_id", "original_vid_id", "original_video_id", "frame_id")  # SlowFast's Charades and AVA
@@ -156,21 +156,24 @@ def _of_lines(
         if by_folder and not label and len(Path(path).parts) > 1:
             label = Path(path).parent.name
         segment = _SEGMENT_ON_A_LINE.fullmatch(label) if is_video(Path(path)) else None
+        if segment and separator in label and separator not in segment["between"]:  # 0,1 is one number in `a.avi;0,1;x`
+            segment = None
         if is_of_segments is (segment is None):
             raise UsageError(
                 f"{where}: {line!r} is not as the lines before: `path,start,end,label` in all lines, or none"
             )
         is_of_segments = segment is not None
-        if segment:
-            span = None if whole_videos else _segment(segment["start"], segment["end"], where, in_frames=False)
-            yield Entry(path, unquoted(segment["label"]), "", where, separator, span)
-            continue
-        if separator and separator in label and line[-1] not in "\"'" and not re.fullmatch(r"[-\d\s,;.]+", label):
+        told = segment["label"] if segment else label
+        if separator and separator in told and line[-1] not in "\"'" and not re.fullmatch(r"[-\d\s,;.]+", told):
             raise UsageError(
                 f"{where}: several columns follow {path!r} ({label!r}): name them in a first line "
-                f"(path{separator}label{separator}split), or quote a label that holds {separator!r}"
+                f"(path{separator}label{separator}split, or path{separator}start{separator}end{separator}label), or "
+                f"quote a label that holds {separator!r}"
             )
-        yield Entry(path, label, "", where, separator)
+        span = None
+        if segment and not whole_videos:
+            span = _segment(segment["start"], segment["end"], where, in_frames=False)
+        yield Entry(path, unquoted(told) if segment else label, "", where, separator, span)
 
 
 def read_text(list_file: Path) -> str:
@@ -244,8 +247,11 @@ def three_columns(entries: list[Entry]) -> list[Entry]:
         labels = {entry.where: match[2] for entry, match in zip(labelled, found, strict=True) if match}
         return [replace(entry, label=labels.get(entry.where, "")) for entry in entries]
     for place, entry in enumerate(entries):
-        if re.fullmatch(r"\d+(\s*[,;]\s*\d+)+", entry.label):
-            raise UsageError(f"{entry.where}: {entry.path} has several labels ({entry.label}): one class a video")
+        if re.fullmatch(r"[\d.]+(\s*[,;]\s*[\d.]+)+", entry.label):
+            raise UsageError(
+                f"{entry.where}: {entry.path} has several labels ({entry.label}): one class a video; a segment's "
+                "start, end and number of a class need a first line that names them (path,start,end,label)"
+            )
         if not re.fullmatch(r"-?[\d.]+(\s+-?[\d.]+)+", entry.label):
             continue
         first, *rest = entry.label.split(None, 1)

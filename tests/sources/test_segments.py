@@ -165,6 +165,11 @@ def test_a_wrong_row_is_refused_with_its_line(folder: Path, rows: str, refusal: 
         ("path,label,start,end\na.mp4,run,0.5\n", "line 2 says no end"),
         ('{"path": "a.mp4", "start": 0.5, "end": null, "label": "run"}\n', "line 1 says no end"),
         ("a.mp4,0,1,run\nb.mp4,run\n", "line 2: 'b.mp4,run' is not as the lines before"),
+        ("a.mp4;0,1;x;run\n", r"line 1: several columns follow 'a.mp4' \('0,1;x;run'\): name them"),
+        ("b.mp4;0,5;2;run\na.mp4\t0,1\tx\trun\n", "line 2: .* is not as the lines before"),
+        ("a.mp4,0,5,1,5,run\n", r"line 1: several columns .* \(path,label,split, or path,start,end,label\)"),
+        ("a.mp4,0,1,run,train\n", "line 1: several columns follow"),
+        ("a.mp4,0.5,2,3\n", "line 1: a.mp4 has several labels .* need a first line"),
         ("start_seconds,end_seconds,start_frame,end_frame,class,probability,run\n0,1,0,25,run,1,1\n", "segments.csv"),
     ],
 )
