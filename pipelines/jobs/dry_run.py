@@ -37,13 +37,15 @@ def estimate(job: Job[Task], to_do: Sequence[Task], on_probe: Callable[[Probe], 
         MissingError: None of the videos exists.
     """
     failures = [
-        job.failure(task.source, "the file does not exist") for task in to_do if not os.path.exists(task.source.path)
+        job.failure(task.source, task.source.problem or "the file does not exist")
+        for task in to_do
+        if not os.path.exists(task.source.path)
     ]
     if failures:
         if len(failures) == len(to_do):
             raise MissingError(
-                f"none of the {plural(len(to_do), 'video')} to do exists, for example {failures[0].path}: check "
-                "VIDEOS, and the folder that the paths of a list are relative to"
+                f"none of the {plural(len(to_do), 'video')} to do exists, for example {failures[0].path}: "
+                f"{failures[0].reason}"
             )
         to_do = [task for task in to_do if os.path.exists(task.source.path)]
     measured = _spread(len(to_do), max(_MEASURED, _MEASURED_A_WORKER * job.workers))

@@ -1,5 +1,6 @@
 """Lists of videos, and of segments of videos: which they name, with which labels, and where they are."""
 
+import contextlib
 import os
 import re
 from collections import defaultdict
@@ -76,6 +77,7 @@ def read_list(
     entries = [replace(entry, split=split_of(entry.split)) for entry in entries]
     of_list = _split_of_list(list_file)
     by_stem = cache(lambda: _videos_by_stem(folders[0]))  # only where it is needed
+    names = cache(_names)
     places: dict[str, tuple[Path, str]] = {}  # of each path, which hundreds of segments may share
     known_as: dict[tuple[Path, Segment | None], Entry] = {}
     in_split: dict[Path, Entry] = {}
@@ -90,7 +92,7 @@ def read_list(
         label = entry.label or UNLABELLED
         require_class_name(label, entry.where)
         if entry.path not in places:
-            places[entry.path] = _found(entry, folders, by_stem)
+            places[entry.path] = _found(entry, folders, by_stem, names)
         path, problem = places[entry.path]
         known = known_as.setdefault((path, entry.segment), entry)
         if (known.label or UNLABELLED) != label:
@@ -196,7 +198,12 @@ def _videos_by_stem(own: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _found(entry: Entry, folders: Sequence[Path], by_stem: Callable[[], Mapping[str, list[Path]]]) -> tuple[Path, str]:
+def _found(
+    entry: Entry,
+    folders: Sequence[Path],
+    by_stem: Callable[[], Mapping[str, list[Path]]],
+    names: Callable[[Path], Mapping[str, list[str]]],
+) -> tuple[Path, str]:
     """The path of a video, and why it is not there ("" where it is)."""
     for form in spellings(entry.path):
         for folder in folders:
@@ -217,7 +224,31 @@ def _found(entry: Entry, folders: Sequence[Path], by_stem: Callable[[], Mapping[
         looked += f": {entry.where} gives {entry.path!r}, relative to {folders[0]}; --relative-to names another folder"
     else:
         looked += f": {entry.where} names it"
+    paths = (Path(os.path.abspath(folder / form)) for form in spellings(entry.path) for folder in folders)
+    if alike := next((found for path in paths for found in _alike(path, names) if os.path.isfile(found)), None):
+        return first, f"{looked}. Did you mean {alike}? Upper and lower case differ"
     return first, looked + _in_the_way(entry)
+
+
+def _alike(path: Path, names: Callable[[Path], Mapping[str, list[str]]]) -> list[Path]:
+    """What is there under a path, upper and lower case alike."""
+    found = [Path(path.anchor)]
+    for part in path.parts[1:]:
+        found = [
+            folder / name
+            for folder in found
+            for name in ([part] if os.path.exists(folder / part) else names(folder).get(part.casefold(), ()))
+        ]
+    return found
+
+
+def _names(folder: Path) -> dict[str, list[str]]:
+    """The names in a folder, by their lower case; none where it cannot be listed."""
+    found: dict[str, list[str]] = defaultdict(list)
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(folder)):
+            found[name.casefold()].append(name)
+    return found
 
 
 def _in_the_way(entry: Entry) -> str:

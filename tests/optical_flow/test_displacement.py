@@ -76,7 +76,8 @@ def test_a_dry_run_proposes_settings_and_names_the_videos_that_do_not_exist(
     result = extract_flow.run(config(tmp_path / "work", tmp_path / "list.txt", method="tvl1-opencv", dry_run=True))
     assert result.estimate is not None
     assert (result.failed, result.estimate.videos) == (1, 2)
-    assert (result.failures[0].video, result.failures[0].reason) == ("gone", "the file does not exist")
+    assert result.failures[0].video == "gone"
+    assert "list.txt, line 3 gives 'gone.mkv', relative to " in result.failures[0].reason
     proposal = result.proposal
     assert proposal is not None
     assert (proposal.videos, proposal.method, proposal.short_side) == (2, "tvl1-opencv", 48)
@@ -87,7 +88,9 @@ def test_a_dry_run_proposes_settings_and_names_the_videos_that_do_not_exist(
 
 def test_a_dry_run_of_videos_that_do_not_exist_says_so(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("nowhere/1.avi c\nnowhere/2.avi c\n")
-    with pytest.raises(MissingError, match=r"none of the 2 videos to do exists, for example .*/nowhere/1.avi"):
+    with pytest.raises(
+        MissingError, match=r"none of the 2 videos to do exists, for example .*/nowhere/1.avi.*--relative-to"
+    ):
         extract_frames.run(extract_frames.Config(tmp_path / "work", str(tmp_path / "list.txt"), dry_run=True))
 
 

@@ -309,6 +309,13 @@ def test_a_missing_video_says_every_path_looked_for_and_the_folder_it_is_relativ
     )
 
 
+@pytest.mark.parametrize("line", ["V/R/c.avi red", "v\\r\\C.AVI red", "{data}/v/R/C.avi red"])
+def test_a_path_that_differs_in_case_alone_is_asked_about(data, line):
+    (video,) = read(line.format(data=data) + "\n").videos
+    assert video.problem.startswith("there is no ")
+    assert video.problem.endswith(f". Did you mean {data}/v/r/c.avi? Upper and lower case differ")
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
