@@ -16,10 +16,10 @@ from pipelines.datasets.split_lists import fits_on_a_line
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option
-from pipelines.interface.wording import plural
+from pipelines.interface.wording import plural, some
 from pipelines.sources.class_folders import is_workspace, read_class_folders
 from pipelines.sources.lists import read_list
-from pipelines.sources.names import VIDEO_SUFFIXES, is_video
+from pipelines.sources.names import VIDEO_SUFFIXES, is_video, split_of
 from pipelines.sources.source import VideoSource
 from pipelines.storage.workspace import UNLABELLED
 
@@ -186,6 +186,12 @@ def find_videos(
         _refuse_unread(read_as, f"{argument} is a glob")
         layout = f"files that match {argument}"
         found, skipped, suffixes = _matching(str(argument))
+        classes = sorted({source.class_name for source in found})
+        if to_store and classes and all(map(split_of, classes)):
+            raise UsageError(
+                f"the folders of the files that match {argument} are named as splits are, not as classes "
+                f"({some(classes)}): give the folder of class folders as VIDEOS, or a list (`path label`)"
+            )
     else:
         raise MissingError(
             f"there is no {path}: VIDEOS is a folder of class folders, a list file (`path label`), one video or a glob"
@@ -197,6 +203,8 @@ def find_videos(
             f"no videos in {path} ({passed}): VIDEOS is a folder of class folders, a list file "
             f"(`path label`), one video or a glob; supported are {' '.join(sorted(VIDEO_SUFFIXES))}"
         )
+    if to_store and not path.is_dir() and len(found) > 1:
+        notes += _splits_passed_over(found)
     account = replace(account_of(layout, found), skipped=dict(skipped), suffixes=dict(suffixes), notes=notes)
     if not to_store:
         return VideoList(found, ignored, problems, account)
@@ -257,6 +265,20 @@ def _lies_in_workspace(folder: Path, known: dict[Path, bool]) -> bool:
     if folder not in known:
         known[folder] = is_workspace(folder) or (folder != folder.parent and _lies_in_workspace(folder.parent, known))
     return known[folder]
+
+
+def _splits_passed_over(found: Collection[VideoSource]) -> list[str]:
+    """Names the folders of a list's or glob's videos that a folder's reading takes for splits, if all have one."""
+    folders = set()
+    for source in found:
+        named = [name for name in source.path.parts[-3:-1] if split_of(name) and name != source.class_name]
+        if source.split or not named:
+            return []
+        folders.add(named[0])
+    return [
+        f"the videos lie in folders named as splits ({some(sorted(folders))}), which count for none here: for splits "
+        "give the folder above them as VIDEOS, or a list with a column `split`"
+    ]
 
 
 # ------------------------------------------------------------------ refusing

@@ -120,6 +120,35 @@ def test_a_glob_takes_the_class_from_a_folder_it_leaves_open(tmp_path: Path) -> 
     assert find_videos(f"{tmp_path}/run/*").ignored == 1
 
 
+@pytest.mark.parametrize(
+    ("names", "argument", "told"),
+    [
+        (("train/a/1.avi", "val/a/2.avi"), "*/*/*.avi", "train, val"),
+        (("train/a/1.avi", "train/b/2.avi"), "train/*/*.avi", "train"),
+        (("train/1.avi", "Test/2.avi"), "list.txt", "Test, train"),
+        (("train/a/1.avi", "other/a/2.avi"), "*/*/*.avi", ""),
+        (("a/1.avi", "b/2.avi"), "*/*.avi", ""),
+    ],
+)
+def test_folders_named_as_splits_in_a_list_or_glob_are_told_to_be_none(
+    tmp_path: Path, names: tuple[str, ...], argument: str, told: str
+) -> None:
+    make(tmp_path, *names)
+    (tmp_path / "list.txt").write_text("".join(f"{name} a\n" for name in names))
+    account = find_videos(f"{tmp_path}/{argument}").account
+    assert account is not None
+    expected = [f"the videos lie in folders named as splits ({told}), which count for none here"] if told else []
+    assert [note.partition(":")[0] for note in account.notes] == expected
+
+
+@pytest.mark.parametrize("names", [("a/train/1.avi", "b/test/2.avi"), ("c/train/1.avi",)])
+def test_a_glob_whose_classes_would_be_splits_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    make(tmp_path, *names)
+    with pytest.raises(UsageError, match="named as splits are, not as classes"):
+        find_videos(f"{tmp_path}/*/*/*.avi")
+    assert find_videos(f"{tmp_path}/*/*/*.avi", to_store=False).videos
+
+
 def test_what_exists_is_not_read_as_a_glob(tmp_path: Path) -> None:
     make(tmp_path, "[ab]/c/x.avi", "a/c/y.avi")
     assert ids(tmp_path / "[ab]") == ["c/x"]
