@@ -141,6 +141,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         decodes=from_videos,
         dry_run=config.dry_run,
         on_progress=on_progress,
+        size=f"--short-side {config.short_side or 'not given'}" if from_videos else "",
     )
     comparison = Comparison(
         FLOW_SCHEMA,

@@ -82,6 +82,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         decodes=True,
         dry_run=config.dry_run,
         on_progress=on_progress,
+        size=f"--short-side {config.short_side or 'not given'}",
     )
     conflict = functools.partial(_conflict, config.short_side)
     misfit = functools.partial(size_misfit, config.short_side)

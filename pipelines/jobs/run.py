@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.datasets.catalogue import flow_provenance, load_catalogue
-from pipelines.errors import MissingError, StorageError, VideoError
+from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.jobs.dry_run import estimate
 from pipelines.jobs.resume import Division
 from pipelines.jobs.task import ExtractResult, Job, Probe, Task, VideoTask, by_video, what_are
@@ -89,12 +89,9 @@ def run_job(
     meter = _Meter(job, division)
     mark = _unfinished_file(job)
     with contextlib.ExitStack() as held:
+        if division.to_do and mark is not None:
+            ranks().broadcast_from_rank0(lambda: _begin(job, mark, held))
         if ranks().is_first:
-            if division.to_do and mark is not None:
-                with storage_errors(mark):
-                    mark.touch()
-                with contextlib.suppress(StorageError):  # another process ended, and has just removed it
-                    held.enter_context(locked(mark, wait=False, shared=True))
             _record_known_outcomes(job, division, refused)
         try:
             _process(job, division.to_do, meter)
@@ -103,9 +100,10 @@ def run_job(
                 remove_left_over_temporary_files(job.folder)  # of processes that died or were stopped
 
     def final() -> ExtractResult:
-        if mark is not None and not is_locked(mark):  # by another process that stores the same kind
-            with storage_errors(mark):
-                mark.unlink(missing_ok=True)
+        if mark is not None:
+            with locked(job.workspace.root), storage_errors(mark):
+                if not is_locked(mark):  # by another process that stores the same kind
+                    mark.unlink(missing_ok=True)
         catalogue = load_catalogue(job.workspace, meter.on_progress)  # so that `train` need not open what is new
         if job.folder == job.workspace.flow:
             try:  # where other flow was stored at the same time, or --overwrite was given with some of the videos
@@ -124,6 +122,23 @@ def _unfinished_file(job: Job[Task]) -> Path | None:
     None where it stores neither frames nor flow of the workspace."""
     kinds = (kind for kind in KINDS if job.folder == job.workspace.root / kind)
     return next(map(job.workspace.unfinished_file, kinds), None)
+
+
+def _begin(job: Job[Task], mark: Path, held: contextlib.ExitStack) -> None:
+    """Marks a job as running while `held` is open. Raises `UsageError` where another one stores pictures of another
+    size, which what is stored may not show yet."""
+    with locked(job.workspace.root), storage_errors(mark):
+        for kind in KINDS:
+            running = job.workspace.unfinished_file(kind)
+            size = running.read_text() if is_locked(running) else ""
+            if job.size and size not in ("", job.size):
+                raise UsageError(
+                    f"another command is storing {kind} in {job.workspace.root} ({size}), beside which others must not "
+                    f"be stored at another size ({job.size}): give the same, or another --workspace"
+                )
+        if job.size or not is_locked(mark):
+            mark.write_text(job.size)
+        held.enter_context(locked(mark, wait=False, shared=True))
 
 
 def _remove_left_overs(job: Job[Task]) -> None:

@@ -14,11 +14,12 @@ from pipelines.datasets.dataset_file import read_dataset_file
 from pipelines.errors import UsageError
 from pipelines.jobs.resume import Sources, _size_option
 from pipelines.jobs.task import ExtractResult, VideoTask
+from pipelines.storage.atomic import locked
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.frames_file import FRAMES_SCHEMA
 from pipelines.storage.hdf5 import peek
-from pipelines.storage.workspace import Workspace
+from pipelines.storage.workspace import Kind, Workspace
 
 WriteClip = Callable[..., np.ndarray]
 
@@ -243,6 +244,26 @@ def test_videos_are_not_stored_beside_others_of_another_size(
             second(workspace, tmp_path / "b", dry_run=dry_run)
     second(workspace, tmp_path / "b", short_side=32)
     assert [video.width for video in load_catalogue(workspace).videos] == [42, 42]
+
+
+@pytest.mark.parametrize("kind", ["frames", "flow"])
+def test_another_size_than_that_of_a_command_at_work_is_refused(
+    tmp_path: Path, workspace: Workspace, write_clip: WriteClip, kind: Kind
+) -> None:
+    """In a new workspace nothing is stored yet that tells the size."""
+    write_clip(tmp_path / "a/x/c.avi")
+    at_work = workspace.unfinished_file(kind)
+    at_work.parent.mkdir()
+    at_work.write_text("--short-side 32")
+    with locked(at_work, shared=True):
+        for store in (frames, flow):
+            with pytest.raises(UsageError, match=rf"is storing {kind} in .*-side 32\), .* \(--short-side not given\)"):
+                store(workspace, tmp_path / "a")
+        assert not list(workspace.root.glob("*/*/*.h5"))
+        for store in (frames, flow):
+            assert store(workspace, tmp_path / "a", short_side=32).done == 1
+    assert at_work.exists()
+    assert frames(workspace, tmp_path / "a", overwrite=True).done == 1  # as beside the mark of one that was stopped
 
 
 def test_flow_of_other_settings_beside_what_is_stored_is_told_at_the_end(

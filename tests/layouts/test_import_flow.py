@@ -155,13 +155,6 @@ def test_an_interruption_leaves_nothing_half_made(write_pictures, folder, empty)
     assert not mark.exists()
 
 
-def test_a_mark_that_another_process_removes_at_that_moment_ends_nothing(write_pictures, folder, empty, monkeypatch):
-    write_flow(write_pictures, folder)
-    monkeypatch.setattr(Path, "touch", lambda path: None)
-
-    assert run(config(empty, folder)).done == 1
-
-
 def test_a_dry_run_counts_and_writes_nothing(write_pictures, folder, empty):
     write_flow(write_pictures, folder)
 
