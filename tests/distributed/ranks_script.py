@@ -122,7 +122,7 @@ def config(folder: Path, name: str, **changes) -> train.Config:
     defaults = {
         "recipe": "small",
         "width": 4,
-        "size": (32, 32),
+        "size": (64, 64),
         "overrides": TINY,
         "device": "cpu",
         "steps": tuple(TINY),

@@ -103,7 +103,7 @@ def test_updates_are_those_of_one_process(trained, alone, way):
         torch.testing.assert_close(
             found["model"][name], value, rtol=1e-7, atol=1e-9, msg=lambda m, name=name: f"{name} {m}"
         )
-    assert found["sums"] == pytest.approx(alone["sums"], rel=1e-6)
+    assert found["sums"] == pytest.approx(alone["sums"], rel=1e-5)
     assert found["bad"].values() == alone["bad"].values() or set(found["bad"].values()) == {"bad"}
 
 
@@ -168,7 +168,7 @@ def test_the_loss_curve_is_that_of_one_process(staged):
     for of in ("loss", "validation_loss"):
         one, two = losses(folder, "one", of), losses(folder, "two", of)
         assert [line[:2] for line in one] == [line[:2] for line in two]
-        assert [line[2] for line in one] == pytest.approx([line[2] for line in two], rel=1e-2)
+        assert [line[2] for line in one] == pytest.approx([line[2] for line in two], rel=1e-5)
     assert Run(folder / "work" / "runs" / "one").config() == Run(folder / "work" / "runs" / "two").config()
 
 
