@@ -51,20 +51,12 @@ _HARMLESS_ERRORS = ("mmco: unref short failure",)
 _ALARMING_WARNINGS = ("Skipping invalid undecodable NALU", "EOI missing")
 _HALF = 0.5  # of a frame, by which a header's duration may be rounded
 _SMALLEST_FRAME = 8  # bytes that a picture takes at least in a container that counts them
-_PACKETS_TO_A_JOIN = 4  # after a corrupt packet, within which a key frame shows that two streams were joined
+_PACKETS_TO_A_JOIN = 2  # from one marked as corrupt, the last but one of a stream, to the first of another joined to it
 _LONGEST_GAP = 60  # seconds that are taken for a missing piece; streams joined from elsewhere are further apart
-_WITHOUT_CODING = {
-    "rawvideo",
-    "v210",
-    "v308",
-    "v408",
-    "v410",
-    "r10k",
-    "r210",
-    "y41p",
-    "yuv4",
-    "ayuv",
-}  # zeros are black
+# Codecs of which a black picture is zeros, and those of which no picture holds many zeros, but behind its end.
+_WITHOUT_CODING = frozenset(("rawvideo", "v210", "v308", "v408", "v410", "r10k", "r210", "y41p", "yuv4", "ayuv"))
+_WITHOUT_ZEROS = frozenset(("h264", "hevc", "vp8", "vp9", "av1"))
+_HOLE = bytes(256)
 _HEADER_OF_VP8_IN_OGG = b"OVP80"
 _FALSE_CHECKSUM = "CRC mismatch"
 _NOWHERE = logging.NullHandler()
@@ -233,6 +225,7 @@ class VideoReader(Closing):
         """The frames that a packet completes; None: those that the decoder still holds."""
         if packet is not None and packet.size == 0 and packet.dts is not None:
             return []  # the picture before it, shown for longer
+        codec, content = self._stream.codec_context.name, b"" if packet is None else bytes(packet)
         frames: list[av.VideoFrame] = []
         error: av.FFmpegError | None = None
         with av.logging.Capture() as messages:
@@ -242,13 +235,14 @@ class VideoReader(Closing):
                 raise MemoryError from none_left
             except av.FFmpegError as failure:
                 # A header where pictures are expected: the file goes on with another one.
-                is_theora = self._stream.codec_context.name == "theora" and isinstance(failure, av.PermissionError)
-                if is_theora or (packet is not None and bytes(packet).startswith(_HEADER_OF_VP8_IN_OGG)):
+                is_theora = codec == "theora" and isinstance(failure, av.PermissionError)
+                if is_theora or content.startswith(_HEADER_OF_VP8_IN_OGG):
                     return []
                 error = failure
-        is_coded = self._stream.codec_context.name not in _WITHOUT_CODING
-        is_empty = is_coded and packet is not None and packet.size >= 16 and not any(memoryview(packet))
-        is_bad = error is not None or is_empty or any(tells_of_damage(level, text) for level, _, text in messages)
+        is_empty = codec not in _WITHOUT_CODING and len(content) >= 16 and not any(content)
+        has_hole = codec in _WITHOUT_ZEROS and _HOLE in content.rstrip(b"\0")
+        is_told = any(tells_of_damage(level, text) for level, _, text in messages)
+        is_bad = error is not None or is_empty or has_hole or is_told
         self._packets.add(packet, is_bad=is_bad, is_lost=error is not None or (is_empty and not frames))
         self._failure = error or self._failure
         self._packets.marked += sum(frame.is_corrupt for frame in frames)
@@ -326,7 +320,7 @@ class _Packets:
         self._bad = 0
         self._places = array("q")  # in the file, bytes
         self._is_begun = False
-        self._suspects, self._is_joined = 0, False
+        self._suspects = 0
         self._next = 0  # when the next picture is due to be decoded, in ticks
 
     def left_out(self, messages: Sequence[tuple[int, str, str]]) -> None:
@@ -348,7 +342,7 @@ class _Packets:
             self._judge_suspect(packet)
         self._next = (packet.dts or 0) + (packet.duration or 0)
         if packet.is_corrupt and not is_bad:
-            self._suspects, self._is_joined = _PACKETS_TO_A_JOIN, False
+            self._suspects = _PACKETS_TO_A_JOIN
         self.last_is_bad = is_bad or packet.is_corrupt
         self._bad += is_bad
         self.lost += is_lost
@@ -358,13 +352,12 @@ class _Packets:
             self.end = max(self.end, start + (packet.duration or 0))
 
     def _judge_suspect(self, packet: av.Packet) -> None:
-        """Nearby pieces of a transport stream are missing; but if a key frame follows, and the clock does not run on
+        """Nearby pieces of a transport stream are missing; but where a key frame follows, and the clock does not run on
         without pictures, two streams were joined."""
         late = (packet.dts or 0) - self._next
         is_gap = (packet.duration or 0) / 2 < late < _LONGEST_GAP / (packet.time_base or 1)
-        self._is_joined |= packet.is_keyframe
         self._suspects = 0 if is_gap else self._suspects - 1
-        self._bad += is_gap or (not self._suspects and not self._is_joined)
+        self._bad += is_gap or (not self._suspects and not packet.is_keyframe)
 
     def damaged(self, pieces: Sequence[range], *, without_last: bool) -> int:
         """How many pictures are known to be damaged or lost. `pieces`: damaged bytes of the file."""

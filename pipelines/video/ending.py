@@ -475,7 +475,8 @@ def _gif(file: _Bytes) -> Ending:
         position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
         for _ in range(_MOST_ELEMENTS):
             if position == file.size:
-                return _UNKNOWN  # no end mark, as some programs leave it
+                blank = _ends_blank(file, file.size)  # else no end mark, as some programs leave it
+                return Ending("in blank space") if blank else _UNKNOWN
             kind = file.at(position, 1)[0]
             if kind == 0x3B:
                 return _WHOLE
@@ -484,8 +485,11 @@ def _gif(file: _Bytes) -> Ending:
                 position += 11 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
             elif kind == 0x21:
                 position += 2
+            elif kind == 0:  # between two blocks it means nothing
+                position += 1
+                continue
             else:
-                return Ending("in blank space") if _ends_blank(file, file.size) else _UNKNOWN
+                return Ending("inside a picture")
             while length := file.at(position, 1)[0]:
                 position += 1 + length
             position += 1

@@ -135,6 +135,28 @@ def test_a_film_of_which_a_piece_within_is_missing_or_blank_is_damaged_or_trunca
     assert verdict(tmp_path / name).startswith(("truncated: ", "damaged: "))
 
 
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.flv", "vp8.webm", "vp9.webm", "gif.gif"])
+def test_a_film_with_a_blank_sector_is_damaged_or_truncated(films: dict[str, Path], tmp_path: Path, name: str) -> None:
+    content = existing(films, name).read_bytes()
+    for size in (512, 4096):
+        for percent in (30, 37, 45, 55, 61):
+            start = len(content) * percent // 100
+            (tmp_path / name).write_bytes(content[:start] + bytes(size) + content[start + size :])
+            assert verdict(tmp_path / name).startswith(("truncated: ", "damaged: ")), (size, percent)
+
+
+def test_a_transport_stream_of_which_a_piece_of_a_key_frame_is_missing_is_damaged(
+    films: dict[str, Path], tmp_path: Path
+) -> None:
+    content = existing(films, "hevc.ts").read_bytes()
+    with av.open(str(films["hevc.ts"])) as film:
+        place = [packet.pos for packet in film.demux(video=0) if packet.is_keyframe][1]
+    for number in range(4, 30, 3):
+        start = place + number * 188
+        (tmp_path / "a.ts").write_bytes(content[:start] + content[start + 3 * 188 :])
+        assert verdict(tmp_path / "a.ts").startswith("damaged: "), number
+
+
 @pytest.mark.parametrize("name", [name for name in KINDS if name.endswith(".avi")])
 @pytest.mark.parametrize("lost", ["all", "head", "content", "removed"])
 def test_an_avi_of_which_one_chunk_is_blank_or_missing_is_damaged_or_truncated(
