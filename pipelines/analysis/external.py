@@ -60,7 +60,19 @@ def read_external(place: Path, classes: Sequence[str], videos: Sequence[str] = (
     if file.videos is None:
         raise UsageError(f"{file.path} does not name its videos: give an npz file that holds `videos`, too")
     order = column_order(file.path, file.classes, file.scores.shape[1], classes)
-    return replace(file, path=place, scores=file.scores[:, order], classes=list(classes))
+    labels = _names(file.labels, file.classes or classes) if file.labels else None
+    return replace(file, path=place, scores=file.scores[:, order], labels=labels, classes=list(classes))
+
+
+def _names(labels: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """The classes' names for labels that are numbers; "" where that does not tell if they count from 0 or 1."""
+    if not all(label.isdecimal() for label in labels) or set(labels) <= set(classes):
+        return list(labels)
+    numbers = [int(label) for label in labels]
+    first, last = min(numbers), max(numbers)
+    if not (first == 0 and last < len(classes)) and not (first == 1 and last == len(classes)):
+        return [""] * len(labels)
+    return [classes[number - first] for number in numbers]
 
 
 def external_of(folder: Path, scores: Scores, classes: Sequence[str]) -> ScoreFile:
@@ -133,4 +145,12 @@ def _matched(scores: Scored, file: ScoreFile) -> tuple[np.ndarray, list[str]]:
             f"{file.path} lacks {len(missing)} of the {len(scores.videos)} test videos, {some(missing)}{instead}: "
             "an id is <class>/<video>, or the video's name alone"
         )
-    return file.scores[[rows[video] for video in scores.videos]], extra
+    order = [rows[video] for video in scores.videos]
+    for video, row, label in zip(scores.videos, order, scores.labels, strict=True):
+        said = file.labels[row] if file.labels else ""
+        if said in scores.classes and said != scores.classes[label]:
+            raise UsageError(
+                f"{file.path} gives {video} the label {said!r}: its classes are in another order than the run's, or "
+                "its labels wrong: name the columns' classes in it (`classes`; of CSV the first row), or leave them out"
+            )
+    return file.scores[order], extra

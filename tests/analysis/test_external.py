@@ -50,6 +50,18 @@ def test_npz_holds_videos_scores_and_perhaps_classes(tmp_path: Path, kind: str) 
     assert (read.videos, read.classes, read.probabilities) == (IDS, CLASSES, True)
 
 
+@pytest.mark.parametrize("labels", [[0, 1, 2], [1, 2, 3], CLASSES])
+def test_labels_that_show_another_order_of_classes_are_refused(tmp_path: Path, labels: list[int] | list[str]) -> None:
+    path = tmp_path / "idt.npz"
+    np.savez(path, videos=np.array(IDS), scores=THEIRS, labels=np.array(labels))
+    fused(path)
+    np.savez(path, videos=np.array(IDS), scores=THEIRS[:, ::-1], labels=np.array(labels[::-1]))
+    with pytest.raises(UsageError, match=r"gives jump/a the label 'walk': its classes are in another order"):
+        fused(path)
+    np.savez(path, videos=np.array(IDS), scores=THEIRS[:, ::-1], labels=[2, 1, 0], classes=np.array(CLASSES[::-1]))
+    fused(path)
+
+
 @pytest.mark.parametrize("ids", ["walk/c run/b jump/a", "walk/c.avi run/b.avi jump/a.mp4", "c b a", "c.avi b ./jump/a"])
 def test_videos_are_matched_by_id_with_or_without_suffix_and_class(tmp_path: Path, ids: str) -> None:
     path = csv_file(tmp_path, ids=ids.split(), scores=THEIRS[::-1])
