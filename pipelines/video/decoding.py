@@ -53,10 +53,11 @@ _HALF = 0.5  # of a frame, by which a header's duration may be rounded
 _SMALLEST_FRAME = 8  # bytes that a picture takes at least in a container that counts them
 _PACKETS_TO_A_JOIN = 2  # from one marked as corrupt, the last but one of a stream, to the first of another joined to it
 _LONGEST_GAP = 60  # seconds that are taken for a missing piece; streams joined from elsewhere are further apart
-# Codecs of which a black picture is zeros, and those of which no picture holds many zeros, but behind its end.
+# Codecs of which a black picture is zeros, and those of which no picture holds many zeros, but behind its end or, to
+# keep a constant rate, before the start code 00 00 01 of its next slice.
 _WITHOUT_CODING = frozenset(("rawvideo", "v210", "v308", "v408", "v410", "r10k", "r210", "y41p", "yuv4", "ayuv"))
 _WITHOUT_ZEROS = frozenset(("h264", "hevc", "vp8", "vp9", "av1"))
-_HOLE = bytes(256)
+_HOLE = re.compile(rb"(?<!\0)\0{256,}+[^\0\1]")
 _HEADER_OF_VP8_IN_OGG = b"OVP80"
 _FALSE_CHECKSUM = "CRC mismatch"
 _NOWHERE = logging.NullHandler()
@@ -240,7 +241,7 @@ class VideoReader(Closing):
                     return []
                 error = failure
         is_empty = codec not in _WITHOUT_CODING and len(content) >= 16 and not any(content)
-        has_hole = codec in _WITHOUT_ZEROS and _HOLE in content.rstrip(b"\0")
+        has_hole = codec in _WITHOUT_ZEROS and _HOLE.search(content) is not None
         is_told = any(tells_of_damage(level, text) for level, _, text in messages)
         is_bad = error is not None or is_empty or has_hole or is_told
         self._packets.add(packet, is_bad=is_bad, is_lost=error is not None or (is_empty and not frames))

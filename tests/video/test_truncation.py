@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipelines.video.decoding import VideoReader
-from tests.helpers.films import FRAMES, KINDS, texture, verdict, write_film
+from tests.helpers.films import FRAMES, HEIGHT, KINDS, WIDTH, texture, verdict, write_film
 
 ANIMATED = (".gif", ".apng")
 
@@ -143,6 +143,21 @@ def test_a_film_with_a_blank_sector_is_damaged_or_truncated(films: dict[str, Pat
             start = len(content) * percent // 100
             (tmp_path / name).write_bytes(content[:start] + bytes(size) + content[start + size :])
             assert verdict(tmp_path / name).startswith(("truncated: ", "damaged: ")), (size, percent)
+
+
+def test_zeros_between_slices_of_a_stream_of_constant_rate_are_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "stuffed.ts"
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("libx264", rate=25, width=WIDTH, height=HEIGHT, options={"slices": "4"})
+        frames = [av.VideoFrame.from_ndarray(picture) for picture in texture()]
+        for packet in [packet for frame in (*frames, None) for packet in stream.encode(frame)]:
+            head, rest = bytes(packet)[:4], bytes(packet)[4:]
+            stuffed = av.Packet(head + rest.replace(b"\0\0\1", bytes(900) + b"\0\0\1"))
+            stuffed.stream, stuffed.time_base = stream, packet.time_base
+            stuffed.pts, stuffed.dts, stuffed.is_keyframe = packet.pts, packet.dts, packet.is_keyframe
+            film.mux(stuffed)
+    assert path.stat().st_size > FRAMES * 3 * 900
+    assert verdict(path) == str(FRAMES)
 
 
 def test_a_transport_stream_of_which_a_piece_of_a_key_frame_is_missing_is_damaged(
