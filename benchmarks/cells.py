@@ -200,7 +200,7 @@ def digest(data: Data, name: str) -> str:
     variant = data.variants[name]
     config = train.Config(Path(), **merged(data.training, variant.training))
     names = (*STEPS.get(variant.step, BASE), *JOINT_STEPS.get(variant.step, ()))
-    recipe = [_text(config.step(step)) for step in names]
+    recipe = [text_of(config.step(step)) for step in names]
     rest = [config.depth or config.base.depth, config.width or config.base.width, config.size or config.base.size]
     content = [recipe, "full batches", rest, data.flow, variant.settings, list(data.clips or ())]
     content += [part for part in (variant.training, data.testing) if part]
@@ -208,7 +208,7 @@ def digest(data: Data, name: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _text(step: Step) -> str:
+def text_of(step: Step) -> str:
     """A step as the first lines had it, so that a field that came later, or has another name now, changes nothing."""
     kept = [one for one in fields(step) if one.name in FIRST_FIELDS or getattr(step, one.name) != one.default]
     text = ", ".join(f"{one.name}={getattr(step, one.name)!r}" for one in kept)

@@ -216,6 +216,7 @@ COMPARED = (
     (("center-240", "windows", "fused"), ("center-240", SEQUENCE, "fused")),
     (("center-240", RECALIBRATED, "fused"), ("center-240", SEQUENCE, "fused")),
     *((("center-240", "windows", "fused"), (other, "windows", "fused")) for other in ("none", "a2m", "both", "pool")),
+    (("average-240", "windows", "fused"), ("none", "windows", "fused")),
     *((("jittered-240", SEQUENCE, stream), ("center-240", SEQUENCE, stream)) for stream in STREAMS),
     *((("frozen-240", SEQUENCE, stream), ("jittered-240", SEQUENCE, stream)) for stream in STREAMS),
     *((("jittered-late", SEQUENCE, stream), ("late", SEQUENCE, stream)) for stream in STREAMS),

@@ -1,4 +1,4 @@
-"""The benchmarks of accuracy (`benchmarks/ablation.py`, `pretrained.py`): one cell, their stored lines, their table."""
+"""The benchmarks of accuracy (`ablation.py`, `pretrained.py`, `trials.py`): a cell, their stored lines, their table."""
 
 import argparse
 import json
@@ -107,3 +107,74 @@ def test_the_table_compares_cells_that_both_have(capsys):
     tested = "pretrained: late fusion, sequence, fused | from scratch: late fusion, sequence, fused"
     assert f"| fight-surv | {tested} | 2 | 5 | 1 | +36.4 % | {p:.3f} |" in told
     assert "* fight-surv: from scratch: late fusion, sequence: 7 cells" in told
+
+
+def trained_by(trainer_type, step, **settings):
+    """The weights of a tiny motion network after three updates."""
+    import torch
+
+    from pipelines.datasets.samples import Batch
+    from pipelines.models import STResNet
+    from pipelines.training.recipes import Step
+
+    torch.manual_seed(0)
+    network = STResNet(3, depth=26, width=4, streams=(step,), fusion="none", direction="none", temporal_kernels=False)
+    few = Step(step, 0.01, "cosine", epochs=1, factor=1, batch_size=4, micro_batch=4, iterations=3, **settings)
+    trainer = trainer_type(network, few, 4, torch.device("cpu"))
+    flow = torch.randint(0, 256, (4, few.frames, 20, 32, 32), dtype=torch.uint8)
+    labels = torch.tensor([0, 1, 2, 0])
+    trainer.fit([Batch(None, flow, labels, labels, {}, ())] * 3)
+    return network.state_dict()
+
+
+def test_every_stored_line_of_a_trial_counts():
+    import trials
+    from cells import read
+
+    lines = read(BENCHMARKS / "trials.jsonl")
+    assert lines
+    assert {(line["trial"], line["recipe"]) for line in lines} == {
+        (one["trial"], trials.digest(one["trial"])) for one in lines
+    }
+
+
+def test_trials_train_otherwise_than_the_recipe_and_the_recipe_alike():
+    import torch
+    import trials
+
+    from pipelines.training.loop import StepTrainer
+
+    plain = trained_by(StepTrainer, "motion")
+    in_hook = [name for name, trial in trials.TRIALS["motion"].items() if not trial.settings or trial.augment]
+    assert {"recipe", "cutmix", "reverse", "noise", "subsample", "average", "early-rate"} == {*in_hook}
+    for name in in_hook:
+        trial = trials.TRIALS["motion"][name]
+        tried = trained_by(type("Trying", (trials.Trainer,), {"trial": trial}), "motion", **trial.settings)
+        same = all(torch.equal(tried[key], value) for key, value in plain.items())
+        assert same == (name == "recipe"), name
+
+
+def test_cutmix_weighs_labels_by_the_area_that_stays():
+    import numpy as np
+    import torch
+    import trials
+
+    trainer = argparse.Namespace(rng=lambda: np.random.default_rng(3))
+    videos = torch.arange(5.0).view(5, 1, 1, 1, 1).expand(5, 2, 3, 40, 50)
+    mixed = trials.cutmix(trainer, videos)
+    other, share = trainer.mixed
+    for number in range(5):
+        of_other = mixed[number] == other[number]
+        assert ((mixed[number] == number) | of_other).all()
+        if other[number] != number:
+            assert of_other.float().mean().item() == pytest.approx(1 - share)
+
+
+def test_backwards_is_the_flow_of_the_film_played_backwards():
+    import torch
+    import trials
+
+    trainer = argparse.Namespace(rng=lambda: argparse.Namespace(random=lambda count: torch.zeros(count).numpy()))
+    fields = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]).view(1, 1, 6, 1, 1)
+    expected = torch.tensor([[-5.0, -6.0], [-3.0, -4.0], [-1.0, -2.0]]).view(1, 1, 6, 1, 1)
+    assert torch.equal(trials.reverse(trainer, fields), expected)
