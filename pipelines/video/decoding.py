@@ -57,6 +57,7 @@ _LONGEST_GAP = 60  # seconds that are taken for a missing piece; streams joined 
 # keep a constant rate, before the start code 00 00 01 of its next slice.
 _WITHOUT_CODING = frozenset(("rawvideo", "v210", "v308", "v408", "v410", "r10k", "r210", "y41p", "yuv4", "ayuv"))
 _WITHOUT_ZEROS = frozenset(("h264", "hevc", "vp8", "vp9", "av1"))
+_ZEROS = bytes(256)  # found 400 times faster than what follows them
 _HOLE = re.compile(rb"(?<!\0)\0{256,}+[^\0\1]")
 _HEADER_OF_VP8_IN_OGG = b"OVP80"
 _FALSE_CHECKSUM = "CRC mismatch"
@@ -241,7 +242,7 @@ class VideoReader(Closing):
                     return []
                 error = failure
         is_empty = codec not in _WITHOUT_CODING and len(content) >= 16 and not any(content)
-        has_hole = codec in _WITHOUT_ZEROS and _HOLE.search(content) is not None
+        has_hole = codec in _WITHOUT_ZEROS and _ZEROS in content and _HOLE.search(content) is not None
         is_told = any(tells_of_damage(level, text) for level, _, text in messages)
         is_bad = error is not None or is_empty or has_hole or is_told
         self._packets.add(packet, is_bad=is_bad, is_lost=error is not None or (is_empty and not frames))
