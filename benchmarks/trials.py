@@ -44,8 +44,6 @@ class Trial:
     """Of the step."""
     augment: Callable[["Trainer", Tensor], Tensor] | None = None
     """Changes the step's input [B, T, C, h, w], normalised."""
-    mixes: bool = False
-    """Whether `augment` mixes videos, and so their labels."""
     average: float = 0.0
     """What a moving average of the weights keeps of itself in each update; it is what is tested."""
     warm_up: float = optimiser.WARM_UP
@@ -102,7 +100,7 @@ def subsample(trainer: "Trainer", x: Tensor) -> Tensor:
 TRIALS: dict[StepName, dict[str, Trial]] = {
     "appearance": {
         "recipe": Trial("the recipe"),
-        "cutmix": Trial("cutmix", augment=cutmix, mixes=True),
+        "cutmix": Trial("cutmix", augment=cutmix),
         "average": Trial("averaged weights", average=0.95),
         "dropout-0": Trial("no dropout", {"dropout": 0.0}),
         "dropout-0.8": Trial("dropout 0.8", {"dropout": 0.8}),
@@ -112,7 +110,7 @@ TRIALS: dict[StepName, dict[str, Trial]] = {
     },
     "motion": {
         "recipe": Trial("the recipe"),
-        "cutmix": Trial("cutmix", augment=cutmix, mixes=True),
+        "cutmix": Trial("cutmix", augment=cutmix),
         "reverse": Trial("half of the videos backwards", augment=reverse),
         "noise": Trial("noise on the flow", augment=noise),
         "subsample": Trial("every second field, half of the time", {"frames": 2, "stride": (10, 10)}, subsample),
@@ -136,16 +134,19 @@ TRIALS: dict[StepName, dict[str, Trial]] = {
 class Trainer(loop.StepTrainer):
     """A `StepTrainer` that does what `trial` says besides."""
 
-    trial: Trial  # of the class that `trying` makes
+    trial: Trial  # of the class that `compute` makes
     mixed: tuple[Tensor, float] | None = None
     """Which video is mixed into each of the micro-batch, and the share that stays of its own."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.augmented = 0
-        self._divide_rates()
-        self.averages = {key: value.clone() for key, value in self._floats().items()} if self.trial.average else {}
-        self.optimiser.register_step_post_hook(lambda *_: self._average())
+        self.averages: dict[str, Tensor] = {}
+        if self.trial.early_rate != 1:
+            self._divide_rates()
+        if self.trial.average:
+            self.averages = {key: value.clone() for key, value in self._floats().items()}
+            self.optimiser.register_step_post_hook(lambda *_: self._average())
 
     def rng(self) -> np.random.Generator:
         """Of its own for every micro-batch."""
@@ -173,7 +174,7 @@ class Trainer(loop.StepTrainer):
 
     def _loss(self, logits: StreamLogits, labels: Tensor, *settings: Any) -> Tensor:
         loss = VIDEO_LOSS(logits, labels, *settings)
-        if not self.trial.mixes or self.mixed is None:
+        if self.mixed is None:
             return loss
         other, share = self.mixed
         return share * loss + (1 - share) * VIDEO_LOSS(logits, labels[other], *settings)
@@ -183,7 +184,7 @@ class Trainer(loop.StepTrainer):
 
     @torch.no_grad()
     def _average(self) -> None:
-        for key, value in self._floats().items() if self.averages else ():
+        for key, value in self._floats().items():
             self.averages[key].lerp_(value, 1 - self.trial.average)
 
     def _divide_rates(self) -> None:
@@ -194,7 +195,7 @@ class Trainer(loop.StepTrainer):
             for part in itertools.chain((stream.conv1, stream.bn1), *stream.stages[:2])
             for parameter in part.parameters()
         }
-        for group in [*self.optimiser.param_groups] if self.trial.early_rate != 1 else ():
+        for group in [*self.optimiser.param_groups]:
             first = [parameter for parameter in group["params"] if id(parameter) in early]
             group["params"] = [parameter for parameter in group["params"] if id(parameter) not in early]
             settings = {**group, "params": first, "rate": group["rate"] * self.trial.early_rate}
