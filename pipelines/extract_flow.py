@@ -139,9 +139,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         patience=config.patience,
         uses_gpu=where != "cpu",
         decodes=from_videos,
+        short_side=config.short_side,
         dry_run=config.dry_run,
         on_progress=on_progress,
-        size=f"--short-side {config.short_side or 'not given'}" if from_videos else "",
     )
     comparison = Comparison(
         FLOW_SCHEMA,
@@ -153,7 +153,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     if not config.overwrite:
         ranks().broadcast_from_rank0(lambda: _require_agreement(workspace, settings))
         if from_videos:
-            ranks().broadcast_from_rank0(lambda: require_workspace_size(job, division, config.short_side))
+            ranks().broadcast_from_rank0(lambda: require_workspace_size(job, division))
     probes: list[Probe] = []
     with mixer:
         result = run_job(job, division, ignored=found.ignored, account=found.account, on_probe=probes.append)

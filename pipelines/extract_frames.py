@@ -80,16 +80,16 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         workers=config.workers or available_cores(),
         patience=config.patience,
         decodes=True,
+        short_side=config.short_side,
         dry_run=config.dry_run,
         on_progress=on_progress,
-        size=f"--short-side {config.short_side or 'not given'}",
     )
     conflict = functools.partial(_conflict, config.short_side)
     misfit = functools.partial(size_misfit, config.short_side)
     comparison = Comparison(FRAMES_SCHEMA, Sources(), conflict, misfit)
     division = divide(job, tasks, found.problems, comparison, overwrite=config.overwrite)
     if not config.overwrite:
-        ranks().broadcast_from_rank0(lambda: require_workspace_size(job, division, config.short_side))
+        ranks().broadcast_from_rank0(lambda: require_workspace_size(job, division))
     result = run_job(job, division, ignored=found.ignored, account=found.account)
     if config.dry_run:
         return result

@@ -75,6 +75,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         store=store_frames,
         probe=probe,
         workers=config.workers or available_cores(),
+        short_side=config.short_side,
         dry_run=config.dry_run,
         on_progress=on_progress,
     )
@@ -83,7 +84,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     )
     division = divide(job, tasks, found.problems, comparison, overwrite=config.overwrite)
     if config.short_side is not None and not config.overwrite:
-        ranks().broadcast_from_rank0(lambda: require_workspace_size(job, division, config.short_side))
+        ranks().broadcast_from_rank0(lambda: require_workspace_size(job, division))
     return run_job(job, division, ignored=found.ignored)
 
 

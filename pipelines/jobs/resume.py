@@ -308,14 +308,9 @@ def size_misfit(short_side: int | None, task: VideoTask, other: Mapping[str, Any
     )
 
 
-def require_workspace_size(job: Job[Task], division: Division[Task], short_side: int | None) -> None:
+def require_workspace_size(job: Job[Task], division: Division[Task]) -> None:
     """Checks that what is to be made follows the rule of `stored_size` by which other videos of the workspace got their
     size.
-
-    Args:
-        job: The job.
-        division: Its tasks.
-        short_side: That of `stored_size`.
 
     Raises:
         UsageError: The other videos have another size: their frames for frames, their flow for flow, or the other kind
@@ -327,7 +322,7 @@ def require_workspace_size(job: Job[Task], division: Division[Task], short_side:
     for path, attributes in itertools.chain.from_iterable(usable_artifacts(job.workspace, kind) for kind in kinds):
         if "width" not in attributes or "source_width" not in attributes:
             continue
-        if difference := size_conflict(attributes, short_side):
+        if difference := size_conflict(attributes, job.short_side):
             name = path.relative_to(job.workspace.root).with_suffix("")
             raise UsageError(
                 f"{job.workspace.root} has videos of another --short-side, beside which others must not be stored: of "

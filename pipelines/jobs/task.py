@@ -64,11 +64,16 @@ class Job(Generic[Task]):
     uses_gpu: bool = False
     decodes: bool = False
     """Whether sources are video files, of which only the container says how many frames they have."""
-    size: str = ""
-    """What was said of the pictures' size, which has to be the same of all that is stored at one time; "" where the
-    size is not a matter of options."""
+    short_side: int | None = None
+    """Of the pictures, pixels; None: the default rule of `stored_size`, or size is not a matter of options."""
     growth: Growth | None = None
     """How it is found how many of the workers are best; None: all of them."""
+
+    @property
+    def size(self) -> str:
+        """What was said of the pictures' size, which has to be the same of all that is stored at one time; "" where the
+        size is not a matter of options."""
+        return f"--short-side {self.short_side or 'not given'}" if self.decodes else ""
 
     @property
     def limits(self) -> Limits:
