@@ -183,14 +183,14 @@ def extract(workspace: Workspace, videos: Path, flow: Mapping[str, Any]) -> None
     extract_flow.run(extract_flow.Config(workspace.root, str(videos), **flow))
 
 
-def held_out(split: Split, groups: GroupRule) -> Split:
-    """Every third of a split's training groups, from the second on, tests what the others train; the split's own test
-    videos take no part."""
+def held_out(split: Split, groups: GroupRule, first: int = 1) -> Split:
+    """Every third of a split's training groups, from number `first` on, tests what the others train; the split's own
+    test videos take no part."""
 
     def group(id_: str) -> str:
         return group_of(*id_.split("/"), groups) or id_
 
-    tested = sorted({group(id_) for id_ in split.train})[1::3]
+    tested = sorted({group(id_) for id_ in split.train})[first::3]
     train_ids, test_ids = ([id_ for id_ in split.train if (group(id_) in tested) == test] for test in (False, True))
     return replace(split, train=train_ids, test=test_ids, source="training groups held out")
 

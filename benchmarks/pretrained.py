@@ -3,6 +3,7 @@
     python benchmarks/pretrained.py fight-surv [--data DIR] [--only NAME,NAME] [--seeds 0,1] [--folds 1,2] [--minutes M]
     python benchmarks/pretrained.py weizmann [...]
     python benchmarks/pretrained.py settings [...]  # compared on groups held out of the training, of both sets
+    python benchmarks/pretrained.py thirds [...]    # each third of the training groups held out once, by seed
     python benchmarks/pretrained.py table
 
 DIR holds `fight-surv/` and `weizmann/`, each with `videos/<class>/` and `splits3/` in UCF101's list format, and
@@ -21,10 +22,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from cells import (
+    BASE,
     CLIPS,
     RECALIBRATED,
+    SEEDS,
     STREAMS,
     TEMPORALS,
     WEIGHTED,
@@ -46,13 +50,16 @@ from pipelines.analysis.comparison import mcnemar
 from pipelines.datasets.groups import read_groups
 from pipelines.datasets.split_lists import GroupRule, read_lists
 from pipelines.datasets.splits import write_splits
+from pipelines.evaluation.fusion_weight import choose_weight
 from pipelines.evaluation.scores import read_scores
+from pipelines.evaluation.scoring import with_fused
 from pipelines.importing import weights as import_weights
 from pipelines.interface.options import ResNetForm
 from pipelines.storage.workspace import Workspace
 
 WEIGHTS = "weights/opennsfw_resnet50_w32.pth"  # of form v1
 SEQUENCE = "sequence"
+CROSS = "sequence, streams weighted by cross-validation"
 LENGTHS = (240, 80, 480, 160)  # updates of joint1; the recipe's first
 INITIAL = ("center", "average", "random")
 SCRATCH: dict[str, Any] = {"weights": "none", "depth": 50, "width": 32, "stem_width": 64, "resnet": "v1"}
@@ -174,6 +181,7 @@ SETTINGS = {
     "motion": _motion("motion"),
     "motion-scaled": _motion("motion, scaled flow", flow_scale=1.5),
 }
+CROSS_VALIDATED = ("jittered-late", "frozen-240")  # the recipe
 TRAINING: dict[str, Any] = {"recipe": "finetune", "weights": "v1", "size": (112, 112), "validation": 0.0}
 TRAINING |= {"precision": "bf16", "overrides": PLAIN}
 FLOW: dict[str, Any] = {"method": "tvl1", "short_side": 128}
@@ -196,7 +204,17 @@ OF_SETTINGS = tuple(
     )
     for data in (FIGHT, WEIZMANN)
 )
-DATA = {"fight-surv": (FIGHT,), "weizmann": (WEIZMANN,), "settings": OF_SETTINGS}
+# The weight of the streams is chosen on all training groups, each third held out of another seed's training.
+THIRDS = tuple(
+    replace(
+        data,
+        name=f"{data.name}, thirds held out",
+        variants={name: replace(data.variants[name], base="thirds", tests=(SEQUENCE,)) for name in CROSS_VALIDATED},
+        splits=None,
+    )
+    for data in (FIGHT, WEIZMANN)
+)
+DATA = {"fight-surv": (FIGHT,), "weizmann": (WEIZMANN,), "settings": OF_SETTINGS, "thirds": THIRDS}
 # Compared by McNemar's test: (cell, test, stream) of the one and of the other.
 COMPARED = (
     *((("late", SEQUENCE, stream), ("scratch-late", SEQUENCE, stream)) for stream in STREAMS),
@@ -232,6 +250,9 @@ COMPARED = (
         )
     ),
     *(((name, WEIGHTED, "fused"), (name, SEQUENCE, "fused")) for name in ("validated-late", "validated-240")),
+    *(((name, CROSS, "fused"), (name, SEQUENCE, stream)) for name in CROSS_VALIDATED for stream in reversed(STREAMS)),
+    *((("frozen-240", CROSS, "fused"), ("jittered-late", CROSS, "fused")),),
+    *((("frozen-240", CROSS, "fused"), ("jittered-late", SEQUENCE, stream)) for stream in ("fused", "motion")),
     *(
         (("validated-240", WEIGHTED, "fused"), other)
         for other in (
@@ -267,6 +288,7 @@ def main() -> None:
     for data, name, fold, seed, tests in cells(DATA[arguments.what], arguments):
         if time.monotonic() > end:
             return
+        third = seed if data in THIRDS else 1
         compute(
             data,
             name,
@@ -274,9 +296,9 @@ def main() -> None:
             seed,
             arguments,
             prepare=partial(prepare, data, arguments),
-            splits=lists(data, arguments),
+            splits=lists(data, arguments) if data.splits else held_out_lists(data, arguments, third),
             tests=tests,
-            files={**imported(arguments), HELD_OUT: lists(data, arguments, held_out=True) / f"testlist{fold:02}.txt"},
+            files={**imported(arguments), HELD_OUT: held_out_lists(data, arguments) / f"testlist{fold:02}.txt"},
             record=hits,
         )
 
@@ -310,36 +332,45 @@ def folder(data: Data) -> str:
     return data.name.split(",")[0]
 
 
-def lists(data: Data, arguments: argparse.Namespace, *, held_out: bool = False) -> Path:
-    """The folder of the split lists: the data's own, or those whose test is held out of the others' training."""
-    if data.splits and not held_out:
-        return arguments.data / folder(data) / data.splits
-    return arguments.workspace / f"{folder(data)}-held-out"
+def lists(data: Data, arguments: argparse.Namespace) -> Path:
+    """The folder of the data's own split lists."""
+    return arguments.data / folder(data) / "splits3"
+
+
+def held_out_lists(data: Data, arguments: argparse.Namespace, third: int = 1) -> Path:
+    """The folder of the split lists whose test is a third of the training groups, held out of the others' training."""
+    return arguments.workspace / f"{folder(data)}-held-out{'' if third == 1 else f'-{third}'}"
 
 
 def prepare(data: Data, arguments: argparse.Namespace) -> Workspace:
     """The workspace with frames and flow; the lists of the groups held out."""
+    splits = read_lists(lists(data, arguments))
     source = arguments.data / folder(data)
-    splits = read_lists(source / "splits3")
     groups: GroupRule = r"/([^/_]+)_"  # the actors of Weizmann's names
     if (sources := source / "files.csv").exists():
         groups = read_groups(sources, [*splits[0].train, *splits[0].test])
-    write_splits(lists(data, arguments, held_out=True), [held_out(split, groups) for split in splits])
+    for third in range(3):
+        write_splits(held_out_lists(data, arguments, third), [held_out(split, groups, third) for split in splits])
     workspace = Workspace(arguments.workspace / folder(data))
     extract(workspace, source / "videos", data.flow)
     return workspace
 
 
 def hits(tested: Path) -> Line:
-    """Which videos each stream has right, in the order of their ids: 1 or 0 each."""
+    """What a line holds of each video, in the order of their ids: which streams have it right, 1 or 0 each; where there
+    are two streams, their logits and the true classes as well."""
     scores = read_scores(tested / "scores.h5")
     order = sorted(range(len(scores.videos)), key=scores.videos.__getitem__)
-    return {
+    line: Line = {
         "hits": {
             name: "".join(str(int(right)) for right in (logits.argmax(1) == scores.labels)[order])
             for name, logits in scores.streams.items()
         }
     }
+    if "fused" in scores.streams:
+        line["labels"] = scores.labels[order].tolist()
+        line["logits"] = {name: scores.streams[name][order].astype(float).round(3).tolist() for name in BASE}
+    return line
 
 
 # ------------------------------------------------------------------ the table
@@ -349,6 +380,7 @@ def table(lines: Sequence[Line]) -> None:
     """Prints the tables of the seeds that have all folds, what is missing, the cells of the other seeds, and McNemar's
     tests."""
     every = list(rows(lines, itertools.chain(*DATA.values())))
+    every += weighted(every)
     show(every)
     print("\nvideos right in single cells, of seeds that lack a fold\n")
     print("| data | network | test | seed | fold | videos | appearance | motion | fused |")
@@ -360,6 +392,9 @@ def table(lines: Sequence[Line]) -> None:
                 right = " | ".join(str(line["right"].get(stream, "-")) for stream in STREAMS)
                 place = f"{row.data.name} | {row.variant.title} | {row.test} | {seed} | {fold}"
                 print(f"| {place} | {line['videos']} | {right} |")
+    for row in every:
+        if weights := {fold: line["weight"] for (fold, _), line in sorted(row.found.items()) if row.test == CROSS}:
+            print(f"\n{row.data.name}, {row.variant.title}: weight of appearance by fold: {weights}")
     print("\nMcNemar's exact test over all cells that both have\n")
     print("| data | first | second | cells | only first right | only second right | difference | p |")
     print("|---|---|---|---|---|---|---|---|")
@@ -370,6 +405,29 @@ def table(lines: Sequence[Line]) -> None:
             if places := one.found.keys() & other.found.keys():
                 names = f"{named(one, first[2])} | {named(other, second[2])}"
                 print(f"| {data.name} | {names} | {len(places)} | {compared(one, first[2], other, second[2])} |")
+
+
+def weighted(rows_: Iterable[Row]) -> Iterator[Row]:
+    """The rows of the recipe with other weights of the streams: chosen for each fold on all of its training videos,
+    each third of their groups scored by a network that the others have trained. Of the folds that have all thirds."""
+    found = {(row.data.name, row.name, row.test): row for row in rows_}
+    for data, name in itertools.product(THIRDS, CROSS_VALIDATED):
+        held, tested = found[data.name, name, SEQUENCE], found[folder(data), name, SEQUENCE]
+        lines = {}
+        for (fold, seed), line in tested.found.items():
+            thirds = [held.found[fold, third] for third in SEEDS if (fold, third) in held.found]
+            if len(thirds) == len(SEEDS) and "logits" in line:
+                logits = {name: [one for third in thirds for one in third["logits"][name]] for name in BASE}
+                labels = [label for third in thirds for label in third["labels"]]
+                weight = choose_weight(
+                    [dict(zip(BASE, two, strict=True)) for two in zip(*logits.values(), strict=True)], labels
+                ).weight
+                fused = with_fused({name: np.asarray(line["logits"][name]) for name in BASE}, weight)["fused"]
+                right = fused.argmax(1) == line["labels"]
+                hits = line["hits"] | {"fused": "".join(str(int(one)) for one in right)}
+                counted = line["right"] | {"fused": int(right.sum())}
+                lines[fold, seed] = line | {"hits": hits, "right": counted, "weight": weight}
+        yield replace(tested, test=CROSS, found=lines)
 
 
 def named(row: Row, stream: str) -> str:

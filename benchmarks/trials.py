@@ -21,7 +21,7 @@ from unittest import mock
 import numpy as np
 import torch
 from cells import BASE, SEEDS, STREAMS, Line, append, counts, merged, options, read, text_of, today
-from pretrained import FIGHT, TRAINING, WEIZMANN, hits, imported, lists, prepare
+from pretrained import FIGHT, TRAINING, WEIZMANN, held_out_lists, hits, imported, prepare
 from torch import Tensor
 
 from pipelines import evaluate, train
@@ -233,7 +233,7 @@ def compute(set_: str, name: str, fold: int, seed: int, arguments: argparse.Name
     cell = {"data": set_, "trial": name, "fold": fold, "seed": seed, "recipe": digest(name)}
     if any(cell.items() <= line.items() for line in read(arguments.results)):
         return
-    workspace, splits = prepare(SETS[set_], arguments), lists(SETS[set_], arguments, held_out=True)
+    workspace, splits = prepare(SETS[set_], arguments), held_out_lists(SETS[set_], arguments)
     shared: dict[str, Any] = {"workspace": workspace.root, "device": arguments.device}
     weights = imported(arguments)[RECIPE["weights"]]
     training = RECIPE | shared | {"weights": weights, "splits": splits, "split": fold, "seed": seed}

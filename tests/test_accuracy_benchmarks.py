@@ -73,6 +73,10 @@ def test_a_cell_is_trained_tested_and_written_once(trained_on_videos: Trained, t
         for stream, hits in line["hits"].items():
             assert len(hits) == line["videos"] == 2
             assert hits.count("1") == line["right"][stream] == round(2 * results[stream]["top1"])
+        for stream, logits in line["logits"].items():
+            assert line["hits"][stream] == "".join(
+                str(int(one.index(max(one)) == label)) for one, label in zip(logits, line["labels"], strict=True)
+            )
     cell(lambda: pytest.fail("it is computed again"))
     assert read(arguments.results) == lines
 
@@ -107,6 +111,28 @@ def test_the_table_compares_cells_that_both_have(capsys):
     tested = "pretrained: late fusion, sequence, fused | from scratch: late fusion, sequence, fused"
     assert f"| fight-surv | {tested} | 2 | 5 | 1 | +36.4 % | {p:.3f} |" in told
     assert "* fight-surv: from scratch: late fusion, sequence: 7 cells" in told
+
+
+def test_streams_are_weighted_by_all_thirds_of_the_training(capsys):
+    import pretrained
+    from cells import digest
+
+    def line(data, seed, labels, **logits):
+        found = {"data": data, "cell": "frozen-240", "fold": 1, "seed": seed, "test": "sequence", "videos": len(labels)}
+        streams = ("appearance", "motion", "fused")
+        rest = {"right": dict.fromkeys(streams, 0), "hits": dict.fromkeys(streams, "0" * len(labels))}
+        recipe = digest(pretrained.FIGHT, "frozen-240")
+        return found | rest | {"recipe": recipe, "labels": labels, "logits": logits}
+
+    tested = line("fight-surv", 1, [0, 1], appearance=[[0, 5], [3, 0]], motion=[[1, 0], [0, 1]])
+    thirds = [line("fight-surv, thirds held out", k, [0], appearance=[[0, 2]], motion=[[1, 0]]) for k in range(3)]
+    title = pretrained.VARIANTS["frozen-240"].title
+    pretrained.table([tested, *thirds[:2]])
+    assert "weight of appearance" not in capsys.readouterr().out  # one third is missing
+    pretrained.table([tested, *thirds])
+    told = capsys.readouterr().out.splitlines()
+    assert f"fight-surv, {title}: weight of appearance by fold: {{1: 0.0}}" in told
+    assert f"| fight-surv | {title} | {pretrained.CROSS} | 1 | 1 | 2 | 0 | 0 | 2 |" in told
 
 
 def trained_by(trainer_type, step, **settings):
