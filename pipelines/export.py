@@ -125,7 +125,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     weight, about_weight = known_weight(chosen, config.fusion_weight, Workspace(config.workspace), config.run)
     model = deployed(load_network(trained, step), weight)
     file = config.file(trained.name, step)
-    require_writable(file.absolute().parent)
+    require_writable(files=[file.absolute(), card_of(file.absolute())])
     on_progress(Progress("export", 0, 2, unit="steps", message=chosen.warning, even=False))
     if about_weight:
         on_progress(note(about_weight))

@@ -19,7 +19,7 @@ from pipelines.runtime.devices import available_cores
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.runtime.ranks import ranks
 from pipelines.sources.videos import VideoSource
-from pipelines.storage.atomic import read_json, write_json
+from pipelines.storage.atomic import read_json, require_writable, write_json
 from pipelines.storage.flow_settings import SHARED_SETTINGS
 from pipelines.storage.workspace import Workspace
 
@@ -126,6 +126,8 @@ def _prepare(config: Config, workspace: Workspace) -> "Division[ExportTask]":
         tasks.append(ExportTask(source, target, video.flow_fields, video.flow_step, config.layout, config.format))
     if not tasks and not problems:
         raise MissingError(f"no flow in {workspace.flow}: run `stres extract-flow` first")
+    if not config.dry_run:
+        require_writable(*(folder.parent for task in tasks for folder in task.folders()))
     _settle(config, catalogue, workspace)
     finished = [not config.overwrite and is_done(task) for task in tasks]
     return Division(

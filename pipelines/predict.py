@@ -225,6 +225,7 @@ def _predict_each(
         from pipelines.prediction.timeline_files import free_paths
 
         paths = list(free_paths(config.output_folder, sources))
+        require_writable(*(path.parent for path in paths))
 
     def predict(number: int) -> Prediction | Failure:
         source = sources[number]
@@ -267,7 +268,7 @@ def _prepare_folders(config: Config) -> None:
         # Another folder than the workspace's may hold anything: it is not searched through.
         remove_left_over_temporary_files(config.output_folder, below=config.output is None)
     if config.csv is not None:
-        require_writable(config.csv.parent)
+        require_writable(files=[config.csv])
         remove_left_over_temporary_files(config.csv.parent, below=False)
 
 

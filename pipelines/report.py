@@ -152,6 +152,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         other = other.absolute()
     beside = " ".join(str(each) for each in (other, config.compare) if each)
     output = config.output or _free_folder(workspace.reports / f"{folder}-{evaluations[0].protocol_name}", beside)
+    require_writable(output)
     configurations = read_configurations(workspace, [one.run for one in evaluations])
     curves = read_curves(workspace, configurations)
     result = dataclasses.replace(
@@ -181,7 +182,6 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         others = read_configurations(workspace, [one.run for one in compared])
         return html.page(result, inputs, curves, pictures, configurations | others, names, beside, duplicates)
 
-    require_writable(output)
     if workspace.reports.is_dir():
         remove_left_over_temporary_files(workspace.reports)
     written = files.write(output, files.contents(result, inputs, curves, make_page, config.publication), on_progress)

@@ -140,7 +140,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         MissingError: There is neither such a file nor such stored flow.
         StorageError: The picture cannot be written.
     """
-    require_writable(config.output.parent if config.output else config.workspace / "pictures")
+    if config.output:
+        require_writable(files=[config.output])
+    else:
+        require_writable(config.workspace / "pictures")
     path = Path(config.video)
     stored = None if path.is_file() else _stored_id(config)
     # These load torch, which would only delay the refusals above.

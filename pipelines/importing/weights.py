@@ -83,7 +83,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.models.weights import read_backbone
     from pipelines.storage.atomic import require_writable, write_bytes
 
-    require_writable(config.output.parent)
+    require_writable(files=[config.output])
     folded = False
     mean, deviation = (
         None if values is None else tuple(value / 255 for value in values) for values in (config.mean, config.deviation)

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ _ADVICE = {
     errno.EPERM: "permission denied: choose another --workspace or change its permissions",
     errno.ENOENT: "there is no such folder, and none can be made there: choose another place",
     errno.ENOTDIR: "a part of this path is a file: choose another place",
+    errno.EEXIST: "a part of this path is a file: choose another place",
 }
 _LOCK_PATIENCE = 600.0  # seconds
 _GLANCE = 0.05  # seconds
@@ -48,17 +49,21 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot write {path}: {_ADVICE.get(number, reason)}") from error
 
 
-def require_writable(*folders: Path, room: int = 0) -> None:
+def require_writable(*folders: Path, files: Sequence[Path] = (), room: int = 0) -> None:
     """Checks, before hours of work, that files can be written. Really writes one: permissions do not account for
     quotas, full disks and network disks.
 
     Args:
         folders: Where to write; a folder that does not exist is looked for above.
+        files: The same, where only a file of a folder is to be written.
         room: Bytes that have to be free there.
 
     Raises:
-        StorageError: A folder cannot be written to.
+        StorageError: A folder cannot be written to, or what has the name of a file is none.
     """
+    for file in files:
+        _require_file(file)
+    folders += tuple(file.parent for file in files)
     places = {_place_of(folder): folder for folder in folders}
     for place, folder in places.items():
         with storage_errors(folder):
@@ -75,6 +80,12 @@ def require_writable(*folders: Path, room: int = 0) -> None:
                 f"cannot write {folder}: {room / 1e6:.1f} MB are needed there, but only {free / 1e6:.1f} MB are free: "
                 "free some space and run the same command again"
             )
+
+
+def _require_file(path: Path) -> None:
+    """Raises `StorageError` where a folder has the name, or a device or pipe, which the superuser would replace."""
+    if path.absolute().parent == Path("/dev") or (os.path.exists(path) and not os.path.isfile(path)):
+        raise StorageError(f"cannot write {path}: that is a folder, a device or a pipe: name a file")
 
 
 def free_gigabytes(folder: Path) -> float:
@@ -103,9 +114,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
     On any exception the temporary file is removed and `path` is left as it was.
 
     Raises:
-        StorageError: The system refuses the folder, the fsync or the renaming. What the caller writes in between, the
-            caller has to wrap (`storage_errors`).
+        StorageError: The system refuses the folder, the fsync or the renaming, or what has this name is no file. What
+            the caller writes in between, the caller has to wrap (`storage_errors`).
     """
+    _require_file(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)

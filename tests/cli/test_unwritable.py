@@ -15,12 +15,12 @@ TINY = "--recipe small --width 1 --size 32 --iterations 1 --batch-size 2 --steps
     [
         ("evaluate --crops 3", "work/scores", "evaluate: 1/"),
         (f"train --name new {TINY}", "work/runs/new/joint1", "train appearance"),
-        ("report --output {folder}/taken/report", "taken", "thumbnails"),
-        ("predict {folder}/clips/jump/jump0.mkv --timeline --output {folder}/taken/out", "taken", "predict: 1/"),
+        ("report --near-duplicates --output {folder}/taken/report", "taken", "compare: "),
+        ("predict {folder}/clips --timeline --output {folder}/out", "out/wave", "predict: "),
         ("export {folder}/taken/net.pt2", "taken", "export: 1/"),
         ("show-flow {folder}/clips/jump/jump0.mkv --all --output {folder}/taken/a.mp4", "taken", "compute flow"),
         ("extract-frames {folder}/clips --overwrite --workers 1", "work/frames/wave", "extract-frames: 1/"),
-        ("export-flow {folder}/taken/pictures", "taken", "export-flow: 1/"),
+        ("export-flow {folder}/pictures --layout denseflow --workers 1", "pictures/wave", "export-flow: "),
         ("extract-features {folder}/clips --output {folder}/taken/features", "taken", "extract-features: 1/"),
         ("verify --fix --workers 1", "work/set-aside", "verify: 1/"),
     ],
@@ -40,6 +40,16 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(stres, old, c
     assert begins not in done.stderr
     assert place.read_text() == "a file"
     assert not list(old.rglob(".*.tmp-*"))
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused_before_the_work(stres, old):
+    (old / "net.pt2").mkdir()
+
+    done = stres("export", old / "net.pt2", "--overwrite", "-w", old / "work")
+
+    assert done.exit_code == 3, done.stderr
+    assert f"error: cannot write {old}/net.pt2: that is a folder" in done.stderr
+    assert "export: 0/" not in done.stderr
 
 
 def test_a_workspace_that_may_only_be_read_is_refused_before_anything_is_scored(old):

@@ -42,6 +42,19 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path):
     assert names(path.parent) == {path.name}
 
 
+@pytest.mark.parametrize("name", ["folder", "pipe", "/dev/null", "/dev/stdout"])
+def test_what_is_no_file_is_not_replaced(tmp_path, name):
+    """The superuser could replace even /dev/null."""
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+
+    for refused in (lambda path: require_writable(files=[path]), lambda path: atomic_file(path).__enter__()):
+        with pytest.raises(StorageError, match="that is a folder, a device or a pipe: name a file"):
+            refused(tmp_path / name)
+
+    assert names(tmp_path) == {"folder", "pipe"}
+
+
 @pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, stop):
     path = tmp_path / "a.txt"
