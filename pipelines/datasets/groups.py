@@ -13,6 +13,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.interface.wording import plural, some
 from pipelines.sources.list_lines import PATH_COLUMNS
 from pipelines.sources.segments import video_of
+from pipelines.storage.failures import typed_text
 
 _UCF101_GROUP = re.compile(r"^v_(?P<class>.+)_g(?P<group>\d+)_c\d+$", re.IGNORECASE)
 _GROUP_COLUMNS = (
@@ -137,7 +138,9 @@ def read_groups(path: Path, ids: Iterable[str]) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
         delimiter = next((one for one in ",;\t" if lines and one in lines[0]), ",")
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter) if any(row)]
+        rows = [
+            [typed_text(cell.strip()) for cell in row] for row in csv.reader(lines, delimiter=delimiter) if any(row)
+        ]
     except (OSError, csv.Error) as error:
         raise MissingError(f"--groups {path} cannot be read as CSV ({error})") from error
     names = [cell.casefold() for cell in rows[0]] if rows else []

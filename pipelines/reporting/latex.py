@@ -38,7 +38,7 @@ def latex_table(text: str, comment: str, *, intervals: bool = True) -> str:
         )
         is_share = name != "p_value" and any(map(_FRACTION.fullmatch, cells))
         is_number = all(re.fullmatch(r"[-+\d.e]*", cell) for cell in cells)
-        titles.append(_escaped(name) + (r" (\%)" if is_share else ""))
+        titles.append(_escaped(typed_text(name)) + (r" (\%)" if is_share else ""))
         shown.append([_cell(*each, name, is_share) for each in zip(cells, low, high, strict=True)])
         sides += "r" if is_number else "l"
     lines = [" & ".join(row) + r" \\" for row in zip(*shown, strict=True)]

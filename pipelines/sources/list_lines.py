@@ -24,6 +24,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.interface.wording import plural, some
 from pipelines.sources.names import VIDEO_SUFFIXES, is_video
 from pipelines.sources.segments import Segment
+from pipelines.storage.failures import typed_text
 
 PATH_COLUMNS = (
     *("path", "video_path", "videopath", "file_path", "filepath", "file_name", "filename", "file"),
@@ -348,7 +349,7 @@ def _of_table(
             raise UsageError(
                 f"{where} has {plural(len(row), 'column')}, the header {len(names)}: quote what holds a {delimiter!r}"
             )
-        yield entry_of(dict(zip_longest(names, (cell.strip() for cell in row), fillvalue="")), where)
+        yield entry_of(dict(zip_longest(names, (typed_text(cell.strip()) for cell in row), fillvalue="")), where)
 
 
 def _of_columns(columns: Mapping[str, str], where: str, label_columns: Sequence[str], whole_videos: bool) -> Entry:

@@ -75,6 +75,8 @@ def test_names_of_data_stay_text(browser: Browser, workspace: Workspace, evaluat
     assert browser.run("document.documentElement.dataset.hacked || ''") == ""
     assert HOSTILE[0] in browser.texts("#clips h2")[0]
     assert set(HOSTILE) <= set(browser.texts("#classes-host td.name"))
+    cells = "[...document.querySelectorAll('td.name')]"
+    assert browser.run(f"{cells}.filter((cell) => cell.scrollWidth > cell.clientWidth).length") == 0  # on its neighbour
 
 
 def test_every_figure_is_drawn(browser: Browser, page: Path) -> None:

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from pipelines import export, train
+from pipelines.datasets.groups import read_groups
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.scores import Scores
 from pipelines.reporting.thumbnails import thumbnails
 from pipelines.reporting.training_log import read_configurations
 from pipelines.sources.videos import find_videos
-from pipelines.storage.failures import Failure, read_failures, record_outcomes, spreadsheet_text, typed_text
+from pipelines.storage.failures import Failure, csv_text, read_failures, record_outcomes, spreadsheet_text, typed_text
 from pipelines.storage.workspace import Workspace, is_plain_name
 from pipelines.training.run_config import BaseRun
 from pipelines.training.runs import Run, find_run
@@ -126,6 +127,16 @@ def test_failures_of_videos_named_like_formulas_are_text_and_come_back(tmp_path:
     assert not [cell for cell in cells if cell.startswith(("=", "@", "+", "-"))]
     record_outcomes(workspace, succeeded=[row.key for row in rows])
     assert read_failures(workspace) == []
+
+
+def test_names_like_formulas_come_back_from_tables_that_are_given_to_a_command_again(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    table, groups = tmp_path / "a.segments.csv", tmp_path / "near_duplicate_groups.csv"
+    table.write_text(csv_text(["path", "start", "end", "label"], [[str(tmp_path / "a.mp4"), "0.5", "2", "-run"]]))
+    assert [source.class_name for source in find_videos(table).videos] == ["-run"]
+    named = {"-run/a": "=1", "-jump/a": "-jump/a"}
+    groups.write_text(csv_text(["video", "group"], named.items()))
+    assert read_groups(groups, named) == named
 
 
 def test_a_failures_file_that_is_no_csv_says_what_to_do(tmp_path: Path) -> None:
