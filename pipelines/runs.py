@@ -98,7 +98,7 @@ class ListedRun:
     scores: tuple[Score, ...]
     """The one that `report` takes first."""
     scores_are_old: bool
-    """Whether weights were written after the last test."""
+    """Whether weights, but those of a student beside others, were written after the last test."""
     faults: tuple[str, ...]
     """What of it cannot be read, a sentence each."""
     newest: bool = False
@@ -189,7 +189,9 @@ def _look_at(workspace: Workspace, name: str) -> tuple[ListedRun, RunConfig | No
                 origin = origin or of_scores
     finished = tuple(of_run.finished()) if config else ()
     unfinished = tuple(of_run.unfinished())
-    weights = [of_run.weights_file(step).stat().st_mtime_ns for step in finished]
+    # A student beside other steps is not what a test takes.
+    trained = [step for step in finished if step != "student"] or finished
+    weights = [of_run.weights_file(step).stat().st_mtime_ns for step in trained]
     tested = [(folder / "results.json").stat().st_mtime_ns for folder in folders]
     dates = [of_run.config_file] if of_run.config_file.is_file() else [folder / "results.json" for folder in folders]
     newest = max((file.stat().st_mtime for file in dates or [of_run.folder] if file.exists()), default=0.0)

@@ -92,7 +92,7 @@ def scored(
     Yields:
         The index of a video, and its logits under each protocol, or why there are none.
     """
-    advice = "use --precision bf16, fewer --crops, or --device cpu"
+    advice = "use --precision bf16 or fewer --crops"
     computing: list[tuple[int, list[Callable[[], Logits]]]] = []
     for sample in samples.read(scorer.network, test.videos, test.labels, numbers):
         if isinstance(sample, BadSample):
@@ -178,7 +178,7 @@ def recalibrate(
             on_progress(Progress("recalibrate", done, count))
 
     try:
-        with memory_errors("use fewer --crops, or --device cpu"):
+        with memory_errors("use fewer --crops"):
             recalibrate_batch_norm(network.to(samples.device), clips(), samples.device)
     except ValueError:
         raise MissingError(

@@ -113,7 +113,7 @@ class AttentionWriter:
         """Stores one window's maps; returns its logits, and its attention. Raises `StorageError`."""
         rgb, flow = self.predictor.views(pixels)
         scorer, cuts = self.predictor.scorer, self.predictor.cuts
-        with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):
+        with memory_errors("use --precision bf16 or fewer --crops"):
             maps = class_maps(scorer, cuts, rgb, flow)
         logits = self.predictor.with_fused({name: of.mean((0, 2, 3)) for name, of in maps.items()})
         best = int(np.argmax(list(logits.values())[-1]))

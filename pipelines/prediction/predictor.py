@@ -119,7 +119,7 @@ class Predictor:
     ) -> dict[str, np.ndarray]:
         """The mean of `output` over what goes through the network for one span, of each stream: float64. `cuts`: which
         of its frames go together, if not those of the protocol."""
-        with memory_errors("use --precision bf16, fewer --crops, or --device cpu"):
+        with memory_errors("use --precision bf16 or fewer --crops"):
             means = self.scorer.mean(*self.views(pixels), self.cuts if cuts is None else cuts, output)
         return {name: values.numpy() for name, values in means.items()}
 

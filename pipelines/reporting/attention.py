@@ -72,7 +72,7 @@ class ClipAttention:
         sample = self.samples.make(0, video, 0)
         if isinstance(sample, BadSample) or (source and not same_origin(source, video.origin)):
             return None
-        with memory_errors("use --device cpu"):
+        with memory_errors("leave --attention out"):
             maps = class_maps(self.scorer, self.cuts, sample.rgb, sample.flow)
         samples, shown = self.samples, sample.rgb if sample.rgb is not None else sample.flow
         assert shown is not None

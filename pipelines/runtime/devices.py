@@ -108,13 +108,18 @@ def free_gpu_memory(device: "torch.device") -> int:
 
 @contextlib.contextmanager
 def memory_errors(advice: str) -> Iterator[None]:
-    """Turns a GPU running out of memory into a `MissingError` that ends with `advice`."""
+    """Turns a device running out of memory into a `MissingError` that ends with `advice`, and on a GPU with `--device
+    cpu`."""
     import torch
 
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise MissingError(f"out of GPU memory: {advice}") from error
+        raise MissingError(f"out of GPU memory: {advice}, or use --device cpu") from error
+    except RuntimeError as error:
+        if "DefaultCPUAllocator: can't allocate memory" not in str(error):
+            raise
+        raise MissingError(f"out of memory: {advice}") from error
 
 
 def copy_to_host(*tensors: "torch.Tensor") -> "Callable[[], tuple[torch.Tensor, ...]]":

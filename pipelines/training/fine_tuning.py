@@ -130,6 +130,27 @@ def find_source_steps(
     return found
 
 
+def require_predecessors(
+    run: Run, base: Run, finished: Collection[str], selected: Sequence[StepName], sources: Collection[StepName]
+) -> None:
+    """Raises `MissingError` where a joint step would start from one that is neither there nor trained before it.
+
+    Args:
+        base: The run whose streams joint1 starts from, or `run` itself.
+        finished: The steps that `run` has already.
+        sources: The steps that begin with the weights of `--weights run:...`.
+    """
+    for name in JOINT:
+        if name not in selected or name in (*finished, *sources):
+            continue
+        own = base == run or name != "joint1"
+        of, there = (run, {*finished, *selected}) if own else (base, {*base.finished()})
+        for before in _PREDECESSORS[name]:
+            if before not in there:
+                instead = "add it to --steps" if own else "continue that run"
+                raise MissingError(f"{name} starts from {before}, which run {of.name} has not finished: {instead}")
+
+
 def find_teacher(run: Run, base: Run, own: Collection[str], known: RunConfig | None) -> InitialWeights:
     """The joint network that a run's student learns from: the run's last, else that of its base run.
 

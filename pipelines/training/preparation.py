@@ -25,6 +25,7 @@ from pipelines.training.fine_tuning import (
     find_teacher,
     flow_difference,
     network_of_weights,
+    require_predecessors,
     tested_before,
 )
 from pipelines.training.pictures import input_size, median_picture, sentences
@@ -168,6 +169,7 @@ def _begin(
                 on_progress(note(text))
         steps = {name: replace(config.steps[name], weights=step.record()) for name, step in source_steps.items()}
         config = replace(config, weights=source.text, steps={**config.steps, **steps})
+    require_predecessors(run, base, finished, selected, source_steps)
     config = replace(config, weights_sha256=weights_digest(config.weights))
     if known is not None:
         config = with_known_weights(run, known, config)

@@ -17,7 +17,7 @@ from pipelines.datasets.loading import make_loader
 from pipelines.datasets.sampler import StepSampler
 from pipelines.datasets.samples import Batch, TrainingSamples
 from pipelines.datasets.sampling import TemporalSampling
-from pipelines.errors import Interrupted, MissingError, StorageError
+from pipelines.errors import Interrupted, StorageError
 from pipelines.models import STResNet, load_pretrained, load_streams
 from pipelines.runtime.devices import loader_workers, memory_errors
 from pipelines.runtime.progress import OnProgress, note
@@ -74,7 +74,7 @@ class Session:
             What the step came to, and of every video that could not be read its id and the reason.
 
         Raises:
-            MissingError: A step before it is missing, or it diverges.
+            MissingError: The weights of a step before it cannot be read, or it diverges.
             Interrupted: After a signal; a checkpoint was written.
         """
         files = self._files(step)
@@ -256,13 +256,8 @@ class Session:
             if step.name == "joint1":
                 before = [(self.prepared.base_run, "appearance"), (self.prepared.base_run, "motion")]
             for run, name in before:
-                if name in self.to_come:
-                    continue
-                if not run.weights_file(name).exists():
-                    raise MissingError(
-                        f"{step.name} starts from {name}, which run {run.name} has not finished: add it to --steps"
-                    )
-                load_streams(network, run.weights(name)["model"])
+                if name not in self.to_come:
+                    load_streams(network, run.weights(name)["model"])
         return network, settings
 
     def _batches(self, trainer: StepTrainer) -> Iterator[Batch]:

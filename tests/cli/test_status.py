@@ -69,6 +69,10 @@ def test_each_stage_leads_to_the_next(ask, stres, work):
     assert states(whole) == ["done"] * 5
     assert whole["next"].startswith("stres predict VIDEO")
     assert whole["videos"] == {"frames": 6, "flow": 6}
+    (work.runs / "split1/student").mkdir()
+    (work.runs / "split1/student/weights.pt").touch()
+    os.utime(work.runs / "split1/student/weights.pt", (2e9, 2e9))
+    assert ask("status", work)["next"].startswith("stres predict VIDEO")  # `evaluate` would test joint1 again
     os.utime(work.runs / "split1/joint1/weights.pt", (2e9, 2e9))
     assert ask("status", work)["next"].startswith("stres evaluate --run split1")
     shutil.rmtree(work.scores)

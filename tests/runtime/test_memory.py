@@ -1,9 +1,13 @@
-"""Freed memory that is kept serves the next block."""
+"""Freed memory that is kept serves the next block; memory that there is not is told with advice."""
 
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from pipelines.errors import MissingError
+from pipelines.runtime.devices import memory_errors
 
 PROGRAM = """
 import platform, resource, sys
@@ -34,3 +38,10 @@ def page_faults(how: str) -> int:
 def test_kept_memory_is_used_again():
     assert page_faults("kept") < 16
     assert page_faults("given back") > 32, "the test would not see a difference"
+
+
+def test_memory_that_the_system_does_not_give_is_no_bug() -> None:
+    with pytest.raises(MissingError, match="out of memory: take less"), memory_errors("take less"):
+        torch.empty(1 << 62, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="shape"), memory_errors("take less"):
+        torch.zeros(2).view(3)

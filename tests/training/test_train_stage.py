@@ -115,8 +115,10 @@ def test_a_run_does_not_take_the_name_of_imported_scores(workspace):
 
 
 def test_a_joint_step_without_its_base_streams_says_so(workspace):
-    with pytest.raises(MissingError, match="joint1 starts from appearance"):
-        train.run(config(workspace, steps=("joint1",)))
+    for steps, missing in ((("joint1",), "appearance"), (("appearance", "joint1"), "motion")):
+        with pytest.raises(MissingError, match=f"joint1 starts from {missing}, .*: add it to --steps"):
+            train.run(config(workspace, steps=steps))
+        assert not (workspace.runs / "split1").exists()  # nothing was trained before
 
 
 def test_a_joint_step_can_start_from_the_streams_of_another_run(workspace):
