@@ -110,6 +110,8 @@ class HDF5Artifact(Closing):
     def times(self) -> "np.ndarray":
         """When each frame of the source is shown, in seconds from the first: float64 [T]. Files of stres 0.1.0 lack
         it: there it follows from their rate, or from 25 frames a second where that is unknown."""
+        import numpy as np
+
         with damaged(self.path):
             frames = int(self.attributes["source_frames"])
             if "times" not in self.file:
@@ -117,6 +119,8 @@ class HDF5Artifact(Closing):
             times = self.file["times"][:]
             if len(times) != frames:
                 raise ValueError(f"it has times of {plural(len(times), 'frame')}, but was made from {frames}")
+            if not np.isfinite(times).all() or (times[:1] != 0).any() or (np.diff(times) < 0).any():
+                raise ValueError("its times are not seconds from 0 that never go back")
             return times
 
     @classmethod

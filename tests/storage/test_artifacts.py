@@ -111,6 +111,18 @@ def test_times_come_back_bit_for_bit_and_are_no_part_of_the_content(tmp_path, fi
     assert first == second
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf, 9.0, -1.0])
+def test_times_that_are_none_are_refused(tmp_path, fields, broken):
+    times = np.arange(FRAMES, dtype=float)
+    times[3] = broken
+    with new_flow_file(tmp_path / "a.h5") as writer:
+        writer.append(fields)
+        writer.finish({"source_frames": FRAMES, "fps": 1.0}, times)
+
+    with FlowFile(tmp_path / "a.h5") as file, pytest.raises(ArtifactError, match="not seconds from 0 that never go"):
+        file.times  # noqa: B018
+
+
 @pytest.mark.parametrize(("fps", "last"), [(10.0, 0.5), (0.0, 0.2)])
 def test_a_file_of_an_older_version_has_the_times_of_its_rate(tmp_path, fields, fps, last):
     with new_flow_file(tmp_path / "flow.h5") as writer:

@@ -103,13 +103,13 @@ DAMAGE: dict[str, tuple[str, Plant, str]] = {
     "frames: unsorted offsets": ("frames", unsort_offsets, "inconsistent"),
     "frames: another number": ("frames", lambda path: set_attribute(path, source_frames=FRAMES + 1), "inconsistent"),
     "frames: of another size": ("frames", lambda path: set_attribute(path, width=WIDTH + 2), "inconsistent"),
-    "frames: times missing": ("frames", lambda path: change_times(path, TIMES[:-1]), "inconsistent"),
-    "frames: times not a number": ("frames", lambda path: change_times(path, TIMES * np.nan), "inconsistent"),
-    "frames: times that go back": ("frames", lambda path: change_times(path, np.roll(TIMES, -1)), "inconsistent"),
+    "frames: times missing": ("frames", lambda path: change_times(path, TIMES[:-1]), "damaged"),
+    "frames: times not a number": ("frames", lambda path: change_times(path, TIMES * np.nan), "damaged"),
+    "frames: times that go back": ("frames", lambda path: change_times(path, np.roll(TIMES, -1)), "damaged"),
     "frames: times after the end": ("frames", lambda path: change_times(path, 2 * TIMES), "inconsistent"),
     "frames: times of whole numbers": ("frames", lambda path: change_times(path, np.arange(FRAMES)), "damaged"),
     "frames: a flipped bit in the times": ("frames", lambda path: flip_a_bit(path, "times"), "checksum"),
-    "flow: times that go back": ("flow", lambda path: change_times(path, np.roll(TIMES, -1)), "inconsistent"),
+    "flow: times that go back": ("flow", lambda path: change_times(path, np.roll(TIMES, -1)), "damaged"),
     "frames: other content": ("frames", lambda path: set_attribute(path, content_sha256="0" * 64), "checksum"),
 }  # fmt: skip
 
