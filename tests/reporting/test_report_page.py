@@ -196,10 +196,12 @@ def test_a_diagonal_is_dark_and_an_empty_cell_is_white(workspace: Workspace, eva
 
 
 def test_pictures_can_be_drawn_of_any_name(workspace: Workspace, evaluate: Evaluate) -> None:
-    evaluate(classes=HOSTILE)
+    evaluate(classes=(*HOSTILE, "W" * 40))
     result = _measured(workspace)
     for draw in (plots.per_class, plots.motion_effect, plots.confusion_matrix):
-        assert decode(png(draw(result))).min() < 100
+        picture = decode(png(draw(result)))
+        assert picture.min() < 100
+        assert min(picture[:, [0, -1]].min(), picture[-1].min()) == 255  # nothing is cut off at an edge
 
 
 def _measured(workspace: Workspace, **changes: object) -> Result:

@@ -29,7 +29,7 @@ def confusion_matrix(result: "Result") -> Figure:
     margin = text_width(labels, points) + 0.45
     bar, top = max(0.16, 0.02 * side), 0.65
     subtitle = f"{described(result)} · colour: share of the true class"
-    width = margin + max(side + 0.2 + bar + 0.65, text_width([subtitle], 8.5))
+    width = margin + max(side + 0.2 + bar + 0.65, text_width([subtitle], 8.5) + 0.2)
     height = top + side + margin
 
     figure = new_figure(width, height)

@@ -1,6 +1,7 @@
 """What the report's figures share: colours, axes, titles, and how they become SVG."""
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,8 @@ from xml.etree import ElementTree
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from pipelines.drawing.figures import GRID, MUTED, TEXT, new_figure, saved, shortened
 from pipelines.interface.wording import percent
@@ -65,8 +68,10 @@ def described(result: "Result") -> str:
 
 
 def text_width(labels: list[str], points: float) -> float:
-    """Room for the longest label in inches; 0.6 em is DejaVu Sans's mean advance with a little to spare."""
-    return max(len(label) for label in labels) * 0.6 * points / 72
+    """Room for the longest label in inches."""
+    font = FontProperties(size=points)
+    with warnings.catch_warnings(action="ignore"):  # of letters that the font lacks, as in `saved`
+        return max(text_to_path.get_text_width_height_descent(label, font, False)[0] for label in labels) / 72
 
 
 # ------------------------------------------------------------------ curves: in a picture and on the page
