@@ -282,8 +282,9 @@ def test_each_scheme_has_its_colours(browser: Browser, page: Path, scheme: str) 
 def test_on_a_phone_nothing_but_tables_and_matrix_is_wider_than_the_screen(
     browser: Browser, workspace: Workspace, evaluate: Evaluate, number: int
 ) -> None:
-    evaluate(classes=[f"ALongNameForClassNumber{index}" for index in range(number)], videos=3)
-    browser.open(Path(run(Config(workspace.root)).files["report.html"]), "#cell=1,1", width=390, height=800)
+    scores = evaluate(classes=[f"ALongNameForClassNumber{index}" for index in range(number)], videos=3) / "scores.h5"
+    result = run(Config(workspace.root, with_file=Path(f"{scores}:fused")))  # a path is a long word
+    browser.open(Path(result.files["report.html"]), "#cell=1,1", width=390, height=800)
     assert browser.run("document.documentElement.scrollWidth") == 390
     cell, label = browser.run("matrix.cell"), browser.run("matrix.label")
     assert cell >= 9
