@@ -37,7 +37,7 @@ def load_pretrained(model: STResNet, source: str | Path, *, download: bool = Tru
         source: `imagenet` for torchvision's IMAGENET1K_V1 weights of the model's depth (docs/recipe.md says why not
             V2), which are downloaded once to the torch hub's folder; `none` for nothing; else the path of a torchvision
             ResNet's state dict as `torch.save` writes it, plain or under one of the keys `_WRAPPERS`, with or without
-            `module.` before its own, or of a `Backbone`.
+            a prefix such as `module.` before its own, or of a `Backbone`.
         download: False loads nothing where the ImageNet weights would have to be downloaded.
 
     Raises:
@@ -91,6 +91,19 @@ def read_backbone(path: Path) -> Backbone:
     state, content = _read(path)
     backbone = backbone_of(content, state, str(path))
     return replace(backbone, form=_form(content, path))
+
+
+def require_resnet(backbone: Backbone, name: str) -> None:
+    """Raises `MissingError` where another tensor of the file called `name` than the classifier's does not fit the
+    ResNet that its first ones tell of: a Wide ResNet, a ResNeXt, a file that lacks some."""
+    with torch.device("meta"):
+        network = STResNet(
+            1, backbone.depth, backbone.width, temporal_kernels=False, streams=("appearance",),
+            stem_width=backbone.stem_width,
+        )  # fmt: skip
+    stream = _stream(network, "appearance")
+    source = f"{name}, taken as a ResNet-{backbone.depth} of width {backbone.width},"
+    _adapted(stream, _with_classifier_of(stream, backbone.state), source)
 
 
 def _form(content: Mapping[str, Any], path: Path) -> ResNetForm | None:
@@ -201,9 +214,11 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
         require_tensors(content, str(path))
     except TensorFileError as error:
         raise MissingError(f"{error}: {error.advice or _FETCH_OR_SAVE}") from None
-    if all(key.startswith("module.") for key in content):  # saved from within DistributedDataParallel
-        return {key.removeprefix("module."): value for key, value in content.items()}
-    return dict(content)
+    # A part of another model: `module.` of DistributedDataParallel, `backbone.`, `model.`; of two nobody can choose.
+    stems = (key.removesuffix("conv1.weight") for key in content if key.endswith("conv1.weight"))
+    prefixes = [stem for stem in stems if f"{stem}layer1.0.conv1.weight" in content]
+    prefix = prefixes[0] if len(prefixes) == 1 else ""
+    return {key.removeprefix(prefix): value for key, value in content.items() if key.startswith(prefix)}
 
 
 def _download(url: str, path: Path) -> None:
@@ -276,5 +291,5 @@ def _require_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source:
         more = f"; and {len(misfits) - 3} more" if len(misfits) > 3 else ""
         raise MissingError(
             f"{source} does not fit the network: {'; '.join(misfits[:3])}{more}: "
-            "use weights of the same depth, width and classes"
+            "use those of a ResNet of the same depth and width"
         )

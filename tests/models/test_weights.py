@@ -105,6 +105,7 @@ def test_a_stream_that_is_not_there_is_named(resnet26):
     [
         lambda s: s,
         lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
+        lambda s: {"state_dict": {f"backbone.{k}": v for k, v in s.items()} | {"head.fc.weight": torch.zeros(2)}},
         lambda s: {"model": s, "epoch": 3},
         lambda s: {"model_state_dict": s, "optimizer_state_dict": {}},
     ],

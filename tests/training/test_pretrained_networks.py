@@ -135,6 +135,17 @@ def test_frames_of_videos_calibrate(files, tmp_path, write_clip):
     assert not torch.equal(before["module.bn1.running_mean"], after["bn1.running_mean"])
 
 
+@pytest.mark.parametrize("change", [{"layer4.1.bn2.running_var": None}, {"conv1.weight": torch.zeros(6, 20, 7, 7)}])
+def test_what_train_could_not_take_is_not_imported(files, tmp_path, change):
+    state = {key: value for key, value in (random_state() | change).items() if value is not None}
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(
+        MissingError, match=rf"taken as a ResNet-26 of width 4, .*: {next(iter(change))} is"
+    ):
+        import_weights.run(import_weights.Config(tmp_path / "other.pth", tmp_path / "out.pth", resnet="v1"))
+    assert not (tmp_path / "out.pth").exists()
+
+
 def test_what_cannot_be_imported_is_said(files, tmp_path):
     with pytest.raises(UsageError, match="does not tell the form"):
         import_weights.run(import_weights.Config(files / "plain.pth", tmp_path / "out.pth"))
