@@ -139,9 +139,7 @@ def test_frames_of_videos_calibrate(files, tmp_path, write_clip):
 def test_what_train_could_not_take_is_not_imported(files, tmp_path, change):
     state = {key: value for key, value in (random_state() | change).items() if value is not None}
     torch.save(state, tmp_path / "other.pth")
-    with pytest.raises(
-        MissingError, match=rf"taken as a ResNet-26 of width 4, .*: {next(iter(change))} is"
-    ):
+    with pytest.raises(MissingError, match=rf"taken as a ResNet-26 of width 4, .*: {next(iter(change))} is"):
         import_weights.run(import_weights.Config(tmp_path / "other.pth", tmp_path / "out.pth", resnet="v1"))
     assert not (tmp_path / "out.pth").exists()
 
