@@ -31,7 +31,7 @@ Value = TypeVar("Value")
 Report = Callable[[int], None]
 """Called by a task with the number of further units (frames, pairs) that are done."""
 
-_PRELOAD = ["numpy", "torch", "cv2", "av", "pipelines.storage.hdf5_plugins"]
+_PRELOAD = ["pipelines.runtime.preloaded"]
 NO_MEMORY = "not enough memory for this video: use fewer --workers"
 _PATIENCE = 5.0  # seconds a process gets to end before it is made to
 _TICK = 5.0  # seconds between two checks for tasks without progress

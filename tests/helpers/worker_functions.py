@@ -1,5 +1,6 @@
 """What the tests make worker processes do: importable by name, as `run_tasks` needs it."""
 
+import gc
 import os
 import signal
 import time
@@ -44,6 +45,8 @@ def obey(task: tuple[str, str], report: Report) -> str:
         _take(argument, 1 << 30)
     elif order == "pid":
         return str(os.getpid())
+    elif order == "garbage":
+        return f"looked for: {gc.isenabled()}, never looked at: {gc.get_freeze_count() > 100_000}"
     elif order == "hang":
         report(os.getpid())
         while True:

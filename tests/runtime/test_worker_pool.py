@@ -57,6 +57,11 @@ def test_even_one_worker_is_another_process() -> None:
     assert outcomes([("pid", "")], workers=1) != {("pid", ""): str(os.getpid())}
 
 
+def test_garbage_is_looked_for_but_not_among_the_libraries_that_the_server_has_loaded() -> None:
+    task = ("garbage", "")
+    assert outcomes([task], workers=1) == {task: "looked for: True, never looked at: True"}
+
+
 @pytest.mark.parametrize(
     ("death", "reason"),
     [

@@ -1,5 +1,6 @@
 """Frames come out exactly as they went in, or a sentence says why not."""
 
+import os
 import struct
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -27,6 +28,13 @@ def write_cut_avi(path: Path, frames: int, share: float) -> None:
     write_video(whole, texture(frames))
     content = whole.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
+
+
+def test_no_frame_starts_threads_of_its_own(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.avi", texture(5))
+    before = set(os.listdir("/proc/self/task"))
+    with VideoReader(tmp_path / "a.avi") as reader:
+        assert all(set(os.listdir("/proc/self/task")) <= before for _ in reader)
 
 
 @pytest.mark.parametrize(
