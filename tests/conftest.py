@@ -1,5 +1,6 @@
 """What tests of several rooms are given: small workspaces, and clips made at run time."""
 
+import gc
 import os
 import shutil
 import signal
@@ -13,11 +14,26 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as stres_cli/__main__.py;
 # The networks here are tiny: more threads would only wait for one another, in the processes started here too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from pipelines.runtime import worker_pool
 from pipelines.storage.workspace import Workspace
 from pipelines.video.synthetic import write_video
 from tests.helpers.workspaces import Trained, train_on_videos, write_workspace
 
 WriteClip = Callable[..., np.ndarray]
+
+gc.disable()  # until all tests are loaded (`pytest_collection_finish`)
+# Hundreds of worker processes start here, most for a fraction of a second: loading the same modules in each would take
+# longer than their work. Commands that tests start as processes of their own have the product's list.
+worker_pool._PRELOAD += [
+    "numba",
+    "pipelines.datasets.loading",
+    "pipelines.jobs.frames",
+    "pipelines.optical_flow.farneback",
+    "pipelines.optical_flow.store",
+    "pipelines.optical_flow.tvl1.kernels.pair",
+    "pipelines.optical_flow.tvl1.numba_engine",
+    "pipelines.video.isolation",
+]
 
 # What a shell's background jobs inherit, or those of nohup, and what these tests send.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -50,6 +66,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long modules first. Near the end of the run pytest-xdist's processes take each other's last tests: of a long
     module both would make the fixture, and one would wait for the other. Tests of milliseconds are shared evenly."""
     items.sort(key=lambda item: item.path.name not in LONG)
+
+
+def pytest_collection_finish() -> None:
+    """Garbage is looked for again, but not among half a million objects of modules and tests, which a process would
+    otherwise go through for a tenth of its time."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)  # an exception before the fixtures are torn down would break the tests that follow
