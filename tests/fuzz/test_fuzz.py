@@ -1,10 +1,13 @@
 """The quick form of `make fuzz`: the same harness with few inputs."""
 
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from stres_cli.app import app
 from tests.fuzz import checks, fuzzing, mutations, workspaces
 
 SLOW = ("report", "report --with")  # a second and more each
@@ -14,6 +17,18 @@ SLOW = ("report", "report --with")  # a second and more each
 def whole(trained_on_videos, tmp_path_factory: pytest.TempPathFactory) -> workspaces.Whole:
     place = tmp_path_factory.mktemp("fuzz") / "whole"
     return workspaces.write_whole(place, trained_on_videos.workspace, trained_on_videos.video("jump/jump2"))
+
+
+@pytest.fixture(autouse=True)
+def _commands_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make fuzz` starts a process for each command; here the test's own spares their starts. What is damaged is read
+    in worker processes either way."""
+
+    def stres(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        shown = CliRunner().invoke(app, arguments, prog_name="stres", catch_exceptions=False)
+        return subprocess.CompletedProcess(arguments, shown.exit_code, shown.stdout, shown.stderr)
+
+    monkeypatch.setattr(fuzzing, "_stres", stres)
 
 
 def test_damaged_videos_end_as_a_result_or_one_clear_error(tmp_path: Path) -> None:
