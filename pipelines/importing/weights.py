@@ -80,7 +80,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     import torch
 
     from pipelines.models.backbones import FORM_UNKNOWN, from_matconvnet, from_onnx, recalibrate
-    from pipelines.models.weights import read_backbone, require_resnet
+    from pipelines.models.weights import read_backbone
     from pipelines.storage.atomic import require_writable, write_bytes
 
     require_writable(files=[config.output])
@@ -96,7 +96,6 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         backbone, folded = from_onnx(config.file, mean, deviation, bgr=config.bgr)
     else:
         backbone = read_backbone(config.file)
-    require_resnet(backbone, str(config.file))
     form = backbone.form or config.resnet
     if form is None:
         raise UsageError(f"{config.file} {FORM_UNKNOWN}")

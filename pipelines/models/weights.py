@@ -90,19 +90,20 @@ def read_backbone(path: Path) -> Backbone:
     known by name and content. Raises `MissingError` as `read_state_dict`, and for other networks."""
     state, content = _read(path)
     backbone = backbone_of(content, state, str(path))
+    _require_resnet(backbone, path)
     return replace(backbone, form=_form(content, path))
 
 
-def require_resnet(backbone: Backbone, name: str) -> None:
-    """Raises `MissingError` where another tensor of the file called `name` than the classifier's does not fit the
-    ResNet that its first ones tell of: a Wide ResNet, a ResNeXt, a file that lacks some."""
+def _require_resnet(backbone: Backbone, path: Path) -> None:
+    """Raises `MissingError` where another tensor of the file than the classifier's does not fit the ResNet that its
+    first ones tell of: a Wide ResNet, a ResNeXt, a file that lacks some."""
     with torch.device("meta"):
         network = STResNet(
             1, backbone.depth, backbone.width, temporal_kernels=False, streams=("appearance",),
             stem_width=backbone.stem_width,
         )  # fmt: skip
     stream = _stream(network, "appearance")
-    source = f"{name}, taken as a ResNet-{backbone.depth} of width {backbone.width},"
+    source = f"{path}, taken as a ResNet-{backbone.depth} of width {backbone.width},"
     _adapted(stream, _with_classifier_of(stream, backbone.state), source)
 
 

@@ -136,12 +136,15 @@ def test_frames_of_videos_calibrate(files, tmp_path, write_clip):
 
 
 @pytest.mark.parametrize("change", [{"layer4.1.bn2.running_var": None}, {"conv1.weight": torch.zeros(6, 20, 7, 7)}])
-def test_what_train_could_not_take_is_not_imported(files, tmp_path, change):
+def test_weights_that_do_not_fit_are_refused_before_anything_is_written(workspace, files, tmp_path, change):
     state = {key: value for key, value in (random_state() | change).items() if value is not None}
     torch.save(state, tmp_path / "other.pth")
     with pytest.raises(MissingError, match=rf"taken as a ResNet-26 of width 4, .*: {next(iter(change))} is"):
         import_weights.run(import_weights.Config(tmp_path / "other.pth", tmp_path / "out.pth", resnet="v1"))
+    with pytest.raises(MissingError, match="taken as a ResNet-26 of width 4, does not fit the network"):
+        train.run(config(workspace, tmp_path / "other.pth", resnet="v1"))
     assert not (tmp_path / "out.pth").exists()
+    assert not (workspace.runs / "run").exists()
 
 
 def test_what_cannot_be_imported_is_said(files, tmp_path):
