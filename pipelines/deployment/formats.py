@@ -42,7 +42,7 @@ def export_torch(model: Deployed, size: tuple[int, int], settings: Mapping[str, 
 
 def export_onnx(model: Deployed, size: tuple[int, int], settings: Mapping[str, Any]) -> bytes:
     """The content of an .onnx file. Raises `MissingError` without the packages of the extra `export`."""
-    require(("onnx", "onnxscript", "onnxruntime"), "--format onnx")
+    require(("onnx", "onnxscript", "onnxruntime"), "an .onnx file")
     import onnx
 
     with warnings.catch_warnings():

@@ -17,7 +17,7 @@ from pipelines.datasets.loading import make_loader
 from pipelines.datasets.sampler import StepSampler
 from pipelines.datasets.samples import Batch, TrainingSamples
 from pipelines.datasets.sampling import TemporalSampling
-from pipelines.errors import Interrupted, StorageError
+from pipelines.errors import Interrupted, StorageError, UsageError
 from pipelines.models import STResNet, load_pretrained, load_streams
 from pipelines.runtime.devices import loader_workers, memory_errors
 from pipelines.runtime.progress import OnProgress, note
@@ -175,9 +175,17 @@ class Session:
     @contextlib.contextmanager
     def _divergence(self, step: Step, log: MetricsLog | None = None) -> Iterator[None]:
         """Adds to `Diverged` what to do about it: the run keeps its settings and the steps it has finished. The log
-        keeps what was said, for `status`."""
+        keeps what was said, for `status`. Turns batch norm's refusal of a single value into a `UsageError`."""
         try:
             yield
+        except ValueError as error:
+            if "Expected more than 1 value per channel" not in str(error):
+                raise
+            height, width = self.prepared.config.size
+            raise UsageError(
+                f"batch norm has no statistics of one picture of {height}x{width} pixels, as a batch or a part of one "
+                f"is in {step.name}: give a larger --size, or at least 2 as --batch-size and --micro-batch"
+            ) from error
         except Diverged as error:
             options = f"--name NEW --lr {step.name}={step.lr / 10:.2g}"
             if step.name == "joint1":

@@ -391,7 +391,7 @@ def test_noise_too_tells_a_wrong_file(trained_on_videos, tmp_path, monkeypatch, 
 def test_without_the_extra_its_name_is_told(trained_on_videos, tmp_path, monkeypatch):
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        MissingError, match=r"--format onnx needs onnx and onnxscript and onnxruntime: pip install '\.\[export\]'"
+        MissingError, match=r"an .onnx file needs onnx and onnxscript and onnxruntime: pip install '\.\[export\]'"
     ):
         export.run(export.Config(tmp_path / "model.onnx", trained_on_videos.workspace.root))
     assert list(tmp_path.iterdir()) == []

@@ -42,6 +42,17 @@ def test_all_four_steps_leave_weights_metrics_and_their_configuration(workspace)
     assert not list(folder.rglob("checkpoint.pt"))
 
 
+def test_a_single_picture_too_small_for_batch_norm_is_no_bug(workspace):
+    settings = {
+        "steps": ("appearance",),
+        "size": (32, 32),
+        "overrides": {"appearance": {**TINY["appearance"], "batch_size": 1, "micro_batch": 1}},
+    }
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match=r"one picture of 32x32 pixels, .* is in appearance: give a larger --size"):
+            train.run(config(workspace, **settings, dry_run=dry_run))
+
+
 def test_the_joint_network_starts_from_the_base_streams_and_keeps_their_keys(workspace):
     train.run(config(workspace, steps=("appearance", "motion")))
     folder = workspace.runs / "split1"
