@@ -74,7 +74,7 @@ class Table(rich.table.Table):
         for number, row in enumerate(self.rows):
             cells = [cells[number] for cells in texts]
             for place, (column, text) in enumerate(zip(self.columns, cells, strict=True)):
-                header = _text(column.header, console).plain
+                header = " ".join(_text(column.header, console).plain.split())  # some are written on two lines
                 if not text.plain.strip():
                     continue
                 if place == 0:

@@ -83,7 +83,7 @@ def test_no_number_is_shortened_in_a_terminal_of_any_width(view):
 
 def table(console):
     one = Table("class", box=None)
-    one.add_column("top-1", justify="right")
+    one.add_column("top-1\nfused", justify="right")
     one.add_column("")
     one.add_row("a long name of a class", "100.0 %", "━" * 20)
     console.print(one)
@@ -96,7 +96,7 @@ def test_bars_go_first_then_names_are_shortened_and_at_last_each_value_has_its_l
     assert bar not in rendered(table, 40)
     assert ["name", "of", "a"] in [line.split() for line in rendered(table, 20).splitlines()]
     assert "100.0 %" in rendered(table, 20)
-    assert rendered(table, 14).splitlines()[-2:] == ["  top-1", "    100.0 %"]
+    assert rendered(table, 14).splitlines()[-2:] == ["  top-1 fused", "    100.0 %"]
 
 
 def test_where_nothing_could_be_predicted_no_next_command_is_named():
