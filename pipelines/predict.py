@@ -25,7 +25,7 @@ from pipelines.sources.videos import AS_IT_SAYS, ReadAs, VideoSource, find_video
 from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable
 from pipelines.storage.failures import Failure, record_outcomes
 from pipelines.storage.workspace import UNLABELLED, Workspace
-from pipelines.training.runs import Chosen, choose_run
+from pipelines.training.runs import Chosen, Run, choose_run
 
 if TYPE_CHECKING:
     from pipelines.prediction.predictor import Predictor
@@ -158,10 +158,25 @@ def run(
             seconds=seconds,
             video_seconds=video_seconds,
             video_seconds_per_second=video_seconds / max(seconds, 1e-9),
-            truth=Truth.of(predictions),
+            truth=Truth.of(predictions, _trained_on(chosen.run, sources, outcomes)),
         )
 
     return ranks().broadcast_from_rank0(result)
+
+
+def _trained_on(run: Run, sources: Sequence[VideoSource], outcomes: Sequence[Prediction | Failure]) -> int:
+    """How many of the videos with a class that the run knows have names of those it was trained on; 0 where it does not
+    tell."""
+    labelled = [
+        source.id.casefold()
+        for source, outcome in zip(sources, outcomes, strict=True)
+        if isinstance(outcome, Prediction) and outcome.right is not None
+    ]
+    try:
+        learned = {id_.casefold() for id_ in run.trained_on()} if labelled else set()
+    except MissingError:
+        return 0
+    return sum(id_ in learned for id_ in labelled)
 
 
 def _sources(config: Config) -> tuple[list[VideoSource], list[Failure], list[str]]:

@@ -60,6 +60,8 @@ def _accuracy(truth: Truth) -> str:
     low, high = map(percent, truth.accuracy_interval)
     text = f"correct: {truth.right} of {plural(truth.labelled, 'labelled video')}, {percent(truth.accuracy)} %"
     text += f" (95 % interval {low} - {high} %)"
+    if truth.trained_on:
+        text += f"; {truth.trained_on} of them have names of videos that the run was trained on, which proves little"
     if not truth.unknown:
         return text
     others = ", ".join(f"{name} ({number})" for name, number in truth.unknown.items())

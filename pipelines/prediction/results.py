@@ -82,16 +82,18 @@ class Truth:
     """The other classes, each with its number of videos; they do not count."""
     accuracy_interval: Interval
     """Wilson's, of 95 %."""
+    trained_on: int = 0
+    """Those of `labelled` that have the names of videos that the run was trained on."""
 
     @classmethod
-    def of(cls, predictions: "Sequence[Prediction]") -> "Truth | None":
+    def of(cls, predictions: "Sequence[Prediction]", trained_on: int = 0) -> "Truth | None":
         """None if no video has a class that the run knows."""
         known = [prediction.right for prediction in predictions if prediction.right is not None]
         if not known:
             return None
         others = [one.class_name for one in predictions if one.right is None and one.class_name is not None]
         right, labelled = sum(known), len(known)
-        return cls(right, labelled, right / labelled, dict(Counter(others)), wilson(right, labelled))
+        return cls(right, labelled, right / labelled, dict(Counter(others)), wilson(right, labelled), trained_on)
 
 
 @dataclass(frozen=True)

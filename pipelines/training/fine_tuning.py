@@ -284,7 +284,7 @@ def tested_before(source: SourceRun, data: "TrainingData") -> str:
 
     Videos are the same where their ids and, as far as they are known, their origins are.
     """
-    trained = set(source.run.split().train) - set(source.run.held_out() or ())
+    trained = source.run.trained_on()
     before, now = source.run.sources(), data.sources
     told = []
     for ids, where, what in (

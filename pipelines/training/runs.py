@@ -110,6 +110,10 @@ class Run:
         ids = document.get("validation") if isinstance(document, dict) else None
         return [str(id_) for id_ in ids] if isinstance(ids, list) else None
 
+    def trained_on(self) -> set[str]:
+        """The ids of the videos that it learns from. Raises `MissingError`."""
+        return {*self.split().train} - {*(self.held_out() or ())}
+
     def finished(self) -> list[str]:
         """The steps that are done, in the order of training."""
         return [step for step in STEPS if self.weights_file(step).exists()]

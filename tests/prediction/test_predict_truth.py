@@ -18,7 +18,7 @@ def labelled(trained_on_videos, tmp_path):
     """A folder of class folders: four videos of classes that the run knows, one of another."""
     for class_name, target in (("jump", "jump"), ("wave", "Wave"), ("wave", "dance")):
         (tmp_path / target).mkdir()
-        for number in range(2):
+        for number in (0, 2):  # trained on, and tested
             shutil.copy(trained_on_videos.video(f"{class_name}/{class_name}{number}"), tmp_path / target)
     return tmp_path
 
@@ -41,12 +41,13 @@ def test_each_prediction_has_the_class_given_and_the_end_the_accuracy_of_the_cla
         "accuracy": right / 4,
         "unknown": {"dance": 2},
         "accuracy_interval": pytest.approx(wilson(right, 4)),
+        "trained_on": 2,
     }
     assert [one["right"] is None for one in document["predictions"]].count(True) == 2
     (line,) = [line for line in text.splitlines() if line.startswith("correct: ")]
     assert line.startswith(f"correct: {right} of 4 labelled videos, {100 * right / 4:.1f} %")
     low, high = (f"{100 * end:.1f}" for end in wilson(right, 4))
-    assert f"% (95 % interval {low} - {high} %)" in line
+    assert f"% (95 % interval {low} - {high} %); 2 of them have names of videos that the run was trained on" in line
     assert line.endswith("not counted, since the run does not know their classes: dance (2)")
     assert sum(f"  {name}: " in line for line in text.splitlines() for name in ("jump", "Wave")) == 4
 
