@@ -125,7 +125,7 @@ def find_training_data(
     catalogue, found = find_splits(settings, write=write, tell=tell)
     split = next((split for split in found if split.number == settings.split), None)
     if split is None:
-        raise UsageError(f"--split {settings.split}: there are the splits {', '.join(str(s.number) for s in found)}")
+        raise UsageError(f"--split {settings.split} is none of the splits: {', '.join(str(s.number) for s in found)}")
     all_classes, split = split.classes, without_classes(split, exclude)
     _require_classes(split, "leave fewer out by --exclude-class" if len(all_classes) > 1 else MORE_CLASSES)
     resolved = resolve(split, catalogue, exclude, streams)

@@ -164,7 +164,7 @@ def test_a_run_is_not_begun_without_the_weights_it_starts_from(workspace):
 
 
 def test_an_unknown_split_names_those_there_are(workspace):
-    with pytest.raises(UsageError, match="--split 7: there are the splits 1"):
+    with pytest.raises(UsageError, match="--split 7 is none of the splits: 1"):
         train.run(config(workspace, split=7))
 
 
