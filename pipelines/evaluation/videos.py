@@ -131,9 +131,9 @@ def find_test_videos(
             f"run {run.name} is to be tested on other videos than it was trained beside: {replaced}; train again, or "
             "accept the difference with --force"
         )
-    label = {name: index for index, name in enumerate(config.classes)}
-    strange = sorted({video.class_name for video in split.test} - label.keys())
-    if strange:
+    label = class_finder(config.classes)
+    found = {video.class_name: label(video.class_name) for video in split.test}
+    if strange := sorted(name for name, index in found.items() if index is None):
         raise MissingError(
             f"{run.split_file} names videos of class {strange[0]!r}, which {run.config_file} does not have: restore "
             "both, or train the run again"
@@ -141,14 +141,14 @@ def find_test_videos(
     damaged = {f"{row.class_name}/{row.video}": replace(row, stage="evaluate") for row in catalogue.problems}
     return TestVideos(
         videos=split.test,
-        labels=[label[video.class_name] for video in split.test],
+        labels=[index for video in split.test if (index := found[video.class_name]) is not None],
         training=split.train,
         missing=[id_ for id_ in split.missing_test if id_ not in damaged],
         damaged=[damaged[id_] for id_ in split.missing_test if id_ in damaged],
         unlisted=[id_ for id_ in split.unlisted if id_.partition("/")[0] not in config.excluded_classes],
         replaced=other_sources(run, _sources(split.train)),
         streams=streams,
-        without_videos=sorted(label.keys() - {video.class_name for video in split.test}, key=label.__getitem__),
+        without_videos=[name for index, name in enumerate(config.classes) if index not in found.values()],
     )
 
 
@@ -185,8 +185,8 @@ def _has_videos_of(run: Run, split: ResolvedSplit, workspace: Workspace, catalog
     unlisted = set(split.unlisted)
     named = [video for video in catalogue.videos if video.id not in unlisted and video.class_name != UNLABELLED]
     if run.folder.resolve().parent != workspace.runs.resolve():
-        sources = run.sources()
-        named = [video for video in named if same_origin(sources.get(video.id, video.origin), video.origin)]
+        sources = {id_.casefold(): origin for id_, origin in run.sources().items()}  # as `resolve` finds them
+        named = [video for video in named if same_origin(sources.get(video.id.casefold(), video.origin), video.origin)]
     missing = {*split.missing_train, *split.missing_test}
     return bool(named) or any(f"{row.class_name}/{row.video}" in missing for row in catalogue.problems)
 

@@ -219,7 +219,7 @@ def find_run(workspace: Workspace, name: str) -> Run:
     `MissingError` naming those there are."""
     run = run_at(workspace, name)
     if run is None:
-        known = ", ".join(sorted(run.name for run in _require_runs(workspace)))
+        known = ", ".join(sorted(file.parent.name for file in workspace.runs.glob("*/config.json"))) or "none"
         raise MissingError(
             f"there is no run {name!r} in {workspace.runs}, and no folder of a run at {Path(name).absolute()}: there "
             f"are {known}"

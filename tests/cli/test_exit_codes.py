@@ -103,6 +103,7 @@ MISSING = {
     "workspace for training": ("train -w nowhere", "there is no workspace at nowhere: run `stres extract-frames`"),
     "workspace for flow": ("extract-flow -w nowhere", "there is no workspace at nowhere: run `stres extract-frames`"),
     "run": ("evaluate", "there is no run in {work}/runs: train one with `stres train"),
+    "run's folder": ("evaluate --run nowhere", "there is no run 'nowhere' in {work}/runs, and no folder of a run at"),
     "scores": ("report", "{work}/scores"),
     "GPU": ("train --device cuda:99", "--device cuda:99: torch"),
     "weights": ("train --weights nowhere.pth --width 64", "nowhere.pth"),

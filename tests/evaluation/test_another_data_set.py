@@ -92,6 +92,7 @@ def test_a_workspace_with_the_videos_of_the_split_is_tested_on_its_test_side(tra
     workspace = Workspace(tmp_path / "same")
     for kind in ("frames", "flow"):
         shutil.copytree(trained.root / kind, workspace.root / kind)
+        (workspace.root / kind / "wave").rename(workspace.root / kind / "Wave")
     result = outcome(workspace, trained.runs / "split1")
     assert result.results["videos"] == 4
     assert "dataset" not in result.results
