@@ -459,7 +459,7 @@ def _tags(stream: "av.VideoStream", name: str) -> Iterator[str]:
 
 
 # From PyAV 17 on every frame would otherwise start threads of its own, which takes longer than its conversion.
-_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
+ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
 Shape = tuple[int, int, Orientation]  # coded width and height, and how they are shown
 
 
@@ -472,9 +472,9 @@ def _picture(frame: av.VideoFrame, shape: Shape) -> np.ndarray:
     transfer = TRANSFERS.get(frame.color_trc)
     try:
         if transfer is None:
-            picture = frame.to_ndarray(format="rgb24", **_ONE_THREAD)
+            picture = frame.to_ndarray(format="rgb24", **ONE_THREAD)
         else:
-            picture = tone_mapped(frame.to_ndarray(format="rgb48le", **_ONE_THREAD), transfer)
+            picture = tone_mapped(frame.to_ndarray(format="rgb48le", **ONE_THREAD), transfer)
     except av.FFmpegError as error:  # colours of a kind that is reserved, or that nothing converts
         raise VideoError(f"its pictures cannot be converted to RGB ({error.strerror})") from error
     return np.ascontiguousarray(shape[2].applied(picture))

@@ -10,6 +10,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from pipelines.video.decoding import ONE_THREAD
 from tests.fuzz import checks
 from tests.helpers.films import keep_from_real_time, texture
 from tests.helpers.odd_clips import CLIPS, write_clip
@@ -149,7 +150,8 @@ def write(
             stream.set_display_rotation(rotation)
         keep_from_real_time(stream)
         for index in range(frames):
-            frame = av.VideoFrame.from_ndarray(np.roll(texture, index, axis=1), format="rgb24").reformat(format=pixels)
+            picture = av.VideoFrame.from_ndarray(np.roll(texture, index, axis=1), format="rgb24")
+            frame = picture.reformat(format=pixels, **ONE_THREAD)
             frame.pts = times[index] if times else index
             file.mux(stream.encode(frame))
         file.mux(stream.encode())

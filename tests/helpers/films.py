@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from pipelines.errors import VideoError
-from pipelines.video.decoding import VideoReader
+from pipelines.video.decoding import ONE_THREAD, VideoReader
 
 FRAMES, HEIGHT, WIDTH = 30, 96, 128  # h263 knows few sizes
 KINDS = {
@@ -102,7 +102,7 @@ def write_film(
             for packet in _sound(tone, sound_seconds):
                 container.mux(packet)
         for index, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels, **ONE_THREAD)
             frame.pts = index
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

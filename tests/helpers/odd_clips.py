@@ -9,6 +9,7 @@ from typing import Any
 import av
 import numpy as np
 
+from pipelines.video.decoding import ONE_THREAD
 from tests.helpers.films import KINDS, OPTIONS, keep_from_real_time, write_film
 
 T, H, W = 8, 96, 128
@@ -135,7 +136,7 @@ def write_clip(path: Path, clip: Clip) -> None:
             container.mux(other.encode())
         keep_from_real_time(stream)
         for index, picture in enumerate(films):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=clip.pixels)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=clip.pixels, **ONE_THREAD)
             frame.pts, frame.time_base = clip.ticks[index] if clip.ticks else index, 1 / clip.rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
