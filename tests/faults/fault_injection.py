@@ -92,7 +92,7 @@ class Running:
             patience = Patience(self.process.pid, _PATIENCE)
             while processes_of(self.process.pid):
                 assert not patience.is_at_an_end(), "processes outlive their command"
-                time.sleep(0.01)
+                time.sleep(0.05)  # each look goes through all processes of the machine
         finally:
             self.send(signal.SIGKILL, to_all=True)
         return 128 - code if code < 0 else code

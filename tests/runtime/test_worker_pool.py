@@ -100,8 +100,8 @@ def test_a_task_without_progress_is_ended_and_fails_alone(monkeypatch: pytest.Mo
 
 def test_a_task_that_reports_may_take_longer_than_patience_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.runtime.worker_pool._TICK", 0.1)
-    task = ("slow report", "8")  # half a second each
-    assert dict(run_tasks(worker_functions.obey, [task], 1, limits=Limits(patience=2.0))) == {task: "8"}
+    task = ("slow report", "5")  # half a second each
+    assert dict(run_tasks(worker_functions.obey, [task], 1, limits=Limits(patience=2.0))) == {task: "5"}
 
 
 @pytest.mark.parametrize("what", ["bytes", "tensor"])

@@ -175,7 +175,7 @@ def test_a_video_that_cannot_be_read_says_the_same_from_its_own_process(
 
 
 @pytest.mark.parametrize(
-    ("number", "reason"), [(signal.SIGSEGV, "killed by signal 11"), (signal.SIGSTOP, "no progress for 3 s")]
+    ("number", "reason"), [(signal.SIGSEGV, "killed by signal 11"), (signal.SIGSTOP, "no progress for 0.5 s")]
 )
 def test_a_codec_that_crashes_or_hangs_costs_its_video_alone(
     decoder: isolation.Decoder, clip: Path, number: signal.Signals, reason: str
@@ -183,6 +183,7 @@ def test_a_codec_that_crashes_or_hangs_costs_its_video_alone(
     with decoder.open(clip) as reader:
         frames = iter(reader)
         next(frames)
+        reader._process.limits = Limits(patience=0.5)
         os.kill(reader._process._process.pid, number)
         with pytest.raises(VideoError, match=reason):
             list(frames)
@@ -205,7 +206,7 @@ def test_a_video_without_progress_is_a_row_and_the_others_are_done(
 
     monkeypatch.setattr(workers._Worker, "give", give_and_stop)
     monkeypatch.setattr(workers, "_TICK", 0.1)
-    config = extract_frames.Config(workspace.root, str(tmp_path / "videos"), workers=1, patience=6.0)
+    config = extract_frames.Config(workspace.root, str(tmp_path / "videos"), workers=1, patience=3.0)
     result = extract_frames.run(config)
     assert (result.done, result.failed) == (2, 1)
-    assert [row.reason for row in read_failures(workspace)] == ["no progress for 6 s, so its process was ended"]
+    assert [row.reason for row in read_failures(workspace)] == ["no progress for 3 s, so its process was ended"]
