@@ -11,11 +11,12 @@ from pathlib import Path
 
 from pipelines.errors import VideoError
 from pipelines.jobs.attributes import video_attributes
+from pipelines.jobs.resume import require_imported_size
 from pipelines.jobs.segments import Targets, announced_frames, deal, store_parts
 from pipelines.jobs.task import Probe
 from pipelines.runtime.worker_pool import Report
 from pipelines.sources.videos import VideoSource
-from pipelines.storage.frames_file import FrameWriter, new_frames_file
+from pipelines.storage.frames_file import FRAMES_SCHEMA, FrameWriter, new_frames_file
 from pipelines.storage.jpeg import encode_jpeg
 from pipelines.video.decoding import VideoReader
 from pipelines.video.timing import FrameClock
@@ -38,6 +39,7 @@ class FrameTask:
 def store_frames(task: FrameTask, report: Report) -> int:
     """Stores one video; returns T. Raises `VideoError`, `StorageError`."""
     with _open(task) as reader, new_frames_file(task.target) as writer:
+        require_imported_size(task.target, FRAMES_SCHEMA, reader.width, reader.height)
         for picture in reader:
             writer.append(encode_jpeg(picture))
             if reader.decoded % _REPORTED == 0:

@@ -308,6 +308,20 @@ def size_misfit(short_side: int | None, task: VideoTask, other: Mapping[str, Any
     )
 
 
+def require_imported_size(target: Path, schema: str, width: int, height: int) -> None:
+    """Raises `VideoError` where the video's other artifact was imported in another size than `target` would have,
+    which only the opened video tells."""
+    path, other_schema = other_artifact(target, schema)
+    with contextlib.suppress(ArtifactError):
+        other = peek(path, other_schema, _ATTRIBUTES)
+        has = other.get("width"), other.get("height")
+        if is_pictures(str(other.get("source", ""))) and has != (width, height):
+            raise VideoError(
+                f"would be stored at {width}x{height} pixels, but {path} was imported at {has[0]}x{has[1]}: give the "
+                "--short-side that makes both equal, or another --workspace"
+            )
+
+
 def require_workspace_size(job: Job[Task], division: Division[Task]) -> None:
     """Checks that what is to be made follows the rule of `stored_size` by which other videos of the workspace got their
     size.

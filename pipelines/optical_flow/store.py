@@ -17,6 +17,7 @@ from pipelines.errors import VideoError
 from pipelines.interface.options import Compression
 from pipelines.interface.wording import plural
 from pipelines.jobs.attributes import SEGMENT_ATTRIBUTES, stored_library_versions, video_attributes
+from pipelines.jobs.resume import require_imported_size
 from pipelines.jobs.segments import announced_frames
 from pipelines.optical_flow.batch import BatchFlow, begin_batch, method_input, work_on
 from pipelines.optical_flow.displacement import DisplacementMeter
@@ -26,7 +27,7 @@ from pipelines.runtime.closing import Closing
 from pipelines.runtime.prefetch import prefetch
 from pipelines.runtime.worker_pool import Report
 from pipelines.sources.videos import VideoSource
-from pipelines.storage.flow_file import FlowWriter, new_flow_file
+from pipelines.storage.flow_file import FLOW_SCHEMA, FlowWriter, new_flow_file
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import ArtifactError
@@ -71,6 +72,8 @@ def store_flow(task: FlowTask, report: Report) -> int:
     """
     account = FlowAccount()
     with open_frames(task) as frames, new_flow_file(task.target, task.compression) as writer:
+        if isinstance(frames, DecodedFrames):
+            require_imported_size(task.target, FLOW_SCHEMA, frames.reader.width, frames.reader.height)
         fields = write_flow(iter(frames), task, writer, report, account, frames.size)
         require_pairs(frames.count, task.settings.step)
         writer.finish({**frames.attributes(), **task.settings.attributes(), **account.attributes()}, frames.times)

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pipelines import extract_flow, extract_frames
 from pipelines.importing import flow as import_flow
 from pipelines.importing import frames as import_frames
 from pipelines.storage.frames_file import FRAMES_SCHEMA
@@ -47,6 +48,20 @@ def test_another_folder_of_equal_names_is_refused_a_moved_one_is_done_and_a_chan
 
     write(f"{first}/walk/c/img_{{:05d}}.png", [10, 20, 32])
     assert frames(workspace, first).changed == ["walk/c"]
+
+
+def test_frames_and_flow_of_a_video_are_not_stored_beside_imported_ones_of_another_size(tmp_path, write_clip):
+    write_clip(tmp_path / "videos/walk/c.mkv", 3)
+    write(f"{tmp_path}/u/walk/c/img_{{:05d}}.png", [10, 20, 30])
+    write(f"{tmp_path}/v/walk/c/x_{{:05d}}.png", [10, 20])
+    write(f"{tmp_path}/v/walk/c/y_{{:05d}}.png", [10, 20])
+    frames(Workspace(tmp_path / "frames"), tmp_path / "u")
+    flow(Workspace(tmp_path / "flow"), tmp_path / "v")
+    for stage, name in ((extract_flow, "frames"), (extract_frames, "flow")):
+        settings = {"method": "farneback"} if stage is extract_flow else {}
+        result = stage.run(stage.Config(tmp_path / name, str(tmp_path / "videos"), workers=1, **settings))
+        assert (result.done, result.failed) == (0, 1)
+        assert "was imported at 40x32: give the --short-side that makes both equal" in result.failures[0].reason
 
 
 def test_flow_is_compared_in_the_order_in_which_it_was_hashed(tmp_path):
