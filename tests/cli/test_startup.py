@@ -23,8 +23,7 @@ REFUSED = [
 PROGRAM = """
 import contextlib, io, json, os, sys
 from stres_cli.app import app
-
-def ask(arguments):  # in a process of its own
+for arguments in json.loads(sys.argv[1]):  # each in a process of its own, which has loaded nothing but this
     if not os.fork():
         shown = io.StringIO()
         with contextlib.redirect_stdout(shown):
@@ -32,19 +31,13 @@ def ask(arguments):  # in a process of its own
         print(json.dumps([arguments, len(shown.getvalue()), list(sys.modules)]), flush=True)
         os._exit(0)
     assert os.wait()[1] == 0, arguments
-
-for arguments in json.loads(sys.argv[1]):
-    ask(arguments)
-import av, cv2, h5py, numpy  # which those that look into a workspace may load
-for arguments in json.loads(sys.argv[2]):
-    ask(arguments)
 """
 
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     """For all that is asked, the length of the answer and the modules that were loaded for it."""
-    command = [sys.executable, "-c", PROGRAM, json.dumps(ASKED), json.dumps(REFUSED)]
+    command = [sys.executable, "-c", PROGRAM, json.dumps([*ASKED, *REFUSED])]
     empty = tmp_path_factory.mktemp("empty")
     done = subprocess.run(command, cwd=empty, capture_output=True, text=True, check=True, timeout=300)
     return {tuple(asked): (length, loaded) for asked, length, loaded in map(json.loads, done.stdout.splitlines())}
