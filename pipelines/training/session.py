@@ -89,7 +89,7 @@ class Session:
             ranks().broadcast_from_rank0(lambda: files.save(content))
 
         try:
-            with stop_requests() as stop, memory_errors("give a smaller --micro-batch"), self._divergence(step, log):
+            with stop_requests() as stop, memory_errors("give a smaller --micro-batch"), self._explained(step, log):
                 try:
                     trainer.fit(
                         self._batches(trainer),
@@ -154,7 +154,7 @@ class Session:
         files = self._files(step)
         trainer, network = self._trainer(step, files)
         begin = trainer.state.iteration
-        with memory_errors("give a smaller --micro-batch"), self._divergence(step):
+        with memory_errors("give a smaller --micro-batch"), self._explained(step):
             seconds, memory = measure(trainer, self._batches(trainer), self.on_progress)
         weights, checkpoint = files.sizes(trainer, network)
         updates, median = trainer.total - begin, statistics.median(seconds)
@@ -173,9 +173,10 @@ class Session:
         )
 
     @contextlib.contextmanager
-    def _divergence(self, step: Step, log: MetricsLog | None = None) -> Iterator[None]:
-        """Adds to `Diverged` what to do about it: the run keeps its settings and the steps it has finished. The log
-        keeps what was said, for `status`. Turns batch norm's refusal of a single value into a `UsageError`."""
+    def _explained(self, step: Step, log: MetricsLog | None = None) -> Iterator[None]:
+        """Adds to the errors of an update what to do about them: to `Diverged`, after which the run keeps its settings
+        and the steps it has finished, and the log what was said, for `status`; and to batch norm's refusal of a single
+        value, which becomes a `UsageError`."""
         try:
             yield
         except ValueError as error:
