@@ -19,7 +19,7 @@ from pipelines.datasets.dataset_file import video_id
 from pipelines.datasets.group_splits import FOLDS, leaking_groups, make_splits
 from pipelines.datasets.groups import group_of, recognised_groups
 from pipelines.datasets.split_lists import NO_GROUPS, GroupRule, Split, list_files, read_lists, ucf101_lists
-from pipelines.datasets.video_names import by_spelling, plain_name
+from pipelines.datasets.video_names import plain_name, spelled_as
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.options import BOTH_STREAMS, StreamName
 from pipelines.interface.wording import numbered, plural
@@ -382,14 +382,13 @@ class _Finder:
     def __init__(self, catalogue: Catalogue, streams: Collection[StreamName] = BOTH_STREAMS) -> None:
         self.streams = streams
         self.videos = {video.id: video for video in catalogue.videos}
-        self.classes = set(catalogue.classes)
         self.named: set[str] = set()
-        self._folded = by_spelling(self.videos, str.casefold)
+        self._id = spelled_as(self.videos)
+        self._class = spelled_as(catalogue.classes)
         self._segments: dict[str, list[Video]] = defaultdict(list)  # by the id of their video
         for video in catalogue.videos:
             if whole := video_of(video.video):
                 self._segments[video_id(video.class_name, whole)].append(video)
-        self._folded_classes = by_spelling(self.classes, str.casefold)
 
     def find(self, ids: Iterable[str]) -> tuple[list[Video], list[str]]:
         """The videos that have what the streams are fed with, and the ids of which that is not so. The id of an
@@ -406,10 +405,10 @@ class _Finder:
         return found, missing
 
     def video(self, id_: str) -> Video | None:
-        return self.videos.get(id_) or self.videos.get(self._folded.get(id_.casefold(), ""))
+        return self.videos.get(self._id(id_) or "")
 
     def class_name(self, name: str) -> str:
-        return name if name in self.classes else self._folded_classes.get(name.casefold(), name)
+        return self._class(name) or name
 
 
 # ------------------------------------------------------------------ the folder

@@ -1,7 +1,7 @@
 """Which video or class a name means, as people and other programs write them."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import PurePosixPath
 
 from pipelines.sources.names import PICTURE_SUFFIXES, VIDEO_SUFFIXES
@@ -18,6 +18,12 @@ def by_spelling(names: Iterable[str], spelling: Callable[[str], str] = plain_nam
     for name in names:
         found[spelling(name)].append(name)
     return {spelled: same[0] for spelled, same in found.items() if len(same) == 1}
+
+
+def spelled_as(names: Collection[str]) -> Callable[[str], str | None]:
+    """Gives the one of `names` that another means, upper and lower case alike where that is unambiguous; None: none."""
+    exact, folded = set(names), by_spelling(set(names), str.casefold)
+    return lambda name: name if name in exact else folded.get(name.casefold())
 
 
 def without_suffix(video: str) -> PurePosixPath:

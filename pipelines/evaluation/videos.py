@@ -7,6 +7,7 @@ from typing import Any
 
 from pipelines.datasets.catalogue import Catalogue, Video, flow_provenance, lack_of, load_catalogue
 from pipelines.datasets.splits import ResolvedSplit, in_no_split, resolve
+from pipelines.datasets.video_names import spelled_as
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.options import BOTH_STREAMS, StreamName
 from pipelines.interface.wording import plural, some
@@ -169,14 +170,16 @@ def held_out_videos(test: TestVideos, run: Run, config: RunConfig) -> TestVideos
             f"run {run.name} does not tell which videos were held out of its training, since an older version began "
             f"it: give its `stres train` command once more, which adds them, or {instead}"
         )
-    known, label = set(ids), {name: index for index, name in enumerate(config.classes)}
-    videos = [video for video in test.training if video.id in known and video.class_name in label]
-    if not videos:
+    held, spelled, label = set(ids), spelled_as([*run.split().train, *ids]), class_finder(config.classes)
+    found = [(video, label(video.class_name)) for video in test.training if spelled(video.id) in held]
+    labelled = [(video, index) for video, index in found if index is not None]
+    if not labelled:
         raise MissingError(
             f"the workspace has none of the {plural(len(ids), 'video')} held out of the training of run {run.name}: "
             f"{instead}"
         )
-    return replace(test, videos=videos, labels=[label[video.class_name] for video in videos], damaged=[])
+    videos, labels = zip(*labelled, strict=True)
+    return replace(test, videos=list(videos), labels=list(labels), damaged=[])
 
 
 def _has_videos_of(run: Run, split: ResolvedSplit, workspace: Workspace, catalogue: Catalogue) -> bool:
@@ -185,18 +188,16 @@ def _has_videos_of(run: Run, split: ResolvedSplit, workspace: Workspace, catalog
     unlisted = set(split.unlisted)
     named = [video for video in catalogue.videos if video.id not in unlisted and video.class_name != UNLABELLED]
     if run.folder.resolve().parent != workspace.runs.resolve():
-        sources = {id_.casefold(): origin for id_, origin in run.sources().items()}  # as `resolve` finds them
-        named = [video for video in named if same_origin(sources.get(video.id.casefold(), video.origin), video.origin)]
+        known = run.sources_of(video.id for video in named)
+        named = [video for video in named if same_origin(known.get(video.id, video.origin), video.origin)]
     missing = {*split.missing_train, *split.missing_test}
     return bool(named) or any(f"{row.class_name}/{row.video}" in missing for row in catalogue.problems)
 
 
 def class_finder(classes: Sequence[str]) -> Callable[[str], int | None]:
     """Gives the index of a class by its name, upper and lower case alike where that is unambiguous; None: none."""
-    index = {name: number for number, name in enumerate(classes)}
-    times = Counter(name.casefold() for name in classes)
-    folded = {name.casefold(): number for name, number in index.items() if times[name.casefold()] == 1}
-    return lambda name: index.get(name, folded.get(name.casefold()))
+    spelled, index = spelled_as(classes), {name: number for number, name in enumerate(classes)}
+    return lambda name: index.get(spelled(name) or "")
 
 
 def _other_videos(

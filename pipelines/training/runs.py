@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.datasets.split_lists import Split, read_lists
+from pipelines.datasets.video_names import spelled_as
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.options import BOTH_STREAMS, CheckpointName, StreamName
 from pipelines.interface.wording import first_line, plural
@@ -103,6 +104,13 @@ class Run:
         document = read_json(self.split_file)
         sources = document.get("sources", {}) if isinstance(document, dict) else {}
         return {str(id_): str(sha256) for id_, sha256 in sources.items()} if isinstance(sources, dict) else {}
+
+    def sources_of(self, ids: Iterable[str]) -> dict[str, str]:
+        """`sources`, of those of these videos that it has, by the ids given: upper and lower case alike where that is
+        unambiguous. Raises `MissingError`."""
+        sources = self.sources()
+        spelled = spelled_as(sources)
+        return {id_: sources[name] for id_ in ids if (name := spelled(id_)) is not None}
 
     def held_out(self) -> list[str] | None:
         """The ids of the videos held out of training; None of runs that do not tell. Raises `MissingError`."""
@@ -443,8 +451,8 @@ def with_known_weights(run: Run, old: RunConfig, config: RunConfig) -> RunConfig
 
 def other_sources(run: Run, sources: Mapping[str, str]) -> str:
     """In words, which of these videos are no longer what they were when the run was begun; empty where none is."""
-    before = run.sources()
-    replaced = [id_ for id_, now in sources.items() if not same_origin(before.get(id_, now), now)]
+    before = run.sources_of(sources)
+    replaced = [id_ for id_, origin in before.items() if not same_origin(origin, sources[id_])]
     if not replaced:
         return ""
     count = f" and {len(replaced) - 1} more" if len(replaced) > 1 else ""

@@ -3,11 +3,12 @@
 import shutil
 from pathlib import Path
 
+import h5py
 import pytest
 from typer.testing import CliRunner
 
 from pipelines import evaluate, report, train
-from pipelines.errors import MissingError
+from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.scores import read_scores
 from pipelines.storage.atomic import read_json
 from pipelines.storage.workspace import Workspace
@@ -96,6 +97,11 @@ def test_a_workspace_with_the_videos_of_the_split_is_tested_on_its_test_side(tra
     result = outcome(workspace, trained.runs / "split1")
     assert result.results["videos"] == 4
     assert "dataset" not in result.results
+    for file in workspace.root.glob("f*/Wave/*"):
+        with h5py.File(file, "a") as content:
+            content.attrs["source_sha256"] = "0" * 64
+    with pytest.raises(UsageError, match=r"what is stored as Wave/\w+ and 1 more comes from another video now"):
+        outcome(workspace, trained.runs / "split1")
 
 
 def test_scores_of_a_run_elsewhere_never_take_the_place_of_a_run_of_that_name_or_of_another_one(

@@ -254,5 +254,9 @@ def test_a_run_without_held_out_videos_says_so(workspace: Workspace, trained_on_
     run.split_file.write_text(json.dumps(split | {"validation": ["jump/gone"]}))
     with pytest.raises(MissingError, match="has none of the 1 video held out"):
         evaluated(workspace, fusion_weight="held-out")
+    run.split_file.write_text(json.dumps(split))
+    for kind in ("frames", "flow"):
+        (workspace.root / kind / "wave").rename(workspace.root / kind / "Wave")
+    assert evaluated(workspace, fusion_weight="held-out").results["fusion"]["videos"] == len(HELD_OUT)
     with pytest.raises(MissingError, match="no videos were held out of the training of run split1 to choose a weight"):
         evaluated(trained_on_videos.workspace, fusion_weight="held-out", crops=5)
