@@ -61,7 +61,8 @@ def _accuracy(truth: Truth) -> str:
     text = f"correct: {truth.right} of {plural(truth.labelled, 'labelled video')}, {percent(truth.accuracy)} %"
     text += f" (95 % interval {low} - {high} %)"
     if truth.trained_on:
-        text += f"; {truth.trained_on} of them have names of videos that the run was trained on, which proves little"
+        named = plural(truth.trained_on, "of them has the name of a video", "of them have names of videos")
+        text += f"; {named} that the run was trained on, where being right proves little"
     if not truth.unknown:
         return text
     others = ", ".join(f"{name} ({number})" for name, number in truth.unknown.items())

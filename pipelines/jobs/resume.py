@@ -318,7 +318,7 @@ def require_imported_size(target: Path, schema: str, width: int, height: int) ->
         if is_pictures(str(other.get("source", ""))) and has != (width, height):
             raise VideoError(
                 f"would be stored at {width}x{height} pixels, but {path} was imported at {has[0]}x{has[1]}: give the "
-                "--short-side that makes both equal, or another --workspace"
+                "--short-side that makes both equal, or another --workspace, or delete that file to make both anew"
             )
 
 

@@ -1,6 +1,7 @@
 """Filling a network from elsewhere: torchvision's ImageNet weights, a file, a trained base stream.
 
-A load succeeds or raises: every tensor of the network except the classifiers is filled, and every tensor given is used.
+A load succeeds or raises: every tensor of the network except the classifiers is filled, and every tensor given is used,
+of a file that holds a ResNet as a part of another model those of the ResNet.
 """
 
 import re
@@ -201,6 +202,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
 
 
 def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in a file's content; of one ResNet below a prefix its tensors alone. Raises `MissingError`."""
     ours = str(content.get("schema")) if isinstance(content, Mapping) else ""
     if ours.startswith("stres/") and ours != BACKBONE_SCHEMA:
         raise MissingError(
@@ -215,7 +217,7 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
         require_tensors(content, str(path))
     except TensorFileError as error:
         raise MissingError(f"{error}: {error.advice or _FETCH_OR_SAVE}") from None
-    # A part of another model: `module.` of DistributedDataParallel, `backbone.`, `model.`; of two nobody can choose.
+    # `module.` of DistributedDataParallel, `backbone.`, `model.`; of two nobody can choose.
     stems = (key.removesuffix("conv1.weight") for key in content if key.endswith("conv1.weight"))
     prefixes = [stem for stem in stems if f"{stem}layer1.0.conv1.weight" in content]
     prefix = prefixes[0] if len(prefixes) == 1 else ""
@@ -292,5 +294,5 @@ def _require_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source:
         more = f"; and {len(misfits) - 3} more" if len(misfits) > 3 else ""
         raise MissingError(
             f"{source} does not fit the network: {'; '.join(misfits[:3])}{more}: "
-            "use those of a ResNet of the same depth and width"
+            "use weights of a ResNet of the same depth and width"
         )

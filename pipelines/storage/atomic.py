@@ -55,11 +55,11 @@ def require_writable(*folders: Path, files: Sequence[Path] = (), room: int = 0) 
 
     Args:
         folders: Where to write; a folder that does not exist is looked for above.
-        files: The same, where only a file of a folder is to be written.
+        files: To be written, too; each folder of theirs is checked as `folders` are.
         room: Bytes that have to be free there.
 
     Raises:
-        StorageError: A folder cannot be written to, or what has the name of a file is none.
+        StorageError: A folder cannot be written to, or what has the name of one of `files` is none.
     """
     for file in files:
         _require_file(file)
