@@ -316,9 +316,10 @@ def require_imported_size(target: Path, schema: str, width: int, height: int) ->
         other = peek(path, other_schema, _ATTRIBUTES)
         has = other.get("width"), other.get("height")
         if is_pictures(str(other.get("source", ""))) and has != (width, height):
+            instead = "no VIDEOS, for the flow of those frames" if schema == FLOW_SCHEMA else "another --workspace"
             raise VideoError(
                 f"would be stored at {width}x{height} pixels, but {path} was imported at {has[0]}x{has[1]}: give the "
-                "--short-side that makes both equal, or another --workspace, or delete that file to make both anew"
+                f"--short-side that makes both equal, or {instead}, or delete that file to make both anew"
             )
 
 

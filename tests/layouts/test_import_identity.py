@@ -57,11 +57,13 @@ def test_frames_and_flow_of_a_video_are_not_stored_beside_imported_ones_of_anoth
     write(f"{tmp_path}/v/walk/c/y_{{:05d}}.png", [10, 20])
     frames(Workspace(tmp_path / "frames"), tmp_path / "u")
     flow(Workspace(tmp_path / "flow"), tmp_path / "v")
+    instead = {extract_flow: "no VIDEOS, for the flow of those frames", extract_frames: "another --workspace"}
     for stage, name in ((extract_flow, "frames"), (extract_frames, "flow")):
         settings = {"method": "farneback"} if stage is extract_flow else {}
         result = stage.run(stage.Config(tmp_path / name, str(tmp_path / "videos"), workers=1, **settings))
         assert (result.done, result.failed) == (0, 1)
-        assert "was imported at 40x32: give the --short-side that makes both equal" in result.failures[0].reason
+        advice = f"was imported at 40x32: give the --short-side that makes both equal, or {instead[stage]}, or delete"
+        assert advice in result.failures[0].reason
 
 
 def test_flow_is_compared_in_the_order_in_which_it_was_hashed(tmp_path):
