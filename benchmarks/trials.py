@@ -28,6 +28,7 @@ from pipelines import evaluate, train
 from pipelines.analysis.comparison import mcnemar
 from pipelines.datasets.samples import Batch
 from pipelines.models import StreamLogits
+from pipelines.runtime.devices import resolve_device
 from pipelines.training import loop, optimiser, session
 from pipelines.training.recipes import StepName
 
@@ -231,6 +232,7 @@ def compute(set_: str, name: str, fold: int, seed: int, arguments: argparse.Name
     """Trains and tests one cell, unless `--results` holds it."""
     step, trial = trial_of(name)
     cell = {"data": set_, "trial": name, "fold": fold, "seed": seed, "recipe": digest(name)}
+    cell["unit"] = unit_of(arguments.device)
     if any(cell.items() <= line.items() for line in read(arguments.results)):
         return
     workspace, splits = prepare(SETS[set_], arguments), held_out_lists(SETS[set_], arguments)
@@ -261,6 +263,14 @@ def digest(name: str) -> str:
     return hashlib.sha256(" ".join(text_of(config.step(one)) for one in names).encode()).hexdigest()[:8]
 
 
+def unit_of(device: str) -> str:
+    """What the computing is done by, as far as it rounds in its own way, which makes another network of a seed."""
+    if resolve_device(device).type == "cuda":
+        return torch.cuda.get_device_name(resolve_device(device))
+    flags = Path("/proc/cpuinfo").read_text().split()
+    return next((flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags), "without bf16")
+
+
 def trial_of(name: str) -> tuple[StepName, Trial]:
     step, _, trial = name.partition("/")
     return step, TRIALS[step][trial]
@@ -270,14 +280,16 @@ def trial_of(name: str) -> tuple[StepName, Trial]:
 
 
 def table(path: Path) -> None:
-    """Prints what each trial has right of the videos held out, beside the recipe, and McNemar's test."""
+    """Prints what each trial has right of the videos held out, beside the recipe on the same unit, and McNemar's
+    test."""
     lines = read(path)
-    print("| step | trial | data | seed | videos | right | by fold | recipe | only trial | only recipe | p |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    units = sorted({line["unit"] for line in lines})
+    print("| step | trial | data | seed | unit | videos | right | by fold | recipe | only trial | only recipe | p |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for step, trials in TRIALS.items():
         stream = "fused" if step == "joint1" else step
-        for (name, trial), set_, seed in itertools.product(trials.items(), SETS, SEEDS):
-            tried, recipe = (found(lines, set_, f"{step}/{one}", seed) for one in (name, "recipe"))
+        for (name, trial), set_, seed, unit in itertools.product(trials.items(), SETS, SEEDS, units):
+            tried, recipe = (found(lines, set_, f"{step}/{one}", seed, unit) for one in (name, "recipe"))
             if not tried:
                 continue
             both = sorted(tried.keys() & recipe.keys())
@@ -290,12 +302,12 @@ def table(path: Path) -> None:
             videos = sum(line["videos"] for line in tried.values())
             beside = sum(recipe[fold]["right"][stream] for fold in both)
             numbers = f"{beside} | {only[0]} | {only[1]} | {mcnemar(*only):.3f}"
-            print(f"| {step} | {trial.title} | {set_} | {seed} | {videos} | {right} | {by_fold} | {numbers} |")
+            print(f"| {step} | {trial.title} | {set_} | {seed} | {unit} | {videos} | {right} | {by_fold} | {numbers} |")
 
 
-def found(lines: Sequence[Line], set_: str, name: str, seed: int) -> dict[int, Line]:
+def found(lines: Sequence[Line], set_: str, name: str, seed: int, unit: str) -> dict[int, Line]:
     """A trial's lines, by fold."""
-    wanted = {"data": set_, "trial": name, "seed": seed, "recipe": digest(name)}
+    wanted = {"data": set_, "trial": name, "seed": seed, "recipe": digest(name), "unit": unit}
     return {line["fold"]: line for line in lines if wanted.items() <= line.items()}
 
 
