@@ -203,11 +203,11 @@ def _make(
     tell: Callable[[str], None],
 ) -> list[Split]:
     """Makes the splits of a workspace. Raises as `make_splits`, and `UsageError` for ids that a list cannot hold."""
-    videos = [video for video in catalogue.videos if video.class_name not in exclude]
+    videos = labelled(catalogue, exclude)
     record: dict[str, Any] = {"origin": "videos"}
     splits = _of_videos(videos, tell) if folds is None else []
     if not splits:
-        pairs = [(video.class_name, video.video) for video in videos if video.class_name != UNLABELLED]
+        pairs = [(video.class_name, video.video) for video in videos]
         groups, origin, sentence = _chosen_groups(pairs, groups)
         asked = folds or FOLDS
         splits = make_splits(pairs, seed, asked, groups, tell)
@@ -251,8 +251,7 @@ def _of_videos(videos: Iterable[Video], tell: Callable[[str], None]) -> list[Spl
     no labelled video on `validation`, which else is held apart. None where one side has no video."""
     sides: dict[str, list[str]] = defaultdict(list)
     for video in videos:
-        if video.class_name != UNLABELLED:
-            sides[video.source_split].append(video.id)
+        sides[video.source_split].append(video.id)
     train, validation, test = sides["train"], sides["validation"], sides["test"]
     if not train or not (validation or test):
         if train:
@@ -299,7 +298,6 @@ def resolve(
     train, missing_train = finder.find(split.train)
     test, missing_test = finder.find(split.test)
     finder.find(split.held_apart)
-    out = {*exclude, UNLABELLED}
     return ResolvedSplit(
         number=split.number,
         classes=sorted({finder.class_name(name) for name in split.classes}),
@@ -314,7 +312,7 @@ def resolve(
                 test=[*missing_test, *(video.id for video in test)],
             )
         ),
-        unlisted=[v.id for v in catalogue.videos if v.id not in finder.named and v.class_name not in out],
+        unlisted=[video.id for video in labelled(catalogue, exclude) if video.id not in finder.named],
     )
 
 
@@ -331,9 +329,16 @@ def in_no_split(unlisted: Sequence[str], what: str) -> str:
     )
 
 
-def without_classes(split: Split, exclude: Collection[str]) -> Split:
-    """The split without these classes, upper and lower case alike. Raises `UsageError` for an unknown one."""
-    known = {name.casefold() for name in split.classes}
+def labelled(catalogue: Catalogue, exclude: Collection[str] = ()) -> list[Video]:
+    """The videos that have a class, and none of those in `exclude`, upper and lower case alike."""
+    out = {name.casefold() for name in exclude}
+    return [v for v in catalogue.videos if v.class_name != UNLABELLED and v.class_name.casefold() not in out]
+
+
+def without_classes(split: Split, exclude: Collection[str], others: Collection[str] = ()) -> Split:
+    """The split without these classes, upper and lower case alike. Raises `UsageError` for one that neither the split
+    nor `others`, the classes of the workspace, have."""
+    known = {name.casefold() for name in (*split.classes, *others)}
     for name in exclude:
         if name.casefold() not in known:
             raise UsageError(f"--exclude-class {name}: split {split.number} has the classes {', '.join(split.classes)}")

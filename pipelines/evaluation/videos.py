@@ -118,7 +118,7 @@ def find_test_videos(
                 f"run {run.name} was trained with other flow than {workspace.root} holds: {difference}; extract the "
                 "flow as it was, or accept the difference with --force"
             )
-    split = resolve(run.split(), catalogue, streams=streams)
+    split = resolve(run.split(), catalogue, config.excluded_classes, streams)
     if catalogue.videos and not _has_videos_of(run, split, workspace, catalogue):
         return _other_videos(run, config.classes, catalogue, streams)
     if not split.test and not split.missing_test:
@@ -146,7 +146,7 @@ def find_test_videos(
         training=split.train,
         missing=[id_ for id_ in split.missing_test if id_ not in damaged],
         damaged=[damaged[id_] for id_ in split.missing_test if id_ in damaged],
-        unlisted=[id_ for id_ in split.unlisted if id_.partition("/")[0] not in config.excluded_classes],
+        unlisted=split.unlisted,
         replaced=other_sources(run, _sources(split.train)),
         streams=streams,
         without_videos=[name for index, name in enumerate(config.classes) if index not in found.values()],

@@ -23,6 +23,7 @@ from pipelines.datasets.split_lists import GroupRule, Split, read_ids
 from pipelines.datasets.splits import (
     ResolvedSplit,
     in_no_split,
+    labelled,
     prepare_splits,
     resolve,
     what_they_lack,
@@ -88,8 +89,7 @@ def find_splits(
     catalogue = with_damaged(workspace, load_catalogue(workspace, write=write))
     groups: GroupRule = settings.group_regex
     if settings.groups is not None:
-        labelled = [video for video in catalogue.videos if video.class_name not in (UNLABELLED, *exclude)]
-        groups = read_groups(settings.groups, [video.id for video in labelled])
+        groups = read_groups(settings.groups, [video.id for video in labelled(catalogue, exclude)])
     return catalogue, prepare_splits(
         workspace,
         catalogue,
@@ -126,7 +126,7 @@ def find_training_data(
     split = next((split for split in found if split.number == settings.split), None)
     if split is None:
         raise UsageError(f"--split {settings.split} is none of the splits: {', '.join(str(s.number) for s in found)}")
-    all_classes, split = split.classes, without_classes(split, exclude)
+    all_classes, split = split.classes, without_classes(split, exclude, catalogue.classes)
     _require_classes(split, "leave fewer out by --exclude-class" if len(all_classes) > 1 else MORE_CLASSES)
     resolved = resolve(split, catalogue, exclude, streams)
     if not resolved.train:

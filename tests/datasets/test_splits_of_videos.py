@@ -154,7 +154,7 @@ def test_a_class_that_is_left_out_takes_no_part_and_is_not_missed(workspace, mad
     split = without_classes(made[0], ["Red"])
     assert split.classes == ["blue"]
     assert all(id_.startswith("blue/") for id_ in (*split.train, *split.test))
-    assert resolve(split, load_catalogue(workspace), ["red"]).unlisted == []
+    assert resolve(split, load_catalogue(workspace), ["Red"]).unlisted == []
     with pytest.raises(UsageError, match="--exclude-class green: split 1 has the classes blue, red"):
         without_classes(made[0], ["green"])
 
@@ -163,7 +163,7 @@ def test_a_class_that_is_left_out_may_be_too_small_to_split(workspace, add_video
     for class_name, count in (("blue", 3), ("few", 1), ("red", 3)):
         for number in range(count):
             add_video(class_name, f"{class_name}{number}", 12)
-    splits = prepare_splits(workspace, load_catalogue(workspace), exclude=["few"])
+    splits = prepare_splits(workspace, load_catalogue(workspace), exclude=["Few"])
     assert splits[0].classes == ["blue", "red"]
 
 

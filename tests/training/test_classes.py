@@ -81,6 +81,18 @@ def test_a_class_that_only_tests_is_refused_unless_it_is_left_out(workspace):
     assert find(workspace, [], exclude_classes=("green",)).classes == ["jump", "wave"]
 
 
+def test_a_class_that_is_left_out_of_splits_that_are_made_is_left_out_of_the_training(workspace):
+    for kind in (workspace.frames, workspace.flow):
+        (kind / "few").mkdir()
+        shutil.copy(kind / "jump" / "jump0.h5", kind / "few")
+    shutil.rmtree(workspace.splits)
+    with pytest.raises(UsageError, match=r"'few' has one video, .* leave the class out by --exclude-class few"):
+        find(workspace, [])
+    assert find(workspace, [], exclude_classes=("Few",)).classes == ["jump", "wave"]
+    with pytest.raises(UsageError, match="--exclude-class none: split 1 has the classes jump, wave"):
+        find(workspace, [], exclude_classes=("none",))
+
+
 def test_a_class_that_no_list_or_no_file_has_is_told(workspace):
     split_of(workspace, ["jump/jump0", "wave/wave0", "hop/gone"], ["jump/jump1"], "hop", "jump", "skip", "wave")
     told: list[Progress] = []
