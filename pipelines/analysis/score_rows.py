@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.analysis.score_files import ScoreFile, column_order
 from pipelines.datasets.split_lists import Split
-from pipelines.datasets.video_names import VideoNames, by_spelling, plain_name, without_suffix
+from pipelines.datasets.video_names import VideoNames, plain_name, spelled_as, without_suffix
 from pipelines.errors import UsageError
 from pipelines.interface.wording import plural, some
 from pipelines.sources.names import require_class_name
@@ -63,8 +63,8 @@ def match_rows(
     width = file.scores.shape[1]
     if split:
         classes = split.classes
-        spelling = by_spelling(classes)
-        columns = [spelling.get(plain_name(name), name) for name in columns] if columns else None
+        meant = spelled_as(classes, plain_name)
+        columns = [meant(name) or name for name in columns] if columns else None
     else:
         classes = sorted(columns or {path.parent.name for path in paths} - {""})
         if not columns and len(classes) != width:
@@ -101,8 +101,8 @@ def match_rows(
 
 def _label_names(path: Path, labels: Sequence[str], columns: Sequence[str]) -> list[str]:
     """The class of each label, which is a name or the number of a column from 0 (or from 1, if all are)."""
-    spelling = by_spelling(columns)
-    by_name = {label: spelling[plain_name(label)] for label in labels if plain_name(label) in spelling}
+    meant = spelled_as(columns, plain_name)
+    by_name = {label: name for label in labels if (name := meant(label)) is not None}
     unnamed = [label for label in labels if label not in by_name]
     if not unnamed:
         return [by_name[label] for label in labels]

@@ -20,10 +20,11 @@ def by_spelling(names: Iterable[str], spelling: Callable[[str], str] = plain_nam
     return {spelled: same[0] for spelled, same in found.items() if len(same) == 1}
 
 
-def spelled_as(names: Collection[str]) -> Callable[[str], str | None]:
-    """Gives the one of `names` that another means, upper and lower case alike where that is unambiguous; None: none."""
-    exact, folded = set(names), by_spelling(set(names), str.casefold)
-    return lambda name: name if name in exact else folded.get(name.casefold())
+def spelled_as(names: Collection[str], spelling: Callable[[str], str] = str.casefold) -> Callable[[str], str | None]:
+    """Gives the one of `names` that another means: itself, else that of the same `spelling` where that is unambiguous;
+    None: none."""
+    exact, spelled = set(names), by_spelling(set(names), spelling)
+    return lambda name: name if name in exact else spelled.get(spelling(name))
 
 
 def without_suffix(video: str) -> PurePosixPath:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.datasets.catalogue import Catalogue, Video, flow_provenance, lack_of, load_catalogue
-from pipelines.datasets.splits import ResolvedSplit, in_no_split, resolve
+from pipelines.datasets.splits import ResolvedSplit, in_no_split, resolve, what_they_lack
 from pipelines.datasets.video_names import spelled_as
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.options import BOTH_STREAMS, StreamName
@@ -46,6 +46,8 @@ class TestVideos:
     """Then the other classes, each with its number of videos."""
     without_videos: Sequence[str] = ()
     """The run's classes that have no test video."""
+    lack: str = ""
+    """What is known of why videos are missing, and what to do."""
     streams: Collection[StreamName] = BOTH_STREAMS
     """Those of the network."""
 
@@ -65,7 +67,7 @@ class TestVideos:
         messages = [f"test: {class_counts(Counter(video.class_name for video in self.videos))}"]
         messages += [not_scored(row) for row in self.damaged]
         if self.missing:
-            example = f"for example {self.missing[0]}"
+            example = f"for example {self.missing[0]}" + (f"; {self.lack}" if self.lack else "")
             have = "has" if len(self.missing) == 1 else "have"
             messages.append(
                 f"{len(self.missing)} of {plural(total, 'test video')} {have} {lack_of(self.streams)}, {example}"
@@ -140,13 +142,15 @@ def find_test_videos(
             "both, or train the run again"
         )
     damaged = {f"{row.class_name}/{row.video}": replace(row, stage="evaluate") for row in catalogue.problems}
+    missing = [id_ for id_ in split.missing_test if id_ not in damaged]
     return TestVideos(
         videos=split.test,
         labels=[index for video in split.test if (index := found[video.class_name]) is not None],
         training=split.train,
-        missing=[id_ for id_ in split.missing_test if id_ not in damaged],
+        missing=missing,
         damaged=[damaged[id_] for id_ in split.missing_test if id_ in damaged],
         unlisted=split.unlisted,
+        lack=what_they_lack(missing, catalogue),
         replaced=other_sources(run, _sources(split.train)),
         streams=streams,
         without_videos=[name for index, name in enumerate(config.classes) if index not in found.values()],

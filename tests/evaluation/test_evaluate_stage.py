@@ -395,7 +395,10 @@ def test_missing_videos_are_counted_and_named(workspace):
     assert result.missing_videos == result.results["missing"] == ["jump/jump4", "wave/wave3"]
     assert scores_of(result).videos == ["jump/jump3", "wave/wave4"]
     assert result.results["videos"] == 2
-    assert "2 of 4 test videos have no frames or no flow, for example jump/jump4" in messages
+    assert (
+        "2 of 4 test videos have no frames or no flow, for example jump/jump4; 1 of them has frames and no flow: run "
+        "`stres extract-flow` on the videos"
+    ) in messages
 
 
 def test_classes_without_test_videos_are_named(workspace):

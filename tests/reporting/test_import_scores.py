@@ -74,11 +74,21 @@ def test_streams_are_fused_with_the_weight_as_their_numbers_are(tmp_path: Path) 
     assert inputs.evaluations[0].fusion == (0.3, "softmax")
 
 
-@pytest.mark.parametrize("labels", [[0, 2, 1], [1, 3, 2], ["Jump", "walk", "runfast"]])
-def test_labels_are_names_or_numbers_of_columns_from_0_or_1(tmp_path: Path, labels: list[object]) -> None:
-    file = npz(tmp_path, videos=["a", "b", "c"], scores=TABLE[:3], classes=CLASSES, labels=labels)
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ([0, 2, 1], CLASSES),
+        ([1, 3, 2], CLASSES),
+        (["Jump", "walk", "runfast"], CLASSES),
+        (["-1", "1.5", "1"], ["-1", "1", "1.5"]),  # but for punctuation the same as others
+    ],
+)
+def test_labels_are_names_or_numbers_of_columns_from_0_or_1(
+    tmp_path: Path, labels: list[object], classes: list[str]
+) -> None:
+    file = npz(tmp_path, videos=["a", "b", "c"], scores=TABLE[:3], classes=classes, labels=labels)
     scores = read_scores(Path(imported(tmp_path, file).folder) / "scores.h5")
-    assert scores.videos == ["Jump/a", "walk/b", "RunFast/c"]
+    assert scores.videos == [f"{classes[0]}/a", f"{classes[2]}/b", f"{classes[1]}/c"]
 
 
 def test_a_list_and_a_file_of_classes_name_what_npy_does_not(tmp_path: Path) -> None:
