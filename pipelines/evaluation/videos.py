@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.datasets.catalogue import Catalogue, Video, flow_provenance, lack_of, load_catalogue
-from pipelines.datasets.splits import ResolvedSplit, in_no_split, resolve, what_they_lack
+from pipelines.datasets.splits import ResolvedSplit, in_no_split, labelled, resolve, what_they_lack
 from pipelines.datasets.video_names import spelled_as
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.options import BOTH_STREAMS, StreamName
@@ -121,7 +121,7 @@ def find_test_videos(
                 "flow as it was, or accept the difference with --force"
             )
     split = resolve(run.split(), catalogue, config.excluded_classes, streams)
-    if catalogue.videos and not _has_videos_of(run, split, workspace, catalogue):
+    if catalogue.videos and not _has_videos_of(run, config, split, workspace, catalogue):
         return _other_videos(run, config.classes, catalogue, streams)
     if not split.test and not split.missing_test:
         raise MissingError(
@@ -176,21 +176,23 @@ def held_out_videos(test: TestVideos, run: Run, config: RunConfig) -> TestVideos
         )
     held, spelled, label = set(ids), spelled_as([*run.split().train, *ids]), class_finder(config.classes)
     found = [(video, label(video.class_name)) for video in test.training if spelled(video.id) in held]
-    labelled = [(video, index) for video, index in found if index is not None]
-    if not labelled:
+    pairs = [(video, index) for video, index in found if index is not None]
+    if not pairs:
         raise MissingError(
             f"the workspace has none of the {plural(len(ids), 'video')} held out of the training of run {run.name}: "
             f"{instead}"
         )
-    videos, labels = zip(*labelled, strict=True)
+    videos, labels = zip(*pairs, strict=True)
     return replace(test, videos=list(videos), labels=list(labels), damaged=[])
 
 
-def _has_videos_of(run: Run, split: ResolvedSplit, workspace: Workspace, catalogue: Catalogue) -> bool:
+def _has_videos_of(
+    run: Run, config: RunConfig, split: ResolvedSplit, workspace: Workspace, catalogue: Catalogue
+) -> bool:
     """Whether the workspace holds a video of the run's split, usable or not. For a run that lies elsewhere one of the
     same name does not do, where what it was made from is known to be another."""
     unlisted = set(split.unlisted)
-    named = [video for video in catalogue.videos if video.id not in unlisted and video.class_name != UNLABELLED]
+    named = [video for video in labelled(catalogue, config.excluded_classes) if video.id not in unlisted]
     if run.folder.resolve().parent != workspace.runs.resolve():
         known = run.sources_of(video.id for video in named)
         named = [video for video in named if same_origin(known.get(video.id, video.origin), video.origin)]
@@ -209,9 +211,9 @@ def _other_videos(
 ) -> TestVideos:
     """All labelled videos whose class the run knows by name."""
     known = class_finder(classes)
-    labelled = [video for video in catalogue.videos if video.class_name != UNLABELLED]
-    test = [video for video in labelled if known(video.class_name) is not None]
-    left_out = Counter(video.class_name for video in labelled if known(video.class_name) is None)
+    videos = labelled(catalogue)
+    test = [video for video in videos if known(video.class_name) is not None]
+    left_out = Counter(video.class_name for video in videos if known(video.class_name) is None)
     damaged = [row for row in catalogue.problems if known(row.class_name) is not None]
     if not test and not damaged:
         raise MissingError(

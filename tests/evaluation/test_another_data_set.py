@@ -1,6 +1,7 @@
 """A trained run tested on labelled videos that are not of its split."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -10,8 +11,10 @@ from typer.testing import CliRunner
 from pipelines import evaluate, report, train
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.scores import read_scores
+from pipelines.evaluation.videos import find_test_videos
 from pipelines.storage.atomic import read_json
 from pipelines.storage.workspace import Workspace
+from pipelines.training.runs import Run
 from stres_cli.app import app
 from tests.helpers.workspaces import write_workspace
 
@@ -87,6 +90,14 @@ def test_classes_match_whatever_their_case_and_none_that_matches_is_an_error(tra
         (other.root / kind / "Wave").rename(other.root / kind / "dance")
     with pytest.raises(MissingError, match="nor of a class it knows: it has dance, the run knows jump, wave"):
         outcome(other, trained.runs / "split1")
+
+
+def test_videos_of_a_class_that_the_run_left_out_do_not_make_a_workspace_that_of_its_split(trained, other):
+    for kind in ("frames", "flow"):
+        (other.root / kind / "wave").rename(other.root / kind / "dance")
+    run = Run(trained.runs / "split1")
+    found = find_test_videos(other, run, replace(run.config(), excluded_classes=("Dance",)), force=False)
+    assert (found.is_other, len(found.videos), found.left_out) == (True, 5, {"dance": 5})
 
 
 def test_a_workspace_with_the_videos_of_the_split_is_tested_on_its_test_side(trained, tmp_path):
