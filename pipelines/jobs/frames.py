@@ -37,7 +37,7 @@ class FrameTask:
 
 
 def store_frames(task: FrameTask, report: Report) -> int:
-    """Stores one video; returns T. Raises `VideoError`, `StorageError`."""
+    """Stores one video; returns T. Raises `VideoError`, also beside imported flow of another size; `StorageError`."""
     with _open(task) as reader, new_frames_file(task.target) as writer:
         require_imported_size(task.target, FRAMES_SCHEMA, reader.width, reader.height)
         for picture in reader:

@@ -67,7 +67,7 @@ def store_flow(task: FlowTask, report: Report) -> int:
     """Stores the flow of one video; returns F.
 
     Raises:
-        VideoError: The source cannot be read or is too short.
+        VideoError: The source cannot be read, is too short, or does not fit frames that were imported.
         StorageError: The file cannot be written.
     """
     account = FlowAccount()
