@@ -1,11 +1,10 @@
 """Samples made by fresh processes, in the order asked for."""
 
-import contextlib
 import copy
 import itertools
-import mmap
-import os
+import multiprocessing
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
@@ -51,7 +50,6 @@ def make_loader(
     options["pin_memory"] = torch.device(device).type == "cuda"
     if workers > 0:
         options |= {"multiprocessing_context": "forkserver", "worker_init_fn": _start_worker, "prefetch_factor": 2}
-        options["timeout"] = _TICK
         _require_room_for_semaphores(workers)
         start_fork_server()
     if isinstance(dataset, TrainingSamples):
@@ -79,16 +77,17 @@ def _batches(dataset: TrainingSamples, sampler: Iterable[list[Item]], options: M
 
 
 def _require_room_for_semaphores(workers: int) -> None:
-    """Raises `MissingError` where /dev/shm is so full that torch would come to a stop half way: each of its queues has
-    three semaphores, of a page each, and its event five."""
-    with contextlib.suppress(OSError):  # elsewhere they lie somewhere else
-        shared = os.statvfs("/dev/shm")
-        if shared.f_bavail * shared.f_frsize < (8 + 3 * workers) * mmap.PAGESIZE:
-            loaders = plural(workers, "process that loads videos", "processes that load videos")
-            raise MissingError(
-                f"/dev/shm is full, and {loaders} cannot start without a little of it: free "
-                "some space there (in Docker with --shm-size=1g), or load in this process with --workers 0"
-            )
+    """Raises `MissingError` where /dev/shm does not take what torch needs, which would come to a stop half way: each of
+    its queues has three semaphores, of a page each, and its event five."""
+    context = multiprocessing.get_context("fork")  # whose semaphores have no name, so that nothing is left of them
+    try:
+        _ = [context.Lock() for _ in range(8 + 3 * workers)]
+    except OSError as error:
+        loaders = plural(workers, "process that loads videos", "processes that load videos")
+        raise MissingError(
+            f"/dev/shm takes no semaphores ({error.strerror}), and {loaders} cannot start without: make it writable, "
+            "free some space there (in Docker with --shm-size=1g), or load in this process with --workers 0"
+        ) from error
 
 
 class _Maker(Dataset[Any]):
@@ -103,47 +102,73 @@ class _Maker(Dataset[Any]):
         return self.dataset.make(*request)
 
 
-def _loaded(loader: Iterable[Loaded], patience: float = Limits.patience) -> Iterator[Loaded]:
+class _Watch(threading.Thread):
+    """Ends the processes of a loader once it has been waited for them for `Limits.patience` seconds.
+
+    torch's own timeout does not count while a process is asked for the memory of what it has loaded, which one that was
+    stopped (SIGSTOP) never answers. Tick by tick: all of us may have been stopped for hours.
+    """
+
+    def __init__(self, processes: Sequence[Any]) -> None:
+        super().__init__(daemon=True)
+        self.processes = processes
+        self.waited: float | None = None  # None: nobody waits
+        self.ended = False
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        while not self.stop.wait(_TICK):
+            if self.waited is not None:
+                self.waited += _TICK
+                if self.waited >= Limits.patience:
+                    self.ended = True
+                    for process in self.processes:
+                        process.kill()
+                    return
+
+
+def _loaded(loader: Iterable[Loaded]) -> Iterator[Loaded]:
     """What the loader gives. Raises `MissingError` where one of its processes dies, or where none of them has loaded
-    anything for `patience` seconds. However the iteration ends, they have ended after it."""
+    anything for `Limits.patience` seconds. However the iteration ends, they have ended after it."""
     with stop_requests() as request:  # or what a process needs to start would be gone, and it would print where it died
         loaded = iter(loader)
     processes = getattr(loaded, "_workers", [])
-    waited = 0.0
+    watch = _Watch(processes)
+    if processes:
+        watch.start()
     try:
         if request.signal_number is not None:
             signal.raise_signal(request.signal_number)
         while True:
+            watch.waited = 0.0
             try:
                 item = next(loaded)
             except StopIteration:
                 return
-            except RuntimeError as error:
+            except (RuntimeError, ConnectionError, EOFError) as error:
                 text = str(error)
-                if text.startswith("DataLoader timed out"):  # tick by tick: all of us may have been stopped for hours
-                    waited += _TICK
-                    if waited < patience:
-                        continue
-                    for process in processes:
-                        process.kill()
+                if watch.ended:
                     raise MissingError(
-                        f"the processes that load videos have loaded nothing for {patience:g} s and were ended: see "
-                        "whether the disk answers; the same command continues, and --workers 0 loads in this process"
+                        f"the processes that load videos have loaded nothing for {Limits.patience:g} s and were ended: "
+                        "see whether the disk answers; the same command continues, and --workers 0 loads in this "
+                        "process"
                     ) from error
                 if text.startswith("Too many open files"):
                     raise MissingError(
                         "the processes that load videos have too many open files: raise the limit (ulimit -n 4096) or "
                         "use fewer --workers; the same command continues"
                     ) from error
-                if text.startswith("DataLoader worker"):
+                # What a process that has just died had loaded may be asked for before torch knows of its end.
+                if not isinstance(error, RuntimeError) or text.startswith("DataLoader worker"):
                     raise MissingError(
                         f"a process that loads videos died, probably out of memory ({error}): the same command "
                         "continues; fewer --workers need less"
                     ) from error
                 raise
-            waited = 0.0
+            watch.waited = None
             yield item
     finally:
+        watch.stop.set()
         if processes:
             loaded._shutdown_workers()  # type: ignore[attr-defined]
         # One that hangs would be waited for at this process's end: they ignore the SIGTERM that torch sends.

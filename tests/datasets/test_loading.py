@@ -1,5 +1,6 @@
 """Samples and loaders: what is read, that nothing but seeds decides it, and what becomes of damaged files."""
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -7,8 +8,10 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +30,7 @@ from pipelines.datasets.sampler import Item, StepSampler, epoch_order
 from pipelines.datasets.samples import BadSample, Batch, Sample, TestSample, TestSamples, TrainingSamples
 from pipelines.datasets.sampling import TemporalSampling, flow_indices, sample_centers
 from pipelines.errors import Interrupted, MissingError, UsageError
+from pipelines.runtime.worker_pool import Limits
 from pipelines.storage.frames_file import new_frames_file
 
 SIZE = (32, 40)
@@ -417,67 +421,83 @@ def test_loader_processes_get_a_video_with_its_request_and_not_all_of_them(video
 
 
 def test_a_loader_whose_process_dies_ends_the_command_with_advice():
-    def dying(message):
+    def dying(error):
         yield "batch"
-        raise RuntimeError(message)
+        raise error
 
-    batches = _loaded(dying("DataLoader worker (pid(s) 17) exited unexpectedly"))
+    batches = _loaded(dying(RuntimeError("DataLoader worker (pid(s) 17) exited unexpectedly")))
     assert next(batches) == "batch"
     with pytest.raises(MissingError, match=r"out of memory \(DataLoader worker .*fewer --workers"):
         next(batches)
+    with pytest.raises(MissingError, match=r"out of memory \(Connection reset .*fewer --workers"):
+        list(_loaded(dying(ConnectionResetError("Connection reset by peer"))))
     with pytest.raises(RuntimeError, match="another error"):
-        list(_loaded(dying("another error")))
+        list(_loaded(dying(RuntimeError("another error"))))
 
 
 # ------------------------------------------------------------------ waiting
 
 
-class HangsAtTheSecond(Dataset):
+class Ones(Dataset):
     """Made in a loader process."""
 
     def __len__(self):
-        return 2
+        return 1000
 
     def __getitem__(self, index):
-        time.sleep(3600 * index)
-        return index
+        return torch.ones(index)
 
 
-def test_a_loader_that_comes_no_further_ends_the_command_with_a_sentence_and_its_processes(monkeypatch):
+def test_a_process_that_is_stopped_is_ended_and_so_is_the_command_with_a_sentence(monkeypatch):
     monkeypatch.setattr(loading, "_TICK", 0.1)
-    options = {"batch_size": None, "num_workers": 1, "multiprocessing_context": "forkserver", "timeout": 0.1}
-    loader = DataLoader(HangsAtTheSecond(), worker_init_fn=loading._start_worker, **options)
-    batches = _loaded(loader, patience=60.0)
-    assert next(batches) == 0  # of a process that takes seconds to start
+    options = {"batch_size": None, "num_workers": 1, "multiprocessing_context": "forkserver"}
+    loader = DataLoader(Ones(), worker_init_fn=loading._start_worker, collate_fn=loading._shipped, **options)
+    batches = _loaded(loader)
+    assert [len(next(batches)), len(next(batches))] == [0, 1]
+    [process] = multiprocessing.active_children()
+    time.sleep(0.2)  # what is loaded next waits there to be asked for, and nobody waits for it
+    os.kill(process.pid, signal.SIGSTOP)
 
-    monkeypatch.setattr(loading, "_TICK", 60.0)  # so that one look is enough
-    with pytest.raises(MissingError, match=r"loaded nothing for 60 s .*the same command continues.*--workers 0"):
-        next(batches)
+    monkeypatch.setattr(Limits, "patience", 0.3)
+    with pytest.raises(MissingError, match=r"loaded nothing for 0.3 s .*the same command continues.*--workers 0"):
+        list(batches)
     assert not multiprocessing.active_children()
 
 
-def test_a_loader_is_slow_as_long_as_something_comes_within_the_patience():
-    late = RuntimeError("DataLoader timed out after 5 seconds")
-    comes = iter([*[late] * 119, "first", *[late] * 119, "second", *[late] * 120])  # of 5 s each
+def test_a_loader_is_slow_as_long_as_something_comes_within_the_patience(monkeypatch):
+    monkeypatch.setattr(loading, "_TICK", 0.05)
+    monkeypatch.setattr(Limits, "patience", 1.0)
+    killed = threading.Event()
 
     class Slow:
+        _workers = (SimpleNamespace(is_alive=lambda: False, kill=killed.set),)
+        _shutdown_workers = staticmethod(lambda: None)
+
         def __iter__(self):
+            self.left = 6
             return self
 
         def __next__(self):
-            if isinstance(item := next(comes), Exception):
-                raise item
-            return item
+            if not self.left:
+                killed.wait(60)
+                raise ConnectionResetError
+            self.left -= 1
+            time.sleep(0.2)
+            return self.left
 
     batches = _loaded(Slow())
-    assert [next(batches), next(batches)] == ["first", "second"]
-    with pytest.raises(MissingError, match="600 s"):
+    assert [next(batches) for _ in range(6)] == [5, 4, 3, 2, 1, 0]
+    assert not killed.is_set()
+    with pytest.raises(MissingError, match="nothing for 1 s"):
         next(batches)
 
 
-def test_a_full_dev_shm_is_a_sentence_before_any_process_starts(videos, monkeypatch):
-    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=3, f_frsize=4096))
-    with pytest.raises(MissingError, match=r"/dev/shm is full.*--shm-size.*--workers 0"):
+def test_a_dev_shm_that_takes_nothing_is_a_sentence_before_any_process_starts(videos, monkeypatch):
+    def lock(context):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(BaseContext, "Lock", lock)
+    with pytest.raises(MissingError, match=r"/dev/shm takes no semaphores \(No space.*--shm-size.*--workers 0"):
         make_loader(training(videos), [[Item(0, 0, 3)]], workers=2)
 
 
