@@ -213,12 +213,13 @@ def _look(comparison: Comparison[Task], task: Task) -> _Look:
     look = _Look()
     with contextlib.suppress(ArtifactError):
         attributes = peek(task.target, comparison.schema, _ATTRIBUTES)
-        if difference := comparison.conflict(attributes):
+        look.own = origin(task.target, attributes)
+        # Of another source, such as pictures that were imported, that is what is wrong.
+        if look.own.verdict != "other" and (difference := comparison.conflict(attributes)):
             raise UsageError(
                 f"{task.target} was made with other settings ({difference}): give the same ones, --overwrite to make "
                 f"everything again, or {comparison.elsewhere}"
             )
-        look.own = origin(task.target, attributes)
         split = task.source.split
         look.other_split = bool(split) and attributes.get("source_split", split) != split
     if comparison.misfit is None or (look.own is not None and look.own.verdict == "same"):

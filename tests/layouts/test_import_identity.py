@@ -50,7 +50,9 @@ def test_another_folder_of_equal_names_is_refused_a_moved_one_is_done_and_a_chan
     assert frames(workspace, first).changed == ["walk/c"]
 
 
-def test_frames_and_flow_of_a_video_are_not_stored_beside_imported_ones_of_another_size(tmp_path, write_clip):
+def test_frames_and_flow_of_a_video_are_not_stored_beside_imported_ones_of_another_size_nor_in_their_place(
+    tmp_path, write_clip
+):
     write_clip(tmp_path / "videos/walk/c.mkv", 3)
     write(f"{tmp_path}/u/walk/c/img_{{:05d}}.png", [10, 20, 30])
     write(f"{tmp_path}/v/walk/c/x_{{:05d}}.png", [10, 20])
@@ -64,6 +66,8 @@ def test_frames_and_flow_of_a_video_are_not_stored_beside_imported_ones_of_anoth
         assert (result.done, result.failed) == (0, 1)
         advice = f"was imported at 40x32: give the --short-side that makes both equal, or {instead[stage]}, or delete"
         assert advice in result.failures[0].reason
+    result = extract_frames.run(extract_frames.Config(tmp_path / "frames", str(tmp_path / "videos"), workers=1))
+    assert result.failures[0].reason.startswith(f"two sources of one name: {tmp_path}/u/walk/c/img_*.png and")
 
 
 def test_flow_is_compared_in_the_order_in_which_it_was_hashed(tmp_path):
