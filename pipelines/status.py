@@ -146,7 +146,9 @@ def _stored(
     if failed:
         found = f"{found}, {len(failed)} failed (failures.csv)"
     # A run of one stream needs only one of the two; videos that failed would fail again.
-    complete = videos or (others and any(one.finished for one in listed))
+    without = {"motion"} if command == "extract-frames" else {"appearance", "student"}
+    finished = {step for one in listed for step in one.finished}
+    complete = videos or (others and finished and finished <= without)
     if complete and not videos:
         found = "none, nor needed by the runs"
     if running:

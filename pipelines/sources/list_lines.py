@@ -182,7 +182,7 @@ def read_text(list_file: Path) -> str:
     try:
         text = text_of_list(list_file.read_bytes())
     except OSError as error:
-        raise MissingError(f"{list_file} cannot be read ({error.strerror}): check its permissions") from error
+        raise MissingError(f"{list_file} cannot be read ({error.strerror}): check its path and permissions") from error
     if "\0" in text:
         raise UsageError(
             f"{list_file} is neither a list file (`path label`) nor named as a video; "

@@ -127,6 +127,7 @@ def test_an_extraction_that_is_running_is_waited_for(ask, work):
 
 def test_a_run_of_frames_alone_needs_no_flow(ask, work):
     shutil.rmtree(work.flow)
+    assert states(ask("status", work))[:3] == ["done", "to do", "done"]
     for step in ("motion", "joint1"):
         shutil.rmtree(work.runs / "split1" / step)
     config = read_json(work.runs / "split1/config.json")
