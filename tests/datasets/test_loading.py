@@ -466,7 +466,7 @@ def test_a_process_that_is_stopped_is_ended_and_so_is_the_command_with_a_sentenc
 
 def test_a_loader_is_slow_as_long_as_something_comes_within_the_patience(monkeypatch):
     monkeypatch.setattr(loading, "_TICK", 0.05)
-    monkeypatch.setattr(Limits, "patience", 1.0)
+    monkeypatch.setattr(Limits, "patience", 2.0)
     killed = threading.Event()
 
     class Slow:
@@ -474,7 +474,7 @@ def test_a_loader_is_slow_as_long_as_something_comes_within_the_patience(monkeyp
         _shutdown_workers = staticmethod(lambda: None)
 
         def __iter__(self):
-            self.left = 6
+            self.left = 11
             return self
 
         def __next__(self):
@@ -486,9 +486,9 @@ def test_a_loader_is_slow_as_long_as_something_comes_within_the_patience(monkeyp
             return self.left
 
     batches = _loaded(Slow())
-    assert [next(batches) for _ in range(6)] == [5, 4, 3, 2, 1, 0]
+    assert [next(batches) for _ in range(11)] == [*range(10, -1, -1)]
     assert not killed.is_set()
-    with pytest.raises(MissingError, match="nothing for 1 s"):
+    with pytest.raises(MissingError, match="nothing for 2 s"):
         next(batches)
 
 
