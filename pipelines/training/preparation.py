@@ -169,12 +169,12 @@ def _begin(
                 on_progress(note(text))
         steps = {name: replace(config.steps[name], weights=step.record()) for name, step in source_steps.items()}
         config = replace(config, weights=source.text, steps={**config.steps, **steps})
-    require_predecessors(run, base, finished, selected, source_steps)
     config = replace(config, weights_sha256=weights_digest(config.weights))
     if known is not None:
         config = with_known_weights(run, known, config)
     if base != run:
         config = replace(config, base_run=describe_base(base, config, data.sources))
+    require_predecessors(run, base, finished, selected, source_steps)
     read = config.weights != "imagenet" and not (known and known.weights == config.weights)  # by `network_of_weights`
     if not read and {"appearance", "motion"} & set(selected) - {*source_steps, *finished}:  # before hours of work
         read_pretrained(config.network.depth, config.network.width, config.weights, download=write)
