@@ -263,7 +263,7 @@ COMPARED = (
             ("validated-late", SEQUENCE, "motion"),
         )
     ),
-    (("student", CLIPS, "appearance"), ("jittered-late", SEQUENCE, "appearance")),
+    *(((name, CLIPS, "appearance"), ("jittered-late", SEQUENCE, "appearance")) for name in ("student", "no-teacher")),
     (("student", CLIPS, "appearance"), ("no-teacher", CLIPS, "appearance")),
     (("frozen-240", SEQUENCE, "fused"), ("student", CLIPS, "appearance")),
     (("center-240", "windows", "fused"), ("scratch-joint", "windows", "fused")),
