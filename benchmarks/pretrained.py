@@ -251,7 +251,7 @@ COMPARED = (
     ),
     *(((name, WEIGHTED, "fused"), (name, SEQUENCE, "fused")) for name in ("validated-late", "validated-240")),
     *(((name, CROSS, "fused"), (name, SEQUENCE, stream)) for name in CROSS_VALIDATED for stream in reversed(STREAMS)),
-    *((("frozen-240", CROSS, "fused"), ("jittered-late", CROSS, "fused")),),
+    (("frozen-240", CROSS, "fused"), ("jittered-late", CROSS, "fused")),
     *((("frozen-240", CROSS, "fused"), ("jittered-late", SEQUENCE, stream)) for stream in ("fused", "motion")),
     *(
         (("validated-240", WEIGHTED, "fused"), other)
@@ -362,15 +362,17 @@ def hits(tested: Path) -> Line:
     scores = read_scores(tested / "scores.h5")
     order = sorted(range(len(scores.videos)), key=scores.videos.__getitem__)
     line: Line = {
-        "hits": {
-            name: "".join(str(int(right)) for right in (logits.argmax(1) == scores.labels)[order])
-            for name, logits in scores.streams.items()
-        }
+        "hits": {name: marks((logits.argmax(1) == scores.labels)[order]) for name, logits in scores.streams.items()}
     }
     if "fused" in scores.streams:
         line["labels"] = scores.labels[order].tolist()
         line["logits"] = {name: scores.streams[name][order].astype(float).round(3).tolist() for name in BASE}
     return line
+
+
+def marks(right: Iterable[Any]) -> str:
+    """1 or 0 for each video."""
+    return "".join(str(int(one)) for one in right)
 
 
 # ------------------------------------------------------------------ the table
@@ -413,21 +415,28 @@ def weighted(rows_: Iterable[Row]) -> Iterator[Row]:
     found = {(row.data.name, row.name, row.test): row for row in rows_}
     for data, name in itertools.product(THIRDS, CROSS_VALIDATED):
         held, tested = found[data.name, name, SEQUENCE], found[folder(data), name, SEQUENCE]
+        weights = {
+            fold: weight_of([held.found[fold, third] for third in SEEDS])
+            for fold in data.folds
+            if all((fold, third) in held.found for third in SEEDS)
+        }
         lines = {}
         for (fold, seed), line in tested.found.items():
-            thirds = [held.found[fold, third] for third in SEEDS if (fold, third) in held.found]
-            if len(thirds) == len(SEEDS) and "logits" in line:
-                logits = {name: [one for third in thirds for one in third["logits"][name]] for name in BASE}
-                labels = [label for third in thirds for label in third["labels"]]
-                weight = choose_weight(
-                    [dict(zip(BASE, two, strict=True)) for two in zip(*logits.values(), strict=True)], labels
-                ).weight
-                fused = with_fused({name: np.asarray(line["logits"][name]) for name in BASE}, weight)["fused"]
-                right = fused.argmax(1) == line["labels"]
-                hits = line["hits"] | {"fused": "".join(str(int(one)) for one in right)}
-                counted = line["right"] | {"fused": int(right.sum())}
-                lines[fold, seed] = line | {"hits": hits, "right": counted, "weight": weight}
+            if fold in weights and "logits" in line:
+                logits = {stream: np.asarray(line["logits"][stream]) for stream in BASE}
+                right = with_fused(logits, weights[fold])["fused"].argmax(1) == line["labels"]
+                hits, counted = line["hits"] | {"fused": marks(right)}, line["right"] | {"fused": int(right.sum())}
+                lines[fold, seed] = line | {"hits": hits, "right": counted, "weight": weights[fold]}
         yield replace(tested, test=CROSS, found=lines)
+
+
+def weight_of(lines: Iterable[Line]) -> float:
+    """The weight of appearance that is chosen on the videos of these lines together."""
+    videos, labels = [], []
+    for line in lines:
+        labels += line["labels"]
+        videos += [dict(zip(BASE, two, strict=True)) for two in zip(*map(line["logits"].get, BASE), strict=True)]
+    return choose_weight(videos, labels).weight
 
 
 def named(row: Row, stream: str) -> str:

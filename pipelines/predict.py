@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from pipelines.datasets.video_names import spelled_as
 from pipelines.errors import MissingError, StorageError, UsageError, VideoError
 from pipelines.evaluation.protocols import CROPS, ProtocolSettings
 from pipelines.interface import options
@@ -167,16 +168,14 @@ def run(
 def _trained_on(run: Run, sources: Sequence[VideoSource], outcomes: Sequence[Prediction | Failure]) -> int:
     """How many of the videos with a class that the run knows have names of those it was trained on; 0 where it does not
     tell."""
-    labelled = [
-        source.id.casefold()
-        for source, outcome in zip(sources, outcomes, strict=True)
-        if isinstance(outcome, Prediction) and outcome.right is not None
-    ]
     try:
-        learned = {id_.casefold() for id_ in run.trained_on()} if labelled else set()
+        learned = spelled_as(run.trained_on())
     except MissingError:
         return 0
-    return sum(id_ in learned for id_ in labelled)
+    return sum(
+        isinstance(outcome, Prediction) and outcome.right is not None and learned(source.id) is not None
+        for source, outcome in zip(sources, outcomes, strict=True)
+    )
 
 
 def _sources(config: Config) -> tuple[list[VideoSource], list[Failure], list[str]]:
