@@ -70,7 +70,7 @@ SMALL: dict[str, Any] = {"recipe": "small", "weights": "none"}
 COLORS: dict[str, Any] = {"overrides": {step: {"color_jitter": 0.5} for step in ("appearance", "joint1")}}
 VALIDATED: dict[str, Any] = COLORS | {"validation": HELD_OUT}
 FROZEN: dict[str, Any] = {"freeze": 3}  # conv1, conv2_x, conv3_x of joint1
-NO_TEACHER: dict[str, Any] = {"overrides": {"student": {"feature_weight": 0.0, "logit_weight": 0.0}}}
+NO_TEACHER: dict[str, Any] = {"feature_weight": 0.0, "logit_weight": 0.0}
 PLAIN: dict[str, dict[str, Any]] = {step: {"color_jitter": 0.0} for step in COLORS["overrides"]}
 PLAIN |= {"joint1": PLAIN["joint1"] | {"freeze": 0}, "joint2": {"freeze": 0}}
 
@@ -117,16 +117,23 @@ FIRST = {
         _joint("joint, colours, frozen up to conv3_x", base="jittered", training=COLORS, joint1=FROZEN), tests=TEMPORALS
     ),
 }
-STUDENT = replace(
-    FIRST["frozen-240"], title="student of the joint network", step="student", tests=(CLIPS,), run_of="frozen-240"
-)
+
+
+def _student(title: str, **changes: Any) -> Variant:
+    """Of the recipe's joint network."""
+    joint, settings = FIRST["frozen-240"], {"overrides": {"student": changes}} if changes else {}
+    settings = merged(joint.settings, settings)
+    return replace(joint, title=title, settings=settings, step="student", tests=(CLIPS,), run_of="frozen-240")
+
+
+STUDENTS = {
+    "student": _student("student of the joint network"),
+    "no-teacher": _student("the same without its teacher", **NO_TEACHER),
+}
 VARIANTS = (
     FIRST
+    | STUDENTS
     | {
-        "student": STUDENT,
-        "no-teacher": replace(
-            STUDENT, title="the same without its teacher", settings=merged(STUDENT.settings, NO_TEACHER)
-        ),
         "scratch-joint": _joint(
             "from scratch: joint, average start", base="scratch", training=SCRATCH, temporal_init="average"
         ),
@@ -182,6 +189,14 @@ SETTINGS = {
     "motion-scaled": _motion("motion, scaled flow", flow_scale=1.5),
 }
 CROSS_VALIDATED = ("jittered-late", "frozen-240")  # the recipe
+STUDENT_SETTINGS = STUDENTS | {
+    "student-0.1": _student("a tenth of both weights", feature_weight=0.1, logit_weight=0.1),
+    "student-features": _student("features alone", feature_weight=1.0, logit_weight=0.0),
+    "student-logits": _student("logits alone", feature_weight=0.0, logit_weight=1.0),
+    "no-teacher-stride-1": _student("no teacher, distance 1", **NO_TEACHER, stride=(1, 1)),
+    "no-teacher-stride-4": _student("no teacher, distance 4", **NO_TEACHER, stride=(4, 4)),
+    "no-teacher-frames-8": _student("no teacher, 8 frames", **NO_TEACHER, frames=8),
+}
 TRAINING: dict[str, Any] = {"recipe": "finetune", "weights": "v1", "size": (112, 112), "validation": 0.0}
 TRAINING |= {"precision": "bf16", "overrides": PLAIN}
 FLOW: dict[str, Any] = {"method": "tvl1", "short_side": 128}
@@ -209,7 +224,8 @@ THIRDS = tuple(
     replace(
         data,
         name=f"{data.name}, thirds held out",
-        variants={name: replace(data.variants[name], base="thirds", tests=(SEQUENCE,)) for name in CROSS_VALIDATED},
+        variants={name: replace(data.variants[name], base="thirds", tests=(SEQUENCE,)) for name in CROSS_VALIDATED}
+        | {name: replace(one, base="thirds") for name, one in STUDENT_SETTINGS.items()},
         splits=None,
     )
     for data in (FIGHT, WEIZMANN)
