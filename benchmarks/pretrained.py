@@ -16,7 +16,7 @@ prints what there is, McNemar's tests, and what is missing. docs/pretrained.md e
 import argparse
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,9 @@ from cells import (
     rows,
     show,
 )
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from pipelines.analysis.comparison import mcnemar
 from pipelines.datasets.groups import read_groups
@@ -60,6 +63,7 @@ from pipelines.storage.workspace import Workspace
 WEIGHTS = "weights/opennsfw_resnet50_w32.pth"  # of form v1
 SEQUENCE = "sequence"
 CROSS = "sequence, streams weighted by cross-validation"
+LEARNT = "sequence, streams fused by logistic regression"
 LENGTHS = (240, 80, 480, 160)  # updates of joint1; the recipe's first
 INITIAL = ("center", "average", "random")
 SCRATCH: dict[str, Any] = {"weights": "none", "depth": 50, "width": 32, "stem_width": 64, "resnet": "v1"}
@@ -266,7 +270,10 @@ COMPARED = (
         )
     ),
     *(((name, WEIGHTED, "fused"), (name, SEQUENCE, "fused")) for name in ("validated-late", "validated-240")),
-    *(((name, CROSS, "fused"), (name, SEQUENCE, stream)) for name in CROSS_VALIDATED for stream in reversed(STREAMS)),
+    *(
+        ((name, test, "fused"), (name, SEQUENCE, stream))
+        for name, test, stream in itertools.product(CROSS_VALIDATED, (CROSS, LEARNT), reversed(STREAMS))
+    ),
     (("frozen-240", CROSS, "fused"), ("jittered-late", CROSS, "fused")),
     *((("frozen-240", CROSS, "fused"), ("jittered-late", SEQUENCE, stream)) for stream in ("fused", "motion")),
     *(
@@ -398,7 +405,7 @@ def table(lines: Sequence[Line]) -> None:
     """Prints the tables of the seeds that have all folds, what is missing, the cells of the other seeds, and McNemar's
     tests."""
     every = list(rows(lines, itertools.chain(*DATA.values())))
-    every += weighted(every)
+    every += fused_otherwise(every)
     show(every)
     print("\nvideos right in single cells, of seeds that lack a fold\n")
     print("| data | network | test | seed | fold | videos | appearance | motion | fused |")
@@ -425,34 +432,53 @@ def table(lines: Sequence[Line]) -> None:
                 print(f"| {data.name} | {names} | {len(places)} | {compared(one, first[2], other, second[2])} |")
 
 
-def weighted(rows_: Iterable[Row]) -> Iterator[Row]:
-    """The rows of the recipe with other weights of the streams: chosen for each fold on all of its training videos,
+def fused_otherwise(rows_: Iterable[Row]) -> Iterator[Row]:
+    """The rows of the recipe with its streams fused as `FUSIONS` learn it for each fold on all of its training videos,
     each third of their groups scored by a network that the others have trained. Of the folds that have all thirds."""
     found = {(row.data.name, row.name, row.test): row for row in rows_}
-    for data, name in itertools.product(THIRDS, CROSS_VALIDATED):
+    for data, name, (test, learn) in itertools.product(THIRDS, CROSS_VALIDATED, FUSIONS.items()):
         held, tested = found[data.name, name, SEQUENCE], found[folder(data), name, SEQUENCE]
-        weights = {
-            fold: weight_of([held.found[fold, third] for third in SEEDS])
+        learnt = {
+            fold: learn([held.found[fold, third] for third in SEEDS])
             for fold in data.folds
             if all((fold, third) in held.found for third in SEEDS)
         }
         lines = {}
         for (fold, seed), line in tested.found.items():
-            if fold in weights and "logits" in line:
-                logits = {stream: np.asarray(line["logits"][stream]) for stream in BASE}
-                right = with_fused(logits, weights[fold])["fused"].argmax(1) == line["labels"]
+            if fold in learnt and "logits" in line:
+                fuse, kept = learnt[fold]
+                right = fuse(line) == line["labels"]
                 hits, counted = line["hits"] | {"fused": marks(right)}, line["right"] | {"fused": int(right.sum())}
-                lines[fold, seed] = line | {"hits": hits, "right": counted, "weight": weights[fold]}
-        yield replace(tested, test=CROSS, found=lines)
+                lines[fold, seed] = line | {"hits": hits, "right": counted} | kept
+        yield replace(tested, test=test, found=lines)
 
 
-def weight_of(lines: Iterable[Line]) -> float:
-    """The weight of appearance that is chosen on the videos of these lines together."""
-    videos, labels = [], []
-    for line in lines:
-        labels += line["labels"]
-        videos += [dict(zip(BASE, two, strict=True)) for two in zip(*map(line["logits"].get, BASE), strict=True)]
-    return choose_weight(videos, labels).weight
+def weighted(lines: Sequence[Line]) -> tuple[Callable[[Line], np.ndarray], Line]:
+    """Fuses by the one weight of appearance that is chosen on the videos of these lines together."""
+    videos = [
+        dict(zip(BASE, two, strict=True)) for line in lines for two in zip(*map(line["logits"].get, BASE), strict=True)
+    ]
+    weight = choose_weight(videos, [label for line in lines for label in line["labels"]]).weight
+
+    def fuse(line: Line) -> np.ndarray:
+        logits = {stream: np.asarray(line["logits"][stream]) for stream in BASE}
+        return with_fused(logits, weight)["fused"].argmax(1)
+
+    return fuse, {"weight": weight}
+
+
+def regressed(lines: Sequence[Line]) -> tuple[Callable[[Line], np.ndarray], Line]:
+    """Fuses by a logistic regression on both streams' logits, with a bias for each class."""
+
+    def features(line: Line) -> np.ndarray:
+        return np.hstack([line["logits"][stream] for stream in BASE])
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    model.fit(np.vstack([features(line) for line in lines]), np.concatenate([line["labels"] for line in lines]))
+    return lambda line: model.predict(features(line)), {}
+
+
+FUSIONS = {CROSS: weighted, LEARNT: regressed}
 
 
 def named(row: Row, stream: str) -> str:
