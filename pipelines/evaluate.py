@@ -214,6 +214,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
     from pipelines.evaluation.run import Samples, recalibrate, score_videos
     from pipelines.evaluation.scoring import Scorer, shortest_window
     from pipelines.evaluation.videos import find_test_videos, held_out_videos
+    from pipelines.prediction.speed import about_speed
     from pipelines.runtime.devices import device_for
 
     tested, step = chosen.run, chosen.step
@@ -232,6 +233,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
     on_progress = ranks().speaker(on_progress)
     if chosen.warning:
         on_progress(note(chosen.warning))
+    if faster := about_speed(tested, step):
+        on_progress(note(faster))
     test.tell(on_progress)
     held_out = None
     if config.fusion_weight == options.HELD_OUT:

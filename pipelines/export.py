@@ -120,6 +120,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.deployment.model import deployed
     from pipelines.evaluation.fusion_weight import known_weight
     from pipelines.models.normalise import INPUTS
+    from pipelines.prediction.speed import about_speed
 
     trained, step, trained_as, form = chosen.run, chosen.step, chosen.run.config(), config.chosen_format
     weight, about_weight = known_weight(chosen, config.fusion_weight, Workspace(config.workspace), config.run)
@@ -127,8 +128,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     file = config.file(trained.name, step)
     require_writable(files=[file.absolute(), card_of(file.absolute())])
     on_progress(Progress("export", 0, 2, unit="steps", message=chosen.warning, even=False))
-    if about_weight:
-        on_progress(note(about_weight))
+    for text in (about_weight, about_speed(trained, step)):
+        if text:
+            on_progress(note(text))
     about_itself = {
         "schema": EXPORT_SCHEMA,
         "stres_version": __version__,

@@ -121,6 +121,7 @@ def run(
         StorageError: Timelines or the CSV file cannot be written.
     """
     from pipelines.evaluation.fusion_weight import known_weight
+    from pipelines.prediction.speed import about_speed
 
     chosen = ranks().broadcast_from_rank0(
         lambda: choose_run(Workspace(config.workspace), config.run, config.step, config.checkpoint)
@@ -132,7 +133,7 @@ def run(
     )
     predictor = _predictor(replace(config, fusion_weight=weight), chosen)
     on_progress = ranks().speaker(on_progress)
-    for text in (chosen.warning, about_weight, *notes):
+    for text in (chosen.warning, about_weight, about_speed(chosen.run, chosen.step), *notes):
         if text:
             on_progress(note(text))
     started = time.monotonic()

@@ -146,6 +146,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         raise UsageError("one split is trained at a time: run_splits trains all")
     workspace = Workspace(config.workspace)
     _require_videos(workspace)
+    from pipelines.prediction.speed import keep_speed
     from pipelines.training import data, preparation, session
 
     started = time.monotonic()
@@ -180,6 +181,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
                 result, reasons = steps.train(step, config.checkpoint_every * 60)
                 results.append(result)
                 unreadable |= reasons
+            if "student" in (step.name for step in prepared.steps):
+                ranks().broadcast_from_rank0(
+                    lambda: keep_speed(prepared.run, prepared.teacher, prepared.data.videos, device, on_progress)
+                )
     if not config.dry_run:
         failed = ranks().broadcast_from_rank0(
             lambda: data.record_unreadable(workspace, prepared.data, unreadable, on_progress)

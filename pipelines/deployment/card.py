@@ -18,6 +18,7 @@ from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scores import SCORES_SCHEMA
 from pipelines.interface.options import python_literal
 from pipelines.interface.wording import percent, plural, printable, setting, settings
+from pipelines.prediction.speed import about_speed
 from pipelines.storage.atomic import read_json
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.quantise import MAX_LEVEL, NO_MOTION
@@ -100,6 +101,7 @@ def write_card(about: Exported, model: Deployed) -> str:
         evaluations=_evaluations(about),
         steps=steps,
         trained_frames=sorted({config.step.frames for config in steps.values()}),
+        speed=about_speed(about.run, about.step),
         checked_on=Path(about.check.video).name if about.check.video else "noise",
     )
 

@@ -15,6 +15,9 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scores import read_scores
 from pipelines.models import StreamLogits
+from pipelines.prediction.inputs import FlowOnDemand
+from pipelines.prediction.predictor import Predictor
+from pipelines.prediction.speed import about_speed, speed_file
 from pipelines.storage.workspace import Workspace
 from pipelines.training.distillation import Student, Teacher, matching_losses
 from pipelines.training.loop import video_loss
@@ -23,6 +26,7 @@ from tests.helpers.tiny_training import record_gains
 from tests.helpers.workspaces import TINY_STEPS
 
 SETTINGS = {"recipe": "small", "width": 4, "size": (32, 32), "device": "cpu", "overrides": TINY_STEPS}
+TRAINED = SETTINGS | {"steps": tuple(TINY_STEPS), "camera_motion": "median"}  # as `split1` was
 
 
 @pytest.fixture
@@ -110,6 +114,54 @@ def test_a_student_learns_from_another_run_and_is_refused_without_a_joint_networ
     assert teacher == {"run": "split1", "step": "joint2", "sha256": joint}
     assert train.run(train.Config(workspace.root, **asked)).steps[0].already_done
     assert run.choose(None) == "student"  # where there is nothing else
+
+
+def test_its_speed_is_measured_after_training_and_said_wherever_it_is_used(workspace, monkeypatch):
+    run, now = Run(workspace.runs / "split1"), [0.0]
+    kept = json.loads(speed_file(run).read_text())
+    assert (kept["teacher"], kept["frames"], kept["width"], kept["height"]) == ("split1/joint2", 24, 40, 32)
+
+    def takes(owner, name, seconds):
+        method = getattr(owner, name)
+
+        def timed(self, *arguments):
+            now[0] += seconds(self)
+            return method(self, *arguments)
+
+        monkeypatch.setattr(owner, name, timed)
+
+    takes(Predictor, "logits", lambda predictor: {"student": 2.0, "joint2": 5.0}[predictor.protocol.step])
+    takes(FlowOnDemand, "fields", lambda flow: 0.0 if flow.kept else 4.0)
+    monkeypatch.setattr("pipelines.prediction.speed.time.perf_counter", lambda: now[0])
+    speed_file(run).unlink()
+    train.run(train.Config(workspace.root, **TRAINED))
+    monkeypatch.undo()
+    kept = json.loads(speed_file(run).read_text())
+    assert [kept[f"{part}_seconds"] for part in ("student", "network", "flow")] == [2.0, 5.0, 4.0]
+
+    said = "the student needs no flow: 4.5 times as fast as split1/joint2 with its flow, 2.5 times where flow is stored"
+    notes = []
+    common = {"run": "split1", "step": "student"}
+    evaluate.run(
+        evaluate.Config(workspace.root, **common, crops=5, device="cpu"), lambda one: notes.append(one.message)
+    )
+    assert any(said in text for text in notes)
+    assert about_speed(run, "joint2") == ""
+    speed_file(run).write_text(json.dumps(kept | {"student_seconds": 0.0}))
+    assert about_speed(run, "student") == ""
+
+
+def test_a_speed_that_cannot_be_measured_is_told(workspace, monkeypatch):
+    run, notes = Run(workspace.runs / "split1"), []
+    speed_file(run).unlink()
+    monkeypatch.setattr("pipelines.optical_flow.methods.METHODS", {})
+    monkeypatch.setattr("pipelines.prediction.inputs.METHODS", {})
+    train.run(
+        train.Config(workspace.root, **TRAINED),
+        lambda progress: notes.append(progress.message),
+    )
+    assert any(text.startswith("how much faster the student is was not measured: run split1") for text in notes)
+    assert not speed_file(run).exists()
 
 
 def test_videos_without_a_class_are_matched_and_nothing_else(workspace):
