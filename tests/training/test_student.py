@@ -10,7 +10,9 @@ import torch
 
 from pipelines import evaluate, train, verify
 from pipelines.datasets.samples import NO_CLASS
-from pipelines.deployment.checking import clip_inputs
+from pipelines.deployment.card import Exported, write_card
+from pipelines.deployment.checking import ExportCheck, clip_inputs
+from pipelines.deployment.model import deployed
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.scores import read_scores
@@ -146,6 +148,8 @@ def test_its_speed_is_measured_after_training_and_said_wherever_it_is_used(works
         evaluate.Config(workspace.root, **common, crops=5, device="cpu"), lambda one: notes.append(one.message)
     )
     assert any(said in text for text in notes)
+    about = Exported("x.pt2", "torch", "0", run, "student", run.config(), {}, ExportCheck(None, "jump", 0.5, 0.0, []))
+    assert f"In stres {said}" in write_card(about, deployed(load_network(run, "student")))
     assert about_speed(run, "joint2") == ""
     speed_file(run).write_text(json.dumps(kept | {"student_seconds": 0.0}))
     assert about_speed(run, "student") == ""
