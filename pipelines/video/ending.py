@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _MOST_ELEMENTS = 1_000_000  # examined; longer files are judged only by what decodes
 _BLANK = 4096  # zero bytes that end no video
@@ -68,7 +68,8 @@ class _Bytes:
             raise EOFError
         return data
 
-    def unpack(self, position: int, layout: str) -> tuple[int, ...]:
+    def unpack(self, position: int, layout: str) -> tuple[Any, ...]:
+        """What `struct` makes of the bytes there. Raises as `at`."""
         return struct.unpack(layout, self.at(position, struct.calcsize(layout)))
 
 
@@ -110,7 +111,7 @@ def _holes(file: _Bytes, position: int, end: int) -> Iterator[range]:
     for _ in range(_MOST_ELEMENTS):
         if position + 8 > end:
             return
-        kind, length = struct.unpack("<4sI", file.at(position, 8))
+        kind, length = file.unpack(position, "<4sI")
         if kind == b"LIST" and file.at(position + 8, 4) == b"rec ":
             position += 12  # its chunks follow
         elif kind == b"idx1":  # something is missing before it
@@ -137,7 +138,7 @@ def _riff_chunks(file: _Bytes, position: int, end: int) -> Iterator[tuple[bytes,
     for _ in range(_MOST_ELEMENTS):
         if position + 8 > min(end, file.size):
             return
-        kind, length = struct.unpack("<4sI", file.at(position, 8))
+        kind, length = file.unpack(position, "<4sI")
         yield kind, position + 8, position + 8 + length
         position += 8 + length + length % 2
 
@@ -151,7 +152,7 @@ def _mp4(file: _Bytes) -> Ending:
     for _ in range(_MOST_ELEMENTS):
         if position + 8 > file.size:
             break
-        length, kind = struct.unpack(">I4s", file.at(position, 8))
+        length, kind = file.unpack(position, ">I4s")
         header = 8
         if length == 1:
             (length,), header = file.unpack(position + 8, ">Q"), 16
@@ -345,10 +346,8 @@ def _flv(file: _Bytes) -> Ending:
             break
         if position + 11 > file.size:
             return Ending("inside a tag")
-        kind, high, low, later, time = struct.unpack(
-            ">BBHBH", b"".join((file.at(position, 4), file.at(position + 4, 3)))
-        )
-        length, time = (high << 16) + low, (later << 16) + time + (file.at(position + 7, 1)[0] << 24)
+        kind, high, low, later, time, highest = file.unpack(position, ">BBHBHB")
+        length, time = (high << 16) + low, (highest << 24) + (later << 16) + time
         if kind & 0x1F not in (8, 9, 18):
             damaged = (range(position, position + 1),)
             break
@@ -380,7 +379,7 @@ def _ogg(file: _Bytes) -> Ending:
     for _ in range(_MOST_ELEMENTS):
         if position + 27 > file.size or file.at(position, 4) != b"OggS":
             break
-        flags, serial, segments = struct.unpack("<5xB8xI8xB", file.at(position, 27))
+        flags, serial, segments = file.unpack(position, "<5xB8xI8xB")
         if position + 27 + segments > file.size:
             break
         content = position + 27 + segments
@@ -390,7 +389,7 @@ def _ogg(file: _Bytes) -> Ending:
         if content + length > file.size:
             break
         if flags & 4:
-            is_open[serial] = is_open.get(serial, False) and False
+            is_open[serial] = False
         position = content + length
     else:
         return _UNKNOWN
@@ -504,7 +503,7 @@ def _png(file: _Bytes) -> Ending:
     for _ in range(_MOST_ELEMENTS):
         if position + 12 > file.size:
             return _UNKNOWN if missing == 0 else Ending("before its last picture")
-        length, kind = struct.unpack(">I4s", file.at(position, 8))
+        length, kind = file.unpack(position, ">I4s")
         if kind == b"acTL":
             (missing,) = file.unpack(position + 8, ">I")
         missing -= kind == b"fcTL"
