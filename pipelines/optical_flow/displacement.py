@@ -30,9 +30,7 @@ def clipping(files: Sequence[Mapping[str, Any]], bound: float) -> Clipping | Non
         if (moved := Displacement.of(made)) is not None
     ]
     together = Displacement.together(parts)
-    if together is None:
-        return None
-    return Clipping(bound, together.clipped_share, together.largest, together.suitable_bound)
+    return None if together is None else together.clipping(bound)
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,10 @@ class Displacement:
         """The least of `BOUNDS` that clips at most 0.1 % of the vectors; the largest if none does."""
         enough = (bound for bound, share in zip(BOUNDS, self.beyond, strict=True) if share <= CLIPPED)
         return float(next(enough, BOUNDS[-1]))
+
+    def clipping(self, bound: float) -> Clipping:
+        """What `bound`, which the flow was clipped to, does to it."""
+        return Clipping(bound, self.clipped_share, self.largest, self.suitable_bound)
 
     def attributes(self) -> dict[str, Any]:
         """What a flow file stores."""

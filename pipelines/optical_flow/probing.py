@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.jobs.task import Clipping, Probe, Proposal
+from pipelines.jobs.task import Probe, Proposal
 from pipelines.optical_flow.displacement import Displacement
 from pipelines.optical_flow.methods import FlowMethod
 from pipelines.optical_flow.store import FlowAccount, FlowTask, method_of, open_frames, write_flow
@@ -95,7 +95,7 @@ def _measure(
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         writer = FlowWriter(Path("probe"), file, task.compression)
-        pairs = write_flow(iter(frames), task, writer, lambda units: None, account, size)
+        pairs = write_flow(frames, task, writer, lambda units: None, account, size)
     return pairs, time.perf_counter() - started, content.getbuffer().nbytes
 
 
@@ -136,6 +136,6 @@ def propose(probes: Sequence[FlowProbe], method: str, bound: float, hours: float
         bound=moved.suitable_bound,
         short_side=Counter(sides).most_common(1)[0][0],
         short_sides=(min(sides), max(sides)),
-        clipping=Clipping(bound, moved.clipped_share, moved.largest, moved.suitable_bound),
+        clipping=moved.clipping(bound),
         hours=by_method,
     )

@@ -74,7 +74,7 @@ def store_flow(task: FlowTask, report: Report) -> int:
     with open_frames(task) as frames, new_flow_file(task.target, task.compression) as writer:
         if isinstance(frames, DecodedFrames):
             require_imported_size(task.target, FLOW_SCHEMA, frames.reader.width, frames.reader.height)
-        fields = write_flow(iter(frames), task, writer, report, account, frames.size)
+        fields = write_flow(frames, task, writer, report, account, frames.size)
         require_pairs(frames.count, task.settings.step)
         writer.finish({**frames.attributes(), **task.settings.attributes(), **account.attributes()}, frames.times)
     return fields
@@ -101,7 +101,7 @@ class FlowAccount:
 
 
 def write_flow(
-    frames: Iterator[np.ndarray],
+    frames: Iterable[np.ndarray],
     task: FlowTask,
     writer: FlowWriter,
     report: Report,

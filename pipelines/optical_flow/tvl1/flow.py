@@ -6,7 +6,7 @@ Letters: N pairs of frames, H W pixels.
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Protocol, cast
+from typing import ClassVar, Literal
 
 import torch
 
@@ -21,13 +21,6 @@ _DEVICES = {"numba": ("cpu",), "triton": ("cuda", "cpu"), "cuda": ("cuda",), "re
 # to be the first there once it has been measured on one (docs/gpu.md). Each has the name of the package that it needs.
 _BEST = {"cpu": ("numba",), "cuda": ("triton", "numba")}
 _DEFAULTS = TVL1Parameters()
-
-
-class EngineModule(Protocol):
-    """What the module of each engine has; it is loaded when first used."""
-
-    def compute_flow(self, frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Parameters) -> torch.Tensor:
-        """uint8 [N, H, W] twice, on one of the engine's devices, to float32 [N, 2, H, W] on the same."""
 
 
 def tvl1_flow(
@@ -63,8 +56,9 @@ def tvl1_flow(
     if frame0.numel() == 0:
         return torch.zeros((len(frame0), 2, *frame0.shape[1:]), device=target)
     name = chosen if chosen == "reference" else f"{chosen}_engine"
-    module = cast(EngineModule, importlib.import_module(f"pipelines.optical_flow.tvl1.{name}"))
-    return module.compute_flow(frame0.to(where), frame1.to(where), parameters).to(target)
+    module = importlib.import_module(f"pipelines.optical_flow.tvl1.{name}")  # loads what this engine needs
+    flow: torch.Tensor = module.compute_flow(frame0.to(where), frame1.to(where), parameters)
+    return flow.to(target)
 
 
 def resolve_engine(engine: str | None, device: torch.device) -> str:

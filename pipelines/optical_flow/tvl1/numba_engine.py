@@ -4,6 +4,7 @@ Letters: N pairs of frames, H W pixels.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,6 @@ from pipelines.optical_flow.tvl1.buffers import kernel_arguments
 from pipelines.optical_flow.tvl1.compilation import compiled_kernel
 from pipelines.optical_flow.tvl1.parameters import TVL1Parameters
 
-# Size and parameters of the last call, and the arguments, with their buffers, that none of its threads is using: memory
-# that is new to the process took a tenth of a pair's time.
-_idle: tuple[Any, list[tuple[Any, ...]]] = (None, [])
-
 
 def compute_flow(frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Parameters) -> torch.Tensor:
     """uint8 [N, H, W] twice to float32 [N, 2, H, W], on as many threads as `torch.get_num_threads()` says."""
@@ -24,7 +21,7 @@ def compute_flow(frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Par
     befores, afters = frame0.contiguous().numpy(), frame1.contiguous().numpy()
     flow = np.empty((pairs, 2, height, width), np.float32)
     kernel = compiled_kernel()
-    idle = _idle_arguments((height, width, parameters))
+    idle = _idle_arguments(height, width, parameters)
 
     def compute(before: np.ndarray, after: np.ndarray, flow: np.ndarray) -> None:
         try:
@@ -44,9 +41,8 @@ def compute_flow(frame0: torch.Tensor, frame1: torch.Tensor, parameters: TVL1Par
     return torch.from_numpy(flow)
 
 
-def _idle_arguments(key: tuple[int, int, TVL1Parameters]) -> list[tuple[Any, ...]]:
-    global _idle
-    held = _idle
-    if held[0] != key:
-        held = _idle = (key, [])
-    return held[1]
+@lru_cache(maxsize=1)
+def _idle_arguments(height: int, width: int, parameters: TVL1Parameters) -> list[tuple[Any, ...]]:
+    """The arguments, with their buffers, that no thread is using, for frames of the last size: memory that is new to
+    the process took a tenth of a pair's time."""
+    return []
