@@ -15,6 +15,8 @@ from pipelines.datasets.clips import Clip
 from pipelines.datasets.open_files import OpenArtifactCache
 from pipelines.datasets.sampling import contiguous_runs, flow_indices
 from pipelines.interface.options import StreamName
+from pipelines.storage.flow_file import FlowFile
+from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import ArtifactError
 
 
@@ -64,7 +66,7 @@ class ArtifactReader:
         if video.frames_file is None:
             raise ArtifactError(f"{video.id} has no frames: run `stres extract-frames`")
         distinct, index = np.unique(centers, return_inverse=True)
-        pictures = self.open_files.frames(video.frames_file).read([int(center) for center in distinct])
+        pictures = self.open_files.open(video.frames_file, FrameFile).read([int(center) for center in distinct])
         if len({picture.shape for picture in pictures}) > 1:
             raise ArtifactError(f"{video.frames_file} holds frames of different sizes: extract it again")
         return np.stack(pictures), index
@@ -74,7 +76,7 @@ class ArtifactReader:
         if video.flow_file is None:
             raise ArtifactError(f"{video.id} has no flow: run `stres extract-flow`")
         stacks = np.stack([flow_indices(int(center), video.flow_fields, self.stack) for center in centers])
-        file = self.open_files.flow(video.flow_file)
+        file = self.open_files.open(video.flow_file, FlowFile)
         pieces = [file.read(start, stop) for start, stop in contiguous_runs(stacks)]
         index = np.unique(stacks, return_inverse=True)[1]
         return np.concatenate(pieces), index.reshape(stacks.shape)

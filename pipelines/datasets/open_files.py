@@ -3,11 +3,12 @@
 import os
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.frames_file import FrameFile
 
+File = TypeVar("File", FrameFile, FlowFile)
 KEPT = 256  # files; each open HDF5 data set may hold 256 KiB of chunk cache (`artifacts.open_file`)
 
 
@@ -23,16 +24,17 @@ class OpenArtifactCache:
         self._process = os.getpid()
         self._open: OrderedDict[Path, FrameFile | FlowFile] = OrderedDict()
 
-    def frames(self, path: Path) -> FrameFile:
-        """The open frames artifact. Raises `ArtifactError`."""
-        file = self._get(path, FrameFile)
-        assert isinstance(file, FrameFile)
-        return file
-
-    def flow(self, path: Path) -> FlowFile:
-        """The open flow artifact. Raises `ArtifactError`."""
-        file = self._get(path, FlowFile)
-        assert isinstance(file, FlowFile)
+    def open(self, path: Path, kind: type[File]) -> File:
+        """The open artifact, which is of this kind. Raises `ArtifactError`."""
+        if self._process != os.getpid():
+            self._process, self._open = os.getpid(), OrderedDict()
+        if path not in self._open:
+            self._open[path] = kind(path)
+            if len(self._open) > self._kept:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(path)
+        file = self._open[path]
+        assert isinstance(file, kind)
         return file
 
     def discard(self, path: Path | None) -> None:
@@ -45,16 +47,6 @@ class OpenArtifactCache:
         """Closes everything."""
         while self._open:
             self._open.popitem()[1].close()
-
-    def _get(self, path: Path, kind: type[FrameFile] | type[FlowFile]) -> FrameFile | FlowFile:
-        if self._process != os.getpid():
-            self._process, self._open = os.getpid(), OrderedDict()
-        if path not in self._open:
-            self._open[path] = kind(path)
-            if len(self._open) > self._kept:
-                self._open.popitem(last=False)[1].close()
-        self._open.move_to_end(path)
-        return self._open[path]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_kept": self._kept, "_process": os.getpid(), "_open": OrderedDict()}

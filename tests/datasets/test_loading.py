@@ -31,6 +31,7 @@ from pipelines.datasets.samples import BadSample, Batch, Sample, TestSample, Tes
 from pipelines.datasets.sampling import TemporalSampling, flow_indices, sample_centers
 from pipelines.errors import Interrupted, MissingError, UsageError
 from pipelines.runtime.worker_pool import Limits
+from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.frames_file import new_frames_file
 
 SIZE = (32, 40)
@@ -385,20 +386,20 @@ def test_open_files_are_kept_few_and_cross_no_pickle(workspace, videos):
     handles = OpenArtifactCache(kept=2)
     paths = [video.flow_file for video in videos]
     for path in paths:
-        assert handles.flow(path) is handles.flow(path)
+        assert handles.open(path, FlowFile) is handles.open(path, FlowFile)
     assert list(handles._open) == paths[-2:]
     copy = pickle.loads(pickle.dumps(handles))
     assert list(copy._open) == []
-    assert len(copy.flow(paths[0])) == videos[0].flow_fields
+    assert len(copy.open(paths[0], FlowFile)) == videos[0].flow_fields
     copy.close()
     handles.close()
 
 
 def test_handles_of_another_process_are_forgotten(videos, monkeypatch):
     handles = OpenArtifactCache()
-    before = handles.flow(videos[0].flow_file)
+    before = handles.open(videos[0].flow_file, FlowFile)
     monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert handles.flow(videos[0].flow_file) is not before
+    assert handles.open(videos[0].flow_file, FlowFile) is not before
     handles.close()
     before.close()
 
