@@ -111,14 +111,16 @@ def prepare_splits(
         if splits is not None and lists:
             if folds is not None:
                 raise UsageError(f"--folds {folds} is of splits that stres makes: leave it out, or --splits {splits}")
-            if not write:
-                return [replace(split, groups=groups, set_name=name) for split in read_lists(splits)]
-            _replace(folder, lists, {"origin": "lists", "source": str(splits)}, groups)
-        elif not list_files(folder) or _made_otherwise(folder, groups, folds, overwrite):
-            return _make(folder, name, catalogue, seed, groups, folds, exclude, write, tell)
-        elif overwrite and (record := _record(folder)).get("origin") in ("made", "videos"):
-            left_out = resolve(read_lists(folder)[0], catalogue, exclude).unlisted
-            if left_out:
+            made = read_lists(splits)
+            record: dict[str, Any] = {"origin": "lists", "source": str(splits)}
+        else:
+            if list_files(folder) and not _made_otherwise(folder, groups, folds, overwrite):
+                record = _record(folder)
+                left_out = []
+                if overwrite and record.get("origin") in ("made", "videos"):
+                    left_out = resolve(read_lists(folder)[0], catalogue, exclude).unlisted
+                if not left_out:
+                    return splits_in_use(folder, groups)
                 what = plural(len(left_out), "video was", "videos were")
                 tell(f"{what} in no split, for example {left_out[0]}: the splits are made again")
                 if groups is None and record.get("groups_from") != "names":
@@ -130,7 +132,11 @@ def prepare_splits(
                         )
                 folds = folds or record.get("asked_folds") or record.get("folds")
                 seed = record.get("seed", seed)
-                return _make(folder, name, catalogue, seed, groups, folds, exclude, write, tell)
+            made, groups, record = _new_splits(labelled(catalogue, exclude), seed, groups, folds, tell)
+            lists = ucf101_lists(made)  # refuses ids that a list cannot hold
+        if not write:
+            return [replace(split, groups=groups, set_name=name) for split in made]
+        _replace(folder, lists, record, groups)
         return splits_in_use(folder, groups)
 
 
@@ -191,34 +197,19 @@ def _plain(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "lists"
 
 
-def _make(
-    folder: Path,
-    set_name: str,
-    catalogue: Catalogue,
-    seed: int,
-    groups: GroupRule,
-    folds: int | None,
-    exclude: Collection[str],
-    write: bool,
-    tell: Callable[[str], None],
-) -> list[Split]:
-    """Makes the splits of a workspace. Raises as `make_splits`, and `UsageError` for ids that a list cannot hold."""
-    videos = labelled(catalogue, exclude)
-    record: dict[str, Any] = {"origin": "videos"}
-    splits = _of_videos(videos, tell) if folds is None else []
-    if not splits:
-        pairs = [(video.class_name, video.video) for video in videos]
-        groups, origin, sentence = _chosen_groups(pairs, groups)
-        asked = folds or FOLDS
-        splits = make_splits(pairs, seed, asked, groups, tell)
-        tell(sentence)
-        record = {"origin": "made", "seed": seed, "folds": len(splits), "groups_from": origin}
-        record |= {"asked_folds": asked} if asked != len(splits) else {}
-    if not write:
-        ucf101_lists(splits)  # refuses ids that a list cannot hold
-        return [replace(split, groups=groups, set_name=set_name) for split in splits]
-    _replace(folder, ucf101_lists(splits), record, groups)
-    return splits_in_use(folder)
+def _new_splits(
+    videos: Sequence[Video], seed: int, groups: GroupRule, folds: int | None, tell: Callable[[str], None]
+) -> tuple[list[Split], GroupRule, dict[str, Any]]:
+    """New splits of the videos, the groups that were kept together, and the record of both. Raises as `make_splits`."""
+    if folds is None and (splits := _of_videos(videos, tell)):
+        return splits, groups, {"origin": "videos"}
+    pairs = [(video.class_name, video.video) for video in videos]
+    groups, origin, sentence = _chosen_groups(pairs, groups)
+    asked = folds or FOLDS
+    splits = make_splits(pairs, seed, asked, groups, tell)
+    tell(sentence)
+    record = {"origin": "made", "seed": seed, "folds": len(splits), "groups_from": origin}
+    return splits, groups, record | ({"asked_folds": asked} if asked != len(splits) else {})
 
 
 def _chosen_groups(pairs: Sequence[tuple[str, str]], groups: GroupRule) -> tuple[GroupRule, str, str]:
