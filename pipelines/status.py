@@ -6,7 +6,7 @@ Reads names and small JSON files only.
 import contextlib
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -94,10 +94,7 @@ def of_runs(root: Path, listed: tuple[runs.ListedRun, ...]) -> Result:
     pages = sorted(workspace.reports.glob("[!.]*/report.html"), key=lambda page: page.stat().st_mtime, reverse=True)
     faults += [fault for one in listed for fault in one.faults]
     steps = (
-        _stored(
-            "extract-frames", stored["frames"], stored["flow"], failures, current, workspace.unfinished_file("frames")
-        ),
-        _stored("extract-flow", stored["flow"], stored["frames"], failures, current, workspace.unfinished_file("flow")),
+        *(_stored(kind, stored, failures, current, workspace.unfinished_file(kind)) for kind in KINDS),
         _trained(current, splits),
         _evaluated(current),
         _reported(current, pages),
@@ -126,15 +123,15 @@ def _told(faults: list[str]) -> Iterator[None]:
 
 
 def _stored(
-    command: str,
-    videos: set[tuple[str, str]],
-    others: set[tuple[str, str]],
+    kind: Kind,
+    stored: Mapping[Kind, set[tuple[str, str]]],
     failures: Sequence[Failure],
     listed: Sequence[runs.ListedRun],
     mark: Path,
 ) -> Step:
-    """`others`: the videos of which the other of frames and flow is stored; `mark`: what is there while the command
-    that stores these is running, or once it was stopped."""
+    """`mark`: what is there while the command that stores frames or flow is running, or once it was stopped."""
+    command = f"extract-{kind}"
+    videos, others = stored[kind], stored["flow" if kind == "frames" else "frames"]
     unfinished, running = mark.exists(), is_locked(mark)
     failed = {(failure.class_name, failure.video) for failure in failures if failure.stage == command}
     missing = others - videos
@@ -146,7 +143,7 @@ def _stored(
     if failed:
         found = f"{found}, {len(failed)} failed (failures.csv)"
     # A run of one stream needs only one of the two; videos that failed would fail again.
-    without = {"motion"} if command == "extract-frames" else {"appearance", "student"}
+    without = {"motion"} if kind == "frames" else {"appearance", "student"}
     finished = {step for one in listed for step in one.finished}
     complete = videos or (others and finished and finished <= without)
     if complete and not videos:
