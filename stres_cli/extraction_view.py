@@ -107,7 +107,7 @@ def _where_and_next(stage: str, config: Any) -> str:
 
 def _show_failures(ui: CommandUI, failures: Sequence[Failure]) -> None:
     for failure in failures[:_SHOWN_FAILURES]:
-        ui.out.say(f"  {failure.class_name}/{failure.video}: {failure.reason}")
+        ui.out.say(f"  {failure.id}: {failure.reason}")
     if len(failures) > _SHOWN_FAILURES:
         ui.out.print(f"  and {len(failures) - _SHOWN_FAILURES} more")
 

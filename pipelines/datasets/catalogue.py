@@ -89,6 +89,11 @@ class Video:
         return self.flow_settings.step if self.flow_settings else 1
 
 
+def origins_of(videos: Iterable[Video]) -> dict[str, str]:
+    """The origin of each video by its id, of those of which it is known."""
+    return {video.id: video.origin for video in videos if video.origin}
+
+
 def lack_of(streams: Iterable[StreamName]) -> str:
     """What videos are without that these streams cannot use, in words."""
     return " or ".join("no frames" if stream == "appearance" else "no flow" for stream in sorted(streams))
@@ -151,7 +156,7 @@ def with_damaged(workspace: Workspace, catalogue: Catalogue) -> Catalogue:
     of must not depend on which of its files can be read today."""
     videos = {video.id: video for video in catalogue.videos}
     for row in catalogue.problems:
-        known = videos.get(video_id(row.class_name, row.video)) or unexamined(workspace, row.class_name, row.video)
+        known = videos.get(row.id) or unexamined(workspace, row.class_name, row.video)
         videos[known.id] = replace(
             known,
             has_frames=workspace.frames_file(row.class_name, row.video).exists(),
@@ -197,6 +202,7 @@ def flow_provenance(catalogue: Catalogue) -> FlowSettings | None:
 
 # ------------------------------------------------------------------ artifacts
 
+_SCHEMAS: dict[Kind, str] = {"frames": FRAMES_SCHEMA, "flow": FLOW_SCHEMA}
 _ATTRIBUTES = frozenset(
     (
         *("source_frames", "fps", "width", "height", "source", "source_sha256", "source_split"),
@@ -250,7 +256,7 @@ def usable_artifacts(workspace: Workspace, kind: Kind) -> Iterator[tuple[Path, d
     """Path and attributes of every artifact that the catalogue takes, for whoever needs only the first."""
     for file in artifact_files(kind, workspace.root / kind):
         with contextlib.suppress(ArtifactError):
-            attributes = peek(Path(file.path), FRAMES_SCHEMA if kind == "frames" else FLOW_SCHEMA)
+            attributes = peek(Path(file.path), _SCHEMAS[kind])
             artifact_of(file, attributes)
             yield Path(file.path), attributes
 
@@ -276,9 +282,8 @@ def _entries(folder: Path) -> list["os.DirEntry[str]"]:
 
 def _examine(file: ArtifactFile) -> Artifact | ArtifactError:
     """What is kept of an artifact, or why it cannot be used."""
-    schema = FRAMES_SCHEMA if file.kind == "frames" else FLOW_SCHEMA
     try:
-        return artifact_of(file, peek(Path(file.path), schema, _ATTRIBUTES))
+        return artifact_of(file, peek(Path(file.path), _SCHEMAS[file.kind], _ATTRIBUTES))
     except ArtifactError as error:
         return error
 

@@ -97,8 +97,7 @@ class Results:
         record_outcomes(self.workspace, failed=failures, succeeded=scored)
         if not logits:
             raise self._nothing_scored(failures)
-        failed = [f"{failure.class_name}/{failure.video}" for failure in failures]
-        further: dict[str, Any] = {"missing": test.missing, "failed": failed}
+        further: dict[str, Any] = {"missing": test.missing, "failed": [failure.id for failure in failures]}
         if excluded := self.config.excluded_classes:
             further["excluded_classes"] = list(excluded)
         if self.config.split_set:
@@ -151,10 +150,8 @@ class Results:
 
     def _attributes(self, protocol: Protocol) -> dict[str, Any]:
         """What `scores.h5` says of where its scores come from."""
-        folder = self.run.folder.resolve()
-        elsewhere = folder.parent != self.workspace.runs.resolve()
         return {
-            **({"run_folder": str(folder)} if elsewhere else {}),
+            **({} if self.run.lies_in(self.workspace) else {"run_folder": str(self.run.folder.resolve())}),
             **({"dataset": "other"} if self.test.is_other else {}),
             "run": self.run.name,
             "split": self.config.split,

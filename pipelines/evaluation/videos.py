@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipelines.datasets.catalogue import Catalogue, Video, flow_provenance, lack_of, load_catalogue
+from pipelines.datasets.catalogue import Catalogue, Video, flow_provenance, lack_of, load_catalogue, origins_of
 from pipelines.datasets.splits import ResolvedSplit, in_no_split, labelled, resolve, what_they_lack
 from pipelines.datasets.video_names import spelled_as
 from pipelines.errors import MissingError, UsageError
@@ -128,7 +128,7 @@ def find_test_videos(
             f"the split of run {run.name} has no test video ({run.split_file}): there is nothing to evaluate; train on "
             "a split whose test list names some, or give single videos to `stres predict`"
         )
-    replaced = other_sources(run, _sources(split.test))
+    replaced = other_sources(run, origins_of(split.test))
     if replaced and not force:
         raise UsageError(
             f"run {run.name} is to be tested on other videos than it was trained beside: {replaced}; train again, or "
@@ -141,7 +141,7 @@ def find_test_videos(
             f"{run.split_file} names videos of class {strange[0]!r}, which {run.config_file} does not have: restore "
             "both, or train the run again"
         )
-    damaged = {f"{row.class_name}/{row.video}": replace(row, stage="evaluate") for row in catalogue.problems}
+    damaged = {row.id: replace(row, stage="evaluate") for row in catalogue.problems}
     missing = [id_ for id_ in split.missing_test if id_ not in damaged]
     return TestVideos(
         videos=split.test,
@@ -151,7 +151,7 @@ def find_test_videos(
         damaged=[damaged[id_] for id_ in split.missing_test if id_ in damaged],
         unlisted=split.unlisted,
         lack=what_they_lack(missing, catalogue),
-        replaced=other_sources(run, _sources(split.train)),
+        replaced=other_sources(run, origins_of(split.train)),
         streams=streams,
         without_videos=[name for index, name in enumerate(config.classes) if index not in found.values()],
     )
@@ -193,11 +193,11 @@ def _has_videos_of(
     same name does not do, where what it was made from is known to be another."""
     unlisted = set(split.unlisted)
     named = [video for video in labelled(catalogue, config.excluded_classes) if video.id not in unlisted]
-    if run.folder.resolve().parent != workspace.runs.resolve():
+    if not run.lies_in(workspace):
         known = run.sources_of(video.id for video in named)
         named = [video for video in named if same_origin(known.get(video.id, video.origin), video.origin)]
     missing = {*split.missing_train, *split.missing_test}
-    return bool(named) or any(f"{row.class_name}/{row.video}" in missing for row in catalogue.problems)
+    return bool(named) or any(row.id in missing for row in catalogue.problems)
 
 
 def class_finder(classes: Sequence[str]) -> Callable[[str], int | None]:
@@ -237,10 +237,6 @@ def _other_videos(
     )
 
 
-def _sources(videos: Sequence[Video]) -> dict[str, str]:
-    return {video.id: video.origin for video in videos if video.origin}
-
-
 def not_scored(row: Failure) -> str:
     """The line about a video that is left out."""
-    return f"not scored: {row.class_name}/{row.video}: {row.reason}"
+    return f"not scored: {row.id}: {row.reason}"

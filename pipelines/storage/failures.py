@@ -31,6 +31,11 @@ class Failure:
     time: str = ""
 
     @property
+    def id(self) -> str:
+        """The video as lists and messages name it."""
+        return f"{self.class_name}/{self.video}"
+
+    @property
     def key(self) -> "Key":
         """What identifies a row: the name under which the video is stored; for `predict`, which stores nothing and may
         be given two videos of one name, its path."""

@@ -13,6 +13,7 @@ from pipelines.datasets.catalogue import (
     flow_provenance,
     lack_of,
     load_catalogue,
+    origins_of,
     unreadable,
     with_damaged,
 )
@@ -180,8 +181,8 @@ def find_training_data(
         unlabelled=without_class,
         flow=flow,
         short_side=None if flow or len(short_sides) != 1 else short_sides.pop(),
-        sources={video.id: video.origin for video in (*resolved.train, *resolved.test) if video.origin},
-        problems=[problem for problem in catalogue.problems if f"{problem.class_name}/{problem.video}" in in_training],
+        sources=origins_of([*resolved.train, *resolved.test]),
+        problems=[problem for problem in catalogue.problems if problem.id in in_training],
     )
 
 
@@ -346,6 +347,6 @@ def record_unreadable(
     good = {("train", video.class_name, video.video) for video in videos} - bad
     record_outcomes(workspace, failed=failed, succeeded=good)
     for row in failed:
-        text = f"left out of training: {row.class_name}/{row.video}: {row.reason}"
+        text = f"left out of training: {row.id}: {row.reason}"
         on_progress(note(text))
     return len(failed)

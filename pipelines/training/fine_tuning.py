@@ -16,7 +16,7 @@ from pipelines.storage.provenance import same_origin
 from pipelines.storage.workspace import Workspace
 from pipelines.training.recipes import STEPS, StepName
 from pipelines.training.run_config import InitialWeights, NetworkConfig, RunConfig
-from pipelines.training.runs import Run, run_at
+from pipelines.training.runs import Run, names_of_runs, run_at
 
 if TYPE_CHECKING:
     from pipelines.models import STResNet
@@ -93,10 +93,9 @@ def find_source(weights: str | None, workspace: Workspace) -> SourceRun | None:
     head, _, step = text.rpartition("/")
     run = run_at(workspace, head)
     if run is None:
-        names = ", ".join(sorted(file.parent.name for file in workspace.runs.glob("*/config.json"))) or "no runs at all"
         raise MissingError(
             f"--weights {weights} is neither a run in {workspace.runs} nor a run's folder: in the workspace there are "
-            f"{names}"
+            f"{names_of_runs(workspace) or 'no runs at all'}"
         )
     if step not in STEPS:
         raise UsageError(f"--weights {weights}: {step!r} is not a step, give one of {', '.join(STEPS)}")
@@ -299,5 +298,4 @@ def tested_before(source: SourceRun, data: "TrainingData") -> str:
 
 
 def _label(run: Run, workspace: Workspace) -> str:
-    folder = run.folder.resolve()
-    return run.name if folder.parent == workspace.runs.resolve() else str(folder)
+    return run.name if run.lies_in(workspace) else str(run.folder.resolve())

@@ -49,6 +49,10 @@ class Run:
     def name(self) -> str:
         return self.folder.name
 
+    def lies_in(self, workspace: Workspace) -> bool:
+        """Whether it is one of the workspace's, and so known there by its name."""
+        return self.folder.resolve().parent == workspace.runs.resolve()
+
     @property
     def config_file(self) -> Path:
         return self.folder / "config.json"
@@ -227,12 +231,16 @@ def find_run(workspace: Workspace, name: str) -> Run:
     `MissingError` naming those there are."""
     run = run_at(workspace, name)
     if run is None:
-        known = ", ".join(sorted(file.parent.name for file in workspace.runs.glob("*/config.json"))) or "none"
         raise MissingError(
             f"there is no run {name!r} in {workspace.runs}, and no folder of a run at {Path(name).absolute()}: there "
-            f"are {known}"
+            f"are {names_of_runs(workspace) or 'none'}"
         )
     return run
+
+
+def names_of_runs(workspace: Workspace) -> str:
+    """The names of all runs of the workspace, for messages."""
+    return ", ".join(sorted(file.parent.name for file in workspace.runs.glob("*/config.json")))
 
 
 def names_splits(workspace: Workspace, name: str | None) -> bool:
@@ -294,7 +302,7 @@ def scores_folder(workspace: Workspace, run: Run) -> Path:
     """Where the scores of `run` lie, a folder for each protocol: under its name. For a run that lies elsewhere, where
     the name is that of a run here or of scores of yet another, the hash of its folder's path is added."""
     folder, own = run.folder.resolve(), workspace.scores / run.name
-    if folder.parent == workspace.runs.resolve():
+    if run.lies_in(workspace):
         return own
     origins = {_run_folder(file) for file in own.glob("*/results.json")}
     if not (workspace.runs / run.name).exists() and origins <= {str(folder)}:

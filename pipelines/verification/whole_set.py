@@ -149,7 +149,7 @@ def check_dataset_file(workspace: Workspace, reports: Iterable[VideoReport]) -> 
 def check_splits(workspace: Workspace, catalogue: Catalogue, failures: Sequence[Failure]) -> list[Fault]:
     """The faults of all splits in use. `catalogue` lists the videos whose files are present, sound or not; `failures`
     may say why others are absent."""
-    reasons = {video_id(row.class_name, row.video): f"{row.stage}: {row.reason}" for row in failures}
+    reasons = {row.id: f"{row.stage}: {row.reason}" for row in failures}
     streams = [
         stream
         for stream, kind in zip(BOTH_STREAMS, KINDS, strict=True)
