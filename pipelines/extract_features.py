@@ -144,7 +144,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
             f"{config.videos} lists segments, and features are those of whole videos: name these, with --per window "
             "for features over time"
         )
-    report_account(found, on_progress)
+    report_account(found.account, on_progress)
     extractor = Extractor(
         chosen.run,
         settings,

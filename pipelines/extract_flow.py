@@ -92,7 +92,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     workspace = Workspace(config.workspace)
     from_videos = config.videos is not None
     found = ranks().broadcast_from_rank0(lambda: _sources(config, workspace))
-    report_account(found, on_progress)
+    report_account(found.account, on_progress)
     # These load torch, which would only delay the refusals above.
     from pipelines.optical_flow.displacement import ATTRIBUTES as DISPLACEMENT
     from pipelines.optical_flow.displacement import clipping

@@ -58,7 +58,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     found = ranks().broadcast_from_rank0(
         lambda: find_videos(config.videos, workspace=config.workspace, read_as=config.read_as)
     )
-    report_account(found, on_progress)
+    report_account(found.account, on_progress)
     tasks = [
         FrameTask(
             source,

@@ -18,15 +18,9 @@ if TYPE_CHECKING:
 _SHOWN_FAILURES = 10
 
 
-def show(ui: CommandUI, result: ExtractResult, config: Any, *, wanted: str = "videos") -> None:
-    """Prints counts, rate and failures, or what a dry run estimates; exit code 1 while failures remain.
-
-    Args:
-        wanted: What the stage looked for, in case files were skipped.
-    """
+def show(ui: CommandUI, result: ExtractResult, config: Any) -> None:
+    """Prints counts, rate and failures, or what a dry run estimates; exit code 1 while failures remain."""
     ui.finish(result, exit_code=1 if result.failed else 0)
-    if result.ignored and result.found is None:  # with an account all is told before the work
-        ui.out.print(f"skipped {plural(result.ignored, 'file')} not named as {wanted}")
     if result.changed:
         ui.out.say(_changed(result))
     if result.unlisted:

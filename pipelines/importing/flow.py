@@ -11,7 +11,7 @@ from pipelines.interface import options
 from pipelines.interface.options import Option
 from pipelines.jobs.attributes import options_difference
 from pipelines.jobs.resume import Comparison, divide
-from pipelines.jobs.run import run_job
+from pipelines.jobs.run import report_account, run_job
 from pipelines.jobs.task import ExtractResult, Job
 from pipelines.optical_flow.methods import METHODS, make_method
 from pipelines.runtime.devices import available_cores
@@ -42,6 +42,7 @@ class Config:
     step: Annotated[int, Option(metavar="N", minimum=1)] = DEFAULT_STEP
     """Flow from frame t to frame t+N."""
     class_list: options.ClassList = None
+    classes_at: options.PictureClassesAt = None
     fps: options.AssumedFps = None
     first: options.FirstPicture = None
     compression: options.FlowCompression = "zstd"
@@ -64,7 +65,8 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
     Raises:
         MissingError: There are no videos.
-        UsageError: Flow was stored with other settings, or a parameter of the method is wrong.
+        UsageError: The folders do not say which are the classes, flow was stored with other settings, or a parameter of
+            the method is wrong.
         StorageError: Writing fails.
     """
     from pipelines.layouts.finding import find_folders
@@ -72,7 +74,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.layouts.importing import PictureSeries
 
     workspace = Workspace(config.workspace)
-    found = ranks().broadcast_from_rank0(lambda: find_folders(config.folder, "flow", config.class_list))
+    found = ranks().broadcast_from_rank0(
+        lambda: find_folders(config.folder, "flow", config.class_list, config.classes_at)
+    )
+    report_account(found.account, on_progress)
     # All parameters of a method of stres, so that its flow fits that of `extract-flow` and `predict` can add to it.
     known = config.method in METHODS
     parameters = make_method(config.method, config.method_options).parameters if known else {}
@@ -104,4 +109,4 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     conflict = functools.partial(options_difference, wanted=settings.attributes())
     comparison: Comparison[ImportFlowTask] = Comparison(FLOW_SCHEMA, PictureSeries(), conflict)
     division = divide(job, tasks, found.problems, comparison, overwrite=config.overwrite)
-    return run_job(job, division, ignored=found.ignored)
+    return run_job(job, division, ignored=found.ignored, account=found.account)

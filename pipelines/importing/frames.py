@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pipelines.interface import options
 from pipelines.interface.options import Option
 from pipelines.jobs.resume import Comparison, divide, require_workspace_size, size_conflict
-from pipelines.jobs.run import run_job
+from pipelines.jobs.run import report_account, run_job
 from pipelines.jobs.task import ExtractResult, Job
 from pipelines.runtime.devices import available_cores
 from pipelines.runtime.progress import OnProgress, ignore_progress
@@ -27,6 +27,7 @@ class Config:
     workspace: options.WorkspaceFolder
     folder: options.PictureFolders
     class_list: options.ClassList = None
+    classes_at: options.PictureClassesAt = None
     fps: options.AssumedFps = None
     first: options.FirstPicture = None
     short_side: Annotated[options.ShortSide, Option(default="every picture stays as it is")] = None
@@ -46,7 +47,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
     Raises:
         MissingError: There are no videos.
-        UsageError: Frames were stored with other settings.
+        UsageError: The folders do not say which are the classes, or frames were stored with other settings.
         StorageError: Writing fails.
     """
     from pipelines.layouts.finding import find_folders
@@ -54,7 +55,10 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.layouts.importing import PictureSeries
 
     workspace = Workspace(config.workspace)
-    found = ranks().broadcast_from_rank0(lambda: find_folders(config.folder, "frames", config.class_list))
+    found = ranks().broadcast_from_rank0(
+        lambda: find_folders(config.folder, "frames", config.class_list, config.classes_at)
+    )
+    report_account(found.account, on_progress)
     tasks = [
         ImportFramesTask(
             source=source,
@@ -85,7 +89,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     division = divide(job, tasks, found.problems, comparison, overwrite=config.overwrite)
     if config.short_side is not None and not config.overwrite:
         ranks().broadcast_from_rank0(lambda: require_workspace_size(job, division))
-    return run_job(job, division, ignored=found.ignored)
+    return run_job(job, division, ignored=found.ignored, account=found.account)
 
 
 def _conflict(config: Config, attributes: dict[str, Any]) -> str:

@@ -536,6 +536,15 @@ ClassList = Annotated[
         "PATH",
     ),
 ]
+PictureClassesAt = Annotated[
+    int | None,
+    Option(
+        "Take the Nth folder below DIR as the class (u and v do not count), whatever the layout looks like.",
+        "--classes-at",
+        "N",
+        minimum=1,
+    ),
+]
 AssumedFps = Annotated[
     float | None,
     Option(

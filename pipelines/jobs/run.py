@@ -18,7 +18,7 @@ from pipelines.runtime.progress import OnProgress, Progress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.worker_pool import Report, share_tasks
 from pipelines.sources.segments import video_of
-from pipelines.sources.videos import Account, VideoList
+from pipelines.sources.videos import Account
 from pipelines.storage.atomic import (
     create_folder,
     is_locked,
@@ -32,10 +32,10 @@ from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.workspace import KINDS
 
 
-def report_account(found: VideoList, on_progress: OnProgress) -> None:
+def report_account(account: Account | None, on_progress: OnProgress) -> None:
     """Reports how VIDEOS was read, before any work on it."""
-    if found.account is not None and ranks().is_first:
-        for sentence in found.account.sentences():
+    if account is not None and ranks().is_first:
+        for sentence in account.sentences():
             on_progress(note(sentence))
 
 

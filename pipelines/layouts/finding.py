@@ -5,19 +5,21 @@
     u/<video>/frame000001.jpg, v/...       flow in two trees
     <video>/u/frame_0000000001.jpg, v/...  flow in two folders a video
 
-The outermost folder is the class where there is one, as for videos.
+Which of the folders above are the classes is read as for videos (`sources.class_folders`).
 """
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipelines.errors import MissingError, VideoError
-from pipelines.layouts.classes import Classes
+from pipelines.errors import MissingError, UsageError, VideoError
+from pipelines.layouts.classes import ListedClasses, class_by_name
 from pipelines.layouts.names import COMPONENT_FOLDERS, OTHER_COMPONENT, read_name
 from pipelines.layouts.pictures import Series, is_within
-from pipelines.sources.videos import VideoSource, refuse_unusable
+from pipelines.sources.class_folders import Found, read_picture_folders
+from pipelines.sources.names import splits_of
+from pipelines.sources.videos import Account, VideoSource, account_of, refuse_unusable
 from pipelines.storage.workspace import UNLABELLED, Kind
 
 _LAYOUTS = {
@@ -36,25 +38,30 @@ class FolderList:
     """Videos that are refused."""
     ignored: int = 0
     """Number of files whose names are not those of pictures."""
+    account: Account | None = None
 
 
-def find_folders(root: Path, content: Kind, class_list: Path | None) -> FolderList:
+def find_folders(root: Path, content: Kind, class_list: Path | None, classes_at: int | None = None) -> FolderList:
     """Finds the videos below a folder that have pictures. Holds the folders' names in memory, not those of their files.
 
     Args:
         content: What the pictures show.
-        class_list: The source of `Classes`.
+        class_list: The source of `ListedClasses`, which then decide.
+        classes_at: The class is the folder so many levels below `root`; None: as the layout says.
 
     Raises:
         MissingError: There are none.
+        UsageError: The folders do not say which of them are the classes, or a list and `classes_at` both shall.
     """
+    if class_list is not None and classes_at is not None:
+        raise UsageError(f"--list {class_list} says the classes, and so does --classes-at {classes_at}: leave one out")
     if not root.is_dir():
         raise MissingError(f"there is no folder {root}: give one of pictures, {_LAYOUTS[content]}")
-    found = _Found(Path(os.path.abspath(root)), Classes(class_list))
+    found = _Found(Path(os.path.abspath(root)), ListedClasses(class_list) if class_list is not None else None)
     look = found.add_frames if content == "frames" else found.add_flow
     for folder, names in _folders(found.root, found.refuse):
         look(folder, names)
-    listed = found.result()
+    listed = found.result(classes_at)
     if not listed.folders and not listed.problems:
         raise MissingError(f"no {content} in {root} ({listed.ignored} other files): supported are {_LAYOUTS[content]}")
     return listed
@@ -83,10 +90,10 @@ def _folders(root: Path, refuse: Callable[[Path, str], None]) -> Iterator[tuple[
 class _Found:
     """Gathers the videos of a walk."""
 
-    def __init__(self, root: Path, classes: Classes) -> None:
-        self.root, self.classes = root, classes
+    def __init__(self, root: Path, listed: ListedClasses | None) -> None:
+        self.root, self.listed = root, listed
         self.ignored = 0
-        self._videos: dict[Path, tuple[VideoSource, tuple[Series, ...]]] = {}
+        self._videos: dict[Path, tuple[tuple[str, ...], tuple[Series, ...]]] = {}
         self._problems: list[VideoSource] = []
         self._halves: dict[tuple[str, ...], dict[str, Path]] = {}
 
@@ -120,7 +127,8 @@ class _Found:
         class_name = parts[0] if len(parts) > 1 else UNLABELLED
         self._problems.append(VideoSource(class_name, self._name(parts), folder, problem=reason))
 
-    def result(self) -> FolderList:
+    def result(self, classes_at: int | None) -> FolderList:
+        """Raises `UsageError` where the layout does not say which folders are the classes."""
         for (_, _, *rest), halves in self._halves.items():  # each pair of component folders is a video
             absent = next((folder for folder in halves.values() if not folder.is_dir()), None)
             if absent is None:
@@ -128,17 +136,41 @@ class _Found:
                 self._add(halves["x"], tuple(rest), series)
             else:
                 self.refuse(halves["x"], f"lacks one component: there is no {absent}", tuple(rest))
-        videos, problems = refuse_unusable(source for source, _ in self._videos.values())
-        folders = [self._videos[source.path] for source in videos]
-        return FolderList(folders, [*self._problems, *problems], self.ignored)
+        if self.listed is not None:
+            layout, notes = f"classes by {self.listed.source}", self.listed.notes
+            sources = self._by_list(self.listed)
+        else:
+            by_name = (
+                Found(folder, parts[:-1], class_by_name(self._name(parts)))
+                for folder, (parts, _) in self._videos.items()
+            )
+            read = read_picture_folders(self.root, by_name, classes_at=classes_at)
+            layout, notes = read.layout, read.notes
+            sources = [
+                VideoSource(video.class_name, self._name(self._videos[video.path][0]), video.path, video.split)
+                for video in read.videos
+            ]
+        skipped = {"not named as pictures": self.ignored} if self.ignored else {}
+        account = replace(account_of(layout, sources), skipped=skipped, notes=notes)
+        videos, problems = refuse_unusable(sources)
+        folders = [(source, self._videos[source.path][1]) for source in videos]
+        return FolderList(folders, [*self._problems, *problems], self.ignored, account)
+
+    def _by_list(self, listed: ListedClasses) -> list[VideoSource]:
+        sources = []
+        of_folders = splits_of({parts[0] for parts, _ in self._videos.values() if len(parts) > 1})
+        for folder, (parts, _) in self._videos.items():
+            try:
+                class_name, video, split = listed.of(self._name(parts))
+            except VideoError as error:
+                self.refuse(folder, str(error), parts)
+            else:
+                split = split or of_folders.get(next(iter(parts[:-1]), ""), "")
+                sources.append(VideoSource(class_name, video, folder, split))
+        return sources
 
     def _add(self, folder: Path, parts: tuple[str, ...], series: tuple[Series, ...]) -> None:
-        try:
-            class_name, video = self.classes.of(parts[:-1], self._name(parts))
-        except VideoError as error:
-            self.refuse(folder, str(error), parts)
-            return
-        self._videos[folder] = VideoSource(class_name, video, folder), series
+        self._videos[folder] = parts, series
 
     def _parts(self, folder: Path) -> tuple[str, ...]:
         return folder.relative_to(self.root).parts

@@ -47,7 +47,7 @@ def store_flow(task: ImportFlowTask, report: Report) -> int:
         has = f"{plural(fields, 'field')} of {size[0]}x{size[1]}, the flow of {plural(frames, 'frame')}"
         require_match(task, FLOW_SCHEMA, has, frames, size)
         timing = task.timing(frames)
-        about = import_attributes((x, y), read, timing, size, size)
+        about = import_attributes(task, (x, y), read, timing, size, size)
         writer.finish({**about, **task.settings.attributes()}, timing.times)
     return fields
 

@@ -46,7 +46,7 @@ def store_frames(task: ImportFramesTask, report: Report) -> int:
         source, stored, coded = _append(found.paths, task.short_side, read, writer, report)
         require_match(task, FRAMES_SCHEMA, f"{plural(frames, 'frame')} of {stored[0]}x{stored[1]}", frames, stored)
         timing = task.timing(frames)
-        about = import_attributes([found], read, timing, stored, source)
+        about = import_attributes(task, [found], read, timing, stored, source)
         writer.finish(about if coded else {**about, "jpeg_quality": AS_FOUND}, timing.times)
     return frames
 

@@ -99,6 +99,7 @@ class PictureBytes:
 
 
 def import_attributes(
+    task: ImportTask,
     found: Sequence[Pictures],
     read: PictureBytes,
     timing: Timing,
@@ -106,7 +107,8 @@ def import_attributes(
     source: WidthHeight,
 ) -> dict[str, Any]:
     """The attributes of both artifacts about their source; `timing` is that of the video's T frames."""
-    return {
+    split = {"source_split": task.source.split} if task.source.split else {}
+    return split | {
         "source": _source_name(found),
         "source_sha256": read.sha256(),
         "source_bytes": read.bytes,

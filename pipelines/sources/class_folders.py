@@ -1,4 +1,4 @@
-"""The classes, and where the folders say it the splits, of a folder of videos.
+"""The classes, and where the folders say it the splits, of a folder of videos, or of folders of their pictures.
 
     <class>/clip.avi, <class>/<group>/clip.avi       classes; videos may lie deeper
     <class>/train/clip.avi, <class>/test/...         classes, then splits
@@ -15,14 +15,14 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipelines.errors import UsageError
 from pipelines.interface.wording import plural, some
 from pipelines.sources.lists import listed_labels
-from pipelines.sources.names import is_video, split_of
+from pipelines.sources.names import is_video, split_of, splits_of
 from pipelines.storage.workspace import UNLABELLED
 
 _MEANINGLESS = re.compile(r"part[_-]?\d+|replacement.*", re.IGNORECASE)  # folders of Kinetics' archives
@@ -36,6 +36,7 @@ class Found:
     folders: tuple[str, ...]
     """The folders above it that may be classes or splits, outermost first."""
     class_name: str = UNLABELLED
+    """Before the folders are read: the class that its own name says, if any."""
     split: str = ""
 
 
@@ -58,6 +59,10 @@ class FolderOfVideos:
     """Files that may give labels: `metadata.csv`, `metadata.jsonl`, and CSV files in `annotations/`."""
     folders: list[tuple[str, ...]] = field(default_factory=list)
     """All folders below the root that were looked into."""
+    argument: str = "VIDEOS"
+    """What the command calls the root."""
+    label_it: str = "give a list (`path label`) as VIDEOS"
+    """How else a user can name the classes."""
 
 
 def read_class_folders(root: Path, *, workspace: Path | None, classes_at: int | None) -> FolderOfVideos:
@@ -75,16 +80,40 @@ def read_class_folders(root: Path, *, workspace: Path | None, classes_at: int | 
         raise UsageError(f"{root} is a workspace of stres: VIDEOS is a folder of class folders")
     read = FolderOfVideos(root)
     _walk(read, workspace)
-    if not read.videos:
-        return read
+    if read.videos:
+        _read_layout(read, classes_at)
+    return read
+
+
+def read_picture_folders(root: Path, videos: Iterable[Found], *, classes_at: int | None) -> FolderOfVideos:
+    """The classes and splits of videos that are folders of pictures.
+
+    Args:
+        root: The folder that they lie in.
+        videos: Each with the folders above it, and the class that its name says, which counts where it lies in none.
+        classes_at: As of `read_class_folders`.
+
+    Raises:
+        UsageError: The layout does not say which folders are the classes.
+    """
+    named = "name the classes by --list (a folder of split lists, or a list file)"
+    read = FolderOfVideos(root, list(videos), argument="DIR", label_it=named)
+    if read.videos:
+        _read_layout(read, classes_at)
+    return read
+
+
+def _read_layout(read: FolderOfVideos, classes_at: int | None) -> None:
+    """Gives the videos their classes and splits. Raises `UsageError` where the layout does not say them."""
+    root = read.root
     tops = {video.folders[0] for video in read.videos if video.folders}
-    splits = {split_of(top) for top in tops if not _MEANINGLESS.fullmatch(top)}
+    splits = splits_of({top for top in tops if not _MEANINGLESS.fullmatch(top)})
     with_videos = {video.path.relative_to(root).parts[:-1] for video in read.videos}
     if classes_at is not None:
         _at_level(read, classes_at)
         _note_empty(read, with_videos, classes_at)
-    elif splits and "" not in splits:  # all folders are splits (`replacement` belongs to one)
-        _read_splits(read)
+    elif splits:  # all folders are splits (`replacement` belongs to one)
+        _read_splits(read, splits)
         _note_empty(read, with_videos, 2)
     else:
         read.videos = _label(read, read.videos, "")
@@ -97,7 +126,6 @@ def read_class_folders(root: Path, *, workspace: Path | None, classes_at: int | 
         if len(names) > 1:
             differ = "differ in upper and lower case only, or in how accents are written"
             read.notes.append(f"the classes {' and '.join(sorted(names))} {differ}")
-    return read
 
 
 # ------------------------------------------------------------------ what is there
@@ -196,34 +224,34 @@ def _at_level(read: FolderOfVideos, level: int) -> None:
     """The class is folder number `level`, counted from 1; a folder above it may be a split."""
     videos = []
     for video in read.videos:
-        class_name = video.folders[level - 1] if len(video.folders) >= level else UNLABELLED
+        class_name = video.folders[level - 1] if len(video.folders) >= level else video.class_name
         split = next((found for name in video.folders[: level - 1] if (found := split_of(name))), "")
         videos.append(replace(video, class_name=class_name, split=split))
     read.videos = videos
     read.layout = f"the class is folder {level} below {read.root} (--classes-at {level})"
-    high = sum(len(video.folders) < level for video in videos)
-    if high == len(videos):
+    high = sum(video.class_name == UNLABELLED and len(video.folders) < level for video in videos)
+    if all(len(video.folders) < level for video in videos):
         deepest = max(len(video.folders) for video in videos)
         raise UsageError(f"--classes-at {level}: the videos of {read.root} lie in at most {plural(deepest, 'folder')}")
     if high:
         read.notes.append(f"{plural(high, 'video')} above the class folders: without a class")
 
 
-def _read_splits(read: FolderOfVideos) -> None:
+def _read_splits(read: FolderOfVideos, splits: Mapping[str, str]) -> None:
     loose = [video for video in read.videos if not video.folders]
     if loose:
         raise _mixed(read, f"{plural(len(loose), 'video')} beside the folders {some(_tops(read.videos), 4)}")
     by_split: dict[str, list[Found]] = defaultdict(list)
     for video in read.videos:
         top = video.folders[0]
-        by_split[top].append(replace(video, folders=video.folders[1:], split=split_of(top)))
+        by_split[top].append(replace(video, folders=video.folders[1:], split=splits.get(top, "")))
     # A replacement takes the place of the video of its name.
-    replaced = {path.stem: path for top in by_split if not split_of(top) for path in (v.path for v in by_split[top])}
+    replaced = {path.stem: path for top in by_split if top not in splits for path in (v.path for v in by_split[top])}
     if replaced:
         by_split = {
             top: [replace(video, path=replaced.get(video.path.stem, video.path)) for video in videos]
             for top, videos in by_split.items()
-            if split_of(top)
+            if top in splits
         }
         read.notes.append(
             f"{plural(len(replaced), 'video was', 'videos were')} replaced by those in {read.root / 'replacement'}"
@@ -232,8 +260,9 @@ def _read_splits(read: FolderOfVideos) -> None:
     if all(video.class_name == UNLABELLED for video in videos):
         tops = some(sorted(by_split), 4)
         raise UsageError(
-            f"{read.root} holds {tops} with videos but no class folders and no labels: give a list (`path label`) as "
-            "VIDEOS, add a metadata.csv (file_name,label), or say --classes-at 1 if these are the classes"
+            f"{read.root} holds {tops} with videos but no class folders and no labels: {read.label_it}, "
+            f"{'add a metadata.csv (file_name,label), ' if read.argument == 'VIDEOS' else ''}"
+            "or say --classes-at 1 if these are the classes"
         )
     read.videos = videos
     read.layout = f"{', '.join(f'{top}/' for top in sorted(by_split))} with class folders"
@@ -247,12 +276,17 @@ def _label(read: FolderOfVideos, videos: Sequence[Found], top: str) -> list[Foun
         else video
         for video in videos
     ]
-    loose = [video for video in videos if not video.folders]
+    named = [video for video in videos if not video.folders and video.class_name != UNLABELLED]
+    loose = [video for video in videos if not video.folders and video.class_name == UNLABELLED]
     folder = read.root / top if top else read.root
+    if named and not loose:
+        read.layout = read.layout or "classes by the names of the videos"
+        in_folders = [video for video in videos if video.folders]
+        return [*named, *(_label(read, in_folders, top) if in_folders else ())]
     if loose:
         if labelled := _labelled(read, videos, loose, folder):
             return labelled
-        if len(loose) < len(videos):
+        if any(video.folders for video in videos):
             count = plural(len(loose), "video")
             raise _mixed(read, f"{count} directly in {folder} and others in its folders {some(_tops(videos), 4)}")
         read.layout = read.layout or "videos without class folders"
@@ -287,10 +321,19 @@ def _require_class_level(read: FolderOfVideos, videos: Sequence[Found], folder: 
             len(v.folders) > len(inner.relative_to(folder).parts) + 1 for v in videos
         ):
             inner /= found.pop()
+        below_root = inner.relative_to(read.root).parts
+        # Not where folders between have no name here: those of flow's components, of archives.
+        those = f"give {inner}" if inner.is_dir() else f"--classes-at {len(below_root) + 1}"
         raise UsageError(
             f"{folder} holds one folder, {tops[0]}, with {plural(len(found), 'folder')} of "
-            f"videos ({some(sorted(found), 4)}): give {inner} if those are the classes, or --classes-at {level} if "
+            f"videos ({some(sorted(found), 4)}): {those} if those are the classes, or --classes-at {level} if "
             f"{tops[0]} is the only class"
+        )
+    said = sorted({video.class_name for video in videos} - {UNLABELLED})
+    if len(tops) == 1 and len(said) > 1:
+        raise UsageError(
+            f"{folder} holds one folder, {tops[0]}, of videos whose names say the classes {some(said, 4)}: give "
+            f"{folder / tops[0]}, or --classes-at {level} if {tops[0]} is the only class"
         )
     groups = sorted(top for top in below if top not in direct)
     splits = {name for video in videos for name in video.folders[:-1] if split_of(name)}
@@ -309,7 +352,7 @@ def _require_class_level(read: FolderOfVideos, videos: Sequence[Found], folder: 
 def _mixed(read: FolderOfVideos, what: str) -> UsageError:
     return UsageError(
         f"{read.root} does not say which folders are the classes: it holds {what}. Put every video into the folder of "
-        "its class, give a list (`path label`), or say --classes-at N: the class is the Nth folder below VIDEOS, and "
+        f"its class, {read.label_it}, or say --classes-at N: the class is the Nth folder below {read.argument}, and "
         "videos above it have none"
     )
 

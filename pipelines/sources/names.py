@@ -1,7 +1,9 @@
 """Names of files and folders: which files are videos, which folders are splits, what can be a class's name."""
 
+import itertools
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from pipelines.errors import UsageError
@@ -44,6 +46,28 @@ def split_of(name: str) -> str:
     """The split that a folder of this name holds: `train`, `validation`, `test`, or "" for another folder."""
     found = _SPLIT.fullmatch(name.strip())
     return str(found.lastgroup) if found else ""
+
+
+def splits_of(names: Collection[str]) -> dict[str, str]:
+    """The split that each of these folders holds, where all hold one; else {}.
+
+    What all names share at an end does not count, up to a sign between words: the name of the data set in
+    `ucf101_train` and `ucf101_test`.
+    """
+    starts = _shared(names)
+    ends = len(_shared([name[::-1] for name in names]))
+    for cut in (slice(None), slice(len(starts), None), slice(None, -ends or None), slice(len(starts), -ends or None)):
+        splits = {name: split_of(name[cut]) for name in names}
+        if all(splits.values()):
+            return splits
+    return {}
+
+
+def _shared(names: Collection[str]) -> str:
+    """What all begin with, up to the last sign between words."""
+    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    start = "".join(letters[0] for letters in same) if len(names) > 1 else ""
+    return start[: 1 + max(start.rfind(sign) for sign in "_- .")]
 
 
 def require_class_name(label: str, where: str) -> None:

@@ -11,4 +11,4 @@ def import_flow(ui: CommandUI, config: stage.Config) -> None:
     Videos with different numbers of x and y pictures, or whose number does not fit the stored frames (one more frame
     than fields), are listed in failures.csv. Run it again to do only what is missing.
     """
-    show(ui, stage.run(config, ui.on_progress), config, wanted="pictures")
+    show(ui, stage.run(config, ui.on_progress), config)

@@ -11,4 +11,4 @@ def import_frames(ui: CommandUI, config: stage.Config) -> None:
     JPEGs are kept byte for byte. Videos with gaps in their numbering, with pictures of several sizes or with pictures
     that cannot be decoded are listed in failures.csv. Run it again to do only what is missing.
     """
-    show(ui, stage.run(config, ui.on_progress), config, wanted="pictures")
+    show(ui, stage.run(config, ui.on_progress), config)

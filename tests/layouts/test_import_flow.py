@@ -141,7 +141,7 @@ def test_an_interruption_leaves_nothing_half_made(write_pictures, folder, empty)
     write_flow(write_pictures, folder, count=60)
 
     def interrupt(progress: Progress) -> None:
-        if progress.metrics["pairs/s"]:
+        if progress.metrics.get("pairs/s"):
             assert is_locked(mark)
             raise KeyboardInterrupt
 
@@ -197,7 +197,7 @@ def test_classes_of_videos_side_by_side(write_pictures, folder, empty):
 @pytest.mark.parametrize("kind", ["split lists", "list file"])
 def test_a_list_decides_on_class_and_spelling(write_pictures, folder, empty, tmp_path, kind):
     for video in ("a.b", "C", "unknown"):
-        write_flow(write_pictures, folder, name=f"train/{video}")
+        write_flow(write_pictures, folder, name=f"walk/{video}")
     lists = tmp_path / "lists"
     lists.mkdir()
     if kind == "split lists":

@@ -1,6 +1,7 @@
 """`import-frames` on folders as other tools leave them: JPEGs keep their bytes, and flow can be computed from them."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from pipelines import extract_flow
 from pipelines.errors import MissingError, UsageError
 from pipelines.importing.frames import Config, run
+from pipelines.layouts.finding import find_folders
 from pipelines.storage.failures import read_failures
 from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.frames_file import FRAMES_SCHEMA, FrameFile
@@ -46,7 +48,7 @@ def test_jpegs_keep_their_bytes(write_pictures, folder, empty, layout):
     write_pictures(folder / pattern, COUNT, first, 3)
     (folder / "notes.txt").touch()
 
-    result = run(config(empty, folder))
+    result = run(config(empty, folder, classes_at=1))
 
     assert (result.done, result.failed, result.units, result.ignored) == (1, 0, COUNT, 1)
     assert stored(empty) == [path.read_bytes() for path in sorted(folder.rglob("*.[jJ]*"))]
@@ -168,11 +170,53 @@ def test_a_faulty_picture_fails_its_video(write_pictures, folder, empty, spoil, 
     assert re.search(expected, row.reason), row.reason
 
 
+def test_folders_named_as_splits_are_no_classes_and_those_passed_over_are_told(write_pictures, folder, empty, tmp_path):
+    for place in ("train/walk/a", "train/run/b", "val/walk/c"):
+        write_pictures(folder / place / "frame{}.jpg", COUNT, 1, 3)
+    (folder / "notes.txt").touch()
+    (tmp_path / "list.txt").write_text("a jump\nb run\nc jump\n")
+
+    found = run(config(empty, folder, dry_run=True)).found
+    by_list = run(config(empty, folder, dry_run=True, class_list=tmp_path / "list.txt")).found
+    run(config(empty, folder))
+
+    assert found is not None
+    assert found.sentences() == [
+        "train/, val/ with class folders: 2 classes, 3 videos: run 1, walk 2",
+        "splits: train 2, validation 1 videos",
+        "skipped: 1 not named as pictures",
+    ]
+    assert by_list is not None
+    assert (by_list.classes, by_list.splits) == ({"jump": 2, "run": 1}, {"train": 2, "validation": 1})
+    assert peek(empty.frames_file("walk", "c"), FRAMES_SCHEMA)["source_split"] == "validation"
+    with pytest.raises(UsageError, match=r"--list .* says the classes, and so does --classes-at 2"):
+        run(config(empty, folder, class_list=tmp_path / "list.txt", classes_at=2))
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        (("data/walk/a", "data/run/b"), "holds one folder, data, .* give .*/data if those are the classes"),
+        (("x/data/walk/a", "x/data/run/b"), "--classes-at 2 if those are the classes"),
+        (("all/v_Walk_g01_c01", "all/v_Run_g01_c01"), "names say the classes Run, Walk: give .*/all, or"),
+        (("train/a", "test/b"), "no class folders and no labels: name the classes by --list"),
+        (("walk/train/a", "walk/test/b", "run/c"), "does not say which folders are the classes"),
+    ],
+)
+def test_folders_one_level_too_high_are_refused(write_pictures, folder, places, message):
+    for place in places:
+        write_pictures(folder / place / "frame{}.jpg", 1, 1, 3)
+        if place.startswith("x/"):
+            shutil.copytree(folder / place, folder / place.replace("x/", "y/"))
+    with pytest.raises(UsageError, match=message):
+        find_folders(folder, "flow" if places[0].startswith("x/") else "frames", None)
+
+
 def test_two_folders_of_one_name_are_refused(write_pictures, folder, empty):
     write_pictures(folder / "walk/g01/a/frame{}.jpg", COUNT, 1, 3)
     write_pictures(folder / "walk/g02/a/frame{}.jpg", COUNT, 1, 3)
 
-    assert run(config(empty, folder)).failed == 1
+    assert run(config(empty, folder, classes_at=1)).failed == 1
     assert "g02/a would both be stored as walk/a" in read_failures(empty)[0].reason
 
 

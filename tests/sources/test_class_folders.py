@@ -36,6 +36,8 @@ def found(folder: Path, **settings: object) -> dict[str, str]:
         ("train", "eval", "validation"),
         ("videos_train", "videos_val", "validation"),
         ("train_256", "val_256", "validation"),
+        ("ucf101_train", "ucf101_test", "test"),
+        ("my-train-clips_v2", "my-val-clips_v2", "validation"),
     ],
 )
 def test_folders_named_as_splits_are_splits_and_the_folders_in_them_classes(tmp_path, train, other, split):
