@@ -11,7 +11,7 @@ from pipelines.evaluation.headline import headline, newest
 from pipelines.evaluation.protocols import IMPORTED
 from pipelines.evaluation.scores import SCORES_SCHEMA, Scores, read_scores
 from pipelines.interface.options import EQUAL_WEIGHTS, HELD_OUT, Space
-from pipelines.interface.wording import plural
+from pipelines.interface.wording import plural, some
 from pipelines.storage.atomic import read_json
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.workspace import Workspace, is_plain_name
@@ -287,14 +287,28 @@ def _check_comparable(evaluations: Sequence[SavedEvaluation], splits: Sequence[i
                 f"{flag} asks for split {split}, but run {evaluation.run!r} is of split {evaluation.split}: "
                 f"name the runs with {SPLIT_FIELD} in the place of the split, as in split{SPLIT_FIELD}"
             )
-        for what, one, other in (
-            ("classes", first.scores.classes, evaluation.scores.classes),
-            ("sets of splits", first.split_set, evaluation.split_set),
-            ("protocols", first.protocol, evaluation.protocol),
-            ("streams", list(first.scores.streams), list(evaluation.scores.streams)),
+        again = "evaluate both with the same settings"
+        for what, one, other, instead in (
+            ("classes", first.scores.classes, evaluation.scores.classes, _how_to_share_classes(first, evaluation)),
+            ("sets of splits", first.split_set, evaluation.split_set, "name runs of one set by --run and --splits"),
+            ("protocols", first.protocol, evaluation.protocol, again),
+            ("streams", list(first.scores.streams), list(evaluation.scores.streams), again),
         ):
             if one != other:
                 raise UsageError(
                     f"runs {first.run!r} and {evaluation.run!r} differ in their {what} and cannot be averaged: "
-                    "evaluate both with the same settings, or report them one by one with --run"
+                    f"{instead}, or report them one by one with --run"
                 )
+
+
+def _how_to_share_classes(one: SavedEvaluation, other: SavedEvaluation) -> str:
+    """What to do where two runs that are to be averaged know different classes."""
+    more = [
+        (each.run, sorted({*each.scores.classes} - {*less.scores.classes}))
+        for each, less in ((one, other), (other, one))
+    ]
+    told = " and ".join(f"{run!r} alone knows {some(names)}" for run, names in more if names)
+    return (
+        f"{told}; train the runs on the same classes, as by `stres train --exclude-class NAME`, name splits that share "
+        "theirs by --splits"
+    )

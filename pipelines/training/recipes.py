@@ -306,9 +306,14 @@ def override(step: Step, changes: Mapping[str, Any]) -> Step:
         changes: New values by field name; None keeps the old one.
 
     Raises:
-        UsageError: A value is out of range.
+        UsageError: A value is out of range, or both epochs and iterations are given.
     """
     changes = {name: value for name, value in changes.items() if value is not None}
+    if {"epochs", "iterations"} <= changes.keys():
+        raise UsageError(
+            f"--epochs {changes['epochs']} and --iterations {changes['iterations']} both say how long {step.name} is "
+            "trained: give one of them"
+        )
     if "epochs" in changes:
         changes.setdefault("iterations", None)
     batch_size = changes.get("batch_size", step.batch_size)

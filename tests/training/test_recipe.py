@@ -85,6 +85,8 @@ def test_every_default_step_of_a_recipe_is_one_of_its_steps(recipe):
 
 def test_overriding_epochs_replaces_a_number_of_iterations():
     assert override(SMALL.steps["motion"], {"epochs": 3}).iterations is None
+    with pytest.raises(UsageError, match="--epochs 3 and --iterations 8 both say how long motion is trained: give one"):
+        override(SMALL.steps["motion"], {"epochs": 3, "iterations": 8})
 
 
 def test_a_smaller_batch_cuts_the_micro_batch():
