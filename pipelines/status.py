@@ -216,7 +216,7 @@ def _next(workspace: Path, steps: Sequence[Step], listed: Sequence[runs.ListedRu
             return f"wait for run {unfinished.name}, which is in training: {unfinished.training}"
         if unfinished.diverged:  # as it would again
             return f"run {unfinished.name}: {unfinished.diverged}"
-        return f"the `stres train` command that began {unfinished.name}, again"
+        return command_line(workspace, "train", "--name", shlex.quote(unfinished.name))
     untested = next((one for one in listed if needs_test(one)), None)
     if untested is not None:
         return command_line(workspace, "evaluate", "--run", shlex.quote(untested.name))
@@ -225,7 +225,7 @@ def _next(workspace: Path, steps: Sequence[Step], listed: Sequence[runs.ListedRu
         newest = max(scored, key=lambda one: max(map(_time, one.scores)))
         return command_line(workspace, "report", "--run", shlex.quote(newest.name))
     if not scored:
-        return f"the `stres train` command that began {listed[0].name}, again"
+        return command_line(workspace, "train", "--name", shlex.quote(listed[0].name))
     if all(one.origin == IMPORTED for one in listed):
         return command_line(workspace, "extract-frames", "VIDEOS")
     return command_line(workspace, "predict", "VIDEO")

@@ -103,7 +103,7 @@ def run_splits(config: Config, on_progress: OnProgress = ignore_progress) -> Spl
         _, splits = data.find_splits(common, write=not config.dry_run, tell=lambda text: once(note(text)))
         runs, done, size = [], [], config.size
         for split in splits:
-            one = common.of_split(split.number)
+            one = replace(common.of_split(split.number), all_alike=True)
             is_new = config.overwrite or not Run(workspace.runs / one.run_name).config_file.exists()
             one = replace(one, size=size if is_new else config.size)  # whatever the shape of most of its pictures
             with contextlib.ExitStack() as held:

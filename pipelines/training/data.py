@@ -95,7 +95,7 @@ def find_splits(
         workspace,
         catalogue,
         settings.splits,
-        seed=settings.seed,
+        seed=settings.seed or 0,
         groups=groups,
         overwrite=settings.overwrite,
         folds=settings.folds,
@@ -124,7 +124,7 @@ def find_training_data(
     exclude, root = settings.exclude_classes, settings.workspace
     streams = {stream for name in settings.selected() for stream in settings.step(name).inputs}
     catalogue, found = find_splits(settings, write=write, tell=tell)
-    split = next((split for split in found if split.number == settings.split), None)
+    split = next((split for split in found if split.number == (settings.split or 1)), None)
     if split is None:
         raise UsageError(f"--split {settings.split} is none of the splits: {', '.join(str(s.number) for s in found)}")
     all_classes, split = split.classes, without_classes(split, exclude, catalogue.classes)
@@ -190,6 +190,9 @@ def _held_out(resolved: ResolvedSplit, split: Split, settings: "TrainingSettings
     """How videos are held out of training, their ids, and what is to be said of it."""
     ids, why = [video.id for video in resolved.train], ""
     validation, of_recipe = settings.validation, settings.base.validation
+    if settings.kept is not None:
+        folded = {id_.casefold() for id_ in settings.kept.ids}
+        return settings.kept.by, {id_ for id_ in ids if id_.casefold() in folded}, why
     if isinstance(validation, Path):
         return "list", *_listed(validation, ids, split)
     if validation is None and of_recipe:
@@ -201,7 +204,8 @@ def _held_out(resolved: ResolvedSplit, split: Split, settings: "TrainingSettings
                 f"validation: off, since class {class_name!r} has only {plural(groups, 'training group')} of the "
                 f"{ENOUGH_GROUPS} that it takes; --validation SHARE holds some out nevertheless"
             )
-    return validation or 0.0, hold_out(ids, validation, settings.seed, split.groups) if validation else set(), why
+    held = hold_out(ids, validation, settings.seed or 0, split.groups) if validation else set()
+    return validation or 0.0, held, why
 
 
 def _listed(file: Path, ids: Collection[str], split: Split) -> tuple[set[str], str]:

@@ -10,6 +10,7 @@
 import contextlib
 import hashlib
 import os
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.datasets.split_lists import Split, read_lists
 from pipelines.datasets.video_names import spelled_as
 from pipelines.errors import MissingError, UsageError
-from pipelines.interface.options import BOTH_STREAMS, CheckpointName, StreamName
+from pipelines.interface.options import BOTH_STREAMS, CheckpointName, StreamName, command_line
 from pipelines.interface.wording import first_line, plural
 from pipelines.storage.atomic import locked, read_json, storage_errors, write_json
 from pipelines.storage.provenance import same_origin
@@ -421,7 +422,9 @@ def write_or_compare(run: Run, config: RunConfig, data: "TrainingData", *, write
         if old.validation != config.validation:  # which changes the videos trained on, too
             difference = f"validation was {old.validation} and is now {config.validation}"
         other_videos = difference.startswith("train_videos")
-        same = "extract again what is missing of its videos" if other_videos else "give the same options"
+        alone = command_line(run.folder.parent.parent, "train", "--name", shlex.quote(run.name))
+        same = "extract again what is missing of its videos"
+        same = same if other_videos else f"give the same options, or none as in `{alone}`,"
         raise UsageError(
             f"run {run.name} was begun with another configuration: {difference}; {same} to continue it, "
             "another --name, or --overwrite to start over"

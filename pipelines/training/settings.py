@@ -23,7 +23,15 @@ from pipelines.storage.provenance import made_by
 from pipelines.storage.workspace import Workspace, is_plain_name
 from pipelines.training.compilation import compiles
 from pipelines.training.recipes import PAPER, RECIPES, STEPS, Recipe, RecipeName, Step, StepName, override, pick
-from pipelines.training.run_config import RUN_SCHEMA, NetworkConfig, RunConfig, StepConfig, TrainVideos, digest
+from pipelines.training.run_config import (
+    RUN_SCHEMA,
+    HeldOut,
+    NetworkConfig,
+    RunConfig,
+    StepConfig,
+    TrainVideos,
+    digest,
+)
 from pipelines.training.runs import ALL_SPLITS, DEFAULT_RUNS, SPLIT_FIELD, Run, find_run
 
 if TYPE_CHECKING:
@@ -44,17 +52,32 @@ def _share_or_file(text: str) -> float | Path:
 
 
 @dataclass(frozen=True)
+class HeldOutBefore:
+    """The videos that another training held out."""
+
+    by: HeldOut
+    """How they were chosen."""
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
-    """What `train` is asked for, as far as it decides what a run becomes, and the run's name. None stands for the
-    recipe's value unless an option says otherwise.
+    """What `train` is asked for, as far as it decides what a run becomes, and the run's name. None stands for the value
+    of the run to be continued, else the recipe's, unless an option says otherwise.
 
     An option that may differ by step is a field of `Step`, and nothing here.
     """
 
     workspace: options.WorkspaceFolder
     split: Annotated[
-        int | Literal["all"], Option(metavar="N|all", minimum=1, wanted="a number of at least 1, or all")
-    ] = 1
+        int | Literal["all"] | None,
+        Option(
+            metavar="N|all",
+            minimum=1,
+            wanted="a number of at least 1, or all",
+            default="that of the run to be continued, else 1",
+        ),
+    ] = None
     """Split to train on, or all of them, one after the other."""
     name: Annotated[
         str | None, Option(metavar="NAME", default="split<N>, of another set of splits than the first <set>-split<N>")
@@ -99,9 +122,10 @@ class TrainingSettings:
     like: Annotated[str | None, Option(metavar="NAME|DIR", group=RECIPE)] = None
     """Take the settings of another run: recipe with every number of its steps, network, input, weights, precision,
     balance and share held out; not its split, classes, seed or name. What is given beside it wins."""
-    steps: Annotated[tuple[StepName, ...] | None, Option(metavar="STEP,STEP", group=RECIPE, default="the recipe's")] = (
-        None
-    )
+    steps: Annotated[
+        tuple[StepName, ...] | None,
+        Option(metavar="STEP,STEP", group=RECIPE, default="those of the run to be continued, else the recipe's"),
+    ] = None
     """Steps to train."""
     depth: Annotated[Depth | None, Option(metavar="N", group=_NETWORK)] = None
     """Layers of each ResNet."""
@@ -147,7 +171,10 @@ class TrainingSettings:
         default_factory=dict
     )
     """Changes to the recipe's steps: by step, values by the names of `Step`'s fields."""
-    seed: options.Seed = 0
+    seed: Annotated[int | None, Option(metavar="N", minimum=0, default="that of the run to be continued, else 0")] = (
+        None
+    )
+    """Random seed."""
     device: options.DeviceName = "auto"
     precision: Annotated[Literal["auto", Precision], Option(metavar="NAME")] = "auto"
     """auto (bf16 on a GPU, and with finetune on CPUs quick at it; else fp32), fp32, bf16 or fp16 (GPU only)."""
@@ -158,7 +185,9 @@ class TrainingSettings:
     workers: options.LoaderWorkers = 0
     overwrite: bool = False
     """Archive an existing run of that name and start over; also make random splits again that lack videos."""
-    resolved: Recipe | None = None  # of the run `like`, or for the data at hand
+    resolved: Recipe | None = None  # of the run `like`, or to be continued, or for the data at hand
+    all_alike: bool = False  # one of all splits: a run that is there lends the settings that it keeps to no other one
+    kept: HeldOutBefore | None = None  # of the run to be continued or built on, where `validation` says nothing else
 
     def __post_init__(self) -> None:
         options.check(self)
@@ -199,7 +228,7 @@ class TrainingSettings:
 
     @property
     def run_name(self) -> str:
-        return (self.name or DEFAULT_RUNS).replace(SPLIT_FIELD, str(self.split))
+        return (self.name or DEFAULT_RUNS).replace(SPLIT_FIELD, str(self.split or 1))
 
     def of_split(self, number: int) -> Self:
         """These settings for one of several splits, whose number stands for `{split}`."""
@@ -240,6 +269,7 @@ class TrainingSettings:
         made: dict[str, Any] = made_by(RUN_SCHEMA, "opencv", "numpy", "torch") | {
             "recipe": self.base.name,
             "split": data.split.number,
+            "seed": self.seed or 0,
             "precision": precision,
             "network": self.network(len(data.classes)),
             "classes": tuple(data.classes),
@@ -274,31 +304,26 @@ def _listed(videos: "Sequence[Video]") -> TrainVideos:
 
 
 def settle(settings: TrainingSettings) -> tuple[TrainingSettings, str]:
-    """`settings` with their recipe or that of the run they are to be like, and with the input size and the share held
-    out of the run that they continue or build on; of several splits those of the first. And why that recipe where it
-    was picked, in words.
+    """`settings` with their recipe or that of the run they are to be like; with what they do not say as in the run that
+    they continue, and the input size and the videos held out of the run that they build on; of several splits those of
+    the first. And why that recipe where it was picked, in words.
 
     Numbers of updates are not yet those for the training videos. Raises as `like_another`.
     """
     from pipelines.datasets.catalogue import artifact_paths
 
     workspace = Workspace(settings.workspace)
-    settings = like_another(settings.of_split(1 if isinstance(settings.split, str) else settings.split).named())
-    known = [] if settings.overwrite else [Run(workspace.runs / settings.run_name)]
-    known = [run for run in known if run.config_file.exists()]
-    known += [find_run(workspace, settings.base_run)] if settings.base_run else []
-    if known:
-        before = known[0].config()
-        recipe = settings.recipe or next((name for name in RECIPES if name == before.recipe), None)
-        validation = _held_out(settings, known[0].name, before)
-        camera_motion = settings.camera_motion or before.network.camera_motion
-        settings = replace(
-            settings,
-            size=settings.size or before.size,
-            recipe=recipe,
-            validation=validation,
-            camera_motion=camera_motion,
-        )
+    named = settings.of_split(settings.split if isinstance(settings.split, int) else 1).named()
+    run = Run(workspace.runs / named.run_name)
+    known = run.config_file.exists() and not settings.overwrite
+    if known and not settings.all_alike:
+        settings = _continued(replace(named, split=settings.split), run)
+    else:
+        settings = like_another(named)
+        if known or settings.base_run:
+            lender = run if known else find_run(workspace, str(settings.base_run))
+            recipe = settings.recipe or next((name for name in RECIPES if name == lender.config().recipe), None)
+            settings = replace(_with_input_of(settings, lender), recipe=recipe)
     if settings.recipe or settings.resolved:
         return settings, ""
     clips = max(sum(1 for _ in artifact_paths(folder)) for folder in (workspace.frames, workspace.flow))
@@ -306,16 +331,50 @@ def settle(settings: TrainingSettings) -> tuple[TrainingSettings, str]:
     return replace(settings, recipe=recipe), reason
 
 
+def _continued(settings: TrainingSettings, run: Run) -> TrainingSettings:
+    """`settings` with those of `run`, which they continue, wherever they have none of their own. Raises as
+    `like_another`."""
+    before = run.config()
+    steps = settings.steps or tuple(before.steps)
+    builds_on = before.base_run.name if before.base_run and not {"appearance", "motion"} & set(steps) else None
+    student = before.steps["student"] if "student" in before.steps and "student" in steps else None
+    settings = replace(
+        settings,
+        split=settings.split if isinstance(settings.split, int) else before.split,
+        splits=settings.splits or (Path(before.split_set) if before.split_set else None),
+        steps=steps,
+        base_run=settings.base_run or builds_on,
+        unlabelled=settings.unlabelled
+        or ("student" in steps and student is not None and student.unlabelled is not None),
+        exclude_classes=settings.exclude_classes or before.excluded_classes,
+        seed=before.seed if settings.seed is None else settings.seed,
+    )
+    if settings.like is None and settings.recipe in (None, before.recipe):
+        settings = _with_settings_of(settings, before)
+    return _with_input_of(like_another(settings), run)
+
+
 def like_another(settings: TrainingSettings) -> TrainingSettings:
     """`settings` with the settings of the run that its `like` names, wherever it has none of its own.
 
     Raises:
         MissingError: There is no such run.
-        UsageError: Its held-out videos were those of a list, which is not kept.
+        UsageError: Its held-out videos were those of a list, which is of its split.
     """
     if settings.like is None or settings.resolved is not None:
         return settings
     other = find_run(Workspace(settings.workspace), settings.like).config()
+    lent = settings.base_run is not None or (settings.weights or "").startswith("run:")  # and so is the camera's motion
+    return replace(
+        _with_settings_of(settings, other),
+        camera_motion=settings.camera_motion or (None if lent else other.network.camera_motion),
+        size=settings.size or other.size,
+        validation=_share_held_out(settings, settings.like, other),
+    )
+
+
+def _with_settings_of(settings: TrainingSettings, other: RunConfig) -> TrainingSettings:
+    """`settings` with the recipe, the precision and the balance of another run, or of theirs as it was begun."""
     usual = next((recipe for name, recipe in RECIPES.items() if name == other.recipe), PAPER)
     usual = usual.for_videos(other.train_videos.count)
     of_network = {one.name for one in fields(Recipe)} & {one.name for one in fields(NetworkConfig)}
@@ -329,20 +388,31 @@ def like_another(settings: TrainingSettings) -> TrainingSettings:
         fixed_size=True,
         videos=None,
     )
-    lent = settings.base_run is not None or (settings.weights or "").startswith("run:")  # and so is the camera's motion
     return replace(
         settings,
         resolved=recipe,
-        camera_motion=settings.camera_motion or (None if lent else other.network.camera_motion),
-        size=settings.size or other.size,
         precision=other.precision if settings.precision == "auto" else settings.precision,
-        validation=_held_out(settings, settings.like, other),
         balance=settings.balance or other.balance,
     )
 
 
-def _held_out(settings: TrainingSettings, run: str, before: RunConfig) -> float | Path:
-    """The videos to hold out: those asked for, else as in the other run. Raises `UsageError` if those were listed."""
+def _with_input_of(settings: TrainingSettings, run: Run) -> TrainingSettings:
+    """`settings` with the size, the camera motion and the videos held out of `run`, unless they ask for others; of a
+    run that does not tell which videos, with their share. Raises `UsageError` where these were listed, not told."""
+    before = run.config()
+    camera_motion = settings.camera_motion or before.network.camera_motion
+    settings = replace(settings, size=settings.size or before.size, camera_motion=camera_motion)
+    if settings.validation not in (None, before.validation):
+        return settings
+    ids = run.held_out()
+    if ids is None:
+        return replace(settings, validation=_share_held_out(settings, run.name, before))
+    return replace(settings, kept=HeldOutBefore(before.validation, tuple(ids)))
+
+
+def _share_held_out(settings: TrainingSettings, run: str, before: RunConfig) -> float | Path:
+    """The videos to hold out: those asked for, else the share of the other run. Raises `UsageError` if those were
+    listed."""
     validation = before.validation if settings.validation is None else settings.validation
     if validation == "list":
         raise UsageError(f"run {run} was begun with a list of held-out videos: give it again, --validation FILE")

@@ -61,8 +61,9 @@ def test_balance_trains_otherwise_and_belongs_to_the_run(workspace, balance):
     assert plain.steps[0].metrics["loss"] != balanced.steps[0].metrics["loss"]
     assert "balance" not in json.loads((plain.folder / "config.json").read_text())
     assert Run(balanced.folder).config().balance == balance
+    assert train.run(config(workspace, **one)).steps[0].already_done
     with pytest.raises(UsageError, match=f'balance was "{balance}" and is now null'):
-        train.run(config(workspace, **one))
+        train.run(config(workspace, **one, balance="none"))
 
 
 def test_a_single_class_is_refused_with_what_it_means(workspace):
@@ -164,8 +165,9 @@ def test_left_out_classes_are_part_of_the_configuration_and_stay_out_of_the_test
     assert run.config().excluded_classes == ("skip",)
     assert run.config().classes == ("jump", "wave")
     assert run.split().test == ["jump/jump3", "wave/wave3"]
+    assert train.run(config(workspace, steps=("appearance",))).steps[0].already_done
     with pytest.raises(UsageError, match="classes was"):
-        train.run(config(workspace, steps=("appearance",)))
+        train.run(config(workspace, steps=("appearance",), exclude_classes=("wave",)))
     tested = evaluate.run(evaluate.Config(workspace.root, crops=1, device="cpu"))
     assert tested.results["videos"] == 2
     assert tested.results["excluded_classes"] == ["skip"]

@@ -187,7 +187,10 @@ def test_the_best_weights_survive_an_interruption(workspace, monkeypatch):
 def test_a_run_keeps_its_share_where_none_is_given_and_takes_no_other(workspace):
     trained(workspace, ("appearance",))
     assert trained(workspace, ("motion",), validation=None)[0].train_videos == 4
-    with pytest.raises(UsageError, match=r"validation was 0\.3 and is now 0\.0; give the same options"):
+    told = (
+        r"validation was 0\.3 and is now 0\.0; give the same options, or none as in `stres train --name split1 --work"
+    )
+    with pytest.raises(UsageError, match=told):
         trained(workspace, ("motion",), validation=0.0)
 
 
@@ -218,6 +221,11 @@ def test_a_list_names_the_videos(workspace, tmp_path):
     split = Run(workspace.runs / "split1").split()
     left = [id_ for id_ in split.train if id_ not in ("jump/jump1", "wave/wave2")]
     assert Run(workspace.runs / "split1").config().train_videos.sha256 == digest(left)
+    file.unlink()
+    assert trained(workspace, ("motion",), validation=None)[0].train_videos == 4  # those that it was begun with
+    document = json.loads(Run(workspace.runs / "split1").split_file.read_text())
+    assert document.pop("validation") == ["jump/jump1", "wave/wave2"]
+    Run(workspace.runs / "split1").split_file.write_text(json.dumps(document))
     with pytest.raises(UsageError, match="begun with a list of held-out videos: give it again"):
         trained(workspace, ("motion",), validation=None)
     for text, message in (

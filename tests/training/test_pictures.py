@@ -98,7 +98,7 @@ def test_a_run_that_is_continued_keeps_its_recipe_and_size(trained_on_videos):
 
     workspace = trained_on_videos.workspace
     known, reason = settled()
-    assert (known.recipe, known.size, reason) == ("small", (32, 32), "")
+    assert (known.base.name, known.size, reason) == ("small", (32, 32), "")
     assert settled(size=(64, 80))[0].size == (64, 80)
     assert settled(recipe="paper")[0].recipe == "paper"
     other, reason = settled(name="other", weights="imagenet")

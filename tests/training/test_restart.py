@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from pipelines import train
+from pipelines.datasets.split_lists import Split
+from pipelines.datasets.splits import write_splits
 from pipelines.errors import Interrupted, MissingError, UsageError
 from pipelines.models import STResNet
 from pipelines.runtime.progress import Progress, ignore_progress
@@ -88,6 +90,22 @@ def test_a_run_stopped_amid_an_epoch_of_every_step_continues_to_the_same_bits(wo
         torch.manual_seed(updates)  # whatever happens in between
     train.run(config(workspace.root, name="parts", precision=precision))
     assert_same(workspace, "whole", "parts", STEPS)
+
+
+def test_a_run_is_continued_by_its_name_alone_to_the_same_bits(workspace, tmp_path):
+    sides = [[f"{name}/{name}{number}" for name in ("jump", "wave") for number in numbers] for numbers in ("012", "34")]
+    lists = [Split(number, *one, ["jump", "wave"], "test") for number, one in ((1, sides), (2, sides[::-1]))]
+    write_splits(tmp_path / "halves", lists)
+    step = {"appearance": {"iterations": 3, "batch_size": 4, "lr": 0.02, "dropout": 0.1}}
+    asked = {"split": 2, "splits": tmp_path / "halves", "seed": 3, "balance": "sampler", "precision": "bf16"}
+    asked |= {"steps": ("appearance",), "overrides": step}
+    train.run(config(workspace.root, name="whole", **asked))
+    with pytest.raises(Interrupted):
+        train.run(config(workspace.root, name="mine", **asked), SignalAfter("appearance", 1, signal.SIGTERM))
+    train.run(train.Config(workspace.root, name="mine", device="cpu"))
+    assert_same(workspace, "whole", "mine", ("appearance",))
+    whole, mine = (Run(workspace.runs / name).config() for name in ("whole", "mine"))
+    assert (whole, whole.split, whole.split_set) == (mine, 2, "halves")
 
 
 def test_a_signal_during_the_last_update_ends_the_run_after_that_step(workspace):

@@ -114,7 +114,7 @@ def test_a_student_learns_from_another_run_and_is_refused_without_a_joint_networ
     run = Run(workspace.runs / "other")
     teacher = json.loads(run.config_file.read_text())["steps"]["student"]["teacher"]
     assert teacher == {"run": "split1", "step": "joint2", "sha256": joint}
-    assert train.run(train.Config(workspace.root, **asked)).steps[0].already_done
+    assert train.run(train.Config(workspace.root, name="other", device="cpu")).steps[0].already_done
     assert run.choose(None) == "student"  # where there is nothing else
 
 
@@ -188,9 +188,9 @@ def test_videos_without_a_class_are_matched_and_nothing_else(workspace):
     assert student.unlabelled.count == 2
     assert config.train_videos.count == Run(workspace.runs / "split1").config().train_videos.count
     assert 0 < trained["videos"] < trained["updates"] * student.step.batch_size
-    assert train.run(train.Config(workspace.root, **asked)).steps[0].already_done
-    with pytest.raises(UsageError, match="unlabelled"):
-        train.run(train.Config(workspace.root, **asked | {"unlabelled": False}))
+    before = run.config_file.read_bytes()
+    assert train.run(train.Config(workspace.root, name="more", device="cpu")).steps[0].already_done
+    assert run.config_file.read_bytes() == before
 
 
 def test_a_video_without_a_class_adds_nothing_to_the_cross_entropy():
