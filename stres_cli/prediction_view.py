@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from pipelines.interface.options import command_line
-from pipelines.interface.wording import duration, percent, plural, printable, settings
+from pipelines.interface.options import EQUAL_WEIGHTS, command_line
+from pipelines.interface.wording import duration, percent, plural, printable, setting, settings
 from pipelines.predict import Config
 from pipelines.prediction.results import Prediction, Result, Truth
 from stres_cli.console import CommandUI, PlainConsole
@@ -52,6 +52,9 @@ def _where_and_next(config: Config, predictions: Sequence[Prediction]) -> str:
         return f"{where}; next, once its segments are corrected, to train on them: {then}"
     words = [*config.videos] if len(config.videos) == 1 else ["VIDEOS"]
     words += ["--run", config.run] if config.run else []
+    words += ["--network", config.step] if config.step else []
+    words += ["--checkpoint", config.checkpoint] if config.checkpoint != "last" else []
+    words += ["--fusion-weight", setting(config.fusion_weight)] if config.fusion_weight != EQUAL_WEIGHTS else []
     then = command_line(config.workspace, "predict", *map(shlex.quote, words), "--timeline")
     return f"{where}; next: {then}"
 

@@ -28,7 +28,8 @@ def stres(own_trained_on_videos, monkeypatch):
 
 
 def test_each_video_has_its_best_classes_with_those_of_each_stream(stres, trained_on_videos):
-    shown = stres(trained_on_videos.video("jump/jump2"), trained_on_videos.video("wave/wave2"), "--crops", 3)
+    clips = [trained_on_videos.video("jump/jump2"), trained_on_videos.video("wave/wave2")]
+    shown = stres(*clips, "--crops", 3, "--fusion-weight", 0.3)
 
     assert shown.exit_code == 0, shown.stderr
     lines = shown.stdout.splitlines()
@@ -36,9 +37,12 @@ def test_each_video_has_its_best_classes_with_those_of_each_stream(stres, traine
     assert lines[1].split() == ["fused", "appearance", "motion"]
     assert {lines[2].split()[0], lines[3].split()[0]} == {"jump", "wave"}
     assert lines[2].count("%") == 3
-    assert lines[-2] == "run split1, joint1: frames 3, views full, mirror yes, temporal sequence"
+    assert lines[-2] == "run split1, joint1: frames 3, views full, mirror yes, temporal sequence, fusion_weight 0.3"
     assert lines[-1].startswith("2 videos (1.9 s long) in ")
-    assert " s of video per second; next: stres predict VIDEOS --timeline" in lines[-1]
+    assert (
+        " s of video per second; next: stres predict VIDEOS --network joint1 --fusion-weight 0.3 --timeline"
+        in lines[-1]
+    )
 
 
 def test_many_videos_get_a_line_each(stres, trained_on_videos, monkeypatch):
