@@ -58,6 +58,8 @@ class ResolvedSplit:
     missing_test: list[str]
     leaking_groups: list[str]
     """Groups of which the split has videos on both sides; empty where no rule for groups is known."""
+    held_apart: list[Video]
+    """Those of its classes that are on neither side, as videos for validation."""
     unlisted: list[str]
     """Videos of the workspace that have a class and that the split names nowhere."""
 
@@ -251,7 +253,11 @@ def _of_videos(videos: Iterable[Video], tell: Callable[[str], None]) -> list[Spl
     tested, held_apart = (test, validation) if test else (validation, [])
     classes = sorted({id_.partition("/")[0] for id_ in (*train, *tested)})
     text = f"the split is the videos' own: {len(train)} train, {len(tested)} test ({'test' if test else 'validation'})"
-    tell(f"{text}; {len(held_apart)} for validation are held apart" if held_apart else text)
+    tell(
+        f"{text}; {len(held_apart)} for validation are held apart (--validation val measures on them)"
+        if held_apart
+        else text
+    )
     return [Split(1, train, tested, classes, "the videos' own split", held_apart=held_apart)]
 
 
@@ -288,10 +294,11 @@ def resolve(
     finder = _Finder(catalogue, streams)
     train, missing_train = finder.find(split.train)
     test, missing_test = finder.find(split.test)
-    finder.find(split.held_apart)
+    held_apart, _ = finder.find(split.held_apart)
+    classes = sorted({finder.class_name(name) for name in split.classes})
     return ResolvedSplit(
         number=split.number,
-        classes=sorted({finder.class_name(name) for name in split.classes}),
+        classes=classes,
         train=train,
         test=test,
         missing_train=missing_train,
@@ -303,6 +310,7 @@ def resolve(
                 test=[*missing_test, *(video.id for video in test)],
             )
         ),
+        held_apart=[video for video in held_apart if video.class_name in classes],
         unlisted=[video.id for video in labelled(catalogue, exclude) if video.id not in finder.named],
     )
 

@@ -32,6 +32,8 @@ class TestVideos:
     """The index of each one's class."""
     training: list[Video]
     """The training videos of the split."""
+    held_apart: list[Video]
+    """Those that it keeps for validation."""
     missing: list[str]
     """Ids of those without frames or without flow."""
     damaged: list[Failure]
@@ -147,6 +149,7 @@ def find_test_videos(
         videos=split.test,
         labels=[index for video in split.test if (index := found[video.class_name]) is not None],
         training=split.train,
+        held_apart=split.held_apart,
         missing=missing,
         damaged=[damaged[id_] for id_ in split.missing_test if id_ in damaged],
         unlisted=split.unlisted,
@@ -175,7 +178,9 @@ def held_out_videos(test: TestVideos, run: Run, config: RunConfig) -> TestVideos
             f"it: give its `stres train` command once more, which adds them, or {instead}"
         )
     held, spelled, label = set(ids), spelled_as([*run.split().train, *ids]), class_finder(config.classes)
-    found = [(video, label(video.class_name)) for video in test.training if spelled(video.id) in held]
+    found = [
+        (video, label(video.class_name)) for video in (*test.training, *test.held_apart) if spelled(video.id) in held
+    ]
     pairs = [(video, index) for video, index in found if index is not None]
     if not pairs:
         raise MissingError(
@@ -227,6 +232,7 @@ def _other_videos(
         videos=usable,
         labels=[index for index in labels if index is not None],
         training=[],
+        held_apart=[],
         missing=[video.id for video in test if not video.has(streams)],
         damaged=[replace(row, stage="evaluate") for row in damaged],
         replaced="",

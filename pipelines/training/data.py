@@ -44,6 +44,7 @@ from pipelines.training.run_config import HeldOut
 if TYPE_CHECKING:
     from pipelines.training.settings import TrainingSettings
 
+HELD_APART = Path("val")  # as --validation: what VIDEOS held in val/
 ENOUGH_GROUPS = 10  # of every class, for a recipe to hold a tenth out unasked
 
 
@@ -57,7 +58,7 @@ class TrainingData:
     labels: list[int]
     """The index of each video's class in `classes`."""
     validation: list[Video]
-    """Training videos that are held out, to measure on while training."""
+    """Videos held out of training, or that the split holds apart, to measure on while training."""
     validation_labels: list[int]
     """The index of each one's class in `classes`."""
     held_out: HeldOut
@@ -149,7 +150,7 @@ def find_training_data(
         )
     held_out_by, held, why = _held_out(resolved, split, settings)
     trained = [video for video in resolved.train if video.id not in held]
-    held_out = [video for video in resolved.train if video.id in held]
+    held_out = [video for video in (*resolved.train, *resolved.held_apart) if video.id in held]
     if held_out:
         counts = class_counts(Counter(video.class_name for video in held_out))
         tell(f"validation: {counts}, held out of training{why}")
@@ -181,7 +182,7 @@ def find_training_data(
         unlabelled=without_class,
         flow=flow,
         short_side=None if flow or len(short_sides) != 1 else short_sides.pop(),
-        sources=origins_of([*resolved.train, *resolved.test]),
+        sources=origins_of([*trained, *held_out, *resolved.test]),
         problems=[problem for problem in catalogue.problems if problem.id in in_training],
     )
 
@@ -192,7 +193,10 @@ def _held_out(resolved: ResolvedSplit, split: Split, settings: "TrainingSettings
     validation, of_recipe = settings.validation, settings.base.validation
     if settings.kept is not None:
         folded = {id_.casefold() for id_ in settings.kept.ids}
-        return settings.kept.by, {id_ for id_ in ids if id_.casefold() in folded}, why
+        there = (*ids, *(video.id for video in resolved.held_apart))
+        return settings.kept.by, {id_ for id_ in there if id_.casefold() in folded}, why
+    if validation == HELD_APART and not HELD_APART.is_file():
+        return "list", *_apart(resolved, split)
     if isinstance(validation, Path):
         return "list", *_listed(validation, ids, split)
     if validation is None and of_recipe:
@@ -234,11 +238,32 @@ def _listed(file: Path, ids: Collection[str], split: Split) -> tuple[set[str], s
             f"--validation {file} names every training video of class {bare[0]!r}: leave some to train on, or leave "
             "the class out by --exclude-class"
         )
+    return held, _of_their_groups(split, left, held)
+
+
+def _apart(resolved: ResolvedSplit, split: Split) -> tuple[set[str], str]:
+    """The videos that the split holds apart, and what is to be said of their groups. Raises `MissingError` for none."""
+    held = {video.id for video in resolved.held_apart}
+    if not held:
+        lack = (
+            "of those it names none is stored"
+            if split.held_apart
+            else "VIDEOS had none in val/ beside train/ and test/"
+        )
+        raise MissingError(
+            f"--validation {HELD_APART}: split {split.number} has no videos for validation ({lack}): give a share of "
+            "the training groups, such as 0.1, or a list of training videos"
+        )
+    return held, _of_their_groups(split, [video.id for video in resolved.train], held)
+
+
+def _of_their_groups(split: Split, left: list[str], held: Collection[str]) -> str:
+    """What is to be said where held-out videos have groups that are trained on; "" where none has."""
     leaking = leaking_groups(replace(split, train=left, test=sorted(held)))
     if not leaking:
-        return held, ""
+        return ""
     groups = plural(len(leaking), "group has", "groups have")
-    return held, f"; {groups} others that are trained on, for example {leaking[0]}: held-out accuracy will be too high"
+    return f"; {groups} others that are trained on, for example {leaking[0]}: held-out accuracy will be too high"
 
 
 def _one_stream(split: Split, catalogue: Catalogue, exclude: Collection[str], streams: Collection[StreamName]) -> str:

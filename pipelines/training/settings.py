@@ -100,14 +100,15 @@ class TrainingSettings:
     validation: Annotated[
         Path | float | None,
         Option(
-            metavar="SHARE|FILE",
+            metavar="SHARE|FILE|val",
             read=_share_or_file,
             group=_DATA,
             default="0.1 where every class has 10 groups, but 0 in the recipe paper",
         ),
     ] = None
     """Share of the training groups (without groups: videos) to hold out and measure loss and accuracy on while
-    training, or a list of the videos (class/video a line); never test videos."""
+    training, a list of the videos (class/video a line), or val: those in VIDEOS' val/ beside train/ and test/; never
+    test videos."""
     recipe: Annotated[
         RecipeName | None,
         Option(group=RECIPE, default="that of the run to be continued, else by weights, GPU and number of clips"),

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from pipelines import evaluate, train
 from pipelines.datasets.group_splits import fewest_groups, hold_out
 from pipelines.datasets.sampling import spaced_centers
+from pipelines.datasets.split_lists import Split
+from pipelines.datasets.splits import write_splits
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.scores import SCORES_SCHEMA
 from pipelines.models import STResNet
@@ -239,6 +242,22 @@ def test_a_list_names_the_videos(workspace, tmp_path):
             trained(workspace, ("appearance",), validation=file, name="other")
     with pytest.raises(MissingError, match="10%: there is no such file: give a share of"):
         trained(workspace, ("appearance",), validation=file.with_name("10%"), name="other")
+
+
+def test_videos_that_the_split_holds_apart_are_measured_on_and_choose_the_fusion_weight(workspace):
+    with pytest.raises(MissingError, match=r"--validation val: split 1 has no videos for validation \(VIDEOS had none"):
+        trained(workspace, ("appearance",), validation=Path("val"))
+    sides = [[f"{name}/{name}{number}" for name in ("jump", "wave") for number in numbers] for numbers in ("01", "34")]
+    apart = ["jump/jump2", "wave/wave2"]
+    write_splits(workspace.splits, [Split(1, *sides, ["jump", "wave"], "test", held_apart=apart)])
+    result, told = trained(workspace, ("appearance", "motion"), validation=Path("val"))
+    assert (result.train_videos, result.steps[0].metrics["validation_videos"]) == (4, 2)
+    assert any(one.message == "validation: 2 classes, 2 videos: jump 1, wave 1, held out of training" for one in told)
+    run = Run(workspace.runs / "split1")
+    assert (run.held_out(), run.trained_on(), run.config().validation) == (apart, {*sides[0]}, "list")
+    assert trained(workspace, ("appearance",), validation=None)[0].steps[0].already_done
+    tested = evaluate.run(evaluate.Config(workspace.root, fusion_weight="held-out", crops=2, device="cpu", step="late"))
+    assert tested.results["fusion"]["videos"] == 2
 
 
 def test_whole_groups_are_held_out_of_every_class_whatever_the_order():
