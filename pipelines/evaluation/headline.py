@@ -13,7 +13,8 @@ def headline(workspace: Workspace, folders: Sequence[Path], tell: Callable[[str]
     """The paper's protocol on the last step that was tested so, else the newest.
 
     Args:
-        folders: `scores/<run>/<protocol>` of one run, each with its `results.json`.
+        folders: `scores/<run>/<protocol>` of one run, or of several with the same protocols, each with its
+            `results.json`.
         tell: Is given a sentence where that is not the paper's protocol on the run's last step.
     """
     by_name = {folder.name: folder for folder in folders}
@@ -22,7 +23,7 @@ def headline(workspace: Workspace, folders: Sequence[Path], tell: Callable[[str]
     of_paper = [by_name[name] for name in (_of_paper(run, step) for step in order) if name in by_name]
     chosen = of_paper[0] if of_paper else newest(folders)
     testable = Run(workspace.runs / chosen.parent.name).testable()
-    if testable and _of_paper(run, testable[-1]) != chosen.name and len(folders) > 1:
+    if testable and _of_paper(run, testable[-1]) != chosen.name and len(by_name) > 1:
         tell(
             f"warning: run {chosen.parent.name} has no evaluation of its last step, {testable[-1]}, by the paper's "
             f"protocol: {chosen.name} is reported; --protocol names another of "

@@ -283,9 +283,11 @@ def _check_comparable(evaluations: Sequence[SavedEvaluation], splits: Sequence[i
     first = evaluations[0]
     for evaluation, split in zip(evaluations, splits, strict=True):
         if evaluation.split != split:
+            asks = f"{flag} asks for split {split}, but run {evaluation.run!r} is of split {evaluation.split}"
+            if flag != "--splits" and len(splits) == 1:
+                raise UsageError(f"{asks}: name a run of the split that is reported")
             raise UsageError(
-                f"{flag} asks for split {split}, but run {evaluation.run!r} is of split {evaluation.split}: "
-                f"name the runs with {SPLIT_FIELD} in the place of the split, as in split{SPLIT_FIELD}"
+                f"{asks}: name the runs with {SPLIT_FIELD} in the place of the split, as in split{SPLIT_FIELD}"
             )
         again = "evaluate both with the same settings"
         for what, one, other, instead in (

@@ -93,7 +93,11 @@ def test_splits_are_compared_together(workspace: Workspace, evaluate: Evaluate) 
         ("mine/joint7", MissingError, "not been evaluated under a step or protocol 'joint7', only under 25-full"),
         ("nobody", MissingError, "run 'nobody' has not been evaluated"),
         ("other", UsageError, "tested on other videos: only the first has bend/v8, bend/v9, jack/v16 and"),
-        ("split2", UsageError, "--compare asks for split 1, but run 'split2' is of split 2"),
+        (
+            "split2",
+            UsageError,
+            "--compare asks for split 1, but run 'split2' is of split 2: name a run of",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

@@ -157,3 +157,7 @@ def test_a_report_of_another_evaluation_than_the_headline_says_so(workspace):
     _, protocol, told = reported(workspace, "done")
     assert protocol == "joint1-2frames-full-mirror-sequence"
     assert told[0].startswith("warning: run done has no evaluation of its last step, joint1, by the paper's protocol")
+    told.clear()
+    shutil.copytree(workspace.scores / "done" / protocol, workspace.scores / "half" / protocol)
+    headline(workspace, [workspace.scores / "done" / protocol, workspace.scores / "half" / protocol], told.append)
+    assert told == []  # there is nothing else to name that both have
