@@ -150,7 +150,7 @@ class Result:
         other = self.external
         for sweep in self.fusion:
             if other is None or sweep.first != other.name:
-                parts.append(f"fused with {sweep.first}'s {sweep.used_in_words}")
+                parts.append(f"fused with {sweep.first} at {sweep.used_in_words}")
         if other is not None:
             parts.append(f"fused with {other.name}, whose weight is {other.weight:g}")
         return " · ".join([*parts, f"protocol {self.protocol_name}", f"stres {__version__}"])

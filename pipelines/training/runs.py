@@ -419,6 +419,8 @@ def write_or_compare(run: Run, config: RunConfig, data: "TrainingData", *, write
     steps = {**old.steps, **config.steps}
     difference = replace(old, steps={**steps, **old.steps}).first_difference(replace(config, steps=steps))
     if difference:
+        if old.recipe != config.recipe:  # which decides much else
+            difference = f"recipe was {old.recipe} and is now {config.recipe}"
         if old.validation != config.validation:  # which changes the videos trained on, too
             difference = f"validation was {old.validation} and is now {config.validation}"
         other_videos = difference.startswith("train_videos")

@@ -116,7 +116,7 @@ def test_a_number_is_taken_as_it_is_and_every_stage_uses_it(
     scores = read_scores(result.folder / "scores.h5")
     np.testing.assert_allclose(scores.fused, 0.2 * scores.appearance + 0.8 * scores.motion, rtol=1e-5, atol=1e-6)
     reported = compute(load(workspace, [load_evaluation(result.folder)]), "split1", tmp_path)
-    assert "fused with appearance's weight 0.2 · " in reported.citation
+    assert "fused with appearance at weight 0.2 · " in reported.citation
     assert reported.fusion[0].used_top1 == reported.streams["fused"].top1
 
     video = [str(trained_on_videos.video("jump/jump2"))]
