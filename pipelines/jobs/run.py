@@ -12,7 +12,7 @@ from pipelines.datasets.catalogue import flow_provenance, load_catalogue
 from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.jobs.dry_run import estimate
 from pipelines.jobs.resume import Division
-from pipelines.jobs.task import ExtractResult, Job, Probe, Task, VideoTask, by_video, what_are
+from pipelines.jobs.task import ExtractResult, Job, Probe, Task, by_video, what_are
 from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import OnProgress, Progress, note
 from pipelines.runtime.ranks import ranks
@@ -28,7 +28,7 @@ from pipelines.storage.atomic import (
     storage_errors,
 )
 from pipelines.storage.failures import Failure, FailureLog, read_failures, record_outcomes
-from pipelines.storage.hdf5 import ArtifactError, peek
+from pipelines.storage.hdf5 import peek_if_sound
 from pipelines.storage.workspace import KINDS
 
 
@@ -218,17 +218,10 @@ def attributes_made(
     job: Job[Task], division: Division[Task], schema: str, names: Collection[str]
 ) -> list[dict[str, Any]]:
     """Those attributes of each artifact that the job has made; {} for one that is not there."""
-    look = functools.partial(_attributes, schema, names)
-    phase = f"{job.stage} (what was made)"
-    made = ranks().broadcast_from_rank0(lambda: parallel_map(look, division.to_do, phase, job.on_progress))
+    look = functools.partial(peek_if_sound, schema=schema, names=names)
+    paths, phase = [task.target for task in division.to_do], f"{job.stage} (what was made)"
+    made = ranks().broadcast_from_rank0(lambda: parallel_map(look, paths, phase, job.on_progress))
     return [attributes for attributes in made if isinstance(attributes, dict)]
-
-
-def _attributes(schema: str, names: Collection[str], task: VideoTask) -> dict[str, Any]:
-    try:
-        return peek(task.target, schema, names)
-    except ArtifactError:
-        return {}
 
 
 class _Meter:

@@ -22,7 +22,7 @@ from pipelines.runtime.worker_pool import Report
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.atomic import storage_errors, temporary_name
 from pipelines.storage.flow_file import FlowFile
-from pipelines.storage.hdf5 import ArtifactError
+from pipelines.storage.hdf5 import damage_fails_the_video
 from pipelines.storage.jpeg import JPEG_QUALITY
 from pipelines.storage.quantise import GREYS
 
@@ -73,7 +73,11 @@ def write_pictures(task: ExportTask, report: Report) -> int:
     longer than everything else.
     """
     final = task.folders()
-    with _new_folders(task.partial, final) as temporary, _opened(task) as file:
+    with (
+        _new_folders(task.partial, final) as temporary,
+        damage_fails_the_video(),
+        FlowFile(task.source.path) as file,
+    ):
         for start in range(0, len(file), _AT_ONCE):
             fields = file.read(start, min(start + _AT_ONCE, len(file)))
             for index, field in enumerate(fields, start=start):
@@ -84,15 +88,6 @@ def write_pictures(task: ExportTask, report: Report) -> int:
                         (folder / name).write_bytes(_encode(GREYS[plane], task.format))
             report(len(fields))
         return len(file)
-
-
-@contextlib.contextmanager
-def _opened(task: ExportTask) -> Iterator[FlowFile]:
-    try:
-        with FlowFile(task.source.path) as file:
-            yield file
-    except ArtifactError as error:
-        raise VideoError(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -129,7 +124,7 @@ def probe(task: ExportTask, place: float | None, report: Report) -> Probe:
     if place is None or not task.fields:
         return Probe(task.fields)
     started = time.perf_counter()
-    with _opened(task) as file:
+    with damage_fails_the_video(), FlowFile(task.source.path) as file:
         fields = file.read(0, min(_MEASURED, len(file)))
     size = sum(len(_encode(GREYS[plane], task.format)) for field in fields for plane in field)
     share = len(fields) / task.fields

@@ -30,7 +30,7 @@ from pipelines.sources.videos import VideoSource
 from pipelines.storage.flow_file import FLOW_SCHEMA, FlowWriter, new_flow_file
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.frames_file import FrameFile
-from pipelines.storage.hdf5 import ArtifactError
+from pipelines.storage.hdf5 import damage_fails_the_video
 from pipelines.storage.quantise import quantise, require_finite
 from pipelines.video.decoding import VideoReader
 
@@ -299,19 +299,19 @@ class _StoredFrames(Closing):
     )
 
     def __init__(self, task: FlowTask) -> None:
-        with _damage_fails_the_video():
+        with damage_fails_the_video():
             self.file = FrameFile(task.source.path)
         self.count = self.announced = len(self.file)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for index in range(self.count):
-            with _damage_fails_the_video():
+            with damage_fails_the_video():
                 frame = self.file.read_one(index)
             yield frame
 
     @property
     def times(self) -> np.ndarray:
-        with _damage_fails_the_video():
+        with damage_fails_the_video():
             return self.file.times
 
     def attributes(self) -> dict[str, Any]:
@@ -325,11 +325,3 @@ class _StoredFrames(Closing):
 
 def open_frames(task: FlowTask) -> DecodedFrames | _StoredFrames:
     return DecodedFrames(task) if task.from_video else _StoredFrames(task)
-
-
-@contextlib.contextmanager
-def _damage_fails_the_video() -> Iterator[None]:
-    try:
-        yield
-    except ArtifactError as error:
-        raise VideoError(str(error)) from error

@@ -1,5 +1,6 @@
 """`features.json`, which lists the features of a folder, and what `extract-features` finds there of earlier calls."""
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from pipelines.prediction.features import FEATURES_SCHEMA, FeatureSettings, Feat
 from pipelines.runtime.parallel_map import parallel_map
 from pipelines.runtime.progress import OnProgress
 from pipelines.storage.atomic import write_json
-from pipelines.storage.hdf5 import ArtifactError, peek
+from pipelines.storage.hdf5 import peek_if_sound
 from pipelines.storage.provenance import made_by
 from pipelines.storage.typed_json import first_difference
 
@@ -26,7 +27,8 @@ def write_index(folder: Path, settings: FeatureSettings, on_progress: OnProgress
     """Writes `features.json`: the settings, and of each video in `folder` what it was made from. Returns the number of
     channels of each stream."""
     paths = list(artifact_paths(folder))
-    found = parallel_map(_listed, paths, "extract-features (what was made)", on_progress)
+    listed = functools.partial(peek_if_sound, schema=FEATURES_SCHEMA, names=_LISTED)
+    found = parallel_map(listed, paths, "extract-features (what was made)", on_progress)
     videos = {
         f"{path.parent.name}/{path.stem}": row
         for path, row in zip(paths, found, strict=True)
@@ -41,14 +43,6 @@ def write_index(folder: Path, settings: FeatureSettings, on_progress: OnProgress
     about |= {"settings": settings.document(), "channels": channels, "videos": videos}
     write_json(folder / "features.json", about)
     return channels
-
-
-def _listed(path: Path) -> dict[str, Any]:
-    """What the list says of a video; {} for a file that is damaged."""
-    try:
-        return peek(path, FEATURES_SCHEMA, _LISTED)
-    except ArtifactError:
-        return {}
 
 
 def with_lost_arrays(division: Division[FeatureTask]) -> Division[FeatureTask]:

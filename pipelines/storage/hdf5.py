@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import __version__
-from pipelines.errors import MissingError
+from pipelines.errors import MissingError, VideoError
 from pipelines.interface.wording import plural
 from pipelines.runtime.closing import Closing
 from pipelines.storage.atomic import atomic_file, storage_errors
@@ -274,6 +274,22 @@ def peek(path: Path, schema: str, names: Collection[str] | None = None) -> dict[
     """The attributes of an artifact, or those of `names`, without its data. Raises `ArtifactError`."""
     with open_file(path) as file:
         return read_attributes(file, path, schema, names)
+
+
+def peek_if_sound(path: Path, schema: str, names: Collection[str]) -> dict[str, Any]:
+    """As `peek`; {} for an artifact that is absent or damaged."""
+    with contextlib.suppress(ArtifactError):
+        return peek(path, schema, names)
+    return {}
+
+
+@contextlib.contextmanager
+def damage_fails_the_video() -> Iterator[None]:
+    """Turns an `ArtifactError`, which ends a command, into a `VideoError`, for which one video fails."""
+    try:
+        yield
+    except ArtifactError as error:
+        raise VideoError(str(error)) from error
 
 
 def require_own_data(file: "h5py.File", names: Collection[str], path: Path) -> None:
