@@ -17,9 +17,8 @@ from pipelines.runtime.devices import device_for, repeatable
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.storage.workspace import Workspace
-from pipelines.training.runs import DEFAULT_RUNS, Run
+from pipelines.training.runs import DEFAULT_RUNS, Run, StepResult
 from pipelines.training.settings import TrainingSettings, settle
-from pipelines.training.step_files import StepResult
 
 if TYPE_CHECKING:
     from pipelines.training.estimation import Estimate

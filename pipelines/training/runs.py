@@ -12,7 +12,7 @@ import hashlib
 import os
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +160,25 @@ class Run:
         if step not in testable:
             raise MissingError(f"run {self.name} has not finished {step!r}; it has {', '.join(testable)}")
         return step
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step came to."""
+
+    step: str
+    iterations: int
+    """Updates."""
+    seconds: float
+    metrics: dict[str, float]
+    """The means over its last `updates`, of so many `videos`, and as `validation_...` what was last measured on videos
+    held out; of a step that stres 0.1 trained, its last log line."""
+    already_done: bool
+    """By an earlier call."""
+    best: dict[str, float] = field(default_factory=dict)
+    """Of the best weights: the number of their `iterations`, and what was measured on the videos held out."""
+    finding: str = ""
+    """That it did not learn, or overfits, and what to change; empty if neither, or if it was already done."""
 
 
 @contextlib.contextmanager

@@ -32,8 +32,8 @@ from pipelines.training.loop import Diverged, StepTrainer
 from pipelines.training.metrics_log import MetricsLog, read_records
 from pipelines.training.preparation import PreparedRun
 from pipelines.training.recipes import STEPS, Step, StepName
-from pipelines.training.runs import Run, load_network
-from pipelines.training.step_files import StepFiles, StepResult
+from pipelines.training.runs import Run, StepResult, load_network
+from pipelines.training.step_files import StepFiles
 from pipelines.training.validation import held_out_measure
 
 VALIDATE_EVERY = 100  # updates

@@ -1,38 +1,20 @@
 """The files of one step of a run: `checkpoint.pt`, which continues it, and `weights.pt`, which ends it, with `best.pt`
 beside it where videos were held out."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.wording import first_line
 from pipelines.storage.atomic import storage_errors
+from pipelines.training import checkpoints
+from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA
+from pipelines.training.loop import StepTrainer
+from pipelines.training.metrics_log import of_today
 from pipelines.training.recipes import Step
 from pipelines.training.run_config import config_difference, without_flow
-from pipelines.training.runs import Run
-
-if TYPE_CHECKING:
-    from pipelines.training.loop import StepTrainer
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one step came to."""
-
-    step: str
-    iterations: int
-    """Updates."""
-    seconds: float
-    metrics: dict[str, float]
-    """The means over its last `updates`, of so many `videos`, and as `validation_...` what was last measured on videos
-    held out; of a step that stres 0.1 trained, its last log line."""
-    already_done: bool
-    """By an earlier call."""
-    best: dict[str, float] = field(default_factory=dict)
-    """Of the best weights: the number of their `iterations`, and what was measured on the videos held out."""
-    finding: str = ""
-    """That it did not learn, or overfits, and what to change; empty if neither, or if it was already done."""
+from pipelines.training.runs import Run, StepResult
 
 
 @dataclass(frozen=True)
@@ -55,8 +37,6 @@ class StepFiles:
 
     def finished(self) -> tuple[StepResult, dict[str, str]] | None:
         """What the step came to, and the unreadable videos, if it was finished before."""
-        from pipelines.training.metrics_log import of_today
-
         if not self.weights.exists():
             return None
         done = self.run.weights(self.step.name)
@@ -65,41 +45,35 @@ class StepFiles:
         best = done.get("best", {})
         return StepResult(self.step.name, done["iterations"], done["seconds"], metrics, True, best), done["bad"]
 
-    def finish(self, trainer: "StepTrainer", network: dict[str, Any]) -> tuple[StepResult, dict[str, str]]:
+    def finish(self, trainer: StepTrainer, network: dict[str, Any]) -> tuple[StepResult, dict[str, str]]:
         """Writes `best.pt`, if there is one, and `weights.pt`, with the settings that build the `network` again.
 
         Until the last of them is there, the checkpoint holds the best weights, too.
         """
-        from pipelines.training.checkpoints import WEIGHTS_SCHEMA, save
-
         state = trainer.state
         weights = self._weights(trainer, network)
         if state.best:
             best_file = replace(self.run, checkpoint="best").weights_file(self.step.name)
-            save(best_file, WEIGHTS_SCHEMA, weights | state.best)
-        save(self.weights, WEIGHTS_SCHEMA, weights)
+            checkpoints.save(best_file, WEIGHTS_SCHEMA, weights | state.best)
+        checkpoints.save(self.weights, WEIGHTS_SCHEMA, weights)
         self._remove_checkpoint()
         return StepResult(
             self.step.name, state.iteration, state.seconds, weights["metrics"], False, weights["best"]
         ), state.unreadable
 
-    def content(self, trainer: "StepTrainer") -> dict[str, Any]:
+    def content(self, trainer: StepTrainer) -> dict[str, Any]:
         """That of the checkpoint: all ranks ask for it, and rank 0 writes it."""
         return {"configuration": self.configuration, **trainer.state_dict()}
 
     def save(self, content: dict[str, Any]) -> None:
         """Writes `checkpoint.pt`."""
-        from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, save
-
-        save(self.checkpoint, CHECKPOINT_SCHEMA, content)
+        checkpoints.save(self.checkpoint, CHECKPOINT_SCHEMA, content)
 
     def saved(self) -> dict[str, Any] | None:
         """What an interrupted step left. Raises `UsageError` where that is of another configuration."""
-        from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, load
-
         if not self.checkpoint.exists():
             return None
-        content = load(self.checkpoint, CHECKPOINT_SCHEMA)
+        content = checkpoints.load(self.checkpoint, CHECKPOINT_SCHEMA)
         begun, now = content.get("configuration"), self.configuration
         if isinstance(begun, dict) and "motion" not in self.step.inputs:
             begun, now = without_flow(begun), without_flow(now)
@@ -111,7 +85,7 @@ class StepFiles:
             )
         return content
 
-    def restore(self, trainer: "StepTrainer", content: dict[str, Any]) -> None:
+    def restore(self, trainer: StepTrainer, content: dict[str, Any]) -> None:
         """Continues from a checkpoint. Raises `MissingError` where that holds something else than the step needs."""
         try:
             trainer.load_state_dict(content)
@@ -121,13 +95,11 @@ class StepFiles:
                 "step starts over"
             ) from error
 
-    def sizes(self, trainer: "StepTrainer", network: dict[str, Any]) -> tuple[int, int]:
+    def sizes(self, trainer: StepTrainer, network: dict[str, Any]) -> tuple[int, int]:
         """The bytes of weights that the step would leave, and of `checkpoint.pt`, which holds the best weights, too."""
-        from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA, size
-
-        weights = size(WEIGHTS_SCHEMA, self._weights(trainer, network))
+        weights = checkpoints.size(WEIGHTS_SCHEMA, self._weights(trainer, network))
         best = weights if self.configuration.get("validation") else 0
-        return weights + best, size(CHECKPOINT_SCHEMA, self.content(trainer)) + best
+        return weights + best, checkpoints.size(CHECKPOINT_SCHEMA, self.content(trainer)) + best
 
     def _remove_checkpoint(self) -> None:
         """Of a finished step, which does not need it."""
@@ -135,7 +107,7 @@ class StepFiles:
             with storage_errors(self.checkpoint):
                 self.checkpoint.unlink()
 
-    def _weights(self, trainer: "StepTrainer", network: dict[str, Any]) -> dict[str, Any]:
+    def _weights(self, trainer: StepTrainer, network: dict[str, Any]) -> dict[str, Any]:
         state = trainer.state
         summary = {
             "iterations": state.iteration,
