@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
+from pipelines.datasets.catalogue import artifact_paths, usable_artifacts
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option
@@ -177,8 +178,6 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
 
 def _require_agreement(workspace: Workspace, settings: FlowSettings) -> None:
     """Raises `UsageError` where other videos' flow lacks the settings that all of a workspace's has to share."""
-    from pipelines.datasets.catalogue import usable_artifacts
-
     for _, attributes in usable_artifacts(workspace, "flow"):
         before = FlowSettings.from_attributes(attributes)
         if name := settings.contradiction(before):
@@ -201,8 +200,6 @@ def _sources(config: Config, workspace: Workspace) -> VideoList:
     """The videos, or without VIDEOS the workspace's frame files."""
     if config.videos is not None:
         return find_videos(config.videos, workspace=workspace.root, read_as=config.read_as)
-    from pipelines.datasets.catalogue import artifact_paths
-
     workspace.require()
     paths = artifact_paths(workspace.frames)
     videos = [VideoSource(path.parent.name, path.stem, path.absolute()) for path in paths]

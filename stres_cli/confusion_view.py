@@ -1,7 +1,7 @@
 """The confusion matrix in a terminal."""
 
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
 from rich.columns import Columns
@@ -10,14 +10,10 @@ from rich.style import Style
 from rich.text import Text
 
 from pipelines.interface.wording import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pipelines.reporting.result import Result
+from pipelines.reporting.result import Result
 
 
-def render_confusion(result: "Result", console: Console) -> None:
+def render_confusion(result: Result, console: Console) -> None:
     """Prints the matrix: rows true, columns predicted, each headed by the abbreviation of its class.
 
     If the names take too much room they move to a legend below; if the matrix itself does, only the picture is named.
@@ -51,7 +47,7 @@ def render_confusion(result: "Result", console: Console) -> None:
         console.print(Columns(legend, padding=(0, 2)))
 
 
-def _row(true: int, counts: "Sequence[int]", cell: int) -> Text:
+def _row(true: int, counts: Sequence[int], cell: int) -> Text:
     row = Text(style="not bold")
     total = max(sum(counts), 1)
     for predicted, count in enumerate(counts):
@@ -67,7 +63,7 @@ def _shade(share: float, hit: bool) -> Style:
     return Style(color="bright_white", bgcolor=f"rgb({red},{green},{blue})", bold=False)
 
 
-def abbreviations(names: "Sequence[str]") -> list[str]:
+def abbreviations(names: Sequence[str]) -> list[str]:
     """Two characters for each of up to 99 names, all different: the first letter and a later one, else numbers."""
     chosen: list[str] = []
     for name in names:

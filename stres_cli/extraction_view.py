@@ -3,17 +3,14 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.interface.options import command_line, fields_of
 from pipelines.interface.wording import duration, percent, plural, room, size, some
-from pipelines.jobs.task import ExtractResult
+from pipelines.jobs.task import Clipping, ExtractResult, Proposal
 from pipelines.sources.videos import ReadAs
 from pipelines.storage.failures import Failure
 from stres_cli.console import CommandUI
-
-if TYPE_CHECKING:
-    from pipelines.jobs.task import Clipping, Proposal
 
 _SHOWN_FAILURES = 10
 
@@ -60,7 +57,7 @@ def show(ui: CommandUI, result: ExtractResult, config: Any) -> None:
         ui.out.say(f"all failures are listed in {config.workspace / 'failures.csv'}; they are retried on every run")
 
 
-def gpu_line(result: "ExtractResult") -> str:
+def gpu_line(result: ExtractResult) -> str:
     """How long the GPU waited, how many processes shared it, and what they and other numbers of them did a second."""
     told = []
     if result.gpu_waited is not None:
@@ -106,7 +103,7 @@ def _show_failures(ui: CommandUI, failures: Sequence[Failure]) -> None:
         ui.out.print(f"  and {len(failures) - _SHOWN_FAILURES} more")
 
 
-def _clipped(clipping: "Clipping") -> str:
+def _clipped(clipping: Clipping) -> str:
     """How much the bound clips, and a better bound if that is too much or if most levels are unused."""
     bound, suits = clipping.bound, clipping.suitable_bound
     share = clipping.clipped_share
@@ -124,7 +121,7 @@ def _clipped(clipping: "Clipping") -> str:
     return text
 
 
-def _show_proposal(ui: CommandUI, proposal: "Proposal") -> None:
+def _show_proposal(ui: CommandUI, proposal: Proposal) -> None:
     sides = proposal.short_sides
     ui.out.say(
         f"suitable settings, from {plural(proposal.videos, 'video')} spread over all: "

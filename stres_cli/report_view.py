@@ -3,22 +3,21 @@
 Names come from folders of data: they are shown as plain text, never as markup, and without control characters.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from pipelines.interface.wording import interval, p_value, percent, plural, points, printable
+from pipelines.reporting.result import Result
 from stres_cli.confusion_view import render_confusion
 from stres_cli.console import PlainConsole
 from stres_cli.tables import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pipelines.analysis.comparison import Comparison
     from pipelines.analysis.published import Published
     from pipelines.evaluation.metrics import ClassMetrics
-    from pipelines.reporting.result import Result
 
 ALL_CLASSES_UP_TO = 30  # with more, only the worst and the best are listed, and the matrix is left to the picture
 WORST_AND_BEST = 10
@@ -30,7 +29,7 @@ STREAM_COLOURS = {"appearance": "yellow", "motion": "green", "fused": "bright_bl
 OTHER_COLOUR = "magenta"  # of another program's streams
 
 
-def render(result: "Result", console: PlainConsole, then: str = "") -> None:
+def render(result: Result, console: PlainConsole, then: str = "") -> None:
     """Prints the whole report, and the command that comes next."""
     counts = f"{plural(result.videos, 'video')}, {plural(len(result.classes), 'class')}, {result.of_splits}"
     heading = Text(printable(result.name), style="bold")
@@ -72,7 +71,7 @@ def _section(title: str, body: Table | Text, console: PlainConsole) -> None:
 # ------------------------------------------------------------------ tables
 
 
-def _accuracies(result: "Result") -> Table:
+def _accuracies(result: Result) -> Table:
     table = _table()
     table.add_column("stream", no_wrap=True)
     if result.several:
@@ -95,7 +94,7 @@ def _accuracies(result: "Result") -> Table:
     return table
 
 
-def _class_groups(result: "Result") -> list[tuple[str, "Sequence[ClassMetrics]"]]:
+def _class_groups(result: Result) -> list[tuple[str, "Sequence[ClassMetrics]"]]:
     if len(result.per_class) <= ALL_CLASSES_UP_TO:
         return [("Classes", result.per_class)]
     ordered = sorted(
@@ -106,7 +105,7 @@ def _class_groups(result: "Result") -> list[tuple[str, "Sequence[ClassMetrics]"]
     return [(f"Worst {classes}", ordered[:number]), (f"Best {classes}", ordered[: -number - 1 : -1])]
 
 
-def _classes(result: "Result", rows: "Sequence[ClassMetrics]", width: int) -> Table:
+def _classes(result: Result, rows: "Sequence[ClassMetrics]", width: int) -> Table:
     table = _table()
     has_room = _has_room_for_figures(result, width)
     more = [figure.short for figure in result.class_figures.values()] if has_room else []
@@ -119,13 +118,13 @@ def _classes(result: "Result", rows: "Sequence[ClassMetrics]", width: int) -> Ta
     return table
 
 
-def _has_room_for_figures(result: "Result", width: int) -> bool:
+def _has_room_for_figures(result: Result, width: int) -> bool:
     """Whether the headline stream's figures leave names their room, with one column to spare."""
     headings = [*result.streams, *(figure.short for figure in result.class_figures.values())]
     return width > SHORTEST_NAME + VIDEOS_WIDTH + sum(max(len(heading), 5) + 2 for heading in headings)
 
 
-def _pairs(result: "Result") -> Table | Text:
+def _pairs(result: Result) -> Table | Text:
     if not result.confused:
         return Text("no video was misclassified", style="green")
     table = _table()
@@ -141,7 +140,7 @@ def _pairs(result: "Result") -> Table | Text:
 # ------------------------------------------------------------------ beside others
 
 
-def _published(result: "Result", published: "Published") -> Table:
+def _published(result: Result, published: "Published") -> Table:
     table = _table()
     table.add_column("method")
     table.add_numbers("top-1")
@@ -166,7 +165,7 @@ def _comparison(comparison: "Comparison") -> Table:
     return table
 
 
-def _print_findings(result: "Result", console: PlainConsole) -> None:
+def _print_findings(result: Result, console: PlainConsole) -> None:
     """A line each of motion, fusion weight and calibration; the page has the whole."""
     lines = []
     if effects := result.motion_effects:

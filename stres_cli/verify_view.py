@@ -1,23 +1,21 @@
 """How the result of `verify` looks: a table of the kinds of faults, then each fault; in a log, plain lines."""
 
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
 from rich.text import Text
 
+from pipelines.datasets.splits import in_no_split
 from pipelines.interface.wording import duration, plural, printable, some
 from pipelines.verification.faults import FIXES, Fault, FaultKind
+from pipelines.verify import Result
 from stres_cli.console import PlainConsole
 from stres_cli.tables import Table
-
-if TYPE_CHECKING:
-    from pipelines.verify import Result
 
 SHOWN = 5  # faults of a kind; all of them are in the document of --json
 
 
-def show(result: "Result", console: PlainConsole, then: str) -> None:
+def show(result: Result, console: PlainConsole, then: str) -> None:
     """Prints everything, and the command to run `then`, or "". Names come from folders of data, so they are shown
     without control characters."""
     rate = result.videos / max(result.seconds, 1e-9)
@@ -38,8 +36,6 @@ def show(result: "Result", console: PlainConsole, then: str) -> None:
         if line:
             console.say(line)
     if result.in_no_split:
-        from pipelines.datasets.splits import in_no_split
-
         console.say(in_no_split(result.in_no_split, "the splits"))
     if not result.faults:
         console.say(Text("no faults", style="green").append(printable(f"; next: {then}"), "none"))
@@ -58,7 +54,7 @@ def show(result: "Result", console: PlainConsole, then: str) -> None:
         console.say(f"next: {then}")
 
 
-def _flow_again(result: "Result") -> str:
+def _flow_again(result: Result) -> str:
     """How much flow was recomputed, and why other flow was not."""
     videos, fields = plural(result.recomputed_videos, "video"), plural(result.recomputed_fields, "field")
     done = f"the flow of {videos} was recomputed ({fields})"
@@ -68,14 +64,14 @@ def _flow_again(result: "Result") -> str:
     return "; ".join(parts)
 
 
-def _stored_in_part(result: "Result") -> str:
+def _stored_in_part(result: Result) -> str:
     """Which videos are stored although they are incomplete."""
     kinds = ("truncated", result.truncated), ("damaged", result.damaged)
     parts = [f"{len(videos)} {kind} (--allow-{kind}): {some(videos, 5)}" for kind, videos in kinds if videos]
     return f"stored although incomplete: {'; '.join(parts)}" if parts else ""
 
 
-def _table(result: "Result") -> Table:
+def _table(result: Result) -> Table:
     table = Table("fault", "number", "what to do", title=plural(len(result.faults), "fault"))
     table.columns[1].justify = "right"
     for kind, number in result.counts.items():

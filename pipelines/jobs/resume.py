@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal
 
+from pipelines.datasets.catalogue import artifact_paths, usable_artifacts
 from pipelines.errors import MissingError, StorageError, UsageError, VideoError
 from pipelines.jobs.task import Job, Task, VideoTask, by_video
 from pipelines.runtime.devices import available_cores
@@ -235,8 +236,6 @@ def _look(comparison: Comparison[Task], task: Task) -> _Look:
 def _unlisted_segments(
     job: Job[Task], tasks: Sequence[Task], problems: Sequence[VideoSource], comparison: Comparison[Task]
 ) -> list[str]:
-    from pipelines.datasets.catalogue import artifact_paths
-
     cut = {task.source.path.stem: task for task in tasks if task.source.segment}
     listed = {task.source.id for task in tasks} | {refused.id for refused in problems}
     unlisted = []
@@ -332,8 +331,6 @@ def require_workspace_size(job: Job[Task], division: Division[Task]) -> None:
         UsageError: The other videos have another size: their frames for frames, their flow for flow, or the other kind
             where there is none.
     """
-    from pipelines.datasets.catalogue import usable_artifacts
-
     kinds = sorted(KINDS, key=lambda kind: job.folder != job.workspace.root / kind) if division.to_do else ()
     for path, attributes in itertools.chain.from_iterable(usable_artifacts(job.workspace, kind) for kind in kinds):
         if "width" not in attributes or "source_width" not in attributes:

@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+import h5py
 
 from pipelines.errors import VideoError
 from pipelines.jobs.attributes import stored_library_versions, timing_attributes
@@ -18,9 +20,6 @@ from pipelines.layouts.pictures import Pictures, Series, list_pictures, read_pic
 from pipelines.sources.videos import VideoSource
 from pipelines.storage.hdf5 import USUAL_FPS, ArtifactError, even_times, peek
 from pipelines.video.timing import Timing
-
-if TYPE_CHECKING:
-    import h5py
 
 _MEASURED = 64  # pictures of each kind, for an estimate
 WidthHeight = tuple[int, int]
@@ -157,15 +156,13 @@ def require_match(task: ImportTask, schema: str, has: str, frames: int, size: Wi
 # ------------------------------------------------------------------ what it will cost
 
 
-def measured(task: ImportTask, place: float | None, append: Callable[["h5py.File", list[list[Path]]], None]) -> Probe:
+def measured(task: ImportTask, place: float | None, append: Callable[[h5py.File, list[list[Path]]], None]) -> Probe:
     """Measures what storing a video's pictures takes, from its first ones: they cost the same everywhere.
 
     Args:
         place: None: only counts the pictures.
         append: Stores the pictures of each series that it is given in an HDF5 file.
     """
-    import h5py
-
     found = task.pictures()
     count = len(found[0].paths)
     if place is None:

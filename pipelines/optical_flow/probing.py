@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from pipelines.jobs.task import Probe, Proposal
@@ -89,8 +90,6 @@ def _measure(
     frames: Iterable[np.ndarray], task: FlowTask, account: FlowAccount, size: tuple[int, int] | None = None
 ) -> tuple[int, float, int]:
     """The pairs among `frames`, the seconds to make and store their flow, and its bytes."""
-    import h5py
-
     started = time.perf_counter()
     content = io.BytesIO()
     with h5py.File(content, "w") as file:

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+from matplotlib.figure import Figure
 
 from pipelines.drawing.figures import for_print, png
 from pipelines.reporting import plots
@@ -14,9 +16,6 @@ from pipelines.reporting.tables import tables
 from pipelines.reporting.training_log import Curves
 from pipelines.runtime.progress import OnProgress, Progress
 from pipelines.storage.atomic import storage_errors, write_bytes, write_text
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FigureKind = Literal["png", "svg", "pdf"]
 _KINDS: tuple[FigureKind, ...] = ("png", "svg", "pdf")
@@ -66,7 +65,7 @@ def contents(
     return made | {"report.html": partial(make_page, list(made))}
 
 
-def _drawn(draw: "Callable[[], Figure]", kind: FigureKind, about: str) -> bytes:
+def _drawn(draw: Callable[[], Figure], kind: FigureKind, about: str) -> bytes:
     return png(draw(), about=about) if kind == "png" else for_print(draw(), kind, about)
 
 

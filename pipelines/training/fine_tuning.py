@@ -7,20 +7,20 @@ joint step. Everything is kept but the classifiers, and these too where both run
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.wording import plural
+from pipelines.models import STResNet, load_streams
+from pipelines.models.backbones import FORM_UNKNOWN
+from pipelines.models.weights import read_backbone
 from pipelines.storage.flow_settings import FlowSettings
 from pipelines.storage.provenance import same_origin
 from pipelines.storage.workspace import Workspace
+from pipelines.training.data import TrainingData
 from pipelines.training.recipes import STEPS, StepName
 from pipelines.training.run_config import InitialWeights, NetworkConfig, RunConfig
 from pipelines.training.runs import Run, names_of_runs, run_at
-
-if TYPE_CHECKING:
-    from pipelines.models import STResNet
-    from pipelines.training.data import TrainingData
 
 PREFIX = "run:"
 JOINT: tuple[StepName, ...] = ("joint1", "joint2")
@@ -72,10 +72,8 @@ class SourceStep:
         there, here = self.new_classes
         return f"{text}, with new classifiers: the {here} classes here are not the {there} there"
 
-    def fill(self, network: "STResNet") -> None:
+    def fill(self, network: STResNet) -> None:
         """Loads the weights into `network`. Raises `MissingError` where they do not fit."""
-        from pipelines.models import load_streams
-
         load_streams(network, self.source.run.weights(self.step)["model"], classifiers=self.new_classes is None)
 
 
@@ -258,9 +256,6 @@ def _told_by_network(network: NetworkConfig) -> dict[str, Any]:
 
 
 def _told_by_file(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    from pipelines.models.backbones import FORM_UNKNOWN
-    from pipelines.models.weights import read_backbone
-
     backbone = read_backbone(path)
     if backbone.form is None and given["resnet"] is None:
         raise UsageError(f"--weights {path} {FORM_UNKNOWN}; of the wrong form they would be worth little")
@@ -278,7 +273,7 @@ def flow_difference(run: Run, flow: FlowSettings | None) -> str:
     return f"run {run.name} was trained on other flow: {difference}" if difference else ""
 
 
-def tested_before(source: SourceRun, data: "TrainingData") -> str:
+def tested_before(source: SourceRun, data: TrainingData) -> str:
     """In words, which of the videos tested or held out here the other run was trained on; empty where it was on none.
 
     Videos are the same where their ids and, as far as they are known, their origins are.

@@ -8,13 +8,11 @@ import os
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.storage.atomic import json_text, storage_errors, write_text
 from pipelines.training.recipes import STEPS
-
-if TYPE_CHECKING:
-    from pipelines.training.run_config import RunConfig
+from pipelines.training.run_config import RunConfig
 
 _LAST_LINES = 1 << 16  # bytes, in which there is more than one
 _NOT_DRAWN = ("videos", "updates", "validation_videos")  # of which each line is the mean
@@ -43,7 +41,7 @@ def held_out_accuracy(metrics: Mapping[str, float]) -> float | None:
     return metrics.get(accuracy_name(metrics, "validation_"))
 
 
-def read_records(run_folder: Path, config: "RunConfig | None") -> dict[str, list[dict[str, float]]]:
+def read_records(run_folder: Path, config: RunConfig | None) -> dict[str, list[dict[str, float]]]:
     """What a run logged: of each step that has any, its lines in order, by today's names; a line that is damaged or of
     no number is left out, and so is all of a log that cannot be read.
 

@@ -8,6 +8,8 @@ from typing import Literal
 from pipelines.errors import MissingError
 from pipelines.storage.atomic import read_json
 from pipelines.storage.workspace import Workspace
+from pipelines.training.recipes import STEPS
+from pipelines.training.runs import Run, outdated
 from pipelines.verification.faults import CheckLevel, Fault
 
 Found = tuple[Path, str]
@@ -36,7 +38,6 @@ class FolderTask:
 
     def _check_scores(self) -> list[Found]:
         from pipelines.reporting.evaluations import load_evaluation
-        from pipelines.training.runs import outdated
 
         try:
             attributes = load_evaluation(self.folder).attributes
@@ -48,8 +49,6 @@ class FolderTask:
 
 def _check_run(folder: Path, depth: CheckLevel) -> list[Found]:
     from pipelines.training.checkpoints import CHECKPOINT_SCHEMA, WEIGHTS_SCHEMA
-    from pipelines.training.recipes import STEPS
-    from pipelines.training.runs import Run
 
     run, best, found = Run(folder), Run(folder, "best"), list[Found]()
     for path in (run.config_file, run.split_file):

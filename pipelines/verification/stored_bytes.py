@@ -8,19 +8,17 @@ from collections.abc import Iterator
 from functools import lru_cache
 from math import ceil, prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
 
 from pipelines.verification.faults import FaultFound
-
-if TYPE_CHECKING:
-    import h5py
-    import numpy as np
 
 _CHECKSUM_BYTES = 4
 _LARGEST_CHUNK = 1 << 24  # bytes stored, up to which the sums of `fletcher32` stay below 2^63
 
 
-def stored_chunks(dataset: "h5py.Dataset", name: str, file_bytes: int) -> "list[h5py.h5d.StoreInfo]":
+def stored_chunks(dataset: h5py.Dataset, name: str, file_bytes: int) -> list[h5py.h5d.StoreInfo]:
     """Where the chunks of a dataset are, in the order of their elements; none if it is stored in one piece. Checksums
     count to their `size`.
 
@@ -43,10 +41,8 @@ def stored_chunks(dataset: "h5py.Dataset", name: str, file_bytes: int) -> "list[
     return sorted(chunks, key=lambda chunk: chunk.chunk_offset)
 
 
-def has_checksums(dataset: "h5py.Dataset", chunks: "list[h5py.h5d.StoreInfo]") -> bool:
+def has_checksums(dataset: h5py.Dataset, chunks: list[h5py.h5d.StoreInfo]) -> bool:
     """Whether every chunk ends with its Fletcher-32 checksum, as in every file that stres writes."""
-    import h5py
-
     filters = dataset.id.get_create_plist()
     last = filters.get_nfilters() - 1
     return (
@@ -57,7 +53,7 @@ def has_checksums(dataset: "h5py.Dataset", chunks: "list[h5py.h5d.StoreInfo]") -
     )
 
 
-def checked_bytes(path: Path, chunks: "list[h5py.h5d.StoreInfo]", name: str) -> Iterator[bytes]:
+def checked_bytes(path: Path, chunks: list[h5py.h5d.StoreInfo], name: str) -> Iterator[bytes]:
     """What each chunk holds, still compressed if it is, without its checksum. Raises `FaultFound` at the first one that
     does not match its checksum."""
     with path.open("rb", buffering=0) as file:
@@ -77,8 +73,6 @@ def fletcher32(content: bytes) -> int:
 
     Either half may also be 65535 where this gives 0: sums are modulo 65535.
     """
-    import numpy as np
-
     words = np.frombuffer(content + b"\0" * (len(content) % 2), dtype=">u2").astype(np.int64)
     plain = int(words.sum()) % 65535
     weighted = int(words @ _weights(len(words).bit_length())[-len(words) :]) % 65535 if len(words) else 0
@@ -86,8 +80,6 @@ def fletcher32(content: bytes) -> int:
 
 
 @lru_cache(maxsize=2)
-def _weights(bits: int) -> "np.ndarray":
+def _weights(bits: int) -> np.ndarray:
     """2^bits, ..., 2, 1: the last n of them are how often each of n words is in the sum of sums."""
-    import numpy as np
-
     return np.arange(1 << bits, 0, -1, dtype=np.int64)

@@ -1,7 +1,7 @@
 """Figures with a bar for each class: the accuracy of each stream, and what motion changes."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,14 +17,12 @@ from pipelines.reporting.plots.drawing import (
     stream_colours,
     text_width,
 )
-
-if TYPE_CHECKING:
-    from pipelines.reporting.result import Result
+from pipelines.reporting.result import Result
 
 MOST_EFFECTS = 20  # classes of each kind
 
 
-def per_class(result: "Result") -> Figure:
+def per_class(result: Result) -> Figure:
     """A group of bars for each class, a bar for each stream, the class that the headline stream knows best first.
 
     Many classes are spread over up to three columns, so that the picture stays about as wide as it is tall.
@@ -68,7 +66,7 @@ def _name_classes(axes: Axes, names: Sequence[str], points: float) -> None:
     axes.spines["bottom"].set_visible(False)
 
 
-def motion_effect(result: "Result") -> Figure:
+def motion_effect(result: Result) -> Figure:
     """The classes that motion changes, the most helped above, the most hurt below, at most `MOST_EFFECTS` of each."""
     rows = result.motion(1)[:MOST_EFFECTS] + result.motion(-1)[:MOST_EFFECTS][::-1]
     points = 9.0

@@ -1,6 +1,6 @@
 """The confusion matrix as a figure."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,14 +9,12 @@ from matplotlib.figure import Figure
 
 from pipelines.drawing.figures import GRID, MUTED, SURFACE, TEXT, new_figure, shortened
 from pipelines.reporting.plots.drawing import RAMP, add_title, described, text_width
-
-if TYPE_CHECKING:
-    from pipelines.reporting.result import Result
+from pipelines.reporting.result import Result
 
 NUMBERS_UP_TO = 20  # classes; with more, a number no longer fits its cell
 
 
-def confusion_matrix(result: "Result") -> Figure:
+def confusion_matrix(result: Result) -> Figure:
     """Row-normalised colours, the counts in the cells up to 20 classes; grows with the number of classes."""
     counts = np.array(result.confusion)
     number = len(counts)

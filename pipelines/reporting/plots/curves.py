@@ -1,27 +1,22 @@
 """Figures with curves: fusion weight, calibration, training. The page shows their panels, too."""
 
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 
+from pipelines.analysis.calibration import Calibration
+from pipelines.analysis.fusion import WeightSweep
 from pipelines.drawing.figures import MUTED, TEXT, shortened
 from pipelines.interface.wording import percent
 from pipelines.reporting.plots.drawing import HURT, STREAM_COLOURS, Panel, PanelGrid, described
-from pipelines.reporting.training_log import thinned
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pipelines.analysis.calibration import Calibration
-    from pipelines.analysis.fusion import WeightSweep
-    from pipelines.reporting.result import Result
-    from pipelines.reporting.training_log import Curves
+from pipelines.reporting.result import Result
+from pipelines.reporting.training_log import Curves, thinned
 
 ACCURACY = "training accuracy"
 
 
-def fusion_weight(result: "Result") -> PanelGrid:
+def fusion_weight(result: Result) -> PanelGrid:
     """Top-1 over the weight of the first stream, one panel a pair of streams."""
     panels = [
         Panel(f"{shortened(one.first)} with {shortened(one.second)}", 5.2, 2.8, partial(_draw_sweep, one))
@@ -31,7 +26,7 @@ def fusion_weight(result: "Result") -> PanelGrid:
     return PanelGrid("Fusion weight", subtitle, [[panel] for panel in panels])
 
 
-def _draw_sweep(sweep: "WeightSweep", axes: Axes) -> None:
+def _draw_sweep(sweep: WeightSweep, axes: Axes) -> None:
     top1 = [100 * value for value in sweep.top1]
     axes.plot(sweep.weights, top1, "o-", color=STREAM_COLOURS["fused"], markersize=4)
     label = f"used: {sweep.used_in_words}"
@@ -44,7 +39,7 @@ def _draw_sweep(sweep: "WeightSweep", axes: Axes) -> None:
     axes.legend(frameon=False, fontsize=8, labelcolor=TEXT)
 
 
-def calibration(result: "Result") -> PanelGrid:
+def calibration(result: Result) -> PanelGrid:
     """A reliability curve a stream; a point's area grows with its bin's number of videos."""
     panels = [
         Panel(f"{stream}: ECE {percent(values.ece)} %", 2.7, 2.7, partial(_draw_reliability, stream, values))
@@ -53,7 +48,7 @@ def calibration(result: "Result") -> PanelGrid:
     return PanelGrid("Calibration", described(result), [panels])
 
 
-def _draw_reliability(stream: str, values: "Calibration", axes: Axes) -> None:
+def _draw_reliability(stream: str, values: Calibration, axes: Axes) -> None:
     colour = STREAM_COLOURS[stream]
     bins = [bin_ for bin_ in values.bins if bin_.count]
     most = max(bin_.count for bin_ in bins)
@@ -68,7 +63,7 @@ def _draw_reliability(stream: str, values: "Calibration", axes: Axes) -> None:
     axes.set_ylabel("accuracy, %", color=MUTED, fontsize=8)
 
 
-def training(result: "Result", curves: "Sequence[Curves]") -> PanelGrid:
+def training(result: Result, curves: Sequence[Curves]) -> PanelGrid:
     """A row for each run and step: its loss, and its accuracy on training clips; dashed with dots where held out."""
     rows = []
     for each in curves:
@@ -81,7 +76,7 @@ def training(result: "Result", curves: "Sequence[Curves]") -> PanelGrid:
     return PanelGrid("Training", f"{described(result)} · loss: mean over frames and streams{dashed}", rows)
 
 
-def _draw_log(records: "list[dict[str, float]]", what: str, axes: Axes) -> None:
+def _draw_log(records: list[dict[str, float]], what: str, axes: Axes) -> None:
     columns = {"loss": ("loss", MUTED, 1)}
     if what == ACCURACY:
         columns = {f"{stream}_accuracy": (stream, colour, 100) for stream, colour in STREAM_COLOURS.items()}

@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 from matplotlib.axes import Axes
@@ -14,9 +14,7 @@ from matplotlib.textpath import text_to_path
 
 from pipelines.drawing.figures import GRID, MUTED, TEXT, new_figure, saved, shortened
 from pipelines.interface.wording import percent
-
-if TYPE_CHECKING:
-    from pipelines.reporting.result import Result
+from pipelines.reporting.result import Result
 
 HURT = "#d55e00"
 RAMP = ("#e3effa", "#9ecae9", "#4a98c9", "#1764ab", "#08306b")
@@ -60,7 +58,7 @@ def add_title(figure: Figure, left: float, title: str, subtitle: str) -> None:
     figure.text(left, 1 - 0.32 / height, subtitle, fontsize=8.5, color=MUTED, **style)
 
 
-def described(result: "Result") -> str:
+def described(result: Result) -> str:
     """Run, stream and accuracy on one line."""
     name, title = next(iter(result.accuracies.items()))
     accuracy = getattr(result.streams[result.headline], name)
