@@ -121,7 +121,6 @@ def run(
         StorageError: Timelines or the CSV file cannot be written.
     """
     from pipelines.evaluation.fusion_weight import known_weight
-    from pipelines.prediction.speed import about_speed
 
     chosen = ranks().broadcast_from_rank0(
         lambda: choose_run(Workspace(config.workspace), config.run, config.step, config.checkpoint)
@@ -132,6 +131,8 @@ def run(
         lambda: known_weight(chosen, config.fusion_weight, Workspace(config.workspace), config.run)
     )
     predictor = _predictor(replace(config, fusion_weight=weight), chosen)
+    from pipelines.prediction.speed import about_speed  # loads torch, which a workspace without runs is spared
+
     on_progress = ranks().speaker(on_progress)
     for text in (chosen.warning, about_weight, about_speed(chosen.run, chosen.step), *notes):
         if text:
