@@ -30,7 +30,7 @@ from pipelines.training.fine_tuning import (
 )
 from pipelines.training.pictures import input_size, median_picture, sentences
 from pipelines.training.recipes import Step, StepName
-from pipelines.training.run_config import RunConfig, weights_digest
+from pipelines.training.run_config import InitialWeights, RunConfig, weights_digest
 from pipelines.training.runs import (
     Run,
     archive,
@@ -148,16 +148,7 @@ def _begin(
     source_steps: dict[StepName, SourceStep] = {}
     known = run.config() if run.config_file.exists() and not overwrite else None
     if "student" in selected:
-        teacher = find_teacher(run, base, [*finished, *selected], known)
-        own = {**(known.steps if known else {}), **config.steps}
-        pool = (base.config().steps if teacher.sha256 else own)[teacher.step].step.temporal_pool
-        student = replace(config.steps["student"], teacher=teacher)
-        if pool is not None and student.step.frames < pool[0]:
-            raise UsageError(
-                f"--frames {student.step.frames} for student: its teacher {teacher.step} pools over {pool[0]} frames, "
-                "give at least as many"
-            )
-        config = replace(config, steps={**config.steps, "student": student})
+        config = _with_teacher(config, find_teacher(run, base, [*finished, *selected], known), base, known)
     source = find_source(config.weights, workspace)
     lender = source.run if source is not None else base if base != run else None
     config = replace(config, network=network_of_weights(config, given, lender, known))
@@ -185,15 +176,34 @@ def _begin(
         if not overwrite:
             write_or_compare(run, config, data, write=False)
         return prepared
+    _write(prepared, workspace, held, overwrite=overwrite)
+    return prepared
+
+
+def _with_teacher(config: RunConfig, teacher: InitialWeights, base: Run, known: RunConfig | None) -> RunConfig:
+    """`config` with what its student learns from, a step of `base` or of this run, `known` if it was begun before."""
+    own = {**(known.steps if known else {}), **config.steps}
+    pool = (base.config().steps if teacher.sha256 else own)[teacher.step].step.temporal_pool
+    student = replace(config.steps["student"], teacher=teacher)
+    if pool is not None and student.step.frames < pool[0]:
+        raise UsageError(
+            f"--frames {student.step.frames} for student: its teacher {teacher.step} pools over {pool[0]} frames, "
+            "give at least as many"
+        )
+    return replace(config, steps={**config.steps, "student": student})
+
+
+def _write(prepared: PreparedRun, workspace: Workspace, held: contextlib.ExitStack, *, overwrite: bool) -> None:
+    """Writes the run's folder, or compares the one that is there, and keeps other trainers out while `held` is."""
+    run, config = prepared.run, prepared.config
     if overwrite:
         archive(workspace, run)
-    if to_do := [run.weights_file(name).parent for name in selected if not run.weights_file(name).exists()]:
+    if to_do := [run.weights_file(name).parent for name in config.steps if not run.weights_file(name).exists()]:
         require_writable(workspace.root, run.folder, run.folder / "tensorboard", *to_do)
     held.enter_context(only_trainer(run))
     remove_left_over_temporary_files(workspace.root, below=False)
     remove_left_over_temporary_files(run.folder)
-    write_or_compare(run, config, data)
-    return prepared
+    write_or_compare(run, config, prepared.data)
 
 
 def resolve_precision(asked: str, device: torch.device, recipe: str = "") -> Precision:
