@@ -25,6 +25,8 @@ from pipelines.sources.lists import listed_labels
 from pipelines.sources.names import is_video, split_of, splits_of
 from pipelines.storage.workspace import UNLABELLED
 
+NO_VIDEO = "not a video by its name"
+"""Why a file is skipped, as the account of the videos says it."""
 _MEANINGLESS = re.compile(r"part[_-]?\d+|replacement.*", re.IGNORECASE)  # folders of Kinetics' archives
 
 
@@ -164,7 +166,7 @@ def _add_files(read: FolderOfVideos, parent: Path, names: list[str]) -> None:
     for name in names:
         path = parent / name
         if not is_video(path):
-            read.skipped["not a video by its name"] += 1
+            read.skipped[NO_VIDEO] += 1
             read.suffixes[path.suffix.lower() or "no suffix"] += 1
             is_annotation = path.suffix == ".csv" and below in ((), ("annotations",))
             if is_annotation or name in ("metadata.csv", "metadata.jsonl"):

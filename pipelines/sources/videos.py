@@ -17,7 +17,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option
 from pipelines.interface.wording import plural, some
-from pipelines.sources.class_folders import is_workspace, read_class_folders
+from pipelines.sources.class_folders import NO_VIDEO, is_workspace, read_class_folders
 from pipelines.sources.lists import read_list
 from pipelines.sources.names import VIDEO_SUFFIXES, is_video, split_of
 from pipelines.sources.source import VideoSource
@@ -210,9 +210,6 @@ def find_videos(
         return VideoList(found, ignored, problems, account)
     videos, refused = refuse_unusable(found)
     return VideoList(videos, ignored, [*problems, *refused], account)
-
-
-NO_VIDEO = "not a video by its name"
 
 
 def _refuse_unread(read_as: ReadAs, what: str, read: Collection[str] = ()) -> None:

@@ -1,14 +1,12 @@
 from pipelines import export as stage
 from pipelines.interface.options import python_command
 from pipelines.interface.wording import percent
+from stres_cli import NOTHING_WRITTEN_IN_PART
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI
 
 
-@command(
-    example="stres export model.onnx --run split1",
-    interrupted="interrupted: no incomplete file is left; run the command again",
-)
+@command(example="stres export model.onnx --run split1", interrupted=NOTHING_WRITTEN_IN_PART)
 def export(ui: CommandUI, config: stage.Config) -> None:
     """Write a run's network as one file that runs without stres, with a model card.
 

@@ -3,13 +3,14 @@ import shlex
 from pipelines.importing import scores as stage
 from pipelines.interface.options import command_line
 from pipelines.interface.wording import percent, plural, some
+from stres_cli import NOTHING_WRITTEN_IN_PART
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI
 
 
 @command(
     example="stres import-scores --name tsn --appearance rgb.npz --motion flow.npz --splits ucfTrainTestlist/",
-    interrupted="interrupted: no incomplete file is left; run the command again",
+    interrupted=NOTHING_WRITTEN_IN_PART,
 )
 def import_scores(ui: CommandUI, config: stage.Config) -> None:
     """Import the scores of another program as those of a run, for reports, comparisons and fusion.

@@ -2,14 +2,12 @@ import shlex
 
 from pipelines.importing import weights as stage
 from pipelines.interface.wording import plural
+from stres_cli import NOTHING_WRITTEN_IN_PART
 from stres_cli.config_options import command
 from stres_cli.console import CommandUI
 
 
-@command(
-    example="stres import-weights imagenet-resnet-50-dag.mat -o resnet50.pth",
-    interrupted="interrupted: no incomplete file is left; run the command again",
-)
+@command(example="stres import-weights imagenet-resnet-50-dag.mat -o resnet50.pth", interrupted=NOTHING_WRITTEN_IN_PART)
 def import_weights(ui: CommandUI, config: stage.Config) -> None:
     """Convert a pretrained ResNet of another program into a file that describes itself.
 
