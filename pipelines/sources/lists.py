@@ -60,21 +60,11 @@ def read_list(
     notes: list[str] = []
     folders = _folders(list_file, relative_to)
     entries = three_columns(list(read_entries(list_file, folders, notes, label_column, whole_videos)))
-    if not pictures and entries and not any(is_video(Path(entry.path)) for entry in entries[:100]):
-        first = entries[0]
-        if any(os.path.isdir(folder / first.path) for folder in folders):
-            raise UsageError(
-                f"{first.where} names a folder, {first.path}: a list of folders of pictures (rawframes) is for `stres "
-                f"import-frames DIR --list {list_file}`"
-            )
-    entries = with_class_names(entries, list_file, class_names, notes)
-    no_split = [entry.split for entry in entries if entry.split and not split_of(entry.split)]
-    if no_split:
-        notes.append(
-            f"{plural(len(no_split), 'row')} of {list_file} in no split: {some(sorted(set(no_split)))} is none of "
-            "train, validation and test"
-        )
-    entries = [replace(entry, split=split_of(entry.split)) for entry in entries]
+    if not pictures:
+        _refuse_folders_of_pictures(entries, list_file, folders)
+    entries = _with_splits(with_class_names(entries, list_file, class_names, notes), list_file, notes)
+    of_segments = any(entry.segment for entry in entries)
+    entries = _without_unlabelled_segments(entries, list_file, notes)
     of_list = _split_of_list(list_file)
     by_stem = cache(lambda: _videos_by_stem(folders[0]))  # only where it is needed
     names = cache(_names)
@@ -82,12 +72,6 @@ def read_list(
     known_as: dict[tuple[Path, Segment | None], Entry] = {}
     in_split: dict[Path, Entry] = {}
     twice = 0
-    of_segments = any(entry.segment for entry in entries)
-    has_labels = any(entry.label for entry in entries)
-    unwanted = [entry for entry in entries if entry.segment and not entry.label] if has_labels else []
-    if unwanted:
-        notes.append(f"{plural(len(unwanted), 'segment')} of {list_file} without a label: left out")
-        entries = [entry for entry in entries if entry.label or not entry.segment]
     for entry in entries:
         label = entry.label or UNLABELLED
         require_class_name(label, entry.where)
@@ -120,6 +104,38 @@ def read_list(
         have = "has" if unlabelled == 1 else "have"
         notes.append(f"{unlabelled} of {plural(len(videos), 'video')} of {list_file} {have} no label")
     return videos, notes
+
+
+def _refuse_folders_of_pictures(entries: Sequence[Entry], list_file: Path, folders: Sequence[Path]) -> None:
+    if not entries or any(is_video(Path(entry.path)) for entry in entries[:100]):
+        return
+    first = entries[0]
+    if any(os.path.isdir(folder / first.path) for folder in folders):
+        raise UsageError(
+            f"{first.where} names a folder, {first.path}: a list of folders of pictures (rawframes) is for `stres "
+            f"import-frames DIR --list {list_file}`"
+        )
+
+
+def _with_splits(entries: Sequence[Entry], list_file: Path, notes: list[str]) -> list[Entry]:
+    """The entries with their splits as stres calls them; what names none of these is noted, and no split."""
+    no_split = [entry.split for entry in entries if entry.split and not split_of(entry.split)]
+    if no_split:
+        notes.append(
+            f"{plural(len(no_split), 'row')} of {list_file} in no split: {some(sorted(set(no_split)))} is none of "
+            "train, validation and test"
+        )
+    return [replace(entry, split=split_of(entry.split)) for entry in entries]
+
+
+def _without_unlabelled_segments(entries: list[Entry], list_file: Path, notes: list[str]) -> list[Entry]:
+    """The entries less the segments without a label, where the list gives labels at all."""
+    has_labels = any(entry.label for entry in entries)
+    unwanted = [entry for entry in entries if entry.segment and not entry.label] if has_labels else []
+    if not unwanted:
+        return entries
+    notes.append(f"{plural(len(unwanted), 'segment')} of {list_file} without a label: left out")
+    return [entry for entry in entries if entry.label or not entry.segment]
 
 
 def read_lines(list_file: Path) -> list[tuple[str, str]]:
