@@ -4,6 +4,7 @@ Letters: V videos, C classes. Neither frames nor flow nor weights are needed. Wh
 `scores/<name>/imported/`.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +19,9 @@ from pipelines.storage.provenance import sha256_of
 from pipelines.storage.workspace import Workspace, is_plain_name
 
 if TYPE_CHECKING:
+    from pipelines.analysis.score_rows import MatchedRows
     from pipelines.datasets.split_lists import Split
+    from pipelines.evaluation.scores import Scores
 
 _STREAMS = "Scores of each stream"
 _VIDEOS = "Videos and classes"
@@ -112,14 +115,13 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     import numpy as np
 
     from pipelines.analysis.fusion import fuse
-    from pipelines.analysis.score_files import divided, read_score_file
+    from pipelines.analysis.score_files import read_score_file
     from pipelines.analysis.score_rows import match_rows
-    from pipelines.evaluation.metrics import log_probabilities, results_document, stream_metrics
+    from pipelines.evaluation.metrics import log_probabilities, stream_metrics
     from pipelines.evaluation.protocols import IMPORTED
-    from pipelines.evaluation.scores import Scores, write_scores
+    from pipelines.evaluation.scores import Scores
     from pipelines.sources.class_names import read_class_names
     from pipelines.sources.lists import read_lines
-    from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable, write_json
 
     workspace = Workspace(config.workspace)
     folder = workspace.scores / config.name / IMPORTED
@@ -147,14 +149,6 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
             f"{', '.join(map(str, config.places.values()))}: none of {plural(len(common), 'video')} that every file "
             f"has is a test video of split {config.split}{f' of {split.source}' if split else ''}"
         )
-    ignored: dict[str, tuple[str, ...]] = {}
-    if split:
-        training, apart = set(split.train), set(split.held_apart)
-        ignored = {
-            "for training": tuple(video for video in common if video in training),
-            "in no side of the split": tuple(video for video in common if video in apart),
-            "in no list": tuple(dict.fromkeys(name for table in tables.values() for name in table.unknown)),
-        }
     taken = {stream: table.scores[[table.row_of[video] for video in videos]] for stream, table in tables.items()}
     constant = [video for row, video in enumerate(videos) if any(np.ptp(x[row]) == 0 for x in taken.values())]
     logits = {s: log_probabilities(x) if files[s].probabilities else x for s, x in taken.items()}
@@ -173,15 +167,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     )
     missing = [video for video in wanted if video not in scored]
     if not config.dry_run:
-        require_writable(folder)
-        remove_left_over_temporary_files(folder)
-        attributes: dict[str, Any] = {"run": config.name, "split": config.split, "step": IMPORTED, **protocol}
-        for stream, place in config.places.items():
-            attributes[f"{stream}_from"] = str(place)
-            attributes[f"{stream}_from_sha256"] = sha256_of(divided(place)[0])
-        results = results_document(protocol, config.split, config.name, scores)
-        write_scores(folder / "scores.h5", scores, attributes)
-        write_json(folder / "results.json", results | {"step": IMPORTED, "missing": missing, "failed": []})
+        _write(config, folder, scores, protocol, missing)
     return Result(
         name=config.name,
         folder=str(folder),
@@ -192,9 +178,38 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         holds={s: "probabilities" if file.probabilities else "logits or other scores" for s, file in files.items()},
         checked_against=split.source if split else "",
         missing=tuple(missing),
-        ignored={reason: names for reason, names in ignored.items() if names},
+        ignored=_ignored(split, common, tables.values()) if split else {},
         constant=tuple(constant),
     )
+
+
+def _ignored(split: "Split", common: Sequence[str], tables: Iterable["MatchedRows"]) -> dict[str, tuple[str, ...]]:
+    """The videos of the files that are not tested, by the reason."""
+    training, apart = set(split.train), set(split.held_apart)
+    reasons = {
+        "for training": tuple(video for video in common if video in training),
+        "in no side of the split": tuple(video for video in common if video in apart),
+        "in no list": tuple(dict.fromkeys(name for table in tables for name in table.unknown)),
+    }
+    return {reason: videos for reason, videos in reasons.items() if videos}
+
+
+def _write(config: Config, folder: Path, scores: "Scores", protocol: Mapping[str, Any], missing: list[str]) -> None:
+    from pipelines.analysis.score_files import divided
+    from pipelines.evaluation.metrics import results_document
+    from pipelines.evaluation.protocols import IMPORTED
+    from pipelines.evaluation.scores import write_scores
+    from pipelines.storage.atomic import remove_left_over_temporary_files, require_writable, write_json
+
+    require_writable(folder)
+    remove_left_over_temporary_files(folder)
+    attributes: dict[str, Any] = {"run": config.name, "split": config.split, "step": IMPORTED, **protocol}
+    for stream, place in config.places.items():
+        attributes[f"{stream}_from"] = str(place)
+        attributes[f"{stream}_from_sha256"] = sha256_of(divided(place)[0])
+    results = results_document(protocol, config.split, config.name, scores)
+    write_scores(folder / "scores.h5", scores, attributes)
+    write_json(folder / "results.json", results | {"step": IMPORTED, "missing": missing, "failed": []})
 
 
 def _require_free(workspace: Workspace, folder: Path, overwrite: bool) -> None:
