@@ -166,7 +166,7 @@ def test_what_the_page_lets_one_download_holds_the_numbers_that_it_shows(
     page = Path(result.files["report.html"]).read_text("utf-8")
     links = re.findall('<a href="([^"]*)" download>', page)
     assert set(links) == set(result.files) - {"report.html"}  # each file, and no other
-    assert page.count(html.escape(result.citation)) == 11  # below the numbers, and in each section that has some
+    assert html.unescape(page).count(result.citation) == 11  # below the numbers, and in each section that has some
     for section, name in (("accuracy", "summary"), ("pairs", "confused_pairs")):
         text = re.search(f'<section id="{section}".*?</section>', page, re.DOTALL)[0]
         shown = [
