@@ -45,9 +45,9 @@ def page(
     curves: Sequence[Curves],
     thumbnails: Mapping[int, Thumbnail],
     configurations: Mapping[str, RunConfig | None],
-    files: Collection[str] = (),
-    beside: str = "",
-    duplicates: Mapping[str, str | None] | None = None,
+    files: Collection[str],
+    beside: str,
+    duplicates: Mapping[str, str | None],
 ) -> str:
     """Makes the HTML document. Every name that came from data is escaped; no script but the page's own can run.
 
@@ -75,7 +75,7 @@ def page(
         },
         files=files,
         beside=beside,
-        duplicates=duplicates or {},
+        duplicates=duplicates,
         held_out=any(one.held_out for one in curves),
         listed=LISTED,
         most_gray_levels=MOST,
