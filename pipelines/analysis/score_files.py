@@ -23,6 +23,7 @@ import numpy as np
 from pipelines.datasets.video_names import VideoNames
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.wording import plural, some
+from pipelines.storage.hdf5 import damaged, open_file, require_own_data
 
 KINDS = (".csv", ".npz", ".npy", ".h5", ".hdf5")
 _PICKLES = (".pkl", ".pickle", ".pth", ".pt")
@@ -215,8 +216,6 @@ def _read_numpy(path: Path, array: str) -> dict[str, Any]:
 
 
 def _read_hdf5(path: Path) -> dict[str, Any]:
-    from pipelines.storage.hdf5 import damaged, open_file, require_own_data
-
     with open_file(path) as file:
         with damaged(path):
             names = list(file)

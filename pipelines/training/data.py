@@ -158,12 +158,7 @@ def find_training_data(
         tell(why)
     without_class = []
     if settings.unlabelled:
-        without_class = [one for one in catalogue.videos if one.class_name == UNLABELLED and one.has(streams)]
-        if not without_class:
-            raise MissingError(
-                f"--unlabelled: no video without a class has frames and flow in {root}: run `stres extract-frames` and "
-                "`stres extract-flow` on a folder of such videos first"
-            )
+        without_class = _without_class(catalogue, streams, root)
         tell(f"the student also matches its teacher on {plural(len(without_class), 'video')} without a class")
     flow = None
     if "motion" in streams or all(video.has_flow for video in resolved.train):
@@ -185,6 +180,16 @@ def find_training_data(
         sources=origins_of([*trained, *held_out, *resolved.test]),
         problems=[problem for problem in catalogue.problems if problem.id in in_training],
     )
+
+
+def _without_class(catalogue: Catalogue, streams: Collection[StreamName], root: Path) -> list[Video]:
+    videos = [video for video in catalogue.videos if video.class_name == UNLABELLED and video.has(streams)]
+    if not videos:
+        raise MissingError(
+            f"--unlabelled: no video without a class has frames and flow in {root}: run `stres extract-frames` and "
+            "`stres extract-flow` on a folder of such videos first"
+        )
+    return videos
 
 
 def _held_out(resolved: ResolvedSplit, split: Split, settings: "TrainingSettings") -> tuple[HeldOut, set[str], str]:
