@@ -135,10 +135,7 @@ def find_training_data(
         raise MissingError(
             f"none of the {len(split.train)} training videos of split {split.number} has "
             f"{' and '.join('frames' if stream == 'appearance' else 'flow' for stream in sorted(streams))} in {root}: "
-            + (
-                what_they_lack(resolved.missing_train, catalogue)
-                or "run `stres extract-frames` and `stres extract-flow` on the videos first"
-            )
+            + (what_they_lack(resolved.missing_train, catalogue) or _none_alike(resolved.missing_train[0], catalogue))
             + _one_stream(split, catalogue, exclude, streams)
         )
     for text in _sentences(resolved, catalogue, streams, settings.balance or "none"):
@@ -269,6 +266,19 @@ def _of_their_groups(split: Split, left: list[str], held: Collection[str]) -> st
         return ""
     groups = plural(len(leaking), "group has", "groups have")
     return f"; {groups} others that are trained on, for example {leaking[0]}: held-out accuracy will be too high"
+
+
+def _none_alike(id_: str, catalogue: Catalogue) -> str:
+    """What to do where the workspace has no video that is called like the lists', of which `id_` is one."""
+    extract = "run `stres extract-frames` and `stres extract-flow` on"
+    if not catalogue.videos:
+        return f"{extract} the videos first"
+    class_name = id_.partition("/")[0]
+    there = next((video for video in catalogue.videos if video.class_name == class_name), catalogue.videos[0])
+    return (
+        f"the lists name {id_!r}, the workspace has {plural(len(catalogue.videos), 'video')}, such as {there.id!r}: "
+        f"correct the lists, or {extract} the lists' videos"
+    )
 
 
 def _one_stream(split: Split, catalogue: Catalogue, exclude: Collection[str], streams: Collection[StreamName]) -> str:

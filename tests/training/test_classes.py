@@ -66,6 +66,14 @@ def test_balance_trains_otherwise_and_belongs_to_the_run(workspace, balance):
         train.run(config(workspace, **one, balance="none"))
 
 
+def test_lists_of_other_names_than_the_workspaces_are_shown_beside_them(workspace):
+    split_of(workspace, ["jump/jump0 20", "wave/wave0 20"], ["jump/jump1 20"], "jump", "wave")
+    with pytest.raises(
+        MissingError, match=r"the lists name 'jump/jump0 20', the workspace has .* such as 'jump/jump0'"
+    ):
+        find(workspace, [])
+
+
 def test_a_single_class_is_refused_with_what_it_means(workspace):
     split_of(workspace, ["jump/jump0"], ["jump/jump1"], "jump")
     with pytest.raises(UsageError, match=r"one class only, 'jump': a network of one class .* nothing; extract videos"):
