@@ -12,7 +12,7 @@ from pathlib import Path
 from pipelines.errors import VideoError
 from pipelines.jobs.attributes import video_attributes
 from pipelines.jobs.resume import require_imported_size
-from pipelines.jobs.segments import Targets, announced_frames, deal, store_parts
+from pipelines.jobs.segments import Targets, announced_frames, deal, fitting, store_parts
 from pipelines.jobs.task import Probe
 from pipelines.runtime.worker_pool import Report
 from pipelines.sources.videos import VideoSource
@@ -55,6 +55,9 @@ def store_segments(tasks: Sequence[FrameTask], report: Report) -> list[int | Vid
 
     def store(tasks: Sequence[FrameTask], clock: FrameClock | None) -> None:
         with _open(tasks[0]) as reader:
+            tasks = fitting(reader, tasks, targets, FRAMES_SCHEMA)
+            if not tasks:
+                return
             for picture, parts, ended in deal(reader, tasks, clock, lambda: report(0)):
                 for part in ended:
                     if part.problem:

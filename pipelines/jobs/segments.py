@@ -15,6 +15,7 @@ import numpy as np
 from pipelines.errors import VideoError
 from pipelines.interface.wording import plural
 from pipelines.jobs.attributes import SEGMENT_ATTRIBUTES, video_attributes
+from pipelines.jobs.resume import require_imported_size
 from pipelines.jobs.task import Task, VideoTask
 from pipelines.sources.segments import Segment
 from pipelines.video.decoding import VideoReader
@@ -129,6 +130,19 @@ def deal(
             length += f" and {(clock or reader.clock).timing().duration:.3f} s"
         part.problem = f"{part.segment.too_late}, which has {length}"
     yield None, (), [*going, *late]
+
+
+def fitting(reader: VideoReader, tasks: Sequence[Task], targets: "Targets[Task, Writer]", schema: str) -> list[Task]:
+    """The tasks whose other artifact was not imported in another size; the others fail."""
+    fit = []
+    for task in tasks:
+        try:
+            require_imported_size(task.target, schema, reader.width, reader.height)
+        except VideoError as error:
+            targets.outcomes[task.target] = error
+        else:
+            fit.append(task)
+    return fit
 
 
 def announced_frames(task: VideoTask, reader: VideoReader) -> int:

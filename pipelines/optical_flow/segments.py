@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from pipelines.errors import VideoError
-from pipelines.jobs.segments import Part, Targets, UnusableStamps, deal, store_parts
+from pipelines.jobs.segments import Part, Targets, UnusableStamps, deal, fitting, store_parts
 from pipelines.optical_flow.batch import BatchFlow
 from pipelines.optical_flow.store import (
     DecodedFrames,
@@ -22,7 +22,7 @@ from pipelines.optical_flow.store import (
     require_pairs,
 )
 from pipelines.runtime.worker_pool import Report
-from pipelines.storage.flow_file import FlowWriter, new_flow_file
+from pipelines.storage.flow_file import FLOW_SCHEMA, FlowWriter, new_flow_file
 from pipelines.video.timing import FrameClock
 
 _Part = Part[FlowTask]
@@ -59,6 +59,9 @@ class _Pass:
 
     def run(self) -> None:
         with DecodedFrames(self.task) as frames:
+            self.tasks = fitting(frames.reader, self.tasks, self.targets, FLOW_SCHEMA)
+            if not self.tasks:
+                return
             pictures, method = self._pictures(frames), method_of(self.task)
             flow = quantised_flow(pictures, method, self.task.settings, self.task.device, frames.size, self.task.mixer)
             with contextlib.closing(flow) as batches:

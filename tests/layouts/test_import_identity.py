@@ -66,6 +66,18 @@ def test_frames_and_flow_of_a_video_are_not_stored_beside_imported_ones_of_anoth
         assert (result.done, result.failed) == (0, 1)
         advice = f"was imported at 40x32: give the --short-side that makes both equal, or {instead[stage]}, or delete"
         assert advice in result.failures[0].reason
+    listed = tmp_path / "videos/list.csv"
+    listed.write_text("path,start,end,label\nwalk/c.mkv,0,0.08,walk\nwalk/c.mkv,0.04,0.12,walk\n")
+    write(f"{tmp_path}/u/walk/c_0.000-0.080/img_{{:05d}}.png", [10, 20])
+    write(f"{tmp_path}/v/walk/c_0.000-0.080/x_{{:05d}}.png", [10])
+    write(f"{tmp_path}/v/walk/c_0.000-0.080/y_{{:05d}}.png", [10])
+    frames(Workspace(tmp_path / "frames"), tmp_path / "u")
+    flow(Workspace(tmp_path / "flow"), tmp_path / "v")
+    for stage, name in ((extract_flow, "frames"), (extract_frames, "flow")):
+        settings = {"method": "farneback"} if stage is extract_flow else {}
+        result = stage.run(stage.Config(tmp_path / name, str(listed), workers=1, **settings))
+        assert (result.done, result.failed) == (1, 2)  # with the row of the whole video
+        assert any("c_0.000-0.080" in row.reason and "was imported at 40x32" in row.reason for row in result.failures)
     result = extract_frames.run(extract_frames.Config(tmp_path / "frames", str(tmp_path / "videos"), workers=1))
     assert result.failures[0].reason.startswith(f"two sources of one name: {tmp_path}/u/walk/c/img_*.png and")
 
