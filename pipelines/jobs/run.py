@@ -24,6 +24,7 @@ from pipelines.storage.atomic import (
     is_locked,
     locked,
     remove_left_over_temporary_files,
+    require_place,
     require_writable,
     storage_errors,
 )
@@ -58,7 +59,7 @@ def run_job(
         on_probe: Receives each probe of a dry run.
 
     Raises:
-        StorageError: Writing fails, which ends the job.
+        StorageError: Writing fails, which ends the job; or a dry run finds that the workspace cannot be made.
     """
     what = what_are([*division.to_do, *division.done])
     refused = [job.failure(video, video.problem) for video in division.problems]
@@ -79,6 +80,8 @@ def run_job(
         )
 
     if job.dry_run:
+        if division.to_do:
+            require_place(job.workspace.root)
         cost = ranks().broadcast_from_rank0(lambda: estimate(job, division.to_do, on_probe))
         return result([*refused, *cost.failures], estimate=cost)
     create_folder(job.workspace.root)

@@ -82,6 +82,18 @@ def require_writable(*folders: Path, files: Sequence[Path] = (), room: int = 0) 
             )
 
 
+def require_place(folder: Path) -> None:
+    """Checks that a folder can be made or written to, as far as that shows without writing. Raises `StorageError`."""
+    place = _place_of(folder)
+    with storage_errors(folder):
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if os.statvfs(place).f_flag & os.ST_RDONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def _require_file(path: Path) -> None:
     """Raises `StorageError` where a folder has the name, or a device or pipe, which the superuser would replace."""
     if path.absolute().parent == Path("/dev") or (os.path.exists(path) and not os.path.isfile(path)):

@@ -16,6 +16,7 @@ from pipelines.storage.atomic import (
     locked,
     read_json,
     remove_left_over_temporary_files,
+    require_place,
     require_writable,
     storage_errors,
     write_json,
@@ -217,6 +218,17 @@ def test_a_lock_that_is_never_given_back_is_waited_for_only_so_long(tmp_path, mo
 def test_places_to_write_are_tried_beforehand_and_nothing_is_left_there(tmp_path):
     require_writable(tmp_path / "a" / "b", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_is_told_to_be_none_without_writing(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    require_place(tmp_path / "a" / "b")
+    with pytest.raises(StorageError, match="a part of this path is a file"):
+        require_place(tmp_path / "file" / "a")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the superuser may write everywhere
+    with pytest.raises(StorageError, match="permission denied: choose another --workspace"):
+        require_place(tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_what_does_not_fit_on_the_disk_is_refused_beforehand(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines import __version__, extract_flow
 from pipelines.datasets.catalogue import load_catalogue
-from pipelines.errors import UsageError, VideoError
+from pipelines.errors import StorageError, UsageError, VideoError
 from pipelines.extract_frames import Config, run
 from pipelines.jobs.frames import FrameTask, store_frames
 from pipelines.runtime.progress import Progress
@@ -335,6 +335,10 @@ def test_a_dry_run_estimates_and_writes_nothing(videos: Path, workspace: Workspa
     assert cost.measured_videos >= 2
     assert 0 < cost.hours < 1
     assert not workspace.root.exists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: False)  # the superuser may write everywhere
+        with pytest.raises(StorageError, match="permission denied: choose another --workspace"):
+            run(config(workspace, videos, dry_run=True))
     run(config(workspace, videos))
     stored = sum(path.stat().st_size for path in workspace.frames.rglob("*.h5")) / 4 * 5 / 1e9
     assert cost.gigabytes < stored < 60 * cost.gigabytes  # HDF5's own share is large in tiny files
