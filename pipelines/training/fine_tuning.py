@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.datasets.video_names import spelled_as
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.wording import plural
 from pipelines.models import STResNet, load_streams
@@ -276,16 +277,18 @@ def flow_difference(run: Run, flow: FlowSettings | None) -> str:
 def tested_before(source: SourceRun, data: TrainingData) -> str:
     """In words, which of the videos tested or held out here the other run was trained on; empty where it was on none.
 
-    Videos are the same where their ids and, as far as they are known, their origins are.
+    Videos are the same where their ids (upper and lower case alike where that is unambiguous) and, as far as they are
+    known, their origins are.
     """
-    trained = source.run.trained_on()
-    before, now = source.run.sources(), data.sources
+    trained = spelled_as(source.run.trained_on())
+    now = data.sources
     told = []
     for ids, where, what in (
         (data.split.test, "of this split's test", "accuracy"),
         ([video.id for video in data.validation], "held out here", "held-out accuracy"),
     ):
-        both = [one for one in ids if one in trained]
+        both = [one for one in ids if trained(one) is not None]
+        before = source.run.sources_of(both)
         seen = [one for one in both if one not in before or one not in now or same_origin(before[one], now[one])]
         if seen:
             told.append(f"{plural(len(seen), 'video')} {where}, for example {seen[0]}: {what} will be too high")

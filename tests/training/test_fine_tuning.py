@@ -228,6 +228,9 @@ def test_test_videos_that_the_run_was_trained_on_are_told(three_classes):
     assert len(seen) > 1
     assert any(text.startswith(message) for text in told(three_classes, **settings))
     document = json.loads((three_classes.runs / "old" / "split.json").read_text())
+    document["train"] = [id_.upper() for id_ in document["train"]]
+    (three_classes.runs / "old" / "split.json").write_text(json.dumps(document))
+    assert any(text.startswith(message) for text in told(three_classes, **settings, overwrite=True))
     document["sources"][seen[0]] = "another video of that name"
     (three_classes.runs / "old" / "split.json").write_text(json.dumps(document))
     assert any(f"for example {seen[1]}" in text for text in told(three_classes, **settings, overwrite=True))
