@@ -133,6 +133,7 @@ def _read_csv(path: Path, classes: Collection[str], known: VideoNames | None) ->
             names, start = names[1:], 2
     elif rows and len(rows[0][1]) > 2 and not _is_number(rows[0][1][1]):
         start = 2
+    _refuse_row_numbers(path, [row for _, row in rows], known)
     width = len(names) if names is not None else len(rows[0][1]) - start if rows else 0
     scores = np.empty((len(rows), width))
     commas = points = 0  # in which lines numbers first have them
@@ -157,6 +158,17 @@ def _read_csv(path: Path, classes: Collection[str], known: VideoNames | None) ->
         )
     labels = [row[1].strip() for _, row in rows] if start == 2 else None
     return ScoreFile(path, scores, [row[0] for _, row in rows], labels, names)
+
+
+def _refuse_row_numbers(path: Path, rows: Sequence[Sequence[str]], known: VideoNames | None) -> None:
+    """Raises `UsageError` where the rows are numbered before their videos, as pandas does."""
+    if known is None or not all(row[0].strip().isdecimal() and len(row) > 1 for row in rows):
+        return
+    if any(known.matching(row[1]) for row in rows) and not any(known.matching(row[0]) for row in rows):
+        raise UsageError(
+            f"{path}: its first column numbers the rows, and the videos stand in the second: leave the first out (in "
+            "pandas to_csv(..., index=False))"
+        )
 
 
 def _separator(line: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.analysis.score_files import read_score_file
+from pipelines.datasets.video_names import VideoNames
 from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.scores import Scores, write_scores
 
@@ -112,3 +113,13 @@ def test_rows_that_are_no_probabilities_among_such_are_named(tmp_path: Path) -> 
     np.savez(tmp_path / "p.npz", videos=NAMES, scores=rows)
     with pytest.raises(UsageError, match=r"1 row of 3, such as that of c, .* \(sum 0\.8\)"):
         read_score_file(tmp_path / "p.npz")
+
+
+@pytest.mark.parametrize("header", ["", ",video,jump,run\n", "index,video,jump,run\n"])
+def test_a_column_that_numbers_the_rows_is_told(tmp_path: Path, header: str) -> None:
+    path, known = tmp_path / "scores.csv", VideoNames(["jump/a", "run/c", "run/7"])
+    path.write_text(f"{header}0,jump/a,.9,.1\n4,jump/other,.8,.2\n9,run/c.avi,.1,.9\n")
+    with pytest.raises(UsageError, match=r"its first column numbers the rows, .* second: leave the first out"):
+        read_score_file(path, ["jump", "run"], known)
+    path.write_text("7,run,.1,.9\n")  # a video's name and its label
+    assert read_score_file(path, ["jump", "run"], known).videos == ["7"]
