@@ -29,7 +29,7 @@ def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _
 
     Four steps: appearance and motion alone, then both joined (joint1), then with temporal pooling (joint2). A fifth,
     student, learns from the joint network to do without flow. Run the same command again to continue an interrupted
-    run.
+    run, or give its --name alone: what no option says is as it was begun.
     """
     if show_recipe:
         _show_recipe(ui, settle(config)[0])

@@ -90,11 +90,16 @@ def test_2_a_run_is_not_continued_with_another_configuration(stres, workspace):
     assert stres(*command, "-w", workspace.root).exit_code == 0
     again = stres(*command, "-w", workspace.root)
     other = stres(*command, "-w", workspace.root, "--lr", 0.5)
+    recipe = stres("train", "--recipe", "paper", "--steps", "appearance", "-w", workspace.root)
 
     assert (again.exit_code, other.exit_code) == (0, 2)
     assert "already done" in again.stdout
     assert other.stderr.splitlines()[-1].startswith(
         "error: run split1 was begun with another configuration: steps.appearance.lr was"
+    )
+    assert (
+        "another configuration: recipe was small and is now paper; give the same options, or none as in"
+        in recipe.stderr
     )
 
 
