@@ -345,10 +345,16 @@ def _require_class_level(read: FolderOfVideos, videos: Sequence[Found], folder: 
         raise _mixed(read, f"videos directly in {some(sorted(direct), 4)}, but in {some(groups, 4)} one folder deeper")
     if below:
         example = next(video for video in videos if len(video.folders) > 1)
-        read.notes.append(
-            f"some videos lie deeper than their class's folder ({example.path.relative_to(read.root)}): the class is "
-            f"{example.folders[0]!r}; --classes-at {level + 1} makes it {example.folders[1]!r}"
+        which, place = "some" if direct else "all", example.path.relative_to(read.root)
+        note = (
+            f"{which} videos lie deeper than their class's folder ({place}): the class is {example.folders[0]!r}; "
+            f"--classes-at {level + 1} makes it {example.folders[1]!r}"
         )
+        held, *others = below.values()
+        if not direct and len(held) > 1 and others and all(names == held for names in others):
+            each = f"each of {some(tops, 4)} holds the folders {some(sorted(held), 4)}"
+            note += f", and {each}: are they the classes, and the folders above them parts of the data set?"
+        read.notes.append(note)
 
 
 def _mixed(read: FolderOfVideos, what: str) -> UsageError:

@@ -181,7 +181,12 @@ def test_groups_below_several_classes_are_kept_and_told(tmp_path):
     make(tmp_path, "walk/one/a.avi", "walk/two/b.avi", "run/one/c.avi")
     read = find_videos(tmp_path)
     assert read.account.classes == {"run": 1, "walk": 2}
-    assert any("--classes-at 2" in note for note in read.account.notes)
+    (note,) = read.account.notes
+    assert note.startswith("all videos lie deeper")
+    assert note.endswith("the class is 'run'; --classes-at 2 makes it 'one'")
+    make(tmp_path, "run/two/d.avi")
+    (note,) = find_videos(tmp_path).account.notes
+    assert "each of run, walk holds the folders one, two: are they the classes" in note
 
 
 def test_videos_without_folders_have_no_class_and_that_is_said(tmp_path):
