@@ -164,7 +164,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
             prepared,
             device,
             workers=config.workers,
-            compile=config.compile,
+            compile=settings.compile,
             sync_bn=config.sync_bn,
             at_once=config.at_once,
             download=not config.dry_run,

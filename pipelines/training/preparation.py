@@ -107,7 +107,9 @@ def prepare_run(
     data = find_training_data(settings, on_progress, write=write)
     if reason:
         on_progress(note(f"recipe {settings.base.name}, since {reason}; --recipe takes another"))
-    elif Run(workspace.runs / settings.run_name).config_file.exists() and not settings.overwrite:
+    elif (
+        not (settings.all_alike or settings.overwrite) and Run(workspace.runs / settings.run_name).config_file.exists()
+    ):
         on_progress(note(f"run {settings.run_name} was begun before: settings that no option gives are its own"))
     if settings.like:
         difference = flow_difference(find_run(workspace, settings.like), data.flow)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pipelines.errors import UsageError
+from pipelines.errors import MissingError, UsageError
 from pipelines.interface import options
 from pipelines.interface.options import (
     Balance,
@@ -32,7 +32,7 @@ from pipelines.training.run_config import (
     TrainVideos,
     digest,
 )
-from pipelines.training.runs import ALL_SPLITS, DEFAULT_RUNS, SPLIT_FIELD, Run, find_run
+from pipelines.training.runs import ALL_SPLITS, DEFAULT_RUNS, SPLIT_FIELD, Run, find_run, run_at
 
 if TYPE_CHECKING:
     from pipelines.datasets.catalogue import Video
@@ -317,8 +317,9 @@ def settle(settings: TrainingSettings) -> tuple[TrainingSettings, str]:
     named = settings.of_split(settings.split if isinstance(settings.split, int) else 1).named()
     run = Run(workspace.runs / named.run_name)
     known = run.config_file.exists() and not settings.overwrite
-    if known and not settings.all_alike:
-        settings = _continued(replace(named, split=settings.split), run)
+    if known and not (settings.all_alike or settings.split == ALL_SPLITS):
+        number = settings.split if isinstance(settings.split, int) else run.config().split
+        settings = _continued(replace(settings, name=run.name).of_split(number), run)
     else:
         settings = like_another(named)
         if known or settings.base_run:
@@ -337,22 +338,46 @@ def _continued(settings: TrainingSettings, run: Run) -> TrainingSettings:
     `like_another`."""
     before = run.config()
     steps = settings.steps or tuple(before.steps)
-    builds_on = before.base_run.name if before.base_run and not {"appearance", "motion"} & set(steps) else None
     student = before.steps["student"] if "student" in before.steps and "student" in steps else None
     settings = replace(
         settings,
-        split=settings.split if isinstance(settings.split, int) else before.split,
-        splits=settings.splits or (Path(before.split_set) if before.split_set else None),
+        # By its folder: a name may be that of a folder here, with other lists or none.
+        splits=settings.splits
+        or (Workspace(settings.workspace).split_sets / before.split_set if before.split_set else None),
         steps=steps,
-        base_run=settings.base_run or builds_on,
+        base_run=settings.base_run or _base_run_of(run, before, steps),
         unlabelled=settings.unlabelled
         or ("student" in steps and student is not None and student.unlabelled is not None),
         exclude_classes=settings.exclude_classes or before.excluded_classes,
         seed=before.seed if settings.seed is None else settings.seed,
+        compile=_compile_as(before, settings),
     )
     if settings.like is None and settings.recipe in (None, before.recipe):
         settings = _with_settings_of(settings, before)
     return _with_input_of(like_another(settings), run)
+
+
+def _base_run_of(run: Run, before: RunConfig, steps: Sequence[StepName]) -> str | None:
+    """The run in the same workspace that these steps of `run` build on, if any. Raises `MissingError` where that run
+    lies elsewhere, since only its name is kept."""
+    if before.base_run is None or {"appearance", "motion"} & set(steps):
+        return None
+    name = before.base_run.name
+    base = run_at(Workspace(run.folder.parent.parent), name)
+    if base is None or base.folder.resolve() == run.folder.resolve():
+        raise MissingError(
+            f"run {run.name} builds on another run, {name}, which is not in {run.folder.parent}: give it again, "
+            f"--base-run DIR, with --steps {','.join(steps)}"
+        )
+    return name
+
+
+def _compile_as(before: RunConfig, settings: TrainingSettings) -> bool | None:
+    """Whether to compile as the run `before` does; None where that is the default here, which leaves out short
+    steps."""
+    if settings.compile is not None or compiles(None, resolve_device(settings.device)) == before.compile:
+        return settings.compile
+    return before.compile
 
 
 def like_another(settings: TrainingSettings) -> TrainingSettings:
@@ -416,5 +441,7 @@ def _share_held_out(settings: TrainingSettings, run: str, before: RunConfig) -> 
     listed."""
     validation = before.validation if settings.validation is None else settings.validation
     if validation == "list":
-        raise UsageError(f"run {run} was begun with a list of held-out videos: give it again, --validation FILE")
+        raise UsageError(
+            f"run {run} was begun with held-out videos of a list or of val/: give them again, --validation FILE or val"
+        )
     return validation

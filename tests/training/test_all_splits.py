@@ -16,6 +16,7 @@ from pipelines.runtime.progress import Progress
 from pipelines.storage.workspace import Workspace
 from pipelines.training.loop import Diverged
 from pipelines.training.runs import Run, split_numbers
+from pipelines.training.settings import settle
 from tests.helpers.tiny_training import config
 from tests.helpers.workspaces import CLASSES
 
@@ -82,6 +83,7 @@ def test_the_same_command_continues_where_it_stopped(two_splits):
     result = train.run_splits(all_splits(two_splits), again.append)
     assert [[step.already_done for step in one.steps] for one in result.runs] == [[True], [False]]
     assert messages(again)[:2] == ["run split1 is already trained", "split 2 of 2: run split2"]
+    assert not any("settings that no option gives" in text for text in messages(again))  # those are of all splits
 
 
 def test_what_stops_a_later_split_is_found_before_the_first_is_trained(two_splits):
@@ -89,6 +91,8 @@ def test_what_stops_a_later_split_is_found_before_the_first_is_trained(two_split
     with pytest.raises(UsageError, match="run split2 was begun with another configuration: seed was 5"):
         train.run_splits(all_splits(two_splits))
     assert not (two_splits.runs / "split1").exists()
+    alone = train.Config(two_splits.root, name="split2", weights="run:old-{split}", device="cpu")
+    assert settle(alone)[0].weights == "run:old-2"
 
 
 def test_a_run_that_diverges_does_not_stop_the_others(two_splits, monkeypatch):

@@ -6,13 +6,16 @@ import pytest
 import torch
 from torch import _dynamo
 
+from pipelines import train
 from pipelines.datasets.samples import Batch
 from pipelines.errors import MissingError
 from pipelines.models import STResNet
-from pipelines.training import compilation
+from pipelines.storage.atomic import write_json
+from pipelines.training import compilation, session, settings
 from pipelines.training.compilation import compiles, worthwhile
 from pipelines.training.loop import StepTrainer
 from pipelines.training.recipes import PAPER
+from pipelines.training.runs import Run
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -74,6 +77,23 @@ def test_by_default_short_steps_are_not_compiled():
     step = PAPER.steps["appearance"]
     assert [worthwhile(None, replace(step, iterations=n), 10) for n in (999, 1000)] == [False, True]
     assert worthwhile(True, replace(step, iterations=1), 10)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_run_continued_by_its_name_compiles_as_it_was_begun(own_trained_on_videos, a_compiler, monkeypatch, begun):
+    class Asked(Exception):
+        pass
+
+    def ask(*given, compile, **others):
+        raise Asked(compile)
+
+    workspace = own_trained_on_videos.workspace
+    run = Run(workspace.runs / "split1")
+    write_json(run.config_file, replace(run.config(), compile=begun).to_json())
+    monkeypatch.setattr(session, "Session", ask)
+    monkeypatch.setattr(settings, "compiles", lambda asked, device: not begun if asked is None else asked)
+    with pytest.raises(Asked, match=str(begun)):
+        train.run(train.Config(workspace.root, name="split1", device="cpu"))
 
 
 def test_more_sizes_of_micro_batches_than_dynamo_keeps_by_itself_are_all_compiled(monkeypatch):

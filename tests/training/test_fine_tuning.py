@@ -322,7 +322,9 @@ def test_like_and_a_recipe_contradict_each_other_and_lists_are_not_known_again(w
         like_another(train.Config(workspace.root, like="older"))
     document = json.loads((workspace.runs / "old" / "config.json").read_text())
     (workspace.runs / "old" / "config.json").write_text(json.dumps(document | {"validation": "list"}))
-    with pytest.raises(UsageError, match="run old was begun with a list of held-out videos: give it again"):
+    with pytest.raises(
+        UsageError, match="run old was begun with held-out videos of a list or of val/: give them again"
+    ):
         like(workspace)
 
 

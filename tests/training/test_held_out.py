@@ -229,7 +229,7 @@ def test_a_list_names_the_videos(workspace, tmp_path):
     document = json.loads(Run(workspace.runs / "split1").split_file.read_text())
     assert document.pop("validation") == ["jump/jump1", "wave/wave2"]
     Run(workspace.runs / "split1").split_file.write_text(json.dumps(document))
-    with pytest.raises(UsageError, match="begun with a list of held-out videos: give it again"):
+    with pytest.raises(UsageError, match="of a list or of val/: give them again, --validation FILE or val"):
         trained(workspace, ("motion",), validation=None)
     for text, message in (
         ("jump/jump3.avi\n", "names 1 video that split 1 does not train on, such as jump/jump3"),

@@ -106,3 +106,4 @@ def test_a_run_that_is_continued_keeps_its_recipe_and_size(trained_on_videos):
     assert reason == "--weights are given and there is no GPU for 6 clips"
     assert settled(overwrite=True, weights="imagenet")[0].recipe == "finetune"
     assert settled(name="other", base_run="split1", steps=("joint1",))[0].size == (32, 32)
+    assert settled(split="all")[0].resolved is None  # for all, not as the first was begun

@@ -92,7 +92,7 @@ def test_a_run_stopped_amid_an_epoch_of_every_step_continues_to_the_same_bits(wo
     assert_same(workspace, "whole", "parts", STEPS)
 
 
-def test_a_run_is_continued_by_its_name_alone_to_the_same_bits(workspace, tmp_path):
+def test_a_run_is_continued_by_its_name_alone_to_the_same_bits(workspace, tmp_path, monkeypatch):
     sides = [[f"{name}/{name}{number}" for name in ("jump", "wave") for number in numbers] for numbers in ("012", "34")]
     lists = [Split(number, *one, ["jump", "wave"], "test") for number, one in ((1, sides), (2, sides[::-1]))]
     write_splits(tmp_path / "halves", lists)
@@ -102,6 +102,9 @@ def test_a_run_is_continued_by_its_name_alone_to_the_same_bits(workspace, tmp_pa
     train.run(config(workspace.root, name="whole", **asked))
     with pytest.raises(Interrupted):
         train.run(config(workspace.root, name="mine", **asked), SignalAfter("appearance", 1, signal.SIGTERM))
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree("halves")
+    Path("halves").mkdir()  # which is not the set of splits of that name
     train.run(train.Config(workspace.root, name="mine", device="cpu"))
     assert_same(workspace, "whole", "mine", ("appearance",))
     whole, mine = (Run(workspace.runs / name).config() for name in ("whole", "mine"))

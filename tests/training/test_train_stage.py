@@ -141,6 +141,14 @@ def test_a_joint_step_can_start_from_the_streams_of_another_run(workspace):
     document = json.loads((workspace.runs / "variant" / "config.json").read_text())
     assert document["base_run"]["name"] == "base"
     assert document["base_run"]["weights_sha256"]["motion"] == Run(workspace.runs / "base").weights_sha256("motion")
+    (workspace.root / "elsewhere").mkdir()
+    moved = (workspace.runs / "base").rename(workspace.root / "elsewhere" / "base")
+    with pytest.raises(
+        MissingError, match=r"variant builds on another run, base, which is not in .*: give it again, --base"
+    ):
+        train.run(train.Config(workspace.root, name="variant", device="cpu"))
+    again = train.Config(workspace.root, name="variant", device="cpu", base_run=str(moved), steps=("joint1",))
+    assert train.run(again).steps[0].already_done
 
 
 def test_a_base_run_of_another_input_size_is_refused(workspace):
