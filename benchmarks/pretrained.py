@@ -75,6 +75,7 @@ COLORS: dict[str, Any] = {"overrides": {step: {"color_jitter": 0.5} for step in 
 VALIDATED: dict[str, Any] = COLORS | {"validation": HELD_OUT}
 FROZEN: dict[str, Any] = {"freeze": 3}  # conv1, conv2_x, conv3_x of joint1
 NO_TEACHER: dict[str, Any] = {"feature_weight": 0.0, "logit_weight": 0.0}
+FEATURES: dict[str, Any] = {"feature_weight": 1.0, "logit_weight": 0.0}
 PLAIN: dict[str, dict[str, Any]] = {step: {"color_jitter": 0.0} for step in COLORS["overrides"]}
 PLAIN |= {"joint1": PLAIN["joint1"] | {"freeze": 0}, "joint2": {"freeze": 0}}
 
@@ -195,11 +196,12 @@ SETTINGS = {
 CROSS_VALIDATED = ("jittered-late", "frozen-240")  # the recipe
 STUDENT_SETTINGS = STUDENTS | {
     "student-0.1": _student("a tenth of both weights", feature_weight=0.1, logit_weight=0.1),
-    "student-features": _student("features alone", feature_weight=1.0, logit_weight=0.0),
     "student-logits": _student("logits alone", feature_weight=0.0, logit_weight=1.0),
-    "no-teacher-stride-1": _student("no teacher, distance 1", **NO_TEACHER, stride=(1, 1)),
-    "no-teacher-stride-4": _student("no teacher, distance 4", **NO_TEACHER, stride=(4, 4)),
-    "no-teacher-frames-8": _student("no teacher, 8 frames", **NO_TEACHER, frames=8),
+    "student-features": _student("features alone", **FEATURES),
+    "student-features-3": _student("features alone, weight 3", **FEATURES | {"feature_weight": 3.0}),
+    "student-stride-1": _student("features alone, distance 1", **FEATURES, stride=(1, 1)),
+    "student-stride-4": _student("features alone, distance 4", **FEATURES, stride=(4, 4)),
+    "student-frames-8": _student("features alone, 8 frames", **FEATURES, frames=8),
 }
 TRAINING: dict[str, Any] = {"recipe": "finetune", "weights": "v1", "size": (112, 112), "validation": 0.0}
 TRAINING |= {"precision": "bf16", "overrides": PLAIN}
