@@ -70,7 +70,8 @@ SCRATCH: dict[str, Any] = {"weights": "none", "depth": 50, "width": 32, "stem_wi
 HELD_OUT = "held-out"  # stands for the list of the videos of a third of the training groups
 WRONG_FORM: dict[str, Any] = {"weights": "v1.5"}
 SMALL: dict[str, Any] = {"recipe": "small", "weights": "none"}
-# The recipe's jittered colours and frozen layers, and neither, as in all rows but `jittered` and `frozen`.
+# The recipe's jittered colours and frozen layers, and neither, as in all rows but `jittered` and `frozen`; a student's
+# teacher matched in features and logits, unless a row says otherwise.
 COLORS: dict[str, Any] = {"overrides": {step: {"color_jitter": 0.5} for step in ("appearance", "joint1")}}
 VALIDATED: dict[str, Any] = COLORS | {"validation": HELD_OUT}
 FROZEN: dict[str, Any] = {"freeze": 3}  # conv1, conv2_x, conv3_x of joint1
@@ -78,6 +79,7 @@ NO_TEACHER: dict[str, Any] = {"feature_weight": 0.0, "logit_weight": 0.0}
 FEATURES: dict[str, Any] = {"feature_weight": 1.0, "logit_weight": 0.0}
 PLAIN: dict[str, dict[str, Any]] = {step: {"color_jitter": 0.0} for step in COLORS["overrides"]}
 PLAIN |= {"joint1": PLAIN["joint1"] | {"freeze": 0}, "joint2": {"freeze": 0}}
+PLAIN |= {"student": {"feature_weight": 1.0, "logit_weight": 1.0}}
 
 
 def _late(title: str, base: str = "", training: dict[str, Any] | None = None) -> Variant:
@@ -132,8 +134,9 @@ def _student(title: str, **changes: Any) -> Variant:
 
 
 STUDENTS = {
-    "student": _student("student of the joint network"),
-    "no-teacher": _student("the same without its teacher", **NO_TEACHER),
+    "student": _student("student of the joint network, features and logits"),
+    "student-features": _student("student, features alone", **FEATURES),
+    "no-teacher": _student("student without its teacher", **NO_TEACHER),
 }
 VARIANTS = (
     FIRST
@@ -195,13 +198,12 @@ SETTINGS = {
 }
 CROSS_VALIDATED = ("jittered-late", "frozen-240")  # the recipe
 STUDENT_SETTINGS = STUDENTS | {
-    "student-0.1": _student("a tenth of both weights", feature_weight=0.1, logit_weight=0.1),
-    "student-logits": _student("logits alone", feature_weight=0.0, logit_weight=1.0),
-    "student-features": _student("features alone", **FEATURES),
-    "student-features-3": _student("features alone, weight 3", **FEATURES | {"feature_weight": 3.0}),
-    "student-stride-1": _student("features alone, distance 1", **FEATURES, stride=(1, 1)),
-    "student-stride-4": _student("features alone, distance 4", **FEATURES, stride=(4, 4)),
-    "student-frames-8": _student("features alone, 8 frames", **FEATURES, frames=8),
+    "student-0.1": _student("student, a tenth of both weights", feature_weight=0.1, logit_weight=0.1),
+    "student-logits": _student("student, logits alone", feature_weight=0.0, logit_weight=1.0),
+    "student-features-3": _student("student, features alone, weight 3", **FEATURES | {"feature_weight": 3.0}),
+    "student-stride-1": _student("student, features alone, distance 1", **FEATURES, stride=(1, 1)),
+    "student-stride-4": _student("student, features alone, distance 4", **FEATURES, stride=(4, 4)),
+    "student-frames-8": _student("student, features alone, 8 frames", **FEATURES, frames=8),
 }
 TRAINING: dict[str, Any] = {"recipe": "finetune", "weights": "v1", "size": (112, 112), "validation": 0.0}
 TRAINING |= {"precision": "bf16", "overrides": PLAIN}
@@ -288,9 +290,12 @@ COMPARED = (
             ("validated-late", SEQUENCE, "motion"),
         )
     ),
-    *(((name, CLIPS, "appearance"), ("jittered-late", SEQUENCE, "appearance")) for name in ("student", "no-teacher")),
-    (("student", CLIPS, "appearance"), ("no-teacher", CLIPS, "appearance")),
-    (("frozen-240", SEQUENCE, "fused"), ("student", CLIPS, "appearance")),
+    *(((name, CLIPS, "appearance"), ("jittered-late", SEQUENCE, "appearance")) for name in STUDENTS),
+    *(
+        ((one, CLIPS, "appearance"), (other, CLIPS, "appearance"))
+        for one, other in itertools.combinations(reversed(STUDENTS), 2)
+    ),
+    *((("frozen-240", SEQUENCE, "fused"), (name, CLIPS, "appearance")) for name in STUDENTS),
     (("center-240", "windows", "fused"), ("scratch-joint", "windows", "fused")),
     (("center-240", "windows", "fused"), ("v1.5-joint", "windows", "fused")),
 )
