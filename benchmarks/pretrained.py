@@ -136,6 +136,7 @@ def _student(title: str, **changes: Any) -> Variant:
 STUDENTS = {
     "student": _student("student of the joint network, features and logits"),
     "student-features": _student("student, features alone", **FEATURES),
+    "student-stride-4": _student("student, features alone, distance 4", **FEATURES, stride=(4, 4)),
     "no-teacher": _student("student without its teacher", **NO_TEACHER),
 }
 VARIANTS = (
@@ -202,7 +203,7 @@ STUDENT_SETTINGS = STUDENTS | {
     "student-logits": _student("student, logits alone", feature_weight=0.0, logit_weight=1.0),
     "student-features-3": _student("student, features alone, weight 3", **FEATURES | {"feature_weight": 3.0}),
     "student-stride-1": _student("student, features alone, distance 1", **FEATURES, stride=(1, 1)),
-    "student-stride-4": _student("student, features alone, distance 4", **FEATURES, stride=(4, 4)),
+    "student-stride-8": _student("student, features alone, distance 8", **FEATURES, stride=(8, 8)),
     "student-frames-8": _student("student, features alone, 8 frames", **FEATURES, frames=8),
 }
 TRAINING: dict[str, Any] = {"recipe": "finetune", "weights": "v1", "size": (112, 112), "validation": 0.0}
