@@ -70,8 +70,8 @@ SCRATCH: dict[str, Any] = {"weights": "none", "depth": 50, "width": 32, "stem_wi
 HELD_OUT = "held-out"  # stands for the list of the videos of a third of the training groups
 WRONG_FORM: dict[str, Any] = {"weights": "v1.5"}
 SMALL: dict[str, Any] = {"recipe": "small", "weights": "none"}
-# The recipe's jittered colours and frozen layers, and neither, as in all rows but `jittered` and `frozen`; a student's
-# teacher matched in features and logits, unless a row says otherwise.
+# The recipe's jittered colours and frozen layers, and neither, as in all rows but `jittered` and `frozen`; a student
+# matches features and logits on frames at a distance of 2, unless a row says otherwise.
 COLORS: dict[str, Any] = {"overrides": {step: {"color_jitter": 0.5} for step in ("appearance", "joint1")}}
 VALIDATED: dict[str, Any] = COLORS | {"validation": HELD_OUT}
 FROZEN: dict[str, Any] = {"freeze": 3}  # conv1, conv2_x, conv3_x of joint1
@@ -79,7 +79,7 @@ NO_TEACHER: dict[str, Any] = {"feature_weight": 0.0, "logit_weight": 0.0}
 FEATURES: dict[str, Any] = {"feature_weight": 1.0, "logit_weight": 0.0}
 PLAIN: dict[str, dict[str, Any]] = {step: {"color_jitter": 0.0} for step in COLORS["overrides"]}
 PLAIN |= {"joint1": PLAIN["joint1"] | {"freeze": 0}, "joint2": {"freeze": 0}}
-PLAIN |= {"student": {"feature_weight": 1.0, "logit_weight": 1.0}}
+PLAIN |= {"student": {"feature_weight": 1.0, "logit_weight": 1.0, "stride": (2, 2)}}
 
 
 def _late(title: str, base: str = "", training: dict[str, Any] | None = None) -> Variant:

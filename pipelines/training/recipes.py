@@ -256,8 +256,8 @@ SMALL = _recipe(
 )
 
 # For pretrained weights and hundreds to thousands of clips, on a CPU or one GPU. Rates and numbers of updates were
-# chosen on training groups held out (docs/pretrained.md), and so was that a student matches features alone; its rate
-# and joint2's are not tuned.
+# chosen on training groups held out (docs/pretrained.md), and so were the distance of a student's frames and that it
+# matches features alone; its rate and joint2's are not tuned.
 FINETUNE = _recipe(
     "finetune",
     (
@@ -265,7 +265,7 @@ FINETUNE = _recipe(
         _short("motion", 0.01, 200, 32),
         _short("joint1", 0.0005, 240, 8, frames=5, stride=(1, 5), color_jitter=0.5, freeze=3),
         _short("joint2", 0.0001, 60, 8, frames=11, stride=(1, 5), temporal_pool=(5, 2), freeze=3),
-        _short("student", 0.002, 240, 8, frames=5, stride=(2, 2), **MATCHING | {"logit_weight": 0.0}),
+        _short("student", 0.002, 240, 8, frames=5, stride=(4, 4), **MATCHING | {"logit_weight": 0.0}),
     ),
     default_steps=("appearance", "motion", "joint1"),
     depth=50,
