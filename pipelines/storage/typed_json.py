@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union
 
 from pipelines.errors import UsageError
+from pipelines.interface.wording import setting
 from pipelines.storage.atomic import json_text
 
 _hints = functools.cache(functools.partial(typing.get_type_hints, include_extras=True))
@@ -140,5 +141,5 @@ def first_difference(old: Any, new: Any, name: str = "") -> str:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = setting(value) if value is None or isinstance(value, bool) else json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -376,7 +376,7 @@ def set_flow_attribute(workspace, name, value):
     [
         ("bound", 5.0, r"bound was 20\.0 and is now 5\.0"),
         ("method", "tvl1", 'method was "farneback" and is now "tvl1"'),
-        ("method_parameters", '{"winsize": 9}', r"method_parameters\.winsize was null and is now 9"),
+        ("method_parameters", '{"winsize": 9}', r"method_parameters\.winsize was none and is now 9"),
         ("short_side", 64, "short_side was 32 and is now 64"),
     ],
 )

@@ -62,7 +62,7 @@ def test_balance_trains_otherwise_and_belongs_to_the_run(workspace, balance):
     assert "balance" not in json.loads((plain.folder / "config.json").read_text())
     assert Run(balanced.folder).config().balance == balance
     assert train.run(config(workspace, **one)).steps[0].already_done
-    with pytest.raises(UsageError, match=f'balance was "{balance}" and is now null'):
+    with pytest.raises(UsageError, match=f'balance was "{balance}" and is now none'):
         train.run(config(workspace, **one, balance="none"))
 
 

@@ -161,7 +161,7 @@ def test_what_contradicts_other_flow_of_a_workspace_is_named_and_what_may_differ
     assert MADE.contradiction(replace(MADE, short_side=256, flow_input="jpeg")) == ""
     assert MADE.contradiction(replace(MADE, bound=5.0, step=2)) == "bound"
     assert MADE.difference(replace(MADE, step=2)) == "step was 2 and is now 1"
-    assert MADE.difference(None, "flow") == "flow.bound was null and is now 20.0"
+    assert MADE.difference(None, "flow") == "flow.bound was none and is now 20.0"
 
 
 def test_a_setting_that_is_newer_than_a_run_has_its_default_there(workspace):
@@ -181,7 +181,7 @@ def test_a_setting_that_is_newer_than_a_run_has_its_default_there(workspace):
     document = json.loads(run.config_file.read_text())
     document["steps"]["appearance"]["mirror"] = False  # which is not what the weights were trained with
     run.config_file.write_text(json.dumps(document))
-    with pytest.raises(MissingError, match=r"steps\.appearance\.mirror was true and is now false"):
+    with pytest.raises(MissingError, match=r"steps\.appearance\.mirror was yes and is now no"):
         run.weights("appearance")
 
 
