@@ -102,13 +102,19 @@ def find_source(weights: str | None, workspace: Workspace) -> SourceRun | None:
 
 
 def find_source_steps(
-    source: SourceRun, run: Run, finished: Collection[str], selected: Sequence[StepName], config: RunConfig
+    source: SourceRun,
+    run: Run,
+    finished: Collection[str],
+    selected: Sequence[StepName],
+    config: RunConfig,
+    known: RunConfig | None,
 ) -> dict[StepName, SourceStep]:
     """Finds which of the steps to train begin with another run's weights, and with which.
 
     Args:
         finished: The steps that `run` has already, or has from its base run.
         config: What `run` is to become.
+        known: The run's configuration, where it was begun: a step that began so stays so, whatever was trained since.
 
     Raises:
         UsageError: A step cannot begin with what `source` names.
@@ -119,7 +125,8 @@ def find_source_steps(
     own = {*finished, *selected}
     found = {}
     for name in selected:
-        if own.isdisjoint(_PREDECESSORS[name]):
+        begun = known.steps.get(name) if known else None
+        if own.isdisjoint(_PREDECESSORS[name]) or (begun and begun.weights):
             step = _source_step(source, name)
             _require_fit(source, step, name, config.network)
             there, here = source.run.config().classes, config.classes

@@ -156,7 +156,7 @@ def _begin(
     config = replace(config, network=network_of_weights(config, given, lender, known))
     if source is not None:
         lent = [] if settings.base_run is None else ["appearance", "motion"]
-        source_steps = find_source_steps(source, run, [*finished, *lent], selected, config)
+        source_steps = find_source_steps(source, run, [*finished, *lent], selected, config, known)
         begun = [step.described(name) for name, step in source_steps.items() if name not in finished]
         differences = [flow_difference(source.run, config.flow), tested_before(source, data)] if begun else []
         for text in (*begun, *differences):

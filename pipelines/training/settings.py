@@ -321,7 +321,7 @@ def settle(settings: TrainingSettings) -> tuple[TrainingSettings, str]:
         number = settings.split if isinstance(settings.split, int) else run.config().split
         settings = _continued(replace(settings, name=run.name).of_split(number), run)
     else:
-        settings = like_another(named)
+        settings = like_another(named, held_out=not (known or settings.base_run))
         if known or settings.base_run:
             lender = run if known else find_run(workspace, str(settings.base_run))
             recipe = settings.recipe or next((name for name in RECIPES if name == lender.config().recipe), None)
@@ -354,7 +354,7 @@ def _continued(settings: TrainingSettings, run: Run) -> TrainingSettings:
     )
     if settings.like is None and settings.recipe in (None, before.recipe):
         settings = _with_settings_of(settings, before)
-    return _with_input_of(like_another(settings), run)
+    return _with_input_of(like_another(settings, held_out=False), run)
 
 
 def _base_run_of(run: Run, before: RunConfig, steps: Sequence[StepName]) -> str | None:
@@ -380,8 +380,11 @@ def _compile_as(before: RunConfig, settings: TrainingSettings) -> bool | None:
     return before.compile
 
 
-def like_another(settings: TrainingSettings) -> TrainingSettings:
+def like_another(settings: TrainingSettings, *, held_out: bool = True) -> TrainingSettings:
     """`settings` with the settings of the run that its `like` names, wherever it has none of its own.
+
+    Args:
+        held_out: Also its share of videos held out; False where the run to be continued or built on tells them.
 
     Raises:
         MissingError: There is no such run.
@@ -395,7 +398,7 @@ def like_another(settings: TrainingSettings) -> TrainingSettings:
         _with_settings_of(settings, other),
         camera_motion=settings.camera_motion or (None if lent else other.network.camera_motion),
         size=settings.size or other.size,
-        validation=_share_held_out(settings, settings.like, other),
+        validation=_share_held_out(settings, settings.like, other) if held_out else settings.validation,
     )
 
 

@@ -118,6 +118,13 @@ def test_the_classifiers_are_kept_where_the_classes_are_the_same(workspace, step
     assert f"{step} starts from {step} of run old, classifiers included: the classes are the same" in messages
 
 
+def test_a_joint_step_that_began_with_another_run_stays_so_when_a_stream_is_trained_after_it(workspace):
+    for step in ("joint1", "motion"):
+        train.run(config(workspace, name="new", steps=(step,), weights="run:old"))
+    again = train.run(train.Config(workspace.root, name="new", device="cpu"))
+    assert [(step.step, step.already_done) for step in again.steps] == [("motion", True), ("joint1", True)]
+
+
 def test_classes_in_another_order_are_other_classes(workspace):
     document = json.loads((workspace.runs / "old" / "config.json").read_text())
     document["classes"].reverse()

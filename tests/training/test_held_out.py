@@ -226,6 +226,8 @@ def test_a_list_names_the_videos(workspace, tmp_path):
     assert Run(workspace.runs / "split1").config().train_videos.sha256 == digest(left)
     file.unlink()
     assert trained(workspace, ("motion",), validation=None)[0].train_videos == 4  # those that it was begun with
+    built = {"name": "built", "base_run": "split1", "like": "split1", "recipe": None, "width": None, "size": None}
+    assert trained(workspace, ("joint1",), validation=None, **built)[0].train_videos == 4
     document = json.loads(Run(workspace.runs / "split1").split_file.read_text())
     assert document.pop("validation") == ["jump/jump1", "wave/wave2"]
     Run(workspace.runs / "split1").split_file.write_text(json.dumps(document))
