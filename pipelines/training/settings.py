@@ -210,14 +210,8 @@ class TrainingSettings:
             )
         if self.like is not None and self.recipe is not None and self.resolved is None:
             raise UsageError(f"--recipe {self.recipe} contradicts --like {self.like}, which takes that run's: give one")
-        base_steps = {"appearance", "motion"} & set(self.selected())
-        if self.base_run is not None and base_steps:
-            raise UsageError(
-                f"--base-run {self.base_run}: this command trains {' and '.join(sorted(base_steps))} itself; leave "
-                "--base-run out, or train the joint steps alone with --steps joint1"
-            )
-        if self.unlabelled and "student" not in self.selected():
-            raise UsageError("--unlabelled goes with the step student only: add it to --steps")
+        if self.steps or self.recipe or self.resolved:  # else the run to be continued or the data say which steps
+            self._require_fitting_steps()
         # Refuses settings out of range before anything is read; the paper's joint2 only where it is to be trained.
         for name in self.selected() if self.steps or self.recipe else STEPS[:3]:
             freeze = self.step(name).freeze
@@ -226,6 +220,17 @@ class TrainingSettings:
                     f"--freeze {freeze} for {name} would keep random layers, since it is trained from no weights: give "
                     f"--weights, or --freeze {name}=0"
                 )
+
+    def _require_fitting_steps(self) -> None:
+        """Raises `UsageError` for options that go with other steps only."""
+        base_steps = {"appearance", "motion"} & set(self.selected())
+        if self.base_run is not None and base_steps:
+            raise UsageError(
+                f"--base-run {self.base_run}: this command trains {' and '.join(sorted(base_steps))} itself; leave "
+                "--base-run out, or train the joint steps alone with --steps joint1"
+            )
+        if self.unlabelled and "student" not in self.selected():
+            raise UsageError("--unlabelled goes with the step student only: add it to --steps")
 
     @property
     def run_name(self) -> str:
@@ -367,7 +372,7 @@ def _base_run_of(run: Run, before: RunConfig, steps: Sequence[StepName]) -> str 
     if base is None or base.folder.resolve() == run.folder.resolve():
         raise MissingError(
             f"run {run.name} builds on another run, {name}, which is not in {run.folder.parent}: give it again, "
-            f"--base-run DIR, with --steps {','.join(steps)}"
+            "--base-run DIR"
         )
     return name
 

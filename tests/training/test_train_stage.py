@@ -147,7 +147,7 @@ def test_a_joint_step_can_start_from_the_streams_of_another_run(workspace):
         MissingError, match=r"variant builds on another run, base, which is not in .*: give it again, --base"
     ):
         train.run(train.Config(workspace.root, name="variant", device="cpu"))
-    again = train.Config(workspace.root, name="variant", device="cpu", base_run=str(moved), steps=("joint1",))
+    again = train.Config(workspace.root, name="variant", device="cpu", base_run=str(moved))
     assert train.run(again).steps[0].already_done
 
 
@@ -160,6 +160,8 @@ def test_a_base_run_of_another_input_size_is_refused(workspace):
 def test_a_base_run_beside_base_steps_is_refused(workspace):
     with pytest.raises(UsageError, match="--base-run base: this command trains appearance and motion itself"):
         config(workspace, base_run="base")
+    with pytest.raises(UsageError, match="--unlabelled goes with the step student only"):
+        train.run(train.Config(workspace.root, device="cpu", unlabelled=True))  # the data say which steps
 
 
 def test_a_run_is_not_begun_without_the_weights_it_starts_from(workspace):
