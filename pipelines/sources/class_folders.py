@@ -267,7 +267,7 @@ def _read_splits(read: FolderOfVideos, splits: Mapping[str, str]) -> None:
             "or say --classes-at 1 if these are the classes"
         )
     read.videos = videos
-    read.layout = f"{', '.join(f'{top}/' for top in sorted(by_split))} with class folders"
+    read.layout = f"{', '.join(f'{top}/' for top in sorted(by_split))} with {read.layout}"
 
 
 def _label(read: FolderOfVideos, videos: Sequence[Found], top: str) -> list[Found]:
@@ -294,8 +294,8 @@ def _label(read: FolderOfVideos, videos: Sequence[Found], top: str) -> list[Foun
         read.layout = read.layout or "videos without class folders"
         read.notes.append(
             f"{plural(len(loose), 'video lies', 'videos lie')} directly in {folder}: without a class they are "
-            "neither trained on nor tested, but `train --unlabelled` lets a student match its teacher on them, and "
-            "`predict` takes them"
+            "neither trained on nor tested, but `train --unlabelled` lets a student match its teacher on them"
+            + (", and `predict` takes them" if read.argument == "VIDEOS" else "")
         )
         return list(videos)
     if not top and all(len(video.folders) == 2 and split_of(video.folders[1]) for video in videos):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UsageError
+from pipelines.layouts.classes import class_by_name
+from pipelines.sources.class_folders import Found, read_picture_folders
 from pipelines.sources.videos import ReadAs, class_counts, find_videos
 
 
@@ -300,3 +302,14 @@ def test_classes_that_differ_in_case_only_are_told(tmp_path):
     assert find_videos(tmp_path).account.notes == [
         "the classes Jump and jump differ in upper and lower case only, or in how accents are written"
     ]
+
+
+def test_split_folders_are_told_with_what_says_the_classes_in_them():
+    root = Path("pictures")
+    names = ("train/v_Walk_g01_c01", "train/other", "test/v_Run_g01_c01")
+    videos = [Found(root / name, (name.split("/")[0],), class_by_name(name.split("/")[1])) for name in names]
+    read = read_picture_folders(root, videos, classes_at=None)
+    assert read.layout == "test/, train/ with classes by the names of the videos"
+    assert [(one.class_name, one.split) for one in read.videos][:2] == [("Run", "test"), ("Walk", "train")]
+    (said,) = read.notes
+    assert said.endswith("lets a student match its teacher on them")  # `predict` takes no folder of pictures
