@@ -63,5 +63,6 @@ def _flat(config: RunConfig) -> dict[str, str]:
     for name in ("schema", *_SHOWN_ELSEWHERE):
         document.pop(name, None)
     document["base_run"] = config.base_run.name if config.base_run else None
+    document["size"] = "x".join(map(str, config.size))  # as the option takes it
     add(document, "")
     return found

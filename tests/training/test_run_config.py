@@ -194,13 +194,13 @@ def test_runs_that_began_from_different_runs_are_told_apart_by_these():
 def test_a_setting_that_one_run_leaves_at_its_default_differs_from_that_of_another():
     usual = run_config()
     network = replace(usual.network, stem_width=8, camera_motion="median")
-    changed = replace(usual, network=network, excluded_classes=("x", "y"), compile=True, validation=0.1)
+    changed = replace(usual, network=network, excluded_classes=("x", "y"), compile=True, validation=0.1, size=(48, 64))
     found = differing_settings({"a": usual, "b": changed})
     assert found["a"] == {
         **{"camera motion": "none", "compile": "no", "excluded classes": "none", "stem width": "none"},
-        "validation": "0",
+        **{"validation": "0", "size": "64x64"},
     }
     assert found["b"] == {
         **{"camera motion": "median", "compile": "yes", "excluded classes": "x,y", "stem width": "8"},
-        "validation": "0.1",
+        **{"validation": "0.1", "size": "48x64"},
     }
