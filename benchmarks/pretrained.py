@@ -203,6 +203,7 @@ STUDENT_SETTINGS = STUDENTS | {
     "student-logits": _student("student, logits alone", feature_weight=0.0, logit_weight=1.0),
     "student-features-3": _student("student, features alone, weight 3", **FEATURES | {"feature_weight": 3.0}),
     "student-stride-1": _student("student, features alone, distance 1", **FEATURES, stride=(1, 1)),
+    "no-teacher-stride-4": _student("student without its teacher, distance 4", **NO_TEACHER, stride=(4, 4)),
     "student-stride-8": _student("student, features alone, distance 8", **FEATURES, stride=(8, 8)),
     "student-frames-8": _student("student, features alone, 8 frames", **FEATURES, frames=8),
 }
