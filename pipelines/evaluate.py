@@ -13,6 +13,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.evaluation.protocols import CROPS, Protocol, ProtocolSettings
 from pipelines.interface import options
 from pipelines.interface.options import Option, TemporalName, ViewName
+from pipelines.prediction.speed import about_speed
 from pipelines.runtime.progress import OnProgress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.storage.workspace import Workspace
@@ -214,7 +215,6 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
     from pipelines.evaluation.run import Samples, recalibrate, score_videos
     from pipelines.evaluation.scoring import Scorer, shortest_window
     from pipelines.evaluation.videos import find_test_videos, held_out_videos
-    from pipelines.prediction.speed import about_speed
     from pipelines.runtime.devices import device_for
 
     tested, step = chosen.run, chosen.step

@@ -10,6 +10,7 @@ from pipelines import __version__
 from pipelines.errors import UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option
+from pipelines.prediction.speed import about_speed
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.storage.atomic import (
     atomic_file,
@@ -120,7 +121,6 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     from pipelines.deployment.model import deployed
     from pipelines.evaluation.fusion_weight import known_weight
     from pipelines.models.normalise import INPUTS
-    from pipelines.prediction.speed import about_speed
 
     trained, step, trained_as, form = chosen.run, chosen.step, chosen.run.config(), config.chosen_format
     weight, about_weight = known_weight(chosen, config.fusion_weight, Workspace(config.workspace), config.run)

@@ -18,6 +18,7 @@ from pipelines.interface import options
 from pipelines.interface.options import Option
 from pipelines.prediction.progress import STAGE, PredictionProgress
 from pipelines.prediction.results import Prediction, Result, Truth, write_csv
+from pipelines.prediction.speed import about_speed
 from pipelines.prediction.windows import lengths
 from pipelines.runtime.progress import OnProgress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
@@ -131,8 +132,6 @@ def run(
         lambda: known_weight(chosen, config.fusion_weight, Workspace(config.workspace), config.run)
     )
     predictor = _predictor(replace(config, fusion_weight=weight), chosen)
-    from pipelines.prediction.speed import about_speed  # loads torch, which a workspace without runs is spared
-
     on_progress = ranks().speaker(on_progress)
     for text in (chosen.warning, about_weight, about_speed(chosen.run, chosen.step), *notes):
         if text:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option
+from pipelines.prediction.speed import keep_speed
 from pipelines.runtime.devices import device_for, repeatable
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress, note
 from pipelines.runtime.ranks import ranks
@@ -145,7 +146,6 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         raise UsageError("one split is trained at a time: run_splits trains all")
     workspace = Workspace(config.workspace)
     _require_videos(workspace)
-    from pipelines.prediction.speed import keep_speed
     from pipelines.training import data, preparation, session
 
     started = time.monotonic()

@@ -7,22 +7,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-import torch
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pipelines.datasets.catalogue import Video
 from pipelines.errors import MissingError, StorageError, StresError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.interface.wording import plural
-from pipelines.prediction.inputs import FlowOnDemand
-from pipelines.prediction.predictor import Predictor
 from pipelines.runtime.progress import OnProgress, Progress, note
 from pipelines.storage.atomic import read_json, write_json
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.hdf5 import ArtifactError
 from pipelines.storage.typed_json import Within, WrongField, from_json
 from pipelines.training.runs import Run, trained_with_mirrors
+
+if TYPE_CHECKING:
+    import torch
 
 _PASSES = 2  # the first warms up
 
@@ -69,7 +68,7 @@ def about_speed(run: Run, step: str) -> str:
 
 
 def keep_speed(
-    run: Run, teacher: tuple[Run, str], videos: Sequence[Video], device: torch.device, on_progress: OnProgress
+    run: Run, teacher: tuple[Run, str], videos: Sequence[Video], device: "torch.device", on_progress: OnProgress
 ) -> None:
     """Measures on the training video of median length, unless that was done, and says so; where it cannot be measured
     it says why.
@@ -98,7 +97,15 @@ def keep_speed(
     on_progress(note(speed.sentence))
 
 
-def _measure(run: Run, teacher: tuple[Run, str], video: Video, device: torch.device, on_progress: OnProgress) -> Speed:
+def _measure(
+    run: Run, teacher: tuple[Run, str], video: Video, device: "torch.device", on_progress: OnProgress
+) -> Speed:
+    # What computes is loaded here: all others only read what was measured.
+    import torch
+
+    from pipelines.prediction.inputs import FlowOnDemand
+    from pipelines.prediction.predictor import Predictor
+
     student, joint = (
         Predictor(of, Protocol.of_paper(step, mirrored=trained_with_mirrors(of.config(), step)), device)
         for of, step in ((run, "student"), teacher)
