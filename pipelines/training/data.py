@@ -30,6 +30,7 @@ from pipelines.datasets.splits import (
     what_they_lack,
     without_classes,
 )
+from pipelines.datasets.video_names import spelled_as
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.options import BOTH_STREAMS, Balance, StreamName
 from pipelines.interface.wording import plural, some
@@ -194,9 +195,9 @@ def _held_out(resolved: ResolvedSplit, split: Split, settings: "TrainingSettings
     ids, why = [video.id for video in resolved.train], ""
     validation, of_recipe = settings.validation, settings.base.validation
     if settings.kept is not None:
-        folded = {id_.casefold() for id_ in settings.kept.ids}
+        kept = spelled_as(settings.kept.ids)
         there = (*ids, *(video.id for video in resolved.held_apart))
-        return settings.kept.by, {id_ for id_ in there if id_.casefold() in folded}, why
+        return settings.kept.by, {id_ for id_ in there if kept(id_) is not None}, why
     if validation == HELD_APART and not HELD_APART.is_file():
         return "list", *_apart(resolved, split)
     if isinstance(validation, Path):
