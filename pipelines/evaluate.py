@@ -258,12 +258,15 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
         left = [ProtocolResult(*each) for each in kept]
         return Result(tested.name, left, test.missing, 0, time.monotonic() - started, left_out=dict(test.left_out))
     ranks().broadcast_from_rank0(results.require_writable)
+    unfinished = results.unfinished(device) if ranks().is_first else None
     if config.recalibrate_bn:
         recalibrate(network, samples, *protocols[0], test.training, tested.name, on_progress)
     scorer = Scorer(network, device, config.precision)
     weights: list[ChosenWeight] = []
     if held_out is not None:
-        of_held_out, unread = score_videos(scorer, samples, protocols, held_out, on_progress, "choose fusion weight")
+        of_held_out, unread = score_videos(
+            scorer, samples, protocols, held_out, unfinished, on_progress, "choose fusion weight"
+        )
 
         def choose_weights() -> list[ChosenWeight]:
             if not of_held_out:
@@ -275,10 +278,12 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
             ]
 
         weights = ranks().broadcast_from_rank0(choose_weights)
-    logits, failures = score_videos(scorer, samples, protocols, test, on_progress)
+    logits, failures = score_videos(scorer, samples, protocols, test, unfinished, on_progress)
 
     def write() -> Result:
         left = [ProtocolResult(*each) for each in results.write(logits, failures, weights)]
+        if unfinished:
+            unfinished.remove()
         seconds = time.monotonic() - started
         return Result(tested.name, left, test.missing, len(failures), seconds, left_out=dict(test.left_out))
 

@@ -13,9 +13,9 @@ from pipelines.errors import MissingError, StresError
 from pipelines.evaluation.fusion_weight import ChosenWeight
 from pipelines.evaluation.metrics import results_document
 from pipelines.evaluation.protocols import Protocol
-from pipelines.evaluation.run import Logits
 from pipelines.evaluation.scores import SCORES_SCHEMA, Scores, read_scores, size_of_scores, write_scores
 from pipelines.evaluation.scoring import with_fused
+from pipelines.evaluation.unfinished import Logits, UnfinishedScores
 from pipelines.evaluation.videos import TestVideos
 from pipelines.interface.options import EQUAL_WEIGHTS
 from pipelines.storage.atomic import read_json, remove_left_over_temporary_files, require_writable, write_json
@@ -46,6 +46,16 @@ class Results:
         # Of all protocols: at least 4 bytes for each video and class.
         room = 4 * len(folders) * len(self.test.videos) * len(self.config.classes)
         require_writable(self.workspace.root, *folders, room=room)
+
+    def unfinished(self, device: torch.device) -> UnfinishedScores:
+        """What the same test, on the same kind of device, left when it was interrupted."""
+        recalibrated_on = self.test.training if self.protocols[0].recalibrate_bn else []
+        about = {
+            "protocols": [self._attributes(protocol) for protocol in self.protocols],
+            "device": device.type,
+            "recalibrated_on": [[video.id, video.origin] for video in recalibrated_on],
+        }
+        return UnfinishedScores(self.folder / self.protocols[0].name, about)
 
     def kept(self) -> list[tuple[Path, dict[str, Any]]] | None:
         """What `write` left of the same test, in which every video was scored; None where anything is missing or

@@ -4,7 +4,6 @@ Letters: V views, T frames, L flow fields of a stack, h w network input.
 """
 
 import contextlib
-import functools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,16 +18,16 @@ from pipelines.errors import MissingError
 from pipelines.evaluation.protocols import Protocol
 from pipelines.evaluation.recalibration import Clip, recalibrate_batch_norm
 from pipelines.evaluation.scoring import Scorer, mean_logits
+from pipelines.evaluation.unfinished import Logits, UnfinishedScores
 from pipelines.evaluation.videos import TestVideos, not_scored
+from pipelines.interface.wording import plural
 from pipelines.models import STResNet
 from pipelines.runtime.devices import loader_workers, memory_errors
-from pipelines.runtime.progress import OnProgress, Progress
+from pipelines.runtime.progress import OnProgress, Progress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.storage.failures import Failure
 from pipelines.training.recipes import Step
 
-Logits = dict[str, torch.Tensor]
-"""Of each stream: float64 [C]."""
 Cuts = list[list[int]]
 """Which of a video's frames go through the network together (`Protocol.windows`)."""
 
@@ -126,26 +125,40 @@ def score_videos(
     samples: Samples,
     protocols: Sequence[tuple[Protocol, Cuts]],
     test: TestVideos,
+    unfinished: UnfinishedScores | None,
     on_progress: OnProgress,
     phase: str = "evaluate",
 ) -> tuple[dict[int, list[Logits]], list[Failure]]:
     """Scores every test video that can be read; under torchrun the ranks share them.
 
+    Args:
+        unfinished: On rank 0, where the scores are kept as they come. Videos that are there are not scored again.
+
     Returns:
         The logits of each video under each protocol, by its index in `test.videos`, and all failures; on rank 0 those
         of all ranks.
     """
-    logits: dict[int, list[Logits]] = {}
+    logits = unfinished.of(test.videos) if unfinished else {}
     failures = list(test.damaged)
-    work = functools.partial(scored, scorer, samples, protocols, test)
-    with contextlib.closing(ranks().pool(len(test.videos), work)) as outcomes:
-        for done, (_, (index, outcome)) in enumerate(outcomes, 1):
+    left = ranks().broadcast_from_rank0(lambda: [index for index in range(len(test.videos)) if index not in logits])
+    if logits:
+        before = len(logits)
+        on_progress(note(f"{before} of {plural(len(test.videos), 'video')} were scored before the interruption"))
+        on_progress(Progress(phase, before, len(test.videos)))
+
+    def work(numbers: Iterator[int]) -> Generator[tuple[int, list[Logits] | str]]:
+        return scored(scorer, samples, protocols, test, (left[number] for number in numbers))
+
+    with contextlib.closing(ranks().pool(len(left), work)) as outcomes:
+        for done, (_, (index, outcome)) in enumerate(outcomes, len(logits) + 1):
             message = ""
             if isinstance(outcome, str):
                 failures.append(unreadable("evaluate", test.videos[index], outcome))
                 message = not_scored(failures[-1])
             else:
                 logits[index] = outcome
+                if unfinished:
+                    unfinished.add(test.videos[index], outcome)
             counts = {"failed": len(failures)} if failures else {}
             on_progress(Progress(phase, done, len(test.videos), metrics=counts, message=message))
     return logits, failures

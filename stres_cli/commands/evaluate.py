@@ -17,13 +17,7 @@ from stres_cli.estimate_view import show_evaluation
 from stres_cli.tables import Table
 
 
-def _interrupted_text(config: stage.Config) -> str:
-    if config.dry_run or names_splits(Workspace(config.workspace), config.run):
-        return interrupted_text(config)
-    return "interrupted: nothing was written; run the same command to test from the beginning"
-
-
-@command(example="stres evaluate --run split1 --views full,10", shared=True, interrupted=_interrupted_text)
+@command(example="stres evaluate --run split1 --views full,10", shared=True, interrupted=interrupted_text)
 def evaluate(ui: CommandUI, config: stage.Config) -> None:
     """Score the test videos of a run's split: appearance, motion and both fused, in one pass."""
     keep_freed_memory()

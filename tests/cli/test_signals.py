@@ -148,16 +148,11 @@ def test_the_document_says_that_it_was_interrupted(stres, monkeypatch, number, c
     assert shown.stderr == WORDS
 
 
-def test_an_interrupted_test_says_that_nothing_of_it_is_kept_unless_it_is_of_all_splits(stres, monkeypatch):
-    for name in ("run", "run_splits"):
-        monkeypatch.setattr(
-            f"pipelines.evaluate.{name}", lambda config, on_progress: signal.raise_signal(signal.SIGINT)
-        )
+def test_an_interrupted_test_continues_and_a_dry_run_of_it_leaves_nothing(stres, monkeypatch):
+    monkeypatch.setattr("pipelines.evaluate.run", lambda config, on_progress: signal.raise_signal(signal.SIGINT))
 
-    told = "interrupted: nothing was written; run the same command to test from the beginning\n"
-
-    assert stres("evaluate").stderr == told
-    assert stres("evaluate", "--run", "all").stderr == WORDS
+    assert stres("evaluate").stderr == WORDS
+    assert stres("evaluate", "--dry-run").stderr == "interrupted: nothing was written\n"
 
 
 def test_the_second_sighup_of_a_closed_terminal_does_not_interrupt_the_orderly_end(stres, monkeypatch):

@@ -3,7 +3,9 @@
 import dataclasses
 import itertools
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import get_args
 
@@ -16,7 +18,7 @@ from typer.testing import CliRunner
 
 from pipelines import evaluate, train
 from pipelines.datasets.artifact_reader import ArtifactReader
-from pipelines.errors import MissingError, UsageError
+from pipelines.errors import Interrupted, MissingError, UsageError
 from pipelines.evaluation.metrics import stream_metrics
 from pipelines.evaluation.scores import read_scores
 from pipelines.interface.options import TemporalName, ViewName
@@ -244,6 +246,107 @@ def test_progress_counts_the_videos(workspace):
     assert {report.phase for report in reports} == {"evaluate"}
 
 
+# ------------------------------------------------------------------ after an interruption
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The ids of the videos read, as they are read."""
+    ids, read_video = [], ArtifactReader.read
+    monkeypatch.setattr(ArtifactReader, "read", lambda *given: ids.append(given[1].id) or read_video(*given))
+    return ids
+
+
+def interrupt(workspace, after, **settings):
+    def stop(progress):
+        if progress.done == after:
+            raise Interrupted(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        evaluated(workspace, stop, **settings)
+    (left,) = workspace.scores.glob("*/*/unfinished.jsonl")
+    return left
+
+
+@pytest.mark.parametrize("after", [1, 4])
+def test_an_interrupted_test_goes_on_to_the_same_bits(workspace, read, after):
+    whole = evaluated(workspace, **SEVERAL)
+    files = [evaluation.folder / "scores.h5" for evaluation in whole.evaluations]
+    bits = [file.read_bytes() for file in files]
+    shutil.rmtree(workspace.scores)
+    left = interrupt(workspace, after, **SEVERAL)
+    read.clear()
+    reports = []
+
+    again = evaluated(workspace, reports.append, **SEVERAL)
+
+    assert read == TEST_VIDEOS[after:]
+    assert again.evaluations == whole.evaluations
+    assert [file.read_bytes() for file in files] == bits
+    assert reports[1].message == f"{after} of 4 videos were scored before the interruption"
+    assert [report.done for report in reports[2:]] == list(range(after, 5))
+    assert not left.exists()
+
+
+def test_what_changed_since_the_interruption_is_scored_again(workspace, read):
+    interrupt(workspace, 3)
+    os.utime(workspace.flow_file("jump", "jump4"))
+    read.clear()
+    evaluated(workspace)
+    assert read == ["jump/jump4", "wave/wave4"]
+
+
+@pytest.mark.parametrize(
+    "other", [{"precision": "bf16"}, {"views": ("full", "center")}, {"recalibrate_bn": 2}, {"step": "joint2"}]
+)
+def test_another_test_takes_nothing_of_an_interrupted_one(workspace, read, other):
+    interrupt(workspace, 3, crops=5)
+    read.clear()
+    evaluated(workspace, crops=5, **other)
+    assert read[-4:] == TEST_VIDEOS
+
+
+def test_other_weights_take_nothing_of_an_interrupted_test(workspace, read):
+    interrupt(workspace, 3)
+    weights = workspace.runs / "split1" / "joint1" / "weights.pt"
+    torch.save(torch.load(weights, weights_only=True) | {"seconds": 0.0}, weights)
+    read.clear()
+    evaluated(workspace)
+    assert read == TEST_VIDEOS
+
+
+@pytest.mark.parametrize(
+    ("damage_text", "known"),
+    [
+        (lambda text: text[: len(text) - 20], 2),  # the power went amid a line
+        (lambda text: text + "\0" * 40, 3),
+        (lambda text: text.replace("wave/wave3", "\0" * 10), 2),
+        (lambda text: text[10:], 0),
+        (lambda text: "", 0),
+    ],
+)
+def test_of_an_unfinished_test_the_whole_lines_count(workspace, read, damage_text, known):
+    whole = scores_of(evaluated(workspace))
+    left = interrupt(workspace, 3)
+    left.write_text(damage_text(left.read_text()))
+    read.clear()
+    interrupt(workspace, max(known + 1, 1))
+    assert read[0] == TEST_VIDEOS[known]
+    read.clear()
+    np.testing.assert_array_equal(scores_of(evaluated(workspace)).fused, whole.fused)
+    assert read == TEST_VIDEOS[known + 1 :]
+
+
+def test_videos_that_failed_before_the_interruption_are_tried_again(workspace):
+    file = workspace.flow_file("jump", "jump3")
+    content = file.read_bytes()
+    damage(file)
+    interrupt(workspace, 2)
+    file.write_bytes(content)
+    result = evaluated(workspace)
+    assert (result.failed, scores_of(result).videos) == (0, TEST_VIDEOS)
+
+
 # ------------------------------------------------------------------ several protocols in one pass
 
 SEVERAL = {"views": ("full", "10", "center"), "temporal": ("sequence", "windows"), "crops": 6}
@@ -269,9 +372,7 @@ def test_several_protocols_in_one_pass_leave_what_separate_runs_leave(workspace)
     assert len({scores.motion.tobytes() for _, scores in found}) == len(found), "the test would not see them exchanged"
 
 
-def test_several_protocols_read_each_video_once(workspace, monkeypatch):
-    read, read_video = [], ArtifactReader.read
-    monkeypatch.setattr(ArtifactReader, "read", lambda *given: read.append(given[1].id) or read_video(*given))
+def test_several_protocols_read_each_video_once(workspace, read):
     reports = []
     evaluated(workspace, reports.append, **SEVERAL)
     assert read == TEST_VIDEOS
