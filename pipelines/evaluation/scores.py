@@ -20,7 +20,7 @@ import numpy as np
 
 from pipelines.errors import MissingError
 from pipelines.interface.options import StreamName
-from pipelines.interface.wording import plural
+from pipelines.interface.wording import DIVERGED, plural
 from pipelines.runtime.signals import stop_requests
 from pipelines.storage.atomic import json_text, storage_errors
 from pipelines.storage.hdf5 import ArtifactError, damaged, new_file, open_file, read_attributes, require_own_data
@@ -74,7 +74,7 @@ class Scores:
             if broken := int((~np.isfinite(logits)).any(axis=1).sum()):
                 raise MissingError(
                     f"the {stream} scores of {broken} of {plural(len(self.videos), 'video')} are not finite numbers: "
-                    "the training diverged, train again with a lower --lr"
+                    f"{DIVERGED}"
                 )
 
     @property

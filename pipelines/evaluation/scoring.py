@@ -13,6 +13,7 @@ from pipelines.datasets.clips import Clips, Frames
 from pipelines.datasets.preparation import Prepare, reduced
 from pipelines.errors import MissingError
 from pipelines.interface.options import EQUAL_WEIGHTS
+from pipelines.interface.wording import DIVERGED
 from pipelines.models import STResNet
 from pipelines.models.folding import folded
 from pipelines.models.stream import Stream
@@ -106,7 +107,7 @@ class Scorer:
             totals = dict(zip(sums, arrived(), strict=True))
             for name, total in totals.items():
                 if not bool(torch.isfinite(total).all()):
-                    cause = "the training diverged, train again with a lower --lr"
+                    cause = DIVERGED
                     if self.dtype == torch.float16:
                         cause = "fp16 is too coarse for it, or the training diverged; try --precision fp32"
                     raise MissingError(f"the network's {name} scores are not finite numbers: {cause}")

@@ -4,6 +4,9 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+DIVERGED = "the training diverged; train the run again with a lower --lr, under another --name or with --overwrite"
+"""Why a trained network's numbers are not finite, and what to do."""
+
 
 def plural(number: int, noun: str, many: str = "") -> str:
     """ "1 video", "12 videos", "1 class", "3 classes"; `many` where that is not the noun with s or es."""

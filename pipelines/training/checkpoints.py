@@ -12,6 +12,7 @@ from typing import IO, Any, cast
 import torch
 
 from pipelines.errors import MissingError
+from pipelines.interface.wording import DIVERGED
 from pipelines.storage.atomic import atomic_file, storage_errors
 from pipelines.storage.hdf5_guards import DeferredErrorFile
 from pipelines.storage.provenance import made_by
@@ -61,10 +62,7 @@ def load(path: Path, schema: str) -> dict[str, Any]:
     model = content.get("model")
     broken = not_finite(model) if isinstance(model, Mapping) else ""
     if broken:
-        raise MissingError(
-            f"{path} holds NaN or infinity in {broken}: the training diverged; train the run again with a lower --lr, "
-            "under another --name or with --overwrite"
-        )
+        raise MissingError(f"{path} holds NaN or infinity in {broken}: {DIVERGED}")
     return cast("dict[str, Any]", with_current_names(content))
 
 

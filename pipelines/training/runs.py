@@ -25,6 +25,7 @@ from pipelines.storage.atomic import locked, read_json, storage_errors, write_js
 from pipelines.storage.provenance import same_origin
 from pipelines.storage.typed_json import first_difference
 from pipelines.storage.workspace import Workspace, is_plain_name
+from pipelines.training.metrics_log import divergence
 from pipelines.training.recipes import STEPS, Step
 from pipelines.training.run_config import BaseRun, RunConfig, checked_split, config_difference, without_flow
 
@@ -152,7 +153,9 @@ class Run:
         """`step` if it can be evaluated; without one the last of `testable()`. Raises `MissingError`, `UsageError`."""
         testable = self.testable()
         if not testable:
-            raise MissingError(f"run {self.name} has no finished step: continue it with `stres train`")
+            told = divergence(self.folder, self.unfinished())  # as it would again
+            command = command_line(self.folder.parent.parent, "train", "--name", shlex.quote(self.name))
+            raise MissingError(f"run {self.name} has no finished step: {told or f'continue it with `{command}`'}")
         if step is None:
             return testable[-1]
         if step not in (*STEPS, LATE_FUSION):

@@ -31,7 +31,8 @@ def test_runs_that_diverge_are_named_and_the_exit_code_says_so(stres, random_wor
     assert trained.stderr.count("appearance diverged") == 2
     tested = stres("evaluate", "-w", root, "--run", "all", "--device", "cpu")
     assert tested.exit_code == 3
-    assert "error: run split1 has no finished step" in tested.stderr
+    assert f"error: run split1 has no finished step: {document['diverged']['split1']}" in tested.stderr
+    assert "continue it" not in tested.stderr
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_parts_that_do_not_fit_are_refused(changes: dict[str, object], message: 
 
 def test_scores_of_a_diverged_training_are_refused_with_advice() -> None:
     broken = np.full((3, 3), np.nan, np.float32)
-    with pytest.raises(MissingError, match=r"3 of 3 videos are not finite.*lower --lr"):
+    with pytest.raises(MissingError, match=r"3 of 3 videos are not finite.*lower --lr.*--overwrite"):
         example(fused=broken)
 
 

@@ -84,7 +84,7 @@ def test_a_score_is_the_mean_over_views_windows_and_time(length, pool):
 def test_scores_that_are_not_finite_end_the_test_with_what_to_do():
     network, (rgb, flow) = make_network(), make_views(views=1, frames=1)
     network.motion.fc.bias.data[0] = float("inf")
-    with pytest.raises(MissingError, match=r"motion scores are not finite numbers: .*lower --lr"):
+    with pytest.raises(MissingError, match=r"motion scores are not finite numbers: .*lower --lr.*--overwrite"):
         Scorer(network, CPU).mean(rgb, flow, [[0]])
 
 

@@ -186,7 +186,8 @@ def test_a_run_without_a_network_is_left_out_of_the_test(trained, tmp_path):
     told: list[Progress] = []
     result = evaluate.run_splits(evaluate.Config(workspace.root, "split{split}", crops=1, device="cpu"), told.append)
     assert [one.run for one in result.runs] == ["split2"]
-    assert result.unusable == {"split1": "run split1 has no finished step: continue it with `stres train`"}
+    command = f"stres train --name split1 --workspace {workspace.root}"
+    assert result.unusable == {"split1": f"run split1 has no finished step: continue it with `{command}`"}
     again = evaluate.Config(workspace.root, "all", crops=1, device="cpu", dry_run=True)
     (workspace.runs / "split1" / "config.json").write_text("{")
     assert list(evaluate.run_splits(again).unusable) == ["split1"]
