@@ -127,7 +127,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     """
     workspace = Workspace(config.workspace)
     workspace.require()
-    names = {path.name for folder in (workspace.runs, workspace.scores) for path in folder.glob("[!.]*/")}
+    names = {path.name for path in workspace.runs.glob("[!.]*/")}
+    for left in ("results.json", "scores.h5"):
+        names |= {file.parent.parent.name for file in workspace.scores.glob(f"[!.]*/[!.]*/{left}")}
     found, configs = [], {}
     for name in sorted(names):
         one, of_run = _look_at(workspace, name)

@@ -213,6 +213,14 @@ def test_a_run_that_was_moved_aside_is_neither_to_be_continued_nor_to_be_tested(
     assert {one["name"] for one in document["runs"]} == {"split1", "split1.old1"}
 
 
+def test_an_unfinished_test_of_a_run_that_lies_elsewhere_makes_no_run_of_it(ask, work):
+    before = ask("runs", work)
+    folder = work.scores / "elsewhere" / PROTOCOL
+    folder.mkdir(parents=True)
+    (folder / "unfinished.jsonl").write_text("{}\n")
+    assert ask("runs", work) == before
+
+
 def test_a_file_is_no_workspace(stres, tmp_path):
     (tmp_path / "file").touch()
     shown = stres("status", "-w", tmp_path / "file")
