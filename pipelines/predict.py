@@ -40,7 +40,7 @@ class Config(ProtocolSettings):
     """Settings of `predict`."""
 
     videos: Annotated[Sequence[str], Option(argument=True, metavar="VIDEOS", repeated=True)]
-    """Videos, folders of class folders, list files (path label), globs."""
+    """Videos, folders of videos, list files (path label), globs."""
     workspace: options.WorkspaceFolder
     run: options.RunOrFolder = None
     step: options.UsedNetwork = None

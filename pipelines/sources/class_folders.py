@@ -65,22 +65,29 @@ class FolderOfVideos:
     """What the command calls the root."""
     label_it: str = "give a list (`path label`) as VIDEOS"
     """How else a user can name the classes."""
+    to_store: bool = True
+    """Whether something is to be stored for each video, to train on."""
 
 
-def read_class_folders(root: Path, *, workspace: Path | None, classes_at: int | None) -> FolderOfVideos:
+def read_class_folders(
+    root: Path, *, workspace: Path | None, classes_at: int | None, to_store: bool = True
+) -> FolderOfVideos:
     """Finds the videos below a folder with their classes and splits.
 
     Args:
         workspace: The workspace in use, whose own videos are skipped.
         classes_at: The class is the folder so many levels below `root`, whatever the layout looks like; None: as the
             layout says.
+        to_store: Whether something is to be stored for each video, to train on; if not, videos need no class.
 
     Raises:
         UsageError: The layout does not say which folders are the classes.
     """
     if is_workspace(root):
-        raise UsageError(f"{root} is a workspace of stres: VIDEOS is a folder of class folders")
-    read = FolderOfVideos(root)
+        raise UsageError(
+            f"{root} is a workspace of stres: VIDEOS is a folder of {'class folders' if to_store else 'videos'}"
+        )
+    read = FolderOfVideos(root, to_store=to_store)
     _walk(read, workspace)
     if read.videos:
         _read_layout(read, classes_at)
@@ -292,11 +299,12 @@ def _label(read: FolderOfVideos, videos: Sequence[Found], top: str) -> list[Foun
             count = plural(len(loose), "video")
             raise _mixed(read, f"{count} directly in {folder} and others in its folders {some(_tops(videos), 4)}")
         read.layout = read.layout or "videos without class folders"
-        read.notes.append(
-            f"{plural(len(loose), 'video lies', 'videos lie')} directly in {folder}: without a class they are "
-            "neither trained on nor tested, but `train --unlabelled` lets a student match its teacher on them"
-            + (", and `predict` takes them" if read.argument == "VIDEOS" else "")
-        )
+        if read.to_store:
+            read.notes.append(
+                f"{plural(len(loose), 'video lies', 'videos lie')} directly in {folder}: without a class they are "
+                "neither trained on nor tested, but `train --unlabelled` lets a student match its teacher on them"
+                + (", and `predict` takes them" if read.argument == "VIDEOS" else "")
+            )
         return list(videos)
     if not top and all(len(video.folders) == 2 and split_of(video.folders[1]) for video in videos):
         read.layout = "class folders with splits"

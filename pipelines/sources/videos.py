@@ -62,6 +62,8 @@ class ReadAs:
 
 
 AS_IT_SAYS = ReadAs()
+TO_STORE = "VIDEOS is a folder of class folders, a list file (`path label`), one video or a glob"
+TO_LOOK_AT = "VIDEOS is a video, a folder of videos, a list file or a glob"
 _OF_LISTS = {one.name for one in fields(ReadAs)} - {"classes_at"}
 
 
@@ -148,8 +150,9 @@ def find_videos(
         UsageError: A folder does not say which folders are the classes; a list file gives a label that cannot be a
             folder's name; `read_as` says what VIDEOS of this kind leave unread.
     """
+    forms = TO_STORE if to_store else TO_LOOK_AT
     if not str(argument):
-        raise UsageError("VIDEOS is empty: give a folder of class folders, a list file, one video or a glob")
+        raise UsageError(f"VIDEOS is empty: {forms}")
     path = Path(argument)
     problems: list[VideoSource] = []
     notes: list[str] = []
@@ -158,12 +161,14 @@ def find_videos(
     if path.is_dir():
         _refuse_unread(read_as, f"{path} is a folder", {"classes_at"})
         try:
-            folder = read_class_folders(path, workspace=workspace, classes_at=read_as.classes_at)
+            folder = read_class_folders(path, workspace=workspace, classes_at=read_as.classes_at, to_store=to_store)
         except UsageError:
             if to_store or read_as.classes_at is not None or is_workspace(path):
                 raise
             # Whoever stores nothing asks for no classes: any layout will do.
             folder = read_class_folders(path, workspace=workspace, classes_at=1)
+            folder.layout = f"videos in {path}, whose first folders are taken for classes (--classes-at N takes others)"
+            folder.notes.clear()
         layout, notes, skipped, suffixes = folder.layout, folder.notes, folder.skipped, folder.suffixes
         found = [VideoSource.of(video.class_name, video.path, video.split) for video in folder.videos]
         for at, reason in folder.unreadable:
@@ -193,16 +198,11 @@ def find_videos(
                 f"({some(classes)}): give the folder of class folders as VIDEOS, or a list (`path label`)"
             )
     else:
-        raise MissingError(
-            f"there is no {path}: VIDEOS is a folder of class folders, a list file (`path label`), one video or a glob"
-        )
+        raise MissingError(f"there is no {path}: {forms}")
     ignored = skipped.get(NO_VIDEO, 0)
     if not found and not problems:
         passed = "; ".join([*(f"{count} {reason}" for reason, count in skipped.items()), *notes]) or "0 other files"
-        raise MissingError(
-            f"no videos in {path} ({passed}): VIDEOS is a folder of class folders, a list file "
-            f"(`path label`), one video or a glob; supported are {' '.join(sorted(VIDEO_SUFFIXES))}"
-        )
+        raise MissingError(f"no videos in {path} ({passed}): {forms}; supported are {' '.join(sorted(VIDEO_SUFFIXES))}")
     if to_store and not path.is_dir() and len(found) > 1:
         notes += _splits_passed_over(found)
     account = replace(account_of(layout, found), skipped=dict(skipped), suffixes=dict(suffixes), notes=notes)

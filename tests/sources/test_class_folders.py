@@ -176,7 +176,10 @@ def test_a_mixture_of_levels_is_refused(tmp_path, names):
     make(tmp_path, *names)
     with pytest.raises(UsageError, match=r"does not say which folders are the classes.*--classes-at N"):
         find_videos(tmp_path)
-    assert len(find_videos(tmp_path, to_store=False).videos) == len(names)
+    read = find_videos(tmp_path, to_store=False)
+    assert len(read.videos) == len(names)
+    assert read.account.layout.startswith(f"videos in {tmp_path}, whose first folders are taken for classes")
+    assert not read.account.notes
 
 
 def test_groups_below_several_classes_are_kept_and_told(tmp_path):
@@ -196,6 +199,7 @@ def test_videos_without_folders_have_no_class_and_that_is_said(tmp_path):
     read = find_videos(tmp_path)
     assert read.account.sentences()[0] == "videos without class folders: no classes, 2 videos"
     assert "neither trained on nor tested" in read.account.notes[0]
+    assert not find_videos(tmp_path, to_store=False).account.notes
 
 
 def test_a_level_that_no_video_reaches_is_refused(tmp_path):

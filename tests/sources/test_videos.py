@@ -158,8 +158,10 @@ def test_what_exists_is_not_read_as_a_glob(tmp_path: Path) -> None:
 def test_nothing_found_is_an_error_that_says_what_videos_can_be(tmp_path: Path, argument: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "dangling.avi").symlink_to(tmp_path / "gone")
-    with pytest.raises(MissingError, match="list file"):
+    with pytest.raises(MissingError, match="VIDEOS is a folder of class folders, a list file"):
         find_videos(f"{tmp_path}/{argument}")
+    with pytest.raises(MissingError, match="VIDEOS is a video, a folder of videos, a list file"):
+        find_videos(f"{tmp_path}/{argument}", to_store=False)
 
 
 def test_a_file_that_is_neither_video_nor_list_is_refused(tmp_path: Path) -> None:
