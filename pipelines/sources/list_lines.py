@@ -59,6 +59,9 @@ _TIME = r"(?:\d+:){0,2}(?:\d+(?:\.\d*|,\d+(?=\s*[;\t]))?|\.\d+)"  # a comma is a
 _SEGMENT_ON_A_LINE = re.compile(
     rf"(?P<start>{_TIME})(?P<between>\s*[\s,;]\s*)(?P<end>{_TIME})\s*[\s,;]\s*(?P<label>(?![\d.,;\s-]+$)\S.*)"
 )
+_THREE_NUMBERS = re.compile(  # or more, and then something else
+    r"""(?:["']?[\d.:]+["']?[\s,;]+){3,}(?![\d.,:;\s]*$)"""
+)
 _KINETICS = ("youtube_id", "time_start", "time_end")
 _FRAME_LISTS = ("original_vido_id", "original_vid_id", "original_video_id", "frame_id")  # SlowFast's Charades and AVA
 SEPARATORS = re.compile(r"[ \t]*[,;\t][ \t]*|[ ]+")
@@ -159,6 +162,11 @@ def _of_lines(
         segment = _SEGMENT_ON_A_LINE.fullmatch(label) if is_video(Path(path)) else None
         if segment and separator in label and separator not in segment["between"]:  # 0,1 is one number in `a.avi;0,1;x`
             segment = None
+        if is_video(Path(path)) and _holds_decimal_commas(label, separator, segment):
+            raise UsageError(
+                f"{where}: the commas in {label!r} may be decimal ones or separate columns: write times with a decimal "
+                "point (0.5), or separate all columns by semicolons or tabs"
+            )
         if is_of_segments is (segment is None):
             raise UsageError(
                 f"{where}: {line!r} is not as the lines before: `path,start,end,label` in all lines, or none"
@@ -175,6 +183,24 @@ def _of_lines(
         if segment and not whole_videos:
             span = _segment(segment["start"], segment["end"], where, in_frames=False)
         yield Entry(path, unquoted(told) if segment else label, "", where, separator, span)
+
+
+def _holds_decimal_commas(text: str, separator: str, segment: re.Match[str] | None) -> bool:
+    """Whether the commas in what follows a path may be those of its numbers, although they were not read so.
+
+    Args:
+        text: What follows, with a label at its end.
+        separator: Between the path and that.
+        segment: How that was read, if as a segment.
+    """
+    numbers = _THREE_NUMBERS.match(text)
+    if numbers is None or not re.search(r"\d,\d", numbers[0]):
+        return False
+    if segment is None:
+        return True
+    if separator == ",":
+        return "," in segment["label"]
+    return "," in segment["between"] or "," in text[segment.end("end") : segment.start("label")]
 
 
 def read_text(list_file: Path) -> str:
@@ -248,7 +274,7 @@ def three_columns(entries: list[Entry]) -> list[Entry]:
         labels = {entry.where: match[2] for entry, match in zip(labelled, found, strict=True) if match}
         return [replace(entry, label=labels.get(entry.where, "")) for entry in entries]
     for place, entry in enumerate(entries):
-        if re.fullmatch(r"[\d.]+(\s*[,;]\s*[\d.]+)+", entry.label):
+        if re.fullmatch(r"[\d.:]+([\s,;]+[\d.:]+)+", entry.label) and re.search(r"[,;]", entry.label):
             raise UsageError(
                 f"{entry.where}: {entry.path} has several labels ({entry.label}): one class a video; a segment's "
                 "start, end and number of a class need a first line that names them (path,start,end,label)"

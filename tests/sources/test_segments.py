@@ -25,6 +25,12 @@ def found(folder: Path, text: str, name: str = "list.csv", **said: str | bool) -
     return [(source.id, source.path.name, source.segment) for source in videos]
 
 
+DECIMAL_COMMAS = (
+    *(" 0,1 2,5 run", "  0,1  2,5  run fast", " 0,5 2 run", " 0 2,5 run", " 0,5, 2,5, run", " 0,5,2,5,run"),
+    *(" 0:01,5 00:02,5 run", ' "0,5" "2,5" run', ",0,5,2,5,run", ",0,5,2,run", ", 0,5, 2,5, run", ";0,5,2,5,run"),
+)
+"""What follows a path, without a header."""
+
 EPIC = (
     "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,start_frame,stop_frame,"
     "narration,verb,verb_class,noun,noun_class,all_nouns,all_noun_classes\n"
@@ -51,6 +57,9 @@ EPIC = (
         ("a.mp4 0.5 00:02 run\n", SECONDS),
         ("path;start;end;label\na.mp4;0,5;2,0;run\n", SECONDS),
         ("a.mp4;0,5;2,0;run\n", SECONDS),
+        ("a.mp4\t0,5\t2,0\trun\n", SECONDS),
+        ("a.mp4 0,5;2,0;run\n", SECONDS),
+        ("path start end label\na.mp4 0,5 2,0 run\n", SECONDS),
         ('{"path": "a.mp4", "start": 0.5, "end": 2, "label": "run"}\n', SECONDS),
         ('[{"path": "a.mp4", "start_frame": 12, "end_frame": 50, "label": "run"}]', Segment(12, 50, in_frames=True)),
         (EPIC.replace(",open,", ",run,"), SECONDS),
@@ -167,9 +176,10 @@ def test_a_wrong_row_is_refused_with_its_line(folder: Path, rows: str, refusal: 
         ("a.mp4,0,1,run\nb.mp4,run\n", "line 2: 'b.mp4,run' is not as the lines before"),
         ("a.mp4;0,1;x;run\n", r"line 1: several columns follow 'a.mp4' \('0,1;x;run'\): name them"),
         ("b.mp4;0,5;2;run\na.mp4\t0,1\tx\trun\n", "line 2: .* is not as the lines before"),
-        ("a.mp4,0,5,1,5,run\n", r"line 1: several columns .* \(path,label,split, or path,start,end,label\)"),
+        ("a.mp4,0,run,train\n", r"line 1: several columns .* \(path,label,split, or path,start,end,label\)"),
+        *((f"a.mp4{line}\n", r"line 1: the commas in '.* decimal point \(0\.5\)") for line in DECIMAL_COMMAS),
         ("a.mp4,0,1,run,train\n", "line 1: several columns follow"),
-        ("a.mp4,0.5,2,3\n", "line 1: a.mp4 has several labels .* need a first line"),
+        *((f"a.mp4{line}\n", "line 1: a.mp4 has several labels") for line in (",0.5,2,3", " 0,5 2,5", " 0,5 2,5 3")),
         ("start_seconds,end_seconds,start_frame,end_frame,class,probability,run\n0,1,0,25,run,1,1\n", "segments.csv"),
     ],
 )
