@@ -13,6 +13,7 @@ from pipelines.storage.failures import Failure
 from stres_cli.console import CommandUI
 
 _SHOWN_FAILURES = 10
+_OF_BOTH = ("--allow-truncated", "--allow-damaged")
 
 
 def show(ui: CommandUI, result: ExtractResult, config: Any) -> None:
@@ -22,6 +23,10 @@ def show(ui: CommandUI, result: ExtractResult, config: Any) -> None:
         ui.out.say(_changed(result))
     if result.unlisted:
         ui.out.say(_unlisted(result, config.workspace))
+    if result.misfits:
+        made, left = ("flow", "frames") if result.stage == "extract-flow" else ("frames", "flow")
+        videos = plural(result.misfits, "video")
+        ui.out.say(f"the stored {left} of {videos} will be of another size than the {made}: make them again, too")
     if result.estimate is not None:
         cost = result.estimate
         what = (
@@ -44,7 +49,7 @@ def show(ui: CommandUI, result: ExtractResult, config: Any) -> None:
         f"{plural(result.done, result.what)} done, {result.skipped} already done, {result.failed} failed; "
         f"{plural(result.units, result.unit.removesuffix('s'))} in {duration(result.seconds)} "
         f"({result.units_per_second:.1f} {result.unit}/s{gpu_line(result)})"
-        f"{_where_and_next(result.stage, config) if result.done or result.skipped else ''}"
+        f"{_where_and_next(result, config) if result.done or result.skipped else ''}"
     )
     if result.broken_times:
         untrue = "timestamps that cannot be true"
@@ -73,8 +78,9 @@ def gpu_line(result: ExtractResult) -> str:
     return "".join(f"; {part}" for part in told)
 
 
-def _where_and_next(stage: str, config: Any) -> str:
-    """Where the result lies, and the command that comes next."""
+def _where_and_next(result: ExtractResult, config: Any) -> str:
+    """Where the result lies, and the command that comes next, with the options that both stages have to share."""
+    stage = result.stage
     kind = {"extract-frames": "frames", "import-frames": "frames", "extract-flow": "flow", "import-flow": "flow"}.get(
         stage
     )
@@ -87,10 +93,17 @@ def _where_and_next(stage: str, config: Any) -> str:
             value = getattr(config.read_as, field.name)
             if value != field.default:
                 videos += [field.flag] if value is True else [field.flag, shlex.quote(str(value))]
+        if config.short_side is not None:
+            videos += ["--short-side", str(config.short_side)]
+        videos += [flag for flag in _OF_BOTH if getattr(config, flag[2:].replace("-", "_"))]
+        if result.misfits:
+            videos.append("--overwrite")
     if kind == "frames":
         words = ["extract-flow", *videos]
-    elif videos and not (config.workspace / "frames").exists():
+    elif videos and (result.misfits or not (config.workspace / "frames").exists()):
         words = ["extract-frames", *videos]
+    elif not (config.workspace / "frames").exists():
+        words = ["import-frames", "DIR"]
     else:
         words = ["train", "--split", "1"]
     return f", in {config.workspace / kind}; next: {command_line(config.workspace, *words)}"

@@ -119,6 +119,8 @@ class Division(Generic[Task]):
     """Ids of those `to_do` whose source is no longer what the stored artifact was made from."""
     unlisted: list[str] = field(default_factory=list)
     """Ids of stored segments of these videos that no task is of, as after a start or an end was corrected."""
+    misfits: int = 0
+    """How many tasks make something of another size than the video's other artifact, as only `overwrite` does."""
 
 
 def divide(
@@ -144,7 +146,8 @@ def divide(
     """
     unlisted = ranks().broadcast_from_rank0(lambda: _unlisted_segments(job, tasks, problems, comparison))
     if overwrite:
-        return Division(list(tasks), problems=list(problems), unlisted=unlisted)
+        misfits = ranks().broadcast_from_rank0(lambda: _count_misfits(job, tasks, comparison))
+        return Division(list(tasks), problems=list(problems), unlisted=unlisted, misfits=misfits)
 
     def find() -> list[_Outcome]:
         looks = parallel_map(
@@ -231,6 +234,21 @@ def _look(comparison: Comparison[Task], task: Task) -> _Look:
         if not is_pictures(str(attributes.get("source", ""))):  # which video pictures show is not known
             look.other, look.misfit = origin(path, attributes), comparison.misfit(task, attributes)
     return look
+
+
+def _count_misfits(job: Job[Task], tasks: Sequence[Task], comparison: Comparison[Task]) -> int:
+    if comparison.misfit is None:
+        return 0
+    looks = parallel_map(functools.partial(_misfit, comparison), tasks, f"{job.stage} (compare sizes)", job.on_progress)
+    return sum(look is True for look in looks)
+
+
+def _misfit(comparison: Comparison[Task], task: Task) -> bool:
+    assert comparison.misfit is not None
+    with contextlib.suppress(ArtifactError):
+        path, schema = other_artifact(task.target, comparison.schema)
+        return bool(comparison.misfit(task, peek(path, schema, _ATTRIBUTES)))
+    return False
 
 
 def _unlisted_segments(

@@ -73,6 +73,7 @@ def run_job(
             ignored=ignored,
             changed=division.changed,
             unlisted=division.unlisted,
+            misfits=division.misfits,
             failures=failures,
             found=account,
             what=what,

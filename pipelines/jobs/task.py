@@ -173,6 +173,8 @@ class ExtractResult:
     """Ids of videos whose file is no longer what was stored: they are made again."""
     unlisted: list[str] = field(default_factory=list)
     """Ids of stored segments of these videos that VIDEOS does not list, as after a start or an end was corrected."""
+    misfits: int = 0
+    """Videos whose flow is of another size than their new frames, or whose frames than their new flow."""
     failures: list[Failure] = field(default_factory=list)
     """All rows of the stage in `failures.csv`; of a dry run, which records none, the videos that would fail."""
     clipping: Clipping | None = None

@@ -15,7 +15,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from pipelines.storage.workspace import UNLABELLED
 
 NO_VIDEO = "not a video by its name"
 """Why a file is skipped, as the account of the videos says it."""
+BY_PREDICT = "written by stres predict"
+"""Likewise."""
 _MEANINGLESS = re.compile(r"part[_-]?\d+|replacement.*", re.IGNORECASE)  # folders of Kinetics' archives
 
 
@@ -179,11 +181,16 @@ def _add_files(read: FolderOfVideos, parent: Path, names: list[str]) -> None:
             if is_annotation or name in ("metadata.csv", "metadata.jsonl"):
                 read.lists.append(path)
             continue
-        timeline = path.with_suffix(".json")
-        if path.suffix == ".mp4" and timeline.name in there and _begins_with(timeline, '"stres/timeline/'):
-            read.skipped["written by stres predict"] += 1
+        if is_timeline(path, there):
+            read.skipped[BY_PREDICT] += 1
         else:
             read.videos.append(Found(path, below))
+
+
+def is_timeline(path: Path, beside: Collection[str]) -> bool:
+    """Whether `predict --timeline` wrote a video: then its JSON is among the names of the files beside it."""
+    timeline = path.with_suffix(".json")
+    return path.suffix == ".mp4" and timeline.name in beside and _begins_with(timeline, '"stres/timeline/')
 
 
 def is_workspace(folder: Path) -> bool:

@@ -21,7 +21,7 @@ from pipelines.sources.list_lines import (
     spellings,
     three_columns,
 )
-from pipelines.sources.names import is_video, require_class_name, split_of
+from pipelines.sources.names import VIDEO_SUFFIXES, is_video, require_class_name, split_of
 from pipelines.sources.segments import Segment
 from pipelines.sources.source import VideoSource
 from pipelines.storage.workspace import UNLABELLED
@@ -240,10 +240,20 @@ def _found(
         looked += f": {entry.where} gives {entry.path!r}, relative to {folders[0]}; --relative-to names another folder"
     else:
         looked += f": {entry.where} names it"
-    paths = (Path(os.path.abspath(folder / form)) for form in spellings(entry.path) for folder in folders)
+    paths = [Path(os.path.abspath(folder / form)) for form in spellings(entry.path) for folder in folders]
     if alike := next((found for path in paths for found in _alike(path, names) if os.path.isfile(found)), None):
         return first, f"{looked}. Did you mean {alike}? Upper and lower case differ"
+    if alike := next((found for path in paths for found in _of_other_suffixes(path, names)), None):
+        return first, f"{looked}. Did you mean {alike}? The suffix differs"
     return first, looked + _in_the_way(entry)
+
+
+def _of_other_suffixes(path: Path, names: Callable[[Path], Mapping[str, list[str]]]) -> Iterator[Path]:
+    """The videos that are there under a path with another suffix, or with one."""
+    stems = {path.name, path.stem} if is_video(path) else {path.name}
+    for folder in _alike(path.parent, names):
+        for name in (stem + suffix for stem in sorted(stems) for suffix in sorted(VIDEO_SUFFIXES)):
+            yield from (folder / found for found in names(folder).get(name.casefold(), ()))
 
 
 def _alike(path: Path, names: Callable[[Path], Mapping[str, list[str]]]) -> list[Path]:

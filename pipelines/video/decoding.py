@@ -434,11 +434,9 @@ def _video_stream(container: "av.container.InputContainer", path: Path) -> "av.V
         if ending_of(path, container.format.name).cut:
             raise VideoError("not a video, or cut off before its index")
         raise VideoError("holds no video stream")
-    for is_better in (
-        lambda stream: stream.codec_context is not None,
-        lambda stream: stream.frames != 1 and not stream.disposition & _Disposition.still_image,
-    ):
-        streams = list(filter(is_better, streams)) or streams
+    streams = [s for s in streams if s.codec_context is not None] or streams
+    stills = _stills(streams, path)
+    streams = [s for s in streams if s.index not in stills] or streams
     stream = container.streams.best("video")
     if stream not in streams:
         stream = next((stream for stream in streams if stream.disposition & _Disposition.default), streams[0])
@@ -451,6 +449,20 @@ def _video_stream(container: "av.container.InputContainer", path: Path) -> "av.V
     stream.codec_context.thread_type = "NONE"  # several videos are decoded at once, each by a process
     stream.codec_context.thread_count = 1
     return stream
+
+
+def _stills(streams: "Sequence[av.VideoStream]", path: Path) -> set[int]:
+    """The indices of the streams of a single picture, or none. Containers such as Matroska do not count them: there
+    packets are counted, until each stream has two."""
+    stills = {s.index for s in streams if s.frames == 1 or s.disposition & _Disposition.still_image}
+    counts = {s.index: 0 for s in streams if s.frames == 0 and s.index not in stills}
+    if len(streams) > 1 and counts:
+        with _open(path, None) as again, contextlib.suppress(av.FFmpegError, IndexError):
+            for packet in again.demux([again.streams[index] for index in counts]):
+                counts[packet.stream_index] += packet.size > 0
+                if min(counts.values()) > 1:
+                    break
+    return stills | {index for index, count in counts.items() if count == 1}
 
 
 def _tags(stream: "av.VideoStream", name: str) -> Iterator[str]:

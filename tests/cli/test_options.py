@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from pipelines.errors import UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option, fields_of
+from pipelines.jobs.task import ExtractResult
 from pipelines.sources.videos import ReadAs
 from stres_cli import app as application
 from stres_cli.app import COMMANDS
@@ -194,8 +195,30 @@ def test_both_forms_reach_the_command(stres, tmp_path):
 def test_the_next_stage_is_told_to_read_videos_in_the_same_way(tmp_path):
     read_as = ReadAs(label_column="a b", whole_videos=True)
     config = config_of("extract-frames")(videos="l.csv", workspace=tmp_path, read_as=read_as)
-    told = _where_and_next("extract-frames", config)
+    told = _where_and_next(a_result("extract-frames"), config)
     assert f"next: stres extract-flow l.csv --label-column 'a b' --whole-videos --workspace {tmp_path}" in told
+
+
+def test_the_next_stage_is_told_the_size_of_what_is_stored_and_to_make_again_what_does_not_fit(tmp_path):
+    options = {"videos": "v", "workspace": tmp_path, "short_side": 32, "overwrite": True, "allow_damaged": True}
+    frames = _where_and_next(a_result("extract-frames"), config_of("extract-frames")(**options))
+    assert f"next: stres extract-flow v --short-side 32 --allow-damaged --workspace {tmp_path}" in frames
+    (tmp_path / "frames").mkdir()
+    config = config_of("extract-flow")(**options)
+    assert "next: stres train --split 1 " in _where_and_next(a_result("extract-flow"), config)
+    flow = _where_and_next(a_result("extract-flow", misfits=1), config)
+    assert "next: stres extract-frames v --short-side 32 --allow-damaged --overwrite " in flow
+
+
+def test_frames_come_after_imported_flow_where_there_are_none(tmp_path):
+    config = config_of("import-flow")(folder=tmp_path, workspace=tmp_path, method="x", bound=5)
+    assert "next: stres import-frames DIR " in _where_and_next(a_result("import-flow"), config)
+    (tmp_path / "frames").mkdir()
+    assert "next: stres train --split 1 " in _where_and_next(a_result("import-flow"), config)
+
+
+def a_result(stage: str, misfits: int = 0) -> ExtractResult:
+    return ExtractResult(stage=stage, skipped=0, failed=0, ignored=0, unit="frames", misfits=misfits)
 
 
 @pytest.mark.parametrize("command", ["extract-frames", "extract-flow", "extract-features", "predict"])

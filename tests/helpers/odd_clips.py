@@ -47,7 +47,7 @@ class Clip:
     container: dict[str, str] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     beside: str = ""
-    """What other streams there are: sound, a cover, a still, another film."""
+    """What other streams there are: sound, a cover, a still, a still that is the default, another film."""
     sound: float = 0.0
 
     @property
@@ -129,7 +129,8 @@ def write_clip(path: Path, clip: Clip) -> None:
         if clip.matrix is not None:
             stream.set_display_matrix(clip.matrix)
         if clip.beside:
-            stream.disposition = av.stream.Disposition.default
+            disposition = av.stream.Disposition
+            stream.disposition = disposition(0) if clip.beside == "default still" else disposition.default
         if other is not None:
             for picture in pictures(5 if clip.beside == "film" else 1, 48, 64):
                 container.mux(other.encode(av.VideoFrame.from_ndarray(255 - picture, format="rgb24")))

@@ -224,7 +224,8 @@ def test_another_size_than_the_stored_frames_or_flow_is_refused_before_any_work(
     for dry_run in (True, False):
         with pytest.raises(UsageError, match=r"x/c would not fit.* is 42x32, not 64x48; give --short-side 32"):
             other(workspace, tmp_path / "a", dry_run=dry_run)
-    assert other(workspace, tmp_path / "a", short_side=32).done == 1
+    assert other(workspace, tmp_path / "a", overwrite=True).misfits == 1
+    assert other(workspace, tmp_path / "a", short_side=32, overwrite=True).misfits == 0
     assert load_catalogue(workspace).problems == []
 
 

@@ -183,7 +183,7 @@ def test_folders_named_as_splits_are_no_classes_and_those_passed_over_are_told(w
     assert found is not None
     assert found.sentences() == [
         "train/, val/ with class folders: 2 classes, 3 videos: run 1, walk 2",
-        "splits: train 2, validation 1 videos",
+        "splits: train 2, validation 1 video",
         "skipped: 1 not named as pictures",
     ]
     assert by_list is not None

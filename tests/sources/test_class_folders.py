@@ -259,11 +259,12 @@ def test_a_glob_passes_over_what_a_workspace_holds(tmp_path):
     assert read.account.skipped["in a workspace of stres"] == 1
 
 
-def test_films_of_timelines_written_elsewhere_are_passed_over(tmp_path):
+@pytest.mark.parametrize("pattern", ["", "/*/*.*", "/**/*.mp4"])
+def test_films_of_timelines_written_elsewhere_are_passed_over(tmp_path, pattern):
     make(tmp_path, "jump/a.avi", "jump/film.mp4", "run/b.mp4", "run/b.json")
     (tmp_path / "jump/film.json").write_text('{\n  "schema": "stres/timeline/1"\n}')
-    account = find_videos(tmp_path).account
-    assert account.classes == {"jump": 1, "run": 1}
+    account = find_videos(f"{tmp_path}{pattern}").account
+    assert account.classes == ({"run": 1} if pattern.endswith("mp4") else {"jump": 1, "run": 1})
     assert account.skipped["written by stres predict"] == 1
 
 

@@ -316,6 +316,12 @@ def test_a_path_that_differs_in_case_alone_is_asked_about(data, line):
     assert video.problem.endswith(f". Did you mean {data}/v/r/c.avi? Upper and lower case differ")
 
 
+@pytest.mark.parametrize("line", ["v/r/c red", "v/r/c.mp4 red", "v\\R\\c.MKV red"])
+def test_a_path_that_differs_in_the_suffix_alone_is_asked_about(data, line):
+    (video,) = read(f"{line}\n").videos
+    assert video.problem.endswith(f". Did you mean {data}/v/r/c.avi? The suffix differs")
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [

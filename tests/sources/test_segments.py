@@ -97,7 +97,7 @@ def test_activitynet_is_read_as_it_is_and_its_files_are_found(folder: Path) -> N
     assert read.account is not None
     assert read.account.sentences() == [
         f"list {folder / 'anet.json'}: 2 classes, 3 segments of 2 videos: jump 1, run 2",
-        "splits: train 2, validation 1 segments",
+        "splits: train 2, validation 1 segment",
     ]
 
 

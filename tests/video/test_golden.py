@@ -6,6 +6,7 @@ those of `golden.json`.
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from pipelines.optical_flow.grey import to_grey
 from pipelines.video.decoding import VideoReader
-from tests.helpers.odd_clips import CLIPS, H, T, W, made, pictures
+from tests.helpers.odd_clips import CLIPS, H, T, W, made, pictures, write_clip
 
 GOLDEN = Path(__file__).with_name("golden.json")
 GRID = 4  # grey levels are means over a grid of so many cells each way
@@ -57,11 +58,21 @@ def test_an_odd_clip_has_the_frames_size_times_and_grey_levels_it_was_made_of(tm
     assert np.abs(np.array(found["grey"]) - golden["grey"]).max() <= 1.0  # encoders of other versions
 
 
-@pytest.mark.parametrize("name", ["a cover", "a still before the film", "a film before the default"])
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("a cover", {}),
+        ("a still before the film", {}),
+        ("a still before the film", {"file": "a.mkv", "beside": "default still"}),  # Matroska counts no pictures
+        ("a film before the default", {}),
+    ],
+)
 def test_a_player_shows_the_default_film_and_neither_a_cover_nor_a_still_nor_the_first(
-    tmp_path: Path, name: str
+    tmp_path: Path, name: str, others: dict[str, str]
 ) -> None:
-    path = made(name, tmp_path)
+    clip = replace(CLIPS[name], **others)
+    path = tmp_path / clip.file
+    write_clip(path, clip)
     with av.open(str(path)) as container:
         assert len(container.streams.video) == 2
         is_first = container.streams.video[0].width == 64
