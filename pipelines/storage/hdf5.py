@@ -95,8 +95,10 @@ class HDF5Artifact(Closing):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _openable(path):
+        try:
             status = path.stat()
+        except OSError as error:
+            raise _not_opened(path, error) from error
         kind: Any = type(self)  # for mypy, which does not know that classes can be hashed
         _examine(path, kind, (status.st_ino, status.st_size, status.st_mtime_ns))
         self.file = _opened(path)
@@ -161,8 +163,10 @@ def _examine(path: Path, kind: Any, state: tuple[int, int, int]) -> None:
 @contextlib.contextmanager
 def open_file(path: Path) -> "Iterator[h5py.File]":
     """Opens an HDF5 file that may be damaged. Raises `ArtifactError` where it is absent or damaged."""
-    with _openable(path):
+    try:
         raw = HeapCheckedFile(path)
+    except OSError as error:
+        raise _not_opened(path, error) from error
     # In this order: HDF5 ends the process when it closes a file after what it reads from.
     with raw, _opened(path, raw) as file:
         yield file
@@ -173,23 +177,24 @@ def _opened(path: Path, raw: HeapCheckedFile | None = None) -> "h5py.File":
     from pipelines.storage.hdf5_plugins import h5py
 
     options: dict[str, Any] = {} if raw else {"locking": False}
-    with _openable(path):
-        return h5py.File(raw or path, "r", rdcc_nbytes=_CHUNK_CACHE, **options)
-
-
-@contextlib.contextmanager
-def _openable(path: Path) -> Iterator[None]:
     try:
-        yield
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing: run the stage that makes it again") from None
+        return h5py.File(raw or path, "r", rdcc_nbytes=_CHUNK_CACHE, **options)
     except OSError as error:
-        if error.errno in _REFUSED:
-            raise ArtifactError(
-                f"{path} cannot be read ({os.strerror(error.errno)}): fix that and run the same command again; the "
-                "file itself may be intact"
-            ) from error
-        raise ArtifactError(f"{path} is damaged ({error}): delete it and run the stage that makes it again") from error
+        # Frames of h5py hold what HDF5 calls Python for as it ends itself: if an error that is kept, as others name it,
+        # held them beyond Python's end, that would crash the process. A `with` statement's would keep them, too.
+        raise _not_opened(path, error) from error.with_traceback(None)
+
+
+def _not_opened(path: Path, error: OSError) -> ArtifactError:
+    """What to raise where the file cannot be opened."""
+    if isinstance(error, FileNotFoundError):
+        return ArtifactError(f"{path} is missing: run the stage that makes it again")
+    if error.errno in _REFUSED:
+        return ArtifactError(
+            f"{path} cannot be read ({os.strerror(error.errno)}): fix that and run the same command again; the "
+            "file itself may be intact"
+        )
+    return ArtifactError(f"{path} is damaged ({error}): delete it and run the stage that makes it again")
 
 
 @contextlib.contextmanager

@@ -237,6 +237,33 @@ def test_flipped_offsets_are_found(frames_path):
         FrameFile(frames_path)
 
 
+KEPT = """
+import gc, sys
+from pathlib import Path
+from pipelines.storage.flow_file import FlowFile
+from pipelines.storage.hdf5 import ArtifactError
+path, kept = Path(sys.argv[1]), []
+whole = path.read_bytes()
+for start in (*range(8, 136, 8), None):
+    broken = whole[:len(whole) // 2] if start is None else whole[:start] + bytes([255] * 8) + whole[start + 8:]
+    path.write_bytes(broken)
+    try:
+        FlowFile(path).close()
+    except ArtifactError as error:
+        kept.append(error)
+print(len(kept))
+kept.append(kept)
+gc.freeze()
+"""
+
+
+def test_errors_of_damaged_files_that_a_command_keeps_do_not_crash_it_as_it_ends(flow_path):
+    # HDF5 ends itself after Python, and frees then what the errors' frames hold: it would call Python for that.
+    process = subprocess.run([sys.executable, "-c", KEPT, str(flow_path)], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert int(process.stdout) >= 5
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 def test_a_truncated_file_is_refused(flow_path, share):
     data = flow_path.read_bytes()
