@@ -155,6 +155,24 @@ def test_its_speed_is_measured_after_training_and_said_wherever_it_is_used(works
     assert about_speed(run, "student") == ""
 
 
+def test_a_look_that_had_to_wait_for_a_core_is_not_taken_for_the_speed(workspace, monkeypatch):
+    run, now, looks = Run(workspace.runs / "split1"), [0.0], []
+
+    def logits(self, pixels):
+        looks.append(pixels)
+        now[0] += 0.5 if len(looks) == 3 else 0.01  # the student's first look after that which warms up
+
+    monkeypatch.setattr(Predictor, "logits", logits)
+    monkeypatch.setattr(FlowOnDemand, "fields", lambda self, indices: now.__setitem__(0, now[0] + 0.02))
+    monkeypatch.setattr("pipelines.prediction.inputs.FramePlan.pixels", lambda self, frames, flow: None)
+    monkeypatch.setattr("pipelines.prediction.speed.time.perf_counter", lambda: now[0])
+    speed_file(run).unlink()
+    train.run(train.Config(workspace.root, **TRAINED))
+    kept = json.loads(speed_file(run).read_text())
+    found = [kept[f"{part}_seconds"] for part in ("student", "network", "flow")]
+    assert found == pytest.approx([0.01, 0.01, 0.02])
+
+
 def test_a_speed_that_cannot_be_measured_is_told(workspace, monkeypatch):
     run, notes = Run(workspace.runs / "split1"), []
     speed_file(run).unlink()
@@ -165,6 +183,14 @@ def test_a_speed_that_cannot_be_measured_is_told(workspace, monkeypatch):
         lambda progress: notes.append(progress.message),
     )
     assert any(text.startswith("how much faster the student is was not measured: run split1") for text in notes)
+    monkeypatch.undo()
+
+    def full(self, pixels):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(FlowOnDemand, "fields", full)
+    train.run(train.Config(workspace.root, **TRAINED), lambda progress: notes.append(progress.message))
+    assert any("was not measured: out of GPU memory: give the same command again" in text for text in notes)
     assert not speed_file(run).exists()
 
 
