@@ -68,3 +68,18 @@ def test_what_is_compiled_is_kept_on_disk_until_the_source_changes(monkeypatch, 
     compiler.forget_variant(VARIANTS[0], "sm_90")
     cached_variant(VARIANTS[0], "sm_90")
     assert len(compiled) == 5
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda code: code[:-1], lambda code: code[:-1] + b"?", lambda code: code[32:], lambda code: b""]
+)
+def test_damaged_machine_code_on_disk_is_compiled_again(monkeypatch, tmp_path, damage):
+    compiled = []
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compiler, "compile_variant", lambda *of: (compiled.append(of) or b"code", ""))
+    monkeypatch.setattr(compiler, "_version", lambda: "13.0")
+    cached_variant(VARIANTS[0], "sm_90")
+    (file,) = tmp_path.rglob("*.cubin")
+    file.write_bytes(damage(file.read_bytes()))
+    assert cached_variant(VARIANTS[0], "sm_90") == cached_variant(VARIANTS[0], "sm_90") == b"code"
+    assert len(compiled) == 2

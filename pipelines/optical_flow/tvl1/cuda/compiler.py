@@ -18,6 +18,7 @@ from pipelines.optical_flow.tvl1.kernels import networks
 from pipelines.storage.atomic import write_bytes
 
 SOURCE = Path(__file__).with_name("level.cu")
+_SHA256_BYTES = hashlib.sha256().digest_size
 
 
 class Unavailable(Exception):
@@ -58,18 +59,24 @@ def compile_variant(variant: Variant, architecture: str) -> tuple[bytes, str]:
 
 
 def cached_variant(variant: Variant, architecture: str) -> bytes:
-    """The same machine code, from the cache folder where it is there."""
+    """The same machine code, from the cache folder where that has it as it was written: after its SHA-256."""
     folder = writable_folder("tvl1-cuda")
     identity = hashlib.sha256("\0".join([source(), *_options(variant, architecture), _version()]).encode())
     path = folder / f"{architecture}-{variant}-{identity.hexdigest()[:16]}.cubin" if folder is not None else None
     if path is not None:
         with contextlib.suppress(OSError):
-            return path.read_bytes()
+            stored = path.read_bytes()
+            if stored == _with_sha256(code := stored[_SHA256_BYTES:]):
+                return code
     code, _ = compile_variant(variant, architecture)
     if path is not None:
         with contextlib.suppress(StorageError):
-            write_bytes(path, code)
+            write_bytes(path, _with_sha256(code))
     return code
+
+
+def _with_sha256(code: bytes) -> bytes:
+    return hashlib.sha256(code).digest() + code
 
 
 def forget_variant(variant: Variant, architecture: str) -> None:
