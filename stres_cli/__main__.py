@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -78,9 +79,16 @@ class _Output(io.FileIO):
         reason = self._error.strerror or self._error
         sys.stderr.write(
             f"error: the command finished, but its result cannot be written to standard output ({reason}): redirect it "
-            "or free some space, then run the same command again\n"
+            f"or free some space, then run the same command again{_again(sys.argv)}\n"
         )
         return 3
+
+
+def _again(arguments: Sequence[str]) -> str:
+    """How the same command differs, where it would refuse what is there or begin anew."""
+    if "--overwrite" in arguments:
+        return " without --overwrite: what it made is kept"
+    return ", which keeps what it made; export needs --overwrite" if arguments[1:2] == ["export"] else ""
 
 
 def _open_what_is_closed() -> None:

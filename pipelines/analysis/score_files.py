@@ -24,6 +24,7 @@ from pipelines.datasets.video_names import VideoNames
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.wording import plural, some
 from pipelines.storage.hdf5 import damaged, open_file, require_own_data
+from pipelines.storage.placeholders import placeholder_in
 
 KINDS = (".csv", ".npz", ".npy", ".h5", ".hdf5")
 _PICKLES = (".pkl", ".pickle", ".pth", ".pt")
@@ -92,6 +93,8 @@ def read_score_file(place: Path, classes: Collection[str] = (), videos: VideoNam
         raise UsageError(f"{path}: {path.suffix!r} is not a known kind of file, give {', '.join(KINDS)}")
     if not path.is_file():
         raise MissingError(f"{path}: there is no such file")
+    if told := placeholder_in(path):
+        raise MissingError(f"{path} cannot be read: {told}")
     if suffix == ".csv":
         if array:
             raise UsageError(f"{place}: a CSV file holds one table, leave :{array} out")

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pipelines.errors import UsageError
+from pipelines.errors import MissingError, UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Depth, Option, ResNetForm
 from pipelines.runtime.progress import OnProgress, Progress, ignore_progress
+from pipelines.storage.placeholders import placeholder_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +46,8 @@ class Config:
         for name, values in (("mean", self.mean), ("deviation", self.deviation)):
             if values is not None and len(values) != 3:
                 raise UsageError(f"--{name}: give three numbers, of red, green and blue")
+        if told := placeholder_in(self.file):
+            raise MissingError(f"{self.file} cannot be read: {told}")
         if self.output.suffix not in (".pth", ".pt"):
             raise UsageError(f"--output {self.output}: give a name that ends with .pth")
         if self.file.suffix == ".onnx" and (self.mean is None or self.deviation is None):

@@ -24,6 +24,7 @@ from pipelines.sources.list_lines import (
 from pipelines.sources.names import VIDEO_SUFFIXES, is_video, require_class_name, split_of
 from pipelines.sources.segments import Segment
 from pipelines.sources.source import VideoSource
+from pipelines.storage.placeholders import placeholder_in
 from pipelines.storage.workspace import UNLABELLED
 
 
@@ -56,6 +57,8 @@ def read_list(
         UsageError: The file is not a list, a label cannot be a folder's name, a video or segment has two labels, or a
             video two splits.
     """
+    if told := placeholder_in(list_file):
+        raise MissingError(f"{list_file} cannot be read: {told}")
     videos: list[VideoSource] = []
     notes: list[str] = []
     folders = _folders(list_file, relative_to)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import MissingError, StorageError
+from pipelines.storage.placeholders import placeholder_in
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space and run the same command again",
@@ -23,7 +24,7 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only: choose another --workspace",
     errno.EACCES: "permission denied: choose another --workspace or change its permissions",
     errno.EPERM: "permission denied: choose another --workspace or change its permissions",
-    errno.ENOENT: "there is no such folder, and none can be made there: choose another place",
+    errno.ENOENT: "the folder is not there, or no longer: run the same command again, or choose another place",
     errno.ENOTDIR: "a part of this path is a file: choose another place",
     errno.EEXIST: "a part of this path is a file: choose another place",
 }
@@ -180,7 +181,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise MissingError(f"{path} is missing") from None
     except (OSError, ValueError) as error:
-        raise MissingError(f"{path} cannot be read as JSON ({error}): restore it, or make it again") from error
+        other = placeholder_in(path)
+        told = f": {other}" if other else f" ({error}): restore it, or make it again"
+        raise MissingError(f"{path} cannot be read as JSON{told}") from error
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from pipelines.interface.wording import plural
 from pipelines.runtime.closing import Closing
 from pipelines.storage.atomic import atomic_file, storage_errors
 from pipelines.storage.hdf5_guards import DeferredErrorFile, HeapCheckedFile
+from pipelines.storage.placeholders import placeholder_in
 
 if TYPE_CHECKING:
     import h5py
@@ -194,6 +195,8 @@ def _not_opened(path: Path, error: OSError) -> ArtifactError:
             f"{path} cannot be read ({os.strerror(error.errno)}): fix that and run the same command again; the "
             "file itself may be intact"
         )
+    if told := placeholder_in(path):
+        return ArtifactError(f"{path} cannot be read: {told}")
     return ArtifactError(f"{path} is damaged ({error}): delete it and run the stage that makes it again")
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipelines.storage.placeholders import placeholder
+
 
 class TensorFileError(Exception):
     """The file cannot be read. The text says why, in one line; `advice`, where known, what to do about it."""
@@ -65,6 +67,12 @@ def require_tensors(state: Any, name: str) -> Mapping[str, Tensor]:
         # A stride of 0 makes one number in the file as many as one likes.
         if value.layout != torch.strided or value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise TensorFileError(f"{name} claims {list(value.shape)} under {key!r}, which is not in the file")
+        if not value.is_floating_point() and not key.endswith("num_batches_tracked"):
+            raise TensorFileError(
+                f"{name} holds whole numbers ({str(value.dtype).removeprefix('torch.')}) under {key!r}, as a quantised "
+                "network does",
+                "give the weights that it was made from",
+            )
     broken = not_finite(state)
     if broken:
         raise TensorFileError(
@@ -82,7 +90,6 @@ def not_finite(state: Mapping[str, Tensor]) -> str:
 
 # ------------------------------------------------------------------ other files
 
-_LFS = b"version https://git-lfs"
 _WHOLE = "fetch the file again, whole"
 _UNPACK = "unpack it and name the file inside"
 _TORCHVISIONS = "give a state dict as torch.save writes it"
@@ -96,10 +103,8 @@ def _require_no_other_kind(path: Path) -> None:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
         raise TensorFileError("it is empty", _WHOLE)
-    if head.startswith(_LFS):
-        raise TensorFileError("it is a Git LFS pointer, not the file itself", "fetch the file with `git lfs pull`")
-    if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
-        raise TensorFileError("it is a web page, not the file itself", "download the file that the page links to")
+    if (found := placeholder(head)) is not None:
+        raise TensorFileError(*found)
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         raise TensorFileError("it is an HDF5 file, as Keras and TensorFlow write weights", _TORCHVISIONS)
     if (

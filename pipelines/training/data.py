@@ -130,7 +130,8 @@ def find_training_data(
     if split is None:
         raise UsageError(f"--split {settings.split} is none of the splits: {', '.join(str(s.number) for s in found)}")
     all_classes, split = split.classes, without_classes(split, exclude, catalogue.classes)
-    _require_classes(split, "leave fewer out by --exclude-class" if len(all_classes) > 1 else MORE_CLASSES)
+    more = MORE_CLASSES if len(catalogue.classes) < 2 else "name videos of more classes in the lists"
+    _require_classes(split, "leave fewer out by --exclude-class" if len(all_classes) > 1 else more)
     resolved = resolve(split, catalogue, exclude, streams)
     if not resolved.train:
         raise MissingError(
@@ -295,6 +296,12 @@ def _require_classes(split: Split, more: str) -> None:
     trained = {id_.partition("/")[0] for id_ in split.train}
     only_tested = sorted({id_.partition("/")[0] for id_ in split.test} - trained)
     if only_tested:
+        alike = {name.casefold(): name for name in trained}
+        if (other := alike.get(only_tested[0].casefold())) is not None:
+            raise UsageError(
+                f"the training list of split {split.number} calls a class {other!r}, the test list {only_tested[0]!r}: "
+                "write its name in one way"
+            )
         raise UsageError(
             f"class {only_tested[0]!r} of split {split.number} has test videos and no training video"
             + (f", and so have {len(only_tested) - 1} more" if only_tested[1:] else "")

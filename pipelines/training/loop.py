@@ -41,7 +41,15 @@ Validate = Callable[[STResNet, int], Mapping[str, float]]
 
 
 class Diverged(MissingError):
-    """The loss or a weight is no longer a finite number."""
+    """The loss or a weight is no longer a finite number.
+
+    Args:
+        at_start: The loss never was one: the weights that the step starts from give none.
+    """
+
+    def __init__(self, message: str, *, at_start: bool = False) -> None:
+        super().__init__(message)
+        self.at_start = at_start
 
 
 class StepTrainer:
@@ -286,6 +294,8 @@ class StepTrainer:
             stuck = self.scaler.is_enabled() and self.scaler.get_scale() < _LOWEST_SCALE
         first, broken, scaled = self.plan.max([-float(self.first_not_finite), bool(tensor), stuck])
         number = self.state.iteration
+        if first == -1:
+            raise Diverged(f"{self.step.name}: the loss is not a finite number before the first update", at_start=True)
         if first > -math.inf:
             number = int(-first)
             what = f"the loss of update {number} of {self.total} is not a finite number"

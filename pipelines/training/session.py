@@ -188,20 +188,42 @@ class Session:
                 f"is in {step.name}: give a larger --size, or at least 2 as --batch-size and --micro-batch"
             ) from error
         except Diverged as error:
-            options = f"--name NEW --lr {step.name}={step.lr / 10:.2g}"
-            if step.name == "joint1":
-                options += f" --steps joint1,joint2 --base-run {self.prepared.base_run.name}"
-            elif step.name == "joint2":
-                options += f" --steps joint2 --weights run:{self.prepared.run.name}/joint1"
-            elif step.name == "student":
-                options += f" --steps student --base-run {self.prepared.teacher[0].name}"
-            if self.prepared.config.precision != "fp32":
-                options += ", or --precision fp32"
-            told = f"{error}: train it again with a lower rate ({options}); no weights were written"
+            cure = self._other_start(step) if error.at_start else self._lower_rate(step)
+            told = f"{error}: {cure}; no weights were written"
             if log is not None:
                 with contextlib.suppress(StorageError):  # the divergence is what to tell
                     log.write_divergence(told)
             raise Diverged(told) from None
+
+    def _lower_rate(self, step: Step) -> str:
+        """How to train a step again that diverged."""
+        prepared = self.prepared
+        what, options = "rate", f"--name NEW --lr {step.name}={step.lr / 10:.2g}"
+        if step.weight_decay > max(1.0, 1 / step.lr):  # an update takes more from a weight than it has
+            what, options = "weight decay", f"--name NEW --weight-decay {step.name}={0.01 / step.lr:.2g}"
+        if step.name == "joint1":
+            joint = [each.name for each in prepared.steps if each.name in ("joint1", "joint2")]
+            options += f" --steps {','.join(joint)} --base-run {prepared.base_run.name}"
+        elif step.name == "joint2":
+            options += f" --steps joint2 --weights run:{prepared.run.name}/joint1"
+        elif step.name == "student":
+            options += f" --steps student --base-run {prepared.teacher[0].name}"
+        if prepared.config.precision != "fp32":
+            options += ", or --precision fp32"
+        return f"train it again with a lower {what} ({options})"
+
+    def _other_start(self, step: Step) -> str:
+        """What to do about a step whose first weights give no finite loss."""
+        prepared, again = self.prepared, "train that again with a lower --lr"
+        if step.name in prepared.source_steps or step.name in ("appearance", "motion"):
+            cure = f"no rate helps, but other weights than --weights {prepared.config.weights}"
+        elif step.name == "student":
+            cure = f"it starts from run {prepared.teacher[0].name}: {again}"
+        elif step.name == "joint1":
+            cure = f"it starts from appearance and motion of run {prepared.base_run.name}: {again}"
+        else:
+            cure = f"it starts from joint1 of run {prepared.run.name}: {again}"
+        return cure + ("" if prepared.config.precision == "fp32" else ", or try --precision fp32")
 
     def _files(self, step: Step) -> StepFiles:
         return StepFiles(self.prepared.run, step, self.prepared.config.of_step(step.name))

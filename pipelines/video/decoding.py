@@ -21,6 +21,7 @@ from pipelines.errors import VideoError
 from pipelines.interface.wording import plural
 from pipelines.runtime.closing import Closing
 from pipelines.storage.jpeg import MOST_PIXELS
+from pipelines.storage.placeholders import placeholder
 from pipelines.video.ending import Ending, ending_of
 from pipelines.video.hdr import TRANSFERS, tone_mapped
 from pipelines.video.orientation import Orientation
@@ -415,6 +416,8 @@ def _require_readable_file(path: Path) -> tuple[os.stat_result, bytes]:
         raise VideoError(f"the file cannot be read ({error.strerror})") from error
     if status.st_size == 0:
         raise VideoError("the file is empty")
+    if (found := placeholder(head)) is not None:
+        raise VideoError(f"not a video: {found[0]}: {found[1]}")
     return status, head
 
 

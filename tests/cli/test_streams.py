@@ -10,6 +10,7 @@ import time
 import pytest
 
 from pipelines import verify
+from stres_cli.__main__ import _again
 
 STRES = ("-m", "stres_cli")
 
@@ -68,6 +69,18 @@ def test_a_result_that_nobody_takes_leaves_the_exit_code_and_one_that_is_lost_is
     assert done.returncode == code
     if code == 3:
         assert "its result cannot be written to standard output (No space left on device)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train"], "again"),
+        (["train", "--overwrite"], "again without --overwrite: what it made is kept"),
+        (["export", "a.pt2"], "again, which keeps what it made; export needs --overwrite"),
+    ],
+)
+def test_a_lost_result_does_not_advise_to_do_the_work_anew(arguments, told):
+    assert f"again{_again(['stres', *arguments])}" == told
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["train", "--help"]])

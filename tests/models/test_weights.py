@@ -235,6 +235,12 @@ def test_weights_that_are_not_finite_are_refused_by_the_tensors_name(tmp_path, v
         read_state_dict(tmp_path / "bad.pth")
 
 
+def test_weights_of_whole_numbers_are_refused(tmp_path):
+    torch.save({"bn1.num_batches_tracked": torch.tensor(3), "conv1.weight": torch.ones(3).char()}, tmp_path / "q.pth")
+    with pytest.raises(MissingError, match=r"whole numbers \(int8\) under 'conv1\.weight'.*: give the weights that"):
+        read_state_dict(tmp_path / "q.pth")
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [({"epoch": 3}, "holds int under 'epoch'"), ({}, "no state dict"), ([1], "no state dict")]
 )

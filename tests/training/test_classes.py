@@ -76,7 +76,7 @@ def test_lists_of_other_names_than_the_workspaces_are_shown_beside_them(workspac
 
 def test_a_single_class_is_refused_with_what_it_means(workspace):
     split_of(workspace, ["jump/jump0"], ["jump/jump1"], "jump")
-    with pytest.raises(UsageError, match=r"one class only, 'jump': a network of one class .* nothing; extract videos"):
+    with pytest.raises(UsageError, match=r"one class only, 'jump': a network of one class .* nothing; name videos"):
         find(workspace, [])
     split_of(workspace, ["jump/jump0", "wave/wave0"], ["jump/jump1"], "jump", "wave")
     with pytest.raises(UsageError, match=r"one class only, 'jump': .* nothing; leave fewer out by --exclude-class"):
@@ -88,6 +88,12 @@ def test_a_class_that_only_tests_is_refused_unless_it_is_left_out(workspace):
     with pytest.raises(UsageError, match=r"class 'green' .* no training video.*--exclude-class green"):
         find(workspace, [])
     assert find(workspace, [], exclude_classes=("green",)).classes == ["jump", "wave"]
+
+
+def test_a_class_that_the_lists_write_in_two_cases_is_named_as_that(workspace):
+    split_of(workspace, ["Jump/jump0", "wave/wave0"], ["jump/jump1", "wave/wave1"], "Jump", "jump", "wave")
+    with pytest.raises(UsageError, match=r"training list of split 1 calls a class 'Jump', the test list 'jump'"):
+        find(workspace, [])
 
 
 def test_a_class_that_is_left_out_of_splits_that_are_made_is_left_out_of_the_training(workspace):

@@ -70,6 +70,24 @@ def test_a_joint_step_that_diverges_says_how_to_keep_the_steps_before_it(workspa
         train.run(config(workspace, steps=("appearance", "motion", "joint1", "joint2"), overrides=overrides))
 
 
+def test_a_step_whose_first_weights_give_no_finite_loss_names_these_not_the_rate(workspace, tmp_path):
+    train.run(config(workspace, steps=("appearance", "motion")))
+    weights = workspace.runs / "split1" / "motion" / "weights.pt"
+    content = torch.load(weights)
+    content["model"]["motion.bn1.weight"].fill_(3e38)
+    torch.save(content, weights)
+    with pytest.raises(Diverged, match=r"finite number before the first update: .* motion of run split1: train that"):
+        train.run(config(workspace, steps=("joint1",), overrides=TINY))
+
+
+def test_a_weight_decay_that_diverges_is_named_and_no_step_is_added(workspace):
+    overrides = TINY | {"joint1": TINY["joint1"] | {"iterations": 30, "weight_decay": 1e9}}
+    with pytest.raises(
+        MissingError, match=r"a lower weight decay .*--weight-decay joint1=\S+ --steps joint1 --base-run"
+    ):
+        train.run(config(workspace, steps=("appearance", "motion", "joint1"), overrides=overrides))
+
+
 def test_status_advises_what_the_error_did_until_the_step_is_trained_on(workspace):
     train.run(config(workspace, steps=("appearance",)))
     with pytest.raises(Diverged) as told:
