@@ -21,6 +21,7 @@ from pipelines.training.runs import (
     Chosen,
     choose_run,
     load_network,
+    make_way,
     recipe_of,
     runs_of_splits,
     scores_folder,
@@ -258,6 +259,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
         left = [ProtocolResult(*each) for each in kept]
         return Result(tested.name, left, test.missing, 0, time.monotonic() - started, left_out=dict(test.left_out))
     ranks().broadcast_from_rank0(results.require_writable)
+    ranks().broadcast_from_rank0(lambda: make_way(workspace, tested))
     unfinished = results.unfinished(device) if ranks().is_first else None
     if config.recalibrate_bn:
         recalibrate(network, samples, *protocols[0], test.training, tested.name, on_progress)

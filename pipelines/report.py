@@ -97,10 +97,14 @@ class Config:
                     raise UsageError(f"--with-{flag} {value} goes with --with only")
         is_folder = self.run is not None and (Path(self.run) / "config.json").is_file()
         names = [("--run", None if is_folder else self.run), ("--protocol", self.protocol)]
-        names += [("--compare", name) for name in (self.compare or "").split("/", 1) if self.compare is not None]
         for flag, name in names:
             if name is not None and not is_plain_name(name):
                 raise UsageError(f"{flag} {name!r} is not a name: give the name of a folder under scores/, not a path")
+        if self.compare is not None and not all(map(is_plain_name, self.compare.split("/", 1))):
+            raise UsageError(
+                f"--compare {self.compare!r} is not a name, nor RUN/PROTOCOL: give the name of a folder under scores/, "
+                "not a path"
+            )
         for flag, pattern in (("--run", self.run), ("--compare", self.compare)):
             if self.splits and pattern is not None and "{split}" not in pattern:
                 raise UsageError(

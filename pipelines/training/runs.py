@@ -254,9 +254,12 @@ def find_run(workspace: Workspace, name: str) -> Run:
     `MissingError` naming those there are."""
     run = run_at(workspace, name)
     if run is None:
+        place = Path(os.path.abspath(name))
+        above = next((folder for folder in place.parents if (folder / "config.json").is_file()), None)
+        there = f"there are {names_of_runs(workspace) or 'none'}"
         raise MissingError(
-            f"there is no run {name!r} in {workspace.runs}, and no folder of a run at {Path(name).absolute()}: there "
-            f"are {names_of_runs(workspace) or 'none'}"
+            f"there is no run {name!r} in {workspace.runs}, and no folder of a run at {place}: "
+            + (f"did you mean {above}, the folder that it is in?" if above else there)
         )
     return run
 
@@ -330,7 +333,26 @@ def scores_folder(workspace: Workspace, run: Run) -> Path:
     origins = {_run_folder(file) for file in own.glob("*/results.json")}
     if not (workspace.runs / run.name).exists() and origins <= {str(folder)}:
         return own
-    return own.with_name(f"{run.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}")
+    return _apart(own, str(folder))
+
+
+def make_way(workspace: Workspace, run: Run) -> None:
+    """Moves the scores of runs elsewhere that lie under the name of a run of the workspace to where `scores_folder` now
+    has them: they were made before the workspace had a run of that name. Raises `StorageError`."""
+    own = workspace.scores / run.name
+    if not run.lies_in(workspace):
+        return
+    for file in sorted(own.glob("*/results.json")):
+        if folder := _run_folder(file):
+            place = _apart(own, folder) / file.parent.name
+            with storage_errors(place):
+                place.parent.mkdir(exist_ok=True)
+                if not place.exists():
+                    file.parent.rename(place)
+
+
+def _apart(scores: Path, run_folder: str) -> Path:
+    return scores.with_name(f"{scores.name}-{hashlib.sha256(os.fsencode(run_folder)).hexdigest()[:8]}")
 
 
 def _run_folder(results: Path) -> str | None:

@@ -126,3 +126,21 @@ def test_scores_of_a_run_elsewhere_never_take_the_place_of_a_run_of_that_name_or
     assert folders[0].parent.name == "split1"
     assert all(folder.parent.name.startswith("split1-") for folder in folders[1:])
     assert outcome(other, tmp_path / "a/split1").folder == folders[1]
+
+
+def test_scores_of_a_run_elsewhere_make_way_for_a_run_that_takes_their_name(trained, other, tmp_path):
+    shutil.copytree(trained.runs / "split1", tmp_path / "a/split1")
+    before = outcome(other, tmp_path / "a/split1").folder
+    content = (before / "scores.h5").read_bytes()
+    assert before.parent.name == "split1"
+    shutil.copytree(trained.runs / "split1", other.runs / "split1")
+    assert outcome(other, "split1").folder == before
+    (moved,) = other.scores.glob("split1-*/*/scores.h5")
+    assert moved.read_bytes() == content
+    assert outcome(other, tmp_path / "a/split1").folder == moved.parent
+
+
+@pytest.mark.parametrize("below", ["joint1", "joint1/weights.pt", "config.json"])
+def test_something_in_a_runs_folder_is_no_run_but_tells_which_was_meant(trained, other, below):
+    with pytest.raises(MissingError, match=rf"did you mean {trained.runs / 'split1'}, the folder that it is in"):
+        outcome(other, trained.runs / "split1" / below)

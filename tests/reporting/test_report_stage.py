@@ -384,7 +384,7 @@ def test_a_report_folder_that_cannot_be_made_is_an_error_of_storage(
         ({"run": "mine", "splits": (1, 2)}, r"--run 'mine' names one run.*\{split\}"),
         ({"splits": (1, 1)}, "--splits 1,1 names one of them twice"),
         ({"compare": "mine", "splits": (1, 2)}, r"--compare 'mine' names one run.*\{split\}"),
-        ({"compare": "mine/../late"}, "--compare '../late' is not a name"),
+        ({"compare": "mine/../late"}, "--compare 'mine/../late' is not a name"),
         ({"with_weight": 1.5}, "--with-weight 1.5: give a number from 0 to 1"),
         ({"with_space": "odds"}, "--with-space 'odds' is not known: give one of auto, logits, softmax, l2"),
         ({"thumbnails": -1}, "--thumbnails -1"),
