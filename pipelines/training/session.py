@@ -23,7 +23,7 @@ from pipelines.runtime.devices import loader_workers, memory_errors
 from pipelines.runtime.progress import OnProgress, note
 from pipelines.runtime.ranks import ranks
 from pipelines.runtime.signals import stop_requests
-from pipelines.storage.atomic import free_gigabytes
+from pipelines.storage.atomic import free_gigabytes, require_writable
 from pipelines.training.compilation import compiles, worthwhile
 from pipelines.training.data_parallel import DataParallelPlan, uses_sync_bn
 from pipelines.training.estimation import Estimate, StepEstimate, measure
@@ -75,6 +75,7 @@ class Session:
 
         Raises:
             MissingError: The weights of a step before it cannot be read, or it diverges.
+            StorageError: Its weights have no room on the disk, or writing fails.
             Interrupted: After a signal; a checkpoint was written.
         """
         files = self._files(step)
@@ -82,6 +83,9 @@ class Session:
         if finished is not None:
             return finished
         trainer, network = self._trainer(step, files)
+        # Or the last update is done before it shows that its weights have no room.
+        room = sum(value.nbytes for value in trainer.model.state_dict().values())
+        ranks().broadcast_from_rank0(lambda: require_writable(self.prepared.run.folder, room=room))
         log = MetricsLog(self.prepared.run.folder, step.name, trainer.state.iteration) if ranks().is_first else None
 
         def save() -> None:

@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from pipelines import train
-from pipelines.errors import MissingError, UsageError
+from pipelines.errors import MissingError, StorageError, UsageError
+from pipelines.runtime.progress import Progress
 from pipelines.storage.failures import read_failures
 from pipelines.training.checkpoints import WEIGHTS_SCHEMA, load
 from pipelines.training.runs import Run
@@ -249,3 +251,11 @@ def test_training_videos_of_the_split_that_are_not_there_are_counted(workspace):
     result = train.run(config(workspace, steps=("motion",)), lambda progress: messages.append(progress.message))
     assert result.missing_videos == ["wave/wave2"]
     assert any("wave/wave2" in message for message in messages)
+
+
+def test_weights_that_have_no_room_on_the_disk_are_told_before_the_first_update(workspace, monkeypatch):
+    monkeypatch.setattr("pipelines.storage.atomic.shutil.disk_usage", lambda place: SimpleNamespace(free=1000))
+    told: list[Progress] = []
+    with pytest.raises(StorageError, match=r"split1: 0\.\d MB are needed there, but only 0\.0 MB are free"):
+        train.run(config(workspace, steps=("appearance",)), told.append)
+    assert not any(progress.done for progress in told if progress.phase.startswith("train "))
