@@ -24,11 +24,10 @@ from pipelines.training.runs import Run, trained_with_mirrors
 if TYPE_CHECKING:
     import torch
 
-_PASSES = 2  # the first warms up, the second is repeated
-_SECONDS, _MOST = (
-    1.0,
-    20,
-)  # so long, at most so often: one look at a few small frames can wait ten times longer for a core
+_PASSES = 2  # the first warms up
+# The second is repeated for so many seconds, and at most so often: a single look at a few small frames can take ten
+# times as long as it has to, where it waits for a core.
+_SECONDS, _MOST = 1.0, 20
 
 
 @dataclass(frozen=True)
