@@ -115,7 +115,7 @@ class Result:
     missing_videos: list[str]
     """Ids of the test videos without what the network needs, frames or flow."""
     failed: int
-    """How many others could not be read (rows of `failures.csv`)."""
+    """How many others could not be read (rows of `failures.csv`); of a dry run those known, and those it met."""
     seconds: float
     estimate: "EvaluationEstimate | None" = None
     """Of a dry run, which leaves nothing and has no `evaluations`."""
@@ -244,14 +244,17 @@ def run(config: Config, on_progress: OnProgress = ignore_progress, *, keep: bool
 
     if config.dry_run:
 
-        def estimate() -> EvaluationEstimate:
-            seconds, logits = measure(Scorer(network, device, config.precision), samples, protocols, test, on_progress)
+        def estimate() -> tuple[EvaluationEstimate, int]:
+            scorer = Scorer(network, device, config.precision)
+            seconds, logits, failures = measure(scorer, samples, protocols, test, on_progress)
             recalibrated = min(config.recalibrate_bn, len(test.training))
             further = len(held_out.videos) if held_out else 0
-            return EvaluationEstimate.of(len(test.videos), recalibrated, further, seconds, results.size(logits))
+            cost = EvaluationEstimate.of(len(test.videos), recalibrated, further, seconds, results.size(logits))
+            return cost, len(test.damaged) + len(failures)
 
-        cost = ranks().broadcast_from_rank0(estimate)
-        return Result(tested.name, [], test.missing, 0, time.monotonic() - started, cost)
+        cost, failed = ranks().broadcast_from_rank0(estimate)
+        left_out = dict(test.left_out)
+        return Result(tested.name, [], test.missing, failed, time.monotonic() - started, cost, left_out)
 
     kept = ranks().broadcast_from_rank0(results.kept) if keep and not config.recalibrate_bn else None
     if kept is not None:

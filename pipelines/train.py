@@ -58,7 +58,7 @@ class Result:
     missing_videos: list[str]
     """Ids of training videos without frames or flow."""
     failed: int
-    """Training videos that could not be read (rows of `failures.csv`)."""
+    """Training videos that could not be read (rows of `failures.csv`); of a dry run those known, and those it met."""
     seconds: float
     estimate: "Estimate | None" = None
     """Of a dry run."""
@@ -152,7 +152,6 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
     on_progress = ranks().speaker(on_progress)
     results: list[StepResult] = []
     unreadable: dict[str, str] = {}
-    failed = 0
     estimate: Estimate | None = None
     settings, reason = ranks().broadcast_from_rank0(lambda: settle(config))
     device = device_for(settings.device, settings.precision)
@@ -174,7 +173,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         if config.repeatable:
             held.enter_context(repeatable())
         if config.dry_run:
-            estimate = steps.estimate(overwrite=config.overwrite)
+            estimate, unreadable = steps.estimate(overwrite=config.overwrite)
         else:
             for step in prepared.steps:
                 result, reasons = steps.train(step, config.checkpoint_every * 60)
@@ -184,10 +183,9 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
                 ranks().broadcast_from_rank0(
                     lambda: keep_speed(prepared.run, prepared.teacher, prepared.data.videos, device, on_progress)
                 )
-    if not config.dry_run:
-        failed = ranks().broadcast_from_rank0(
-            lambda: data.record_unreadable(workspace, prepared.data, unreadable, on_progress)
-        )
+    failed = ranks().broadcast_from_rank0(
+        lambda: data.record_unreadable(workspace, prepared.data, unreadable, on_progress, write=not config.dry_run)
+    )
     return Result(
         run=prepared.run.name,
         folder=prepared.run.folder,

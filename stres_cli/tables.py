@@ -77,7 +77,7 @@ class Table(rich.table.Table):
                 header = " ".join(_text(column.header, console).plain.split())  # some are written on two lines
                 if not text.plain.strip():
                     continue
-                if place == 0:
+                if place == 0 and column.justify != "right":  # a name, of what is below
                     line = Text(style=row.style or "").append_text(text)
                 elif cell_len(header) + text.cell_len + 3 <= console.width:
                     line = Text(f"  {header} " if header else "  ").append_text(text)

@@ -380,12 +380,18 @@ def _stored_twice(split: ResolvedSplit) -> list[list[Video]]:
 
 
 def record_unreadable(
-    workspace: Workspace, data: TrainingData, reasons: Mapping[str, str], on_progress: OnProgress
+    workspace: Workspace,
+    data: TrainingData,
+    reasons: Mapping[str, str],
+    on_progress: OnProgress,
+    *,
+    write: bool = True,
 ) -> int:
-    """Writes the training videos that could not be used to `failures.csv`, and removes those that were read again.
+    """Names the training videos that could not be used, and brings `failures.csv` up to date.
 
     Args:
         reasons: By id, why videos were unreadable while training.
+        write: False leaves `failures.csv` alone.
 
     Returns:
         How many there are.
@@ -397,7 +403,8 @@ def record_unreadable(
     failed += {row.key: row for row in known}.values()
     bad = {row.key for row in failed}
     good = {("train", video.class_name, video.video) for video in videos} - bad
-    record_outcomes(workspace, failed=failed, succeeded=good)
+    if write:
+        record_outcomes(workspace, failed=failed, succeeded=good)
     for row in failed:
         text = f"left out of training: {row.id}: {row.reason}"
         on_progress(note(text))

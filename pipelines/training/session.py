@@ -136,11 +136,14 @@ class Session:
         if text:
             self.on_progress(note(f"warning: {text}"))
 
-    def estimate(self, *, overwrite: bool) -> Estimate:
+    def estimate(self, *, overwrite: bool) -> tuple[Estimate, dict[str, str]]:
         """What the steps that are still to do will take, from some updates of each.
 
         Args:
             overwrite: Count nothing that the run has, since it would be archived.
+
+        Returns:
+            The estimate; and by id, why videos were unreadable in these updates, or in the steps that are finished.
         """
         run, base = self.prepared.run, self.prepared.base_run
         if overwrite:
@@ -150,11 +153,18 @@ class Session:
         to_do = [step for step in self.prepared.steps if step.name not in finished]
         prepared = replace(self.prepared, run=run, base_run=base)
         session = replace(self, prepared=prepared, to_come=[step.name for step in to_do])
-        estimates = [session._estimate_step(step) for step in to_do]
         done = [step.name for step in self.prepared.steps if step.name in finished]
-        return Estimate.of(estimates, done, free_gigabytes(self.prepared.run.folder))
+        unreadable: dict[str, str] = {}
+        for name in done:
+            unreadable |= run.weights(name)["bad"]
+        estimates = []
+        for step in to_do:
+            cost, reasons = session._estimate_step(step)
+            estimates.append(cost)
+            unreadable |= reasons
+        return Estimate.of(estimates, done, free_gigabytes(self.prepared.run.folder)), unreadable
 
-    def _estimate_step(self, step: Step) -> StepEstimate:
+    def _estimate_step(self, step: Step) -> tuple[StepEstimate, dict[str, str]]:
         files = self._files(step)
         trainer, network = self._trainer(step, files)
         begin = trainer.state.iteration
@@ -162,7 +172,7 @@ class Session:
             seconds, memory = measure(trainer, self._batches(trainer), self.on_progress)
         weights, checkpoint = files.sizes(trainer, network)
         updates, median = trainer.total - begin, statistics.median(seconds)
-        return StepEstimate(
+        cost = StepEstimate(
             step=step.name,
             videos=trainer.videos,
             updates=updates,
@@ -175,6 +185,7 @@ class Session:
             checkpoint_gigabytes=checkpoint / 1e9,
             memory_gigabytes=memory,
         )
+        return cost, trainer.state.unreadable
 
     @contextlib.contextmanager
     def _explained(self, step: Step, log: MetricsLog | None = None) -> Iterator[None]:

@@ -71,7 +71,7 @@ def _advice(config: stage.Config, result: stage.Result) -> str:
 
 
 def _incomplete(result: stage.Result) -> bool:
-    return bool(result.failed or (result.estimate is None and (result.missing_videos or result.left_out)))
+    return bool(result.failed or result.missing_videos or result.left_out)
 
 
 def _document(result: stage.Result) -> Any:
@@ -84,6 +84,7 @@ def _document(result: stage.Result) -> Any:
 def _show(ui: CommandUI, result: stage.Result, then: str) -> None:
     if result.estimate is not None:
         show_evaluation(ui, result.run, result.estimate)
+        _show_lacks(ui, result)
         return
     from pipelines.evaluation.fusion_weight import ChosenWeight
 
@@ -96,13 +97,17 @@ def _show(ui: CommandUI, result: stage.Result, then: str) -> None:
     folders = ", ".join(str(evaluation.folder) for evaluation in result.evaluations)
     videos = f"{plural(result.results['videos'], 'video')} in {duration(result.seconds)}"
     ui.out.say(f"{videos}; scores in {folders}{then}")
+    _show_lacks(ui, result)
+
+
+def _show_lacks(ui: CommandUI, result: stage.Result) -> None:
     if result.left_out:
         counted = f"{plural(sum(result.left_out.values()), 'video')} of {plural(len(result.left_out), 'class')}"
         ui.out.say(f"left out: {counted} that the run does not know ({', '.join(result.left_out)})")
     if result.failed or result.missing_videos:
         missing = plural(len(result.missing_videos), "test video is", "test videos are")
-        text = f"{missing} missing, {result.failed} could not be read: "
-        ui.out.say(text + "the results are those of the others")
+        ended = "could not be read: the results are those of the others"
+        ui.out.say(f"{missing} missing, {result.failed} {'cannot be read' if result.estimate else ended}")
 
 
 def _show_table(ui: CommandUI, result: stage.Result) -> None:

@@ -51,6 +51,8 @@ def train(ui: CommandUI, config: stage.Config, *, show_recipe: Annotated[bool, _
 def _show(ui: CommandUI, result: stage.Result, then: str) -> None:
     if result.estimate is not None:
         show_training(ui, result.run, result.estimate)
+        if result.failed:
+            ui.out.say(f"{plural(result.failed, 'video')} cannot be used")
         return
     table = Table("step", title=f"run {result.run}")
     held_out = any(held_out_accuracy(step.metrics) is not None for step in result.steps)

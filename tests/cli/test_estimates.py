@@ -1,11 +1,13 @@
 """`--dry-run` of `train` and `evaluate`: a table for people, a document for programs."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from pipelines.interface.wording import size
+from pipelines.storage.workspace import Workspace
 from pipelines.video.synthetic import write_video
 
 TINY = "--recipe small --width 4 --size 32 --batch-size 2 --iterations 3 --steps appearance,motion --device cpu"
@@ -118,6 +120,21 @@ def test_a_dry_run_of_testing(stres, trained_on_videos):
     assert "evaluate (dry run): 2/2 videos" in shown.stderr
     assert (document["run"], document["evaluations"], document["estimate"]["videos"]) == ("split1", [], 2)
     assert sorted(trained_on_videos.workspace.root.rglob("*")) == before
+
+
+def test_a_dry_run_ends_as_the_test_where_videos_are_missing_or_unreadable(stres, trained_on_videos, tmp_path):
+    work = Workspace(tmp_path / "work")
+    shutil.copytree(trained_on_videos.workspace.root, work.root)
+    arguments = ["evaluate", "--crops", 5, "--device", "cpu", "-w", work.root]
+    for lack, told in (
+        (lambda file: file.write_bytes(file.read_bytes()[:-300]), "0 test videos are missing, 1 "),
+        (lambda file: file.unlink(), "1 test video is missing, 0 "),
+    ):
+        lack(work.flow_file("wave", "wave2"))
+        dry, real = stres(*arguments, "--dry-run"), stres(*arguments)
+        assert (dry.exit_code, real.exit_code) == (1, 1)
+        assert f"{told}cannot be read" in dry.stdout
+        assert f"{told}could not be read: the results are those of the others" in real.stdout
 
 
 @pytest.mark.parametrize(

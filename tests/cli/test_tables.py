@@ -99,6 +99,13 @@ def test_bars_go_first_then_names_are_shortened_and_at_last_each_value_has_its_l
     assert rendered(table, 14).splitlines()[-2:] == ["  top-1 fused", "    100.0 %"]
 
 
+def test_a_table_that_begins_with_a_number_labels_it_where_each_value_has_its_line():
+    def estimate(console):
+        estimate_view.show_evaluation(ui(console), "a-run", EvaluationEstimate(3783, 0, 0.123, 7, 1.25, 0.0123))
+
+    assert "  videos 3783" in rendered(estimate, 30).splitlines()
+
+
 def test_where_nothing_could_be_predicted_no_next_command_is_named():
     config = PredictConfig(["half.mkv"], workspace=Path("w"))
 

@@ -88,8 +88,10 @@ def test_videos_that_cannot_be_read_are_not_measured(workspace):
         content = bytearray(file.read_bytes())
         content[start : start + 100] = bytes(100)
         file.write_bytes(content)
-    cost = estimate(workspace)
-    assert (cost.measured_videos, cost.hours, cost.gigabytes) == (0, 0, 0)
+    result = evaluate.run(config(workspace, dry_run=True))
+    cost = result.estimate
+    assert cost is not None
+    assert (cost.measured_videos, cost.hours, cost.gigabytes, result.failed) == (0, 0, 0, 2)
     assert not workspace.failures_file.exists()
 
 

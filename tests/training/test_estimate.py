@@ -69,12 +69,12 @@ def test_nothing_is_written_not_even_splits_and_the_catalogue(workspace):
     assert contents(workspace.root) == before
 
 
-def test_a_damaged_video_becomes_no_row_of_failures(workspace):
+def test_a_damaged_video_is_told_and_becomes_no_row_of_failures(workspace):
     file = workspace.flow_file("jump", "jump1")
     content = bytearray(file.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
     file.write_bytes(content)
-    estimate(workspace, steps=("motion",))
+    assert train.run(config(workspace, dry_run=True, steps=("motion",))).failed == 1
     assert not workspace.failures_file.exists()
 
 
