@@ -14,6 +14,11 @@ from torch import Tensor
 
 from pipelines.storage.placeholders import placeholder
 
+NEGATIVE_VARIANCE = "no training leaves that, so its numbers were changed: give the weights as they were trained"
+"""What to do about weights with a variance below zero."""
+EPSILON = 1e-5
+"""What batch norms add to a variance, before its root."""
+
 
 class TensorFileError(Exception):
     """The file cannot be read. The text says why, in one line; `advice`, where known, what to do about it."""
@@ -58,7 +63,8 @@ def read_tensors(path: Path) -> Any:
 
 
 def require_tensors(state: Any, name: str) -> Mapping[str, Tensor]:
-    """Returns `state`. Raises `TensorFileError` unless it holds only tensors by name, complete and finite."""
+    """Returns `state`. Raises `TensorFileError` unless it holds only tensors by name, complete and finite, and no
+    variance below zero."""
     if not isinstance(state, Mapping) or not state:
         raise TensorFileError(f"{name} holds no tensors by name")
     for key, value in state.items():
@@ -79,6 +85,8 @@ def require_tensors(state: Any, name: str) -> Mapping[str, Tensor]:
             f"{name} holds NaN or infinity in {broken}",
             "it was left by a training that diverged: train again with a lower learning rate, or give other weights",
         )
+    if broken := negative_variance(state):
+        raise TensorFileError(f"{name} holds a negative variance in {broken}", NEGATIVE_VARIANCE)
     return state
 
 
@@ -86,6 +94,15 @@ def not_finite(state: Mapping[str, Tensor]) -> str:
     """The name of the first tensor that holds NaN or infinity; empty where all numbers are finite."""
     floats = [(name, value) for name, value in state.items() if isinstance(value, Tensor) and value.is_floating_point()]
     return next((name for name, value in floats if not bool(torch.isfinite(value).all())), "")
+
+
+def negative_variance(state: Mapping[str, Tensor]) -> str:
+    """The name of the first variance of a batch norm whose root would be NaN, though `EPSILON` is added; empty for
+    none. Rounding makes those of other programs, from which it was subtracted, smaller than zero by less."""
+    variances = [(name, value) for name, value in state.items() if name.endswith("running_var")]
+    return next(
+        (name for name, value in variances if isinstance(value, Tensor) and bool((value <= -EPSILON).any())), ""
+    )
 
 
 # ------------------------------------------------------------------ other files

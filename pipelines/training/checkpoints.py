@@ -16,7 +16,13 @@ from pipelines.interface.wording import DIVERGED
 from pipelines.storage.atomic import atomic_file, storage_errors
 from pipelines.storage.hdf5_guards import DeferredErrorFile
 from pipelines.storage.provenance import made_by
-from pipelines.storage.tensor_file import TensorFileError, not_finite, read_tensors
+from pipelines.storage.tensor_file import (
+    NEGATIVE_VARIANCE,
+    TensorFileError,
+    negative_variance,
+    not_finite,
+    read_tensors,
+)
 from pipelines.training.run_config import with_current_names
 
 CHECKPOINT_SCHEMA = "stres/checkpoint/1"
@@ -45,7 +51,8 @@ def load(path: Path, schema: str) -> dict[str, Any]:
         schema: What it has to be.
 
     Raises:
-        MissingError: The file is absent, damaged, of another schema, or holds weights that are not finite.
+        MissingError: The file is absent, damaged, of another schema, or holds weights that are not finite, or variances
+            below zero.
     """
     try:
         content = read_tensors(path)
@@ -63,6 +70,8 @@ def load(path: Path, schema: str) -> dict[str, Any]:
     broken = not_finite(model) if isinstance(model, Mapping) else ""
     if broken:
         raise MissingError(f"{path} holds NaN or infinity in {broken}: {DIVERGED}")
+    if isinstance(model, Mapping) and (broken := negative_variance(model)):
+        raise MissingError(f"{path} holds a negative variance in {broken}: {NEGATIVE_VARIANCE}")
     return cast("dict[str, Any]", with_current_names(content))
 
 

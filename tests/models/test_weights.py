@@ -1,5 +1,6 @@
 """Weights from torchvision, from files and from base runs: a load succeeds whole, or raises and changes nothing."""
 
+import contextlib
 import gzip
 import io
 import os
@@ -233,6 +234,16 @@ def test_weights_that_are_not_finite_are_refused_by_the_tensors_name(tmp_path, v
     torch.save({"conv1.weight": torch.zeros(3), "bn1.running_var": torch.tensor([1.0, value])}, tmp_path / "bad.pth")
     with pytest.raises(MissingError, match=r"bad\.pth holds NaN or infinity in bn1\.running_var"):
         read_state_dict(tmp_path / "bad.pth")
+
+
+def test_a_variance_below_zero_is_refused_by_the_tensors_name(tmp_path):
+    for variance, told in ((-1e-5, True), (-1e-8, False)):
+        torch.save({"bn1.running_var": torch.tensor([1.0, variance])}, tmp_path / "bad.pth")
+        expected = pytest.raises(
+            MissingError, match=r"bad\.pth holds a negative variance in bn1\.running_var: no training"
+        )
+        with expected if told else contextlib.nullcontext():
+            read_state_dict(tmp_path / "bad.pth")
 
 
 def test_weights_of_whole_numbers_are_refused(tmp_path):

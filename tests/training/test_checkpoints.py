@@ -48,6 +48,13 @@ def test_weights_that_are_not_finite_are_refused_by_the_tensors_name(tmp_path, s
         load(file, schema)
 
 
+def test_a_variance_below_zero_is_not_said_to_come_of_a_divergence(tmp_path):
+    file = tmp_path / "weights.pt"
+    save(file, WEIGHTS_SCHEMA, {"model": {"bn1.running_var": torch.tensor([1.0, -0.5])}})
+    with pytest.raises(MissingError, match=r"weights\.pt holds a negative variance in bn1\.running_var: no training"):
+        load(file, WEIGHTS_SCHEMA)
+
+
 def test_another_kind_of_file_is_refused(tmp_path):
     file = tmp_path / "weights.pt"
     save(file, CHECKPOINT_SCHEMA, {"model": torch.zeros(10)})
