@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface.options import Depth, ResNetForm
+from pipelines.interface.wording import plural
 from pipelines.models.blocks import EXPANSION
 from pipelines.models.moments import Moments
 from pipelines.models.normalise import RGB_DEVIATION, RGB_MEAN
@@ -48,6 +49,8 @@ class Backbone:
                 raise UsageError(
                     f"there is no {key}: this is not a ResNet of bottleneck blocks under torchvision's names"
                 )
+        if kind := _other_kind(self.state):
+            raise UsageError(f"{kind}: give the weights of a plain ResNet that takes red, green and blue")
         if self._blocks not in BLOCKS.values():
             raise UsageError(
                 f"its stages have {', '.join(map(str, self._blocks))} blocks: "
@@ -88,6 +91,25 @@ class Backbone:
             "source": self.source,
             "state_dict": dict(self.state),
         }
+
+
+def _other_kind(state: Mapping[str, Tensor]) -> str:
+    """In words, what else than a plain ResNet of bottleneck blocks a state dict is of, as its names and shapes tell."""
+    if any(".se." in key or ".se_module." in key for key in state):
+        return "these are the weights of a SE-ResNet"
+    layers = ("conv1", "layer1.0.conv1", "layer1.0.conv2", "layer1.0.conv3")
+    shapes = [state[f"{name}.weight"].shape for name in layers if f"{name}.weight" in state]
+    if len(shapes) < len(layers) or any(len(shape) != 4 for shape in shapes):
+        return ""
+    stem, first, middle, last = shapes
+    if stem[1] != 3:
+        pictures = "grey pictures" if stem[1] == 1 else "other pictures"
+        return f"the first layer is one for {pictures}, of {plural(stem[1], 'channel')}"
+    if middle[1] < middle[0] and middle[0] % middle[1] == 0:
+        return f"these are the weights of a ResNeXt ({middle[0] // middle[1]} groups of {plural(middle[1], 'channel')})"
+    if last[0] < EXPANSION * first[0]:
+        return f"these are the weights of a Wide ResNet (first blocks of {first[0]} channels that give {last[0]})"
+    return ""
 
 
 def backbone_of(document: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> Backbone:

@@ -4,7 +4,9 @@ A load succeeds or raises: every tensor of the network except the classifiers is
 of a file that holds a ResNet as a part of another model those of the ResNet.
 """
 
+import contextlib
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from pipelines.models.backbones import BACKBONE_SCHEMA, Backbone, backbone_of
 from pipelines.models.st_resnet import STResNet
 from pipelines.models.stream import Stream
 from pipelines.models.temporal import TemporalConv
+from pipelines.storage.atomic import read_json
 from pipelines.storage.provenance import sha256_of
 from pipelines.storage.tensor_file import TensorFileError, read_tensors, require_tensors, while_the_server_answers
 
@@ -27,6 +30,7 @@ IMAGENET_WIDTH = 64
 _CLASSIFIER = ("fc.weight", "fc.bias")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training programs save a state dict beside other things."""
+_SAME_SIZE = "use weights of a ResNet of the same depth and width"
 _FETCH_OR_SAVE = "fetch it again, or save only a state dict into it"
 
 
@@ -97,7 +101,7 @@ def read_backbone(path: Path) -> Backbone:
 
 def _require_resnet(backbone: Backbone, path: Path) -> None:
     """Raises `MissingError` where another tensor of the file than the classifier's does not fit the ResNet that its
-    first ones tell of: a Wide ResNet, a ResNeXt, a file that lacks some."""
+    first ones tell of, as of a file that lacks some."""
     with torch.device("meta"):
         network = STResNet(
             1, backbone.depth, backbone.width, temporal_kernels=False, streams=("appearance",),
@@ -105,7 +109,7 @@ def _require_resnet(backbone: Backbone, path: Path) -> None:
         )  # fmt: skip
     stream = _stream(network, "appearance")
     source = f"{path}, taken as a ResNet-{backbone.depth} of width {backbone.width},"
-    _adapted(stream, _with_classifier_of(stream, backbone.state), source)
+    _adapted(stream, _with_classifier_of(stream, backbone.state), source, "use weights of a whole, plain ResNet")
 
 
 def _form(content: Mapping[str, Any], path: Path) -> ResNetForm | None:
@@ -192,6 +196,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         raise MissingError(
             f"there is no weights file {path}: give the path of one, or `imagenet`, `run:NAME` or `none`"
         )
+    if path.is_dir() and (_is_run(path) or ((path / "weights.pt").is_file() and _is_run(path.parent))):
+        raise MissingError(f"{path} is the folder of a run: give --weights {shlex.quote(f'run:{path}')} instead")
     try:
         content = read_tensors(path)
     except TensorFileError as error:
@@ -199,6 +205,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
             f"{path} cannot be read as a file of plain tensors ({error}): {error.advice or _FETCH_OR_SAVE}"
         ) from error
     return _unwrapped(content, path), content
+
+
+def _is_run(folder: Path) -> bool:
+    with contextlib.suppress(MissingError):
+        config = read_json(folder / "config.json")
+        return isinstance(config, dict) and str(config.get("schema")).startswith("stres/run/")
+    return False
 
 
 def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
@@ -266,7 +279,7 @@ def _with_classifier_of(stream: Stream, state: Mapping[str, Tensor]) -> dict[str
     }
 
 
-def _adapted(stream: Stream, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+def _adapted(stream: Stream, state: Mapping[str, Tensor], source: str, advice: str = _SAME_SIZE) -> dict[str, Tensor]:
     """`state` with its 1x1 weights grown into temporal kernels. Raises `MissingError` where it does not fit."""
     own = stream.state_dict()
     adapted = dict(state)
@@ -277,11 +290,11 @@ def _adapted(stream: Stream, state: Mapping[str, Tensor], source: str) -> dict[s
     for key in own.keys() - adapted.keys():
         if key.endswith("num_batches_tracked"):  # not in files older than torch 0.4.1; nothing reads this counter
             adapted[key] = own[key]
-    _require_fit(own, adapted, source)
+    _require_fit(own, adapted, source, advice)
     return adapted
 
 
-def _require_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> None:
+def _require_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str, advice: str) -> None:
     misfits = [
         f"{key} is missing (the network's is {list(value.shape)})"
         if key not in given
@@ -292,7 +305,4 @@ def _require_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source:
     misfits += [f"{key} {list(value.shape)} is not in the network" for key, value in given.items() if key not in own]
     if misfits:
         more = f"; and {len(misfits) - 3} more" if len(misfits) > 3 else ""
-        raise MissingError(
-            f"{source} does not fit the network: {'; '.join(misfits[:3])}{more}: "
-            "use weights of a ResNet of the same depth and width"
-        )
+        raise MissingError(f"{source} does not fit the network: {'; '.join(misfits[:3])}{more}: {advice}")

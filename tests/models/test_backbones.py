@@ -139,10 +139,27 @@ def test_a_written_backbone_is_read_with_its_form_its_normalisation_and_its_sour
         backbone_of(document | {"resnet": "v3"}, document["state_dict"], "b.pth")
 
 
+WIDE = {"conv1": (128, 64, 1, 1), "conv2": (128, 128, 3, 3), "conv3": (256, 128, 1, 1)}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda state: state.pop("layer1.0.conv3.weight"), r"no layer1\.0\.conv3\.weight"),
+        (
+            lambda state: state.update({"conv1.weight": torch.zeros(4, 1, 7, 7)}),
+            r"for grey pictures, of 1 channel: give",
+        ),
+        (lambda state: state.update({"conv1.weight": torch.zeros(4, 20, 7, 7)}), r"for other pictures, of 20 channels"),
+        (
+            lambda state: state.update({"layer1.0.conv2.weight": torch.zeros(128, 4, 3, 3)}),
+            r"of a ResNeXt \(32 groups of 4 channels\): give the weights of a plain ResNet",
+        ),
+        (
+            lambda state: state.update({f"layer1.0.{k}.weight": torch.zeros(v) for k, v in WIDE.items()}),
+            r"of a Wide ResNet \(first blocks of 128 channels that give 256\)",
+        ),
+        (lambda state: state.update({"layer1.0.se.fc1.weight": torch.zeros(1)}), "of a SE-ResNet"),
         (lambda state: state.update({"layer2.2.conv1.weight": torch.zeros(1)}), "2, 3, 2, 2 blocks: known are depths"),
     ],
 )

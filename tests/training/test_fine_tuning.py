@@ -358,6 +358,9 @@ def test_a_runs_weights_given_as_a_file_are_refused_with_the_words_that_work(wor
     file = workspace.runs / "old" / "motion" / "weights.pt"
     with pytest.raises(MissingError, match=rf"belongs to a run.*: give --weights run:{file.parent} instead") as refused:
         train.run(config(workspace, name="new", steps=("motion",), weights=str(file)))
+    for folder in (file.parent, file.parent.parent):
+        with pytest.raises(MissingError, match=rf"is the folder of a run: give --weights run:{folder} instead"):
+            train.run(config(workspace, name="new", steps=("motion",), weights=str(folder)))
     words = str(refused.value).split("--weights ")[1].split()[0]
     train.run(config(workspace, name="newer", steps=("motion",), weights=words))
     assert_kept(weights(workspace, "newer", "motion"), weights(workspace, "old", "motion"), classifiers=True)
