@@ -12,7 +12,7 @@ from pipelines.datasets.catalogue import artifact_paths, usable_artifacts
 from pipelines.errors import MissingError, UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option
-from pipelines.jobs.attributes import options_difference
+from pipelines.jobs.attributes import flow_difference
 from pipelines.jobs.resume import (
     Comparison,
     Sources,
@@ -209,7 +209,7 @@ def _sources(config: Config, workspace: Workspace) -> VideoList:
 
 
 def _conflict(config: Config, settings: FlowSettings, attributes: dict[str, Any]) -> str:
-    difference = options_difference(attributes, settings.attributes())
+    difference = flow_difference(attributes, settings)
     return difference if difference or config.videos is None else size_conflict(attributes, config.short_side)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from pipelines.errors import UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option
-from pipelines.jobs.attributes import options_difference
+from pipelines.jobs.attributes import flow_difference
 from pipelines.jobs.resume import Comparison, divide
 from pipelines.jobs.run import report_account, run_job
 from pipelines.jobs.task import ExtractResult, Job
@@ -106,7 +106,7 @@ def run(config: Config, on_progress: OnProgress = ignore_progress) -> Result:
         dry_run=config.dry_run,
         on_progress=on_progress,
     )
-    conflict = functools.partial(options_difference, wanted=settings.attributes())
+    conflict = functools.partial(flow_difference, wanted=settings)
     comparison: Comparison[ImportFlowTask] = Comparison(FLOW_SCHEMA, PictureSeries(), conflict)
     division = divide(job, tasks, found.problems, comparison, overwrite=config.overwrite)
     return run_job(job, division, ignored=found.ignored, account=found.account)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import VideoError
 from pipelines.jobs.task import VideoTask
 from pipelines.storage.atomic import json_text
+from pipelines.storage.flow_settings import FlowSettings
+from pipelines.storage.hdf5 import ArtifactError
 from pipelines.storage.provenance import file_sha256, library_versions
 
 if TYPE_CHECKING:
@@ -70,6 +72,15 @@ def timing_attributes(timing: "Timing") -> dict[str, Any]:
 def stored_library_versions() -> str:
     """The versions of the libraries that affect an artifact's content, as JSON."""
     return json_text(library_versions("av", "opencv", "numpy", "torch"))
+
+
+def flow_difference(attributes: Mapping[str, Any], wanted: FlowSettings) -> str:
+    """`options_difference` of a flow file. Raises `ArtifactError` where it does not tell its own: it is damaged."""
+    try:
+        FlowSettings.from_attributes(attributes)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"its settings are broken ({error})") from error
+    return options_difference(attributes, wanted.attributes())
 
 
 def options_difference(attributes: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

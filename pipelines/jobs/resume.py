@@ -99,7 +99,8 @@ class Comparison(Generic[Task]):
     schema: str
     sources: Sources[Task]
     conflict: Callable[[dict[str, Any]], str]
-    """Given an artifact's attributes, names the difference between its settings and those asked for; "" for none."""
+    """Given an artifact's attributes, names the difference between its settings and those asked for; "" for none.
+    Raises `ArtifactError` where they are broken: such an artifact is made again, as a damaged one."""
     misfit: Callable[[Task, Mapping[str, Any]], str] | None = None
     """Given the attributes of the video's other artifact (flow for frames, frames for flow), says why the result would
     not fit it; None: that is not looked at."""
@@ -217,14 +218,14 @@ def _look(comparison: Comparison[Task], task: Task) -> _Look:
     look = _Look()
     with contextlib.suppress(ArtifactError):
         attributes = peek(task.target, comparison.schema, _ATTRIBUTES)
-        look.own = origin(task.target, attributes)
+        own = origin(task.target, attributes)
         # Of another source, such as pictures that were imported, that is what is wrong.
-        if look.own.verdict != "other" and (difference := comparison.conflict(attributes)):
+        if own.verdict != "other" and (difference := comparison.conflict(attributes)):
             raise UsageError(
                 f"{task.target} was made with other settings ({difference}): give the same ones, --overwrite to make "
                 f"everything again, or {comparison.elsewhere}"
             )
-        split = task.source.split
+        look.own, split = own, task.source.split
         look.other_split = bool(split) and attributes.get("source_split", split) != split
     if comparison.misfit is None or (look.own is not None and look.own.verdict == "same"):
         return look

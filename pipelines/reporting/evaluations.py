@@ -273,9 +273,12 @@ def require_current(workspace: Workspace, evaluations: Sequence[SavedEvaluation]
     """Raises `MissingError` where scores are not of the run that has their name now."""
     for evaluation in evaluations:
         if reason := outdated(workspace, evaluation.folder, evaluation.attributes):
+            again = f"run `stres evaluate --run {evaluation.run}`"
+            then = f"{again} with the same settings, or delete that folder"
+            if "run_folder" in evaluation.attributes:
+                then = f"{again}, which keeps them, under another name"
             raise MissingError(
-                f"the scores in {evaluation.folder} are of an earlier run {evaluation.run}: {reason}; run `stres "
-                f"evaluate --run {evaluation.run}` with the same settings, or delete that folder"
+                f"the scores in {evaluation.folder} are not of the present run {evaluation.run}: {reason}; {then}"
             )
 
 

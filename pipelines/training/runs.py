@@ -375,6 +375,8 @@ def outdated(workspace: Workspace, scores: Path, attributes: Mapping[str, Any]) 
         same = run.weights_sha256(str(step)) == attributes["weights_sha256"]
     else:  # its weights are gone, or are still to come
         same = run.config_file.stat().st_mtime_ns <= (scores / "scores.h5").stat().st_mtime_ns
+    if not same and "run_folder" in attributes:
+        return f"they are of the run in {attributes['run_folder']}, which had its name before"
     return "" if same else f"they were made with other weights than run {run.name} has now"
 
 

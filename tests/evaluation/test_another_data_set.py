@@ -133,7 +133,10 @@ def test_scores_of_a_run_elsewhere_make_way_for_a_run_that_takes_their_name(trai
     before = outcome(other, tmp_path / "a/split1").folder
     content = (before / "scores.h5").read_bytes()
     assert before.parent.name == "split1"
-    shutil.copytree(trained.runs / "split1", other.runs / "split1")
+    train.run(train.Config(other.root, overrides=ONE_UPDATE, **SMALL | {"seed": 7}))
+    told = rf"are of the run in {tmp_path}/a/split1, .*; run `stres evaluate --run split1`, which keeps them"
+    with pytest.raises(MissingError, match=told):
+        report.run(report.Config(other.root))
     assert outcome(other, "split1").folder == before
     (moved,) = other.scores.glob("split1-*/*/scores.h5")
     assert moved.read_bytes() == content

@@ -145,7 +145,7 @@ def test_scores_of_an_earlier_run_of_that_name_are_not_reported_as_its_own(works
     if not finished:
         weights.unlink()
     for settings in ({"run": "split1"}, {}):
-        with pytest.raises(MissingError, match=r"are of an earlier run split1.*stres evaluate --run split1"):
+        with pytest.raises(MissingError, match=r"are not of the present run split1.*stres evaluate --run split1"):
             report.run(report.Config(workspace.root, **settings))
 
 

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from pipelines import extract_frames
+from pipelines.datasets.catalogue import load_catalogue
 from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.extract_flow import STAGE, Config, run
 from pipelines.optical_flow import store as extraction
@@ -190,6 +192,20 @@ def test_flow_that_could_not_be_used_beside_what_is_stored_is_not_computed(
         run(config(workspace, others.parents[1], **settings))
     assert not workspace.flow_file("c", "b").exists()
     assert run(config(workspace, others.parents[1])).done == 1
+
+
+@pytest.mark.parametrize("broken", [{"bound": float("nan")}, {"method_parameters": "{"}, {"step": 0}])
+def test_flow_whose_settings_are_broken_is_made_again_like_any_damaged_file(
+    videos: Path, workspace: Workspace, write_clip: WriteClip, broken: dict[str, object]
+) -> None:
+    write_clip(videos / "walk/a.mkv")
+    run(config(workspace, videos))
+    before = stored(workspace, "walk", "a")
+    with h5py.File(workspace.flow_file("walk", "a"), "r+") as file:
+        file.attrs.update(broken)
+    assert run(config(workspace, videos)).done == 1
+    assert np.array_equal(stored(workspace, "walk", "a"), before)
+    assert load_catalogue(workspace).problems == []
 
 
 def test_flow_of_stored_frames_keeps_what_is_known_of_the_video(
