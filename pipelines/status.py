@@ -1,6 +1,6 @@
 """Stage `status`: where a workspace stands on the way from videos to a report, and the command to run next.
 
-Reads names and small JSON files only.
+Reads names and small JSON files only, and of one stored video its size.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from pipelines.evaluation.protocols import IMPORTED
 from pipelines.interface import options
 from pipelines.interface.options import command_line
 from pipelines.interface.wording import percent, plural, some
+from pipelines.jobs.resume import stored_short_side
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.storage.atomic import is_locked
 from pipelines.storage.failures import Failure, read_failures
@@ -207,7 +208,11 @@ def _next(workspace: Path, steps: Sequence[Step], listed: Sequence[runs.ListedRu
         if step.running:
             return f"wait for {step.command}, which is running"
         if step.state == "begun" or (step.state == "to do" and not listed):
-            return command_line(workspace, step.command, "VIDEOS")
+            short_side = None
+            with contextlib.suppress(StresError, OSError):  # which that command will tell
+                short_side = stored_short_side(Workspace(workspace))
+            size = [] if short_side is None else ["--short-side", str(short_side)]
+            return command_line(workspace, step.command, "VIDEOS", *size)
     if not listed:
         return command_line(workspace, "train", "--split", "1")
     unfinished = next((one for one in listed if one.unfinished), None)

@@ -28,7 +28,7 @@ from pipelines.storage.flow_file import FLOW_SCHEMA
 from pipelines.storage.frames_file import FRAMES_SCHEMA
 from pipelines.storage.hdf5 import ArtifactError, peek
 from pipelines.storage.provenance import is_pictures, sha256_of
-from pipelines.storage.workspace import KINDS
+from pipelines.storage.workspace import KINDS, Workspace
 from pipelines.video.resize import stored_size
 
 HASHES_SCHEMA = "stres/source-hashes/1"
@@ -362,6 +362,14 @@ def require_workspace_size(job: Job[Task], division: Division[Task]) -> None:
                 "workspace's videos, or another --workspace"
             )
         return
+
+
+def stored_short_side(workspace: Workspace) -> int | None:
+    """The --short-side that gives further videos the size of those stored; None: none is needed, or known."""
+    for _, attributes in itertools.chain.from_iterable(usable_artifacts(workspace, kind) for kind in KINDS):
+        if not is_pictures(str(attributes.get("source", ""))) and "width" in attributes:
+            return min(attributes["width"], attributes["height"]) if size_conflict(attributes, None) else None
+    return None
 
 
 def _size_option(attributes: Mapping[str, Any]) -> str:

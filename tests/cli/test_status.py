@@ -91,6 +91,15 @@ def test_each_stage_leads_to_the_next(ask, stres, work):
     assert ask("status", work)["next"].startswith("stres extract-flow VIDEOS")
 
 
+@pytest.mark.parametrize(("short_side", "told"), [(32, "VIDEOS --short-side 32 "), (None, "VIDEOS --workspace ")])
+def test_the_extraction_that_comes_next_gets_the_size_of_what_is_stored(
+    ask, stres, two_classes, tmp_path, short_side, told
+):
+    size = [] if short_side is None else ["--short-side", short_side]
+    stres("extract-frames", two_classes, *size, "-w", tmp_path / "work")
+    assert f"stres extract-flow {told}" in ask("status", Workspace(tmp_path / "work"))["next"]
+
+
 def test_a_run_that_is_being_trained_is_waited_for(ask, stres, work):
     def document():
         found = ask("status", work)
