@@ -469,6 +469,12 @@ def write_or_compare(run: Run, config: RunConfig, data: "TrainingData", *, write
             difference = f"recipe was {old.recipe} and is now {config.recipe}"
         if old.validation != config.validation:  # which changes the videos trained on, too
             difference = f"validation was {old.validation} and is now {config.validation}"
+        of_split = [(one.split, one.split_set, one.excluded_classes, one.validation) for one in (old, config)]
+        if of_split[0] == of_split[1] and old.split_sha256 != config.split_sha256:
+            raise UsageError(
+                f"run {run.name} was begun with other lists of split {config.split} than there are now, as where "
+                f"--overwrite made them again ({difference}): give another --name, or --overwrite to start over"
+            )
         other_videos = difference.startswith("train_videos")
         alone = command_line(run.folder.parent.parent, "train", "--name", shlex.quote(run.name))
         same = "extract again what is missing of its videos"

@@ -1,6 +1,7 @@
 """The stage `train`: what it leaves, how it continues, what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,6 +109,17 @@ def test_another_configuration_under_the_same_name_is_refused_by_name(workspace,
     train.run(config(workspace, steps=("motion",)))
     with pytest.raises(UsageError, match=difference):
         train.run(config(workspace, steps=("motion",), **changes))
+
+
+def test_lists_that_were_made_again_with_a_class_that_came_later_are_named_as_why_a_run_does_not_continue(workspace):
+    train.run(config(workspace, steps=("appearance",)))
+    shutil.copytree(workspace.frames / "jump", workspace.frames / "leap")
+    train.run(config(workspace, name="second", steps=("appearance",), overwrite=True))
+    told = (
+        r"begun with other lists of split 1 than there are now, .*classes was .*: give another --name, or --overwrite"
+    )
+    with pytest.raises(UsageError, match=told):
+        train.run(config(workspace, steps=("appearance",)))
 
 
 def test_overwrite_moves_the_old_run_aside(workspace):
