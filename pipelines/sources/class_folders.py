@@ -24,11 +24,11 @@ from pipelines.interface.wording import plural, some
 from pipelines.sources.lists import listed_labels
 from pipelines.sources.names import is_video, split_of, splits_of
 from pipelines.storage.workspace import UNLABELLED
-from pipelines.video.encoding import has_comment
 
 NO_VIDEO = "not a video by its name"
 """Why a file is skipped, as the account of the videos says it."""
-_BY_PREDICT, _BY_SHOW_FLOW = "written by stres predict", "written by stres show-flow"
+BY_PREDICT = "written by stres predict"
+"""Likewise."""
 _MEANINGLESS = re.compile(r"part[_-]?\d+|replacement.*", re.IGNORECASE)  # folders of Kinetics' archives
 
 
@@ -181,19 +181,16 @@ def _add_files(read: FolderOfVideos, parent: Path, names: list[str]) -> None:
             if is_annotation or name in ("metadata.csv", "metadata.jsonl"):
                 read.lists.append(path)
             continue
-        if (writer := written_by(path, there)) is not None:
-            read.skipped[writer] += 1
+        if is_timeline(path, there):
+            read.skipped[BY_PREDICT] += 1
         else:
             read.videos.append(Found(path, below))
 
 
-def written_by(path: Path, beside: Collection[str]) -> str | None:
-    """Why a video is passed over that `predict --timeline` wrote, whose JSON is then among the names of the
-    files beside it, or `show-flow`, which marks it; None for others."""
+def is_timeline(path: Path, beside: Collection[str]) -> bool:
+    """Whether `predict --timeline` wrote a video: then its JSON is among the names of the files beside it."""
     timeline = path.with_suffix(".json")
-    if path.suffix == ".mp4" and timeline.name in beside and _begins_with(timeline, '"stres/timeline/'):
-        return _BY_PREDICT
-    return _BY_SHOW_FLOW if has_comment(path) else None
+    return path.suffix == ".mp4" and timeline.name in beside and _begins_with(timeline, '"stres/timeline/')
 
 
 def is_workspace(folder: Path) -> bool:

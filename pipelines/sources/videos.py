@@ -17,7 +17,7 @@ from pipelines.errors import MissingError, UsageError
 from pipelines.interface import options
 from pipelines.interface.options import Option
 from pipelines.interface.wording import plural, some
-from pipelines.sources.class_folders import NO_VIDEO, is_workspace, read_class_folders, written_by
+from pipelines.sources.class_folders import BY_PREDICT, NO_VIDEO, is_timeline, is_workspace, read_class_folders
 from pipelines.sources.lists import read_list
 from pipelines.sources.names import VIDEO_SUFFIXES, is_video, split_of
 from pipelines.sources.source import VideoSource
@@ -251,8 +251,8 @@ def _matching(pattern: str) -> tuple[list[VideoSource], Mapping[str, int], Mappi
             suffixes[path.suffix.lower() or "no suffix"] += 1
         elif by_folder and _lies_in_workspace(Path(os.path.abspath(path)).parent, in_workspace):
             skipped["in a workspace of stres"] += 1
-        elif (writer := written_by(path, {path.with_suffix(".json").name})) is not None:
-            skipped[writer] += 1
+        elif is_timeline(path, {path.with_suffix(".json").name}):
+            skipped[BY_PREDICT] += 1
         else:
             folder = Path(os.path.abspath(path)).parent.name
             found.append(VideoSource.of(folder if by_folder else UNLABELLED, path))

@@ -3,7 +3,6 @@
 Letters: T pictures, H W pixels.
 """
 
-import os
 from collections.abc import Iterable
 from fractions import Fraction
 from itertools import pairwise
@@ -30,9 +29,7 @@ _QUALITY = {
     "libx264": {"crf": "16", "preset": "veryfast"},
     "mpeg4": {"flags": "+qscale", "global_quality": str(2 * 118)},  # quantiser 2, in FFmpeg's 118 steps each
 }
-_MARK = "stres show-flow: "  # before a comment, by which the file is known without a demuxer
 _TICK = Fraction(1, 60000)  # of the clock for an uneven rate: near the finest that MPEG-4 allows
-_ENDS = 16 << 10  # bytes
 _EVEN = 0.0015  # seconds by which a container that counts milliseconds may be off
 _FASTEST_GRID, _MOST_REPEATED = 240, 100  # of an AVI: frames a second, and frames for a picture in the mean
 
@@ -73,7 +70,7 @@ def encode(path: Path, pictures: Iterable["np.ndarray"], timing: "Timing", comme
         av.open(str(temporary), "w", format=kind) as container,
     ):
         if comment:
-            container.metadata["comment"] = _MARK + comment
+            container.metadata["comment"] = comment
         stream = container.add_stream(codec, rate=_rate(timing.fps), options=dict(_QUALITY[codec]))
         assert isinstance(stream, av.VideoStream)
         stream.pix_fmt = "yuv420p"  # what every player shows
@@ -98,27 +95,9 @@ def comment_of(path: Path) -> str:
 
     try:
         with av.open(str(path), metadata_errors="replace") as container:
-            comments = (text for name, text in container.metadata.items() if name.lower() == "comment")
-            return next(comments, "").removeprefix(_MARK)
+            return next((text for name, text in container.metadata.items() if name.lower() == "comment"), "")
     except (av.FFmpegError, OSError):
         return ""
-
-
-def has_comment(path: Path) -> bool:
-    """Whether `encode` wrote a file with a comment, as pictures of flow have. Only its beginning and its end are read:
-    containers keep comments there, MP4 at the end."""
-    if path.suffix.lower() not in SUFFIXES:
-        return False
-    mark = _MARK.encode()
-    try:
-        with path.open("rb") as file:
-            if mark in file.read(_ENDS):
-                return True
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _ENDS))
-            return mark in file.read()
-    except OSError:  # whoever decodes it will say so
-        return False
 
 
 def _clock(timing: "Timing", is_even: bool) -> tuple[Fraction, list[int]]:

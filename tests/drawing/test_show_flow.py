@@ -21,7 +21,6 @@ from pipelines.drawing.text import shortened, text_width
 from pipelines.errors import MissingError, UsageError, VideoError
 from pipelines.runtime.progress import Progress
 from pipelines.show_flow import Config, Result, run
-from pipelines.sources.videos import find_videos
 from pipelines.storage.flow_file import FlowFile
 from pipelines.storage.frames_file import FrameFile
 from pipelines.storage.workspace import Workspace
@@ -173,18 +172,6 @@ def test_a_video_has_a_picture_for_every_field(
         left, top = FRAME
         seen = shown[top + 2 : top + HEIGHT * ENLARGED : ENLARGED, left + 2 : left + WIDTH * ENLARGED : ENLARGED]
         assert np.abs(seen.astype(int) - frame).mean() < 12  # chroma is stored at half the size
-
-
-@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv"])
-def test_a_video_of_flow_in_a_class_folder_is_no_video_of_the_class(
-    show: Callable[..., Result], tmp_path: Path, write_clip: WriteClip, suffix: str
-) -> None:
-    write_clip(tmp_path / f"data/walk/a{suffix}")
-    show(f"data/walk/a{suffix}", frame="all", output=tmp_path / f"data/walk/flow{suffix}")
-    for videos in ("data", "data/*/*"):
-        account = find_videos(str(tmp_path / videos)).account
-        assert account is not None
-        assert (account.classes, account.skipped["written by stres show-flow"]) == ({"walk": 1}, 1)
 
 
 def test_a_video_of_stored_flow_is_that_of_computed_flow(
