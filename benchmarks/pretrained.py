@@ -260,6 +260,7 @@ COMPARED = (
     (("center-240", "windows", "fused"), ("center-240", SEQUENCE, "fused")),
     (("center-240", RECALIBRATED, "fused"), ("center-240", SEQUENCE, "fused")),
     *((("center-240", "windows", "fused"), (other, "windows", "fused")) for other in ("none", "a2m", "both", "pool")),
+    *((("center-240", "windows", "motion"), (other, "windows", "motion")) for other in ("none", "a2m", "both")),
     (("average-240", "windows", "fused"), ("none", "windows", "fused")),
     *((("jittered-240", SEQUENCE, stream), ("center-240", SEQUENCE, stream)) for stream in STREAMS),
     *((("frozen-240", SEQUENCE, stream), ("jittered-240", SEQUENCE, stream)) for stream in STREAMS),
@@ -299,6 +300,7 @@ COMPARED = (
     ),
     *((("frozen-240", SEQUENCE, "fused"), (name, CLIPS, "appearance")) for name in STUDENTS),
     (("center-240", "windows", "fused"), ("scratch-joint", "windows", "fused")),
+    (("scratch-joint", "windows", "fused"), ("scratch-late", SEQUENCE, "fused")),
     (("center-240", "windows", "fused"), ("v1.5-joint", "windows", "fused")),
 )
 
