@@ -79,5 +79,5 @@ def test_every_command_names_the_next_and_it_works(
     pictures = follow(f"stres export-flow {shlex.quote(str(flow))} --layout denseflow {here}")
     assert re.match(r"\[\[ *-?\d", follow(pictures))
     settings = f"--method farneback --bound 20 --workspace {tmp_path / 'other'}"
-    assert follow(f"stres import-flow {shlex.quote(str(flow))} {settings}").startswith("stres train ")
+    assert follow(f"stres import-flow {shlex.quote(str(flow))} {settings}").startswith("stres import-frames DIR ")
     assert walked | OF_OTHER_TESTS == {*COMMANDS}

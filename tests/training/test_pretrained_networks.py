@@ -135,7 +135,9 @@ def test_frames_of_videos_calibrate(files, tmp_path, write_clip):
     assert not torch.equal(before["module.bn1.running_mean"], after["bn1.running_mean"])
 
 
-@pytest.mark.parametrize("change", [{"layer4.1.bn2.running_var": None}, {"conv1.weight": torch.zeros(6, 20, 7, 7)}])
+@pytest.mark.parametrize(
+    "change", [{"layer4.1.bn2.running_var": None}, {"layer2.0.conv2.weight": torch.zeros(9, 9, 3, 3)}]
+)
 def test_weights_that_do_not_fit_are_refused_before_anything_is_written(workspace, files, tmp_path, change):
     state = {key: value for key, value in (random_state() | change).items() if value is not None}
     torch.save(state, tmp_path / "other.pth")
