@@ -20,7 +20,6 @@ from pipelines.evaluation.protocols import IMPORTED
 from pipelines.interface import options
 from pipelines.interface.options import command_line
 from pipelines.interface.wording import percent, plural, some
-from pipelines.jobs.resume import stored_short_side
 from pipelines.runtime.progress import OnProgress, ignore_progress
 from pipelines.storage.atomic import is_locked
 from pipelines.storage.failures import Failure, read_failures
@@ -208,6 +207,8 @@ def _next(workspace: Path, steps: Sequence[Step], listed: Sequence[runs.ListedRu
         if step.running:
             return f"wait for {step.command}, which is running"
         if step.state == "begun" or (step.state == "to do" and not listed):
+            from pipelines.jobs.resume import stored_short_side  # what that loads only this answer needs
+
             short_side = None
             with contextlib.suppress(StresError, OSError):  # which that command will tell
                 short_side = stored_short_side(Workspace(workspace))
