@@ -230,8 +230,7 @@ def _look(comparison: Comparison[Task], task: Task) -> _Look:
     if comparison.misfit is None or (look.own is not None and look.own.verdict == "same"):
         return look
     with contextlib.suppress(ArtifactError):
-        path, schema = other_artifact(task.target, comparison.schema)
-        attributes = peek(path, schema, _ATTRIBUTES)
+        path, attributes = _peek_at_other(task.target, comparison.schema)
         if not is_pictures(str(attributes.get("source", ""))):  # which video pictures show is not known
             look.other, look.misfit = origin(path, attributes), comparison.misfit(task, attributes)
     return look
@@ -247,8 +246,7 @@ def _count_misfits(job: Job[Task], tasks: Sequence[Task], comparison: Comparison
 def _misfit(comparison: Comparison[Task], task: Task) -> bool:
     assert comparison.misfit is not None
     with contextlib.suppress(ArtifactError):
-        path, schema = other_artifact(task.target, comparison.schema)
-        return bool(comparison.misfit(task, peek(path, schema, _ATTRIBUTES)))
+        return bool(comparison.misfit(task, _peek_at_other(task.target, comparison.schema)[1]))
     return False
 
 
@@ -273,6 +271,12 @@ def other_artifact(target: Path, schema: str) -> tuple[Path, str]:
     """The path and schema of the flow for frames, of the frames for flow; `schema` is that of `target`."""
     kind, other = ("flow", FLOW_SCHEMA) if schema == FRAMES_SCHEMA else ("frames", FRAMES_SCHEMA)
     return target.parents[2] / kind / target.parent.name / target.name, other
+
+
+def _peek_at_other(target: Path, schema: str) -> tuple[Path, dict[str, Any]]:
+    """The same file, and its attributes. Raises `ArtifactError`."""
+    path, schema = other_artifact(target, schema)
+    return path, peek(path, schema, _ATTRIBUTES)
 
 
 def _outcome(task: Task, look: _Look, sha256: str | None, elsewhere: str) -> _Outcome:
@@ -330,9 +334,8 @@ def size_misfit(short_side: int | None, task: VideoTask, other: Mapping[str, Any
 def require_imported_size(target: Path, schema: str, width: int, height: int) -> None:
     """Raises `VideoError` where the video's other artifact was imported in another size than `target` would have,
     which only the opened video tells."""
-    path, other_schema = other_artifact(target, schema)
     with contextlib.suppress(ArtifactError):
-        other = peek(path, other_schema, _ATTRIBUTES)
+        path, other = _peek_at_other(target, schema)
         has = other.get("width"), other.get("height")
         if is_pictures(str(other.get("source", ""))) and has != (width, height):
             instead = "no VIDEOS, for the flow of those frames" if schema == FLOW_SCHEMA else "another --workspace"

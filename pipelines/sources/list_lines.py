@@ -59,9 +59,8 @@ _TIME = r"(?:\d+:){0,2}(?:\d+(?:\.\d*|,\d+(?=\s*[;\t]))?|\.\d+)"  # a comma is a
 _SEGMENT_ON_A_LINE = re.compile(
     rf"(?P<start>{_TIME})(?P<between>\s*[\s,;]\s*)(?P<end>{_TIME})\s*[\s,;]\s*(?P<label>(?![\d.,;\s-]+$)\S.*)"
 )
-_THREE_NUMBERS = re.compile(  # or more, and then something else
-    r"""(?:["']?[\d.:]+["']?[\s,;]+){3,}(?![\d.,:;\s]*$)"""
-)
+# Or more, and then something else.
+_THREE_NUMBERS = re.compile(r"""(?:["']?[\d.:]+["']?[\s,;]+){3,}(?![\d.,:;\s]*$)""")
 _KINETICS = ("youtube_id", "time_start", "time_end")
 _FRAME_LISTS = ("original_vido_id", "original_vid_id", "original_video_id", "frame_id")  # SlowFast's Charades and AVA
 SEPARATORS = re.compile(r"[ \t]*[,;\t][ \t]*|[ ]+")

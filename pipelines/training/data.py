@@ -296,8 +296,7 @@ def _require_classes(split: Split, more: str) -> None:
     trained = {id_.partition("/")[0] for id_ in split.train}
     only_tested = sorted({id_.partition("/")[0] for id_ in split.test} - trained)
     if only_tested:
-        alike = {name.casefold(): name for name in trained}
-        if (other := alike.get(only_tested[0].casefold())) is not None:
+        if (other := spelled_as(trained)(only_tested[0])) is not None:
             raise UsageError(
                 f"the training list of split {split.number} calls a class {other!r}, the test list {only_tested[0]!r}: "
                 "write its name in one way"
